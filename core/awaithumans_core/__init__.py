@@ -1,0 +1,95 @@
+"""Ask a person from Python and get a typed answer.
+
+Everything loads on first touch: importing this package (inside a Temporal workflow sandbox, for instance)
+brings neither an HTTP client nor a socket.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from awaithumans_core.ask import await_human, await_human_sync
+    from awaithumans_core.client import SyncTaskClient, TaskClient
+    from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
+    from awaithumans_core.errors import (
+        AuthenticationError,
+        AwaitHumansError,
+        InvalidTaskError,
+        PermissionDeniedError,
+        ResponseMissingError,
+        ResponseSchemaError,
+        ServerUnreachableError,
+        SettingsError,
+        TaskCancelledError,
+        TaskNotFoundError,
+        TaskRejectedError,
+        TaskTimeoutError,
+        UnexpectedReplyError,
+        VerificationExhaustedError,
+    )
+    from awaithumans_core.human_tasks import HumanTasks
+    from awaithumans_core.outcome import Outcome, settle
+    from awaithumans_core.route import Route
+    from awaithumans_core.settings import Settings
+    from awaithumans_core.status import TaskStatus
+    from awaithumans_core.task import HumanTask
+
+__all__ = [
+    "AuthenticationError",
+    "AwaitHumansError",
+    "Engine",
+    "HumanTask",
+    "HumanTasks",
+    "InvalidTaskError",
+    "Outcome",
+    "PermissionDeniedError",
+    "ResponseMissingError",
+    "ResponseSchemaError",
+    "Route",
+    "ServerUnreachableError",
+    "Settings",
+    "SettingsError",
+    "SyncTaskClient",
+    "TargetGone",
+    "TargetNotReady",
+    "TaskCancelledError",
+    "TaskClient",
+    "TaskNotFoundError",
+    "TaskRejectedError",
+    "TaskStatus",
+    "TaskTimeoutError",
+    "UnexpectedReplyError",
+    "VerificationExhaustedError",
+    "await_human",
+    "await_human_sync",
+    "settle",
+]
+
+_HOME = {
+    "await_human": "ask",
+    "await_human_sync": "ask",
+    "SyncTaskClient": "client",
+    "TaskClient": "client",
+    "Engine": "engine",
+    "TargetGone": "engine",
+    "TargetNotReady": "engine",
+    "HumanTask": "task",
+    "HumanTasks": "human_tasks",
+    "Outcome": "outcome",
+    "settle": "outcome",
+    "Route": "route",
+    "Settings": "settings",
+    "TaskStatus": "status",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,72 @@
+"""A callback, verified: headers + body + token -> route + outcome, or a typed rejection with the HTTP status to answer.
+
+Law: verify, then parse, then join. Nothing of a body is read before its signature is checked, and a body that is
+properly signed still answers only the question its URL was issued for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from awaithumans_core.errors import CallbackRejectedError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route, RouteSigner
+from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, KeyRing
+
+MAX_BODY_BYTES = 6 * 1024 * 1024
+"""The server allows 5 MB of payload and response; headers and encoding come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A callback with both proofs checked."""
+
+    route: Route
+    """From the URL token."""
+    outcome: Outcome
+    """From the signed body."""
+
+
+def open_callback(
+    token: str, headers: Mapping[str, str], body: bytes, *, signer: RouteSigner, keys: KeyRing
+) -> Callback:
+    """Check both proofs and read the answer.
+
+    Args:
+        token: The last part of the callback URL.
+        headers: Request headers; look-up must ignore case, as Starlette's do.
+        body: The raw body, as received.
+        signer: Opens the token.
+        keys: Verify the body.
+
+    Raises:
+        CallbackRejectedError: `http_status` is 401 (token or signature), 413 (too large), 422 (not a terminal answer),
+            or 403 (a true answer to another question).
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
+    route = signer.open(token)
+    keys.verify(body, headers.get(SIGNATURE_HEADER))
+    outcome = _parse(body)
+    if headers.get(TASK_ID_HEADER, outcome.task_id) != outcome.task_id:
+        raise CallbackRejectedError(f"{TASK_ID_HEADER} names another task than the body", http_status=422)
+    if outcome.idempotency_key != route.idempotency_key:
+        raise CallbackRejectedError("the answer belongs to another question than this URL", http_status=403)
+    return Callback(route, outcome)
+
+
+def _parse(body: bytes) -> Outcome:
+    try:
+        outcome = Outcome.model_validate_json(body)
+    except ValidationError as invalid:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in invalid.errors())
+        raise CallbackRejectedError(f"the body is not a task callback: {wrong}", http_status=422) from None
+    if not outcome.answered:
+        raise CallbackRejectedError(
+            f"status {outcome.status!r} with response {'absent' if outcome.response is None else 'present'} "
+            "is not an answer",
+            http_status=422,
+            task_id=outcome.task_id,
+        )
+    return outcome

@@ -1,0 +1,281 @@
+"""The two drivers of the flows, and the clients that offer them: `TaskClient` (async) and `SyncTaskClient`."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from awaithumans_core import flow
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.settings import Settings
+from awaithumans_core.task import HumanTask
+
+logger = logging.getLogger("awaithumans")
+
+R = TypeVar("R")
+OnStatus = Callable[[Outcome], None]
+"""Called with every status change that is seen while waiting."""
+
+
+class AsyncDriver:
+    """Sends what flows yield, over one httpx client."""
+
+    def __init__(self, http: httpx.AsyncClient, token: str) -> None:
+        self._http = http
+        self._token = token
+
+    async def run(self, steps: Flow[R], on_status: OnStatus | None = None) -> R:
+        """Drive a flow to its end and return what it returns."""
+        heard: Reply | Lost | None = None
+        try:
+            while True:
+                match step := steps.send(heard):
+                    case Call():
+                        heard = await self._send(step)
+                    case Pause():
+                        _log_pause(step)
+                        await asyncio.sleep(step.seconds)
+                        heard = None
+                    case Notice():
+                        _notice(step, on_status)
+                        heard = None
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time
+
+    async def _send(self, call: Call) -> Reply | Lost:
+        try:
+            return _reply(await self._http.send(_request(self._http, self._token, call)))
+        except httpx.RequestError as error:
+            return _lost(error)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+class SyncDriver:
+    """The same, without an event loop."""
+
+    def __init__(self, http: httpx.Client, token: str) -> None:
+        self._http = http
+        self._token = token
+
+    def run(self, steps: Flow[R], on_status: OnStatus | None = None) -> R:
+        """Drive a flow to its end and return what it returns."""
+        heard: Reply | Lost | None = None
+        try:
+            while True:
+                match step := steps.send(heard):
+                    case Call():
+                        heard = self._send(step)
+                    case Pause():
+                        _log_pause(step)
+                        time.sleep(step.seconds)
+                        heard = None
+                    case Notice():
+                        _notice(step, on_status)
+                        heard = None
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time
+
+    def _send(self, call: Call) -> Reply | Lost:
+        try:
+            return _reply(self._http.send(_request(self._http, self._token, call)))
+        except httpx.RequestError as error:
+            return _lost(error)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+class TaskClient:
+    """Async client of the awaithumans task API. An async context manager; calls may run concurrently.
+
+    Args:
+        server_url: Default: `AWAITHUMANS_URL`, then a local `awaithumans dev`, then http://localhost:3001.
+        api_key: Default: `AWAITHUMANS_ADMIN_API_TOKEN`, then the local `awaithumans dev`.
+        settings: In place of both.
+        patience: How long a call keeps trying while the server gives no usable reply (seconds).
+        keep_alive: How many idle connections are kept open for the next call.
+        transport: An httpx transport, for instance `httpx.ASGITransport` in tests.
+
+    Raises:
+        SettingsError: no token is known, or the address is not one.
+    """
+
+    def __init__(
+        self,
+        server_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        settings: Settings | None = None,
+        patience: float = 60.0,
+        keep_alive: int = 20,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = _settings(server_url, api_key, settings)
+        self._patience = Patience(patience)
+        token = self.settings.token()
+        self._driver = AsyncDriver(
+            httpx.AsyncClient(**_http_options(self.settings, keep_alive), transport=transport), token
+        )
+
+    async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
+        """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
+        return await self._driver.run(flow.create(_body(task), self._patience))
+
+    async def get(self, task_id: str) -> Outcome:
+        """Read the task once."""
+        return await self._driver.run(flow.get(task_id, self._patience))
+
+    async def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
+        """Hold one long poll of 1 to 30 seconds and say how the task stands."""
+        return await self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
+
+    async def cancel(self, task_id: str) -> Outcome:
+        """Cancel the task unless it has ended; say how it ended.
+
+        An answer given in the meantime is returned, not lost.
+        """
+        return await self._driver.run(flow.close(task_id, self._patience))
+
+    async def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
+        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
+        return await self._driver.run(flow.ask(task.body(), task.seconds, Patience(task.seconds)), on_status)
+
+    async def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
+        """Drive a flow of `awaithumans_core.flow` over this client's connections."""
+        return await self._driver.run(steps, on_status)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._driver.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class SyncTaskClient:
+    """`TaskClient` without an event loop. A context manager; safe to share between threads."""
+
+    def __init__(
+        self,
+        server_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        settings: Settings | None = None,
+        patience: float = 60.0,
+        keep_alive: int = 20,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.settings = _settings(server_url, api_key, settings)
+        self._patience = Patience(patience)
+        token = self.settings.token()
+        self._driver = SyncDriver(httpx.Client(**_http_options(self.settings, keep_alive), transport=transport), token)
+
+    def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
+        """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
+        return self._driver.run(flow.create(_body(task), self._patience))
+
+    def get(self, task_id: str) -> Outcome:
+        """Read the task once."""
+        return self._driver.run(flow.get(task_id, self._patience))
+
+    def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
+        """Hold one long poll of 1 to 30 seconds and say how the task stands."""
+        return self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
+
+    def cancel(self, task_id: str) -> Outcome:
+        """Cancel the task unless it has ended; say how it ended.
+
+        An answer given in the meantime is returned, not lost.
+        """
+        return self._driver.run(flow.close(task_id, self._patience))
+
+    def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
+        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
+        return self._driver.run(flow.ask(task.body(), task.seconds, Patience(task.seconds)), on_status)
+
+    def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
+        """Drive a flow of `awaithumans_core.flow` over this client's connections."""
+        return self._driver.run(steps, on_status)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _settings(server_url: str | None, api_key: str | None, settings: Settings | None) -> Settings:
+    if settings is not None and server_url is None and api_key is None:
+        return settings
+    base = settings.model_dump() if settings is not None else {}
+    given = {"url": server_url, "admin_api_token": api_key}
+    return Settings.load(**base | {name: value for name, value in given.items() if value is not None})
+
+
+def _http_options(settings: Settings, keep_alive: int) -> dict[str, Any]:
+    return {
+        "base_url": settings.url,
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive),
+    }
+
+
+def _body(task: HumanTask[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
+    return task.body() if isinstance(task, HumanTask) else task
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, token: str, call: Call) -> httpx.Request:
+    try:
+        return http.build_request(
+            call.method,
+            call.url,
+            json=call.json,
+            params=call.params,
+            headers={"Authorization": f"Bearer {call.bearer or token}"},
+            timeout=call.timeout,
+        )
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"{http.base_url or call.url} is not an address: {error}") from None
+
+
+def _reply(response: httpx.Response) -> Reply:
+    return Reply(
+        response.status_code,
+        {name.lower(): value for name, value in response.headers.items()},
+        response.content,
+    )
+
+
+def _lost(error: httpx.RequestError) -> Lost:
+    if isinstance(error, httpx.UnsupportedProtocol):
+        raise SettingsError(f"{error}: an address starts with http:// or https://") from None
+    return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _log_pause(pause: Pause) -> None:
+    logger.warning("awaithumans: %s; trying again in %.1f s", pause.reason, pause.seconds)
+
+
+def _notice(notice: Notice, on_status: OnStatus | None) -> None:
+    if on_status is not None:
+        on_status(notice.outcome)

@@ -1,0 +1,150 @@
+"""Every error of this package, grouped by who can act on it.
+
+    AwaitHumansError
+      QuestionEndedError            the people's side: the question is over, without a usable answer
+        TaskTimeoutError              nobody answered before the deadline
+        TaskCancelledError            an agent or an operator cancelled the task
+        VerificationExhaustedError    the verifier rejected every attempt
+        ResponseSchemaError           a person answered, but not in the shape that was asked for
+        ResponseMissingError          the task is completed and its answer is not there (redacted, or erased)
+      RequestRefusedError           the caller's side: mend the call or its credentials, then call again
+        InvalidTaskError              the question is malformed; nothing was sent
+        TaskRejectedError             the server refused to create the task (4xx)
+        AuthenticationError           401: no token, or a wrong one
+        PermissionDeniedError         403: the token may not see this task
+        TaskNotFoundError             404: there is no such task
+      ServerUnreachableError        the operator's side: no usable reply until the time was up; the task is not lost
+        UnexpectedReplyError          something answered, but it is not the API that was called
+      SettingsError                 something is not configured; the text names the variable
+      CallbackRejectedError         a callback that proves nothing: carries the HTTP status to answer with
+
+Facts are attributes, the text says what to do next, `code` is stable across releases, and every error survives
+pickling.
+"""
+
+from typing import Any, ClassVar
+
+
+class AwaitHumansError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    code: ClassVar[str] = "AWAITHUMANS_ERROR"
+    """Stable, upper case, safe to match on and to log."""
+
+    task_id: str | None = None
+    """The task it is about, once there is one."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+
+class QuestionEndedError(AwaitHumansError):
+    """The question is over and there is no usable answer."""
+
+    code = "QUESTION_ENDED"
+    outcome: Any = None
+    """The `Outcome` it ended with: status, who, when, which channel."""
+
+
+class TaskTimeoutError(QuestionEndedError):
+    """Nobody answered before the task's deadline."""
+
+    code = "TASK_TIMED_OUT"
+
+
+class TaskCancelledError(QuestionEndedError):
+    """An agent or an operator cancelled the task."""
+
+    code = "TASK_CANCELLED"
+
+
+class VerificationExhaustedError(QuestionEndedError):
+    """The verifier rejected the answers until its attempts ran out."""
+
+    code = "VERIFICATION_EXHAUSTED"
+
+
+class ResponseSchemaError(QuestionEndedError):
+    """A person answered, but the answer does not have the shape that was asked for."""
+
+    code = "RESPONSE_INVALID"
+    problems: tuple[str, ...] = ()
+    """What is wrong, a line a field: `approved: Input should be a valid boolean`."""
+
+
+class ResponseMissingError(QuestionEndedError):
+    """The task is completed, yet its answer is gone: erased after another receiver took it."""
+
+    code = "RESPONSE_MISSING"
+
+
+class RequestRefusedError(AwaitHumansError):
+    """The server understood the request and said no; the same request will fail again."""
+
+    code = "REQUEST_REFUSED"
+    status_code: int | None = None
+    """HTTP status of the refusal."""
+    server_code: str | None = None
+    """The server's own error code, for instance `TASK_NOT_FOUND`."""
+
+
+class InvalidTaskError(RequestRefusedError, ValueError):
+    """The question is malformed; nothing was sent."""
+
+    code = "TASK_INVALID"
+
+
+class TaskRejectedError(RequestRefusedError):
+    """The server refused to create the task."""
+
+    code = "TASK_REJECTED"
+
+
+class AuthenticationError(RequestRefusedError):
+    """No token, or one that is not accepted (401)."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(RequestRefusedError):
+    """The caller is neither operator, admin nor assignee (403)."""
+
+    code = "PERMISSION_DENIED"
+
+
+class TaskNotFoundError(RequestRefusedError):
+    """There is no such task (404)."""
+
+    code = "TASK_NOT_FOUND"
+
+
+class ServerUnreachableError(AwaitHumansError):
+    """No usable reply until the time was up. The task, if it was created, still stands on the server."""
+
+    code = "SERVER_UNREACHABLE"
+    url: str | None = None
+    """What could not be reached."""
+    attempts: int = 0
+    """How often it was tried."""
+
+
+class UnexpectedReplyError(ServerUnreachableError):
+    """Something answered that is not the API that was called: a redirect, a proxy's page, another service."""
+
+    code = "UNEXPECTED_REPLY"
+
+
+class SettingsError(AwaitHumansError):
+    """A setting is missing or malformed; the text names it and says how to set it."""
+
+    code = "SETTINGS"
+
+
+class CallbackRejectedError(AwaitHumansError):
+    """A callback that proves nothing. Nothing of it was stored."""
+
+    code = "CALLBACK_REJECTED"
+    http_status: int = 401
+    """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed."""

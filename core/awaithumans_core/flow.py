@@ -1,0 +1,352 @@
+"""The conversations with the task API and the relay, without a socket and without a clock.
+
+A flow is a generator. It yields steps - a `Call` to send, a `Pause` to keep, a `Notice` to show - and is sent what came
+of a call: a `Reply`, or `Lost` when no reply came. Two small drivers in `client.py` do the sending, one async and one
+not, so every rule of the protocol is written once, here.
+
+The task API is the server's documented long-poll API: `GET /api/tasks/{id}/poll?timeout=25` holds the connection for up
+to `timeout` seconds (1 to 30), answers at once on a terminal status, and otherwise says how the task stands so that the
+client reconnects.
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar, cast
+
+from pydantic.types import JsonValue
+from pydantic_core import from_json
+
+from awaithumans_core.errors import (
+    AuthenticationError,
+    PermissionDeniedError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    TaskNotFoundError,
+    TaskRejectedError,
+    UnexpectedReplyError,
+)
+from awaithumans_core.outcome import Outcome, at_deadline
+from awaithumans_core.retry import Backoff
+
+R = TypeVar("R")
+
+POLL_SECONDS = 25
+"""How long one poll is held: the server's default, under the 60 s after which common gateways cut a connection."""
+
+POLL_MARGIN_SECONDS = 10.0
+"""What a held poll may take longer than asked before the connection counts as dead."""
+
+CALL_SECONDS = 15.0
+"""Limit of every other call."""
+
+TIMEOUT_GRACE_SECONDS = 15.0
+"""What a caller allows the server past a task's deadline.
+
+Its scheduler looks every 5 s, its callback queue every 5 s.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send this request; answer with a `Reply` or `Lost`."""
+
+    method: str
+    url: str
+    """Path below the server's address, or a whole URL."""
+    json: Mapping[str, Any] | None = None
+    params: Mapping[str, Any] | None = None
+    bearer: str | None = None
+    """Proof to send. None: the driver's own API token, which goes to the task server and nowhere else."""
+    timeout: float = CALL_SECONDS
+    """Seconds until it counts as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait this many seconds; answer with None. `reason` says what is being waited out."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The task's status has changed, or is known for the first time; answer with None."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the other side answered. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No reply came: refused, reset, timed out, cut short."""
+
+    error: str
+
+
+Step = Call | Pause | Notice
+Flow = Generator[Step, Reply | Lost | None, R]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to keep trying while there is no usable reply."""
+
+    seconds: float = 60.0
+    """From the first try on."""
+    backoff: Backoff = field(default_factory=Backoff)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that only ever grow."""
+
+
+def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
+    """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe."""
+    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, _outcome)
+    if isinstance(reply, Outcome):
+        return reply
+    raise refusal(reply, at_create=True)
+
+
+def get(task_id: str, patience: Patience) -> Flow[Outcome]:
+    """`GET /api/tasks/{id}`: one look, with who answered and on which channel."""
+    reply = yield from _insist(Call("GET", f"/api/tasks/{task_id}"), patience, _outcome)
+    if isinstance(reply, Outcome):
+        return reply
+    raise refusal(reply, task_id=task_id)
+
+
+def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Flow[Outcome]:
+    """One long poll of `seconds` (1 to 30)."""
+    call = Call(
+        "GET",
+        f"/api/tasks/{task_id}/poll",
+        params={"timeout": seconds},
+        timeout=seconds + POLL_MARGIN_SECONDS,
+    )
+    reply = yield from _insist(call, patience, lambda body: _outcome({"task_id": task_id} | body))
+    if isinstance(reply, Outcome):
+        return reply
+    raise refusal(reply, task_id=task_id)
+
+
+def close(task_id: str, patience: Patience) -> Flow[Outcome]:
+    """Cancel the task unless it has ended, and say how it ended.
+
+    `POST /api/tasks/{id}/cancel`, and a look if that is too late.
+
+    One call serves both the asker who no longer waits and the last look at a deadline: an answer given in the meantime
+    wins.
+    """
+    reply = yield from _insist(Call("POST", f"/api/tasks/{task_id}/cancel"), patience, _outcome)
+    if isinstance(reply, Outcome):
+        return reply
+    if reply.status == 409:
+        return (yield from get(task_id, patience))
+    raise refusal(reply, task_id=task_id)
+
+
+def follow(task_id: str, seconds: float, patience: Patience) -> Flow[Outcome]:
+    """Long-poll until the task ends, for at most `seconds`; then close it. Unknown statuses are pending."""
+    clock = patience.clock
+    until = clock() + seconds
+    status = None
+    failures = 0
+    while (left := until - clock()) > 0:
+        asked = clock()
+        outcome = yield from poll(
+            task_id,
+            Patience(left, patience.backoff, clock),
+            seconds=max(1, min(POLL_SECONDS, int(left))),
+        )
+        if outcome.terminal:
+            return outcome
+        if outcome.status != status:
+            status = outcome.status
+            yield Notice(outcome)
+        # A poll that is not held would turn this loop into a storm.
+        failures = failures + 1 if clock() - asked < 0.5 else 0
+        if failures:
+            yield Pause(patience.backoff.delay(failures), "the server does not hold polls")
+    return at_deadline((yield from close(task_id, patience)))
+
+
+def ask(body: Mapping[str, Any], seconds: float, patience: Patience) -> Flow[Outcome]:
+    """The whole way of a plain script: create, follow to the end, and read who answered."""
+    outcome = yield from create(body, patience)
+    if outcome.terminal:
+        return outcome
+    yield Notice(outcome)
+    ended = yield from follow(outcome.task_id, seconds + TIMEOUT_GRACE_SECONDS, patience)
+    # A poll does not say who answered, the record does. Its status does not replace what was concluded here.
+    record = yield from get(outcome.task_id, patience)
+    return record.model_copy(update={"status": ended.status, "response": ended.response})
+
+
+def open_wait(body: Mapping[str, Any], relay: str, token: str, patience: Patience) -> Flow[Outcome]:
+    """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
+
+    The second is there so that the relay can also sweep for the answer.
+
+    In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
+    the same. A task that has ended already (its key was used before) needs no wait.
+    """
+    outcome = yield from create({**body, "callback_url": f"{relay}/callbacks/{token}"}, patience)
+    if outcome.terminal:
+        return outcome
+    url = f"{relay}/waits/{outcome.task_id}"
+    call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
+    reply = yield from _insist(call, patience, _mapping)
+    if isinstance(reply, Reply):
+        raise refusal(reply, relay=url)
+    return outcome
+
+
+def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R]) -> Flow[R | Reply]:
+    """Send until there is a usable reply: what was read of a 2xx, or the `Reply` of a refusal (4xx)."""
+    until = patience.clock() + patience.seconds
+    attempt = 0
+    while True:
+        attempt += 1
+        reply = cast("Reply | Lost", (yield call))  # what a driver answers every `Call` with
+        if isinstance(reply, Reply) and 200 <= reply.status < 300:
+            try:
+                return read(_json(reply))
+            except ValueError as malformed:
+                trouble = f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]})"
+        elif isinstance(reply, Reply) and _final(reply):
+            return reply
+        else:
+            trouble = reply.error if isinstance(reply, Lost) else _summary(reply)
+        pause = patience.backoff.delay(attempt, at_least=_retry_after(reply))
+        if patience.clock() + pause > until:
+            error = UnexpectedReplyError if isinstance(reply, Reply) and reply.status < 500 else ServerUnreachableError
+            raise error(
+                f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
+                f"last: {trouble}. The same call with the same key picks up where this one stopped",
+                url=call.url,
+                attempts=attempt,
+            )
+        yield Pause(pause, trouble)
+
+
+def _final(reply: Reply) -> bool:
+    """A refusal that would be repeated. A 404 without JSON comes from a proxy in front of a server that is away."""
+    if reply.status in {408, 425, 429} or reply.status >= 500:
+        return False
+    return not (reply.status == 404 and _quiet_json(reply) is None)
+
+
+_REFUSALS: Mapping[int, type[RequestRefusedError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+}
+
+_ADVICE: Mapping[int, str] = {
+    401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token, or pass api_key=",
+    403: "use a token of an operator, an admin or the task's assignee",
+}
+
+
+def refusal(
+    reply: Reply, *, task_id: str | None = None, at_create: bool = False, relay: str | None = None
+) -> RequestRefusedError | UnexpectedReplyError:
+    """The typed error of a 3xx or 4xx, in the server's own words. Reads all three of its error shapes."""
+    server_code, words = _error_words(reply)
+    text = f"{reply.status}: {words}"
+    if 300 <= reply.status < 400:
+        return UnexpectedReplyError(
+            f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: "
+            "set the address to where it really is",
+            task_id=task_id,
+        )
+    if relay is not None:
+        return RequestRefusedError(
+            f"the relay refused the wait: {text} ({relay})", status_code=reply.status, server_code=server_code
+        )
+    error = _REFUSALS.get(reply.status)
+    if error is None and reply.status == 404 and not at_create:
+        if server_code != "TASK_NOT_FOUND":
+            return UnexpectedReplyError(f"{text}: there is no task API at this address", task_id=task_id)
+        error = TaskNotFoundError
+    if error is None:
+        error = TaskRejectedError if at_create else RequestRefusedError
+    advice = _ADVICE.get(reply.status)
+    return error(
+        f"{text}; {advice}" if advice else text,
+        task_id=task_id,
+        status_code=reply.status,
+        server_code=server_code,
+    )
+
+
+def _error_words(reply: Reply) -> tuple[str | None, str]:
+    """Code and text of a refusal.
+
+    It comes as `{"error": CODE, "message"}`, as `{"error_code", ...}`, which is the documented form, as
+    `{"detail": text}` or as `{"detail": [{loc, msg}]}`.
+    """
+    match _quiet_json(reply):
+        case {"detail": list(found)}:
+            return None, "; ".join(_problem(entry) for entry in found if isinstance(entry, dict))
+        case {"detail": str(words)}:
+            return None, words
+        case dict(held):
+            code = held.get("error_code") or held.get("error")
+            return (str(code) if code else None), str(held.get("message") or code or "no reason given")
+        case _:
+            return None, _summary(reply)
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    return f"{'.'.join(map(str, entry.get('loc', ())))}: {entry.get('msg', '')}"
+
+
+def _outcome(body: dict[str, Any]) -> Outcome:
+    return Outcome.model_validate(body)
+
+
+def _mapping(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+def _json(reply: Reply) -> dict[str, JsonValue]:
+    held: JsonValue = from_json(reply.body)
+    if not isinstance(held, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
+    return held
+
+
+def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:
+    try:
+        return _json(reply)
+    except ValueError:
+        return None
+
+
+def _summary(reply: Reply) -> str:
+    return f"{reply.status} {reply.headers.get('content-type', 'without a content type')}"
+
+
+def _retry_after(reply: Reply | Lost | None) -> float:
+    """Seconds of a Retry-After header (RFC 9110: seconds or a date), 0 without one."""
+    value = reply.headers.get("retry-after") if isinstance(reply, Reply) else None
+    if not value:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -1,0 +1,84 @@
+"""Open a wait for a route: create the task with a signed callback URL, then tell the relay that somebody waits.
+
+Every engine adapter asks through here. Built on the asker's side from settings, so that no token or key ever stands in
+a workflow input, a checkpoint or a history.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from awaithumans_core import flow
+from awaithumans_core.client import SyncTaskClient, TaskClient
+from awaithumans_core.flow import Flow, Patience
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+from awaithumans_core.settings import Settings
+
+CLOSE_PATIENCE_SECONDS = 60.0
+"""How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
+
+
+class HumanTasks:
+    """Settings, signer and connections of one asking process. Safe to share between event loops and threads.
+
+    Args:
+        settings: Default: from the environment, or from a local `awaithumans dev`.
+        patience: Seconds an operation keeps trying while server or relay give no usable reply. Default: the task's own
+            timeout for opening a wait, a minute for closing one.
+
+    Raises:
+        SettingsError: token, relay address or relay secret are not known.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, patience: float | None = None) -> None:
+        self.settings = settings or Settings.load()
+        self.settings.token()
+        self._relay = self.settings.relay()
+        self._signer = self.settings.signer()
+        self._patience = patience
+        # An httpx client belongs to the event loop it first ran in. Nothing is kept open between two questions, so
+        # there is nothing to close when a loop ends.
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
+
+    async def open(self, body: Mapping[str, Any], route: Route) -> Outcome:
+        """Create the task and register the wait; return how the task stands. Repeating it is harmless.
+
+        A task that has ended already (its key was used before) comes back with its outcome, and nobody waits for it.
+
+        Args:
+            body: `HumanTask.body()`.
+            route: Where the answer must go.
+
+        Raises:
+            TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
+                help.
+            ServerUnreachableError: no usable reply within the patience.
+        """
+        return await self._client().run(self._open(body, route))
+
+    def open_sync(self, body: Mapping[str, Any], route: Route) -> Outcome:
+        """`open`, without an event loop."""
+        return self._sync_client.run(self._open(body, route))
+
+    async def close(self, task_id: str) -> Outcome:
+        """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins."""
+        patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
+        return await self._client().run(flow.close(task_id, patience))
+
+    def _open(self, body: Mapping[str, Any], route: Route) -> Flow[Outcome]:
+        patience = Patience(self._patience or float(body["timeout_seconds"]))
+        return flow.open_wait(body, self._relay, self._signer.issue(route), patience)
+
+    def _client(self) -> TaskClient:
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = TaskClient(settings=self.settings, keep_alive=0)
+        return client
+
+    @cached_property
+    def _sync_client(self) -> SyncTaskClient:
+        return SyncTaskClient(settings=self.settings, keep_alive=0)

@@ -1,0 +1,157 @@
+"""How a task stands and, once it is terminal, how it ended.
+
+Laws: an outcome crosses every wall as a value (signal argument, resume value, row of the relay); typed errors are born
+in `settle`, in the asker's own process, and nowhere else. `completed` without a response is not an answer. No way of
+going wrong ends in "approved".
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar, overload
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.types import JsonValue
+
+from awaithumans_core.errors import (
+    QuestionEndedError,
+    ResponseMissingError,
+    ResponseSchemaError,
+    TaskCancelledError,
+    TaskTimeoutError,
+    VerificationExhaustedError,
+)
+from awaithumans_core.form import answer_from_form
+from awaithumans_core.status import TERMINAL, TaskStatus
+
+T = TypeVar("T")
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""A point in time. Callback bodies carry no zone and mean UTC; poll replies end in `Z`."""
+
+
+class Outcome(BaseModel):
+    """One lenient reading of a create reply, a poll reply, a task record and a callback body.
+
+    Unknown fields are ignored, missing ones are None, and an unknown status is kept as it came (and is not terminal).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    task_id: str = Field(validation_alias=AliasChoices("task_id", "id"))
+    """The task on the awaithumans server."""
+    status: str
+    """One of `TaskStatus`, or a word this release does not know yet."""
+    idempotency_key: str | None = None
+    """Which question this answers. Poll replies lack it; records and callbacks carry it."""
+    response: dict[str, JsonValue] | None = None
+    """What the person submitted, as the server holds it: it is not checked against the schema there."""
+    completed_at: Moment | None = None
+    """When the answer was final (UTC)."""
+    timed_out_at: Moment | None = None
+    """When the deadline struck (UTC)."""
+    completed_by_email: str | None = None
+    """Who answered, when the server knows an e-mail address."""
+    completed_by_display_name: str | None = None
+    """Who answered, by name; only task records carry it."""
+    completed_via_channel: str | None = None
+    """Where: `dashboard`, `email`, `slack`, ..."""
+    verification_attempt: int | None = None
+    """Attempts the verifier has judged; poll replies lack it."""
+    created_at: Moment | None = None
+    """When the task was created (UTC); only task records carry it."""
+    timeout_seconds: int | None = None
+    """The task's own timeout; only task records carry it."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the task has ended. An unknown status has not."""
+        return self.status in TERMINAL
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is something to hand over: any end, except a completion whose response is not there."""
+        return self.terminal and not (self.status == TaskStatus.COMPLETED and self.response is None)
+
+    def value(self) -> dict[str, Any]:
+        """JSON-safe form without empty fields, for histories, checkpoints and rows."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def at_deadline(closed: Outcome) -> Outcome:
+    """What closing a task at its deadline means.
+
+    An answer given just before still counts, our own cancelling is a timeout.
+    """
+    if closed.status == TaskStatus.CANCELLED:
+        return closed.model_copy(update={"status": TaskStatus.TIMED_OUT.value})
+    return closed
+
+
+_ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
+    TaskStatus.TIMED_OUT: (
+        TaskTimeoutError,
+        "nobody answered task {id} before its deadline. Ask again, ask someone else, or allow more time",
+    ),
+    TaskStatus.CANCELLED: (
+        TaskCancelledError,
+        "task {id} was cancelled before anybody answered it",
+    ),
+    TaskStatus.VERIFICATION_EXHAUSTED: (
+        VerificationExhaustedError,
+        "the verifier rejected every answer to task {id} ({attempts} attempts)",
+    ),
+}
+
+
+@overload
+def settle(outcome: Outcome, response_schema: type[T]) -> T: ...
+@overload
+def settle(outcome: Outcome, response_schema: Any) -> Any: ...
+def settle(outcome: Outcome, response_schema: Any) -> Any:
+    """Turn an outcome into a `response_schema` instance, or raise the typed error it stands for.
+
+    Raises:
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the documented ends without an answer.
+        ResponseSchemaError: a person answered in another shape; the server does not check answers, so it is done here.
+        ResponseMissingError: completed, but the response is not there any more.
+        ValueError: the outcome is not terminal; there is nothing to settle yet.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> class Decision(BaseModel):
+        ...     approved: bool
+        >>> settle(Outcome(task_id="t1", status="completed", response={"approved": True}), Decision)
+        Decision(approved=True)
+    """
+    ended = _ENDED.get(outcome.status)
+    if ended is not None:
+        error, text = ended
+        attempts = outcome.verification_attempt or "all"
+        raise error(text.format(id=outcome.task_id, attempts=attempts), task_id=outcome.task_id, outcome=outcome)
+    if outcome.status != TaskStatus.COMPLETED:
+        raise ValueError(f"task {outcome.task_id} is {outcome.status}: it has not ended, so it cannot be settled")
+    if outcome.response is None:
+        raise ResponseMissingError(
+            f"task {outcome.task_id} is completed, but its response is gone from the server (redacted after another "
+            "receiver took it). The decision is not known here; ask again",
+            task_id=outcome.task_id,
+            outcome=outcome,
+        )
+    try:
+        return TypeAdapter(response_schema).validate_python(answer_from_form(outcome.response, response_schema))
+    except ValidationError as invalid:
+        problems = tuple(
+            f"{'.'.join(map(str, problem['loc'])) or 'response'}: {problem['msg']}" for problem in invalid.errors()
+        )
+        raise ResponseSchemaError(
+            f"the answer to task {outcome.task_id} does not fit "
+            f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}",
+            task_id=outcome.task_id,
+            outcome=outcome,
+            problems=problems,
+        ) from None

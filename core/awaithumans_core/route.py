@@ -1,0 +1,112 @@
+"""Where an answer must go, and the signed token that carries it in the callback URL.
+
+Law: an answer is never given to the wrong question. The body's signature proves what was answered, the token proves who
+asked, and both name the idempotency key; only together do they move anything.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from awaithumans_core.errors import CallbackRejectedError, SettingsError
+
+if TYPE_CHECKING:
+    from itsdangerous import URLSafeSerializer
+    from pydantic.types import JsonValue
+
+MAX_TOKEN_CHARS = 4096
+"""Longer ones are refused unread; common servers and proxies cut request lines at 8 KB."""
+
+MIN_SECRET_CHARS = 16
+"""Shorter relay secrets can be guessed."""
+
+_SALT = b"awaithumans-route-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One asker's address."""
+
+    engine: str
+    """Which engine wakes it: `temporal`, `langgraph`, or the name of your own."""
+    target: Mapping[str, str]
+    """What to wake there, in the engine's own words, for instance `{"namespace": ..., "workflow_id": ...}`."""
+    idempotency_key: str
+    """The question it waits for. An answer to any other question is not for this route."""
+
+    @property
+    def target_id(self) -> str:
+        """The target in one canonical line: deliveries to one target are made one after the other."""
+        return json.dumps(dict(self.target), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """Short, stable identity of this route, 32 hex digits."""
+        whole = "\n".join((self.engine, self.target_id, self.idempotency_key))
+        return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+class RouteSigner:
+    """Issues and opens route tokens. The first secret signs; all of them verify, so that secrets can be rotated.
+
+    Raises:
+        SettingsError: no secret, or one that is too short.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        if not secrets:
+            raise SettingsError(
+                "AWAITHUMANS_RELAY_SECRET is not set: give the relay and everyone who asks through it the same random "
+                'secret, for instance from: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        if any(len(secret) < MIN_SECRET_CHARS for secret in secrets):
+            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters")
+        self._serializer = _serializer(secrets)
+
+    def __repr__(self) -> str:
+        return "RouteSigner(********)"
+
+    def issue(self, route: Route) -> str:
+        """A URL-safe token for this route. It is a proof, not a secret, and holds no credential."""
+        token = self._serializer.dumps({"e": route.engine, "t": dict(route.target), "k": route.idempotency_key})
+        text = token.decode() if isinstance(token, bytes) else token
+        if len(text) > MAX_TOKEN_CHARS:
+            raise SettingsError(
+                f"the route is too long for a URL ({len(text)} characters): shorten ids or the idempotency key"
+            )
+        return text
+
+    def open(self, token: str) -> Route:
+        """The route in a token.
+
+        Raises:
+            CallbackRejectedError: 401, whatever is wrong with it.
+        """
+        from itsdangerous import BadData
+
+        refused = CallbackRejectedError("the URL does not carry a token of this relay", http_status=401)
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            raise refused
+        try:
+            held = self._serializer.loads(token)
+        except BadData:
+            raise refused from None
+        return _route(held, refused)
+
+
+def _route(held: "JsonValue", refused: CallbackRejectedError) -> Route:
+    match held:
+        case {"e": str(engine), "t": dict(target), "k": str(key)}:
+            return Route(engine, {str(name): str(value) for name, value in target.items()}, key)
+        case _:
+            raise refused
+
+
+def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":
+    # Imported here so that workflows, which use Route and never a signer, load nothing outside the sandbox's reach.
+    from itsdangerous import URLSafeSerializer
+
+    oldest_first = [secret.encode() for secret in reversed(secrets)]
+    return URLSafeSerializer(oldest_first, salt=_SALT, signer_kwargs={"digest_method": hashlib.sha256})

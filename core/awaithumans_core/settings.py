@@ -1,0 +1,143 @@
+"""Every environment name in one place; secrets are masked in repr.
+
+An explicit argument wins over the environment, the environment over what a local `awaithumans dev` wrote to
+`~/.awaithumans-dev.json`, and that over the default.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.route import RouteSigner
+from awaithumans_core.signing import KeyRing
+
+DISCOVERY_FILE = ".awaithumans-dev.json"
+"""Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
+"""One secret, or several with commas between them.
+
+The first is used, all are accepted, so that secrets can be rotated.
+"""
+
+
+class Settings(BaseSettings):
+    """What this package needs to know. Each field is read from `AWAITHUMANS_` and its name in upper case."""
+
+    model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", frozen=True, extra="ignore")
+
+    url: str = "http://localhost:3001"
+    """The awaithumans server, as seen from here."""
+    admin_api_token: SecretStr | None = None
+    """Token for the task API. Needed by whoever creates or reads tasks: workers, scripts, the relay."""
+    public_url: str | None = None
+    """The awaithumans server as reviewers see it; review links use it. Default: `url`."""
+    relay_url: str | None = None
+    """The relay, as seen from the awaithumans server and from whoever asks."""
+    relay_secret: Secrets = Field(default_factory=list[SecretStr])
+    """Shared by the relay and whoever asks through it; signs the callback URLs."""
+    webhook_key: Secrets = Field(default_factory=list[SecretStr])
+    """Derived webhook key of the server (base64, 32 bytes). Needed by the relay only."""
+    payload_key: Secrets = Field(default_factory=list[SecretStr])
+    """The server's root key; the webhook key is derived from it.
+
+    Give the relay the derived one instead where you can.
+    """
+
+    @classmethod
+    def load(cls, **given: Any) -> "Settings":
+        """Read the settings; arguments that are not None win.
+
+        Raises:
+            SettingsError: a value is malformed. The text names it and never repeats it.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as invalid:
+            wrong = "; ".join(f"AWAITHUMANS_{str(e['loc'][0]).upper()}: {e['msg']}" for e in invalid.errors())
+            raise SettingsError(wrong) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then what a local `awaithumans dev` wrote."""
+        return init_settings, env_settings, _Discovery(settings_cls)
+
+    def token(self) -> str:
+        """The API token, in clear.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.admin_api_token is None:
+            raise SettingsError(
+                "AWAITHUMANS_ADMIN_API_TOKEN is not set and no local `awaithumans dev` was found: set it to the "
+                "server's token, or pass api_key="
+            )
+        return self.admin_api_token.get_secret_value()
+
+    def relay(self) -> str:
+        """The relay's address, without a slash at the end.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if not self.relay_url:
+            raise SettingsError(
+                "AWAITHUMANS_RELAY_URL is not set: give the address at which the awaithumans server reaches your "
+                "relay, for instance http://localhost:8787"
+            )
+        return self.relay_url.rstrip("/")
+
+    def signer(self) -> RouteSigner:
+        """Signer of callback URLs, from `relay_secret`."""
+        return RouteSigner([secret.get_secret_value() for secret in self.relay_secret])
+
+    def key_ring(self) -> KeyRing:
+        """Verifier of callbacks, from `webhook_key` and `payload_key`."""
+        return KeyRing.of(
+            webhook_keys=[key.get_secret_value() for key in self.webhook_key],
+            payload_keys=[key.get_secret_value() for key in self.payload_key],
+        )
+
+    def review_url(self, task_id: str) -> str:
+        """Where a person answers this task in the dashboard."""
+        return f"{(self.public_url or self.url).rstrip('/')}/task?id={task_id}"
+
+
+class _Discovery(PydanticBaseSettingsSource):
+    """What a running `awaithumans dev` says of itself. A file left behind by a dead one is ignored."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = _read_discovery(Path.home() / DISCOVERY_FILE)
+        token = found.get("admin_token")
+        return {"url": found["url"]} | ({"admin_api_token": token} if token else {}) if found.get("url") else {}
+
+
+def _read_discovery(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        held = json.loads(path.read_text())
+        os.kill(int(held["pid"]), 0)
+        return dict(held)
+    return {}

@@ -1,0 +1,28 @@
+"""The eleven statuses of a task, and which of them are the end of it.
+
+Law: an unknown status is still pending. A newer server may grow statuses; none of them may end a wait by accident.
+"""
+
+from enum import StrEnum
+
+
+class TaskStatus(StrEnum):
+    """The statuses of the awaithumans task API."""
+
+    CREATED = "created"
+    NOTIFIED = "notified"
+    ASSIGNED = "assigned"
+    IN_PROGRESS = "in_progress"
+    SUBMITTED = "submitted"
+    VERIFIED = "verified"
+    REJECTED = "rejected"
+    COMPLETED = "completed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    VERIFICATION_EXHAUSTED = "verification_exhausted"
+
+
+TERMINAL = frozenset(
+    {TaskStatus.COMPLETED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED, TaskStatus.VERIFICATION_EXHAUSTED}
+)
+"""No way leads out of these. `rejected` is not one: the person may try again."""

@@ -1,0 +1,153 @@
+"""The question, as asked: what a caller says, checked at once, and the body that goes over the wire."""
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypedDict, TypeVar, cast
+
+from pydantic import BaseModel
+from pydantic.types import JsonValue
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.form import form_definition, json_schema
+
+T = TypeVar("T")
+
+MIN_TIMEOUT_SECONDS = 60
+MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
+"""The server's bounds; outside them it answers 422."""
+
+DEFAULT_TIMEOUT_SECONDS = 15 * 60
+"""As the official SDK's examples."""
+
+
+def random_key() -> str:
+    """A key for a question nobody else asks. Pass it again after a restart to pick the question up."""
+    return f"script:{secrets.token_hex(16)}"
+
+
+class TaskOptions(TypedDict, total=False):
+    """The keyword arguments every `await_human` hands to `HumanTask`, which documents them."""
+
+    payload: Any
+    payload_schema: Any
+    timeout_seconds: float | timedelta
+    idempotency_key: str
+    assign_to: str | Mapping[str, Any] | None
+    notify: Sequence[str] | None
+    verifier: Mapping[str, Any] | BaseModel | None
+    redact_payload: bool
+    task_metadata: Mapping[str, str] | None
+    form: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HumanTask(Generic[T]):
+    """A question to a person. Frozen, and valid once it exists.
+
+    Raises:
+        InvalidTaskError: at construction, when the server would refuse it or no person could answer it.
+
+    Example:
+        >>> class Decision(BaseModel):
+        ...     approved: bool
+        >>> HumanTask(task="Approve $250 refund?", response_schema=Decision, timeout_seconds=900).seconds
+        900
+    """
+
+    task: str
+    """The question, one line, as the reviewer reads it."""
+    response_schema: type[T]
+    """What the answer must look like: a pydantic model, a dataclass or a TypedDict."""
+    payload: Any = None
+    """What the reviewer needs to know: a model, a dataclass or a mapping with JSON values."""
+    payload_schema: Any = None
+    """Class of the payload, when the payload itself is a plain mapping."""
+    timeout_seconds: float | timedelta = DEFAULT_TIMEOUT_SECONDS
+    """How long people have: seconds or timedelta, 60 s to 30 days, rounded up to whole seconds."""
+    idempotency_key: str = field(default_factory=random_key)
+    """The question's identity. Two calls with one key share one task, and both get its answer."""
+    assign_to: str | Mapping[str, Any] | None = None
+    """Who: an e-mail address, or a mapping.
+
+    `{"email": ...}`, `{"emails": [...]}`, `{"pool": ...}` or `{"role": ..., "access_level": ...}`.
+    """
+    notify: Sequence[str] | None = None
+    """Where to tell people: `slack:@name`, `slack:#channel`, `email:person@example.com`."""
+    verifier: Mapping[str, Any] | BaseModel | None = None
+    """The server's `verifier_config`."""
+    redact_payload: bool = False
+    """Hide the payload in the dashboard's lists and in notifications."""
+    task_metadata: Mapping[str, str] | None = None
+    """Free context shown to reviewers as it is."""
+    form: Mapping[str, Any] | None = None
+    """A `form_definition` of your own, in place of the one derived from `response_schema`."""
+
+    def __post_init__(self) -> None:
+        if not self.task.strip():
+            raise InvalidTaskError("task is empty: say in one line what the person is to decide")
+        if not self.idempotency_key.strip():
+            raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
+        if not MIN_TIMEOUT_SECONDS <= self.seconds <= MAX_TIMEOUT_SECONDS:
+            raise InvalidTaskError(
+                f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
+                f"{MAX_TIMEOUT_SECONDS} (30 days)"
+            )
+        self.body()
+
+    @property
+    def seconds(self) -> int:
+        """The timeout in whole seconds, rounded up."""
+        given = self.timeout_seconds
+        seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        if not math.isfinite(seconds):
+            raise InvalidTaskError(f"timeout_seconds is {seconds}: give a finite number of seconds")
+        return math.ceil(seconds)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of `POST /api/tasks`, without `callback_url`."""
+        payload = _json_object(self.payload, "payload")
+        optional = {
+            "assign_to": {"email": self.assign_to} if isinstance(self.assign_to, str) else self.assign_to,
+            "notify": None if self.notify is None else list(self.notify),
+            "verifier_config": None if self.verifier is None else _json_object(self.verifier, "verifier"),
+            "redact_payload": self.redact_payload or None,
+            "task_metadata": None if self.task_metadata is None else dict(self.task_metadata),
+        }
+        return {
+            "task": self.task,
+            "payload": payload,
+            "payload_schema": self._payload_schema(),
+            "response_schema": json_schema(self.response_schema),
+            "form_definition": dict(self.form) if self.form is not None else form_definition(self.response_schema),
+            "timeout_seconds": self.seconds,
+            "idempotency_key": self.idempotency_key,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def _payload_schema(self) -> dict[str, Any]:
+        given = self.payload_schema
+        if isinstance(given, Mapping):
+            return dict(cast("Mapping[str, Any]", given))  # a JSON Schema: its keys are text
+        if given is not None:
+            return json_schema(given)
+        if self.payload is None or isinstance(self.payload, Mapping):
+            return {"type": "object"}
+        return json_schema(type(self.payload))
+
+
+def _json_object(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    try:
+        plain: JsonValue = to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise InvalidTaskError(f"{name} cannot be written as JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise InvalidTaskError(
+            f"{name} must be an object with named fields (a model, a dataclass or a dict), not {plain!r}"
+        )
+    return plain
