@@ -1,0 +1,221 @@
+"""The relay's HTTP side: `create_router` to include in your FastAPI app, `create_app` to run alone.
+
+Laws: 2xx only after the commit, never 3xx (the server counts a redirect as delivered), and anything that is not stored
+is 4xx or 5xx. An acknowledgement waits for nothing but the store: waking the asker is the dispatcher's work.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
+from awaithumans_core.client import TaskClient
+from awaithumans_core.engine import Engine
+from awaithumans_core.errors import CallbackRejectedError, SettingsError
+from awaithumans_core.settings import Settings
+from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
+from awaithumans_relay.sweeper import Sweeper
+
+logger = logging.getLogger("awaithumans.relay")
+
+
+class Registration(BaseModel):
+    """Body of `PUT /waits/{task_id}`."""
+
+    timeout_seconds: int = Field(gt=0, le=2_592_000)
+    """The task's timeout; the relay looks at the task once it has passed."""
+
+
+class Acknowledgement(BaseModel):
+    """Body of every 2xx of the relay's two doors: it is stored."""
+
+    state: WaitState
+    """How the wait stands now."""
+
+
+class Problem(BaseModel):
+    """Body of every 4xx and 5xx."""
+
+    error: str
+    """Stable code."""
+    message: str
+    """What is wrong."""
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 413, 422, 503)}
+
+
+class Relay:
+    """Store, sweeper and dispatcher of one relay process, and the two doors that feed them."""
+
+    def __init__(self, engines: Sequence[Engine], settings: Settings, store: Store) -> None:
+        self.engines = {engine.name: engine for engine in engines}
+        if len(self.engines) != len(engines):
+            raise SettingsError(f"two engines share a name: {', '.join(engine.name for engine in engines)}")
+        self._signer = settings.signer()
+        self._keys = settings.key_ring()
+        # One look a call, and no connection held between looks.
+        self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
+        self.store = store
+        self.dispatcher = Dispatcher(store, self.engines)
+        self.sweeper = Sweeper(store, self._client, on_answer=self.dispatcher.wake)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Open the store, then sweep and dispatch until the block ends."""
+        await self.store.start()
+        for name in set(await self.store.engines()) - self.engines.keys():
+            logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
+        try:
+            async with self.dispatcher.running(), self.sweeper.running():
+                yield
+        finally:
+            await self._client.aclose()
+            await self.store.stop()
+
+    async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
+        """An asker waits for a task. Its token says where the answer must go."""
+        route = self._signer.open(token)
+        try:
+            asked = Registration.model_validate_json(body)
+        except ValidationError as invalid:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in invalid.errors())
+            raise CallbackRejectedError(wrong, http_status=422) from None
+        if route.engine not in self.engines:
+            raise CallbackRejectedError(
+                f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}",
+                http_status=422,
+            )
+        state = await self.store.register(task_id, route, asked.timeout_seconds)
+        if state == WaitState.ANSWERED:
+            self.dispatcher.wake()
+        return state
+
+    async def receive(self, token: str, request: Request) -> WaitState:
+        """A callback of the awaithumans server."""
+        body = await _limited_body(request)
+        callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
+        answered = await self.store.answer(callback.outcome, found_by="callback", route=callback.route)
+        if answered:
+            self.dispatcher.wake()
+        logger.info("callback for task %s: %s", callback.outcome.task_id, callback.outcome.status)
+        return WaitState.ANSWERED
+
+
+def create_router(
+    engines: Sequence[Engine], *, settings: Settings | None = None, database: str = DEFAULT_DATABASE
+) -> APIRouter:
+    """The relay as a router. Include it in your FastAPI app; it starts and stops with the app.
+
+    Args:
+        engines: Whom it can wake; each has its own name.
+        settings: Default: from the environment: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN (for the sweep),
+            AWAITHUMANS_RELAY_SECRET, and AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY.
+        database: SQLAlchemy URL of the waits table. Default: a SQLite file in the working directory.
+
+    Raises:
+        SettingsError: something of this is missing.
+    """
+    relay = Relay(engines, settings or Settings.load(), Store(database))
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[None]:
+        async with relay.running():
+            yield
+
+    router = APIRouter(lifespan=lifespan, tags=["awaithumans relay"])
+
+    @router.put(
+        "/waits/{task_id}",
+        responses=_PROBLEMS,
+        openapi_extra=_body_of(Registration),
+        response_model=Acknowledgement,
+    )
+    async def register_wait(task_id: str, request: Request) -> JSONResponse:
+        """Register a wait. Authenticated by the route token as bearer."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+
+        async def stored() -> WaitState:
+            if scheme.lower() != "bearer":
+                raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
+            return await relay.register(task_id, token, await _limited_body(request))
+
+        return await _acknowledge(stored)
+
+    # With the slash as well: a redirect to the other form would count as delivered, and the answer would be gone.
+    @router.post("/callbacks/{token}/", include_in_schema=False, response_model=Acknowledgement)
+    @router.post("/callbacks/{token}", responses=_PROBLEMS, response_model=Acknowledgement)
+    async def receive_callback(token: str, request: Request) -> JSONResponse:
+        """Take a terminal-status callback of the awaithumans server."""
+        return await _acknowledge(lambda: relay.receive(token, request))
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process runs."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", responses={503: {"model": Problem}}, response_model=None)
+    async def readyz() -> dict[str, Any] | JSONResponse:
+        """The store answers; what waits there, and for whom this relay can deliver."""
+        try:
+            waits = await relay.store.counts()
+        except SQLAlchemyError:
+            return _problem(503, "STORE_UNAVAILABLE", "the store does not answer")
+        return {"status": "ready", "waits": waits, "engines": sorted(relay.engines)}
+
+    _ = (register_wait, receive_callback, healthz, readyz)
+    return router
+
+
+def create_app(
+    engines: Sequence[Engine], *, settings: Settings | None = None, database: str = DEFAULT_DATABASE
+) -> FastAPI:
+    """The relay as an application of its own; arguments as in `create_router`."""
+    app = FastAPI(title="awaithumans callback relay", redirect_slashes=False, docs_url=None, redoc_url=None)
+    app.include_router(create_router(engines, settings=settings, database=database))
+    return app
+
+
+async def _acknowledge(store: Callable[[], Awaitable[WaitState]]) -> JSONResponse:
+    """One place decides what a caller hears: stored, refused, or come back later."""
+    try:
+        state = await store()
+    except CallbackRejectedError as refused:
+        logger.warning("refused (%d): %s", refused.http_status, refused)
+        return _problem(refused.http_status, refused.code, str(refused))
+    except (SQLAlchemyError, OSError):
+        logger.exception("the store is away; the caller is asked to come back")
+        return _problem(503, "STORE_UNAVAILABLE", "not stored; try again")
+    return JSONResponse({"state": state})
+
+
+def _problem(status: int, error: str, message: str) -> JSONResponse:
+    headers = {"Retry-After": "5"} if status == 503 else None
+    return JSONResponse({"error": error, "message": message}, status_code=status, headers=headers)
+
+
+async def _limited_body(request: Request) -> bytes:
+    """The raw body, read no further than the limit."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
+    return bytes(body)
+
+
+def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Documents a body that is read only after its proof was checked, and so is not declared as a parameter."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        }
+    }

@@ -1,0 +1,153 @@
+"""`awaithumans-relay`: the relay from the command line.
+
+A composition root: the one module here that knows the adapters.
+"""
+
+import asyncio
+import importlib
+import inspect
+import logging
+import os
+import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Annotated, Any, cast
+
+import typer
+import uvicorn
+from rich.console import Console
+
+from awaithumans_core.engine import Engine
+from awaithumans_core.errors import AwaitHumansError, SettingsError
+from awaithumans_core.settings import Settings
+from awaithumans_relay.app import create_app
+from awaithumans_relay.store import DEFAULT_DATABASE
+
+cli = typer.Typer(
+    name="awaithumans-relay",
+    help="Takes the awaithumans server's callbacks and wakes the Temporal workflows and LangGraph threads that asked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.callback()
+def relay() -> None:
+    """Settings are read from the environment: see `awaithumans-relay serve --help`."""
+
+
+@cli.command()
+def serve(
+    temporal: Annotated[
+        str | None,
+        typer.Option(help="Wake Temporal workflows at this address, for instance localhost:7233. Any namespace there."),
+    ] = None,
+    graph: Annotated[
+        list[str] | None,
+        typer.Option(help="Wake threads of this compiled LangGraph graph: NAME=module:attribute. Repeat for more."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8787,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="AWAITHUMANS_RELAY_DATABASE",
+            help="Where waits are kept (SQLAlchemy URL). "
+            "The file must outlive the process: unfinished waits are in it.",
+        ),
+    ] = DEFAULT_DATABASE,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the relay.
+
+    \b
+    It needs, in the environment:
+      AWAITHUMANS_URL               the awaithumans server
+      AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks nobody called back
+      AWAITHUMANS_RELAY_SECRET      shared with everyone who asks through this relay (16 characters or more)
+      AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or AWAITHUMANS_PAYLOAD_KEY, its root key
+      AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches this relay;
+                                    resumed graphs ask through it
+    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_SECRET and _RELAY_URL.
+
+    \b
+    Examples:
+      awaithumans-relay serve --temporal localhost:7233
+      awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines at INFO name every task that is swept
+    try:
+        asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level))
+    except AwaitHumansError as error:
+        Console(stderr=True).print(f"[bold red]{error.code}[/] {error}", highlight=False)
+        raise typer.Exit(2) from None
+
+
+async def _serve(
+    temporal: str | None, graphs: list[str], *, host: str, port: int, database: str, log_level: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        engines = [*_temporal(temporal), *await _graphs(graphs, stack)]
+        if not engines:
+            raise SettingsError("nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, or both")
+        app = create_app(engines, database=database)
+        # No access log: callback URLs carry route tokens.
+        config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False)
+        await uvicorn.Server(config).serve()
+
+
+def _temporal(address: str | None) -> list[Engine]:
+    if address is None:
+        return []
+    from temporalio.client import Client
+
+    from awaithumans_adapters.temporal import TemporalEngine
+
+    return [TemporalEngine(lambda: Client.connect(address))]
+
+
+async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
+    if not specs:
+        return []
+    from awaithumans_adapters.langgraph import GraphEngine
+
+    Settings.load().relay()  # graphs run in this process and ask their next question from here
+    return [GraphEngine({name: await _graph(place, stack) for name, place in map(_split, specs)})]
+
+
+def _split(spec: str) -> tuple[str, str]:
+    name, _, place = spec.partition("=")
+    module, _, attribute = place.partition(":")
+    if not (name and module and attribute):
+        raise SettingsError(f"--graph {spec}: write it as NAME=module:attribute, for instance refunds=my_app:graph")
+    return name, place
+
+
+async def _graph(place: str, stack: AsyncExitStack) -> Any:
+    """A compiled graph, or a function that makes one.
+
+    The function may be plain, async, or an async context manager that holds its checkpointer open.
+    """
+    module, _, attribute = place.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"--graph {place}: {error}") from error
+    if inspect.isroutine(made):
+        made = made()
+    if inspect.isawaitable(made):
+        made = await made
+    if isinstance(made, AbstractAsyncContextManager):
+        made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
+    return made
+
+
+def main() -> None:
+    """Entry point."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Answered waits -> `Engine.deliver` -> delivered, tried again, or parked.
+
+Law: at least once, made harmless. A delivery is leased, one at a time for each target, and written down only after the
+engine has taken it; a relay that dies in between delivers again, which every engine takes as a normal case.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
+from awaithumans_core.retry import Backoff
+from awaithumans_relay.store import Store, Wait
+
+logger = logging.getLogger("awaithumans.relay")
+
+LEASE_SECONDS = 15.0
+"""A delivery whose relay has died is taken over after this long; a living one renews three times as often."""
+TICK_SECONDS = 1.0
+"""How long a relay sleeps at most before it looks for work another relay has stored."""
+PARALLEL = 32
+"""Deliveries under way at once, for each engine."""
+GIVE_UP_SECONDS = 7 * 24 * 3600.0
+"""After failing for this long, a delivery is parked. Outages of days need nobody."""
+NOT_READY_GIVE_UP_SECONDS = 3600.0
+"""A target that answers and does not know of the question for this long never will."""
+DRAIN_SECONDS = 10.0
+"""What deliveries under way get to finish when the relay stops."""
+
+
+class Dispatcher:
+    """Delivers for a set of engines until it is stopped."""
+
+    def __init__(
+        self,
+        store: Store,
+        engines: Mapping[str, Engine],
+        *,
+        backoff: Backoff = Backoff(first=0.5, most=60.0),  # noqa: B008 - frozen
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._engines = engines
+        self._backoff = backoff
+        self._lease_seconds = lease_seconds
+        self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._wake = {name: asyncio.Event() for name in engines}
+
+    def wake(self) -> None:
+        """There may be something to deliver."""
+        for event in self._wake.values():
+            event.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Deliver while the block runs; then let deliveries under way finish, within a limit."""
+        loops = [
+            asyncio.create_task(self._run(engine), name=f"deliver:{engine.name}") for engine in self._engines.values()
+        ]
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _run(self, engine: Engine) -> None:
+        under_way: set[asyncio.Task[None]] = set()
+        failures = 0
+        try:
+            while True:
+                self._wake[engine.name].clear()
+                try:
+                    leased = await self._store.lease(
+                        engine.name, self._owner, limit=PARALLEL - len(under_way), seconds=self._lease_seconds
+                    )
+                    failures = 0
+                except Exception:
+                    failures += 1
+                    logger.exception("cannot read the waits to deliver; trying again")
+                    await asyncio.sleep(self._backoff.delay(failures))
+                    continue
+                for wait in leased:
+                    task = asyncio.create_task(self._deliver(engine, wait))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+                    task.add_done_callback(lambda _: self._wake[engine.name].set())
+                if not leased:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake[engine.name].wait(), TICK_SECONDS)
+                elif len(under_way) >= PARALLEL:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if under_way:
+                _, late = await asyncio.wait(under_way, timeout=DRAIN_SECONDS)
+                for task in late:
+                    task.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+
+    async def _deliver(self, engine: Engine, wait: Wait) -> None:
+        try:
+            async with self._kept(wait):
+                await self._attempt(engine, wait)
+        except Exception:  # the store is away: the lease runs out, and the wait is delivered again
+            logger.exception("delivery of task %s could not be written down", wait.task_id)
+
+    async def _attempt(self, engine: Engine, wait: Wait) -> None:
+        if wait.outcome is None:  # cannot be: answered rows carry their outcome
+            raise RuntimeError(f"wait on task {wait.task_id} is answered without an outcome")
+        try:
+            await engine.deliver(wait.route, wait.outcome)
+        except TargetGone as gone:
+            await self._gone(wait, str(gone))
+        except TargetNotReady as early:
+            await self._again(wait, early, at_least=early.retry_after, give_up=NOT_READY_GIVE_UP_SECONDS)
+        except Exception as error:  # anything an engine raises means: later
+            await self._again(wait, error, at_least=0.0, give_up=GIVE_UP_SECONDS)
+        else:
+            await self._store.delivered(wait, self._owner)
+            logger.info("delivered task %s to %s", wait.task_id, wait.route.engine)
+
+    async def _gone(self, wait: Wait, reason: str) -> None:
+        if wait.delivered_at is not None:  # it had the answer before it went
+            await self._store.delivered(wait, self._owner)
+            return
+        await self._store.park(wait, self._owner, reason=reason)
+        logger.warning("parked task %s: %s", wait.task_id, reason)
+
+    async def _again(self, wait: Wait, error: Exception, *, at_least: float, give_up: float) -> None:
+        told = f"{type(error).__name__}: {error}"
+        after = self._backoff.delay(wait.attempts + 1, at_least=at_least)
+        age = self._store.clock() - (wait.answered_at or 0.0)
+        if age + after > give_up:
+            await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
+            logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told)
+        else:
+            await self._store.retry(wait, self._owner, after=after, error=told)
+            logger.warning("task %s not delivered (%s); again in %.1f s", wait.task_id, told, after)
+
+    @asynccontextmanager
+    async def _kept(self, wait: Wait) -> AsyncGenerator[None]:
+        """Renew the lease while the block runs: waking a graph may take minutes."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(self._lease_seconds / 3)
+                try:
+                    await self._store.renew(wait, self._owner, seconds=self._lease_seconds)
+                except Exception:
+                    logger.exception("could not renew the lease on task %s; trying again", wait.task_id)
+
+        keeper = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper

@@ -1,0 +1,115 @@
+"""Open waits -> one look at the task on their schedule -> answered.
+
+Law: no answer is lost for want of a callback. A task completed by e-mail or in Slack sends none, and the far end may
+have been down when one was sent; the sweep finds both.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from awaithumans_core.client import TaskClient
+from awaithumans_core.errors import RequestRefusedError, ServerUnreachableError, TaskNotFoundError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.retry import Backoff
+from awaithumans_relay.store import Store, Wait
+
+logger = logging.getLogger("awaithumans.relay")
+
+TICK_SECONDS = 1.0
+"""How often the table is asked what is due."""
+BATCH = 50
+PARALLEL = 8
+"""Looks under way at once: the server answers from one process."""
+
+
+class Sweeper:
+    """Looks after open waits until it is stopped.
+
+    Args:
+        store: The waits.
+        client: Reads tasks; should give up at once (`patience=0`), the schedule is the retry.
+        on_answer: Called after an answer was stored.
+    """
+
+    def __init__(self, store: Store, client: TaskClient, *, on_answer: Callable[[], None]) -> None:
+        self._store = store
+        self._client = client
+        self._on_answer = on_answer
+        self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Sweep while the block runs."""
+        loop = asyncio.create_task(self._run(), name="sweep")
+        try:
+            yield
+        finally:
+            loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await loop
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                due = await self._store.claim_checks(BATCH)
+                await self._look_at(due)
+                failures = 0
+            except ServerUnreachableError as away:
+                failures += 1
+                logger.warning("sweep: %s", away)
+            except Exception:
+                failures += 1
+                logger.exception("sweep failed; trying again")
+            await asyncio.sleep(self._backoff.delay(failures) if failures else TICK_SECONDS)
+
+    async def _look_at(self, due: list[Wait]) -> None:
+        """Look at every task once, however many waits share it.
+
+        The first sign that the server is away ends the round.
+        """
+        by_task: dict[str, list[Wait]] = {}
+        for wait in due:
+            by_task.setdefault(wait.task_id, []).append(wait)
+        gate = asyncio.Semaphore(PARALLEL)
+
+        async def look(task_id: str, waits: list[Wait]) -> None:
+            async with gate:
+                await self._look(task_id, waits)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task_id, waits in by_task.items():
+                    group.create_task(look(task_id, waits))
+        except* ServerUnreachableError as away:
+            raise away.exceptions[0] from None
+
+    async def _look(self, task_id: str, waits: list[Wait]) -> None:
+        try:
+            outcome = await self._client.get(task_id)
+        except TaskNotFoundError:
+            for wait in waits:
+                await self._store.park(wait, None, reason="the task was deleted on the awaithumans server")
+            logger.warning("parked task %s: it was deleted on the server", task_id)
+            return
+        except RequestRefusedError as refused:
+            told = "sweep: the server refuses to show task %s (%s); its waits are kept"
+            logger.error(told, task_id, refused)  # noqa: TRY400  # the refusal says it all; a traceback adds nothing
+            return
+        await self._take(outcome, waits)
+
+    async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
+        if not outcome.terminal:
+            return
+        for wait in waits:
+            if wait.route.idempotency_key != outcome.idempotency_key:
+                await self._store.park(
+                    wait,
+                    None,
+                    reason=f"task {wait.task_id} is another question than the one this wait was registered for",
+                )
+        if await self._store.answer(outcome, found_by="sweep"):
+            logger.info("sweep found the answer to task %s (%s)", outcome.task_id, outcome.status)
+            self._on_answer()
