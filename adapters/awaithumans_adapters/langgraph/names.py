@@ -1,0 +1,20 @@
+"""What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
+
+from typing import Any, cast
+
+ENGINE = "langgraph"
+"""Engine name of the routes."""
+OPEN_WAIT = "awaithumans_open_wait"
+"""The LangGraph task inside a node that creates the human task."""
+MARK = "awaithumans"
+"""Present in every interrupt of ours; its value is the version of the form below."""
+
+
+def interrupt_value(*, question: str, task_id: str, key: str, review_url: str) -> dict[str, Any]:
+    """What an interrupt of ours shows to whoever looks at the thread."""
+    return {MARK: 1, "task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
+
+
+def names_key(value: object, key: str) -> bool:
+    """Whether an interrupt value, or a resume value, is about the question with this key."""
+    return isinstance(value, dict) and cast("dict[object, object]", value).get("idempotency_key") == key

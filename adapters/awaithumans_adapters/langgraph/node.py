@@ -1,0 +1,190 @@
+"""The node's side: ask, interrupt, go on with the answer.
+
+Laws: the human task is created inside a LangGraph task, whose result the checkpointer remembers, so a resumed node does
+not ask again; and the node goes on only with the answer to its own question. A resume that answers anything else is
+passed over, and the thread keeps waiting.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from functools import cache
+from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
+
+from langgraph.config import get_config
+from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
+from langgraph.types import interrupt
+
+from awaithumans_adapters.langgraph.names import ENGINE, OPEN_WAIT, interrupt_value, names_key
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.route import Route
+from awaithumans_core.task import HumanTask, TaskOptions
+
+T = TypeVar("T")
+
+
+@overload
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: Literal[False] = False,
+    **options: Unpack[TaskOptions],
+) -> T: ...
+@overload
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: Literal[True],
+    **options: Unpack[TaskOptions],
+) -> tuple[T, Outcome]: ...
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: bool = False,
+    **options: Unpack[TaskOptions],
+) -> T | tuple[T, Outcome]:
+    """Ask a person from an async node and go on with the typed answer, in whatever process the thread is resumed.
+
+    The thread is interrupted and holds nothing; the relay resumes it when the answer comes. As with every interrupt,
+    the node runs again from its start on resume: put what must not happen twice after this call, or into a LangGraph
+    task.
+
+    Args:
+        task: The question, one line, as the reviewer reads it.
+        response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
+        human_tasks: Settings and connections. Default: one for the process, from the environment.
+        return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
+        options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
+            assign_to, ...
+
+    Raises:
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        ResponseSchemaError: a person answered in another shape.
+        TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
+            mended.
+
+    Example:
+        async def review(state: State) -> dict[str, bool]:
+            decision = await await_human(task="Approve $250 refund?", payload=state["refund"], response_schema=Decision)
+            return {"approved": decision.approved}
+    """
+    question = HumanTask(task=task, response_schema=response_schema, **options)
+    opened = await _open(_body(question, options), human_tasks)
+    return _answer(_outcome(question, opened), response_schema, return_outcome=return_outcome)
+
+
+@overload
+def await_human_sync(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: Literal[False] = False,
+    **options: Unpack[TaskOptions],
+) -> T: ...
+@overload
+def await_human_sync(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: Literal[True],
+    **options: Unpack[TaskOptions],
+) -> tuple[T, Outcome]: ...
+def await_human_sync(
+    *,
+    task: str,
+    response_schema: type[T],
+    human_tasks: HumanTasks | None = None,
+    return_outcome: bool = False,
+    **options: Unpack[TaskOptions],
+) -> T | tuple[T, Outcome]:
+    """`await_human` for sync nodes."""
+    question = HumanTask(task=task, response_schema=response_schema, **options)
+    opened = _open_sync(_body(question, options), human_tasks).result()
+    return _answer(_outcome(question, opened), response_schema, return_outcome=return_outcome)
+
+
+def _body(question: HumanTask[Any], options: TaskOptions) -> dict[str, Any]:
+    """What to ask. Without a key of the caller's own, the LangGraph task that asks names the question."""
+    configurable = _configurable()
+    if not configurable.get("thread_id") or configurable.get("__pregel_checkpointer") is None:
+        raise SettingsError(
+            "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "
+            "cannot be resumed. graph = builder.compile(checkpointer=...); "
+            "graph.ainvoke(..., {'configurable': {'thread_id': ...}})"
+        )
+    body = question.body()
+    if "idempotency_key" not in options:
+        del body["idempotency_key"]
+    return body
+
+
+_Opened: TypeAlias = dict[str, Any]
+_Opens: TypeAlias = Callable[[dict[str, Any], HumanTasks | None], T]
+# Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
+_task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
+_sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
+
+
+@_task
+async def _open(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
+    asker, (named, route) = human_tasks or _from_environment(), _named(body)
+    return _opened(await asker.open(named, route), route, asker)
+
+
+@_sync_task
+def _open_sync(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
+    asker, (named, route) = human_tasks or _from_environment(), _named(body)
+    return _opened(asker.open_sync(named, route), route, asker)
+
+
+def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
+    """The body with its key, and where the answer must go.
+
+    The checkpoint namespace of the LangGraph task is unique to one call in one run of one node, and the same when it is
+    tried again.
+    """
+    configurable = _configurable()
+    thread_id = str(configurable["thread_id"])
+    key = body.get("idempotency_key") or f"langgraph:{thread_id}:{configurable['checkpoint_ns']}"
+    return {**body, "idempotency_key": key}, Route(ENGINE, {"thread_id": thread_id}, key)
+
+
+def _opened(outcome: Outcome, route: Route, human_tasks: HumanTasks) -> dict[str, Any]:
+    review_url = human_tasks.settings.review_url(outcome.task_id)
+    return {"outcome": outcome.value(), "key": route.idempotency_key, "review_url": review_url}
+
+
+def _outcome(question: HumanTask[Any], opened: Mapping[str, Any]) -> Outcome:
+    """Interrupt until the answer to this question is there."""
+    standing = Outcome.model_validate(opened["outcome"])
+    if standing.terminal:
+        return standing
+    key = opened["key"]
+    shown = interrupt_value(question=question.task, task_id=standing.task_id, key=key, review_url=opened["review_url"])
+    while True:
+        answer = interrupt(shown)
+        if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:
+            return outcome
+
+
+def _answer(outcome: Outcome, response_schema: type[T], *, return_outcome: bool) -> T | tuple[T, Outcome]:
+    decision = settle(outcome, response_schema)
+    return (decision, outcome) if return_outcome else decision
+
+
+def _configurable() -> dict[str, Any]:
+    return get_config().get("configurable", {})
+
+
+@cache
+def _from_environment() -> HumanTasks:
+    return HumanTasks()

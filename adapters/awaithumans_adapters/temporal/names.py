@@ -1,0 +1,10 @@
+"""The names both sides of Temporal's wall agree on. They stand in histories, so they do not change."""
+
+SIGNAL = "awaithumans.answer"
+"""Carries an outcome to the workflow that asked."""
+OPEN_WAIT = "awaithumans.open_wait"
+"""Activity: create the task and register the wait."""
+CLOSE_WAIT = "awaithumans.close_wait"
+"""Activity: cancel the task unless it has ended, and say how it ended."""
+ENGINE = "temporal"
+"""Engine name of the routes."""
