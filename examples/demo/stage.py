@@ -1,0 +1,139 @@
+"""What the scenes stand on: the running servers, the people who answer, and the timeline that is printed."""
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from awaithumans_relay.store import Store
+from examples.demo.servers import HumansServer, RelayServer, TemporalServer
+
+REVIEWER = "reviewer@example.com"
+MAIL_IDENTITY = "demo"
+PATIENCE_SECONDS = 45.0
+"""What a scripted scene may take; it takes ten."""
+SET_UP_SECONDS = 10.0
+"""The server prints its set-up link soon after it answers."""
+HUMAN_PATIENCE_SECONDS = 15 * 60.0
+
+COLOURS = {"workflow": "cyan", "graph": "magenta", "script": "green", "reviewer": "yellow", "relay": "blue"}
+
+
+class Timeline:
+    """Prints what happened, where, and when it did."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._since = time.monotonic()
+
+    def scene(self, title: str) -> None:
+        self._since = time.monotonic()
+        self.console.print(f"\n[bold]{title}[/]")
+
+    def tell(self, who: str, what: str) -> None:
+        colour = COLOURS.get(who, "white")
+        self.console.print(f"  {time.monotonic() - self._since:5.1f} s  [{colour}]{who:<9}[/] {escape(what)}")
+
+
+@dataclass
+class Stage:
+    """Everything that runs."""
+
+    humans: HumansServer
+    temporal: TemporalServer
+    relay: RelayServer
+    waits: Store
+    timeline: Timeline
+    human: bool
+    """A person answers, instead of the script."""
+
+    @property
+    def patience(self) -> float:
+        return HUMAN_PATIENCE_SECONDS if self.human else PATIENCE_SECONDS
+
+    async def asked(self, words: str) -> dict[str, Any]:
+        """The task whose question contains these words, once it is there."""
+        async with self.humans.people() as people:
+            while True:
+                for task in (await people.get("/api/tasks", params={"limit": 50})).json():
+                    if words in task["task"]:
+                        return dict(task)
+                await asyncio.sleep(0.1)
+
+    async def answer(self, task: dict[str, Any], response: dict[str, Any]) -> None:
+        """Answer as the dashboard does, over the server's API."""
+        async with self.humans.people() as people:
+            body = {"response": response, "completed_by_email": REVIEWER, "completed_via_channel": "dashboard"}
+            (await people.post(f"/api/tasks/{task['id']}/complete", json=body)).raise_for_status()
+
+    async def set_up_mail(self) -> None:
+        """Give the server a sender whose mails are files."""
+        identity = {
+            "id": MAIL_IDENTITY,
+            "display_name": "Demo",
+            "from_email": "demo@example.com",
+            "transport": "file",
+            "transport_config": {"dir": str(self.humans.mail)},
+        }
+        async with self.humans.people() as people:
+            (await people.post("/api/channels/email/identities", json=identity)).raise_for_status()
+
+    async def click_in_mail(self, words: str) -> str:
+        """Open the mail about a question and click its first button, as a reviewer does. Returns the button's text."""
+        while True:
+            for file in sorted(self.humans.mail.glob("*.json")):
+                mail = json.loads(file.read_text())
+                if words in mail["html"] or words in mail.get("subject", ""):
+                    path, label = _first_action(mail["html"])
+                    async with httpx.AsyncClient(base_url=self.humans.url) as browser:
+                        (await browser.post(path)).raise_for_status()
+                    return label
+            await asyncio.sleep(0.1)
+
+    async def make_operator(self) -> tuple[str, str]:
+        """Create the first operator of the dashboard; returns e-mail and password."""
+        async with asyncio.timeout(SET_UP_SECONDS):
+            while not (found := re.search(r"/setup\?token=([\w-]+)", self.humans.process.output())):
+                await asyncio.sleep(0.1)
+        password = secrets.token_urlsafe(9)
+        body = {"token": found[1], "email": REVIEWER, "password": password, "display_name": "Demo reviewer"}
+        async with self.humans.people() as people:
+            (await people.post("/api/setup/operator", json=body)).raise_for_status()
+        return REVIEWER, password
+
+    async def until(self, goal: Awaitable[Any], what: str) -> Any:
+        """Wait for something, and say every so often that it is still being waited for."""
+        task = asyncio.ensure_future(goal)
+        waited = 0.0
+        while True:
+            done, _ = await asyncio.wait([task], timeout=10.0)
+            if done:
+                return task.result()
+            waited += 10.0
+            if waited >= self.patience:
+                task.cancel()
+                raise TimeoutError(f"{what}: nothing after {waited:.0f} s")
+            self.timeline.tell("...", f"{what} ({waited:.0f} s)")
+
+    async def delivered(self, task_id: str) -> str:
+        """How the relay learnt of the answer, once it has delivered it: `callback` or `sweep`."""
+        while True:
+            for wait in await self.waits.find(task_id):
+                if wait.delivered_at is not None:
+                    return wait.found_by or ""
+            await asyncio.sleep(0.1)
+
+
+def _first_action(html: str) -> tuple[str, str]:
+    found = re.search(r'<a[^>]*href="[^"]*?(/api/channels/email/action/[^"]+)"[^>]*>(.*?)</a>', html, re.DOTALL)
+    if found is None:
+        raise RuntimeError("the mail has no button")
+    return found[1], re.sub(r"<[^>]+>", "", found[2]).strip()

@@ -1,0 +1,36 @@
+"""A plain script asks a person and goes on with the typed answer.
+
+awaithumans dev                       # in another terminal; its address and token are found by themselves
+python -m examples.script_refund
+"""
+
+import os
+
+from pydantic import BaseModel, Field
+
+from awaithumans_core import await_human_sync
+
+
+class Refund(BaseModel):
+    order: str
+    amount: float
+
+
+class Decision(BaseModel):
+    approved: bool = Field(title="Approve this refund?")
+
+
+def refund(order: str, amount: float) -> str:
+    decision = await_human_sync(
+        task=f"Approve ${amount:g} refund for {order}?",
+        payload=Refund(order=order, amount=amount),
+        response_schema=Decision,
+        timeout_seconds=900,
+        assign_to=os.environ.get("REVIEWER"),
+        idempotency_key=f"refund:{order}",  # a restarted script finds this question, and its answer, again
+    )
+    return "paid" if decision.approved else "declined"
+
+
+if __name__ == "__main__":
+    print(refund("A-1003", 250))
