@@ -1,0 +1,235 @@
+"""The promise, stated once and run over every engine.
+
+An answer is never lost, never given to the wrong question, never acted on twice.
+
+Everything is real: the awaithumans server, the relay on a port, the Temporal dev server, SQLite checkpoints.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+
+from awaithumans_core import Outcome, TargetGone, TargetNotReady
+from awaithumans_core.signing import derive_webhook_key, sign
+from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+
+ENGINES = ["temporal-signal", "langgraph-async", "langgraph-sync"]
+PATIENCE = 30
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+async def asker_and_relay(
+    request: pytest.FixtureRequest,
+    humans: HumansServer,
+    temporal: TemporalServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[tuple[Asker, RunningRelay]]:
+    folder = tmp_path_factory.mktemp("contract")
+    if request.param == "temporal-signal":
+        asker: Asker = TemporalAsker(temporal.address)
+        async with running_relay([asker.engine], humans, folder) as relay, asker.ready(relay.settings):
+            yield asker, relay
+        return
+    graph = GraphAsker(folder) if request.param == "langgraph-async" else SyncGraphAsker(folder)
+    async with (
+        graph.prepared(),
+        running_relay([graph.engine], humans, folder) as relay,
+        graph.ready(relay.settings),
+    ):
+        yield graph, relay
+
+
+@pytest.fixture
+def asker(asker_and_relay: tuple[Asker, RunningRelay]) -> Asker:
+    return asker_and_relay[0]
+
+
+@pytest.fixture
+def relay(asker_and_relay: tuple[Asker, RunningRelay]) -> RunningRelay:
+    return asker_and_relay[1]
+
+
+@pytest.fixture
+def question() -> str:
+    return f"Approve refund {uuid.uuid4().hex[:8]}?"
+
+
+async def told(asked: Asked) -> dict[str, Any]:
+    return await asyncio.wait_for(asked.told(), PATIENCE)
+
+
+async def call_back(
+    relay: RunningRelay, humans: HumansServer, asked: Asked, task: dict[str, Any], **fields: Any
+) -> None:
+    """Post a properly signed callback at once. The server's own, up to 5 s later, is then a duplicate."""
+    key = task["idempotency_key"]
+    body = json.dumps({"task_id": task["id"], "idempotency_key": key, "response": None, **fields}).encode()
+    token = relay.settings.signer().issue(asked.route(key))
+    headers = {"X-Awaithumans-Signature": sign(body, derive_webhook_key(humans.payload_key))}
+    async with httpx.AsyncClient(base_url=relay.url) as http:
+        assert (await http.post(f"/callbacks/{token}", content=body, headers=headers)).status_code == 200
+
+
+Answer = Callable[[Asked, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+def answer(relay: RunningRelay, humans: HumansServer, people: People, question: str) -> Answer:
+    """Somebody answers the question on the server, and the callback comes at once."""
+
+    async def give(asked: Asked, response: dict[str, Any]) -> dict[str, Any]:
+        task = await people.answer(question, response)
+        await call_back(
+            relay, humans, asked, task, status="completed", response=response, completed_by_email="anna@example.com"
+        )
+        return task
+
+    return give
+
+
+async def test_answered(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+    """A person's answer arrives typed, with who gave it, and is acted on once."""
+    asked = await asker.ask(question, payload={"order": "A-1"})
+    task = await people.answer(question, {"approved": True})
+    assert await told(asked) == {"approved": True, "by": "anna@example.com"}
+    await relay.wait_for(task["id"], "delivered")
+    assert asker.acts[asked.name] == 1
+    assert task["form_definition"]["fields"][0]["kind"] == "switch"
+
+
+async def test_answered_no(asker: Asker, answer: Answer, question: str) -> None:
+    """No is an answer, and stays no."""
+    asked = await asker.ask(question)
+    await answer(asked, {"approved": False})
+    assert (await told(asked))["approved"] is False
+
+
+async def test_answered_by_mail(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+    """An answer given in a mail sends no callback; the sweep finds it on its schedule."""
+    asked = await asker.ask(
+        question,
+        notify=[await people.mail_address()],
+        form={"version": 1, "fields": [{"kind": "switch", "name": "approved", "label": question, "required": True}]},
+    )
+    (task,) = await people.find(question)
+    await people.click_in_mail(question)
+    assert (await told(asked))["approved"] is True
+    (wait,) = await relay.wait_for(task["id"], "delivered")
+    assert wait.found_by == "sweep"
+    assert wait.answered_at is not None
+    # 5 s or 5 % of its age, the sweeper's tick, and a slow machine.
+    assert wait.answered_at - wait.created_at < 8
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("timed_out", "TaskTimeoutError"),
+        ("verification_exhausted", "VerificationExhaustedError"),
+        ("cancelled", "TaskCancelledError"),
+    ],
+)
+async def test_ended_without_answer(
+    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
+) -> None:
+    """Each end without an answer is its own typed error, in the asker's own code."""
+    asked = await asker.ask(question)
+    (task,) = await people.find(question)
+    await call_back(relay, humans, asked, task, status=status)
+    assert (await told(asked))["error"] == error
+    assert asker.acts[asked.name] == 1
+
+
+async def test_cancelled_on_the_server(asker: Asker, people: People, question: str) -> None:
+    """An operator who cancels the task frees the asker, through the server's own callback."""
+    asked = await asker.ask(question)
+    (task,) = await people.find(question)
+    await people.cancel(task["id"])
+    assert (await told(asked))["error"] == "TaskCancelledError"
+
+
+async def test_invalid_answer(asker: Asker, answer: Answer, question: str) -> None:
+    """The server accepts any answer; one that does not fit is an error, never an approval."""
+    asked = await asker.ask(question)
+    await answer(asked, {"approved": "maybe"})
+    assert (await told(asked))["error"] == "ResponseSchemaError"
+
+
+async def test_key_used_before(asker: Asker, answer: Answer, people: People, question: str) -> None:
+    """Asking with a key whose task has ended returns the stored answer without another wait."""
+    key = f"shared-{question}"
+    first = await asker.ask(question, idempotency_key=key)
+    await answer(first, {"approved": True})
+    second = await asker.ask(question, idempotency_key=key)
+    assert await told(first) == await told(second)
+    assert len(await people.find(question)) == 1
+
+
+async def test_shared_key_while_open(asker: Asker, answer: Answer, question: str) -> None:
+    """Two askers who share an open question both get its answer."""
+    key = f"shared-{question}"
+    askers = [await asker.ask(question, idempotency_key=key) for _ in range(2)]
+    await answer(askers[0], {"approved": True})
+    assert [(await told(asked))["approved"] for asked in askers] == [True, True]
+
+
+async def test_twice_at_once(asker: Asker, people: People, question: str) -> None:
+    """Two deliveries of one answer at the same moment make the asker act once, and so does a third, later one."""
+    asked = await asker.ask(question)
+    (task,) = await people.find(question)
+    outcome = Outcome(
+        task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
+    )
+    route = asked.route(task["idempotency_key"])
+    await asyncio.gather(asker.engine.deliver(route, outcome), asker.engine.deliver(route, outcome))
+    assert (await told(asked))["approved"] is True
+    try:
+        await asker.engine.deliver(route, outcome)
+    except TargetGone as gone:
+        assert "ended" in str(gone)  # noqa: PT017 - either is right: already delivered, or finished
+    assert asker.acts[asked.name] == 1
+
+
+async def test_answer_to_another_question_moves_nothing(
+    asker: Asker, answer: Answer, people: People, question: str
+) -> None:
+    """An outcome of another question, delivered to this asker, is not taken for its answer."""
+    asked = await asker.ask(question)
+    await people.find(question)
+    foreign = Outcome(task_id="x", status="completed", response={"approved": True}, idempotency_key="another")
+    try:
+        await asker.engine.deliver(asked.route("another"), foreign)
+    except TargetNotReady as early:
+        assert asked.name in str(early)  # noqa: PT017 - a workflow's mailbox takes it and keeps it apart
+    assert asker.acts[asked.name] == 0
+    await answer(asked, {"approved": False})
+    assert (await told(asked))["approved"] is False
+
+
+async def test_unknown_target(asker: Asker, question: str) -> None:
+    """An answer for nobody is parked or tried later, never taken as delivered, and starts nothing."""
+    asked = await asker.ask(question)
+    real = asked.route("k")
+    nobody = replace(
+        real, target={part: "nobody" if part != "namespace" else name for part, name in real.target.items()}
+    )
+    outcome = Outcome(task_id="x", status="completed", response={"approved": True}, idempotency_key="k")
+    with pytest.raises((TargetGone, TargetNotReady)):
+        await asker.engine.deliver(nobody, outcome)
+
+
+async def test_rejected_question(asker: Asker, question: str) -> None:
+    """What the server refuses at create is an error at once, in the server's words."""
+    asked = await asker.ask(question, task_metadata={"k": 1})
+    answer = await told(asked)
+    assert answer["error"] == "TaskRejectedError"
+    assert "task_metadata" in answer["message"]

@@ -1,0 +1,43 @@
+"""The demo is the main job: it runs unattended, succeeds, and leaves nothing running."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_demo(tmp_path: Path) -> None:
+    """Three callers get their answers, one of them by e-mail, and every process the demo started is gone."""
+    marker = f"DEMO_MARK={tmp_path.name}"
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.demo"],
+        cwd=ROOT,
+        env={**os.environ, "DEMO_MARK": tmp_path.name},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for told in (
+        "goes on with the typed answer: paid",
+        "found the answer on its sweep",
+        "prints: paid",
+        "Each caller got",
+    ):
+        assert told in done.stdout
+    assert _processes_with(marker) == []
+
+
+def _processes_with(marker: str) -> list[str]:
+    """Processes that inherited the marker."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found

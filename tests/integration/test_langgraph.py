@@ -1,0 +1,339 @@
+"""`await_human` in nodes: parallel questions, superseded ones, failures around the answer, what checkpoints hold."""
+
+import asyncio
+import operator
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import aiosqlite
+import pytest
+from examples.demo.servers import HumansServer
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
+
+from awaithumans_adapters.langgraph import GraphEngine, await_human
+from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.workflows import Decision
+
+
+class State(TypedDict, total=False):
+    answers: Annotated[list[tuple[str, bool]], operator.add]
+    round: int
+
+
+class Bench:
+    """A graph under test, its engine, and somebody who asks without a relay in the way."""
+
+    def __init__(self, saver: Any, human_tasks: HumanTasks, people: People) -> None:
+        self.saver = saver
+        self.human_tasks = human_tasks
+        self.people = people
+        self.thread_id = uuid.uuid4().hex
+        self.config: Any = {"configurable": {"thread_id": self.thread_id}}
+        self.acts: list[str] = []
+
+    def graph(self, **nodes: Any) -> None:
+        """Nodes side by side, then `act`, which counts."""
+        builder = StateGraph(State)
+        for name, node in nodes.items():
+            builder.add_node(name, node)
+            builder.add_edge(START, name)
+            builder.add_edge(name, "act")
+        builder.add_node("act", self._act)
+        builder.add_edge("act", END)
+        self.compiled = builder.compile(checkpointer=self.saver)
+        self.engine = GraphEngine({"bench": self.compiled})
+
+    def _act(self, state: State) -> State:
+        self.acts.append("act")
+        return {}
+
+    async def ask(self, question: str) -> Decision:
+        return await await_human(
+            task=f"{question} {self.thread_id}", response_schema=Decision, human_tasks=self.human_tasks
+        )
+
+    async def task(self, question: str) -> dict[str, Any]:
+        (found,) = await self.people.find(f"{question} {self.thread_id}")
+        return found
+
+    async def give(self, question: str, approved: bool) -> None:  # noqa: FBT001
+        """Deliver an answer as the relay would."""
+        task = await self.task(question)
+        await self.deliver(task["idempotency_key"], approved, task_id=task["id"])
+
+    async def deliver(self, key: str, approved: bool, task_id: str = "t") -> None:  # noqa: FBT001
+        route = Route("langgraph", {"thread_id": self.thread_id}, key)
+        now = "2099-01-01T00:00:00Z"
+        outcome = Outcome.model_validate(
+            {"task_id": task_id, "status": "completed", "response": {"approved": approved}, "idempotency_key": key}
+            | {"completed_at": now}
+        )
+        await self.engine.deliver(route, outcome)
+
+    async def answers(self) -> set[tuple[str, bool]]:
+        return {tuple(answer) for answer in (await self.compiled.aget_state(self.config)).values["answers"]}
+
+
+@pytest.fixture(scope="module")
+async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
+    """Takes registrations; answers are delivered by hand here."""
+    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
+        yield running
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints.db"
+
+
+@pytest.fixture
+async def bench(relay: RunningRelay, people: People, database: Path) -> AsyncGenerator[Bench]:
+    async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
+        yield Bench(saver, relay.human_tasks(), people)
+
+
+async def test_branches_get_their_own_answers(bench: Bench) -> None:
+    """Three branches wait at once; answers given in another order land each on its own."""
+
+    def branch(name: str) -> Callable[[State], Any]:
+        async def node(state: State) -> State:
+            return {"answers": [(name, (await bench.ask(name)).approved)]}
+
+        return node
+
+    bench.graph(a=branch("a"), b=branch("b"), c=branch("c"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for name, approved in [("c", True), ("a", False), ("b", True)]:
+        await bench.give(name, approved)
+    assert await bench.answers() == {("a", False), ("b", True), ("c", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_two_questions_in_one_node(bench: Bench) -> None:
+    """The second question is asked after the first answer, and a duplicate of the first does not answer it."""
+
+    async def node(state: State) -> State:
+        first = await bench.ask("first")
+        second = await bench.ask("second")
+        return {"answers": [("first", first.approved), ("second", second.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("first", True)
+    await bench.give("first", True)
+    assert bench.acts == []
+    await bench.give("second", False)
+    assert await bench.answers() == {("first", True), ("second", False)}
+    assert bench.acts == ["act"]
+
+
+async def test_answer_to_another_question_is_passed_over(bench: Bench) -> None:
+    """A resume by hand with somebody else's answer, or with a bare yes, does not move the node past its question."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for wrong in (True, {"approved": True}, {"idempotency_key": "another", "status": "completed", "task_id": "t"}):
+        await bench.compiled.ainvoke(Command(resume=wrong), bench.config)
+        assert (await bench.compiled.aget_state(bench.config)).next == ("node",)
+    await bench.give("a", False)
+    assert await bench.answers() == {("a", False)}
+
+
+async def test_superseded_question_is_parked(bench: Bench) -> None:
+    """New input replaces the interrupt; the answer to the old question does not reach the new one."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old = await bench.task("a")
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.deliver(old["idempotency_key"], approved=True, task_id=old["id"])
+    assert bench.acts == []
+    assert (await bench.compiled.aget_state(bench.config)).next == ("node",)
+
+
+async def test_answer_that_beats_the_checkpoint_is_tried_later(bench: Bench) -> None:
+    """Until the interrupt is saved the thread is not ready, and it is never started by an answer."""
+    with_task = asyncio.Event()
+
+    async def node(state: State) -> State:
+        with_task.set()
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    with pytest.raises(TargetNotReady):
+        await bench.deliver("langgraph:any", approved=True)
+    assert not with_task.is_set()
+    assert (await bench.compiled.aget_state(bench.config)).values == {}
+
+
+async def test_running_sibling_is_not_run_twice(bench: Bench) -> None:
+    """While a branch beside the question still runs where the thread was started, the answer waits for it."""
+
+    async def asks(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    async def slow(state: State) -> State:
+        bench.acts.append("slow")
+        await asyncio.sleep(2)
+        return {"answers": []}
+
+    bench.graph(asks=asks, slow=slow)
+    run = asyncio.create_task(bench.compiled.ainvoke({"answers": []}, bench.config))
+    task = await bench.task("a")
+    await asyncio.sleep(0.5)
+    with pytest.raises(TargetNotReady):
+        await bench.deliver(task["idempotency_key"], approved=True, task_id=task["id"])
+    await run
+    await bench.give("a", True)
+    assert bench.acts == ["slow", "act"]
+
+
+async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
+    """The error is the graph's: the answer is taken, a second delivery runs nothing again, and the app can go on."""
+    broken = [True]
+
+    async def node(state: State) -> State:
+        decision = await bench.ask("a")
+        bench.acts.append("charge")
+        if broken:
+            raise ZeroDivisionError
+        return {"answers": [("a", decision.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("a", True)
+    await bench.give("a", True)
+    assert bench.acts == ["charge"]
+    broken.clear()
+    await bench.compiled.ainvoke(None, bench.config)
+    assert await bench.answers() == {("a", True)}
+
+
+async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
+    """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
+    stumbles = [False]
+
+    async def node(state: State) -> State:
+        if stumbles[0]:
+            raise ConnectionError("the shop is away")
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    stumbles[0] = True
+    with pytest.raises(ConnectionError):
+        await bench.give("a", True)
+    stumbles[0] = False
+    await bench.give("a", True)
+    assert await bench.answers() == {("a", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_cut_off_after_the_answer_goes_on(bench: Bench) -> None:
+    """A run that is cut off after the thread took the answer is finished by the next delivery."""
+    gate = asyncio.Event()
+
+    async def node(state: State) -> State:
+        decision = await bench.ask("a")
+        await gate.wait()
+        return {"answers": [("a", decision.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    first = asyncio.create_task(bench.give("a", True))
+    await bench.task("a")
+    await asyncio.sleep(0.5)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gate.set()
+    await bench.give("a", True)
+    assert await bench.answers() == {("a", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_subgraph(bench: Bench) -> None:
+    """A question inside a subgraph is found and answered there."""
+
+    async def inner(state: State) -> State:
+        return {"answers": [("inner", (await bench.ask("inner")).approved)]}
+
+    builder = StateGraph(State)
+    builder.add_node("inner", inner)
+    builder.add_edge(START, "inner")
+    bench.graph(sub=builder.compile())
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("inner", True)
+    await bench.give("inner", True)
+    assert ("inner", True) in await bench.answers()
+    assert bench.acts == ["act"]
+
+
+async def test_loop_asks_afresh(bench: Bench) -> None:
+    """The same node in a loop asks a new question each time round."""
+
+    async def node(state: State) -> Any:
+        decision = await bench.ask(f"round {state['round']}")
+        if decision.approved:
+            return {"answers": [("last", True)]}
+        return Command(goto="node", update={"round": state["round"] + 1})
+
+    builder = StateGraph(State)
+    builder.add_node("node", node, destinations=("node", END))
+    builder.add_edge(START, "node")
+    bench.compiled = builder.compile(checkpointer=bench.saver)
+    bench.engine = GraphEngine({"loop": bench.compiled})
+    await bench.compiled.ainvoke({"answers": [], "round": 1}, bench.config)
+    for round_, approved in [(1, False), (2, False), (3, True)]:
+        await bench.give(f"round {round_}", approved)
+    assert await bench.answers() == {("last", True)}
+
+
+async def test_secrets_stay_out_of_checkpoints(
+    bench: Bench, database: Path, relay: RunningRelay, humans: HumansServer
+) -> None:
+    """Neither token nor key nor callback URL stands anywhere in the checkpoint file."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    async with aiosqlite.connect(database) as db:
+        await db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    held = database.read_bytes() + database.with_suffix(".db-wal").read_bytes()
+    assert bench.thread_id.encode() in held
+    (secret,) = relay.settings.relay_secret
+    for hidden in (humans.token, humans.payload_key, secret.get_secret_value(), "/callbacks/"):
+        assert hidden.encode() not in held
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver()], ids=["no-checkpointer", "no-thread"])
+async def test_without_a_checkpointer_nobody_is_asked(bench: Bench, people: People, saver: Any) -> None:
+    """A graph whose thread could not be resumed says so before a person is bothered."""
+
+    async def node(state: State) -> State:
+        await bench.ask("a")
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    compiled = builder.compile(checkpointer=saver)
+    with pytest.raises((SettingsError, ValueError), match=r"(?i)checkpointer"):
+        await compiled.ainvoke({"answers": []}, bench.config if saver is None else {})
+    assert await people.find(f"a {bench.thread_id}", count=0) == []

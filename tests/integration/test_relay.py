@@ -1,0 +1,242 @@
+"""The relay's two doors, over real HTTP: what they store, what they refuse, and that nothing is delivered twice."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from examples.demo.servers import HumansServer
+
+from awaithumans_core import Route, TargetGone, TargetNotReady
+from awaithumans_core.signing import derive_webhook_key, sign
+from tests.support.engines import Shelf
+from tests.support.relay import RunningRelay, running_relay
+
+ROUTE = Route("shelf", {"place": "here"}, "question-1")
+OTHER = Route("shelf", {"place": "there"}, "question-2")
+
+
+@pytest.fixture
+async def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+async def relay(shelf: Shelf, humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+    async with running_relay([shelf], humans, tmp_path) as running:
+        yield running
+
+
+class Server:
+    """Speaks to the relay as the awaithumans server and as an asker would."""
+
+    def __init__(self, relay: RunningRelay, humans: HumansServer) -> None:
+        self.http = httpx.AsyncClient(base_url=relay.url)
+        self.signer = relay.settings.signer()
+        self.key = derive_webhook_key(humans.payload_key)
+
+    async def call_back(
+        self, route: Route, task_id: str = "task-1", *, slash: str = "", **fields: Any
+    ) -> httpx.Response:
+        body = {
+            "task_id": task_id,
+            "idempotency_key": route.idempotency_key,
+            "status": "completed",
+            "response": {"approved": True},
+            "completed_at": "2026-01-01T10:00:00",
+            **fields,
+        }
+        return await self.post(self.signer.issue(route), json.dumps(body).encode(), slash=slash)
+
+    async def post(self, token: str, body: bytes, signature: str | None = None, *, slash: str = "") -> httpx.Response:
+        headers = {"X-Awaithumans-Signature": sign(body, self.key) if signature is None else signature}
+        return await self.http.post(f"/callbacks/{token}{slash}", content=body, headers=headers)
+
+    async def register(self, route: Route, task_id: str = "task-1") -> httpx.Response:
+        bearer = self.signer.issue(route)
+        return await self.http.put(
+            f"/waits/{task_id}", json={"timeout_seconds": 900}, headers={"Authorization": f"Bearer {bearer}"}
+        )
+
+
+@pytest.fixture
+async def server(relay: RunningRelay, humans: HumansServer) -> AsyncGenerator[Server]:
+    speaker = Server(relay, humans)
+    yield speaker
+    await speaker.http.aclose()
+
+
+BODY = json.dumps(
+    {"task_id": "task-1", "idempotency_key": "question-1", "status": "completed", "response": {}}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("token", "signature", "body", "status"),
+    [
+        pytest.param(None, "", BODY, 401, id="missing-signature"),
+        pytest.param(None, "sha256=" + "0" * 64, BODY, 401, id="forged-signature"),
+        pytest.param("forged.token", None, BODY, 401, id="forged-token"),
+        pytest.param(None, None, b"not json", 422, id="not-json"),
+        pytest.param(None, None, b"[]", 422, id="not-an-object"),
+        pytest.param(None, None, b'{"task_id": "task-1", "idempotency_key": "question-1"}', 422, id="no-status"),
+        pytest.param(None, None, BODY.replace(b"completed", b"in_progress"), 422, id="not-terminal"),
+        pytest.param(None, None, BODY.replace(b"{}", b"null"), 422, id="completed-without-response"),
+        pytest.param(None, None, BODY.replace(b"question-1", b"question-2"), 403, id="another-question"),
+        pytest.param(None, None, b" " * (6 * 1024 * 1024 + 1), 413, id="too-large"),
+    ],
+)
+async def test_refuses_what_proves_nothing(
+    server: Server,
+    relay: RunningRelay,
+    shelf: Shelf,
+    token: str | None,
+    signature: str | None,
+    body: bytes,
+    status: int,
+) -> None:
+    """A callback without both proofs, or that is not an answer, is refused and leaves no trace."""
+    reply = await server.post(server.signer.issue(ROUTE) if token is None else token, body, signature)
+    assert reply.status_code == status
+    assert set(reply.json()) == {"error", "message"}
+    assert await relay.store.counts() == {}
+    assert shelf.calls == 0
+
+
+async def test_signed_body_at_another_url_answers_nobody(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+    """A true answer sent to the URL of another wait is 403, and neither wait moves."""
+    await server.register(ROUTE, "task-1")
+    await server.register(OTHER, "task-2")
+    body = json.dumps({"task_id": "task-1", "idempotency_key": "question-1", "status": "cancelled"}).encode()
+    assert (await server.post(server.signer.issue(OTHER), body)).status_code == 403
+    assert await relay.store.counts() == {"open": 2}
+    assert shelf.calls == 0
+
+
+async def test_wait_registered_for_another_task_is_not_answered_by_it(
+    server: Server, relay: RunningRelay, shelf: Shelf
+) -> None:
+    """Registering one's own route under somebody else's task id does not bring that task's answer."""
+    await server.register(OTHER, "task-1")
+    assert (await server.call_back(ROUTE, "task-1")).status_code == 200
+    await shelf.until(1)
+    states = {wait.route.idempotency_key: wait.state for wait in await relay.store.find("task-1")}
+    assert states["question-2"] == "open"
+    assert [route.idempotency_key for route, _ in shelf.held] == ["question-1"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer forged"}, {"Authorization": "Basic Zm9yZ2Vk"}, {"Authorization": "Bearer"}],
+    ids=["none", "forged", "another-scheme", "empty"],
+)
+async def test_registration_needs_a_token(server: Server, relay: RunningRelay, headers: dict[str, str]) -> None:
+    """A wait is registered only with a token of this relay."""
+    reply = await server.http.put("/waits/task-1", json={"timeout_seconds": 900}, headers=headers)
+    assert reply.status_code == 401
+    assert await relay.store.counts() == {}
+
+
+async def test_registration_for_an_unknown_engine_says_so(server: Server) -> None:
+    """An asker whose engine the relay does not have hears it at once, not by silence."""
+    reply = await server.register(Route("nobody", {}, "k"))
+    assert reply.status_code == 422
+    assert "nobody" in reply.json()["message"]
+    assert "shelf" in reply.json()["message"]
+
+
+async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+    """The server may send the same row twice: both are acknowledged, the asker is woken once."""
+    await server.register(ROUTE)
+    assert [(await server.call_back(ROUTE)).status_code for _ in range(2)] == [200, 200]
+    await relay.wait_for("task-1", "delivered")
+    assert (await server.call_back(ROUTE)).status_code == 200
+    await relay.wait_for("task-1", "delivered")
+    assert shelf.calls == 1
+
+
+async def test_callback_before_registration_wakes_once(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+    """An answer that is faster than the registration is kept, delivered, and not delivered again by it."""
+    assert (await server.call_back(ROUTE)).status_code == 200
+    await shelf.until(1)
+    await relay.wait_for("task-1", "delivered")
+    assert (await server.register(ROUTE)).json() == {"state": "delivered"}
+    assert shelf.calls == 1
+
+
+async def test_shared_task_answers_every_wait(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+    """Two askers who share a key on purpose share the task, and each gets its answer, also one who comes later."""
+    second, late = (Route("shelf", {"place": place}, "question-1") for place in ("second", "late"))
+    await server.register(ROUTE)
+    await server.register(second)
+    await server.call_back(ROUTE)
+    await shelf.until(2)
+    assert (await server.register(late)).json() == {"state": "answered"}
+    await shelf.until(3)
+    assert {route.target["place"] for route, _ in shelf.held} == {"here", "second", "late"}
+
+
+async def test_callback_url_with_a_slash_is_not_redirected(server: Server, shelf: Shelf) -> None:
+    """The server counts a redirect as delivered, so the relay must never send one."""
+    assert (await server.call_back(ROUTE, slash="/")).status_code == 200
+    await shelf.until(1)
+
+
+async def test_finished_target_is_parked_and_acknowledged(humans: HumansServer, tmp_path: Path) -> None:
+    """An answer for somebody who is gone is set aside with its reason, and acknowledged, not retried for days."""
+
+    def gone(_: Route) -> None:
+        raise TargetGone("the workflow has ended")
+
+    shelf = Shelf(on_deliver=gone)
+    async with running_relay([shelf], humans, tmp_path) as relay:
+        server = Server(relay, humans)
+        assert (await server.call_back(ROUTE)).status_code == 200
+        (wait,) = await relay.wait_for("task-1", "parked")
+        assert wait.last_error == "the workflow has ended"
+        assert (await server.call_back(ROUTE)).status_code == 200
+        assert shelf.calls == 1
+        await server.http.aclose()
+
+
+async def test_failing_engine_is_tried_again(humans: HumansServer, tmp_path: Path) -> None:
+    """Not ready, and any other failure, mean later; then it is delivered once."""
+    failures: list[Exception] = [ConnectionError("away"), TargetNotReady("not parked yet", retry_after=0.1)]
+
+    def stumble(_: Route) -> None:
+        if failures:
+            raise failures.pop()
+
+    shelf = Shelf(on_deliver=stumble)
+    async with running_relay([shelf], humans, tmp_path) as relay:
+        server = Server(relay, humans)
+        await server.call_back(ROUTE)
+        await relay.wait_for("task-1", "delivered")
+        assert (shelf.calls, len(shelf.held)) == (3, 1)
+        await server.http.aclose()
+
+
+async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> None:
+    """What was acknowledged before a relay stopped is delivered by the next one on the same file."""
+
+    def away(_: Route) -> None:
+        raise ConnectionError("away")
+
+    async with running_relay([Shelf(on_deliver=away)], humans, tmp_path) as relay:
+        server = Server(relay, humans)
+        assert (await server.call_back(ROUTE)).status_code == 200
+        await server.http.aclose()
+    shelf = Shelf()
+    async with running_relay([shelf], humans, tmp_path):
+        (outcome,) = await shelf.until(1)
+    assert outcome.response == {"approved": True}
+
+
+async def test_health_and_readiness(server: Server) -> None:
+    """The probes say whether the process runs and what it holds."""
+    await server.register(ROUTE)
+    assert (await server.http.get("/healthz")).json() == {"status": "ok"}
+    ready = (await server.http.get("/readyz")).json()
+    assert ready == {"status": "ready", "waits": {"open": 1}, "engines": ["shelf"]}

@@ -1,0 +1,248 @@
+"""`await_human` in workflows: what only Temporal can do to a question."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer, tool
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from tests.support.askers import TemporalAsker
+from tests.support.connections import established
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, AskImpatiently, AskSeveral, AskUncaught
+
+
+@pytest.fixture(scope="module")
+async def asker(temporal: TemporalServer) -> TemporalAsker:
+    return TemporalAsker(temporal.address)
+
+
+@pytest.fixture(scope="module")
+async def relay(
+    asker: TemporalAsker, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[RunningRelay]:
+    async with (
+        running_relay([asker.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
+        asker.ready(running.settings),
+    ):
+        yield running
+
+
+@pytest.fixture
+def client(relay: RunningRelay, asker: TemporalAsker) -> Client:
+    assert relay.url
+    return asker.client
+
+
+async def start(client: Client, workflow: Any, argument: Any) -> WorkflowHandle[Any, Any]:
+    return await client.start_workflow(workflow, argument, id=f"t-{uuid.uuid4().hex}", task_queue=TASK_QUEUE)
+
+
+async def result(handle: WorkflowHandle[Any, Any]) -> Any:
+    return await asyncio.wait_for(handle.result(), 40)
+
+
+async def test_each_gets_its_own_answer(client: Client, people: People) -> None:
+    """Two people one after the other, then two at once: no answer is taken for another question's."""
+    handle = await start(client, AskSeveral.run, "mix")
+    for question, approved in [("mix: first?", False), ("mix: second?", True)]:
+        await people.answer(question, {"approved": approved})
+    await people.answer("mix: right?", {"approved": True})
+    await people.answer("mix: left?", {"approved": False})
+    assert await result(handle) == [False, True, False, True]
+
+
+async def test_secrets_stay_out_of_history(
+    client: Client, people: People, relay: RunningRelay, humans: HumansServer
+) -> None:
+    """Neither token nor key nor callback URL stands in the workflow's history."""
+    handle = await start(client, Ask.run, {"task": "secret?"})
+    await people.answer("secret?", {"approved": True})
+    await result(handle)
+    history = json.dumps((await handle.fetch_history()).to_json_dict())
+    assert "secret?" in _decoded(history)
+    (secret,) = relay.settings.relay_secret
+    for hidden in (humans.token, humans.payload_key, secret.get_secret_value(), "/callbacks/"):
+        assert hidden not in _decoded(history)
+
+
+def _decoded(history: str) -> str:
+    """A history with its payloads, which are base64, in clear."""
+    import base64
+    import re
+
+    clear = [base64.b64decode(found).decode("utf-8", "replace") for found in re.findall(r'"data": "([^"]+)"', history)]
+    return history + "\n".join(clear)
+
+
+async def test_error_fails_the_workflow(client: Client, people: People) -> None:
+    """An uncaught error of `await_human` fails the workflow with its type; it does not suspend it."""
+    handle = await start(client, AskUncaught.run, {"task": "uncaught?"})
+    (task,) = await people.find("uncaught?")
+    await people.cancel(task["id"])
+    with pytest.raises(WorkflowFailureError) as failed:
+        await result(handle)
+    cause = failed.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert cause.type == "TaskCancelledError"
+
+
+async def test_malformed_question_fails_the_workflow(client: Client) -> None:
+    """A question that cannot be asked fails the workflow at once, and says why."""
+    handle = await start(client, AskUncaught.run, {"task": "short?", "timeout_seconds": 5})
+    with pytest.raises(WorkflowFailureError) as failed:
+        await result(handle)
+    assert "60" in str(failed.value.cause)
+
+
+async def test_cancelled_workflow_frees_the_person(client: Client, people: People) -> None:
+    """Cancelling the workflow cancels the task, so that nobody works for nothing."""
+    handle = await start(client, Ask.run, {"task": "still needed?"})
+    (task,) = await people.find("still needed?")
+    await _parked(handle)
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+
+
+async def test_cancelled_while_asking_frees_the_person(client: Client, people: People) -> None:
+    """A workflow cancelled while its task is being created leaves no task behind."""
+    handle = await start(client, Ask.run, {"task": "already gone?"})
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert [task["status"] for task in await people.find("already gone?", count=0)] in ([], ["cancelled"])
+
+
+async def test_abandoned_wait_frees_the_person(client: Client, people: People) -> None:
+    """A workflow that stops waiting by itself cancels the task, and goes on."""
+    handle = await start(client, AskImpatiently.run, {"task": "quick?"})
+    assert await result(handle) == "went on without an answer"
+    (task,) = await people.find("quick?")
+    assert task["status"] == "cancelled"
+
+
+async def test_waiting_is_shown(client: Client, people: People, humans: HumansServer) -> None:
+    """Whoever looks at the workflow sees the question and where to answer it."""
+    handle = await start(client, Ask.run, {"task": "visible?"})
+    (task,) = await people.find("visible?")
+    await _parked(handle)
+    details = await _details(handle)
+    assert "visible?" in details
+    assert f"{humans.url}/task?id={task['id']}" in details
+    await people.complete(task["id"], {"approved": True})
+    await result(handle)
+
+
+async def test_worker_down_while_the_answer_comes(
+    people: People, relay: RunningRelay, temporal: TemporalServer
+) -> None:
+    """The answer waits in Temporal for a worker that is away."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    queue = f"q-{uuid.uuid4().hex}"
+
+    def worker() -> Worker:
+        return Worker(client, task_queue=queue, workflows=WORKFLOWS)
+
+    async with worker():
+        handle = await client.start_workflow(AskUncaught.run, {"task": "worker?"}, id=queue, task_queue=queue)
+        (task,) = await people.find("worker?")
+        await _parked(handle)
+    await people.complete(task["id"], {"approved": True})
+    await relay.wait_for(task["id"], "delivered")
+    async with worker():
+        assert await result(handle) is True
+
+
+async def test_plugin_on_client_and_worker(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """Given to both, the plugin registers its activities once."""
+    plugin = HumanTasksPlugin(relay.settings)
+    client = await Client.connect(temporal.address, plugins=[plugin])
+    with pytest.warns(UserWarning, match="present from both"):
+        worker = Worker(client, task_queue="both", workflows=WORKFLOWS, plugins=[plugin])
+    async with worker:
+        pass
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["nobody", "at-the-last-moment"])
+async def test_deadline(
+    humans: HumansServer,
+    people: People,
+    tmp_path: Path,
+    answered: bool,  # noqa: FBT001 - the parameter is the case
+) -> None:
+    """At the deadline the workflow looks once more: an answer given just before counts; else the task is cancelled."""
+    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
+    question = f"in time? {uuid.uuid4().hex}"
+    # The relay is given no way to the workflow, so only the deadline can end the wait.
+    async with env, running_relay([TemporalEngine(_nobody)], humans, tmp_path) as relay:
+        config = env.client.config()
+        config["plugins"] = [HumanTasksPlugin(relay.settings)]
+        asker = TemporalAsker("")
+        asker.client = Client(**config)
+        async with asker.worker():
+            handle = await start(asker.client, Ask.run, {"task": question, "timeout_seconds": 3600})
+            with env.auto_time_skipping_disabled():
+                (task,) = await people.find(question)
+                if answered:
+                    await people.complete(task["id"], {"approved": True})
+            told = await result(handle)
+    if answered:
+        assert told["approved"] is True
+    else:
+        assert told["error"] == "TaskTimeoutError"
+        assert (await people.task(task["id"]))["status"] == "cancelled"
+
+
+async def _nobody() -> Client:
+    raise ConnectionError("not in this test")
+
+
+async def test_open_waits_hold_no_connection(
+    client: Client, people: People, relay: RunningRelay, humans: HumansServer
+) -> None:
+    """While 200 workflows wait, no connection to the awaithumans server is held: none outlives a look of the sweep."""
+    handles = await asyncio.gather(*(start(client, Ask.run, {"task": "crowd?"}) for _ in range(200)))
+    watcher = People(humans)
+    tasks = await watcher.find("crowd?", count=200, seconds=60)
+    await watcher.aclose()
+    await asyncio.sleep(6)  # idle connections of the askers are closed by the server after 5 s
+    seen: list[set[str]] = []
+    for _ in range(6):
+        seen.append(set(established(humans.port)))
+        await asyncio.sleep(1)
+    assert set.intersection(*seen) == set()
+    assert min(map(len, seen)) == 0
+    assert (await relay.store.counts())["open"] >= 200
+    # All of them wait: everyone whose question is answered goes on, and nobody else.
+    by_id = {handle.id: handle for handle in handles}
+    answered = [by_id.pop(task["idempotency_key"].split(":")[2]) for task in tasks[:40]]
+    await asyncio.gather(*(people.complete(task["id"], {"approved": True}) for task in tasks[:40]))
+    told = await asyncio.gather(*(result(handle) for handle in answered))
+    assert all(each["approved"] for each in told)
+    states = [(await handle.describe()).status for handle in by_id.values()]
+    assert set(states) == {WorkflowExecutionStatus.RUNNING}
+    await asyncio.gather(*(handle.terminate() for handle in by_id.values()))
+
+
+async def _parked(handle: WorkflowHandle[Any, Any]) -> None:
+    """Until the workflow has asked and sleeps."""
+    async with asyncio.timeout(20):
+        while not await _details(handle):
+            await asyncio.sleep(0.05)
+
+
+async def _details(handle: WorkflowHandle[Any, Any]) -> str:
+    """What the Temporal UI shows as the workflow's current details."""
+    return str((await handle.query("__temporal_workflow_metadata")).current_details)

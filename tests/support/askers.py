@@ -1,0 +1,215 @@
+"""The engines under one contract: each asks through its adapter's public API and counts what it does then."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+
+from awaithumans_adapters.langgraph import GraphEngine
+from awaithumans_adapters.langgraph import await_human as await_human_in_node
+from awaithumans_adapters.langgraph import await_human_sync as await_human_in_sync_node
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_core import AwaitHumansError, Engine, HumanTasks, Outcome, Route, Settings
+from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, Decision
+
+
+class Asked(Protocol):
+    """One question under way."""
+
+    name: str
+
+    async def told(self) -> dict[str, Any]:
+        """What the asker made of the answer, once it has gone on."""
+        ...
+
+    def route(self, key: str) -> Route:
+        """Where the answer to its question must go."""
+        ...
+
+
+class Asker(Protocol):
+    """One way of asking."""
+
+    acts: Counter[str]
+    """How often each asker acted on its answer."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    def ready(self, settings: Settings) -> Any:
+        """Async context in which questions can be asked."""
+        ...
+
+    async def ask(self, question: str, **options: Any) -> Asked: ...
+
+
+def told_by(decision: Decision, outcome: Outcome) -> dict[str, Any]:
+    return {"approved": decision.approved, "by": outcome.completed_by_email}
+
+
+@dataclass
+class TemporalAsker:
+    """`await_human` in a workflow, as a signal wait."""
+
+    address: str
+    acts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.engine: Engine = TemporalEngine(lambda: Client.connect(self.address))
+
+    @asynccontextmanager
+    async def ready(self, settings: Settings) -> AsyncGenerator[None]:
+        self.client = await Client.connect(self.address, plugins=[HumanTasksPlugin(settings)])
+        async with self.worker():
+            yield
+
+    def worker(self) -> Worker:
+        @activity.defn
+        async def act(name: str) -> None:
+            self.acts[name] += 1
+
+        return Worker(self.client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=[act])
+
+    async def ask(self, question: str, **options: Any) -> "AskedWorkflow":
+        handle = await self.client.start_workflow(
+            Ask.run, {"task": question, **options}, id=f"ask-{uuid.uuid4().hex}", task_queue=TASK_QUEUE
+        )
+        return AskedWorkflow(handle.id, handle)
+
+
+@dataclass
+class AskedWorkflow:
+    name: str
+    handle: WorkflowHandle[Any, dict[str, Any]]
+
+    async def told(self) -> dict[str, Any]:
+        return await self.handle.result()
+
+    def route(self, key: str) -> Route:
+        return Route("temporal", {"namespace": "default", "workflow_id": self.name}, key)
+
+
+class State(TypedDict, total=False):
+    name: str
+    options: dict[str, Any]
+    told: dict[str, Any]
+
+
+@dataclass
+class GraphAsker:
+    """`await_human` in an async node, on the async SQLite saver."""
+
+    folder: Path
+    acts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def engine(self) -> Engine:
+        # Built when the relay starts, before the graph: the engine is handed the graph when it is ready.
+        return self._engine
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncGenerator[None]:
+        async with AsyncSqliteSaver.from_conn_string(str(self.folder / f"{uuid.uuid4().hex}.db")) as saver:
+            self._compile(saver)
+            yield
+
+    @asynccontextmanager
+    async def ready(self, settings: Settings) -> AsyncGenerator[None]:
+        self.human_tasks = HumanTasks(settings)
+        yield
+
+    def _compile(self, saver: Any) -> None:
+        builder = StateGraph(State)
+        builder.add_node("ask", self._node())
+        builder.add_node("act", self._act)
+        builder.add_edge(START, "ask")
+        builder.add_edge("ask", "act")
+        builder.add_edge("act", END)
+        self.graph = builder.compile(checkpointer=saver)
+        self._engine = GraphEngine({"ask": self.graph})
+
+    def _node(self) -> Any:
+        async def ask(state: State) -> State:
+            try:
+                answered = await await_human_in_node(
+                    response_schema=Decision, return_outcome=True, human_tasks=self.human_tasks, **state["options"]
+                )
+            except AwaitHumansError as error:
+                return {"told": {"error": type(error).__name__, "message": str(error)}}
+            return {"told": told_by(*answered)}
+
+        return ask
+
+    def _act(self, state: State) -> State:
+        self.acts[state["name"]] += 1
+        return {}
+
+    async def ask(self, question: str, **options: Any) -> "AskedThread":
+        asked = AskedThread(uuid.uuid4().hex, self)
+        await self._invoke({"name": asked.name, "options": {"task": question, **options}}, asked.config)
+        return asked
+
+    async def _invoke(self, state: State, config: Any) -> None:
+        await self.graph.ainvoke(state, config)
+
+    async def state(self, config: Any) -> Any:
+        return await self.graph.aget_state(config)
+
+
+class SyncGraphAsker(GraphAsker):
+    """`await_human_sync` in a sync node, on the sync SQLite saver."""
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncGenerator[None]:
+        with SqliteSaver.from_conn_string(str(self.folder / f"{uuid.uuid4().hex}.db")) as saver:
+            self._compile(saver)
+            yield
+
+    def _node(self) -> Any:
+        def ask(state: State) -> State:
+            try:
+                answered = await_human_in_sync_node(
+                    response_schema=Decision, return_outcome=True, human_tasks=self.human_tasks, **state["options"]
+                )
+            except AwaitHumansError as error:
+                return {"told": {"error": type(error).__name__, "message": str(error)}}
+            return {"told": told_by(*answered)}
+
+        return ask
+
+    async def _invoke(self, state: State, config: Any) -> None:
+        await asyncio.to_thread(self.graph.invoke, state, config)
+
+    async def state(self, config: Any) -> Any:
+        return await asyncio.to_thread(self.graph.get_state, config)
+
+
+@dataclass
+class AskedThread:
+    name: str
+    asker: GraphAsker
+
+    @property
+    def config(self) -> Any:
+        return {"configurable": {"thread_id": self.name}}
+
+    async def told(self) -> dict[str, Any]:
+        while True:
+            state = await self.asker.state(self.config)
+            if not state.next:
+                return dict(state.values["told"])
+            await asyncio.sleep(0.05)
+
+    def route(self, key: str) -> Route:
+        return Route("langgraph", {"thread_id": self.name}, key)

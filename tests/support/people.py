@@ -1,0 +1,71 @@
+"""The people of the tests: they look for a question on the real server and answer it."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+from examples.demo.servers import HumansServer
+
+
+class People:
+    def __init__(self, humans: HumansServer) -> None:
+        self.humans = humans
+        self.http = humans.people()
+        self._mail_ready = False
+
+    async def aclose(self) -> None:
+        await self.http.aclose()
+
+    async def find(self, question: str, *, count: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
+        """Tasks with exactly this question, once there are `count` of them."""
+        async with asyncio.timeout(seconds):
+            while True:
+                listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
+                found = [task for task in listed if task["task"] == question]
+                if len(found) >= count:
+                    return found
+                await asyncio.sleep(0.1)
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        return dict((await self.http.get(f"/api/tasks/{task_id}")).json())
+
+    async def complete(self, task_id: str, response: dict[str, Any], by: str = "anna@example.com") -> None:
+        body = {"response": response, "completed_by_email": by, "completed_via_channel": "dashboard"}
+        (await self.http.post(f"/api/tasks/{task_id}/complete", json=body)).raise_for_status()
+
+    async def cancel(self, task_id: str) -> None:
+        (await self.http.post(f"/api/tasks/{task_id}/cancel")).raise_for_status()
+
+    async def answer(self, question: str, response: dict[str, Any]) -> dict[str, Any]:
+        (task,) = await self.find(question)
+        await self.complete(task["id"], response)
+        return task
+
+    async def mail_address(self) -> str:
+        """A `notify` entry whose mails land in a folder."""
+        if not self._mail_ready:
+            identity = {
+                "id": "tests",
+                "display_name": "Tests",
+                "from_email": "tests@example.com",
+                "transport": "file",
+                "transport_config": {"dir": str(self.humans.mail)},
+            }
+            (await self.http.post("/api/channels/email/identities", json=identity)).raise_for_status()
+            self._mail_ready = True
+        return "email+tests:reviewer@example.com"
+
+    async def click_in_mail(self, question: str, seconds: float = 20.0) -> None:
+        """Answer through the first button of the mail about this question. The server sends no callback for it."""
+        async with asyncio.timeout(seconds):
+            while True:
+                for file in self.humans.mail.glob("*.json"):
+                    mail = json.loads(file.read_text())
+                    found = re.search(r"/api/channels/email/action/[\w.-]+", mail["html"])
+                    if question in mail["html"] and found:
+                        async with httpx.AsyncClient(base_url=self.humans.url) as browser:
+                            (await browser.post(found[0])).raise_for_status()
+                        return
+                await asyncio.sleep(0.1)

@@ -1,0 +1,71 @@
+"""A relay in the test's own event loop, listening on a real port, with its store within reach."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from examples.demo.servers import HumansServer, free_port
+
+from awaithumans_core import Engine, HumanTasks, Settings
+from awaithumans_relay import create_app
+from awaithumans_relay.store import Store, Wait
+
+
+@dataclass
+class RunningRelay:
+    """Address and settings of a relay, and a second pair of eyes on its table."""
+
+    url: str
+    settings: Settings
+    store: Store
+
+    def human_tasks(self) -> HumanTasks:
+        return HumanTasks(self.settings)
+
+    async def wait_for(self, task_id: str, state: str, seconds: float = 20.0) -> list[Wait]:
+        """The waits on a task, once all of them are in this state."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await self.store.find(task_id)
+                if found and all(wait.state == state for wait in found):
+                    return found
+                await asyncio.sleep(0.05)
+
+
+def settings_for(humans: HumansServer, relay_url: str, secret: str | None = None) -> Settings:
+    return Settings.load(
+        url=humans.url,
+        admin_api_token=humans.token,
+        relay_url=relay_url,
+        relay_secret=secret or secrets.token_urlsafe(32),
+        payload_key=humans.payload_key,
+    )
+
+
+@asynccontextmanager
+async def running_relay(
+    engines: Sequence[Engine], humans: HumansServer, folder: Path, *, settings: Settings | None = None, port: int = 0
+) -> AsyncGenerator[RunningRelay]:
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = settings or settings_for(humans, url)
+    database = f"sqlite+aiosqlite:///{folder / 'relay.db'}"
+    app = create_app(engines, settings=settings, database=database)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False))
+    # The signal handlers of the test process stay its own.
+    serving = asyncio.create_task(server._serve())
+    store = Store(database)
+    try:
+        while not server.started:
+            if serving.done():
+                serving.result()
+            await asyncio.sleep(0.01)
+        yield RunningRelay(url, settings, store)
+    finally:
+        server.should_exit = True
+        await serving
+        await store.stop()
