@@ -9,6 +9,7 @@ to `timeout` seconds (1 to 30), answers at once on a terminal status, and otherw
 client reconnects.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pydantic_core import from_json
 
 from awaithumans_core.errors import (
     AuthenticationError,
+    AwaitHumansError,
     PermissionDeniedError,
     RequestRefusedError,
     ServerUnreachableError,
@@ -40,6 +42,9 @@ POLL_MARGIN_SECONDS = 10.0
 
 CALL_SECONDS = 15.0
 """Limit of every other call."""
+
+LAST_LOOK_SECONDS = 30.0
+"""How long a plain script tries to close its task at the deadline, and to learn who answered it."""
 
 TIMEOUT_GRACE_SECONDS = 15.0
 """What a caller allows the server past a task's deadline.
@@ -155,23 +160,28 @@ def close(task_id: str, patience: Patience) -> Flow[Outcome]:
     raise refusal(reply, task_id=task_id)
 
 
-def follow(task_id: str, seconds: float, patience: Patience) -> Flow[Outcome]:
-    """Long-poll until the task ends, for at most `seconds`; then close it. Unknown statuses are pending."""
+def follow(task_id: str, seconds: float, patience: Patience, *, known: str | None = None) -> Flow[Outcome]:
+    """Long-poll until the task ends, for at most `seconds`; then close it. Unknown statuses are pending.
+
+    Every status other than the `known` one is noticed once.
+    """
     clock = patience.clock
     until = clock() + seconds
-    status = None
     failures = 0
     while (left := until - clock()) > 0:
         asked = clock()
-        outcome = yield from poll(
-            task_id,
-            Patience(left, patience.backoff, clock),
-            seconds=max(1, min(POLL_SECONDS, int(left))),
-        )
+        try:
+            outcome = yield from poll(
+                task_id, Patience(left, patience.backoff, clock), seconds=max(1, min(POLL_SECONDS, int(left)))
+            )
+        except ServerUnreachableError as away:
+            if away.attempts == 0:  # a redirect: trying again will not help
+                raise
+            break  # until the deadline; the last look has the caller's patience
         if outcome.terminal:
             return outcome
-        if outcome.status != status:
-            status = outcome.status
+        if outcome.status != known:
+            known = outcome.status
             yield Notice(outcome)
         # A poll that is not held would turn this loop into a storm.
         failures = failures + 1 if clock() - asked < 0.5 else 0
@@ -186,9 +196,13 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience) -> Flow[Out
     if outcome.terminal:
         return outcome
     yield Notice(outcome)
-    ended = yield from follow(outcome.task_id, seconds + TIMEOUT_GRACE_SECONDS, patience)
-    # A poll does not say who answered, the record does. Its status does not replace what was concluded here.
-    record = yield from get(outcome.task_id, patience)
+    brief = Patience(min(LAST_LOOK_SECONDS, patience.seconds), patience.backoff, patience.clock)
+    ended = yield from follow(outcome.task_id, seconds + TIMEOUT_GRACE_SECONDS, brief, known=outcome.status)
+    # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
+    try:
+        record = yield from get(outcome.task_id, brief)
+    except AwaitHumansError:
+        return ended
     return record.model_copy(update={"status": ended.status, "response": ended.response})
 
 
@@ -229,7 +243,7 @@ def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R])
             trouble = reply.error if isinstance(reply, Lost) else _summary(reply)
         pause = patience.backoff.delay(attempt, at_least=_retry_after(reply))
         if patience.clock() + pause > until:
-            error = UnexpectedReplyError if isinstance(reply, Reply) and reply.status < 500 else ServerUnreachableError
+            error = ServerUnreachableError if isinstance(reply, Lost) or _away(reply) else UnexpectedReplyError
             raise error(
                 f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
                 f"last: {trouble}. The same call with the same key picks up where this one stopped",
@@ -241,9 +255,12 @@ def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R])
 
 def _final(reply: Reply) -> bool:
     """A refusal that would be repeated. A 404 without JSON comes from a proxy in front of a server that is away."""
-    if reply.status in {408, 425, 429} or reply.status >= 500:
-        return False
-    return not (reply.status == 404 and _quiet_json(reply) is None)
+    return not _away(reply) and not (reply.status == 404 and _quiet_json(reply) is None)
+
+
+def _away(reply: Reply) -> bool:
+    """Not now: timed out, too early, too many requests, or broken."""
+    return reply.status in {408, 425, 429} or reply.status >= 500
 
 
 _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
@@ -307,8 +324,10 @@ def _error_words(reply: Reply) -> tuple[str | None, str]:
             return None, _summary(reply)
 
 
-def _problem(entry: Mapping[str, Any]) -> str:
-    return f"{'.'.join(map(str, entry.get('loc', ())))}: {entry.get('msg', '')}"
+def _problem(entry: Mapping[str, JsonValue]) -> str:
+    where = entry.get("loc")
+    place = ".".join(map(str, where)) if isinstance(where, list) else "request"
+    return f"{place}: {entry.get('msg', '')}"
 
 
 def _outcome(body: dict[str, Any]) -> Outcome:
@@ -343,7 +362,8 @@ def _retry_after(reply: Reply | Lost | None) -> float:
     if not value:
         return 0.0
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else 0.0
     except ValueError:
         pass
     try:

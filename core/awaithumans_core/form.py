@@ -1,39 +1,23 @@
-"""The form a reviewer fills in, derived from the response class.
+"""The form a reviewer fills in, derived from the response class, and the way back from what a form submits.
 
-Without a `form_definition` the dashboard shows the payload and nothing to answer with, so every task carries one. The
-way back is here too: form inputs speak text, so a select whose options are numbers, or a text box that stands for a
-list, is read back into what the response class expects.
+Without a `form_definition` the dashboard shows the payload and nothing to answer with, so every task carries one. Form
+inputs speak text: a select whose options are numbers, or a text box that stands for a list, is read back into what the
+response class expects.
 """
 
-import dataclasses
 import datetime
 import enum
 import json
-import types
-import typing
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast, get_args, get_origin
 
-from annotated_types import MaxLen, MinLen
-from pydantic import BaseModel, TypeAdapter
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from awaithumans_core.errors import InvalidTaskError
-
-R = TypeVar("R")
+from awaithumans_core.schema import Field, adapter, fields
 
 FORM_VERSION = 1
 """The `version` the server of 2026 understands."""
-
-
-class _Read(NamedTuple):
-    """One field of a response class, seen from the form."""
-
-    name: str
-    type: Any
-    info: FieldInfo
-    required: bool
 
 
 def form_definition(response_schema: Any) -> dict[str, Any]:
@@ -46,39 +30,38 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
     Raises:
         InvalidTaskError: the class is none of these, so a person could not answer it with named fields.
     """
-    fields = [_field(field) for field in _fields(response_schema)]
-    return {"version": FORM_VERSION, "fields": fields}
-
-
-def json_schema(schema: Any) -> dict[str, Any]:
-    """JSON Schema of a payload or response class."""
-    return dict(_once(schema, "__awaithumans_schema__", lambda: TypeAdapter(schema).json_schema()))
+    return {"version": FORM_VERSION, "fields": [_shown(field) for field in fields(response_schema)]}
 
 
 def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[str, Any]:
-    """Undo what form inputs do to values: text for a non-text option, JSON for a structure, "" for an empty box.
+    """Undo what form inputs do to values: text for a non-text option, JSON for a structure, blank for "not filled in".
 
     Values that already have the right type pass through untouched, so answers given through the API are not changed.
     """
     answer = dict(response)
-    for field in _fields(response_schema):
+    for field in fields(response_schema):
         value = answer.get(field.name)
-        if not isinstance(value, str) or field.type is str:
+        if value is None or (value == "" and field.type is not str):
+            if not field.required:
+                answer.pop(field.name, None)  # not filled in: the class's own default stands
+        elif field.type is str:
             continue
-        if value == "" and not field.required:
-            answer[field.name] = (
-                None if _optional(field.info.annotation) else field.info.get_default(call_default_factory=True)
-            )
-        else:
+        elif isinstance(value, str):
             answer[field.name] = _from_text(value, field.type)
+        elif (options := _options(_item(field.type))) is not None and isinstance(value, list):
+            answer[field.name] = [_chosen(options, each) for each in cast("Sequence[object]", value)]
     return answer
+
+
+def _chosen(options: Mapping[str, Any], choice: object) -> object:
+    return options.get(choice, choice) if isinstance(choice, str) else choice
 
 
 def _from_text(value: str, kind: Any) -> Any:
     options = _options(kind)
     if options is not None:
         return options.get(value, value)
-    if kind in _INPUTS:
+    if kind in _INPUTS or _takes(kind, value):
         return value
     try:
         return json.loads(value)
@@ -86,27 +69,34 @@ def _from_text(value: str, kind: Any) -> Any:
         return value
 
 
-def _switch(_: _Read) -> dict[str, Any]:
+def _takes(kind: Any, text: str) -> bool:
+    """Whether the type reads this text as it stands, as exact decimals and identifiers do."""
+    try:
+        adapter(kind).validate_python(text)
+    except (ValidationError, InvalidTaskError):
+        return False
+    return True
+
+
+def _switch(_: Field) -> dict[str, Any]:
     return {"kind": "switch", "true_label": "Yes", "false_label": "No"}
 
 
-def _text(field: _Read) -> dict[str, Any]:
-    limits: dict[str, Any] = {"kind": "short_text", "subtype": "plain"}
-    for rule in field.info.metadata:
-        if isinstance(rule, MinLen):
-            limits["min_length"] = rule.min_length
-        elif isinstance(rule, MaxLen):
-            limits["max_length"] = rule.max_length
-        elif getattr(rule, "pattern", None):
-            limits["pattern"] = rule.pattern
-    return limits
+def _text(field: Field) -> dict[str, Any]:
+    shape: dict[str, Any] = {"kind": "short_text", "subtype": "plain"}
+    for rule in field.rules:
+        for limit in ("min_length", "max_length", "pattern"):
+            value = getattr(rule, limit, None)
+            if value is not None:
+                shape[limit] = getattr(value, "pattern", value)  # a compiled pattern, or its text
+    return shape
 
 
-def _number(_: _Read) -> dict[str, Any]:
+def _number(_: Field) -> dict[str, Any]:
     return {"kind": "short_text", "subtype": "number"}
 
 
-_INPUTS: Mapping[Any, Callable[[_Read], dict[str, Any]]] = {
+_INPUTS: Mapping[Any, Callable[[Field], dict[str, Any]]] = {
     bool: _switch,
     str: _text,
     int: _number,
@@ -118,25 +108,29 @@ _INPUTS: Mapping[Any, Callable[[_Read], dict[str, Any]]] = {
 """Python type -> input, as the official SDK infers it, so that a form does not change on moving over."""
 
 
-def _field(field: _Read) -> dict[str, Any]:
+def _shown(field: Field) -> dict[str, Any]:
     label = field.info.title or field.name.replace("_", " ").strip().capitalize()
     common = {"name": field.name, "label": label, "required": field.required}
     if field.info.description:
         common["hint"] = field.info.description
-    of_list = get_args(field.type)[0] if get_origin(field.type) is list and get_args(field.type) else None
-    default = None if field.required else field.info.get_default(call_default_factory=True)
     if field.type in _INPUTS:
         shape = _INPUTS[field.type](field)
-        if field.type is bool and default is not None:
-            shape["default"] = default
+        if field.type is bool and isinstance(field.default, bool):
+            shape["default"] = field.default
     elif _options(field.type) is not None:
         shape = {"kind": "single_select", "options": _select(field.type)}
-    elif of_list is not None and _options(of_list) is not None:
-        shape = {"kind": "multi_select", "options": _select(of_list)}
+    elif _options(_item(field.type)) is not None:
+        shape = {"kind": "multi_select", "options": _select(_item(field.type))}
     else:
         shape = {"kind": "long_text"}
-        common.setdefault("hint", "JSON, for instance " + ('["a", "b"]' if of_list is not None else '{"key": "value"}'))
+        example = '["a", "b"]' if _item(field.type) is not None else '{"key": "value"}'
+        common.setdefault("hint", f"JSON, for instance {example}")
     return common | shape
+
+
+def _item(kind: Any) -> Any:
+    """X of `list[X]`, None for everything else."""
+    return get_args(kind)[0] if get_origin(kind) is list and get_args(kind) else None
 
 
 def _select(kind: Any) -> list[dict[str, str]]:
@@ -152,81 +146,3 @@ def _options(kind: Any) -> dict[str, Any] | None:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {str(member.value): member.value for member in kind}
     return None
-
-
-def _once(schema: Any, name: str, compute: Callable[[], R]) -> R:
-    """Keep what is derived from a class on the class.
-
-    Computed once, and gone with it (a sandbox makes a class for every run).
-    """
-    if isinstance(schema, type):
-        held: R | None = vars(schema).get(name)
-        if held is not None:
-            return held
-    value = compute()
-    with suppress(AttributeError, TypeError):
-        setattr(schema, name, value)
-    return value
-
-
-def _fields(schema: Any) -> tuple[_Read, ...]:
-    return _once(schema, "__awaithumans_fields__", lambda: _read_fields(schema))
-
-
-def _read_fields(schema: Any) -> tuple[_Read, ...]:
-    """The named fields of a response class."""
-    if _is_model(schema):
-        found = {name: (info, info.is_required()) for name, info in schema.model_fields.items()}
-    elif dataclasses.is_dataclass(schema):
-        hints = get_type_hints(schema, include_extras=True)
-        found = {
-            field.name: (_field_info(hints[field.name], field), _dataclass_required(field))
-            for field in dataclasses.fields(schema)
-        }
-    elif typing.is_typeddict(schema):
-        hints = get_type_hints(schema, include_extras=True)
-        found = {
-            name: (FieldInfo.from_annotation(hint), name in schema.__required_keys__) for name, hint in hints.items()
-        }
-    else:
-        raise InvalidTaskError(
-            "response_schema must be a pydantic model, a dataclass or a TypedDict, so that a reviewer gets named "
-            f"fields; {schema!r} is none of these. "
-            f"Wrap it: class Answer(BaseModel): value: {getattr(schema, '__name__', schema)}"
-        )
-    return tuple(_Read(name, _bare(info.annotation), info, required) for name, (info, required) in found.items())
-
-
-def _is_model(schema: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(schema, type) and issubclass(schema, BaseModel)
-
-
-def _field_info(hint: Any, field: "dataclasses.Field[Any]") -> FieldInfo:
-    if field.default is not dataclasses.MISSING:
-        return FieldInfo.from_annotated_attribute(hint, field.default)
-    info = FieldInfo.from_annotation(hint)
-    if field.default_factory is not dataclasses.MISSING:
-        info.default_factory = field.default_factory
-    return info
-
-
-def _dataclass_required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _optional(annotation: Any) -> bool:
-    return get_origin(annotation) in {typing.Union, types.UnionType} and type(None) in get_args(annotation)
-
-
-def _bare(annotation: Any) -> Any:
-    """`X | None` and `Annotated[X, ...]` are X to a form."""
-    while True:
-        if get_origin(annotation) is typing.Annotated:
-            annotation = get_args(annotation)[0]
-        elif _optional(annotation):
-            inner = [arg for arg in get_args(annotation) if arg is not type(None)]
-            if len(inner) != 1:
-                return annotation
-            annotation = inner[0]
-        else:
-            return annotation

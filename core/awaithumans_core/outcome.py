@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, overload
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.types import JsonValue
+from pydantic_core import to_json
 
 from awaithumans_core.errors import (
     QuestionEndedError,
@@ -21,13 +22,17 @@ from awaithumans_core.errors import (
     VerificationExhaustedError,
 )
 from awaithumans_core.form import answer_from_form
+from awaithumans_core.schema import adapter
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 T = TypeVar("T")
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time outside the calendar") from None
 
 
 Moment = Annotated[datetime, AfterValidator(_utc)]
@@ -143,11 +148,10 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
             outcome=outcome,
         )
     try:
-        return TypeAdapter(response_schema).validate_python(answer_from_form(outcome.response, response_schema))
+        # As JSON, which is what it was on its way here: a strict class reads dates and enums from it as well.
+        return adapter(response_schema).validate_json(to_json(answer_from_form(outcome.response, response_schema)))
     except ValidationError as invalid:
-        problems = tuple(
-            f"{'.'.join(map(str, problem['loc'])) or 'response'}: {problem['msg']}" for problem in invalid.errors()
-        )
+        problems = tuple(map(_problem, invalid.errors(include_input=False)))
         raise ResponseSchemaError(
             f"the answer to task {outcome.task_id} does not fit "
             f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}",
@@ -155,3 +159,9 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
             outcome=outcome,
             problems=problems,
         ) from None
+
+
+def _problem(found: Any) -> str:
+    """One line a field, without the value: answers may hold what logs must not."""
+    words = "none of the expected kinds" if found["type"] == "union_tag_invalid" else found["msg"]
+    return f"{'.'.join(map(str, found['loc'])) or 'response'}: {words}"

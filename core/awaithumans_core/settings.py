@@ -4,13 +4,12 @@ An explicit argument wins over the environment, the environment over what a loca
 `~/.awaithumans-dev.json`, and that over the default.
 """
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -36,7 +35,7 @@ The first is used, all are accepted, so that secrets can be rotated.
 class Settings(BaseSettings):
     """What this package needs to know. Each field is read from `AWAITHUMANS_` and its name in upper case."""
 
-    model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     url: str = "http://localhost:3001"
     """The awaithumans server, as seen from here."""
@@ -87,12 +86,15 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: there is none.
         """
-        if self.admin_api_token is None:
+        token = self.admin_api_token.get_secret_value().strip() if self.admin_api_token is not None else ""
+        if not token:
             raise SettingsError(
                 "AWAITHUMANS_ADMIN_API_TOKEN is not set and no local `awaithumans dev` was found: set it to the "
                 "server's token, or pass api_key="
             )
-        return self.admin_api_token.get_secret_value()
+        if not (token.isascii() and token.isprintable()):
+            raise SettingsError("AWAITHUMANS_ADMIN_API_TOKEN holds characters that no HTTP header can carry")
+        return token
 
     def relay(self) -> str:
         """The relay's address, without a slash at the end.
@@ -130,14 +132,24 @@ class _Discovery(PydanticBaseSettingsSource):
         return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = _read_discovery(Path.home() / DISCOVERY_FILE)
-        token = found.get("admin_token")
-        return {"url": found["url"]} | ({"admin_api_token": token} if token else {}) if found.get("url") else {}
+        dev = _running_dev(Path.home() / DISCOVERY_FILE)
+        chosen = self.current_state.get("url")
+        if dev is None or (chosen is not None and chosen != dev.url):
+            return {}  # its token is its own: it is not sent to a server somewhere else
+        return {"url": dev.url} | ({"admin_api_token": dev.admin_token} if dev.admin_token else {})
 
 
-def _read_discovery(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        held = json.loads(path.read_text())
-        os.kill(int(held["pid"]), 0)
-        return dict(held)
-    return {}
+class _Dev(BaseModel):
+    """What stands in the file."""
+
+    url: str
+    pid: int = Field(gt=0, lt=2**31)
+    admin_token: str | None = None
+
+
+def _running_dev(path: Path) -> _Dev | None:
+    with suppress(OSError, ValueError):
+        dev = _Dev.model_validate_json(path.read_bytes(), strict=True)
+        os.kill(dev.pid, 0)
+        return dev
+    return None

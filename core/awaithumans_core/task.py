@@ -1,5 +1,6 @@
 """The question, as asked: what a caller says, checked at once, and the body that goes over the wire."""
 
+import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,8 @@ from pydantic.types import JsonValue
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.form import form_definition, json_schema
+from awaithumans_core.form import form_definition
+from awaithumans_core.schema import json_schema
 
 T = TypeVar("T")
 
@@ -109,7 +111,6 @@ class HumanTask(Generic[T]):
 
     def body(self) -> dict[str, Any]:
         """The JSON body of `POST /api/tasks`, without `callback_url`."""
-        payload = _json_object(self.payload, "payload")
         optional = {
             "assign_to": {"email": self.assign_to} if isinstance(self.assign_to, str) else self.assign_to,
             "notify": None if self.notify is None else list(self.notify),
@@ -119,10 +120,12 @@ class HumanTask(Generic[T]):
         }
         return {
             "task": self.task,
-            "payload": payload,
+            "payload": _json_object(self.payload, "payload"),
             "payload_schema": self._payload_schema(),
             "response_schema": json_schema(self.response_schema),
-            "form_definition": dict(self.form) if self.form is not None else form_definition(self.response_schema),
+            "form_definition": form_definition(self.response_schema)
+            if self.form is None
+            else _json_object(self.form, "form"),
             "timeout_seconds": self.seconds,
             "idempotency_key": self.idempotency_key,
             **{name: value for name, value in optional.items() if value is not None},
@@ -144,7 +147,8 @@ def _json_object(value: Any, name: str) -> dict[str, Any]:
         return {}
     try:
         plain: JsonValue = to_jsonable_python(value)
-    except PydanticSerializationError as error:
+        json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InvalidTaskError(f"{name} cannot be written as JSON: {error}") from None
     if not isinstance(plain, dict):
         raise InvalidTaskError(

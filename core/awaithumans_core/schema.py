@@ -1,0 +1,151 @@
+"""What can be known of a payload or response class: its validator, its JSON Schema, its named fields.
+
+Computed once a class and kept on the class: workflows ask for it at every start and replay, and a workflow sandbox
+makes a class of its own for every run, which must not be kept alive after it.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from typing_extensions import is_typeddict
+
+from awaithumans_core.errors import InvalidTaskError
+
+R = TypeVar("R")
+
+
+class Field(NamedTuple):
+    """One named field of a response class, as a form sees it."""
+
+    name: str
+    """What the answer calls it: the alias where there is one."""
+    type: Any
+    """Its type without `None` and without annotations."""
+    rules: tuple[Any, ...]
+    """The annotations: lengths, patterns."""
+    info: FieldInfo
+    required: bool
+    """Whether an answer must have it."""
+
+    @property
+    def default(self) -> Any:
+        """Its default where there is one that does not depend on other fields, else None."""
+        if self.required or self.info.default_factory_takes_validated_data:
+            return None
+        return self.info.get_default(call_default_factory=True)
+
+
+def adapter(schema: Any) -> TypeAdapter[Any]:
+    """The validator of a class.
+
+    Raises:
+        InvalidTaskError: pydantic cannot read it.
+    """
+    return _once(schema, "__awaithumans_adapter__", lambda: _made(schema, TypeAdapter))
+
+
+def json_schema(schema: Any) -> dict[str, Any]:
+    """JSON Schema of a payload or response class.
+
+    Raises:
+        InvalidTaskError: none describes it.
+    """
+    held = _once(schema, "__awaithumans_schema__", lambda: _made(schema, lambda _: adapter(schema).json_schema()))
+    return dict(held)
+
+
+def fields(schema: Any) -> tuple[Field, ...]:
+    """The named fields of a pydantic model, a dataclass or a TypedDict.
+
+    Raises:
+        InvalidTaskError: it is none of these, so a person could not answer it with named fields.
+    """
+    return _once(schema, "__awaithumans_fields__", lambda: tuple(_fields(schema)))
+
+
+def _fields(schema: Any) -> Iterator[Field]:
+    required: Collection[str] | None = None
+    if _is_model(schema):
+        found = schema.model_fields
+    elif _is_dataclass(schema):
+        hints = get_type_hints(schema, include_extras=True)
+        found = {field.name: _of_dataclass(hints[field.name], field) for field in dataclasses.fields(schema)}
+    elif is_typeddict(schema):
+        hints = get_type_hints(schema, include_extras=True)
+        found = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
+        required = cast("frozenset[str]", schema.__required_keys__)
+    else:
+        raise InvalidTaskError(
+            f"response_schema must be a pydantic model, a dataclass or a TypedDict, so that a reviewer gets named "
+            f"fields; {schema!r} is none of these. Wrap what you need: class Answer(BaseModel): value: ..."
+        )
+    for name, info in found.items():
+        kind, rules = _bare(info.annotation)
+        needed = info.is_required() if required is None else name in required
+        yield Field(_called(name, info), kind, (*info.metadata, *rules), info, needed)
+
+
+def _called(name: str, info: FieldInfo) -> str:
+    alias = info.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return next((choice for choice in choices if isinstance(choice, str)), name)
+
+
+def _of_dataclass(hint: Any, field: "dataclasses.Field[Any]") -> FieldInfo:
+    if field.default is not dataclasses.MISSING:
+        return FieldInfo.from_annotated_attribute(hint, field.default)
+    info = FieldInfo.from_annotation(hint)
+    if field.default_factory is not dataclasses.MISSING:
+        info.default_factory = field.default_factory
+    return info
+
+
+def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """`X | None` and `Annotated[X, ...]` are X to a form; what the annotations say is kept."""
+    rules: tuple[Any, ...] = ()
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *said = get_args(annotation)
+            for rule in said:
+                rules += tuple(rule.metadata) if isinstance(rule, FieldInfo) else (rule,)
+        elif get_origin(annotation) in {typing.Union, types.UnionType} and type(None) in get_args(annotation):
+            inner = [arg for arg in get_args(annotation) if arg is not type(None)]
+            if len(inner) != 1:
+                return annotation, rules
+            annotation = inner[0]
+        else:
+            return annotation, rules
+
+
+def _is_model(schema: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(schema, type) and issubclass(schema, BaseModel) and not issubclass(schema, RootModel)
+
+
+def _is_dataclass(schema: Any) -> TypeGuard[type[Any]]:
+    return isinstance(schema, type) and dataclasses.is_dataclass(schema)
+
+
+def _made(schema: Any, make: Callable[[Any], R]) -> R:
+    try:
+        return make(schema)
+    except (PydanticUserError, AttributeError, TypeError) as unreadable:
+        raise InvalidTaskError(f"{schema!r} cannot be used as a schema: {unreadable}") from None
+
+
+def _once(schema: Any, name: str, compute: Callable[[], R]) -> R:
+    if not isinstance(schema, type):
+        return compute()
+    held = vars(schema).get(name)  # not getattr: a subclass does not have its parent's fields
+    if held is not None:
+        return cast("R", held)
+    value = compute()
+    with suppress(AttributeError, TypeError):
+        setattr(schema, name, value)
+    return value

@@ -1,0 +1,6 @@
+"""Hypothesis without a stopwatch: these tests run beside real servers, and a busy machine is not a failing property."""
+
+from hypothesis import settings
+
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")

@@ -1,0 +1,271 @@
+"""A callback: verify, then parse, then join. Nothing gets through with less than all three."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awaithumans_core.callback import MAX_BODY_BYTES, Callback, open_callback
+from awaithumans_core.errors import CallbackRejectedError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route, RouteSigner
+from awaithumans_core.signing import KEY_BYTES, KeyRing, sign
+
+SIGNATURE_HEADER = "X-Awaithumans-Signature"
+TASK_ID_HEADER = "X-Awaithumans-Task-Id"
+KEY = bytes([7]) * KEY_BYTES
+SIGNER = RouteSigner(["a relay secret of one's own"])
+KEYS = KeyRing([KEY])
+ROUTE = Route("temporal", {"workflow_id": "refund-1"}, "question-1")
+TOKEN = SIGNER.issue(ROUTE)
+
+
+def said(**fields: Any) -> bytes:
+    """A callback body as the server sends it; a field that is `...` is left out."""
+    whole = {
+        "task_id": "task-1",
+        "idempotency_key": "question-1",
+        "status": "completed",
+        "response": {"approved": True},
+        "completed_at": "2026-01-02T10:00:00",
+        "timed_out_at": None,
+        "completed_by_email": "ann@example.com",
+        "completed_via_channel": "dashboard",
+        "verification_attempt": 0,
+    } | fields
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def received(body: bytes, *, token: str = TOKEN, key: bytes = KEY, task_id: str | None = None) -> Callback:
+    """Open a callback that carries a true signature of its body under this key."""
+    headers = {SIGNATURE_HEADER: sign(body, key)} | ({} if task_id is None else {TASK_ID_HEADER: task_id})
+    return open_callback(token, headers, body, signer=SIGNER, keys=KEYS)
+
+
+def refusal(body: bytes, **more: Any) -> CallbackRejectedError:
+    with pytest.raises(CallbackRejectedError) as raised:
+        received(body, **more)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("status", "response"),
+    [
+        ("completed", {"approved": True}),
+        ("completed", {}),
+        ("timed_out", None),
+        ("cancelled", None),
+        ("verification_exhausted", None),
+    ],
+    ids=["completed", "completed with an empty object", "timed out", "cancelled", "verification exhausted"],
+)
+def test_an_end_of_the_task_is_taken(status: str, response: dict[str, Any] | None) -> None:
+    """Each of the four ends comes through, with the route of the URL and the outcome of the body."""
+    body = said(status=status, response=response)
+    assert received(body) == Callback(ROUTE, Outcome.model_validate_json(body))
+
+
+def test_the_outcome_says_who_answered_and_where() -> None:
+    """A callback is the first to know who decided, when, and on which channel."""
+    outcome = received(said()).outcome
+    assert outcome.completed_by_email == "ann@example.com"
+    assert outcome.completed_via_channel == "dashboard"
+    assert str(outcome.completed_at) == "2026-01-02 10:00:00+00:00"
+
+
+def test_headers_are_looked_up_as_http_does() -> None:
+    """Header names differ in case between servers; a case-blind mapping is all that is needed."""
+    body = said()
+    headers = httpx.Headers({SIGNATURE_HEADER.lower(): sign(body, KEY), TASK_ID_HEADER.upper(): "task-1"})
+    assert open_callback(TOKEN, headers, body, signer=SIGNER, keys=KEYS).route == ROUTE
+
+
+def test_the_largest_answer_the_server_takes_is_read() -> None:
+    """The server allows 5 MB of payload and response: no such answer is too large here."""
+    assert received(said(response={"note": "x" * 5 * 1024 * 1024})).outcome.answered
+
+
+def test_a_body_at_the_limit_is_read() -> None:
+    """The limit itself is allowed."""
+    padding = MAX_BODY_BYTES - len(said(response={"note": ""}))
+    body = said(response={"note": "x" * padding})
+    assert len(body) == MAX_BODY_BYTES
+    assert received(body).outcome.answered
+
+
+@pytest.mark.parametrize(
+    "token", [TOKEN, "nonsense"], ids=["with everything else right", "before the token is looked at"]
+)
+def test_a_body_over_the_limit_is_413(token: str) -> None:
+    """Size is checked first: it costs nothing."""
+    assert refusal(b" " * (MAX_BODY_BYTES + 1), token=token).http_status == 413
+
+
+def test_a_foreign_token_is_401() -> None:
+    """A true body sent to a URL we never issued moves nothing."""
+    foreign = RouteSigner(["somebody else's secret"]).issue(ROUTE)
+    assert refusal(said(), token=foreign).http_status == 401
+
+
+def test_a_foreign_key_is_401() -> None:
+    """A true URL with a body somebody else signed moves nothing."""
+    assert refusal(said(), key=bytes(KEY_BYTES)).http_status == 401
+
+
+def test_no_signature_is_401() -> None:
+    """Without the header there is nothing to verify."""
+    with pytest.raises(CallbackRejectedError) as raised:
+        open_callback(TOKEN, {}, said(), signer=SIGNER, keys=KEYS)
+    assert raised.value.http_status == 401
+
+
+@pytest.mark.parametrize("body", [b"", b"{", said(status="created"), said(idempotency_key="question-2")], ids=str)
+def test_nothing_is_read_before_it_is_verified(body: bytes) -> None:
+    """An unsigned body is a 401 whatever is in it: a stranger learns nothing of how bodies are read."""
+    assert refusal(body, key=bytes(KEY_BYTES)).http_status == 401
+    assert refusal(body, token="nonsense").http_status == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b'"completed"',
+        b"[" * 100_000,
+        said(task_id=...),
+        said(task_id=7),
+        said(status=...),
+        said(status=None),
+        said(response=[True]),
+        said(response="yes"),
+        said(completed_at="yesterday"),
+        said(completed_at="0001-01-01T00:00:00+23:00"),
+        said(completed_at="9999-12-31T23:00:00-23:00"),
+        said(status="created"),
+        said(status="rejected"),
+        said(status="escalated"),
+        said(status="COMPLETED"),
+        said(response=None),
+        said(response=...),
+    ],
+    ids=[
+        "empty",
+        "cut",
+        "not UTF-8",
+        "null",
+        "list",
+        "text",
+        "nested without end",
+        "no task",
+        "task is a number",
+        "no status",
+        "null status",
+        "response is a list",
+        "response is text",
+        "no time",
+        "before the calendar",
+        "after the calendar",
+        "created",
+        "rejected",
+        "unknown status",
+        "status in capitals",
+        "null response",
+        "no response",
+    ],
+)
+def test_what_is_no_end_of_a_task_is_422(body: bytes) -> None:
+    """Signed, yet not an answer: malformed, still pending, or a completion without its response."""
+    assert refusal(body).http_status == 422
+
+
+def test_a_header_that_names_another_task_is_422() -> None:
+    """Header and body contradict each other: neither is believed."""
+    assert refusal(said(), task_id="task-2").http_status == 422
+
+
+def test_a_header_that_names_the_task_is_fine() -> None:
+    """As the server sends it."""
+    assert received(said(), task_id="task-1").outcome.task_id == "task-1"
+
+
+@pytest.mark.parametrize("key", ["question-2", "", None, ...], ids=["another", "empty", "null", "absent"])
+def test_an_answer_to_another_question_is_403(key: Any) -> None:
+    """A true body at a true URL that do not belong together: the answer is not given to the wrong asker."""
+    assert refusal(said(idempotency_key=key)).http_status == 403
+
+
+def test_a_callback_for_one_question_does_not_answer_its_neighbour() -> None:
+    """Two questions of one workflow: the answer to the first, posted to the second's URL, moves nothing."""
+    second = SIGNER.issue(Route(ROUTE.engine, ROUTE.target, "question-2"))
+    assert refusal(said(), token=second).http_status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "body: Invalid JSON"),
+        (said(completed_at="yesterday"), "completed_at: Input should be a valid datetime"),
+        (said(status="created"), "status 'created' with response present is not an answer"),
+        (said(response=None), "status 'completed' with response absent is not an answer"),
+    ],
+    ids=["cut", "no time", "pending", "no response"],
+)
+def test_a_refusal_says_what_is_wrong(body: bytes, words: str) -> None:
+    """Whoever reads the server's delivery log learns which part was not understood."""
+    assert words in str(refusal(body))
+
+
+def test_a_refusal_does_not_repeat_the_answer() -> None:
+    """What a person wrote stays out of texts that are logged."""
+    assert "4111" not in str(refusal(said(response=["4111-1111"])))
+    assert "4111" not in str(refusal(said(completed_at="4111-1111")))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+almost_callbacks = st.fixed_dictionaries(
+    {},
+    optional={
+        "task_id": st.just("task-1") | json_values,
+        "idempotency_key": st.just("question-1") | json_values,
+        "status": st.sampled_from(["completed", "timed_out", "created"]) | json_values,
+        "response": st.just({"approved": True}) | json_values,
+        "completed_at": st.datetimes().map(str) | json_values,
+        "verification_attempt": json_values,
+    },
+).map(lambda fields: json.dumps(fields).encode())
+
+
+@given(
+    st.just(TOKEN) | st.text(),
+    st.dictionaries(st.sampled_from([SIGNATURE_HEADER, TASK_ID_HEADER]) | st.text(), st.text()),
+    st.binary() | almost_callbacks,
+)
+def test_what_is_not_signed_is_always_401(token: str, headers: dict[str, str], body: bytes) -> None:
+    """No token, header or body that a stranger can think of gets any other answer."""
+    with pytest.raises(CallbackRejectedError) as raised:
+        open_callback(token, headers, body, signer=SIGNER, keys=KEYS)
+    assert raised.value.http_status == 401
+
+
+@given(st.none() | st.just("task-1") | st.text(), st.binary() | almost_callbacks)
+def test_whatever_is_signed_is_an_answer_to_this_question_or_refused(task_id: str | None, body: bytes) -> None:
+    """Only a verified answer to the URL's own question comes out, or one of the documented refusals."""
+    try:
+        callback = received(body, task_id=task_id)
+    except CallbackRejectedError as refused:
+        assert refused.http_status in {403, 422}  # noqa: PT017 - either end is right, each in its own way
+    else:
+        assert callback.route == ROUTE
+        assert callback.outcome.answered
+        assert callback.outcome.idempotency_key == ROUTE.idempotency_key

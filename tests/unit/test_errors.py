@@ -1,0 +1,162 @@
+"""The error tree: what each error is called, what it carries, and how foreign errors become ours."""
+
+import pickle
+import re
+
+import httpx
+import pytest
+
+import awaithumans_core.engine
+from awaithumans_core import errors
+from awaithumans_core.client import _lost
+from awaithumans_core.errors import AwaitHumansError, SettingsError
+from awaithumans_core.flow import Lost
+from awaithumans_core.outcome import Outcome
+
+CODES = {
+    "AuthenticationError": "UNAUTHENTICATED",
+    "AwaitHumansError": "AWAITHUMANS_ERROR",
+    "CallbackRejectedError": "CALLBACK_REJECTED",
+    "InvalidTaskError": "TASK_INVALID",
+    "PermissionDeniedError": "PERMISSION_DENIED",
+    "QuestionEndedError": "QUESTION_ENDED",
+    "RequestRefusedError": "REQUEST_REFUSED",
+    "ResponseMissingError": "RESPONSE_MISSING",
+    "ResponseSchemaError": "RESPONSE_INVALID",
+    "ServerUnreachableError": "SERVER_UNREACHABLE",
+    "SettingsError": "SETTINGS",
+    "TargetGone": "TARGET_GONE",
+    "TargetNotReady": "TARGET_NOT_READY",
+    "TaskCancelledError": "TASK_CANCELLED",
+    "TaskNotFoundError": "TASK_NOT_FOUND",
+    "TaskRejectedError": "TASK_REJECTED",
+    "TaskTimeoutError": "TASK_TIMED_OUT",
+    "UnexpectedReplyError": "UNEXPECTED_REPLY",
+    "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
+}
+
+FACTS: dict[str, object] = {
+    "task_id": "task-1",
+    "outcome": Outcome(task_id="task-1", status="completed", response={"approved": True}),
+    "problems": ("approved: Input should be a valid boolean",),
+    "status_code": 404,
+    "server_code": "TASK_NOT_FOUND",
+    "url": "/api/tasks",
+    "attempts": 3,
+    "http_status": 403,
+    "retry_after": 2.5,
+}
+
+HTTPX_REQUEST_ERRORS = {
+    "CloseError",
+    "ConnectError",
+    "ConnectTimeout",
+    "DecodingError",
+    "LocalProtocolError",
+    "NetworkError",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyError",
+    "ReadError",
+    "ReadTimeout",
+    "RemoteProtocolError",
+    "TimeoutException",
+    "TooManyRedirects",
+    "TransportError",
+    "UnsupportedProtocol",
+    "WriteError",
+    "WriteTimeout",
+}
+
+
+def ours(base: type[AwaitHumansError]) -> list[type[AwaitHumansError]]:
+    below = [kind for child in base.__subclasses__() for kind in (child, *ours(child))]
+    return sorted(
+        {kind for kind in below if kind.__module__.startswith(awaithumans_core.__name__)},
+        key=lambda kind: kind.__name__,
+    )
+
+
+def httpx_errors(base: type[httpx.RequestError]) -> list[type[httpx.RequestError]]:
+    below = [kind for child in base.__subclasses__() for kind in (child, *httpx_errors(child))]
+    return sorted({kind for kind in below if kind.__module__ == "httpx"}, key=lambda kind: kind.__name__)
+
+
+def drawn_tree() -> dict[str, str]:
+    """Name -> parent, as the module docstring draws it."""
+    parents: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"( +)(\w+Error)\b", line)
+        if found is None:
+            continue
+        depth, name = len(found[1]), found[2]
+        path = [(above, parent) for above, parent in path if above < depth]
+        parents[name] = path[-1][1] if path else "Exception"
+        path.append((depth, name))
+    return parents
+
+
+FAMILY: list[type[AwaitHumansError]] = [AwaitHumansError, *ours(AwaitHumansError)]
+every_error = pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
+
+
+def test_codes_are_stable() -> None:
+    """Codes are matched on by users: none changes, none is added unseen, no two are the same."""
+    assert {kind.__name__: kind.code for kind in FAMILY} == CODES
+    assert len(set(CODES.values())) == len(CODES)
+
+
+@every_error
+def test_a_code_is_its_own_and_upper_case(kind: type[AwaitHumansError]) -> None:
+    """Every class says its own code, in a form that is safe to log and to match on."""
+    assert re.fullmatch(r"[A-Z]+(_[A-Z]+)*", vars(kind)["code"])
+
+
+@every_error
+def test_an_error_survives_pickling_with_its_facts(kind: type[AwaitHumansError]) -> None:
+    """Type, text and every fact come through a pickle, as between processes."""
+    facts = {name: value for name, value in FACTS.items() if hasattr(kind, name)}
+    again = pickle.loads(pickle.dumps(kind("do this next", **facts)))  # noqa: S301 - our own bytes
+    assert type(again) is kind
+    assert str(again) == "do this next"
+    assert {name: getattr(again, name) for name in facts} == facts
+
+
+@every_error
+def test_the_tests_know_every_fact(kind: type[AwaitHumansError]) -> None:
+    """A fact added to an error is pickled by the test above, too."""
+    declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code"}
+    assert declared <= FACTS.keys()
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    """The tree in the docstring names every error of the module, each below its true parent, and no other."""
+    true_tree = {kind.__name__: kind.__bases__[0].__name__ for kind in FAMILY if kind.__module__ == errors.__name__}
+    assert drawn_tree() == true_tree
+
+
+def test_httpx_has_no_new_error() -> None:
+    """A request error that a new httpx adds is looked at by a person before it is retried."""
+    assert {kind.__name__ for kind in httpx_errors(httpx.RequestError)} == HTTPX_REQUEST_ERRORS
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in httpx_errors(httpx.RequestError) if kind is not httpx.UnsupportedProtocol],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_request_error_is_a_lost_reply(kind: type[httpx.RequestError]) -> None:
+    """Whatever goes wrong on the way is one thing to a flow, and its text says which."""
+    assert _lost(kind("went wrong")) == Lost(f"{kind.__name__}: went wrong")
+
+
+def test_a_request_error_without_words_is_known_by_its_name() -> None:
+    """Timeouts of httpx carry no text; the name alone says it then."""
+    assert _lost(httpx.ReadTimeout("")) == Lost("ReadTimeout")
+
+
+def test_an_address_without_a_scheme_is_a_setting_to_mend() -> None:
+    """No number of tries makes `localhost:3001` an address."""
+    with pytest.raises(SettingsError, match="http://"):
+        _lost(httpx.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol."))

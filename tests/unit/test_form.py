@@ -1,0 +1,452 @@
+"""The form a reviewer fills in, and the way back from what a form can say."""
+
+import datetime
+import enum
+import json
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NewType, NotRequired, Optional
+
+import pytest
+from awaithumans.forms import FormDefinition  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, create_model
+from typing_extensions import TypedDict
+
+from awaithumans_core.errors import InvalidTaskError, ResponseSchemaError
+from awaithumans_core.form import answer_from_form, form_definition
+from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.schema import fields, json_schema
+
+
+class Size(enum.Enum):
+    SMALL = 1
+    EXTRA_LARGE = 2
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Inner(BaseModel):
+    why: str
+
+
+Name = NewType("Name", str)
+
+SWITCH = {"kind": "switch", "true_label": "Yes", "false_label": "No"}
+TEXT = {"kind": "short_text", "subtype": "plain"}
+NUMBER = {"kind": "short_text", "subtype": "number"}
+LIST = {"kind": "long_text", "hint": 'JSON, for instance ["a", "b"]'}
+STRUCTURE = {"kind": "long_text", "hint": 'JSON, for instance {"key": "value"}'}
+SIZES = [{"value": "1", "label": "Small"}, {"value": "2", "label": "Extra large"}]
+NUMBERS = [{"value": "1", "label": "1"}, {"value": "2", "label": "2"}]
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bool": (bool, SWITCH),
+    "str": (str, TEXT),
+    "int": (int, NUMBER),
+    "float": (float, NUMBER),
+    "date": (datetime.date, {"kind": "date"}),
+    "datetime": (datetime.datetime, {"kind": "datetime"}),
+    "time": (datetime.time, {"kind": "time"}),
+    "Literal": (Literal[1, 2], {"kind": "single_select", "options": NUMBERS}),
+    "Enum": (Size, {"kind": "single_select", "options": SIZES}),
+    "list of Enum": (list[Size], {"kind": "multi_select", "options": SIZES}),
+    "list of Literal": (list[Literal[1, 2]], {"kind": "multi_select", "options": NUMBERS}),
+    "list of str": (list[str], LIST),
+    "dict": (dict[str, int], STRUCTURE),
+    "model": (Inner, STRUCTURE),
+    "union": (int | str, STRUCTURE),
+}
+
+
+def answer_class(annotation: Any, default: Any = ...) -> type[BaseModel]:
+    """A response class with one field, `answer`."""
+    return create_model("Answer", answer=(annotation, default))
+
+
+def only_field(schema: Any) -> dict[str, Any]:
+    (only,) = form_definition(schema)["fields"]
+    return dict(only)
+
+
+def read_back(annotation: Any, value: Any, default: Any = ...) -> Any:
+    """What the response class gets for this form value."""
+    return answer_from_form({"answer": value}, answer_class(annotation, default))["answer"]
+
+
+def settled(schema: Any, value: Any) -> Any:
+    """What the asker gets when a person puts this into the form's only field."""
+    name = only_field(schema)["name"]
+    return settle(Outcome(task_id="task-1", status="completed", response={name: value}), schema)
+
+
+every_kind = pytest.mark.parametrize(("annotation", "shape"), KINDS.values(), ids=KINDS)
+
+
+@every_kind
+def test_a_type_has_its_input(annotation: Any, shape: dict[str, Any]) -> None:
+    """Each Python type gets the input the official SDK infers for it."""
+    common = {"name": "answer", "label": "Answer", "required": True}
+    assert form_definition(answer_class(annotation)) == {"version": 1, "fields": [common | shape]}
+
+
+@every_kind
+def test_optional_changes_the_need_and_not_the_input(annotation: Any, shape: dict[str, Any]) -> None:
+    """`X | None`, `Optional[X]` and `Annotated[X, ...]` are X to a reviewer, who may leave it empty."""
+    expected = {"name": "answer", "label": "Answer", "required": False} | shape
+    assert only_field(answer_class(annotation | None, None)) == expected
+    assert only_field(answer_class(Optional[annotation], None)) == expected  # noqa: UP045 - this spelling is the point
+    assert only_field(answer_class(Annotated[annotation, "a note"] | None, None)) == expected
+
+
+@every_kind
+def test_the_server_reads_the_form(annotation: Any, shape: dict[str, Any]) -> None:
+    """The server's own model accepts what is sent, and finds the input that was meant."""
+    (only,) = FormDefinition.model_validate(form_definition(answer_class(annotation))).fields
+    assert only.kind == shape["kind"]
+
+
+def test_title_and_description_are_what_a_reviewer_reads() -> None:
+    """A title becomes the label, a description the hint, also where a hint would be made up."""
+    told = Field(title="Why?", description="One line.")
+    assert only_field(answer_class(str, told)) == TEXT | {
+        "name": "answer",
+        "label": "Why?",
+        "hint": "One line.",
+        "required": True,
+    }
+    assert only_field(answer_class(list[str], told))["hint"] == "One line."
+
+
+def test_a_name_without_a_title_is_made_readable() -> None:
+    """Code speaks in underscores, people do not."""
+    assert only_field(create_model("Answer", refund_in_full=(bool, ...)))["label"] == "Refund in full"
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[str, Field(min_length=2, max_length=5, pattern="^a")],
+        Annotated[str, StringConstraints(min_length=2, max_length=5, pattern="^a")],
+        Annotated[str, Field(min_length=2, max_length=5, pattern=re.compile("^a"))],
+        Annotated[str, Field(min_length=2, max_length=5, pattern="^a")] | None,
+        Annotated[str | None, Field(min_length=2, max_length=5, pattern="^a")],
+    ],
+    ids=["Field", "StringConstraints", "compiled pattern", "inside Optional", "around Optional"],
+)
+def test_limits_of_a_text_are_shown_to_the_person(annotation: Any) -> None:
+    """An answer is final once given: its limits stand in the form, wherever the class states them."""
+    shown = only_field(answer_class(annotation))
+    assert {name: shown.get(name) for name in ("min_length", "max_length", "pattern")} == {
+        "min_length": 2,
+        "max_length": 5,
+        "pattern": "^a",
+    }
+
+
+@pytest.mark.parametrize("default", [True, False], ids=str)
+def test_a_switch_shows_its_default(default: bool) -> None:  # noqa: FBT001 - a column of the table
+    """A default of the class is where the switch stands."""
+    shown = only_field(answer_class(bool, default))
+    assert shown["default"] is default
+    assert shown["required"] is False
+
+
+@pytest.mark.parametrize(("annotation", "default"), [(bool, ...), (bool | None, None)], ids=["required", "optional"])
+def test_a_switch_without_default_decides_nothing(annotation: Any, default: Any) -> None:
+    """Where the class gives no default, the form suggests no decision."""
+    assert "default" not in only_field(answer_class(annotation, default))
+
+
+def test_a_default_made_of_other_answers_is_no_obstacle() -> None:
+    """A default that depends on the other fields cannot be shown, and needs not be."""
+    schema = create_model(
+        "Answer", approved=(bool, ...), sure=(bool, Field(default_factory=lambda answers: answers["approved"]))
+    )
+    assert [shown["required"] for shown in form_definition(schema)["fields"]] == [True, False]
+
+
+def test_a_field_goes_by_the_name_it_is_read_by() -> None:
+    """With an alias, form, schema and answer agree on the alias: what a person gives can be read."""
+    schema = answer_class(bool, Field(alias="isApproved"))
+    assert only_field(schema)["name"] == "isApproved"
+    assert settled(schema, True).answer is True
+
+
+@dataclass
+class Plain:
+    approved: bool
+    amount: Annotated[int, Field(title="How much?")]
+    note: str | None = None
+    sure: bool = True
+    tags: list[str] = field(default_factory=list)
+
+
+class Typed(TypedDict):
+    approved: bool
+    amount: Annotated[int, Field(title="How much?")]
+    note: NotRequired[str]
+
+
+def test_a_dataclass_is_a_form() -> None:
+    """Types, titles, defaults and default factories of a dataclass are read as a model's are."""
+    assert form_definition(Plain)["fields"] == [
+        {"name": "approved", "label": "Approved", "required": True} | SWITCH,
+        {"name": "amount", "label": "How much?", "required": True} | NUMBER,
+        {"name": "note", "label": "Note", "required": False} | TEXT,
+        {"name": "sure", "label": "Sure", "required": False, "default": True} | SWITCH,
+        {"name": "tags", "label": "Tags", "required": False} | LIST,
+    ]
+
+
+@dataclass
+class Described:
+    approved: bool = Field(title="Go?")
+    sure: bool = Field(default=False, title="Sure?")
+
+
+def test_a_dataclass_may_describe_its_fields_as_a_model_does() -> None:
+    """`= Field(...)` states what a field is; only its own default makes the field optional."""
+    assert form_definition(Described)["fields"] == [
+        {"name": "approved", "label": "Go?", "required": True} | SWITCH,
+        {"name": "sure", "label": "Sure?", "required": False, "default": False} | SWITCH,
+    ]
+
+
+def test_a_typed_dict_is_a_form() -> None:
+    """`NotRequired` is what a reviewer may leave empty."""
+    assert form_definition(Typed)["fields"] == [
+        {"name": "approved", "label": "Approved", "required": True} | SWITCH,
+        {"name": "amount", "label": "How much?", "required": True} | NUMBER,
+        {"name": "note", "label": "Note", "required": False} | TEXT,
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        bool,
+        str,
+        list[int],
+        dict[str, int],
+        int | None,
+        Size,
+        None,
+        "Answer",
+        object,
+        Plain(True, 1),
+        RootModel[list[int]],
+    ],
+    ids=["bool", "str", "list", "dict", "union", "Enum", "None", "text", "plain class", "instance", "root model"],
+)
+def test_what_is_no_class_with_fields_is_refused(schema: Any) -> None:
+    """A reviewer needs named fields; the text says how to get them."""
+    with pytest.raises(InvalidTaskError, match="response_schema must be"):
+        form_definition(schema)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "submitted", "read"),
+    [
+        (Literal[1, 2], "2", 2),
+        (Literal["1", 2], "1", "1"),
+        (Size, "2", 2),
+        (Colour, "red", "red"),
+        (list[Size], ["1", "2"], [1, 2]),
+        (list[Literal[1, 2]], ["2"], [2]),
+        (list[int], "[1, 2]", [1, 2]),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (Inner, '{"why": "so"}', {"why": "so"}),
+        (list[str] | None, '["a"]', ["a"]),
+    ],
+    ids=[
+        "numeric Literal",
+        "text Literal",
+        "int Enum",
+        "str Enum",
+        "list of int Enum",
+        "list of numeric Literal",
+        "list",
+        "dict",
+        "model",
+        "optional list",
+    ],
+)
+def test_form_values_become_what_the_class_expects(annotation: Any, submitted: Any, read: Any) -> None:
+    """Options are text in a form, structures are JSON in a box: both are read back."""
+    assert read_back(annotation, submitted) == read
+
+
+@pytest.mark.parametrize(
+    ("annotation", "submitted", "answer"),
+    [
+        (bool, False, False),
+        (str, "fine", "fine"),
+        (int, 3, 3),
+        (float, 2.75, 2.75),
+        (datetime.date, "2026-03-04", datetime.date(2026, 3, 4)),
+        (datetime.datetime, "2026-03-04T05:06", datetime.datetime(2026, 3, 4, 5, 6)),
+        (datetime.time, "05:06", datetime.time(5, 6)),
+        (Literal[1, 2], "2", 2),
+        (Size, "2", Size.EXTRA_LARGE),
+        (Colour, "blue", Colour.BLUE),
+        (list[Size], ["1", "2"], [Size.SMALL, Size.EXTRA_LARGE]),
+        (list[Literal[1, 2]], ["2"], [2]),
+        (list[str], '["a", "b"]', ["a", "b"]),
+        (Inner, '{"why": "so"}', Inner(why="so")),
+        (Decimal, "123456789012345678.10", Decimal("123456789012345678.10")),
+        (Name, "0123", "0123"),
+        (Name, "123", "123"),
+        (int | str, "123 Main Street", "123 Main Street"),
+    ],
+    ids=[
+        "bool",
+        "str",
+        "int",
+        "float",
+        "date",
+        "datetime",
+        "time",
+        "Literal",
+        "int Enum",
+        "str Enum",
+        "list of Enum",
+        "list of Literal",
+        "list",
+        "model",
+        "exact decimal",
+        "named text with zero",
+        "named text of digits",
+        "union",
+    ],
+)
+def test_what_a_person_puts_in_is_what_the_asker_gets(annotation: Any, submitted: Any, answer: Any) -> None:
+    """Over form, server and `settle` a value keeps its meaning to the last digit."""
+    got = settled(answer_class(annotation), submitted).answer
+    assert got == answer
+    assert type(got) is type(answer)
+    assert str(got) == str(answer)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "read"),
+    [
+        (int | None, None, None),
+        (datetime.date | None, None, None),
+        (list[str] | None, None, None),
+        (int, 3, 3),
+        (Literal[1, 2], 2, 2),
+        (list[str], Field(default_factory=lambda: ["a"]), ["a"]),
+    ],
+    ids=["optional number", "optional date", "optional list", "number", "select", "list"],
+)
+@pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
+def test_a_blank_field_means_its_default(annotation: Any, default: Any, read: Any, blank: str | None) -> None:
+    """Empty boxes arrive as "" or, from Slack, as null; either way the class's own default stands."""
+    assert settled(answer_class(annotation, default), blank).answer == read
+
+
+@pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
+def test_a_blank_required_field_is_not_made_up(blank: str | None) -> None:
+    """What a person had to say and did not is no answer."""
+    with pytest.raises(ResponseSchemaError):
+        settled(answer_class(int), blank)
+
+
+def test_default_lists_are_not_shared() -> None:
+    """Two blank answers do not hand out one list."""
+    schema = answer_class(list[str], Field(default_factory=list))
+    assert settled(schema, "").answer is not settled(schema, "").answer
+
+
+@given(st.text())
+def test_text_for_a_text_field_is_never_interpreted(text: str) -> None:
+    """A comment that looks like JSON, a number or an option is a comment."""
+    assert read_back(str, text) == text
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (bool, True),
+        (int, 2),
+        (float, 0.5),
+        (Literal[1, 2], 2),
+        (Literal["2", 1], "2"),
+        (Size, 2),
+        (list[Size], [1, 2]),
+        (list[str], ["[1]", "2"]),
+        (dict[str, int], {"a": 1}),
+        (Inner, {"why": "[]"}),
+        (list[str] | None, None),
+        (list[str], "not JSON"),
+        (Literal[1, 2], "3"),
+    ],
+    ids=str,
+)
+def test_values_of_the_right_type_are_untouched(annotation: Any, value: Any) -> None:
+    """Answers given through the API are not changed, and what cannot be read is left for `settle` to refuse."""
+    got = read_back(annotation, value)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_the_response_itself_is_not_changed() -> None:
+    """Reading an answer twice reads the same answer; fields the class does not know pass through."""
+    response = {"answer": "[1]", "other": "[2]"}
+    assert answer_from_form(response, answer_class(list[int])) == {"answer": [1], "other": "[2]"}
+    assert response == {"answer": "[1]", "other": "[2]"}
+
+
+def test_fields_are_read_once_for_a_class() -> None:
+    """A cold worker reads a response class once, not for every workflow."""
+    schema = answer_class(Size)
+    assert fields(schema) is fields(schema)
+
+
+def test_the_schema_is_made_once_for_a_class() -> None:
+    """The costly part, the JSON Schema, is made on the first question only."""
+    made: list[str] = []
+
+    class Counted(BaseModel):
+        model_config = ConfigDict(json_schema_extra=lambda schema: made.append(str(schema["title"])))
+        answer: bool
+
+    assert json_schema(Counted) == json_schema(Counted)
+    assert made == ["Counted"]
+
+
+class Parent(BaseModel):
+    approved: bool
+
+
+@dataclass
+class ParentRecord:
+    approved: bool
+
+
+@pytest.mark.parametrize("parent", [Parent, ParentRecord], ids=["model", "dataclass"])
+def test_a_subclass_has_a_form_of_its_own(parent: type[Any]) -> None:
+    """A form kept on a parent is not taken for the child's, whichever was asked for first."""
+    form_definition(parent)
+    json_schema(parent)
+    child: Any = type("Child", (parent,), {"__annotations__": {"reason": str}, "__module__": __name__})
+    child = child if issubclass(child, BaseModel) else dataclass(child)
+    assert [shown["name"] for shown in form_definition(child)["fields"]] == ["approved", "reason"]
+    assert list(json_schema(child)["properties"]) == ["approved", "reason"]
+
+
+def test_what_is_kept_on_a_class_does_not_show() -> None:
+    """Keeping the form on the class changes neither its fields nor its instances nor its schema."""
+    schema = answer_class(bool)
+    before = schema.model_json_schema()
+    form_definition(schema)
+    json_schema(schema)
+    assert schema.model_json_schema() == before
+    assert schema(answer=True).model_dump() == {"answer": True}
+    assert json.loads(json.dumps(form_definition(schema))) == form_definition(schema)

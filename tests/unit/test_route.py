@@ -1,0 +1,273 @@
+"""Where an answer goes: the token carries it there and back, and nothing else opens."""
+
+import hashlib
+import random
+import string
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from itsdangerous import URLSafeSerializer
+
+from awaithumans_core.errors import CallbackRejectedError, SettingsError
+from awaithumans_core.route import MAX_TOKEN_CHARS, Route, RouteSigner
+
+SECRET, OLD_SECRET = "a relay secret of one's own", "the relay secret before that"
+ROUTE = Route("temporal", {"namespace": "default", "workflow_id": "refund-1"}, "question-1")
+SIGNER = RouteSigner([SECRET])
+TOKEN = SIGNER.issue(ROUTE)
+URL_SAFE = string.ascii_letters + string.digits + "-_."
+
+words = st.text(max_size=20)
+routes = st.builds(Route, words, st.dictionaries(words, words, max_size=3), words)
+
+
+def forged(payload: Any, secret: str = SECRET) -> str:
+    """A token whose signature is true and whose payload is anything."""
+    serializer = URLSafeSerializer(
+        secret, salt=b"awaithumans-route-v1", signer_kwargs={"digest_method": hashlib.sha256}
+    )
+    token = serializer.dumps(payload)
+    return token.decode() if isinstance(token, bytes) else token
+
+
+def assert_refused(token: str, signer: RouteSigner = SIGNER) -> None:
+    with pytest.raises(CallbackRejectedError) as raised:
+        signer.open(token)
+    assert raised.value.http_status == 401
+
+
+@given(routes)
+def test_a_route_comes_back_from_its_token(route: Route) -> None:
+    """Whatever the ids contain, the token brings the same route back."""
+    assert SIGNER.open(SIGNER.issue(route)) == route
+
+
+@given(routes)
+def test_a_token_stands_in_a_url_as_it_is(route: Route) -> None:
+    """No character of a token needs quoting in a path."""
+    assert set(SIGNER.issue(route)) <= set(URL_SAFE)
+
+
+def test_the_forger_of_these_tests_signs_truly() -> None:
+    """The refusals below are not due to a bad signature."""
+    assert SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q"})) == Route("temporal", {"a": "b"}, "q")
+
+
+def test_during_a_rotation_both_secrets_open() -> None:
+    """Tokens in flight stay good while the secret changes."""
+    both = RouteSigner([SECRET, OLD_SECRET])
+    assert both.open(RouteSigner([OLD_SECRET]).issue(ROUTE)) == ROUTE
+    assert both.open(TOKEN) == ROUTE
+
+
+def test_during_a_rotation_the_first_secret_signs() -> None:
+    """What is issued now opens for those who know the new secret only."""
+    assert SIGNER.open(RouteSigner([SECRET, OLD_SECRET]).issue(ROUTE)) == ROUTE
+
+
+def test_after_a_rotation_the_old_secret_opens_nothing() -> None:
+    """A secret that was taken out proves nothing any more."""
+    assert_refused(RouteSigner([OLD_SECRET]).issue(ROUTE))
+
+
+@given(st.text())
+@example("")
+@example(".")
+@example("..")
+@example("e30.e30")
+@example(TOKEN + "é")
+@example(TOKEN + "\ud800")
+@example("٣" * 40)
+def test_no_other_text_opens(token: str) -> None:
+    """Whatever stands in the URL, it ends in the same 401."""
+    assume(token != TOKEN)
+    assert_refused(token)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN + "=", TOKEN + "!!!!", TOKEN + "\n", TOKEN + "\r\n\r\n", TOKEN + "\x00", " " + TOKEN, TOKEN + TOKEN],
+    ids=["padding", "foreign characters", "line end", "line ends", "zero", "blank", "itself"],
+)
+def test_nothing_may_be_added_to_a_token(token: str) -> None:
+    """A token is exactly what was issued: base64's habit of skipping foreign characters is not ours."""
+    assert_refused(token)
+
+
+@given(st.integers(0, len(TOKEN) - 2), st.sampled_from(URL_SAFE))
+def test_one_changed_character_is_enough(place: int, character: str) -> None:
+    """No part of a token is optional. (Of the very last character base64 itself ignores two bits.)"""
+    assume(TOKEN[place] != character)
+    assert_refused(TOKEN[:place] + character + TOKEN[place + 1 :])
+
+
+@pytest.mark.parametrize("length", range(len(TOKEN)))
+def test_a_cut_token_does_not_open(length: int) -> None:
+    """A token that lost its end on the way proves nothing, wherever it was cut."""
+    assert_refused(TOKEN[:length])
+
+
+def test_the_parts_of_two_tokens_do_not_mix() -> None:
+    """A signature belongs to one payload."""
+    other = SIGNER.issue(Route("temporal", {"namespace": "default", "workflow_id": "refund-2"}, "question-1"))
+    assert_refused(f"{other.rpartition('.')[0]}.{TOKEN.rpartition('.')[2]}")
+
+
+@pytest.mark.parametrize("salt", [b"itsdangerous", b"", b"awaithumans-route-v2"], ids=str)
+def test_a_token_made_for_something_else_does_not_open(salt: bytes) -> None:
+    """The same secret used elsewhere makes no tokens for this relay."""
+    held = {"e": "temporal", "t": {"workflow_id": "refund-1"}, "k": "question-1"}
+    token = URLSafeSerializer(SECRET, salt=salt, signer_kwargs={"digest_method": hashlib.sha256}).dumps(held)
+    assert_refused(str(token))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        7,
+        "temporal",
+        [],
+        {},
+        {"e": "temporal", "t": {"a": "b"}},
+        {"e": "temporal", "k": "q"},
+        {"t": {"a": "b"}, "k": "q"},
+        {"e": 1, "t": {"a": "b"}, "k": "q"},
+        {"e": "temporal", "t": {"a": "b"}, "k": None},
+        {"e": "temporal", "t": ["a", "b"], "k": "q"},
+        {"e": "temporal", "t": "a", "k": "q"},
+    ],
+    ids=str,
+)
+def test_a_true_signature_over_another_shape_does_not_open(payload: Any) -> None:
+    """A payload that is no route is refused as any other bad token is."""
+    assert_refused(forged(payload))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | words,
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["e", "t", "k", "x"]), inner, max_size=4)
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_is_signed_opens_as_a_route_of_text_or_not_at_all(payload: Any) -> None:
+    """A route that opens is made of text throughout; nothing but the 401 comes out otherwise."""
+    try:
+        route = SIGNER.open(forged(payload))
+    except CallbackRejectedError as refused:
+        assert refused.http_status == 401  # noqa: PT017 - either end is right, each in its own way
+    else:
+        held = [route.engine, route.idempotency_key, *route.target, *route.target.values()]
+        assert all(isinstance(part, str) for part in held)
+
+
+def test_a_token_that_is_too_long_is_refused_unread() -> None:
+    """Even a true one: what no URL of ours can carry is not looked at."""
+    noise = random.Random(1)  # noqa: S311 - only to be incompressible
+    key = "".join(noise.choices(URL_SAFE, k=MAX_TOKEN_CHARS))
+    token = forged({"e": "temporal", "t": {}, "k": key})
+    assert len(token) > MAX_TOKEN_CHARS
+    assert_refused(token)
+
+
+def test_a_route_that_is_too_long_is_not_issued() -> None:
+    """The asker hears it at once, and no callback gets lost on a cut URL."""
+    noise = random.Random(1)  # noqa: S311 - only to be incompressible
+    key = "".join(noise.choices(URL_SAFE, k=MAX_TOKEN_CHARS))
+    with pytest.raises(SettingsError, match="too long for a URL"):
+        SIGNER.issue(Route("temporal", {}, key))
+
+
+def test_the_longest_route_that_is_issued_opens() -> None:
+    """What is issued is never refused for its length."""
+    noise = random.Random(1)  # noqa: S311 - only to be incompressible
+    issued = 0
+    for size in range(3900, 4300, 4):
+        route = Route("temporal", {}, "".join(noise.choices(URL_SAFE, k=size)))
+        try:
+            token = SIGNER.issue(route)
+        except SettingsError:
+            break
+        assert SIGNER.open(token) == route
+        issued += 1
+    assert 0 < issued < 100
+
+
+def test_a_target_has_one_spelling() -> None:
+    """Rows of the relay are found by this text: it is as stable as the digest that is made of it."""
+    assert ROUTE.target_id == '{"namespace":"default","workflow_id":"refund-1"}'
+
+
+def test_the_order_of_a_target_does_not_matter() -> None:
+    """One target written down in two orders is one target."""
+    turned = Route("temporal", {"workflow_id": "refund-1", "namespace": "default"}, "question-1")
+    assert turned.target_id == ROUTE.target_id
+    assert turned.digest == ROUTE.digest
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Route("langgraph", ROUTE.target, ROUTE.idempotency_key),
+        Route(ROUTE.engine, {"namespace": "default", "workflow_id": "refund-2"}, ROUTE.idempotency_key),
+        Route(ROUTE.engine, {"namespace": "default", "thread_id": "refund-1"}, ROUTE.idempotency_key),
+        Route(ROUTE.engine, {"workflow_id": "refund-1"}, ROUTE.idempotency_key),
+        Route(ROUTE.engine, ROUTE.target, "question-2"),
+    ],
+    ids=["engine", "target value", "target name", "target size", "key"],
+)
+def test_another_route_has_another_digest(other: Route) -> None:
+    """Engine, target and question all make the identity of a wait."""
+    assert other.digest != ROUTE.digest
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Route("e", {"a": "b"}, "{}\nq"), Route('e\n{"a":"b"}', {}, "q")),
+        (Route("e", {"a": 'b","c":"d'}, "q"), Route("e", {"a": "b", "c": "d"}, "q")),
+    ],
+    ids=["line breaks", "quotes"],
+)
+def test_parts_do_not_run_into_each_other(one: Route, other: Route) -> None:
+    """Ids that contain what separates them make no two routes alike."""
+    assert one.digest != other.digest
+
+
+@given(routes, routes)
+def test_digests_are_equal_for_equal_routes_only(one: Route, other: Route) -> None:
+    """The digest is an identity of fixed size."""
+    assert (one.digest == other.digest) is (one == other)
+    assert len(one.digest) == 32
+    assert set(one.digest) <= set(string.hexdigits.lower())
+
+
+@pytest.mark.parametrize("secrets", [[], [""], ["15 characters !"], [SECRET, "tiny?"]], ids=str)
+def test_a_guessable_secret_is_refused(secrets: list[str]) -> None:
+    """No secret, or a short one in any place, is a setting to mend; the text does not repeat it."""
+    with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_SECRET") as raised:
+        RouteSigner(secrets)
+    assert not any(secret and secret in str(raised.value) for secret in secrets)
+
+
+def test_sixteen_characters_are_enough() -> None:
+    """The shortest secret that is taken."""
+    assert RouteSigner(["16 characters !!"]).open(RouteSigner(["16 characters !!"]).issue(ROUTE)) == ROUTE
+
+
+def test_repr_shows_no_secret() -> None:
+    """A signer in a log or a traceback gives nothing away."""
+    assert SECRET not in repr(SIGNER)
+    assert SECRET not in str(SIGNER)
+
+
+def test_a_token_holds_no_secret() -> None:
+    """A token is seen by proxies and logs: it carries ids, and not the secret that signs them."""
+    held: Mapping[str, Any] = URLSafeSerializer("anything").loads_unsafe(TOKEN)[1]
+    assert held == {"e": ROUTE.engine, "t": ROUTE.target, "k": ROUTE.idempotency_key}

@@ -1,0 +1,302 @@
+"""Where settings come from, which one wins, and what is never shown."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.route import Route, RouteSigner
+from awaithumans_core.settings import Settings
+from awaithumans_core.signing import KEY_BYTES, derive_webhook_key, sign
+
+DISCOVERY_FILE = ".awaithumans-dev.json"
+NEW, OLD = bytes([1]) * KEY_BYTES, bytes([2]) * KEY_BYTES
+NEW_KEY, OLD_KEY = (base64.urlsafe_b64encode(key).decode() for key in (NEW, OLD))
+ROUTE = Route("temporal", {"workflow_id": "refund-1"}, "question-1")
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home directory without any `awaithumans dev`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def discover(home: Path, **fields: Any) -> None:
+    """What a running `awaithumans dev` writes; a field that is `...` is left out."""
+    whole = {"url": "http://localhost:4000", "pid": os.getpid(), "admin_token": "dev-token"} | fields
+    text = json.dumps({name: value for name, value in whole.items() if value is not ...})
+    (home / DISCOVERY_FILE).write_text(text)
+
+
+def dead_pid() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait(30)
+    return process.pid
+
+
+def test_the_defaults() -> None:
+    """Out of the box only the local server's address is known."""
+    settings = Settings.load()
+    assert settings.url == "http://localhost:3001"
+    assert settings.admin_api_token is None
+    assert settings.public_url is None
+    assert settings.relay_url is None
+    assert settings.relay_secret == settings.webhook_key == settings.payload_key == []
+
+
+def test_a_local_dev_server_is_found(home: Path) -> None:
+    """A running `awaithumans dev` needs no settings at all."""
+    discover(home)
+    settings = Settings.load()
+    assert settings.url == "http://localhost:4000"
+    assert settings.token() == "dev-token"
+
+
+def test_the_environment_wins_over_a_local_dev_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set on purpose is meant."""
+    discover(home)
+    monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
+    settings = Settings.load()
+    assert (settings.url, settings.token()) == ("https://humans.example", "env-token")
+
+
+def test_arguments_win_over_everything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the call is meant most."""
+    discover(home)
+    monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
+    settings = Settings.load(url="https://given.example", admin_api_token="given-token")
+    assert (settings.url, settings.token()) == ("https://given.example", "given-token")
+
+
+def test_an_argument_that_is_none_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optional arguments can be passed on without hiding the environment."""
+    monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
+    assert Settings.load(url=None, admin_api_token=None).url == "https://humans.example"
+
+
+@pytest.mark.parametrize("name", ["AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN", "AWAITHUMANS_RELAY_URL"])
+def test_an_empty_variable_is_not_set(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NAME=` in a shell or a compose file sets nothing, and hides nothing."""
+    discover(home)
+    without = Settings.load()
+    monkeypatch.setenv(name, "")
+    assert Settings.load() == without
+
+
+def test_the_local_token_stays_local(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token of a local dev server is that server's: it is not sent to a server somewhere else."""
+    discover(home)
+    monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
+    with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
+        Settings.load().token()
+
+
+def test_a_dead_dev_server_is_ignored(home: Path) -> None:
+    """A file left behind by a server that was killed leads nowhere."""
+    discover(home, pid=dead_pid())
+    assert Settings.load() == Settings(url="http://localhost:3001")
+
+
+def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
+    """Its address alone is worth having."""
+    discover(home, admin_token=...)
+    assert Settings.load().url == "http://localhost:4000"
+    assert Settings.load().admin_api_token is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"{}",
+        b'{"url": "http://localhost:4000"}',
+        b'{"url": "http://localhost:4000", "pid": null}',
+        b'{"url": "http://localhost:4000", "pid": "first"}',
+        b'{"url": "http://localhost:4000", "pid": 0}',
+        b'{"url": "http://localhost:4000", "pid": 1000000000000000000000000}',
+        b'{"url": "http://localhost:4000", "pid": Infinity}',
+        b'{"url": 4000, "pid": %d}' % os.getpid(),
+        b'{"url": "http://localhost:4000", "admin_token": 7, "pid": %d}' % os.getpid(),
+        b'{"pid": %d}' % os.getpid(),
+    ],
+    ids=[
+        "empty",
+        "cut",
+        "a list",
+        "null",
+        "text",
+        "not UTF-8",
+        "nested without end",
+        "an empty object",
+        "no pid",
+        "a null pid",
+        "a pid of letters",
+        "pid 0",
+        "a pid beyond any",
+        "an infinite pid",
+        "a url that is a number",
+        "a token that is a number",
+        "no url",
+    ],
+)
+def test_a_malformed_discovery_file_is_ignored(content: bytes, home: Path) -> None:
+    """Whatever stands in the file, settings load, and nothing of it is half used."""
+    (home / DISCOVERY_FILE).write_bytes(content)
+    assert Settings.load() == Settings(url="http://localhost:3001")
+
+
+def test_a_discovery_file_that_cannot_be_read_is_ignored(home: Path) -> None:
+    """A directory of that name is nobody's server."""
+    (home / DISCOVERY_FILE).mkdir()
+    assert Settings.load().url == "http://localhost:3001"
+
+
+def test_repr_shows_no_secret() -> None:
+    """Settings in a log or a traceback show addresses only."""
+    settings = Settings.load(
+        admin_api_token="secret-token", relay_secret="secret-of-the-relay", webhook_key=NEW_KEY, payload_key=OLD_KEY
+    )
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "secret-" not in shown
+        assert NEW_KEY not in shown
+        assert OLD_KEY not in shown
+
+
+def test_settings_do_not_change() -> None:
+    """Nobody redirects a running process."""
+    with pytest.raises(ValidationError):
+        Settings.load().url = "https://elsewhere.example"
+
+
+@pytest.mark.parametrize("source", ["environment", "argument"])
+def test_several_secrets_stand_between_commas(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotation is one variable: the first secret signs, both are accepted."""
+    new, old = "the newest relay secret", "the relay secret before"
+    if source == "environment":
+        monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", f" {new}, {old} ,")
+        signer = Settings.load().signer()
+    else:
+        signer = Settings.load(relay_secret=f" {new}, {old} ,").signer()
+    assert signer.open(RouteSigner([old]).issue(ROUTE)) == ROUTE
+    assert RouteSigner([new]).open(signer.issue(ROUTE)) == ROUTE
+
+
+def test_several_keys_stand_between_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derived keys and root keys, any number of each, verify callbacks."""
+    monkeypatch.setenv("AWAITHUMANS_WEBHOOK_KEY", f"{NEW_KEY},{OLD_KEY}")
+    monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", NEW_KEY)
+    ring = Settings.load().key_ring()
+    for key in (NEW, OLD, derive_webhook_key(NEW_KEY)):
+        ring.verify(b"body", sign(b"body", key))
+
+
+@pytest.mark.parametrize(
+    ("need", "names"),
+    [
+        (Settings.token, ["AWAITHUMANS_ADMIN_API_TOKEN"]),
+        (Settings.relay, ["AWAITHUMANS_RELAY_URL"]),
+        (Settings.signer, ["AWAITHUMANS_RELAY_SECRET"]),
+        (Settings.key_ring, ["AWAITHUMANS_WEBHOOK_KEY", "AWAITHUMANS_PAYLOAD_KEY"]),
+    ],
+    ids=["token", "relay", "signer", "key_ring"],
+)
+def test_what_is_missing_is_named(need: Any, names: list[str]) -> None:
+    """The error names the variable to set."""
+    with pytest.raises(SettingsError) as raised:
+        need(Settings.load())
+    assert all(name in str(raised.value) for name in names)
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n"], ids=ascii)
+def test_a_blank_token_is_missing(token: str) -> None:
+    """A token file that is empty is no token."""
+    with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
+        Settings.load(admin_api_token=token).token()
+
+
+def test_blanks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token read from a file ends in a line end, which no header can carry."""
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", " secret-token\n")
+    assert Settings.load().token() == "secret-token"
+
+
+@pytest.mark.parametrize("token", ["secret\ntoken", "secret\x00token", "secret-tökén"], ids=ascii)
+def test_a_token_no_header_can_carry_is_refused(token: str) -> None:
+    """It is refused here, unrepeated, and not by the HTTP client, whose error shows the whole header."""
+    with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN") as raised:
+        Settings.load(admin_api_token=token).token()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"url": 40_004_000}, "AWAITHUMANS_URL"),
+        ({"admin_api_token": 40_004_000}, "AWAITHUMANS_ADMIN_API_TOKEN"),
+        ({"relay_secret": 40_004_000}, "AWAITHUMANS_RELAY_SECRET"),
+        ({"relay_secret": [40_004_000]}, "AWAITHUMANS_RELAY_SECRET"),
+        ({"payload_key": {"secret": "40004000"}}, "AWAITHUMANS_PAYLOAD_KEY"),
+    ],
+    ids=str,
+)
+def test_a_malformed_value_is_named_and_not_repeated(given: dict[str, Any], name: str) -> None:
+    """The error says which setting is malformed, and keeps what it holds."""
+    with pytest.raises(SettingsError, match=name) as raised:
+        Settings.load(**given)
+    assert "4000" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "need"),
+    [
+        ("AWAITHUMANS_RELAY_SECRET", Settings.signer),
+        ("AWAITHUMANS_WEBHOOK_KEY", Settings.key_ring),
+        ("AWAITHUMANS_PAYLOAD_KEY", Settings.key_ring),
+    ],
+)
+def test_a_malformed_secret_is_named_and_not_repeated(name: str, need: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is too short, or no key, is said to be so without being shown."""
+    monkeypatch.setenv(name, "s3cr3t!")
+    with pytest.raises(SettingsError, match=name) as raised:
+        need(Settings.load())
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8787", "http://localhost:8787/", "http://localhost:8787//"])
+def test_the_relay_has_no_slash_at_its_end(url: str) -> None:
+    """Callback addresses never contain `//`, which some servers answer with a redirect: a lost answer."""
+    assert Settings.load(relay_url=url).relay() == "http://localhost:8787"
+
+
+@pytest.mark.parametrize(
+    ("given", "link"),
+    [
+        ({}, "http://localhost:3001/task?id=task-1"),
+        ({"url": "http://humans:3001/"}, "http://humans:3001/task?id=task-1"),
+        (
+            {"url": "http://humans:3001", "public_url": "https://humans.example/"},
+            "https://humans.example/task?id=task-1",
+        ),
+    ],
+    ids=["default", "url", "public url"],
+)
+def test_a_review_link_is_where_people_see_the_server(given: dict[str, str], link: str) -> None:
+    """Reviewers may know the server under another address than workers do."""
+    assert Settings.load(**given).review_url("task-1") == link

@@ -1,0 +1,271 @@
+"""The question: what is refused before anything is sent, and what goes over the wire."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import FrozenInstanceError, dataclass
+from datetime import date, timedelta
+from typing import Any, TypedDict
+
+import pytest
+from pydantic import BaseModel, RootModel
+
+from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.task import HumanTask
+
+MONTH = 30 * 24 * 3600
+
+
+class Decision(BaseModel):
+    approved: bool
+
+
+class Refund(BaseModel):
+    amount: int
+    due: date
+
+
+@dataclass
+class Trip:
+    city: str
+
+
+class Plain:
+    """No named fields that anybody could fill in."""
+
+
+class Uncallable(BaseModel):
+    what: Callable[[], int]
+
+
+class Typed(TypedDict):
+    approved: bool
+
+
+def ask(**options: Any) -> HumanTask[Any]:
+    whole: dict[str, Any] = {"task": "Approve?", "response_schema": Decision} | options
+    return HumanTask(**whole)
+
+
+def circle() -> dict[str, Any]:
+    around: dict[str, Any] = {}
+    around["around"] = around
+    return around
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (60, 60),
+        (59.2, 60),
+        (60.0, 60),
+        (900.001, 901),
+        (MONTH, MONTH),
+        (timedelta(minutes=1), 60),
+        (timedelta(seconds=90, milliseconds=1), 91),
+        (timedelta(days=30), MONTH),
+    ],
+    ids=str,
+)
+def test_a_timeout_is_whole_seconds_rounded_up(given: float | timedelta, seconds: int) -> None:
+    """Seconds or timedelta, from a minute to 30 days; people never get less time than was said."""
+    assert ask(timeout_seconds=given).seconds == seconds
+    assert ask(timeout_seconds=given).body()["timeout_seconds"] == seconds
+
+
+@pytest.mark.parametrize(
+    "given",
+    [0, -900, 59, 59.0, MONTH + 1, MONTH + 0.1, timedelta(seconds=59), timedelta(days=30, seconds=1)],
+    ids=str,
+)
+def test_a_timeout_the_server_would_refuse_is_refused(given: float | timedelta) -> None:
+    """Outside a minute to 30 days the server answers 422; the caller hears it before anything is sent."""
+    with pytest.raises(InvalidTaskError, match=r"60 \(a minute\) to 2592000 \(30 days\)"):
+        ask(timeout_seconds=given)
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf], ids=str)
+def test_a_timeout_is_finite(given: float) -> None:
+    """There is no waiting for ever, and no number that is none."""
+    with pytest.raises(InvalidTaskError, match="finite"):
+        ask(timeout_seconds=given)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"], ids=repr)
+def test_a_question_is_not_empty(text: str) -> None:
+    """Nobody can decide about nothing."""
+    with pytest.raises(InvalidTaskError, match="task is empty"):
+        ask(task=text)
+
+
+@pytest.mark.parametrize("key", ["", " ", "\n\t"], ids=repr)
+def test_a_key_is_not_empty(key: str) -> None:
+    """An empty key would be shared by everybody who passes one."""
+    with pytest.raises(InvalidTaskError, match="idempotency_key is empty"):
+        ask(idempotency_key=key)
+
+
+def test_fresh_keys_differ() -> None:
+    """Two questions never share a task by default, however alike they are."""
+    assert len({ask().idempotency_key for _ in range(100)}) == 100
+
+
+def test_a_key_stays() -> None:
+    """One question keeps one key, in every body made of it."""
+    task = ask()
+    assert task.body()["idempotency_key"] == task.idempotency_key == task.body()["idempotency_key"]
+
+
+def test_a_task_does_not_change() -> None:
+    """A question that was checked stays as it was checked."""
+    with pytest.raises(FrozenInstanceError):
+        ask().task = "Approve everything?"  # type: ignore[misc]
+
+
+def test_the_smallest_body() -> None:
+    """What is not said is not sent, and the form always is."""
+    assert ask(idempotency_key="question-1").body() == {
+        "task": "Approve?",
+        "payload": {},
+        "payload_schema": {"type": "object"},
+        "response_schema": {
+            "properties": {"approved": {"title": "Approved", "type": "boolean"}},
+            "required": ["approved"],
+            "title": "Decision",
+            "type": "object",
+        },
+        "form_definition": {
+            "version": 1,
+            "fields": [
+                {
+                    "name": "approved",
+                    "label": "Approved",
+                    "required": True,
+                    "kind": "switch",
+                    "true_label": "Yes",
+                    "false_label": "No",
+                }
+            ],
+        },
+        "timeout_seconds": 900,
+        "idempotency_key": "question-1",
+    }
+
+
+def test_the_fullest_body() -> None:
+    """Every option reaches the server under the server's name for it."""
+    task = ask(
+        payload={"amount": 250},
+        payload_schema=Refund,
+        timeout_seconds=120,
+        idempotency_key="question-1",
+        assign_to={"pool": "refunds"},
+        notify=("slack:#refunds",),
+        verifier={"max_attempts": 3},
+        redact_payload=True,
+        task_metadata={"customer": "Ada"},
+    )
+    plain = ask(
+        timeout_seconds=120, idempotency_key="question-1", payload={"amount": 250}, payload_schema=Refund
+    ).body()
+    assert task.body() == plain | {
+        "assign_to": {"pool": "refunds"},
+        "notify": ["slack:#refunds"],
+        "verifier_config": {"max_attempts": 3},
+        "redact_payload": True,
+        "task_metadata": {"customer": "Ada"},
+    }
+
+
+def test_a_person_is_assigned_by_address() -> None:
+    """A plain string is an e-mail address."""
+    assert ask(assign_to="ann@example.com").body()["assign_to"] == {"email": "ann@example.com"}
+
+
+def test_a_form_of_your_own_replaces_the_derived_one() -> None:
+    """What the caller drew is what the reviewer sees."""
+    form = {"version": 1, "fields": [{"name": "approved", "kind": "switch", "label": "Go?", "required": True}]}
+    assert ask(form=form).body()["form_definition"] == form
+
+
+def test_a_verifier_may_be_a_model() -> None:
+    """A typed verifier is sent as the object it stands for."""
+    assert ask(verifier=Decision(approved=True)).body()["verifier_config"] == {"approved": True}
+
+
+@pytest.mark.parametrize(
+    ("payload", "sent", "titles"),
+    [
+        (None, {}, None),
+        ({"amount": 1, "due": date(2026, 1, 2)}, {"amount": 1, "due": "2026-01-02"}, None),
+        (Refund(amount=1, due=date(2026, 1, 2)), {"amount": 1, "due": "2026-01-02"}, "Refund"),
+        (Trip("Oslo"), {"city": "Oslo"}, "Trip"),
+    ],
+    ids=["nothing", "mapping", "model", "dataclass"],
+)
+def test_a_payload_is_an_object_with_its_schema(payload: Any, sent: dict[str, Any], titles: str | None) -> None:
+    """Models, dataclasses and mappings become JSON objects; a class brings its schema along."""
+    body = ask(payload=payload).body()
+    assert body["payload"] == sent
+    assert body["payload_schema"].get("title") == titles
+    assert body["payload_schema"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("schema", "title"), [(Refund, "Refund"), ({"title": "Mine", "type": "object"}, "Mine")], ids=["class", "mapping"]
+)
+def test_a_payload_schema_may_be_given(schema: Any, title: str) -> None:
+    """A mapping can name its class, or bring a JSON Schema of its own."""
+    assert ask(payload={"amount": 1}, payload_schema=schema).body()["payload_schema"]["title"] == title
+
+
+@pytest.mark.parametrize("option", ["payload", "verifier"])
+@pytest.mark.parametrize("value", [[1, 2], "text", 7], ids=["list", "text", "number"])
+def test_what_has_no_named_fields_is_refused(option: str, value: Any) -> None:
+    """The server takes objects; a list or a number is refused by name."""
+    with pytest.raises(InvalidTaskError, match=f"^{option} must be an object with named fields"):
+        ask(**{option: value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), circle(), b"\xff", math.nan, math.inf, "\ud800"],
+    ids=["object", "circle", "bytes", "nan", "inf", "half a character"],
+)
+@pytest.mark.parametrize("option", ["payload", "verifier", "form"])
+def test_what_json_cannot_say_is_refused(option: str, value: Any) -> None:
+    """A task that exists can be sent: what cannot be written as JSON is refused at construction."""
+    with pytest.raises(InvalidTaskError, match=option):
+        ask(**{option: {"value": value}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [bool, list[int], int | None, Plain, Uncallable, RootModel[list[int]], Trip("Oslo")],
+    ids=["bool", "list", "union", "plain class", "function field", "root model", "instance"],
+)
+def test_a_response_class_nobody_could_answer_is_refused(schema: Any) -> None:
+    """Without named fields of JSON values there is no form, and that is said as the caller's mistake."""
+    with pytest.raises(InvalidTaskError):
+        ask(response_schema=schema)
+
+
+def test_a_payload_class_without_a_schema_is_refused() -> None:
+    """A payload class that no JSON Schema describes is the caller's mistake, too."""
+    with pytest.raises(InvalidTaskError):
+        ask(payload={}, payload_schema=Plain)
+
+
+def test_a_typed_dict_of_the_standard_library_works_or_is_refused() -> None:
+    """pydantic reads `typing.TypedDict` from Python 3.12 on; before, the caller is told, not shown a traceback."""
+    told: AbstractContextManager[Any] = pytest.raises(InvalidTaskError, match="typing_extensions")
+    with nullcontext() if sys.version_info >= (3, 12) else told:
+        ask(response_schema=Typed)
+
+
+def test_every_body_is_json() -> None:
+    """A body goes over the wire as it is."""
+    task = ask(payload=Refund(amount=1, due=date(2026, 1, 2)), assign_to="ann@example.com", notify=["slack:@ann"])
+    assert json.loads(json.dumps(task.body())) == task.body()
