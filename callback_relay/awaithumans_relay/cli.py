@@ -75,7 +75,8 @@ def serve(
       awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines at INFO name every task that is swept
+    for chatty in ("httpx", "httpcore", "aiosqlite"):  # they would log every sweep, and at DEBUG what people answered
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level))
     except AwaitHumansError as error:

@@ -22,8 +22,8 @@ LEASE_SECONDS = 15.0
 """A delivery whose relay has died is taken over after this long; a living one renews three times as often."""
 TICK_SECONDS = 1.0
 """How long a relay sleeps at most before it looks for work another relay has stored."""
-PARALLEL = 32
-"""Deliveries under way at once, for each engine."""
+PARALLEL = 256
+"""Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
 """After failing for this long, a delivery is parked. Outages of days need nobody."""
 NOT_READY_GIVE_UP_SECONDS = 3600.0
@@ -116,9 +116,15 @@ class Dispatcher:
         except TargetGone as gone:
             await self._gone(wait, str(gone))
         except TargetNotReady as early:
-            await self._again(wait, early, at_least=early.retry_after, give_up=NOT_READY_GIVE_UP_SECONDS)
+            since = wait.not_ready_since
+            await self._again(wait, early, since=since, give_up=NOT_READY_GIVE_UP_SECONDS, not_ready=True)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            await self._again(wait, cancelled, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         except Exception as error:  # anything an engine raises means: later
-            await self._again(wait, error, at_least=0.0, give_up=GIVE_UP_SECONDS)
+            await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
             await self._store.delivered(wait, self._owner)
             logger.info("delivered task %s to %s", wait.task_id, wait.route.engine)
@@ -130,15 +136,18 @@ class Dispatcher:
         await self._store.park(wait, self._owner, reason=reason)
         logger.warning("parked task %s: %s", wait.task_id, reason)
 
-    async def _again(self, wait: Wait, error: Exception, *, at_least: float, give_up: float) -> None:
+    async def _again(
+        self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
+    ) -> None:
         told = f"{type(error).__name__}: {error}"
+        at_least = error.retry_after if isinstance(error, TargetNotReady) else 0.0
         after = self._backoff.delay(wait.attempts + 1, at_least=at_least)
-        age = self._store.clock() - (wait.answered_at or 0.0)
+        age = 0.0 if since is None else self._store.clock() - since
         if age + after > give_up:
             await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
             logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told)
         else:
-            await self._store.retry(wait, self._owner, after=after, error=told)
+            await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
             logger.warning("task %s not delivered (%s); again in %.1f s", wait.task_id, told, after)
 
     @asynccontextmanager

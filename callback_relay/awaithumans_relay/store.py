@@ -9,11 +9,12 @@ An answer reaches only rows that wait for the same question: task id and idempot
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     JSON,
@@ -41,6 +42,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_relay.schedule import next_check
+
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 DEFAULT_DATABASE = "sqlite+aiosqlite:///awaithumans-relay.db"
 SCHEMA_VERSION = 1
@@ -78,6 +82,7 @@ waits = Table(
     Column("answered_at", Float),
     Column("next_attempt_at", Float),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("not_ready_since", Float),
     Column("lease_owner", String(64)),
     Column("lease_until", Float),
     Column("delivered_at", Float),
@@ -104,9 +109,21 @@ class Wait:
     answered_at: float | None
     attempts: int
     """Deliveries tried since it was answered, or since it was last redriven."""
+    not_ready_since: float | None
+    """Since when the target has answered that it is not ready; None when it last said something else."""
     delivered_at: float | None
     """When it was first delivered; kept when a registration asks for the answer again."""
     last_error: str | None
+
+
+def _whole(method: F) -> F:
+    """Let a transaction end, however its caller ends: one that is cut off would keep the database locked."""
+
+    @wraps(method)
+    async def run(self: "Store", *args: Any, **kwargs: Any) -> Any:
+        return await self.to_its_end(method(self, *args, **kwargs))
+
+    return cast("F", run)
 
 
 class Store:
@@ -121,6 +138,7 @@ class Store:
         self.clock = clock
         self._engine = _engine(make_url(url))
         self._reader = self._engine.execution_options(read=True)
+        self._under_way: set[asyncio.Future[Any]] = set()
         # SQLite has one writer; queueing here is fair, and cheaper than waiting for its lock.
         self._one_writer = asyncio.Lock() if self._engine.dialect.name == "sqlite" else None
 
@@ -135,14 +153,24 @@ class Store:
                 raise RuntimeError(f"the database has schema version {found}; this release needs {SCHEMA_VERSION}")
 
     async def stop(self) -> None:
-        """Close the connections."""
+        """Close the connections, once the transactions under way have ended."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._engine.dispose()
 
+    async def to_its_end(self, transaction: Coroutine[Any, Any, R]) -> R:
+        """Run a transaction that goes on when its caller is cancelled."""
+        task = asyncio.ensure_future(transaction)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    @_whole
     async def ping(self) -> None:
         """Raise when the database does not answer."""
         async with self._reader.connect() as db:
             await db.execute(text("SELECT 1"))
 
+    @_whole
     async def register(self, task_id: str, route: Route, timeout_seconds: int) -> WaitState:
         """An asker waits.
 
@@ -163,8 +191,12 @@ class Store:
             if outcome is not None and not served:
                 await db.execute(update(waits).where(this).values(**_answered(outcome, "registration", now)))
                 state = WaitState.ANSWERED
+            elif state == WaitState.PARKED and outcome is None:  # set aside too early: somebody does wait for this task
+                await db.execute(update(waits).where(this).values(state=WaitState.OPEN, next_check_at=now))
+                state = WaitState.OPEN
         return WaitState(state)
 
+    @_whole
     async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> int:
         """A task has ended. Returns how many waits this answered: 0 when all of them knew already.
 
@@ -181,12 +213,13 @@ class Store:
                 update(waits)
                 .where(
                     _same_question(outcome.task_id, outcome.idempotency_key or ""),
-                    waits.c.state == WaitState.OPEN,
+                    waits.c.outcome.is_(None),  # open, or parked because nobody knew of the task
                 )
                 .values(**_answered(outcome.value(), found_by, now))
             )
         return hit.rowcount
 
+    @_whole
     async def claim_checks(self, limit: int) -> list[Wait]:
         """Open waits that are due for a look, each put off to its next one."""
         now = self.clock()
@@ -204,6 +237,7 @@ class Store:
                 await db.execute(update(waits).where(_this(wait.task_id, wait.route)).values(next_check_at=later))
         return found
 
+    @_whole
     async def lease(self, engine: str, owner: str, *, limit: int, seconds: float) -> list[Wait]:
         """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`."""
         now = self.clock()
@@ -245,36 +279,59 @@ class Store:
             **_RELEASED,
         )
 
-    async def retry(self, wait: Wait, owner: str, *, after: float, error: str) -> bool:
-        """Try again `after` seconds from now."""
-        return await self._finish(wait, owner, next_attempt_at=self.clock() + after, last_error=error, **_RELEASED)
+    async def retry(self, wait: Wait, owner: str, *, after: float, error: str, not_ready: bool) -> bool:
+        """Try again `after` seconds from now; remember since when the target has been there and not ready."""
+        now = self.clock()
+        since = (wait.not_ready_since or now) if not_ready else None
+        values = {"next_attempt_at": now + after, "last_error": error, "not_ready_since": since}
+        return await self._finish(wait, owner, **values, **_RELEASED)
 
-    async def park(self, wait: Wait, owner: str | None, *, reason: str) -> bool:
-        """Set aside: delivery is known to be impossible. `owner` is None for a wait nobody has leased."""
+    async def park(self, wait: Wait, owner: str, *, reason: str) -> bool:
+        """Set an answered wait aside: delivery is known to be impossible."""
         return await self._finish(wait, owner, state=WaitState.PARKED, last_error=reason, **_RELEASED)
 
+    @_whole
+    async def park_open(self, wait: Wait, *, reason: str) -> bool:
+        """Set an open wait aside: there is no such question. A callback with its answer brings it back."""
+        still_open = and_(_this(wait.task_id, wait.route), waits.c.state == WaitState.OPEN)
+        async with self._write() as db:
+            hit = await db.execute(update(waits).where(still_open).values(state=WaitState.PARKED, last_error=reason))
+        return hit.rowcount == 1
+
+    @_whole
+    async def postpone_checks(self, missed: Sequence[Wait], seconds: float) -> None:
+        """Look again soon at waits whose look did not come about."""
+        async with self._write() as db:
+            for wait in missed:
+                later = update(waits).where(_this(wait.task_id, wait.route), waits.c.state == WaitState.OPEN)
+                await db.execute(later.values(next_check_at=self.clock() + seconds))
+
+    @_whole
     async def counts(self) -> dict[str, int]:
         """How many waits there are in each state."""
         async with self._reader.connect() as db:
             rows = await db.execute(select(waits.c.state, func.count()).group_by(waits.c.state))
             return {row[0]: row[1] for row in rows}
 
+    @_whole
     async def find(self, task_id: str) -> list[Wait]:
         """All waits on a task."""
         async with self._reader.connect() as db:
             rows = await db.execute(select(waits).where(waits.c.task_id == task_id))
             return [_wait(row) for row in rows.mappings()]
 
+    @_whole
     async def engines(self) -> Collection[str]:
         """Engines that waits which are not finished name."""
         async with self._reader.connect() as db:
             unfinished = waits.c.state.in_([WaitState.OPEN, WaitState.ANSWERED])
             return set((await db.execute(select(waits.c.engine).where(unfinished).distinct())).scalars())
 
-    async def _finish(self, wait: Wait, owner: str | None, **values: Any) -> bool:
-        mine = waits.c.lease_owner.is_(None) if owner is None else waits.c.lease_owner == owner
+    @_whole
+    async def _finish(self, wait: Wait, owner: str, **values: Any) -> bool:
+        mine = and_(_this(wait.task_id, wait.route), waits.c.lease_owner == owner)
         async with self._write() as db:
-            hit = await db.execute(update(waits).where(_this(wait.task_id, wait.route), mine).values(**values))
+            hit = await db.execute(update(waits).where(mine).values(**values))
         return hit.rowcount == 1
 
     async def _known_outcome(self, db: AsyncConnection, task_id: str, key: str) -> dict[str, Any] | None:
@@ -320,6 +377,7 @@ def _answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str
         "answered_at": now,
         "next_attempt_at": now,
         "attempts": 0,
+        "not_ready_since": None,
         **_RELEASED,
     }
 
@@ -343,6 +401,7 @@ def _wait(row: RowMapping) -> Wait:
         found_by=row["found_by"],
         answered_at=row["answered_at"],
         attempts=row["attempts"],
+        not_ready_since=row["not_ready_since"],
         delivered_at=row["delivered_at"],
         last_error=row["last_error"],
     )

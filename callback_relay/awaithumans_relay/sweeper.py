@@ -20,6 +20,10 @@ logger = logging.getLogger("awaithumans.relay")
 TICK_SECONDS = 1.0
 """How often the table is asked what is due."""
 BATCH = 50
+AWAY_AFTER = 4
+"""So many tasks that cannot be read, and none that can: the server is away."""
+MISSED_SECONDS = 10.0
+"""When a look that did not come about is made up for."""
 PARALLEL = 8
 """Looks under way at once: the server answers from one process."""
 
@@ -68,30 +72,43 @@ class Sweeper:
     async def _look_at(self, due: list[Wait]) -> None:
         """Look at every task once, however many waits share it.
 
-        The first sign that the server is away ends the round.
+        One task that cannot be read does not keep the others from being looked at; several, and nothing read, mean that
+        the server is away, and end the round. What was missed comes again soon, not on its schedule.
         """
         by_task: dict[str, list[Wait]] = {}
         for wait in due:
             by_task.setdefault(wait.task_id, []).append(wait)
         gate = asyncio.Semaphore(PARALLEL)
+        missed: list[Wait] = []
+        troubles: list[Exception] = []
+        seen: list[str] = []
 
         async def look(task_id: str, waits: list[Wait]) -> None:
             async with gate:
-                await self._look(task_id, waits)
+                if len(troubles) >= AWAY_AFTER and not seen:
+                    missed.extend(waits)
+                    return
+                try:
+                    await self._look(task_id, waits)
+                    seen.append(task_id)
+                except Exception as trouble:
+                    troubles.append(trouble)
+                    missed.extend(waits)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for task_id, waits in by_task.items():
-                    group.create_task(look(task_id, waits))
-        except* ServerUnreachableError as away:
-            raise away.exceptions[0] from None
+        await asyncio.gather(*(look(task_id, waits) for task_id, waits in by_task.items()))
+        if missed:
+            await self._store.postpone_checks(missed, MISSED_SECONDS)
+        if troubles and not seen:
+            raise troubles[0]
+        for trouble in troubles:
+            logger.warning("sweep: %s", trouble)
 
     async def _look(self, task_id: str, waits: list[Wait]) -> None:
         try:
             outcome = await self._client.get(task_id)
         except TaskNotFoundError:
             for wait in waits:
-                await self._store.park(wait, None, reason="the task was deleted on the awaithumans server")
+                await self._store.park_open(wait, reason="the task was deleted on the awaithumans server")
             logger.warning("parked task %s: it was deleted on the server", task_id)
             return
         except RequestRefusedError as refused:
@@ -105,10 +122,8 @@ class Sweeper:
             return
         for wait in waits:
             if wait.route.idempotency_key != outcome.idempotency_key:
-                await self._store.park(
-                    wait,
-                    None,
-                    reason=f"task {wait.task_id} is another question than the one this wait was registered for",
+                await self._store.park_open(
+                    wait, reason=f"task {wait.task_id} is another question than the one this wait was registered for"
                 )
         if await self._store.answer(outcome, found_by="sweep"):
             logger.info("sweep found the answer to task %s (%s)", outcome.task_id, outcome.status)

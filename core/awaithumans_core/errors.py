@@ -9,6 +9,7 @@
         ResponseMissingError          the task is completed and its answer is not there (redacted, or erased)
       RequestRefusedError           the caller's side: mend the call or its credentials, then call again
         InvalidTaskError              the question is malformed; nothing was sent
+        QuestionChangedError          its key, or its place in the node, belongs to another question
         TaskRejectedError             the server refused to create the task (4xx)
         AuthenticationError           401: no token, or a wrong one
         PermissionDeniedError         403: the token may not see this task
@@ -94,6 +95,15 @@ class InvalidTaskError(RequestRefusedError, ValueError):
     """The question is malformed; nothing was sent."""
 
     code = "TASK_INVALID"
+
+
+class QuestionChangedError(RequestRefusedError):
+    """The key, or the place in the node, under which this is asked belongs to a question about something else.
+
+    Nothing is lost, and nothing is answered wrongly: what a person decided on was not this.
+    """
+
+    code = "QUESTION_CHANGED"
 
 
 class TaskRejectedError(RequestRefusedError):

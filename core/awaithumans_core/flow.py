@@ -12,6 +12,7 @@ client reconnects.
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
@@ -23,6 +24,7 @@ from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
     PermissionDeniedError,
+    QuestionChangedError,
     RequestRefusedError,
     ServerUnreachableError,
     TaskNotFoundError,
@@ -31,6 +33,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.outcome import Outcome, at_deadline
 from awaithumans_core.retry import Backoff
+from awaithumans_core.task import subject
 
 R = TypeVar("R")
 
@@ -42,6 +45,9 @@ POLL_MARGIN_SECONDS = 10.0
 
 CALL_SECONDS = 15.0
 """Limit of every other call."""
+
+RETRY_AFTER_SECONDS = 60.0
+"""A longer Retry-After is cut to this: a proxy's maintenance page must not outlast a person's question."""
 
 LAST_LOOK_SECONDS = 30.0
 """How long a plain script tries to close its task at the deadline, and to learn who answered it."""
@@ -115,11 +121,27 @@ class Patience:
 
 
 def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
-    """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe."""
-    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, _outcome)
-    if isinstance(reply, Outcome):
-        return reply
-    raise refusal(reply, at_create=True)
+    """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe.
+
+    A key that belongs to a question about something else is refused, as its answer is not the answer to this one.
+    """
+    outcome, _ = yield from _create(body, patience)
+    return outcome
+
+
+def _create(body: Mapping[str, Any], patience: Patience) -> Flow[tuple[Outcome, bool]]:
+    """The task, and whether it is certainly ours: made by this very call, and not found under its key."""
+    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, _created)
+    if isinstance(reply, Reply):
+        raise refusal(reply, at_create=True)
+    outcome, about, ours = reply
+    if about is not None and about != subject(body):
+        raise QuestionChangedError(
+            f"idempotency_key {body.get('idempotency_key')!r} belongs to another question, with another payload (task "
+            f"{outcome.task_id}). Give each question a key of its own, or ask with the payload that was asked",
+            task_id=outcome.task_id,
+        )
+    return outcome, ours
 
 
 def get(task_id: str, patience: Patience) -> Flow[Outcome]:
@@ -138,7 +160,9 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
         params={"timeout": seconds},
         timeout=seconds + POLL_MARGIN_SECONDS,
     )
-    reply = yield from _insist(call, patience, lambda body: _outcome({"task_id": task_id} | body))
+    reply = yield from _insist(
+        call, patience, lambda reply: Outcome.model_validate({"task_id": task_id} | _json(reply))
+    )
     if isinstance(reply, Outcome):
         return reply
     raise refusal(reply, task_id=task_id)
@@ -177,7 +201,10 @@ def follow(task_id: str, seconds: float, patience: Patience, *, known: str | Non
         except ServerUnreachableError as away:
             if away.attempts == 0:  # a redirect: trying again will not help
                 raise
-            break  # until the deadline; the last look has the caller's patience
+            # No further try fits in, but people keep their time; the last look has the caller's patience.
+            if (left := until - clock()) > 0:
+                yield Pause(left, str(away))
+            break
         if outcome.terminal:
             return outcome
         if outcome.status != known:
@@ -196,7 +223,7 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience) -> Flow[Out
     if outcome.terminal:
         return outcome
     yield Notice(outcome)
-    brief = Patience(min(LAST_LOOK_SECONDS, patience.seconds), patience.backoff, patience.clock)
+    brief = _brief(patience)
     ended = yield from follow(outcome.task_id, seconds + TIMEOUT_GRACE_SECONDS, brief, known=outcome.status)
     # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
     try:
@@ -214,18 +241,22 @@ def open_wait(body: Mapping[str, Any], relay: str, token: str, patience: Patienc
     In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
     the same. A task that has ended already (its key was used before) needs no wait.
     """
-    outcome = yield from create({**body, "callback_url": f"{relay}/callbacks/{token}"}, patience)
+    outcome, ours = yield from _create({**body, "callback_url": f"{relay}/callbacks/{token}"}, patience)
     if outcome.terminal:
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
     call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
-    reply = yield from _insist(call, patience, _mapping)
+    reply = yield from _insist(call, patience, _json)
     if isinstance(reply, Reply):
+        # Nobody will wake this asker, so nobody should work for it. A task that others may share is theirs to end.
+        if ours:
+            with suppress(AwaitHumansError):
+                yield from close(outcome.task_id, _brief(patience))
         raise refusal(reply, relay=url)
     return outcome
 
 
-def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R]) -> Flow[R | Reply]:
+def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
     """Send until there is a usable reply: what was read of a 2xx, or the `Reply` of a refusal (4xx)."""
     until = patience.clock() + patience.seconds
     attempt = 0
@@ -234,14 +265,14 @@ def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R])
         reply = cast("Reply | Lost", (yield call))  # what a driver answers every `Call` with
         if isinstance(reply, Reply) and 200 <= reply.status < 300:
             try:
-                return read(_json(reply))
+                return read(reply)
             except ValueError as malformed:
                 trouble = f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]})"
         elif isinstance(reply, Reply) and _final(reply):
             return reply
         else:
             trouble = reply.error if isinstance(reply, Lost) else _summary(reply)
-        pause = patience.backoff.delay(attempt, at_least=_retry_after(reply))
+        pause = patience.backoff.delay(attempt, at_least=min(_retry_after(reply), RETRY_AFTER_SECONDS))
         if patience.clock() + pause > until:
             error = ServerUnreachableError if isinstance(reply, Lost) or _away(reply) else UnexpectedReplyError
             raise error(
@@ -251,6 +282,10 @@ def _insist(call: Call, patience: Patience, read: Callable[[dict[str, Any]], R])
                 attempts=attempt,
             )
         yield Pause(pause, trouble)
+
+
+def _brief(patience: Patience) -> Patience:
+    return Patience(min(LAST_LOOK_SECONDS, patience.seconds), patience.backoff, patience.clock)
 
 
 def _final(reply: Reply) -> bool:
@@ -330,12 +365,16 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
     return f"{place}: {entry.get('msg', '')}"
 
 
-def _outcome(body: dict[str, Any]) -> Outcome:
-    return Outcome.model_validate(body)
+def _outcome(reply: Reply) -> Outcome:
+    return Outcome.model_validate(_json(reply))
 
 
-def _mapping(body: dict[str, Any]) -> dict[str, Any]:
-    return body
+def _created(reply: Reply) -> tuple[Outcome, str | None, bool]:
+    """The task, what it is about where the server shows it, and whether this call has made it."""
+    record = _json(reply)
+    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
+    ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
+    return Outcome.model_validate(record), None if hidden else subject(record), ours
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

@@ -41,7 +41,7 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
     answer = dict(response)
     for field in fields(response_schema):
         value = answer.get(field.name)
-        if value is None or (value == "" and field.type is not str):
+        if (value is None and not field.nullable) or (value == "" and field.type is not str):
             if not field.required:
                 answer.pop(field.name, None)  # not filled in: the class's own default stands
         elif field.type is str:
@@ -65,7 +65,7 @@ def _from_text(value: str, kind: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

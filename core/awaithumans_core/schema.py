@@ -33,6 +33,8 @@ class Field(NamedTuple):
     info: FieldInfo
     required: bool
     """Whether an answer must have it."""
+    nullable: bool
+    """Whether null is an answer."""
 
     @property
     def default(self) -> Any:
@@ -87,9 +89,9 @@ def _fields(schema: Any) -> Iterator[Field]:
             f"fields; {schema!r} is none of these. Wrap what you need: class Answer(BaseModel): value: ..."
         )
     for name, info in found.items():
-        kind, rules = _bare(info.annotation)
+        kind, rules, nullable = _bare(info.annotation)
         needed = info.is_required() if required is None else name in required
-        yield Field(_called(name, info), kind, (*info.metadata, *rules), info, needed)
+        yield Field(_called(name, info), kind, (*info.metadata, *rules), info, needed, nullable)
 
 
 def _called(name: str, info: FieldInfo) -> str:
@@ -107,21 +109,23 @@ def _of_dataclass(hint: Any, field: "dataclasses.Field[Any]") -> FieldInfo:
     return info
 
 
-def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
     """`X | None` and `Annotated[X, ...]` are X to a form; what the annotations say is kept."""
     rules: tuple[Any, ...] = ()
+    nullable = False
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *said = get_args(annotation)
             for rule in said:
                 rules += tuple(rule.metadata) if isinstance(rule, FieldInfo) else (rule,)
         elif get_origin(annotation) in {typing.Union, types.UnionType} and type(None) in get_args(annotation):
+            nullable = True
             inner = [arg for arg in get_args(annotation) if arg is not type(None)]
             if len(inner) != 1:
-                return annotation, rules
+                return annotation, rules, nullable
             annotation = inner[0]
         else:
-            return annotation, rules
+            return annotation, rules, nullable
 
 
 def _is_model(schema: Any) -> TypeGuard[type[BaseModel]]:

@@ -1,5 +1,6 @@
 """The question, as asked: what a caller says, checked at once, and the body that goes over the wire."""
 
+import hashlib
 import json
 import math
 import secrets
@@ -155,3 +156,13 @@ def _json_object(value: Any, name: str) -> dict[str, Any]:
             f"{name} must be an object with named fields (a model, a dataclass or a dict), not {plain!r}"
         )
     return plain
+
+
+def subject(body: Mapping[str, Any]) -> str:
+    """What a task body, or a task record, is about, as a digest: its payload, or its text when there is none.
+
+    The payload is what a person decides on. The wording beside it may change, so that a release that words a question
+    better still gets its answer.
+    """
+    about = json.dumps(body.get("payload") or body.get("task"), sort_keys=True)
+    return hashlib.sha256(about.encode()).hexdigest()[:32]

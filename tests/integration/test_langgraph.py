@@ -1,6 +1,7 @@
 """`await_human` in nodes: parallel questions, superseded ones, failures around the answer, what checkpoints hold."""
 
 import asyncio
+import contextlib
 import operator
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +14,7 @@ from examples.demo.servers import HumansServer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
@@ -48,6 +49,9 @@ class Bench:
             builder.add_edge(name, "act")
         builder.add_node("act", self._act)
         builder.add_edge("act", END)
+        self.use(builder)
+
+    def use(self, builder: Any) -> None:
         self.compiled = builder.compile(checkpointer=self.saver)
         self.engine = GraphEngine({"bench": self.compiled})
 
@@ -71,7 +75,7 @@ class Bench:
 
     async def deliver(self, key: str, approved: bool, task_id: str = "t") -> None:  # noqa: FBT001
         route = Route("langgraph", {"thread_id": self.thread_id}, key)
-        now = "2099-01-01T00:00:00Z"
+        now = "2026-01-01T00:00:00Z"  # long ago: how old the answer is must not matter
         outcome = Outcome.model_validate(
             {"task_id": task_id, "status": "completed", "response": {"approved": approved}, "idempotency_key": key}
             | {"completed_at": now}
@@ -266,6 +270,165 @@ async def test_cut_off_after_the_answer_goes_on(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
+async def test_cut_off_in_a_later_node_goes_on(bench: Bench) -> None:
+    """A relay that dies after the asking node has finished leaves a thread that the next delivery finishes."""
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    async def asks(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    async def pays(state: State) -> State:
+        started.set()
+        await gate.wait()
+        bench.acts.append("paid")
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("asks", asks)
+    builder.add_node("pays", pays)
+    builder.add_edge(START, "asks")
+    builder.add_edge("asks", "pays")
+    builder.add_edge("pays", END)
+    bench.use(builder)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    first = asyncio.create_task(bench.give("a", True))
+    await asyncio.wait_for(started.wait(), 20)
+    await asyncio.sleep(0.3)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gate.set()
+    await bench.give("a", True)
+    await bench.give("a", True)
+    assert bench.acts == ["paid"]
+    assert (await bench.compiled.aget_state(bench.config)).next == ()
+
+
+async def test_node_cancelled_from_within_is_not_run_again(bench: Bench) -> None:
+    """A CancelledError that nobody outside asked for is the node's own failure, not a relay that died."""
+
+    async def node(state: State) -> State:
+        await bench.ask("a")
+        bench.acts.append("charge")
+        inner = asyncio.create_task(asyncio.sleep(10))
+        inner.cancel()
+        await inner
+        return {}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with contextlib.suppress(Exception):
+        await bench.give("a", True)
+    assert bench.acts == ["charge"]
+
+
+async def test_another_order_on_resume_is_refused(bench: Bench) -> None:
+    """LangGraph remembers calls by their order: another order gets no answer that is not its own."""
+    orders = [["ten", "million"], ["million", "ten"]]
+
+    async def node(state: State) -> State:
+        return {"answers": [(item, (await bench.ask(item)).approved) for item in orders.pop(0)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetGone, match="something else"):
+        await bench.give("ten", True)
+    assert await bench.answers() == set()
+
+
+async def test_branches_that_share_a_key_both_get_the_answer(bench: Bench) -> None:
+    """One branch takes the answer while the other stumbles before its question: the next delivery serves the other."""
+    stumbles = [False]
+
+    async def ask() -> Decision:
+        return await await_human(
+            task="shared?", response_schema=Decision, human_tasks=bench.human_tasks, idempotency_key=bench.thread_id
+        )
+
+    async def a(state: State) -> State:
+        return {"answers": [("a", (await ask()).approved)]}
+
+    async def b(state: State) -> State:
+        if stumbles[0]:
+            await asyncio.sleep(0.3)
+            raise ConnectionError("away")
+        return {"answers": [("b", (await ask()).approved)]}
+
+    bench.graph(a=a, b=b)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    stumbles[0] = True
+    with pytest.raises(ConnectionError):
+        await bench.deliver(bench.thread_id, approved=True)
+    stumbles[0] = False
+    await bench.deliver(bench.thread_id, approved=True)
+    assert await bench.answers() == {("a", True), ("b", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_two_graphs_on_one_saver(bench: Bench) -> None:
+    """The graph whose thread it is takes the answer, whichever is tried first."""
+
+    async def asks(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    async def other(state: State) -> State:
+        raise AssertionError("not my thread")
+
+    bench.graph(other=other)
+    stranger = bench.compiled
+    bench.graph(asks=asks)
+    bench.engine = GraphEngine({"other": stranger, "mine": bench.compiled})
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("a", True)
+    assert await bench.answers() == {("a", True)}
+
+
+async def test_graphs_nobody_can_tell_apart_park_the_answer(bench: Bench) -> None:
+    """Two graphs on one saver with the same node names: no code is run rather than the wrong one."""
+    ran: list[str] = []
+
+    def node(name: str) -> Callable[[State], Any]:
+        async def asks(state: State) -> State:
+            ran.append(name)
+            return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+        return asks
+
+    bench.graph(asks=node("wrong"))
+    stranger = bench.compiled
+    bench.graph(asks=node("right"))
+    bench.engine = GraphEngine({"refunds": stranger, "claims": bench.compiled})
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetGone, match="refunds, claims"):
+        await bench.give("a", True)
+    assert ran == ["right"]
+
+
+async def test_app_that_resumes_beside_us_does_not_strand_the_thread(bench: Bench) -> None:
+    """The app resumes its own interrupt while our answer comes: both branches count once, the thread goes on."""
+
+    async def ours(state: State) -> State:
+        return {"answers": [("ours", (await bench.ask("ours")).approved)]}
+
+    async def theirs(state: State) -> State:
+        said = interrupt({"question": "pay?"})
+        bench.acts.append("charge")
+        await asyncio.sleep(1.5)
+        return {"answers": [("theirs", said)]}
+
+    bench.graph(ours=ours, theirs=theirs)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    shown = (await bench.compiled.aget_state(bench.config)).interrupts
+    (mine,) = [each.id for each in shown if "question" in each.value]
+    app = asyncio.create_task(bench.compiled.ainvoke(Command(resume={mine: True}), bench.config))
+    await asyncio.sleep(0.7)
+    with contextlib.suppress(TargetNotReady):
+        await bench.give("ours", True)
+    await app
+    await bench.give("ours", True)
+    assert bench.acts == ["charge", "act"]
+    assert await bench.answers() == {("ours", True), ("theirs", True)}
+
+
 async def test_subgraph(bench: Bench) -> None:
     """A question inside a subgraph is found and answered there."""
 
@@ -295,8 +458,7 @@ async def test_loop_asks_afresh(bench: Bench) -> None:
     builder = StateGraph(State)
     builder.add_node("node", node, destinations=("node", END))
     builder.add_edge(START, "node")
-    bench.compiled = builder.compile(checkpointer=bench.saver)
-    bench.engine = GraphEngine({"loop": bench.compiled})
+    bench.use(builder)
     await bench.compiled.ainvoke({"answers": [], "round": 1}, bench.config)
     for round_, approved in [(1, False), (2, False), (3, True)]:
         await bench.give(f"round {round_}", approved)

@@ -1,5 +1,6 @@
 """The relay's two doors, over real HTTP: what they store, what they refuse, and that nothing is delivered twice."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,11 +9,17 @@ from typing import Any
 import httpx
 import pytest
 from examples.demo.servers import HumansServer
+from starlette.requests import Request
+from starlette.responses import Response
 
-from awaithumans_core import Route, TargetGone, TargetNotReady
+from awaithumans_core import HumanTask, Outcome, Route, TargetGone, TargetNotReady, TaskClient
 from awaithumans_core.signing import derive_webhook_key, sign
+from awaithumans_relay.store import Store
+from awaithumans_relay.sweeper import Sweeper
 from tests.support.engines import Shelf
+from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
+from tests.support.workflows import Decision
 
 ROUTE = Route("shelf", {"place": "here"}, "question-1")
 OTHER = Route("shelf", {"place": "there"}, "question-2")
@@ -240,3 +247,97 @@ async def test_health_and_readiness(server: Server) -> None:
     assert (await server.http.get("/healthz")).json() == {"status": "ok"}
     ready = (await server.http.get("/readyz")).json()
     assert ready == {"status": "ready", "waits": {"open": 1}, "engines": ["shelf"]}
+
+
+async def test_callback_after_parking_is_delivered(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+    """A wait whose task the sweep could not find is parked; its true callback brings it back, and so does its asker."""
+    await server.register(ROUTE)
+    await server.register(OTHER, "task-2")
+    for task_id in ("task-1", "task-2"):
+        for wait in await relay.store.find(task_id):
+            assert await relay.store.park_open(wait, reason="deleted")
+    assert (await server.call_back(ROUTE)).status_code == 200
+    await relay.wait_for("task-1", "delivered")
+    assert (await server.register(OTHER, "task-2")).json() == {"state": "open"}
+    assert [outcome.task_id for _, outcome in shelf.held] == ["task-1"]
+
+
+async def test_sweep_does_not_park_what_was_just_answered(server: Server, relay: RunningRelay) -> None:
+    """The answer comes while the sweep is told that there is no such task: the answer stays."""
+    await server.register(ROUTE)
+    (open_wait,) = await relay.store.find("task-1")
+    await server.call_back(ROUTE)
+    await relay.wait_for("task-1", "delivered")
+    assert not await relay.store.park_open(open_wait, reason="deleted")
+    await relay.wait_for("task-1", "delivered")
+
+
+async def test_slow_wakes_do_not_hold_up_others(humans: HumansServer, tmp_path: Path) -> None:
+    """Forty deliveries that take long keep nobody else's answer back."""
+    gate = asyncio.Event()
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            if route.target["place"].startswith("slow"):
+                await gate.wait()
+            await super().deliver(route, outcome)
+
+    shelf = Slow()
+    async with running_relay([shelf], humans, tmp_path) as relay:
+        server = Server(relay, humans)
+        for number in range(40):
+            await server.call_back(Route("shelf", {"place": f"slow-{number}"}, f"slow-{number}"), f"slow-{number}")
+        await server.call_back(ROUTE)
+        (outcome,) = await shelf.until(1)
+        assert outcome.task_id == "task-1"
+        gate.set()
+        await shelf.until(41)
+        await server.http.aclose()
+
+
+async def test_one_unreadable_task_does_not_hide_the_others(
+    humans: HumansServer, people: People, tmp_path: Path
+) -> None:
+    """A task at which the server breaks does not keep the sweep from the answers beside it."""
+    broken: list[str] = []
+
+    async def forward(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        if request.url.path.split("/")[-1] in broken:
+            await Response("broken", 500)(scope, receive, send)
+            return
+        read = await people.http.get(request.url.path)
+        await Response(read.content, read.status_code, media_type="application/json")(scope, receive, send)
+
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'waits.db'}")
+    await store.start()
+    transport = httpx.ASGITransport(forward)
+    async with (
+        TaskClient(humans.url, humans.token) as asker,
+        TaskClient(humans.url, humans.token, patience=0, transport=transport) as client,
+    ):
+        for number in range(6):
+            key = f"sweep-{tmp_path.name}-{number}"
+            task = await asker.create(HumanTask(task="swept?", response_schema=Decision, idempotency_key=key))
+            await store.register(task.task_id, Route("shelf", {"place": key}, key), 900)
+            await people.complete(task.task_id, {"approved": True})
+            broken[:] = broken or [task.task_id]
+        async with Sweeper(store, client, on_answer=lambda: None).running(), asyncio.timeout(20):
+            while (await store.counts()).get("answered", 0) < 5:
+                await asyncio.sleep(0.1)
+    assert await store.counts() == {"answered": 5, "open": 1}
+    await store.stop()
+
+
+async def test_cancelled_callers_leave_the_store_writable(tmp_path: Path) -> None:
+    """A caller that is cut off in the middle of a transaction does not keep the database locked."""
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'waits.db'}")
+    await store.start()
+    for number in range(200):
+        writing = asyncio.create_task(store.register(f"task-{number}", ROUTE, 900))
+        await asyncio.sleep(0.0005 * (number % 8))
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await store.register("last", ROUTE, 900)
+    await store.stop()

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer, tool
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from tests.support.askers import TemporalAsker
-from tests.support.connections import established
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, AskImpatiently, AskSeveral, AskUncaught
 
 
@@ -165,6 +164,53 @@ async def test_worker_down_while_the_answer_comes(
         assert await result(handle) is True
 
 
+async def test_refused_registration_frees_the_person(
+    people: People, relay: RunningRelay, temporal: TemporalServer, humans: HumansServer
+) -> None:
+    """A worker whose relay secret is not the relay's hears it at once, and nobody is left working for it."""
+    stranger = settings_for(humans, relay.url)
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(stranger)])
+    queue = f"q-{uuid.uuid4().hex}"
+    async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
+        handle = await client.start_workflow(AskUncaught.run, {"task": f"{queue}?"}, id=queue, task_queue=queue)
+        with pytest.raises(WorkflowFailureError) as failed:
+            await result(handle)
+    assert "the relay refused" in str(failed.value.cause)
+    (task,) = await people.find(f"{queue}?")
+    assert task["status"] == "cancelled"
+
+
+async def test_key_of_another_question_is_refused(client: Client, people: People) -> None:
+    """An approval of 10 is not an approval of 1000000, whatever key they are asked under."""
+    key = f"k-{uuid.uuid4().hex}"
+    small = await start(client, Ask.run, {"task": "pay?", "payload": {"amount": 10}, "idempotency_key": key})
+    await people.complete((await people.by_key(key))["id"], {"approved": True})
+    assert (await result(small))["approved"] is True
+    large = await start(client, Ask.run, {"task": "pay?", "payload": {"amount": 1000000}, "idempotency_key": key})
+    assert (await result(large))["error"] == "QuestionChangedError"
+
+
+async def test_malformed_signal_does_not_stop_the_workflow(client: Client, people: People) -> None:
+    """What is no outcome is no answer; the true one is taken after it."""
+    handle = await start(client, AskUncaught.run, {"task": "malformed?"})
+    await _parked(handle)
+    for malformed in ({"status": 5}, "yes", None, [1]):
+        await handle.signal("awaithumans.answer", malformed)
+    await people.answer("malformed?", {"approved": True})
+    assert await result(handle) is True
+
+
+async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer) -> None:
+    """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    name = f"q-{uuid.uuid4().hex}"
+    async with Worker(client, task_queue=name, workflows=WORKFLOWS, max_cached_workflows=0):
+        handle = await client.start_workflow(AskSeveral.run, name, id=name, task_queue=name)
+        for question, approved in [("first", True), ("second", False), ("left", True), ("right", False)]:
+            await people.answer(f"{name}: {question}?", {"approved": approved})
+        assert await result(handle) == [True, False, True, False]
+
+
 async def test_plugin_on_client_and_worker(relay: RunningRelay, temporal: TemporalServer) -> None:
     """Given to both, the plugin registers its activities once."""
     plugin = HumanTasksPlugin(relay.settings)
@@ -207,33 +253,6 @@ async def test_deadline(
 
 async def _nobody() -> Client:
     raise ConnectionError("not in this test")
-
-
-async def test_open_waits_hold_no_connection(
-    client: Client, people: People, relay: RunningRelay, humans: HumansServer
-) -> None:
-    """While 200 workflows wait, no connection to the awaithumans server is held: none outlives a look of the sweep."""
-    handles = await asyncio.gather(*(start(client, Ask.run, {"task": "crowd?"}) for _ in range(200)))
-    watcher = People(humans)
-    tasks = await watcher.find("crowd?", count=200, seconds=60)
-    await watcher.aclose()
-    await asyncio.sleep(6)  # idle connections of the askers are closed by the server after 5 s
-    seen: list[set[str]] = []
-    for _ in range(6):
-        seen.append(set(established(humans.port)))
-        await asyncio.sleep(1)
-    assert set.intersection(*seen) == set()
-    assert min(map(len, seen)) == 0
-    assert (await relay.store.counts())["open"] >= 200
-    # All of them wait: everyone whose question is answered goes on, and nobody else.
-    by_id = {handle.id: handle for handle in handles}
-    answered = [by_id.pop(task["idempotency_key"].split(":")[2]) for task in tasks[:40]]
-    await asyncio.gather(*(people.complete(task["id"], {"approved": True}) for task in tasks[:40]))
-    told = await asyncio.gather(*(result(handle) for handle in answered))
-    assert all(each["approved"] for each in told)
-    states = [(await handle.describe()).status for handle in by_id.values()]
-    assert set(states) == {WorkflowExecutionStatus.RUNNING}
-    await asyncio.gather(*(handle.terminate() for handle in by_id.values()))
 
 
 async def _parked(handle: WorkflowHandle[Any, Any]) -> None:

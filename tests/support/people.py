@@ -28,6 +28,16 @@ class People:
                     return found
                 await asyncio.sleep(0.1)
 
+    async def by_key(self, key: str, seconds: float = 20.0) -> dict[str, Any]:
+        """The task that was asked under this key, once it is there."""
+        async with asyncio.timeout(seconds):
+            while True:
+                listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
+                for task in listed:
+                    if task["idempotency_key"] == key:
+                        return dict(task)
+                await asyncio.sleep(0.1)
+
     async def task(self, task_id: str) -> dict[str, Any]:
         return dict((await self.http.get(f"/api/tasks/{task_id}")).json())
 

@@ -44,11 +44,15 @@ def held(status: str = "created") -> After:
     return After(25.0, polled(status))
 
 
+START = 1000.0
+"""What the clock shows when a conversation begins."""
+
+
 @dataclass
 class Clock:
     """Seconds that pass only when somebody waits."""
 
-    now: float = 1000.0
+    now: float = START
 
     def __call__(self) -> float:
         return self.now
@@ -70,6 +74,8 @@ class Talk:
 
     def __post_init__(self) -> None:
         self.unheard = list(self.script)
+        self.called_at: list[float] = []
+        """When each call was made, in seconds after the beginning."""
 
     @property
     def patience(self) -> Patience:
@@ -99,6 +105,7 @@ class Talk:
             while True:
                 step = flow.send(answer)
                 self.steps.append(step)
+                assert len(self.steps) < 10_000, f"the flow does not end: {step}"
                 answer = self._answer(step)
         except StopIteration as end:
             assert not self.unheard, f"the flow ended without hearing {self.unheard}"
@@ -112,6 +119,7 @@ class Talk:
             case Notice():
                 return None
             case Call():
+                self.called_at.append(self.clock.now - START)
                 event = self._event(step)
                 if not isinstance(event, After):
                     return event

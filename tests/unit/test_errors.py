@@ -19,6 +19,7 @@ CODES = {
     "CallbackRejectedError": "CALLBACK_REJECTED",
     "InvalidTaskError": "TASK_INVALID",
     "PermissionDeniedError": "PERMISSION_DENIED",
+    "QuestionChangedError": "QUESTION_CHANGED",
     "QuestionEndedError": "QUESTION_ENDED",
     "RequestRefusedError": "REQUEST_REFUSED",
     "ResponseMissingError": "RESPONSE_MISSING",

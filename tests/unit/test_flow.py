@@ -15,6 +15,7 @@ from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
     PermissionDeniedError,
+    QuestionChangedError,
     RequestRefusedError,
     ServerUnreachableError,
     TaskNotFoundError,
@@ -112,6 +113,47 @@ def test_create_takes_a_replay_as_it_stands() -> None:
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        {"payload": {"amount": 251}},
+        {"payload": {"amount": "250"}},
+        {"payload": {"amount": 250, "to": "Bob"}},
+        {"payload": {}, "task": "Another?"},
+    ],
+    ids=["another value", "another type", "another field", "no payload and another text"],
+)
+@pytest.mark.parametrize("status", ["created", "completed"])
+def test_a_key_of_another_question_is_refused(asked: dict[str, Any], status: str) -> None:
+    """What a person decided about one payload is no answer about another, asked under the same key."""
+    known = record(status, task="Approve?", payload={"amount": 250} if asked["payload"] else {}, response=ANSWER)
+    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    error = refused_with(QuestionChangedError, talk, create(BODY | asked, talk.patience))
+    assert error.task_id == "task-1"
+    assert "question-1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (
+            {"payload": {"a": 1, "b": [2.5, None, "é"]}},
+            {"payload": {"b": [2.5, None, "é"], "a": 1}, "task": "Approve?"},
+        ),
+        ({"payload": {"a": 1}, "task": "Do you approve?"}, {"payload": {"a": 1}, "task": "Approve?"}),
+        ({"payload": {}}, {"payload": {}, "task": "Approve?"}),
+        ({"payload": {"a": 1}}, {"payload": {"_redacted": True}, "task": "Approve?"}),
+        ({"payload": {"a": 1}}, {"payload": None, "task": "Approve?"}),
+        ({"payload": {"a": 1}}, {}),
+    ],
+    ids=["the same in another order", "the same reworded", "no payload", "redacted", "erased", "not shown"],
+)
+def test_a_key_of_the_same_question_is_picked_up(asked: dict[str, Any], shown: dict[str, Any]) -> None:
+    """A restart, a release that words the question better, and a server that hides payloads all get their answer."""
+    talk = Talk([reply(201, record("completed", response=ANSWER, **shown), idempotent_replayed="true")])
+    assert talk.run(create(BODY | asked, talk.patience)).response == ANSWER
+
+
+@pytest.mark.parametrize(
     ("status", "kind"),
     [
         (400, TaskRejectedError),
@@ -184,7 +226,7 @@ def test_a_refused_token_says_what_to_do(flow: Callable[[Patience], Flow[Outcome
     assert advice in str(error)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @every_call
 def test_a_redirect_is_an_address_to_mend(flow: Callable[[Patience], Flow[Outcome]], status: int) -> None:
     """A redirect is not followed, and not tried again: the text says where the server is."""
@@ -298,9 +340,16 @@ def test_slow_failures_count_against_patience() -> None:
 
 def test_a_pause_beyond_the_end_of_patience_is_not_begun() -> None:
     """When the other side asks for more time than there is, the caller hears it now."""
-    talk = Talk([reply(503, b"", retry_after="3600")])
+    talk = Talk([reply(503, b"", retry_after="45")], seconds=30)
     refused_with(ServerUnreachableError, talk, get("task-1", talk.patience))
     assert talk.pauses == []
+
+
+def test_no_retry_after_outlasts_a_minute() -> None:
+    """A proxy's maintenance page that speaks of hours does not keep an answer from its asker for hours."""
+    talk = Talk([reply(503, b"", retry_after="7200"), reply(200, record())], seconds=900)
+    talk.run(get("task-1", talk.patience))
+    assert talk.pauses[0].seconds == 60
 
 
 # --- get, poll, close
@@ -493,6 +542,16 @@ def test_one_failed_poll_at_the_deadline_does_not_hide_an_answer() -> None:
     assert talk.run(follow("task-1", 25.3, talk.patience)).response == ANSWER
 
 
+@pytest.mark.parametrize("trouble", [reply(503, b"", retry_after="60"), REFUSED], ids=["retry after", "lost"])
+def test_trouble_does_not_bring_the_deadline_forward(trouble: Reply | Lost) -> None:
+    """When no further try fits in before the deadline, the task stays open until then: people keep their time."""
+    cancelled = reply(200, record("cancelled"))
+    talk = Talk([held()], then=lambda call: cancelled if call.method == "POST" else trouble)
+    talk.run(follow("task-1", 65, talk.patience))
+    assert talk.said[-1] == CANCEL
+    assert talk.called_at[-1] >= 65
+
+
 def test_a_server_that_stays_away_is_said_to_be_away() -> None:
     """Without any reply up to the deadline nobody knows how the task ended: it is not called a timeout."""
     talk = Talk([held()], then=REFUSED)
@@ -628,7 +687,7 @@ def test_a_refused_question_is_not_registered() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
 def test_a_relay_that_refuses_is_named(status: int) -> None:
     """It is the relay that said no, not the task server: no advice about the API token, and no TaskRejectedError."""
-    talk = Talk([reply(201, record()), reply(status, {"detail": "no such engine"})])
+    talk = Talk([reply(201, record()), reply(status, {"detail": "no such engine"}), reply(200, record("cancelled"))])
     error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
     assert error.status_code == status
     assert "the relay refused" in str(error)
@@ -636,9 +695,31 @@ def test_a_relay_that_refuses_is_named(status: int) -> None:
     assert "AWAITHUMANS_ADMIN_API_TOKEN" not in str(error)
 
 
+@pytest.mark.parametrize(
+    "closing",
+    [reply(200, record("cancelled")), GONE, ENDED, REFUSED, HTML],
+    ids=["cancelled", "404", "ended", "lost", "a page"],
+)
+def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> None:
+    """The relay's refusal frees the people; whether that works or not, it is the refusal that is told."""
+    talk = Talk([reply(201, record()), reply(422, {"detail": "no such engine"})], then=closing)
+    error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    assert error.status_code == 422
+    assert talk.said[:3] == [CREATE, REGISTER, CANCEL]
+    assert talk.clock.now <= 1030
+
+
+def test_a_task_that_others_share_is_not_cancelled() -> None:
+    """A key that was known already may have another asker, whom the relay does know."""
+    talk = Talk([reply(201, record(), idempotent_replayed="true"), reply(422, {"detail": "no such engine"})])
+    refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    assert talk.said == [CREATE, REGISTER]
+
+
 def test_a_relay_that_redirects_is_an_address_to_mend() -> None:
     """A wait that was not registered is not taken for one."""
-    talk = Talk([reply(201, record()), reply(307, b"", location="https://relay.example/")])
+    redirect = reply(307, b"", location="https://relay.example/")
+    talk = Talk([reply(201, record()), redirect, reply(200, record("cancelled"))])
     error = refused_with(UnexpectedReplyError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
     assert "https://relay.example/" in str(error)
 

@@ -12,7 +12,7 @@ import pytest
 from awaithumans.forms import FormDefinition  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, create_model
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, StringConstraints, create_model
 from typing_extensions import TypedDict
 
 from awaithumans_core.errors import InvalidTaskError, ResponseSchemaError
@@ -171,10 +171,25 @@ def test_a_default_made_of_other_answers_is_no_obstacle() -> None:
     assert [shown["required"] for shown in form_definition(schema)["fields"]] == [True, False]
 
 
-def test_a_field_goes_by_the_name_it_is_read_by() -> None:
-    """With an alias, form, schema and answer agree on the alias: what a person gives can be read."""
-    schema = answer_class(bool, Field(alias="isApproved"))
+@dataclass
+class Aliased:
+    answer: Annotated[bool, Field(alias="isApproved")]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        answer_class(bool, Field(alias="isApproved")),
+        answer_class(bool, Field(validation_alias="isApproved")),
+        answer_class(bool, Field(validation_alias=AliasChoices("isApproved", "ok"))),
+        Aliased,
+    ],
+    ids=["alias", "validation alias", "choices", "dataclass"],
+)
+def test_a_field_goes_by_the_name_it_is_read_by(schema: Any) -> None:
+    """With an alias, form, schema and answer agree on it: what a person gives can be read."""
     assert only_field(schema)["name"] == "isApproved"
+    assert list(json_schema(schema)["properties"]) == ["isApproved"]
     assert settled(schema, True).answer is True
 
 
@@ -351,6 +366,11 @@ def test_a_blank_field_means_its_default(annotation: Any, default: Any, read: An
     assert settled(answer_class(annotation, default), blank).answer == read
 
 
+def test_a_null_that_the_class_allows_is_an_answer() -> None:
+    """Where None is a value of the type, it is not taken for an empty box and replaced by another value."""
+    assert settled(answer_class(int | None, 5), None).answer is None
+
+
 @pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
 def test_a_blank_required_field_is_not_made_up(blank: str | None) -> None:
     """What a person had to say and did not is no answer."""
@@ -386,8 +406,9 @@ def test_text_for_a_text_field_is_never_interpreted(text: str) -> None:
         (list[str] | None, None),
         (list[str], "not JSON"),
         (Literal[1, 2], "3"),
+        (list[int], "[" * 100_000),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
 def test_values_of_the_right_type_are_untouched(annotation: Any, value: Any) -> None:
     """Answers given through the API are not changed, and what cannot be read is left for `settle` to refuse."""

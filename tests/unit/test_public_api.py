@@ -17,6 +17,7 @@ PUBLIC = [
     "InvalidTaskError",
     "Outcome",
     "PermissionDeniedError",
+    "QuestionChangedError",
     "ResponseMissingError",
     "ResponseSchemaError",
     "Route",

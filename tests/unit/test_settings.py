@@ -102,6 +102,13 @@ def test_the_local_token_stays_local(home: Path, monkeypatch: pytest.MonkeyPatch
         Settings.load().token()
 
 
+def test_the_local_address_may_be_said_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming the local dev server's own address does not hide its token."""
+    discover(home)
+    monkeypatch.setenv("AWAITHUMANS_URL", "http://localhost:4000")
+    assert Settings.load().token() == "dev-token"
+
+
 def test_a_dead_dev_server_is_ignored(home: Path) -> None:
     """A file left behind by a server that was killed leads nowhere."""
     discover(home, pid=dead_pid())

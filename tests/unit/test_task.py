@@ -10,12 +10,22 @@ from datetime import date, timedelta
 from typing import Any, TypedDict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, RootModel
+from pydantic_core import from_json
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.task import HumanTask
+from awaithumans_core.task import HumanTask, subject
 
 MONTH = 30 * 24 * 3600
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
 
 
 class Decision(BaseModel):
@@ -263,6 +273,36 @@ def test_a_typed_dict_of_the_standard_library_works_or_is_refused() -> None:
     told: AbstractContextManager[Any] = pytest.raises(InvalidTaskError, match="typing_extensions")
     with nullcontext() if sys.version_info >= (3, 12) else told:
         ask(response_schema=Typed)
+
+
+@given(st.dictionaries(st.text(), json_values), st.text(min_size=1).filter(lambda text: bool(text.strip())))
+def test_what_a_question_is_about_survives_the_wire(payload: dict[str, Any], text: str) -> None:
+    """A question that is asked again is known by what the server shows of it, to the last digit."""
+    body = ask(task=text, payload=payload).body()
+    assert subject(from_json(json.dumps(body))) == subject(body)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({"payload": {"b": 2, "a": 1}}, True),
+        ({"task": "Do you approve?"}, True),
+        ({"timeout_seconds": 60}, True),
+        ({"payload": {"a": 1, "b": 3}}, False),
+        ({"payload": {"a": 1}}, False),
+        ({"payload": {}}, False),
+    ],
+    ids=["order", "wording", "timeout", "value", "field", "nothing"],
+)
+def test_a_question_is_about_its_payload(other: dict[str, Any], same: bool) -> None:  # noqa: FBT001 - a column
+    """What a person decides on is the payload; the words around it may change."""
+    body = ask(payload={"a": 1, "b": 2}).body()
+    assert (subject(body | other) == subject(body)) is same
+
+
+def test_a_question_without_payload_is_about_its_text() -> None:
+    """Without a payload the text is all a person decides on."""
+    assert subject(ask(task="Approve A?").body()) != subject(ask(task="Approve B?").body())
 
 
 def test_every_body_is_json() -> None:

@@ -8,25 +8,26 @@ finished thread harmless.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.errors import GraphRecursionError, InvalidUpdateError
 from langgraph.types import Command, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.names import ENGINE, names_key
 from awaithumans_core.engine import TargetGone, TargetNotReady
-from awaithumans_core.errors import SettingsError
+from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
 logger = logging.getLogger("awaithumans.langgraph")
 
 RUNNING_SECONDS = 10 * 60.0
-"""A node that runs beside the question is waited for this long after the answer.
+"""A node that runs beside the question is waited for this long, by this process's own clock.
 
 Then it counts as cut off, and the thread is resumed, which runs it again.
 """
@@ -67,7 +68,8 @@ class GraphEngine:
     Args:
         graphs: Compiled graphs by name, each with a checkpointer that outlives the process. The thread is found by its
             question's key, so names are for people.
-        config: Builds the config a thread is resumed with, for graphs that read more than `thread_id` from it.
+        config: Builds the config a thread is resumed with, from graph name and thread id, for graphs that read more
+            than `thread_id` from it.
 
     Raises:
         SettingsError: a graph has no checkpointer.
@@ -84,13 +86,14 @@ class GraphEngine:
         self._graphs = dict(graphs)
         self._config = config or _thread_config
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._busy_since: dict[str, float] = {}
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
 
         Raises:
-            TargetGone: the thread has moved on without this answer.
-            TargetNotReady: the thread does not show the question yet.
+            TargetGone: the thread has moved on without this answer, or nobody can tell whose thread it is.
+            TargetNotReady: the thread does not show the question yet, or runs just now.
             Exception: the thread has not taken the answer, or was cut off after it had; the next delivery goes on from
                 there. An error a node raised after that is not raised here: the thread has recorded it, and running a
                 node again that may have acted is not ours to decide.
@@ -98,80 +101,100 @@ class GraphEngine:
         thread_id = route.target["thread_id"]
         lock = self._locks.setdefault(thread_id, asyncio.Lock())
         async with lock:  # the library has no lock on a thread: two resumes at once would both run the rest
-            for name, graph in self._graphs.items():
-                thread = _Thread(graph, self._config(name, thread_id))
-                if await thread.take(route.idempotency_key, outcome):
+            try:
+                await self._deliver(thread_id, route, outcome)
+            except TargetNotReady:
+                raise
+            except BaseException:
+                self._busy_since.pop(route.digest, None)
+                raise
+            self._busy_since.pop(route.digest, None)
+
+    async def _deliver(self, thread_id: str, route: Route, outcome: Outcome) -> None:
+        key = route.idempotency_key
+        threads = [_Thread(name, graph, self._config(name, thread_id)) for name, graph in self._graphs.items()]
+        if await self._resume(threads, route, outcome):
+            return
+        for thread in threads:
+            resumed, asked = await thread.history(key)
+            if resumed is not None:
+                await self._go_on(threads, resumed, key)
+                return
+            if asked:
+                # The interrupt may have been saved between the two looks.
+                if await self._resume(threads, route, outcome):
                     return
+                raise TargetGone("the thread has moved on: new input or a fork has replaced the question this answers")
         raise TargetNotReady(
             f"no thread {thread_id!r} with this question in {', '.join(self._graphs)} yet",
             retry_after=NOT_YET_SECONDS,
         )
 
-
-class _Thread:
-    """One thread of one graph, read and resumed."""
-
-    def __init__(self, graph: Graph, config: RunnableConfig) -> None:
-        self._graph = graph
-        self._config = config
-        self._threaded = False
-
-    async def take(self, key: str, outcome: Outcome) -> bool:
-        """Give the thread the answer, now or already. False when it does not know the question."""
-        if await self._resume_pending(key, outcome):
-            return True
-        resumed, asked = await self._history(key)
-        if resumed is not None:
-            await self._finish(key, resumed)
-            return True
-        if not asked:
+    async def _resume(self, threads: list["_Thread"], route: Route, outcome: Outcome) -> bool:
+        """Resume the thread if it shows the question."""
+        showing = [thread for thread in threads if await thread.pending(route.idempotency_key)]
+        if not showing:
             return False
-        # The interrupt may have been saved between the two looks.
-        if await self._resume_pending(key, outcome):
-            return True
-        raise TargetGone("the thread has moved on: new input or a fork has replaced the question this answers")
-
-    async def _resume_pending(self, key: str, outcome: Outcome) -> bool:
-        snapshot = await self._snapshot()
-        pending = [interrupt.id for interrupt in snapshot.interrupts if names_key(interrupt.value, key)]
-        if not pending or await self._taken(snapshot, key):
-            return False
-        if self._answer_is_fresh(outcome, snapshot) and (busy := await self._running(snapshot)):
+        thread = _only(showing)
+        if (busy := await thread.running()) and self._may_still_run(route):
             raise TargetNotReady(
                 f"{', '.join(busy)} still runs beside the question; resuming now would run it twice",
                 retry_after=NOT_YET_SECONDS,
             )
-        await self._run(key, Command(resume=dict.fromkeys(pending, outcome.value())))
+        await thread.resume(route.idempotency_key, outcome)
         return True
 
-    async def _taken(self, snapshot: StateSnapshot, key: str) -> bool:
-        """Whether the node that shows the question has its answer already.
+    async def _go_on(self, threads: list["_Thread"], resumed: CheckpointTuple, key: str) -> None:
+        """Finish the run that a crash cut off after the thread had taken the answer; nothing if it was not cut off."""
+        stopped = [thread for thread in threads if await thread.cut_off_since(resumed)]
+        if stopped:
+            await _only(stopped).go_on(key)
 
-        A failed node goes on showing its last interrupt.
-        """
+    def _may_still_run(self, route: Route) -> bool:
+        """Whether what runs beside the question has been waited for long enough; by this process's own clock."""
+        since = self._busy_since.setdefault(route.digest, time.monotonic())
+        return time.monotonic() - since < RUNNING_SECONDS
+
+
+class _Thread:
+    """One thread of one graph, read and resumed."""
+
+    def __init__(self, name: str, graph: Graph, config: RunnableConfig) -> None:
+        self.name = name
+        self._graph = graph
+        self._config = config
+        self._threaded = False
+
+    async def pending(self, key: str) -> list[str]:
+        """Ids of the interrupts that wait for this answer."""
+        snapshot = await self._snapshot()
+        ids: list[str] = []
         for level in _levels(snapshot):
-            if any(names_key(interrupt.value, key) for task in level.tasks for interrupt in task.interrupts):
-                saved = await self._saved(level.config)
-                if saved is not None and _takers(saved, key):
-                    return True
-        return False
+            shown = [(task, i) for task in level.tasks for i in task.interrupts if names_key(i.value, key)]
+            if not shown:
+                continue
+            saved = await self._saved(level.config)
+            taken = _takers(saved, key) if saved else set[str]()
+            # A failed node goes on showing its last interrupt, answered or not; a subgraph's is shown above it as well.
+            ids += [i.id for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
+        return ids
 
-    async def _running(self, snapshot: StateSnapshot) -> list[str]:
-        """Nodes of the current step that have written nothing yet.
+    async def running(self) -> list[str]:
+        """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
+        return [task.name for task in _leaves(await self._snapshot()) if _under_way(task)]
 
-        They are under way in the process that asked, or cut off with it.
-        """
-        saved = await self._saved(snapshot.config)
-        wrote = {task_id for task_id, _, _ in (saved.pending_writes if saved else None) or ()}
-        return [task.name for task in snapshot.tasks if task.id not in wrote]
+    async def resume(self, key: str, outcome: Outcome) -> None:
+        """Give the answer to every interrupt that waits for it, and run on."""
+        pending = await self.pending(key)
+        await self._run(key, Command(resume=dict.fromkeys(pending, outcome.value())))
+        if _left_standing(await self._snapshot()):
+            await self.go_on(key)
 
-    def _answer_is_fresh(self, outcome: Outcome, snapshot: StateSnapshot) -> bool:
-        since = outcome.completed_at or outcome.timed_out_at
-        if since is None and snapshot.created_at is not None:
-            since = datetime.fromisoformat(snapshot.created_at)
-        return since is not None and (datetime.now(UTC) - since).total_seconds() < RUNNING_SECONDS
+    async def go_on(self, key: str) -> None:
+        """Run on from the last checkpoint."""
+        await self._run(key, None)
 
-    async def _history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
+    async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
         asked = False
         async for saved in self._checkpoints():
@@ -182,12 +205,21 @@ class _Thread:
                     asked = True
         return None, asked
 
-    async def _finish(self, key: str, resumed: CheckpointTuple) -> None:
-        """Go on where a crash or an error stopped the node after it had taken the answer."""
-        head = await self._snapshot()
-        takers = _takers(resumed, key)
-        if any(task.id in takers and _cut_off(task, key) for task in _tasks(head)):
-            await self._run(key, None)
+    async def cut_off_since(self, resumed: CheckpointTuple) -> bool:
+        """Whether the run that took the answer in this checkpoint stopped without end, error or question."""
+        if not (await self.running() or _left_standing(await self._snapshot())):
+            return False
+        place = resumed.config.get("configurable", {})
+        root = resumed.metadata.get("parents", {}).get("") or place["checkpoint_id"]
+        async for newer in self._checkpoints():
+            where = newer.config.get("configurable", {})
+            if where.get("checkpoint_ns"):
+                continue
+            if where["checkpoint_id"] == root:
+                return True
+            if newer.metadata.get("source") != "loop":
+                return False  # new input, an update or a fork: what runs now is not what took the answer
+        return False
 
     # A saver without async methods (SQLite's sync one, for instance) means a graph of sync nodes: it runs in a thread.
 
@@ -217,19 +249,37 @@ class _Thread:
     async def _run(self, key: str, command: Command[Any] | None) -> None:
         """Run to the end or the next question.
 
-        A failure that the thread has recorded after it had taken the answer is the graph's own and is not raised. Any
-        other is: a node that failed before it came to its question again has not taken the answer.
+        A failure of the graph's own, after it has taken the answer, is not raised. Any other is: a node that failed
+        before it came to its question again has not taken the answer.
         """
         try:
             if self._threaded:
                 await asyncio.to_thread(self._graph.invoke, command, self._config)
             else:
                 await self._graph.ainvoke(command, self._config)
-        except Exception:
-            resumed, _ = await self._history(key)
-            if resumed is None or not any(task.error for task in _tasks(await self._snapshot())):
+        except QuestionChangedError as changed:
+            raise TargetGone(str(changed)) from changed
+        except asyncio.CancelledError:
+            if _cancelled_from_outside():
                 raise
-            logger.exception("the graph failed after it had taken the answer (%s)", self._config.get("configurable"))
+            await self._blame(key, RuntimeError("a node was cancelled from within"))
+        except Exception as failure:
+            await self._blame(key, failure)
+
+    async def _blame(self, key: str, failure: Exception) -> None:
+        """Raise a failure that leaves the answer untaken or the run unfinished; log one that is the graph's own."""
+        resumed, _ = await self.history(key)
+        if resumed is None or await self.pending(key) or not await self._owns(failure):
+            raise failure
+        where = self._config.get("configurable")
+        logger.error("graph %s failed after it had taken the answer (%s)", self.name, where, exc_info=failure)
+
+    async def _owns(self, failure: Exception) -> bool:
+        """Whether the graph itself failed: recorded by the thread, or a limit of its own; not the checkpointer."""
+        if isinstance(failure, GraphRecursionError | InvalidUpdateError | _NodeCancelledError):
+            return True
+        snapshot = await self._snapshot()
+        return any(task.error for level in _levels(snapshot) for task in level.tasks)
 
     @property
     def _saver(self) -> BaseCheckpointSaver[Any]:
@@ -243,6 +293,25 @@ def _thread_config(_: str, thread_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id}}
 
 
+class _NodeCancelledError(Exception):
+    """Stands for a CancelledError that nobody outside the graph asked for."""
+
+
+def _only(threads: list[_Thread]) -> _Thread:
+    if len(threads) > 1:
+        names = ", ".join(thread.name for thread in threads)
+        raise TargetGone(
+            f"the graphs {names} share a checkpointer and a node name, so nobody can tell whose thread this is: "
+            "give them different node names, or relays of their own, and redrive"
+        )
+    return threads[0]
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _levels(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:
     """The thread's current state and that of each subgraph under way in it."""
     yield snapshot
@@ -251,10 +320,23 @@ def _levels(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:
             yield from _levels(task.state)
 
 
-def _tasks(snapshot: StateSnapshot) -> Iterator[PregelTask]:
-    """The tasks of the current step, those of subgraphs included."""
-    for level in _levels(snapshot):
-        yield from level.tasks
+def _leaves(snapshot: StateSnapshot) -> Iterator[PregelTask]:
+    """The tasks of the current step; of a subgraph under way, its own."""
+    for task in snapshot.tasks:
+        if isinstance(task.state, StateSnapshot) and task.state.tasks:
+            yield from _leaves(task.state)
+        else:
+            yield task
+
+
+def _under_way(task: PregelTask) -> bool:
+    """Neither finished, nor failed, nor waiting for an answer."""
+    return task.result is None and task.error is None and not task.interrupts
+
+
+def _left_standing(snapshot: StateSnapshot) -> bool:
+    """Every task of the step is done and the step is not taken: two runs at once each left it to the other."""
+    return bool(snapshot.tasks) and all(task.result is not None for task in snapshot.tasks)
 
 
 def _takers(saved: CheckpointTuple, key: str) -> set[str]:
@@ -264,12 +346,6 @@ def _takers(saved: CheckpointTuple, key: str) -> set[str]:
         for task_id, channel, value in saved.pending_writes or ()
         if channel == "__resume__" and any(names_key(answer, key) for answer in _listed(value))
     }
-
-
-def _cut_off(task: PregelTask, key: str) -> bool:
-    """Neither finished, nor failed, nor waiting for the answer to another question."""
-    waiting = any(not names_key(interrupt.value, key) for interrupt in task.interrupts)
-    return task.result is None and task.error is None and not waiting
 
 
 def _listed(value: Any) -> list[Any]:

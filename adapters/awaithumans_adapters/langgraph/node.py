@@ -15,11 +15,11 @@ from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissi
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph.names import ENGINE, OPEN_WAIT, interrupt_value, names_key
-from awaithumans_core.errors import SettingsError
+from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome, settle
 from awaithumans_core.route import Route
-from awaithumans_core.task import HumanTask, TaskOptions
+from awaithumans_core.task import HumanTask, TaskOptions, subject
 
 T = TypeVar("T")
 
@@ -76,8 +76,9 @@ async def await_human(
             return {"approved": decision.approved}
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    opened = await _open(_body(question, options), human_tasks)
-    return _answer(_outcome(question, opened), response_schema, return_outcome=return_outcome)
+    body = _body(question, options)
+    opened = await _open(body, human_tasks)
+    return _answer(_outcome(body, opened), response_schema, return_outcome=return_outcome)
 
 
 @overload
@@ -108,8 +109,9 @@ def await_human_sync(
 ) -> T | tuple[T, Outcome]:
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    opened = _open_sync(_body(question, options), human_tasks).result()
-    return _answer(_outcome(question, opened), response_schema, return_outcome=return_outcome)
+    body = _body(question, options)
+    opened = _open_sync(body, human_tasks).result()
+    return _answer(_outcome(body, opened), response_schema, return_outcome=return_outcome)
 
 
 def _body(question: HumanTask[Any], options: TaskOptions) -> dict[str, Any]:
@@ -137,13 +139,13 @@ _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgr
 @_task
 async def _open(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(await asker.open(named, route), route, asker)
+    return _opened(await asker.open(named, route), named, asker)
 
 
 @_sync_task
 def _open_sync(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(asker.open_sync(named, route), route, asker)
+    return _opened(asker.open_sync(named, route), named, asker)
 
 
 def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
@@ -158,18 +160,32 @@ def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
     return {**body, "idempotency_key": key}, Route(ENGINE, {"thread_id": thread_id}, key)
 
 
-def _opened(outcome: Outcome, route: Route, human_tasks: HumanTasks) -> dict[str, Any]:
-    review_url = human_tasks.settings.review_url(outcome.task_id)
-    return {"outcome": outcome.value(), "key": route.idempotency_key, "review_url": review_url}
+def _opened(outcome: Outcome, body: dict[str, Any], human_tasks: HumanTasks) -> dict[str, Any]:
+    return {
+        "outcome": outcome.value(),
+        "key": body["idempotency_key"],
+        "subject": subject(body),
+        "review_url": human_tasks.settings.review_url(outcome.task_id),
+    }
 
 
-def _outcome(question: HumanTask[Any], opened: Mapping[str, Any]) -> Outcome:
-    """Interrupt until the answer to this question is there."""
+def _outcome(body: Mapping[str, Any], opened: Mapping[str, Any]) -> Outcome:
+    """Interrupt until the answer to this question is there.
+
+    LangGraph remembers what a node asked by the order of its calls. A node that comes to its questions in another
+    order, or with other payloads, than when they were asked, must not go on with what was answered then.
+    """
+    key = opened["key"]
+    if subject(body) != opened["subject"] or body.get("idempotency_key", key) != key:
+        raise QuestionChangedError(
+            f"on resume the node asks {body['task']!r} about something else than the person was asked (task "
+            f"{opened['outcome']['task_id']}). A node runs again from its start: take what differs from run to run (a "
+            "model's words, a time, an order) from the state, or make it in a LangGraph task"
+        )
     standing = Outcome.model_validate(opened["outcome"])
     if standing.terminal:
         return standing
-    key = opened["key"]
-    shown = interrupt_value(question=question.task, task_id=standing.task_id, key=key, review_url=opened["review_url"])
+    shown = interrupt_value(question=body["task"], task_id=standing.task_id, key=key, review_url=opened["review_url"])
     while True:
         answer = interrupt(shown)
         if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:

@@ -14,6 +14,8 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
     from awaithumans_adapters.temporal.names import CLOSE_WAIT, OPEN_WAIT, SIGNAL
     from awaithumans_core import errors
     from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
@@ -55,9 +57,13 @@ class Mailbox:
             raise errors.SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
         return owner
 
-    def receive(self, outcome: dict[str, Any]) -> None:
-        """Signal handler."""
-        answer = Outcome.model_validate(outcome)
+    def receive(self, outcome: Any) -> None:
+        """Signal handler. What is not an outcome is not an answer, and must not stop the workflow."""
+        try:
+            answer = Outcome.model_validate(outcome)
+        except ValidationError:
+            workflow.logger.warning("a signal %s that holds no outcome was ignored", SIGNAL)
+            return
         if answer.terminal and answer.idempotency_key is not None:
             self.answers.setdefault(answer.idempotency_key, answer)
 
@@ -154,7 +160,7 @@ async def _wait(question: HumanTask[Any]) -> Outcome:
         )
         outcome = mailbox.answers[key]
     except TimeoutError:
-        outcome = at_deadline(await _close(standing.task_id))
+        outcome = await _last_look(mailbox, key, standing.task_id)
     except asyncio.CancelledError:
         if key not in mailbox.answers:
             await _free(standing.task_id)
@@ -163,6 +169,17 @@ async def _wait(question: HumanTask[Any]) -> Outcome:
     # Not in a finally clause: that would also run when the worker drops the workflow from its cache, outside of it.
     mailbox.hide(key)
     return outcome
+
+
+async def _last_look(mailbox: Mailbox, key: str, task_id: str) -> Outcome:
+    """Close the task at its deadline. An answer that arrives by either way meanwhile counts."""
+    try:
+        closed = at_deadline(await _close(task_id))
+    except errors.AwaitHumansError:
+        if key not in mailbox.answers:
+            raise
+        return mailbox.answers[key]
+    return mailbox.answers.get(key, closed)
 
 
 async def _open(question: HumanTask[Any]) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Many waits at once: what they hold while nothing happens, and that each gets its own answer."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from temporalio.client import WorkflowExecutionStatus
+
+from tests.support.askers import TemporalAsker
+from tests.support.connections import established
+from tests.support.people import People
+from tests.support.relay import running_relay
+
+
+@pytest.mark.timeout(180)
+async def test_open_waits_hold_no_connection(
+    temporal: TemporalServer, people: People, humans: HumansServer, tmp_path: Path
+) -> None:
+    """While 200 workflows wait, no connection to the awaithumans server is held: none outlives a look of the sweep."""
+    asker = TemporalAsker(temporal.address)
+    async with running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
+        asked = await asyncio.gather(*(asker.ask("crowd?") for _ in range(200)))
+        watcher = People(humans)
+        tasks = await watcher.find("crowd?", count=200, seconds=60)
+        await watcher.aclose()
+        seen: list[set[str]] = []
+        for _ in range(6):
+            seen.append(set(established(humans.port)))
+            await asyncio.sleep(1)
+        assert set.intersection(*seen) == set()
+        assert min(map(len, seen)) == 0
+        assert (await relay.store.counts())["open"] >= 200
+        # All of them wait: everyone whose question is answered goes on, and nobody else.
+        by_id = {each.name: each.handle for each in asked}
+        answered = [by_id.pop(task["idempotency_key"].split(":")[2]) for task in tasks[:40]]
+        await asyncio.gather(*(people.complete(task["id"], {"approved": True}) for task in tasks[:40]))
+        told = await asyncio.gather(*(asyncio.wait_for(handle.result(), 60) for handle in answered))
+        assert all(each["approved"] for each in told)
+        states = [(await handle.describe()).status for handle in by_id.values()]
+        assert set(states) == {WorkflowExecutionStatus.RUNNING}
+        await asyncio.gather(*(handle.terminate() for handle in by_id.values()))
