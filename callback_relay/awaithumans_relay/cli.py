@@ -14,7 +14,10 @@ from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
+from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import AwaitHumansError, SettingsError
@@ -74,13 +77,15 @@ def serve(
       awaithumans-relay serve --temporal localhost:7233
       awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
     """
+    if log_level.upper() not in logging.getLevelNamesMapping():
+        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     for chatty in ("httpx", "httpcore", "aiosqlite"):  # they would log every sweep, and at DEBUG what people answered
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level))
+        asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level.lower()))
     except AwaitHumansError as error:
-        Console(stderr=True).print(f"[bold red]{error.code}[/] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]{error.code}[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 
@@ -91,10 +96,20 @@ async def _serve(
         engines = [*_temporal(temporal), *await _graphs(graphs, stack)]
         if not engines:
             raise SettingsError("nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, or both")
-        app = create_app(engines, database=database)
+        app = _app(engines, database)
         # No access log: callback URLs carry route tokens.
         config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False)
         await uvicorn.Server(config).serve()
+
+
+def _app(engines: list[Engine], database: str) -> FastAPI:
+    try:
+        return create_app(engines, database=database)
+    except (SQLAlchemyError, ImportError) as unusable:
+        raise SettingsError(
+            f"--database {database}: {unusable}. For instance sqlite+aiosqlite:///waits.db (a relative file) or "
+            "sqlite+aiosqlite:////var/lib/relay/waits.db"
+        ) from None
 
 
 def _temporal(address: str | None) -> list[Engine]:

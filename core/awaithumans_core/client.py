@@ -39,7 +39,7 @@ class AsyncDriver:
                     case Call():
                         heard = await self._send(step)
                     case Pause():
-                        _log_pause(step)
+                        _log_pause(step, self._http)
                         await asyncio.sleep(step.seconds)
                         heard = None
                     case Notice():
@@ -75,7 +75,7 @@ class SyncDriver:
                     case Call():
                         heard = self._send(step)
                     case Pause():
-                        _log_pause(step)
+                        _log_pause(step, self._http)
                         time.sleep(step.seconds)
                         heard = None
                     case Notice():
@@ -272,8 +272,8 @@ def _lost(error: httpx.RequestError) -> Lost:
     return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def _log_pause(pause: Pause) -> None:
-    logger.warning("awaithumans: %s; trying again in %.1f s", pause.reason, pause.seconds)
+def _log_pause(pause: Pause, http: httpx.Client | httpx.AsyncClient) -> None:
+    logger.warning("awaithumans (server %s): %s; trying again in %.1f s", http.base_url, pause.reason, pause.seconds)
 
 
 def _notice(notice: Notice, on_status: OnStatus | None) -> None:

@@ -281,7 +281,7 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
                 url=call.url,
                 attempts=attempt,
             )
-        yield Pause(pause, trouble)
+        yield Pause(pause, f"{call.method} {call.url}: {trouble}")
 
 
 def _brief(patience: Patience) -> Patience:
@@ -306,6 +306,7 @@ _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
 _ADVICE: Mapping[int, str] = {
     401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token, or pass api_key=",
     403: "use a token of an operator, an admin or the task's assignee",
+    404: "is AWAITHUMANS_URL really the address of an awaithumans server?",
 }
 
 

@@ -100,7 +100,8 @@ def at_deadline(closed: Outcome) -> Outcome:
 _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     TaskStatus.TIMED_OUT: (
         TaskTimeoutError,
-        "nobody answered task {id} before its deadline. Ask again, ask someone else, or allow more time",
+        "nobody answered task {id} before its deadline. "
+        "Ask again under another idempotency_key, ask someone else, or allow more time",
     ),
     TaskStatus.CANCELLED: (
         TaskCancelledError,

@@ -89,7 +89,9 @@ class RouteSigner:
         """
         from itsdangerous import BadData
 
-        refused = CallbackRejectedError("the URL does not carry a token of this relay", http_status=401)
+        refused = CallbackRejectedError(
+            "the token was not signed with this relay's AWAITHUMANS_RELAY_SECRET", http_status=401
+        )
         if len(token) > MAX_TOKEN_CHARS or not _SHAPE.fullmatch(token):
             raise refused
         try:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -25,6 +25,14 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _address(value: str) -> str:
+    if not value.startswith(("http://", "https://")) or len(value) < len("http://x"):
+        raise ValueError("an address starts with http:// or https://")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 """One secret, or several with commas between them.
 
@@ -37,13 +45,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    url: str = "http://localhost:3001"
+    url: Address = "http://localhost:3001"
     """The awaithumans server, as seen from here."""
     admin_api_token: SecretStr | None = None
     """Token for the task API. Needed by whoever creates or reads tasks: workers, scripts, the relay."""
-    public_url: str | None = None
+    public_url: Address | None = None
     """The awaithumans server as reviewers see it; review links use it. Default: `url`."""
-    relay_url: str | None = None
+    relay_url: Address | None = None
     """The relay, as seen from the awaithumans server and from whoever asks."""
     relay_secret: Secrets = Field(default_factory=list[SecretStr])
     """Shared by the relay and whoever asks through it; signs the callback URLs."""

@@ -75,7 +75,10 @@ class KeyRing:
         given = (signature or "").encode("utf-8", "replace")
         matches = [hmac.compare_digest(sign(body, key).encode(), given) for key in self._keys]
         if not any(matches):
-            raise CallbackRejectedError("the body is not signed by the awaithumans server", http_status=401)
+            raise CallbackRejectedError(
+                "the body is not signed with the server's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY)",
+                http_status=401,
+            )
 
 
 def _decode(text: str, name: str) -> bytes:

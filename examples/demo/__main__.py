@@ -181,10 +181,14 @@ def main() -> int:
     logging.getLogger("temporalio").setLevel(logging.ERROR)
 
     async def run() -> bool:
-        me = asyncio.current_task()
-        if me is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
-        return await play(human=arguments.human)
+        playing = asyncio.ensure_future(play(human=arguments.human))
+        for stop in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):  # the first one stops; more do not stop the clean-up
+            asyncio.get_running_loop().add_signal_handler(stop, lambda: playing.cancelling() or playing.cancel())
+        return await playing
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         return 0 if asyncio.run(run()) else 1

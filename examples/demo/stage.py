@@ -113,15 +113,16 @@ class Stage:
         """Wait for something, and say every so often that it is still being waited for."""
         task = asyncio.ensure_future(goal)
         waited = 0.0
-        while True:
-            done, _ = await asyncio.wait([task], timeout=10.0)
-            if done:
-                return task.result()
-            waited += 10.0
-            if waited >= self.patience:
-                task.cancel()
-                raise TimeoutError(f"{what}: nothing after {waited:.0f} s")
-            self.timeline.tell("...", f"{what} ({waited:.0f} s)")
+        try:
+            while not (await asyncio.wait([task], timeout=10.0))[0]:
+                waited += 10.0
+                if waited >= self.patience:
+                    raise TimeoutError(f"{what}: nothing after {waited:.0f} s")
+                self.timeline.tell("...", f"{what} ({waited:.0f} s)")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def delivered(self, task_id: str) -> str:
         """How the relay learnt of the answer, once it has delivered it: `callback` or `sweep`."""

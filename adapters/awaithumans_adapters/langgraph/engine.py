@@ -126,7 +126,8 @@ class GraphEngine:
                     return
                 raise TargetGone("the thread has moved on: new input or a fork has replaced the question this answers")
         raise TargetNotReady(
-            f"no thread {thread_id!r} with this question in {', '.join(self._graphs)} yet",
+            f"no thread {thread_id!r} with this question in {', '.join(self._graphs)} yet; "
+            "do the relay and the asker share the checkpointer?",
             retry_after=NOT_YET_SECONDS,
         )
 

@@ -116,7 +116,10 @@ def await_human_sync(
 
 def _body(question: HumanTask[Any], options: TaskOptions) -> dict[str, Any]:
     """What to ask. Without a key of the caller's own, the LangGraph task that asks names the question."""
-    configurable = _configurable()
+    try:
+        configurable = _configurable()
+    except RuntimeError:  # outside of a graph
+        configurable = {}
     if not configurable.get("thread_id") or configurable.get("__pregel_checkpointer") is None:
         raise SettingsError(
             "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "

@@ -7,7 +7,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal.names import CLOSE_WAIT, ENGINE, OPEN_WAIT
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, SettingsError
+from awaithumans_core.errors import AwaitHumansError, RequestRefusedError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -68,9 +68,8 @@ def _brief(outcome: Outcome) -> dict[str, Any]:
 
 
 def _failure(error: AwaitHumansError) -> ApplicationError:
-    """Refusals fail at once, with the server's words.
+    """Refusals fail at once, with the server's words. Everything else is tried again.
 
-    An unset setting, too: a restart with it set can reset the workflow.
+    A worker that lacks a setting is mended by its operator, who sees the message in the Temporal UI; workflows wait.
     """
-    final = isinstance(error, RequestRefusedError | SettingsError)
-    return ApplicationError(str(error), type=type(error).__name__, non_retryable=final)
+    return ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, RequestRefusedError))
