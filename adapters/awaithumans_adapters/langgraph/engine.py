@@ -152,7 +152,7 @@ class GraphEngine:
             await _only(stopped).go_on(key)
 
     def _may_still_run(self, route: Route) -> bool:
-        """Whether what runs beside the question has been waited for long enough; by this process's own clock."""
+        """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < RUNNING_SECONDS
 
