@@ -397,6 +397,19 @@ def test_an_unknown_task_is_not_found(name: str, word: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])
+def test_an_unknown_task_casts_no_doubt_on_the_address(name: str) -> None:
+    """A server that says TASK_NOT_FOUND is the right server: nobody is sent to look at AWAITHUMANS_URL."""
+    talk = Talk([GONE])
+    assert "AWAITHUMANS_URL" not in str(refused_with(TaskNotFoundError, talk, ONE_CALL[name](talk.patience)))
+
+
+def test_a_404_at_create_casts_doubt_on_the_address() -> None:
+    """There is no task that could be missing yet: the address is what to look at."""
+    talk = Talk([reply(404, {"detail": "Not Found"})])
+    assert "AWAITHUMANS_URL" in str(refused_with(TaskRejectedError, talk, create(BODY, talk.patience)))
+
+
+@pytest.mark.parametrize("name", ["get", "poll", "close"])
 def test_a_404_of_something_else_is_no_missing_task(name: str) -> None:
     """Another service's 404 says that the address is wrong, not that the task is gone."""
     talk = Talk([reply(404, {"detail": "Not Found"})])
@@ -559,7 +572,14 @@ def test_a_server_that_stays_away_is_said_to_be_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind"), [(GONE, TaskNotFoundError), (reply(401, {}), AuthenticationError)], ids=["404", "401"]
+    ("trouble", "kind"),
+    [
+        (GONE, TaskNotFoundError),
+        (reply(404, {"detail": "Not Found"}), UnexpectedReplyError),
+        (reply(401, {}), AuthenticationError),
+        (reply(307, b"", location="/login"), UnexpectedReplyError),
+    ],
+    ids=["404", "another service's 404", "401", "307"],
 )
 def test_a_refusal_ends_a_wait(trouble: Reply, kind: type[AwaitHumansError]) -> None:
     """What will be refused again is not polled for until the deadline."""

@@ -141,6 +141,8 @@ def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
         b'{"url": "http://localhost:4000", "pid": Infinity}',
         b'{"url": 4000, "pid": %d}' % os.getpid(),
         b'{"url": "http://localhost:4000", "admin_token": 7, "pid": %d}' % os.getpid(),
+        b'{"url": "localhost:4000", "pid": %d}' % os.getpid(),
+        b'{"url": "", "pid": %d}' % os.getpid(),
         b'{"pid": %d}' % os.getpid(),
     ],
     ids=[
@@ -160,6 +162,8 @@ def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
         "an infinite pid",
         "a url that is a number",
         "a token that is a number",
+        "a url without a scheme",
+        "an empty url",
         "no url",
     ],
 )
@@ -268,6 +272,18 @@ def test_a_malformed_value_is_named_and_not_repeated(given: dict[str, Any], name
     with pytest.raises(SettingsError, match=name) as raised:
         Settings.load(**given)
     assert "4000" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["AWAITHUMANS_URL", "AWAITHUMANS_PUBLIC_URL", "AWAITHUMANS_RELAY_URL"])
+@pytest.mark.parametrize(
+    "address", ["user:s3cr3t@host:3001", "ftp://s3cr3t", "//s3cr3t", "/s3cr3t", "http://", "https://"], ids=str
+)
+def test_what_is_no_address_is_named_and_not_repeated(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without its scheme, or without a host, is found out before anything is sent anywhere."""
+    monkeypatch.setenv(name, address)
+    with pytest.raises(SettingsError, match=name) as raised:
+        Settings.load()
+    assert "s3cr3t" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
