@@ -1,15 +1,22 @@
 """`await_human` and `await_human_sync` for plain scripts, which have nothing to wake and long-poll instead."""
 
-import sys
-from collections.abc import Callable
+import asyncio
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
-from awaithumans_core.outcome import Outcome, settle
-from awaithumans_core.settings import Settings
+from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.progress import progress_of
+from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.task import HumanTask, TaskOptions
 
 T = TypeVar("T")
+
+INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+"""What stops a wait from outside. After `asyncio.run` Ctrl-C arrives as a cancellation."""
+
+WITHDRAW_SECONDS = 5.0
+"""How long a stopped script tries to cancel its question: somebody has pressed Ctrl-C and wants the prompt back."""
 
 
 @overload
@@ -20,6 +27,7 @@ async def await_human(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -31,6 +39,7 @@ async def await_human(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -41,6 +50,7 @@ async def await_human(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
@@ -55,14 +65,16 @@ async def await_human(
         response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
         server_url: Default: `AWAITHUMANS_URL`, then a local `awaithumans dev`.
         api_key: Default: `AWAITHUMANS_ADMIN_API_TOKEN`, then the local `awaithumans dev`.
-        progress: Say on stderr what is being waited for and how it stands.
+        progress: Show on stderr what is being waited for and how it stands: live on a terminal, one line elsewhere.
+        cancel_on_interrupt: What becomes of the question when the wait is stopped (Ctrl-C, a cancelled coroutine,
+            SystemExit). False: it stays open, and stderr says how to pick it up again. True: it is cancelled.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, ...
+            assign_to, max_reasks, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
-        ResponseSchemaError: a person answered in another shape.
+        ResponseSchemaError: a person answered in another shape, `max_reasks` times and once more.
         AuthenticationError, PermissionDeniedError, TaskRejectedError, InvalidTaskError: the call must be mended.
         ServerUnreachableError: the server could not be reached up to the deadline.
 
@@ -72,9 +84,22 @@ async def await_human(
         )
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    async with TaskClient(server_url, api_key) as client:
-        outcome = await client.ask(question, on_status=_teller(question, client.settings, progress=progress))
-    return _answer(outcome, response_schema, return_outcome=return_outcome)
+    async with TaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client:
+        with progress_of(question, client.settings, shown=progress) as telling:
+
+            async def ask(asked: HumanTask[Any]) -> Outcome:
+                telling.asks(asked)
+                return telling.ends(await client.ask(asked, on_status=telling.tell))
+
+            try:
+                decision, outcome = await answered(question, ask)
+            except INTERRUPTS:
+                if cancel_on_interrupt:
+                    telling.withdrawn(await _withdrawn(client, telling.asked))
+                else:
+                    telling.left_open()
+                raise
+    return (decision, outcome) if return_outcome else decision
 
 
 @overload
@@ -85,6 +110,7 @@ def await_human_sync(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -96,6 +122,7 @@ def await_human_sync(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -106,37 +133,45 @@ def await_human_sync(
     server_url: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
+    cancel_on_interrupt: bool = False,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
-    """`await_human` without an event loop: for scripts, Flask handlers and notebooks. It blocks the calling thread."""
+    """`await_human` without an event loop: for scripts, Flask handlers and notebooks. It blocks the calling thread.
+
+    It uses no event loop, so it also works where one is running already, and in any thread.
+    """
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    with SyncTaskClient(server_url, api_key) as client:
-        outcome = client.ask(question, on_status=_teller(question, client.settings, progress=progress))
-    return _answer(outcome, response_schema, return_outcome=return_outcome)
+    with (
+        SyncTaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client,
+        progress_of(question, client.settings, shown=progress) as telling,
+    ):
 
+        def ask(asked: HumanTask[Any]) -> Outcome:
+            telling.asks(asked)
+            return telling.ends(client.ask(asked, on_status=telling.tell))
 
-def _answer(outcome: Outcome, response_schema: type[T], *, return_outcome: bool) -> T | tuple[T, Outcome]:
-    decision = settle(outcome, response_schema)
+        try:
+            decision, outcome = answered_sync(question, ask)
+        except INTERRUPTS:
+            if cancel_on_interrupt:
+                telling.withdrawn(_withdrawn_sync(client, telling.asked))
+            else:
+                telling.left_open()
+            raise
     return (decision, outcome) if return_outcome else decision
 
 
-def _teller(question: HumanTask[Any], settings: Settings, *, progress: bool) -> Callable[[Outcome], None] | None:
-    """Says on stderr what is being waited for: the link and the key once, then every change of status."""
-    told: list[str] = []
+async def _withdrawn(client: TaskClient, question: HumanTask[Any]) -> Outcome | None:
+    """How the question ended; None when the server could not be told."""
+    try:
+        return await client.withdraw(question)
+    except AwaitHumansError:
+        return None
 
-    def tell(outcome: Outcome) -> None:
-        if not told:
-            told.append(outcome.status)
-            line = (
-                f"{question.task} - waiting for a person at {settings.review_url(outcome.task_id)} "
-                f"(up to {question.seconds} s; pick up again with idempotency_key={question.idempotency_key!r})"
-            )
-        elif told[-1] != outcome.status:
-            told.append(outcome.status)
-            line = f"{question.task} - {outcome.status}"
-        else:
-            return
-        sys.stderr.write(f"awaithumans: {line}\n")
 
-    return tell if progress else None
+def _withdrawn_sync(client: SyncTaskClient, question: HumanTask[Any]) -> Outcome | None:
+    try:
+        return client.withdraw(question)
+    except AwaitHumansError:
+        return None

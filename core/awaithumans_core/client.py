@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing, closing, nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
+from awaithumans_core import clock as clocks
 from awaithumans_core import flow
+from awaithumans_core.clock import Clock
+from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
 from awaithumans_core.outcome import Outcome
@@ -18,6 +21,7 @@ from awaithumans_core.task import HumanTask
 
 logger = logging.getLogger("awaithumans")
 
+T = TypeVar("T")
 R = TypeVar("R")
 OnStatus = Callable[[Outcome], None]
 """Called with every status change that is seen while waiting."""
@@ -26,21 +30,25 @@ OnStatus = Callable[[Outcome], None]
 class AsyncDriver:
     """Sends what flows yield, over one httpx client."""
 
-    def __init__(self, http: httpx.AsyncClient, token: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, token: str, clock: Clock) -> None:
         self._http = http
         self._token = token
+        self._clock = clock
 
-    async def run(self, steps: Flow[R], on_status: OnStatus | None = None) -> R:
-        """Drive a flow to its end and return what it returns."""
+    async def run(
+        self, steps: Flow[R], on_status: OnStatus | None = None, *, slots: asyncio.Semaphore | None = None
+    ) -> R:
+        """Drive a flow to its end and return what it returns. Every call takes one of the `slots`, if there are any."""
         heard: Reply | Lost | None = None
         try:
             while True:
                 match step := steps.send(heard):
                     case Call():
-                        heard = await self._send(step)
+                        async with slots or nullcontext():
+                            heard = await self._send(step)
                     case Pause():
                         _log_pause(step, self._http)
-                        await asyncio.sleep(step.seconds)
+                        await self._clock.sleep(step.seconds)
                         heard = None
                     case Notice():
                         _notice(step, on_status)
@@ -62,9 +70,10 @@ class AsyncDriver:
 class SyncDriver:
     """The same, without an event loop."""
 
-    def __init__(self, http: httpx.Client, token: str) -> None:
+    def __init__(self, http: httpx.Client, token: str, clock: Clock) -> None:
         self._http = http
         self._token = token
+        self._clock = clock
 
     def run(self, steps: Flow[R], on_status: OnStatus | None = None) -> R:
         """Drive a flow to its end and return what it returns."""
@@ -76,7 +85,7 @@ class SyncDriver:
                         heard = self._send(step)
                     case Pause():
                         _log_pause(step, self._http)
-                        time.sleep(step.seconds)
+                        self._clock.sleep_sync(step.seconds)
                         heard = None
                     case Notice():
                         _notice(step, on_status)
@@ -104,7 +113,8 @@ class TaskClient:
         settings: In place of both.
         patience: How long a call keeps trying while the server gives no usable reply (seconds).
         keep_alive: How many idle connections are kept open for the next call.
-        transport: An httpx transport, for instance `httpx.ASGITransport` in tests.
+        transport: An httpx transport, for instance that of a `FakeHumans` in tests.
+        clock: Where seconds come from. Default: the machine's.
 
     Raises:
         SettingsError: no token is known, or the address is not one.
@@ -119,12 +129,14 @@ class TaskClient:
         patience: float = 60.0,
         keep_alive: int = 20,
         transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = _settings(server_url, api_key, settings)
-        self._patience = Patience(patience)
+        self.clock = clock or clocks.SYSTEM
+        self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
         self._driver = AsyncDriver(
-            httpx.AsyncClient(**_http_options(self.settings, keep_alive), transport=transport), token
+            httpx.AsyncClient(**_http_options(self.settings, keep_alive), transport=transport), token, self.clock
         )
 
     async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
@@ -146,13 +158,46 @@ class TaskClient:
         """
         return await self._driver.run(flow.close(task_id, self._patience))
 
+    async def withdraw(self, task: HumanTask[Any]) -> Outcome:
+        """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
+        return await self._driver.run(flow.withdraw(task.body(), self._patience))
+
     async def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
         """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
-        return await self._driver.run(flow.ask(task.body(), task.seconds, Patience(task.seconds)), on_status)
+        return await self._driver.run(_ask(task, self.clock), on_status)
 
-    async def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
-        """Drive a flow of `awaithumans_core.flow` over this client's connections."""
-        return await self._driver.run(steps, on_status)
+    async def as_completed(
+        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
+    ) -> AsyncGenerator[Answer[T]]:
+        """Ask all of these and yield each answer as it comes; a question that failed is an answer with its error.
+
+        However many questions are open, at most `connections` are held, and what it costs the server does not grow
+        with their number: while there are more questions than connections, one look at the server's list of ended
+        tasks serves them all. An answer is seen within 5 s and 5 % of the time the person took. Leaving the loop early
+        leaves the open tasks on the server; the same questions, with their keys, pick them up again.
+
+        Example:
+            async for answer in client.as_completed(questions):
+                if answer.error is None:
+                    print(answer.question.task, answer.result())
+        """
+        async with aclosing(self._crowd(tasks, connections)) as answers:
+            async for _, answer in answers:
+                yield answer
+
+    async def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
+        """`as_completed`, all of it, in the order of the questions. One failure does not lose the others."""
+        async with aclosing(self._crowd(tasks, connections)) as answers:
+            return [answer for _, answer in sorted([came async for came in answers], key=lambda came: came[0])]
+
+    def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> AsyncGenerator[tuple[int, Answer[T]]]:
+        return Crowd(self.run, self.clock, connections).answers(tasks)
+
+    async def run(
+        self, steps: Flow[R], *, on_status: OnStatus | None = None, slots: asyncio.Semaphore | None = None
+    ) -> R:
+        """Drive a flow of `awaithumans_core.flow` over this client's connections, each call in one of the `slots`."""
+        return await self._driver.run(steps, on_status, slots=slots)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -179,11 +224,15 @@ class SyncTaskClient:
         patience: float = 60.0,
         keep_alive: int = 20,
         transport: httpx.BaseTransport | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = _settings(server_url, api_key, settings)
-        self._patience = Patience(patience)
+        self.clock = clock or clocks.SYSTEM
+        self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
-        self._driver = SyncDriver(httpx.Client(**_http_options(self.settings, keep_alive), transport=transport), token)
+        self._driver = SyncDriver(
+            httpx.Client(**_http_options(self.settings, keep_alive), transport=transport), token, self.clock
+        )
 
     def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
         """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
@@ -204,9 +253,36 @@ class SyncTaskClient:
         """
         return self._driver.run(flow.close(task_id, self._patience))
 
+    def withdraw(self, task: HumanTask[Any]) -> Outcome:
+        """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
+        return self._driver.run(flow.withdraw(task.body(), self._patience))
+
     def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
         """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
-        return self._driver.run(flow.ask(task.body(), task.seconds, Patience(task.seconds)), on_status)
+        return self._driver.run(_ask(task, self.clock), on_status)
+
+    def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
+        """As `TaskClient.as_completed`, over connections of its own in a thread of its own."""
+        with closing(self._crowd(tasks, connections)) as answers:
+            for _, answer in answers:
+                yield answer
+
+    def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
+        """`as_completed`, all of it, in the order of the questions. One failure does not lose the others."""
+        return [answer for _, answer in sorted(self._crowd(tasks, connections), key=lambda came: came[0])]
+
+    def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
+        questions = list(tasks)
+
+        async def crowd() -> AsyncGenerator[tuple[int, Answer[T]]]:
+            async with (
+                TaskClient(settings=self.settings, clock=self.clock) as client,
+                aclosing(Crowd(client.run, client.clock, connections).answers(questions)) as answers,
+            ):
+                async for came in answers:
+                    yield came
+
+        return in_a_thread(crowd)
 
     def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
         """Drive a flow of `awaithumans_core.flow` over this client's connections."""
@@ -223,6 +299,10 @@ class SyncTaskClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ask(task: HumanTask[Any], clock: Clock) -> Flow[Outcome]:
+    return flow.ask(task.body(), task.seconds, Patience(task.seconds, clock=clock.now))
 
 
 def _settings(server_url: str | None, api_key: str | None, settings: Settings | None) -> Settings:

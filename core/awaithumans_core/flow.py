@@ -10,16 +10,18 @@ client reconnects.
 """
 
 import math
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
+from pydantic import ValidationError
 from pydantic.types import JsonValue
 from pydantic_core import from_json
 
+from awaithumans_core.clock import SYSTEM
 from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
@@ -51,6 +53,13 @@ RETRY_AFTER_SECONDS = 60.0
 
 LAST_LOOK_SECONDS = 30.0
 """How long a plain script tries to close its task at the deadline, and to learn who answered it."""
+
+FIRST_PAGE = 25
+MOST_ON_PAGE = 200
+"""How many tasks a page of the list holds: at first, and at most (the server's limit)."""
+
+HEAVY_PAGE_BYTES = 1_000_000
+"""A page that weighs more is halved: lists hold whole payloads, of up to 5 MB each."""
 
 TIMEOUT_GRACE_SECONDS = 15.0
 """What a caller allows the server past a task's deadline.
@@ -116,7 +125,7 @@ class Patience:
     seconds: float = 60.0
     """From the first try on."""
     backoff: Backoff = field(default_factory=Backoff)
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = SYSTEM.now
     """Seconds that only ever grow."""
 
 
@@ -223,14 +232,65 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience) -> Flow[Out
     if outcome.terminal:
         return outcome
     yield Notice(outcome)
+    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience))
+
+
+def finish(opened: Outcome, seconds: float, patience: Patience) -> Flow[Outcome]:
+    """Follow an open task to its end, for at most `seconds`, and read who answered."""
     brief = _brief(patience)
-    ended = yield from follow(outcome.task_id, seconds + TIMEOUT_GRACE_SECONDS, brief, known=outcome.status)
+    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status)
     # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
     try:
-        record = yield from get(outcome.task_id, brief)
+        record = yield from get(opened.task_id, brief)
     except AwaitHumansError:
         return ended
     return record.model_copy(update={"status": ended.status, "response": ended.response})
+
+
+def ended(since: datetime | None, page: int, patience: Patience) -> Flow[int]:
+    """`GET /api/tasks?terminal=true`: notice every ended task that was created at `since` (UTC) or later.
+
+    The list is newest first and holds whole payloads, so pages are small at first and grow while they stay light. A
+    task that ends while pages are turned moves others to later ones: some are noticed twice, none is left out.
+
+    Args:
+        since: None: all there are.
+        page: How many tasks the first page may hold: `FIRST_PAGE`, then what the last look returned.
+        patience: For each page.
+
+    Returns:
+        How many tasks a page of the next look may hold.
+
+    Raises:
+        RequestRefusedError: this server, or this token, lists nothing.
+    """
+    offset = 0
+    while True:
+        call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": page, "offset": offset})
+        reply = yield from _insist(call, patience, lambda reply: (_records(reply), len(reply.body)))
+        if isinstance(reply, Reply):
+            raise refusal(reply)
+        (listed, held), size = reply
+        for outcome in listed:
+            yield Notice(outcome)
+        offset += page
+        full = held >= page
+        if size > HEAVY_PAGE_BYTES:
+            page = max(1, page // 2)
+        elif full and size < HEAVY_PAGE_BYTES / 4:
+            page = min(MOST_ON_PAGE, page * 2)
+        oldest = listed[-1].created_at if listed else None
+        if not full or (since is not None and oldest is not None and oldest < since):
+            return page
+
+
+def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
+    """Cancel the question, whether or not its task is known to exist yet; say how it ended.
+
+    An asker that is stopped in the middle of asking cannot know. The key finds the task that there may be.
+    """
+    outcome = yield from create(body, patience)
+    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
 
 
 def open_wait(body: Mapping[str, Any], relay: str, token: str, patience: Patience) -> Flow[Outcome]:
@@ -333,7 +393,7 @@ def refusal(
         error = TaskNotFoundError
     if error is None:
         error = TaskRejectedError if at_create else RequestRefusedError
-    advice = _ADVICE.get(reply.status)
+    advice = None if error is TaskNotFoundError else _ADVICE.get(reply.status)
     return error(
         f"{text}; {advice}" if advice else text,
         task_id=task_id,
@@ -370,6 +430,22 @@ def _outcome(reply: Reply) -> Outcome:
     return Outcome.model_validate(_json(reply))
 
 
+def _records(reply: Reply) -> tuple[list[Outcome], int]:
+    """Those that can be read, and how many there are."""
+    held: JsonValue = from_json(reply.body)
+    if not isinstance(held, list):
+        raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
+    return [outcome for record in held if (outcome := _lenient(record)) is not None], len(held)
+
+
+def _lenient(record: JsonValue) -> Outcome | None:
+    """One record that cannot be read does not hide the others."""
+    try:
+        return Outcome.model_validate(record)
+    except ValidationError:
+        return None
+
+
 def _created(reply: Reply) -> tuple[Outcome, str | None, bool]:
     """The task, what it is about where the server shows it, and whether this call has made it."""
     record = _json(reply)
@@ -398,15 +474,20 @@ def _summary(reply: Reply) -> str:
 
 def _retry_after(reply: Reply | Lost | None) -> float:
     """Seconds of a Retry-After header (RFC 9110: seconds or a date), 0 without one."""
-    value = reply.headers.get("retry-after") if isinstance(reply, Reply) else None
-    if not value:
+    if not isinstance(reply, Reply) or not (value := reply.headers.get("retry-after")):
         return 0.0
     try:
         seconds = float(value)
         return max(0.0, seconds) if math.isfinite(seconds) else 0.0
     except ValueError:
         pass
+    # The server's own clock says how far away its date is; ours may be wrong.
+    then, now = _date(value), _date(reply.headers.get("date"))
+    return max(0.0, then - now) if then is not None and now is not None else 0.0
+
+
+def _date(value: str | None) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return None if value is None else parsedate_to_datetime(value).timestamp()
     except ValueError:
-        return 0.0
+        return None

@@ -26,7 +26,8 @@ def _split(value: object) -> object:
 
 
 def _address(value: str) -> str:
-    if not value.startswith(("http://", "https://")) or len(value) < len("http://x"):
+    scheme, _, host = value.partition("://")
+    if scheme not in {"http", "https"} or not host:
         raise ValueError("an address starts with http:// or https://")
     return value
 
@@ -150,7 +151,7 @@ class _Discovery(PydanticBaseSettingsSource):
 class _Dev(BaseModel):
     """What stands in the file."""
 
-    url: str
+    url: Address
     pid: int = Field(gt=0, lt=2**31)
     admin_token: str | None = None
 

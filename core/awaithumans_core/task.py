@@ -5,9 +5,9 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic.types import JsonValue
@@ -25,6 +25,11 @@ MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 
 DEFAULT_TIMEOUT_SECONDS = 15 * 60
 """As the official SDK's examples."""
+
+PROBLEMS_CHARS = 500
+"""How much of what was wrong with an answer stands in the question that is asked again."""
+
+_AGAIN = " (asked again, as the answer given does not fit: "
 
 
 def random_key() -> str:
@@ -45,6 +50,7 @@ class TaskOptions(TypedDict, total=False):
     redact_payload: bool
     task_metadata: Mapping[str, str] | None
     form: Mapping[str, Any] | None
+    max_reasks: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +94,11 @@ class HumanTask(Generic[T]):
     """Free context shown to reviewers as it is."""
     form: Mapping[str, Any] | None = None
     """A `form_definition` of your own, in place of the one derived from `response_schema`."""
+    max_reasks: int = 0
+    """How often a person is asked again after an answer that does not fit `response_schema`.
+
+    They are told what was wrong with it, and have the whole `timeout_seconds` once more.
+    """
 
     def __post_init__(self) -> None:
         if not self.task.strip():
@@ -99,6 +110,8 @@ class HumanTask(Generic[T]):
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
                 f"{MAX_TIMEOUT_SECONDS} (30 days)"
             )
+        if self.max_reasks < 0:
+            raise InvalidTaskError(f"max_reasks is {self.max_reasks}: give 0 (do not ask again) or more")
         self.body()
 
     @property
@@ -109,6 +122,13 @@ class HumanTask(Generic[T]):
         if not math.isfinite(seconds):
             raise InvalidTaskError(f"timeout_seconds is {seconds}: give a finite number of seconds")
         return math.ceil(seconds)
+
+    def again(self, key: str, problems: Sequence[str]) -> Self:
+        """The same question under another key, with what was wrong with the answer given to it."""
+        wrong = "; ".join(problems)
+        if len(wrong) > PROBLEMS_CHARS:
+            wrong = f"{wrong[:PROBLEMS_CHARS]}..."
+        return replace(self, task=f"{self.task}{_AGAIN}{wrong})", idempotency_key=key)
 
     def body(self) -> dict[str, Any]:
         """The JSON body of `POST /api/tasks`, without `callback_url`."""
@@ -162,7 +182,7 @@ def subject(body: Mapping[str, Any]) -> str:
     """What a task body, or a task record, is about, as a digest: its payload, or its text when there is none.
 
     The payload is what a person decides on. The wording beside it may change, so that a release that words a question
-    better still gets its answer.
+    better still gets its answer; what a question that is asked again says of the last answer may change likewise.
     """
-    about = json.dumps(body.get("payload") or body.get("task"), sort_keys=True)
+    about = json.dumps(body.get("payload") or str(body.get("task")).partition(_AGAIN)[0], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:32]

@@ -286,11 +286,22 @@ def test_retry_after_in_seconds_is_kept(status: int) -> None:
 
 
 def test_retry_after_as_a_date_is_kept() -> None:
-    """The header's other form, a date, counts from now."""
-    then = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    talk = Talk([reply(503, b"", retry_after=then), reply(200, record())])
+    """The header's other form, a date, counts from the server's own date: clocks may differ by years."""
+    sent = datetime(2031, 1, 1, tzinfo=UTC)
+    then = format_datetime(sent + timedelta(seconds=30), usegmt=True)
+    talk = Talk([reply(503, b"", retry_after=then, date=format_datetime(sent, usegmt=True)), reply(200, record())])
     talk.run(get("task-1", talk.patience))
-    assert 20 < talk.pauses[0].seconds <= 30
+    assert talk.pauses[0].seconds == 30
+
+
+@pytest.mark.parametrize("date", [None, "yesterday"], ids=["no date", "no date at all"])
+def test_retry_after_as_a_date_needs_the_servers_date(date: str | None) -> None:
+    """What nobody can compute is left to the usual pause."""
+    then = format_datetime(datetime(2031, 1, 1, tzinfo=UTC), usegmt=True)
+    headers = {"retry_after": then} | ({"date": date} if date else {})
+    talk = Talk([reply(503, b"", **headers), reply(200, record())])
+    talk.run(get("task-1", talk.patience))
+    assert talk.pauses[0].seconds == 0.5
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from langgraph.types import interrupt
 from awaithumans_adapters.langgraph.names import ENGINE, OPEN_WAIT, interrupt_value, names_key
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
-from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.route import Route
 from awaithumans_core.task import HumanTask, TaskOptions, subject
 
@@ -62,7 +63,7 @@ async def await_human(
         human_tasks: Settings and connections. Default: one for the process, from the environment.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, ...
+            assign_to, max_reasks, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
@@ -76,9 +77,14 @@ async def await_human(
             return {"approved": decision.approved}
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    body = _body(question, options)
-    opened = await _open(body, human_tasks)
-    return _answer(_outcome(body, opened), response_schema, return_outcome=return_outcome)
+    _resumable()
+
+    async def ask(asked: HumanTask[Any]) -> Outcome:
+        body = _body(asked, named=asked is not question or "idempotency_key" in options)
+        return _outcome(body, await _open(body, human_tasks))
+
+    decision, outcome = await answered(question, ask)
+    return (decision, outcome) if return_outcome else decision
 
 
 @overload
@@ -109,13 +115,18 @@ def await_human_sync(
 ) -> T | tuple[T, Outcome]:
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    body = _body(question, options)
-    opened = _open_sync(body, human_tasks).result()
-    return _answer(_outcome(body, opened), response_schema, return_outcome=return_outcome)
+    _resumable()
+
+    def ask(asked: HumanTask[Any]) -> Outcome:
+        body = _body(asked, named=asked is not question or "idempotency_key" in options)
+        return _outcome(body, _open_sync(body, human_tasks).result())
+
+    decision, outcome = answered_sync(question, ask)
+    return (decision, outcome) if return_outcome else decision
 
 
-def _body(question: HumanTask[Any], options: TaskOptions) -> dict[str, Any]:
-    """What to ask. Without a key of the caller's own, the LangGraph task that asks names the question."""
+def _resumable() -> None:
+    """Raise unless this runs in a thread that can be resumed."""
     try:
         configurable = _configurable()
     except RuntimeError:  # outside of a graph
@@ -126,8 +137,12 @@ def _body(question: HumanTask[Any], options: TaskOptions) -> dict[str, Any]:
             "cannot be resumed. graph = builder.compile(checkpointer=...); "
             "graph.ainvoke(..., {'configurable': {'thread_id': ...}})"
         )
+
+
+def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
+    """What to ask. A question without a key of its own is named by the LangGraph task that asks it."""
     body = question.body()
-    if "idempotency_key" not in options:
+    if not named:
         del body["idempotency_key"]
     return body
 
@@ -193,11 +208,6 @@ def _outcome(body: Mapping[str, Any], opened: Mapping[str, Any]) -> Outcome:
         answer = interrupt(shown)
         if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:
             return outcome
-
-
-def _answer(outcome: Outcome, response_schema: type[T], *, return_outcome: bool) -> T | tuple[T, Outcome]:
-    decision = settle(outcome, response_schema)
-    return (decision, outcome) if return_outcome else decision
 
 
 def _configurable() -> dict[str, Any]:

@@ -19,7 +19,8 @@ with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.names import CLOSE_WAIT, OPEN_WAIT, SIGNAL
     from awaithumans_core import errors
     from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
-    from awaithumans_core.outcome import Outcome, at_deadline, settle
+    from awaithumans_core.outcome import Outcome, at_deadline
+    from awaithumans_core.reask import answered
     from awaithumans_core.task import HumanTask, TaskOptions
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ async def await_human(
         response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, ...
+            assign_to, max_reasks, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
@@ -134,8 +135,7 @@ async def await_human(
     """
     options.setdefault("idempotency_key", _fresh_key())
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    outcome = await _wait(question)
-    decision = settle(outcome, response_schema)
+    decision, outcome = await answered(question, _wait)
     return (decision, outcome) if return_outcome else decision
 
 

@@ -1,0 +1,326 @@
+"""Many waits in one process, over a few connections.
+
+Law: what waiting costs grows with the connections that are allowed, not with the questions that are open. A long poll
+keeps a connection and a busy server each, so no more questions than connections are ever polled. While there are more,
+one look every few seconds serves them all: the server's list of ended tasks, which costs it as much as six single reads
+for two hundred tasks. What a list may not show (a task that was deleted, one that this token may read but not list) is
+found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from awaithumans_core import flow
+from awaithumans_core.clock import Clock
+from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, ServerUnreachableError
+from awaithumans_core.flow import Flow, Patience
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.reask import answered
+from awaithumans_core.task import HumanTask
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CONNECTIONS = 20
+"""How many connections a crowd of questions may hold: httpx's own default for idle ones."""
+
+LOOK_SECONDS = 4.0
+"""Between two looks at young questions; with what a look takes, an answer is seen within 5 s."""
+
+LOOK_SHARE = 0.04
+"""The older the youngest question, the rarer the looks: an answer is seen within 5 % of the time the person took."""
+
+LOOK_MOST_SECONDS = 15 * 60.0
+"""As the relay's sweep."""
+
+REST = 10.0
+REST_MOST_SECONDS = 60.0
+"""A look is followed by a rest of so many times what it took, to a minute: no server is kept busy by looking."""
+
+PATROL = 5
+"""Questions read one by one with each look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What became of one question of many."""
+
+    question: HumanTask[T]
+    """The question, as it was given."""
+    outcome: Outcome | None
+    """How its task ended: status, who, when, which channel. None when that is not known."""
+    error: AwaitHumansError | None = None
+    """Why there is no answer: what `await_human` would have raised."""
+    decision: T | None = field(default=None, repr=False)
+    """The answer, typed. None when there is an error."""
+
+    def result(self) -> T:
+        """The typed answer.
+
+        Raises:
+            AwaitHumansError: `error`, when there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.decision  # type: ignore[return-value]  # without an error there is a decision
+
+
+class Run(Protocol):
+    """Drives a flow over the client's connections; every call takes one of the slots."""
+
+    def __call__(
+        self,
+        steps: Flow[R],
+        *,
+        on_status: Callable[[Outcome], None] | None = None,
+        slots: asyncio.Semaphore | None = None,
+    ) -> Coroutine[Any, Any, R]:
+        """`TaskClient.run`."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    """One question whose task is open, and who is to be told."""
+
+    task_id: str
+    created_at: datetime | None
+    opened: float
+    until: float
+    looked: float
+    ended: "asyncio.Future[Outcome | None]"
+    """How it ended; None: poll for yourself, there is a connection for you now, or your time is up."""
+
+
+class Crowd:
+    """All the questions of one `as_completed`."""
+
+    def __init__(self, run: Run, clock: Clock, connections: int) -> None:
+        if connections < 1:
+            raise ValueError(f"connections is {connections}: at least one is needed")
+        self._run_flow = run
+        self._clock = clock
+        self._connections = connections
+        # Looks do not queue behind a thousand questions that are still to be asked: they have a connection of their own
+        # for as long as they are needed.
+        self._slots = asyncio.Semaphore(max(1, connections - 1))
+        self._looks = asyncio.Semaphore(1) if connections > 1 else self._slots
+        self._open: dict[str, list[_Wait]] = {}
+        self._unanswered = 0
+        self._page = flow.FIRST_PAGE
+        self._rest = self._next = 0.0
+        self._opened = asyncio.Event()
+
+    async def answers(self, questions: Iterable[HumanTask[T]]) -> AsyncGenerator[tuple[int, Answer[T]]]:
+        """Ask them all; yield each answer, with the place of its question, as it comes."""
+        arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
+
+        async def one(place: int, question: HumanTask[T]) -> None:
+            arrived.put_nowait((place, await self._answer(question)))
+
+        askers = [asyncio.create_task(one(place, question)) for place, question in enumerate(questions)]
+        self._unanswered = len(askers)
+        tasks = [*askers, asyncio.create_task(self._look())]
+        for task in tasks:
+            task.add_done_callback(lambda done: _failed(done, arrived))
+        try:
+            for _ in askers:
+                came = await arrived.get()
+                if isinstance(came, BaseException):
+                    raise came
+                yield came
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, question: HumanTask[T]) -> Answer[T]:
+        try:
+            decision, outcome = await answered(question, self._ask)
+        except AwaitHumansError as error:
+            return Answer(question, getattr(error, "outcome", None), error)
+        finally:
+            self._unanswered -= 1
+        return Answer(question, outcome, decision=decision)
+
+    async def _ask(self, question: HumanTask[Any]) -> Outcome:
+        patience = Patience(question.seconds, clock=self._clock.now)
+        created = await self._run(flow.create(question.body(), patience))
+        if created.terminal:
+            return created
+        now = self._clock.now()
+        until = now + question.seconds + flow.TIMEOUT_GRACE_SECONDS
+        if self._crowded:
+            ended = await self._seen(_Wait(created.task_id, created.created_at, now, until, now, _future()))
+            if ended is not None:
+                return ended
+        return await self._run(flow.finish(created, until - self._clock.now(), patience))
+
+    async def _seen(self, wait: _Wait) -> Outcome | None:
+        self._open.setdefault(wait.task_id, []).append(wait)
+        if self._next - wait.opened > LOOK_SECONDS:
+            self._opened.set()
+        try:
+            return await wait.ended
+        finally:
+            others = self._open[wait.task_id]
+            others.remove(wait)
+            if not others:
+                del self._open[wait.task_id]
+
+    @property
+    def _crowded(self) -> bool:
+        """More questions than connections. It never comes back: a question that is asked again takes its own place."""
+        return self._unanswered > self._connections
+
+    @property
+    def _waits(self) -> list[_Wait]:
+        return [wait for waits in self._open.values() for wait in waits]
+
+    async def _look(self) -> None:
+        """Look at all of them, again and again, until there is a connection for each."""
+        looked = self._clock.now()
+        while self._crowded:
+            self._opened.clear()
+            self._next = looked + self._interval()
+            if (left := self._next - self._clock.now()) > 0:
+                await self._pause(left)
+                continue  # a question that was opened meanwhile may want an earlier look
+            looked = self._clock.now()
+            listed = await self._look_once() if self._open else True
+            self._rest = min((self._clock.now() - looked) * (REST if listed else 1.0), REST_MOST_SECONDS)
+            for wait in self._waits:
+                if wait.until <= self._clock.now():
+                    _tell(wait, None)
+            # Whoever was told goes on, and counts as answered, before it is asked whether this is still a crowd.
+            await asyncio.sleep(0)
+        if self._looks is not self._slots:
+            self._slots.release()
+        for wait in self._waits:
+            _tell(wait, None)
+
+    def _interval(self) -> float:
+        """Seconds from one look to the next."""
+        now, waits = self._clock.now(), self._waits
+        youngest = min((now - wait.opened for wait in waits), default=0.0)
+        deadline = min((wait.until - now for wait in waits), default=LOOK_MOST_SECONDS)
+        usual = min(max(LOOK_SECONDS, LOOK_SHARE * youngest), LOOK_MOST_SECONDS)
+        return max(min(usual, max(deadline, LOOK_SECONDS)), self._rest)
+
+    async def _pause(self, seconds: float) -> None:
+        waiting = [
+            asyncio.create_task(self._clock.sleep(seconds)),
+            asyncio.create_task(self._opened.wait()),
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _look_once(self) -> bool:
+        """One look at the list and at the patrol's; whether the list could be read."""
+        waits = self._waits
+        created = [wait.created_at for wait in waits]
+        since = None if None in created else min(moment for moment in created if moment is not None)
+        listed = True
+        try:
+            self._page = await self._run_flow(
+                flow.ended(since, self._page, self._brief), on_status=self._found, slots=self._looks
+            )
+        except (RequestRefusedError, ServerUnreachableError):
+            listed = False
+        waits.sort(key=lambda wait: wait.looked)
+        read = await self._patrol(waits[:PATROL], self._looks)
+        if not listed and read:  # the server is there and lists nothing: every task has to be read
+            await self._patrol(waits[PATROL:], self._slots)
+        return listed
+
+    async def _patrol(self, waits: list[_Wait], slots: asyncio.Semaphore) -> bool:
+        """Read these one by one; whether there was any answer."""
+        return any(await asyncio.gather(*(self._read(wait, slots) for wait in waits)))
+
+    async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
+        wait.looked = self._clock.now()
+        try:
+            self._found(await self._run_flow(flow.get(wait.task_id, self._brief), slots=slots))
+        except RequestRefusedError as refused:
+            if not wait.ended.done():
+                wait.ended.set_exception(refused)
+        except ServerUnreachableError:
+            return False
+        return True
+
+    @property
+    def _brief(self) -> Patience:
+        """An outage is waited out from look to look."""
+        return Patience(LOOK_SECONDS, clock=self._clock.now)
+
+    def _found(self, outcome: Outcome) -> None:
+        if outcome.terminal:
+            for wait in self._open.get(outcome.task_id, ()):
+                _tell(wait, outcome)
+
+    async def _run(self, steps: Flow[R]) -> R:
+        return await self._run_flow(steps, slots=self._slots)
+
+
+def in_a_thread(
+    crowd: Callable[[], AsyncGenerator[tuple[int, Answer[T]]]],
+) -> Generator[tuple[int, Answer[T]]]:
+    """The same without an event loop of the caller's: a thread has one of its own, and hands over what comes."""
+    arrived: queue.SimpleQueue[tuple[int, Answer[T]] | BaseException | None] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+
+    async def work() -> None:
+        answers = crowd()
+        try:
+            async for came in answers:
+                arrived.put(came)
+        except Exception as error:  # raised again where the caller is
+            arrived.put(error)
+        finally:
+            await answers.aclose()
+            arrived.put(None)
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(working)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    working = loop.create_task(work())
+    thread = threading.Thread(target=serve, name="awaithumans-crowd", daemon=True)
+    thread.start()
+    try:
+        while (came := arrived.get()) is not None:
+            if isinstance(came, BaseException):
+                raise came
+            yield came
+    finally:
+        if thread.is_alive():
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(working.cancel)
+        thread.join()
+
+
+def _future() -> "asyncio.Future[Outcome | None]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _tell(wait: _Wait, ended: Outcome | None) -> None:
+    if not wait.ended.done():
+        wait.ended.set_result(ended)
+
+
+def _failed(done: "asyncio.Task[None]", arrived: "asyncio.Queue[Any]") -> None:
+    """An error that is none of ours ends the whole, instead of leaving its reader waiting for ever."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        arrived.put_nowait(error)

@@ -1,0 +1,122 @@
+"""The live block on a terminal: how long, until when, how the task stands, where to answer. Drawn by Rich.
+
+All waits of a process share one block, because a terminal has one last line.
+"""
+
+import sys
+import threading
+import time
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.progress import Progress, duration
+from awaithumans_core.settings import Settings
+from awaithumans_core.task import HumanTask
+
+MOST_SHOWN = 10
+"""Waits shown at once; a terminal has few lines."""
+
+FAR = timedelta(hours=20)
+"""A deadline further away than this needs its date."""
+
+
+def can_be_live() -> bool:
+    """Whether the terminal on stderr can redraw a line."""
+    return not Console(stderr=True).is_dumb_terminal
+
+
+class LiveProgress(Progress):
+    """Two lines that are kept up to date, and a plain one for what should stay on the screen."""
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _shown: ClassVar[list["LiveProgress"]] = []
+    _live: ClassVar[Live | None] = None
+
+    def __init__(self, question: HumanTask[Any], settings: Settings) -> None:
+        super().__init__(question, settings)
+        self._console = Console(stderr=True)
+        self._since = time.monotonic()
+        self._standing: Outcome | None = None
+        self._until = datetime.now() + timedelta(seconds=question.seconds)
+
+    def asks(self, question: HumanTask[Any]) -> None:
+        """This is asked next, with a deadline of its own."""
+        super().asks(question)
+        self._standing = None
+        self._until = datetime.now() + timedelta(seconds=question.seconds)
+
+    def tell(self, outcome: Outcome) -> None:
+        """The block shows it with its next drawing; the key stays on the screen, in case the script dies."""
+        if self._standing is None:
+            if outcome.created_at is not None and outcome.timeout_seconds is not None:  # picked up: it has begun before
+                deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
+                self._until = deadline.astimezone().replace(tzinfo=None)
+            self.say(f"{self.asked.task} - pick up again with {self._again}")
+        self._standing = outcome
+
+    def ends(self, outcome: Outcome) -> Outcome:
+        """One line of the block stays: how it ended."""
+        by = f" by {who}" if (who := outcome.completed_by_display_name or outcome.completed_by_email) else ""
+        where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
+        self.say(f"{self.asked.task} - {outcome.status}{by}{where} after {self._waited()}")
+        return super().ends(outcome)
+
+    def say(self, words: str) -> None:
+        """Above the block."""
+        self._console.print(f"awaithumans: {words}", markup=False, highlight=False, soft_wrap=True)
+
+    def lines(self) -> RenderableType:
+        """How it stands now."""
+        if self._standing is None:
+            return Text(f"{self._waited()} asking · {self.asked.task}", no_wrap=True, overflow="ellipsis")
+        left = self._until - datetime.now()
+        moment = self._until.strftime("%d %b %H:%M" if left > FAR else "%H:%M")
+        deadline = f"{duration(left.total_seconds())} left, until {moment}" if left > timedelta() else "at its deadline"
+        head = Text.assemble(
+            (self._waited(), "bold"), " ", (self._standing.status, "bold cyan"), f" · {deadline} · {self.asked.task}"
+        )
+        head.no_wrap, head.overflow = True, "ellipsis"
+        return Group(head, Text(f"  {self.review_url(self._standing)}", style="blue", overflow="fold"))
+
+    def _waited(self) -> str:
+        return duration(time.monotonic() - self._since)
+
+    def __enter__(self) -> Self:
+        cls = LiveProgress
+        with cls._lock:
+            cls._shown.append(self)
+            if cls._live is None:
+                cls._live = Live(
+                    console=self._console,
+                    get_renderable=_block,
+                    refresh_per_second=1,
+                    transient=True,
+                    redirect_stdout=sys.stdout.isatty(),  # a stdout that goes into a file stays there
+                )
+                cls._live.start()
+            self._console = cls._live.console
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cls = LiveProgress
+        with cls._lock:
+            cls._shown.remove(self)
+            if not cls._shown and cls._live is not None:
+                cls._live.stop()
+                cls._live = None
+
+
+def _block() -> RenderableType:
+    shown = list(LiveProgress._shown)  # pyright: ignore[reportPrivateUsage]  # the block is theirs
+    lines = [wait.lines() for wait in shown[:MOST_SHOWN]]
+    if len(shown) > MOST_SHOWN:
+        lines.append(Text(f"and {len(shown) - MOST_SHOWN} more"))
+    return Group(*lines)
