@@ -1,0 +1,194 @@
+"""The task API of a `FakeHumans`, as a FastAPI app: the routes, the statuses and the three error shapes of the server.
+
+`{"error", "message", "docs"}` for what the server itself says, `{"detail": text}` for 401 and 403, and
+`{"detail": [{"loc", "msg", ...}]}` for 422.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from awaithumans_core.clock import Clock
+from awaithumans_core.flow import POLL_SECONDS
+from awaithumans_core.status import TaskStatus
+from awaithumans_core.task import MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS
+from awaithumans_core.testing.changes import Changes
+from awaithumans_core.testing.desk import Desk, EndedError, FakeTask, UnknownTaskError
+
+DOCS = "https://docs.awaithumans.dev/troubleshooting"
+MAX_POLL_SECONDS = 30
+MAX_LISTED = 200
+
+
+class Asked(BaseModel):
+    """The body of `POST /api/tasks`."""
+
+    task: str
+    payload: dict[str, Any]
+    payload_schema: dict[str, Any]
+    response_schema: dict[str, Any]
+    form_definition: dict[str, Any] | None = None
+    timeout_seconds: int = Field(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS)
+    idempotency_key: str
+    assign_to: dict[str, Any] | None = None
+    notify: list[str] | None = None
+    verifier_config: dict[str, Any] | None = None
+    redact_payload: bool = False
+    callback_url: str | None = None
+    task_metadata: dict[str, str] | None = None
+    initial_response: dict[str, Any] | None = None
+    redact_response_after_submit: bool = False
+
+
+class Submitted(BaseModel):
+    """The body of `POST /api/tasks/{id}/complete`."""
+
+    response: dict[str, Any]
+    completed_by_email: str | None = None
+    completed_via_channel: str | None = None
+
+
+@dataclass(frozen=True)
+class Office:
+    """What the routes work with."""
+
+    desk: Desk
+    clock: Clock
+    token: str
+    outsider_token: str
+    """Of somebody who is neither operator nor assignee."""
+
+
+def _office(request: Request) -> Office:
+    office: Office = request.app.state.office
+    return office
+
+
+def _known(request: Request, office: "InOffice") -> str:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if given not in {office.token, office.outsider_token}:
+        raise HTTPException(401, "Authentication required.")
+    return given
+
+
+def _admin(given: "Known", office: "InOffice") -> None:
+    if given != office.token:
+        raise HTTPException(403, "Admin access required.")
+
+
+def _operator(given: "Known", office: "InOffice") -> None:
+    if given != office.token:
+        raise HTTPException(403, "Operator access required.")
+
+
+def _reader(given: "Known", office: "InOffice", task_id: str) -> FakeTask:
+    task = office.desk.get(task_id)
+    if given != office.token:
+        raise HTTPException(403, "You don't have access to this task.")
+    return task
+
+
+InOffice = Annotated[Office, Depends(_office)]
+Known = Annotated[str, Depends(_known)]
+Readable = Annotated[FakeTask, Depends(_reader)]
+
+router = APIRouter(prefix="/api")
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether it is there."""
+    return {"status": "ok", "version": "fake"}
+
+
+@router.post("/tasks", status_code=201, dependencies=[Depends(_admin)])
+async def create(asked: Asked, response: Response, office: InOffice) -> dict[str, Any]:
+    """A new task, or the one that has this key already."""
+    task, replayed = office.desk.create(asked.model_dump())
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return task.record()
+
+
+@router.get("/tasks")
+async def listed(
+    given: Known,
+    office: InOffice,
+    status: TaskStatus | None = None,
+    terminal: Annotated[bool, Query()] = False,  # noqa: FBT002 - a query parameter
+    limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[dict[str, Any]]:
+    """Newest first; somebody who is no operator sees none that is not theirs."""
+    if given != office.token:
+        return []
+    found = office.desk.listed(status, terminal=terminal, limit=limit, offset=offset)
+    return [task.record(listed=True) for task in found]
+
+
+@router.get("/tasks/{task_id}")
+async def get(task: Readable) -> dict[str, Any]:
+    """One look."""
+    return task.record()
+
+
+@router.get("/tasks/{task_id}/poll")
+async def poll(
+    task: Readable, office: InOffice, timeout: Annotated[int, Query(ge=1, le=MAX_POLL_SECONDS)] = POLL_SECONDS
+) -> dict[str, Any]:
+    """Held until the task ends, or until the time is up."""
+    until = office.clock.now() + timeout
+    async with Changes(office.desk, office.clock) as changes:
+        while not office.desk.get(task.id).terminal and office.clock.now() < until:
+            await changes.held(until)
+    return task.polled()
+
+
+@router.post("/tasks/{task_id}/complete")
+async def complete(task: Readable, submitted: Submitted, office: InOffice) -> dict[str, Any]:
+    """Any response is taken."""
+    by, via = submitted.completed_by_email, submitted.completed_via_channel
+    return office.desk.complete(task.id, submitted.response, by=by, via=via).record()
+
+
+@router.post("/tasks/{task_id}/cancel", dependencies=[Depends(_operator)])
+async def cancel(task_id: str, office: InOffice) -> dict[str, Any]:
+    """Unless it has ended."""
+    return office.desk.cancel(task_id).record()
+
+
+@router.delete("/tasks/{task_id}", status_code=204, dependencies=[Depends(_admin)])
+async def delete(task_id: str, office: InOffice) -> Response:
+    """Altogether."""
+    office.desk.delete(task_id)
+    return Response(status_code=204)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    return _refused(404, "TASK_NOT_FOUND", f"Task '{error.args[0]}' not found.")
+
+
+async def _ended(request: Request, error: Exception) -> JSONResponse:
+    task_id, status = error.args
+    return _refused(409, "TASK_ALREADY_TERMINAL", f"Task '{task_id}' is already in terminal status '{status}'.")
+
+
+def create_api(office: Office, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """The app."""
+    app = FastAPI(
+        title="FakeHumans", lifespan=lifespan, exception_handlers={UnknownTaskError: _unknown, EndedError: _ended}
+    )
+    app.state.office = office
+    app.include_router(router)
+    return app
+
+
+def _refused(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse(
+        {"error": code, "message": message, "docs": f"{DOCS}#{code.lower().replace('_', '-')}"}, status_code=status
+    )

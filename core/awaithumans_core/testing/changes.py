@@ -1,0 +1,56 @@
+"""Waiting for the next change on a `Desk`, from any event loop."""
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+from awaithumans_core.clock import Clock
+from awaithumans_core.testing.clock import VirtualClock
+from awaithumans_core.testing.desk import Desk
+
+
+class Changes:
+    """A context in which every change of the desk, and every move of virtual time, is noticed."""
+
+    def __init__(self, desk: Desk, clock: Clock) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._changed.set)
+
+        self._end = self._desk.watch(wake)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._end()
+
+    async def next(self, due: float | None) -> None:
+        """Wait for a change, or until this moment on the clock. Virtual time will come to it when nothing happens."""
+        alarm = None if due is None else asyncio.create_task(self._ring(due))
+        try:
+            await self._changed.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        self._changed.clear()
+
+    async def held(self, until: float) -> None:
+        """The same for a held poll: virtual time does not come because of it, but when it comes, it is noticed."""
+        if isinstance(self._clock, VirtualClock):
+            with self._clock.idle():
+                await self._changed.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until - self._clock.now()):
+                    await self._changed.wait()
+        self._changed.clear()
+
+    async def _ring(self, due: float) -> None:
+        await self._clock.sleep(due - self._clock.now())
+        self._changed.set()

@@ -1,0 +1,158 @@
+"""A clock on which waiting takes no time.
+
+It stands still while anything happens, and jumps to the next thing that is due once nothing has happened for a moment:
+an autojump clock, as trio's. Only what is planned is jumped to (a person's answer, a deadline, a client's pause). A
+held poll is not: it is answered when its task ends, or when a jump has passed its time, so a month passes in one poll.
+"""
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+QUIET_SECONDS = 0.01
+"""How long (by the machine's clock) nothing must have happened before time jumps."""
+
+
+@dataclass(order=True)
+class _Sleeper:
+    until: float
+    place: int
+    wake: Callable[[], None] = field(compare=False)
+
+
+class VirtualClock:
+    """Give it to `FakeHumans` and to the clients that speak to it. Safe to share between threads and event loops.
+
+    Time knows nothing of work that is done elsewhere. Script the people before the question is asked, or use
+    `auto=False` and move time by `advance`, when a test takes its time between asking and answering.
+
+    Args:
+        auto: Jump when nothing happens. False: only `advance` moves time.
+        quiet: Real seconds without anything happening before a jump.
+
+    Example:
+        >>> clock = VirtualClock(auto=False)
+        >>> clock.advance(30 * 24 * 3600)
+        >>> clock.now()
+        2592000.0
+    """
+
+    def __init__(self, *, auto: bool = True, quiet: float = QUIET_SECONDS) -> None:
+        self._auto = auto
+        self._quiet = quiet
+        self._now = 0.0
+        self._sleepers: list[_Sleeper] = []
+        self._places = itertools.count()
+        self._busy = 0
+        self._stirred = time.monotonic()
+        self._state = threading.Condition()
+        self._jumper: threading.Thread | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def now(self) -> float:
+        """Seconds since the clock was made."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until so much time has passed on this clock."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(woken.set)
+
+        with self._sleeping(seconds, wake):
+            await woken.wait()
+
+    def sleep_sync(self, seconds: float) -> None:
+        """The same, blocking the calling thread."""
+        woken = threading.Event()
+        with self._sleeping(seconds, woken.set):
+            woken.wait()
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass; what is due meanwhile is woken at its own moment, in order."""
+        with self._state:
+            until = self._now + seconds
+            while self._sleepers and self._sleepers[0].until <= until:
+                self._jump()
+            self._now = until
+        self._tell()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call this after every move of time."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def busy(self) -> Generator[None]:
+        """Time stands still in here."""
+        with self._state:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._busy -= 1
+                self._stir()
+
+    @contextmanager
+    def idle(self) -> Generator[None]:
+        """Inside of `busy`: here nothing is done but waiting."""
+        with self._state:
+            self._busy -= 1
+            self._stir()
+        try:
+            yield
+        finally:
+            with self._state:
+                self._busy += 1
+
+    @contextmanager
+    def _sleeping(self, seconds: float, wake: Callable[[], None]) -> Generator[None]:
+        with self._state:
+            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake)
+            heapq.heappush(self._sleepers, sleeper)
+            self._stir()
+            if self._auto and self._jumper is None:
+                self._jumper = threading.Thread(target=self._jump_when_quiet, name="virtual-clock", daemon=True)
+                self._jumper.start()
+        try:
+            yield
+        finally:
+            with self._state, suppress(ValueError):  # it has been woken
+                self._sleepers.remove(sleeper)
+                heapq.heapify(self._sleepers)
+
+    def _stir(self) -> None:
+        self._stirred = time.monotonic()
+        self._state.notify_all()
+
+    def _jump_when_quiet(self) -> None:
+        while True:
+            with self._state:
+                while self._sleepers and (left := self._left()) > 0:
+                    self._state.wait(left)
+                if not self._sleepers:
+                    self._jumper = None
+                    return
+                self._jump()
+                self._stirred = time.monotonic()
+            self._tell()
+
+    def _left(self) -> float:
+        """Real seconds until a jump may be made."""
+        return self._quiet if self._busy else self._stirred + self._quiet - time.monotonic()
+
+    def _jump(self) -> None:
+        self._now = max(self._now, self._sleepers[0].until)
+        while self._sleepers and self._sleepers[0].until <= self._now:
+            heapq.heappop(self._sleepers).wake()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()

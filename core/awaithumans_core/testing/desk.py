@@ -1,0 +1,324 @@
+"""The tasks of a `FakeHumans`, without a socket: what is on the server, what people will do, and what time does to it.
+
+As the awaithumans server of 0.1.11 behaves where it differs from its documentation: a known key returns its task
+whatever was asked now, any response is taken, what has ended stays as it is.
+"""
+
+import heapq
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from awaithumans_core.clock import Clock
+from awaithumans_core.status import TERMINAL, TaskStatus
+from awaithumans_core.testing.people import CALLED_BACK, Script
+
+
+class UnknownTaskError(LookupError):
+    """There is no such task."""
+
+
+class EndedError(Exception):
+    """The task has ended; nothing can be done to it any more."""
+
+
+@dataclass
+class FakeTask:
+    """One task. Its attributes are there to be read by tests."""
+
+    id: str
+    asked: dict[str, Any]
+    """The body it was created with."""
+    created_at: datetime
+    updated_at: datetime
+    status: TaskStatus = TaskStatus.CREATED
+    response: dict[str, Any] | None = None
+    completed_at: datetime | None = None
+    timed_out_at: datetime | None = None
+    completed_by_email: str | None = None
+    completed_via_channel: str | None = None
+    verification_attempt: int = 0
+    response_redacted_at: datetime | None = None
+    history: list[TaskStatus] = field(default_factory=lambda: [TaskStatus.CREATED])
+    """Every status it has had."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.status in TERMINAL
+
+    def record(self, *, listed: bool = False) -> dict[str, Any]:
+        """As create, get, complete and cancel answer with it; lists hide a redacted payload."""
+        asked = self.asked
+        hidden = listed and asked.get("redact_payload")
+        assigned: dict[str, Any] = asked.get("assign_to") or {}
+        return {
+            "id": self.id,
+            **{name: asked.get(name) for name in _AS_ASKED},
+            "payload": {"_redacted": True} if hidden else asked["payload"],
+            "redact_payload": bool(asked.get("redact_payload")),
+            "redact_response_after_submit": bool(asked.get("redact_response_after_submit")),
+            "status": self.status.value,
+            "assigned_to_email": assigned.get("email"),
+            "assigned_to_user_id": None,
+            "assigned_to_display_name": None,
+            "assigned_to_slack_user_id": None,
+            "response": self.response,
+            "response_redacted_at": _z(self.response_redacted_at),
+            "verifier_result": None,
+            "verification_attempt": self.verification_attempt,
+            "created_at": _z(self.created_at),
+            "updated_at": _z(self.updated_at),
+            "completed_at": _z(self.completed_at),
+            "timed_out_at": _z(self.timed_out_at),
+            "completed_by_email": self.completed_by_email,
+            "completed_by_user_id": None,
+            "completed_by_display_name": None,
+            "completed_by_slack_user_id": None,
+            "completed_via_channel": self.completed_via_channel,
+        }
+
+    def polled(self) -> dict[str, Any]:
+        """As a poll answers: nothing but the status until the end."""
+        ended = self.terminal
+        return {
+            "status": self.status.value,
+            "response": self.response if ended else None,
+            "completed_at": _z(self.completed_at) if ended else None,
+            "timed_out_at": _z(self.timed_out_at) if ended else None,
+        }
+
+    def callback_body(self) -> bytes:
+        """As a callback says it: compact JSON, times without a zone."""
+        body = {
+            "task_id": self.id,
+            "idempotency_key": self.asked["idempotency_key"],
+            "status": self.status.value,
+            "response": self.response,
+            "completed_at": _naive(self.completed_at),
+            "timed_out_at": _naive(self.timed_out_at),
+            "completed_by_email": self.completed_by_email,
+            "completed_via_channel": self.completed_via_channel,
+            "verification_attempt": self.verification_attempt,
+        }
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+_AS_ASKED = (
+    "idempotency_key",
+    "task",
+    "payload_schema",
+    "response_schema",
+    "form_definition",
+    "task_metadata",
+    "assign_to",
+    "initial_response",
+    "timeout_seconds",
+)
+
+
+@dataclass(order=True)
+class _Planned:
+    at: float
+    place: int
+    task: FakeTask = field(compare=False)
+    act: Callable[[], object] = field(compare=False)
+
+
+class Desk:
+    """All of it, behind one lock: requests, tests and time may come from different threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.lock = threading.RLock()
+        self.tasks: dict[str, FakeTask] = {}
+        self.scripts: list[Script] = []
+        self.ended: Callable[[FakeTask], None] = lambda task: None
+        """Called when a task has ended in a way that is called back."""
+        self._clock = clock
+        self._began, self._began_at = clock.now(), datetime.now(UTC)
+        self._keys: dict[str, str] = {}
+        self._plan: list[_Planned] = []
+        self._places = itertools.count()
+        self._watchers: set[Callable[[], None]] = set()
+
+    def moment(self) -> datetime:
+        """What time it is, on the fake's clock."""
+        return self._began_at + timedelta(seconds=self._clock.now() - self._began)
+
+    def create(self, body: Mapping[str, Any]) -> tuple[FakeTask, bool]:
+        """The task with that key, and whether it has been there already."""
+        with self.lock:
+            known = self._keys.get(body["idempotency_key"])
+            if known is not None:
+                return self.tasks[known], True
+            now = self.moment()
+            task = FakeTask(str(uuid.uuid4()), dict(body), now, now)
+            self.tasks[task.id] = task
+            self._keys[body["idempotency_key"]] = task.id
+            self._act_on(task)
+        self.notify()
+        return task, False
+
+    def get(self, task_id: str) -> FakeTask:
+        """One task. Raises `UnknownTaskError`."""
+        with self.lock:
+            try:
+                return self.tasks[task_id]
+            except KeyError:
+                raise UnknownTaskError(task_id) from None
+
+    def listed(self, status: str | None, *, terminal: bool, limit: int, offset: int) -> list[FakeTask]:
+        """Newest first."""
+        with self.lock:
+            wanted = [
+                task
+                for task in reversed(self.tasks.values())
+                if (task.status == status if status is not None else not terminal or task.terminal)
+            ]
+        return wanted[offset : offset + limit]
+
+    def delete(self, task_id: str) -> None:
+        """Remove it altogether."""
+        with self.lock:
+            task = self.get(task_id)
+            del self.tasks[task_id], self._keys[task.asked["idempotency_key"]]
+        self.notify()
+
+    def complete(
+        self,
+        task_id: str,
+        response: Mapping[str, Any],
+        *,
+        by: str | None = None,
+        via: str | None = None,
+        called_back: bool = True,
+    ) -> FakeTask:
+        """A person submits a response, whatever it is."""
+        return self._end(
+            task_id, TaskStatus.COMPLETED, response=dict(response), by=by, via=via, called_back=called_back
+        )
+
+    def cancel(self, task_id: str) -> FakeTask:
+        """Somebody cancels it."""
+        return self._end(task_id, TaskStatus.CANCELLED)
+
+    def move(self, task_id: str, status: TaskStatus) -> FakeTask:
+        """It passes into this status, or ends in it."""
+        if status in TERMINAL:
+            return self._end(task_id, status)
+        with self.lock:
+            task = self._open(task_id)
+            task.status, task.updated_at = status, self.moment()
+            task.history.append(status)
+        self.notify()
+        return task
+
+    def _open(self, task_id: str) -> FakeTask:
+        task = self.get(task_id)
+        if task.terminal:
+            raise EndedError(task_id, task.status.value)
+        return task
+
+    def _end(
+        self,
+        task_id: str,
+        status: TaskStatus,
+        *,
+        response: dict[str, Any] | None = None,
+        by: str | None = None,
+        via: str | None = None,
+        called_back: bool = True,
+    ) -> FakeTask:
+        with self.lock:
+            task, now = self._open(task_id), self.moment()
+            task.status, task.updated_at = status, now
+            task.history.append(status)
+            if status == TaskStatus.COMPLETED:
+                task.response, task.completed_at = response, now
+                task.completed_by_email, task.completed_via_channel = by, via
+            elif status == TaskStatus.TIMED_OUT:
+                task.timed_out_at = now
+            elif status == TaskStatus.VERIFICATION_EXHAUSTED:
+                verifier: dict[str, Any] = task.asked.get("verifier_config") or {}
+                task.verification_attempt = verifier.get("max_attempts", 3)
+            if called_back:
+                self.ended(task)
+        self.notify()
+        return task
+
+    def redact(self, task: FakeTask) -> None:
+        """Erase the response once it has been called back, if that was asked for."""
+        with self.lock:
+            if task.asked.get("redact_response_after_submit"):
+                task.response, task.response_redacted_at = None, self.moment()
+
+    # Time and people
+
+    def _act_on(self, task: FakeTask) -> None:
+        """Plan its deadline, and what a person will do with it."""
+        begun, timeout = self._clock.now(), float(task.asked["timeout_seconds"])
+        self._at(begun + timeout, task, lambda: self.move(task.id, TaskStatus.TIMED_OUT))
+        record = task.record()
+        script = next((script for script in self.scripts if script.fits(record)), None)
+        if script is None or (script.ends is None and not script.way):
+            return
+        script.use(record)
+        delay = script.delay or 0.0
+        if script.ends == TaskStatus.TIMED_OUT and script.delay is None:
+            delay = timeout
+        for place, status in enumerate(script.way):
+            at = begun + delay * place / len(script.way)
+            self._at(at, task, lambda status=status: self.move(task.id, status))  # type: ignore[misc]  # a loop's closure
+        if script.ends == TaskStatus.COMPLETED:
+            response = script.response_to(record)
+            who, channel = script.who, script.channel
+            called_back = channel in CALLED_BACK
+            self._at(
+                begun + delay,
+                task,
+                lambda: self.complete(task.id, response, by=who, via=channel, called_back=called_back),
+            )
+        elif script.ends is not None:
+            self._at(begun + delay, task, lambda ends=script.ends: self.move(task.id, ends))  # type: ignore[misc]
+
+    def _at(self, at: float, task: FakeTask, act: Callable[[], object]) -> None:
+        heapq.heappush(self._plan, _Planned(at, next(self._places), task, act))
+
+    def catch_up(self) -> float | None:
+        """Do what is due; the time (on the clock) of what comes next."""
+        with self.lock:
+            while self._plan:
+                planned = self._plan[0]
+                if planned.task.terminal or planned.task.id not in self.tasks:
+                    heapq.heappop(self._plan)
+                elif planned.at <= self._clock.now():
+                    heapq.heappop(self._plan).act()
+                else:
+                    return planned.at
+        return None
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call this after every change; returns what ends it."""
+        with self.lock:
+            self._watchers.add(watcher)
+        return lambda: self._watchers.discard(watcher)
+
+    def notify(self) -> None:
+        """Something has changed, or time has moved."""
+        with self.lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher()
+
+
+def _z(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _naive(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.replace(tzinfo=None).isoformat()

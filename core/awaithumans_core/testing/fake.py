@@ -1,0 +1,296 @@
+"""`FakeHumans`: an awaithumans server for tests, in this process, with people who do as they are told."""
+
+import asyncio
+import base64
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from awaithumans_core.client import SyncTaskClient, TaskClient
+from awaithumans_core.clock import Clock
+from awaithumans_core.settings import Settings
+from awaithumans_core.signing import KEY_BYTES, derive_webhook_key
+from awaithumans_core.testing.api import Office, create_api
+from awaithumans_core.testing.callbacks import ATTEMPT_SECONDS, CallbackQueue, Delivery, Schedule
+from awaithumans_core.testing.changes import Changes
+from awaithumans_core.testing.clock import VirtualClock
+from awaithumans_core.testing.desk import Desk, FakeTask
+from awaithumans_core.testing.faults import CallbackFault, Fault
+from awaithumans_core.testing.people import Match, Script
+from awaithumans_core.testing.wire import Door, Transport, Wire
+
+Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel", "delete", "callback", "any"]
+
+ADDRESS = "http://humans.test"
+"""Where the fake is in process; nothing is ever sent there."""
+
+START_SECONDS = 10.0
+
+_PATH = re.compile(r"/api/tasks(?:/(?P<task_id>[^/]+)(?:/(?P<verb>\w+))?)?/?")
+
+
+@dataclass
+class _Trouble:
+    """A fault that waits for its request."""
+
+    fault: Fault | CallbackFault
+    on: Verb
+    match: Match
+    left: int
+
+
+class FakeHumans:
+    """An awaithumans server in this process, verified against the real one, whose people follow a script.
+
+    Enter it, then use it in process (`client()`, `transport()`), or start it on a port with `serving()`, for code that
+    makes its own clients. On its `VirtualClock` a wait of a month takes a moment: script the people first, then ask.
+
+    Args:
+        clock: Default: a `VirtualClock` of its own. `SystemClock()` for real time.
+        callbacks: `"at once"`, or on the real `"server"`'s schedule, five seconds at a time.
+        callback_transport: Where callbacks go, for instance `httpx.ASGITransport(app)`. Default: over the network.
+
+    Example:
+        async with FakeHumans() as humans:
+            humans.answer("Approve", {"approved": True}).after(timedelta(days=3)).by("anna@example.com")
+            async with humans.client() as client:
+                outcome = await client.ask(HumanTask(task="Approve $250?", response_schema=Decision))
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        callbacks: Schedule = "at once",
+        callback_transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.clock: Clock = clock or VirtualClock()
+        self.token = secrets.token_urlsafe(32)
+        """The API token."""
+        self.outsider_token = secrets.token_urlsafe(32)
+        """The token of somebody who is neither operator nor assignee: 403."""
+        self.payload_key = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        """What callbacks are signed with, as `AWAITHUMANS_PAYLOAD_KEY`."""
+        self.url = ADDRESS
+        """Its address: on a port while it is serving, in process otherwise."""
+        self.calls: list[tuple[float, Verb]] = []
+        """Every request that came, and when, on the clock."""
+        self._desk = Desk(self.clock)
+        self._queue = CallbackQueue(
+            self.clock, derive_webhook_key(self.payload_key), callbacks, delivered=self._desk.redact
+        )
+        self._desk.ended = self._call_back
+        self._callback_transport = callback_transport
+        self._troubles: list[_Trouble] = []
+        self._hosted = False
+        api = create_api(Office(self._desk, self.clock, self.token, self.outsider_token), self._lifespan)
+        self.app: ASGIApp = Wire(api, self)
+        """The ASGI application, with a lifespan; `serving()` and `transport()` run it for you."""
+        if isinstance(self.clock, VirtualClock):
+            self.clock.on_change(self._desk.notify)
+
+    def __repr__(self) -> str:
+        return f"FakeHumans({self.url}, {len(self._desk.tasks)} tasks)"
+
+    # People
+
+    def answer(self, match: Match, response: Mapping[str, Any]) -> Script:
+        """Somebody answers every matching task with this; see `Script` for when, who and where."""
+        return self.on(match).answers(response)
+
+    def on(self, match: Match = None) -> Script:
+        """A new script for matching tasks. The first script that fits a task is the one that counts."""
+        script = Script(match)
+        with self._desk.lock:
+            self._desk.scripts.append(script)
+        return script
+
+    def complete(self, task_id: str, response: Mapping[str, Any], *, by: str | None = None) -> None:
+        """Answer this task now."""
+        self._desk.complete(task_id, response, by=by, via="dashboard")
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel this task now."""
+        self._desk.cancel(task_id)
+
+    @property
+    def tasks(self) -> list[FakeTask]:
+        """All tasks, oldest first."""
+        with self._desk.lock:
+            return list(self._desk.tasks.values())
+
+    def task(self, match: Match) -> FakeTask:
+        """The one task that matches. Raises LookupError when there is none, or more than one."""
+        found = [task for task in self.tasks if Script(match).fits(task.record())]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} tasks match {match!r}, of {[task.asked['task'] for task in self.tasks]}")
+        return found[0]
+
+    # Trouble
+
+    def fault(self, fault: Fault | CallbackFault, *, on: Verb = "any", match: Match = None, times: int = 1) -> None:
+        """Let this happen to the next requests (or callbacks) that fit, `times` times.
+
+        Example:
+            humans.fault(faults.status(502), on="poll", times=3)
+            humans.fault(faults.duplicate())
+        """
+        wanted: Verb = "callback" if isinstance(fault, CallbackFault) else on
+        with self._desk.lock:
+            self._troubles.append(_Trouble(fault, wanted, match, times))
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every callback, sent or to be sent."""
+        return list(self._queue.deliveries)
+
+    # Ways in
+
+    def settings(self, **more: Any) -> Settings:
+        """Settings for clients and relays of this server."""
+        return Settings.load(**{"url": self.url, "admin_api_token": self.token, "payload_key": self.payload_key} | more)
+
+    def client(self) -> TaskClient:
+        """An async client on the fake's clock: in process, or over the port while serving."""
+        in_process = self.transport() if self.url == ADDRESS else None
+        return TaskClient(settings=self.settings(), transport=in_process, clock=self.clock)
+
+    def sync_client(self) -> SyncTaskClient:
+        """A sync client on the fake's clock, over the port; only while serving."""
+        if self.url == ADDRESS:
+            raise RuntimeError("a sync client needs a port: with humans.serving(): ...")
+        return SyncTaskClient(settings=self.settings(), clock=self.clock)
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """For `httpx.AsyncClient(transport=...)`: requests come here without a socket."""
+        return Transport(self.app, self._must_run)
+
+    async def __aenter__(self) -> Self:
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(self._lifespan(None))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @contextmanager
+    def serving(self, port: int = 0) -> Generator[str]:
+        """Listen on 127.0.0.1, in a thread of its own, until the end of the block; yields the address.
+
+        It may be served again afterwards, on the same port if that is wanted: what is on the server stays, as with a
+        server that is restarted.
+        """
+        listener = socket.create_server(("127.0.0.1", port))
+        config = uvicorn.Config(
+            self.app, http=Door, ws="none", log_level="critical", access_log=False, timeout_graceful_shutdown=0
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), name="fake-humans", daemon=True)
+        thread.start()
+        try:
+            until = time.monotonic() + START_SECONDS
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() > until:
+                    raise RuntimeError("FakeHumans could not start listening")
+                time.sleep(0.005)
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield self.url
+        finally:
+            self.url = ADDRESS
+            server.should_exit = True
+            thread.join()
+            listener.close()
+
+    # Inside
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI | None) -> AsyncGenerator[None]:
+        if self._hosted:
+            raise RuntimeError("this FakeHumans is running already: it is entered, or it is serving, not both")
+        self._hosted = True
+        running = [asyncio.create_task(self._live()), asyncio.create_task(self._deliver())]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            self._hosted = False
+
+    def _must_run(self) -> None:
+        if not self._hosted:
+            raise RuntimeError("FakeHumans is not running: async with FakeHumans() as humans: ...")
+
+    async def _live(self) -> None:
+        """People, and deadlines."""
+        async with Changes(self._desk, self.clock) as changes:
+            while True:
+                await changes.next(self._desk.catch_up())
+
+    async def _deliver(self) -> None:
+        """Callbacks."""
+        async with (
+            httpx.AsyncClient(timeout=ATTEMPT_SECONDS, transport=self._callback_transport) as http,
+            Changes(self._desk, self.clock) as changes,
+        ):
+            while True:
+                due = self._queue.due()
+                if due is not None and due <= self.clock.now():
+                    with self.busy():
+                        await self._queue.send_due(http)
+                else:
+                    await changes.next(due)
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Time stands still in here, if it is virtual."""
+        return self.clock.busy() if isinstance(self.clock, VirtualClock) else nullcontext()
+
+    def _call_back(self, task: FakeTask) -> None:
+        fault = self._take("callback", task)
+        self._queue.enqueue(task, fault if isinstance(fault, CallbackFault) else None)
+
+    def _take(self, verb: Verb, task: FakeTask | None) -> Fault | CallbackFault | None:
+        """The trouble that waits for such a request."""
+        with self._desk.lock:
+            for trouble in self._troubles:
+                wanted = trouble.on == verb or (trouble.on == "any" and verb != "callback")
+                fits = trouble.match is None or (task is not None and Script(trouble.match).fits(task.record()))
+                if wanted and fits and trouble.left > 0:
+                    trouble.left -= 1
+                    return trouble.fault
+        return None
+
+    def trouble_of(self, method: str, path: str) -> Fault | None:
+        """What is to happen to this request; counts it."""
+        found = _PATH.fullmatch(path)
+        if found is None:
+            return None
+        verb = _VERBS.get((method, found["verb"] or ("one" if found["task_id"] else "all")), "any")
+        self.calls.append((self.clock.now(), verb))
+        fault = self._take(verb, self._desk.tasks.get(found["task_id"] or ""))
+        return fault if isinstance(fault, Fault) else None
+
+
+_VERBS: Mapping[tuple[str, str], Verb] = {
+    ("POST", "all"): "create",
+    ("GET", "all"): "list",
+    ("GET", "one"): "get",
+    ("DELETE", "one"): "delete",
+    ("GET", "poll"): "poll",
+    ("POST", "complete"): "complete",
+    ("POST", "cancel"): "cancel",
+}

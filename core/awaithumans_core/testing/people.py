@@ -1,0 +1,128 @@
+"""People, scripted in a line: who answers which question, when, and how."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, Self, TypeAlias
+
+from awaithumans_core.status import TERMINAL, TaskStatus
+
+Match: TypeAlias = str | re.Pattern[str] | Callable[[Mapping[str, Any]], bool] | None
+"""Which tasks: those whose text holds this, or fits this pattern, or whose record this says yes to. None: all."""
+
+Channel: TypeAlias = Literal["dashboard", "email", "slack"]
+
+CALLED_BACK = frozenset({"dashboard"})
+"""Channels whose answers the server calls back. By e-mail and in Slack it does not."""
+
+
+@dataclass
+class Script:
+    """What a person does with the tasks that match. Every method returns the script, so it reads as one line.
+
+    Example:
+        humans.answer("refund", {"approved": True}).after(3600).by("anna@example.com")
+        humans.on("refund").passes("notified", "assigned").after(60).cancels()
+    """
+
+    match: Match
+    ends: TaskStatus | None = None
+    """How it ends; None: nobody does anything, so the deadline ends it."""
+    response: dict[str, Any] | None = None
+    delay: float | None = None
+    """Seconds from the creation of the task; None: at once."""
+    who: str | None = "person@example.com"
+    channel: Channel = "dashboard"
+    way: tuple[TaskStatus, ...] = ()
+    """Statuses the task passes on its way, spread evenly over the delay."""
+    left: int | None = None
+    """For how many more tasks; None: for all."""
+    answered: list[str] = field(default_factory=list[str])
+    """Ids of the tasks this script was used for."""
+
+    def answers(self, response: Mapping[str, Any]) -> Self:
+        """The person submits this. The server takes any response, and so does this one."""
+        self.ends, self.response = TaskStatus.COMPLETED, dict(response)
+        return self
+
+    def submits_invalid(self, response: Mapping[str, Any] | None = None) -> Self:
+        """The person submits what does not fit: this, or for every field something that is no value of it."""
+        self.ends, self.response = TaskStatus.COMPLETED, None if response is None else dict(response)
+        return self
+
+    def times_out(self) -> Self:
+        """Nobody answers: the server times the task out at its deadline, or after the delay if there is one."""
+        self.ends = TaskStatus.TIMED_OUT
+        return self
+
+    def cancels(self) -> Self:
+        """An operator cancels the task."""
+        self.ends = TaskStatus.CANCELLED
+        return self
+
+    def exhausts_verification(self) -> Self:
+        """The verifier rejects every attempt."""
+        self.ends = TaskStatus.VERIFICATION_EXHAUSTED
+        return self
+
+    def after(self, seconds: float | timedelta) -> Self:
+        """So long after the task was created."""
+        self.delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        return self
+
+    def passes(self, *statuses: str) -> Self:
+        """The task passes these statuses before it ends, spread evenly over the delay."""
+        self.way = tuple(map(TaskStatus, statuses))
+        if TERMINAL & set(self.way):
+            raise ValueError(f"a task does not pass {', '.join(TERMINAL & set(self.way))}: that is an end")
+        return self
+
+    def by(self, email: str | None) -> Self:
+        """Who it is."""
+        self.who = email
+        return self
+
+    def via(self, channel: Channel) -> Self:
+        """On which channel. An answer by e-mail or in Slack is not called back."""
+        self.channel = channel
+        return self
+
+    def by_email(self) -> Self:
+        """Through the link in the mail: no callback is sent."""
+        return self.via("email")
+
+    def once(self) -> Self:
+        """For the first matching task only; the next script is asked for the others."""
+        return self.times(1)
+
+    def times(self, count: int) -> Self:
+        """For so many matching tasks."""
+        self.left = count
+        return self
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Whether this script is for that task."""
+        if self.left == 0:
+            return False
+        match self.match:
+            case None:
+                return True
+            case str(words):
+                return words in record["task"]
+            case re.Pattern() as pattern:
+                return pattern.search(record["task"]) is not None
+            case says_yes:
+                return says_yes(record)
+
+    def use(self, record: Mapping[str, Any]) -> None:
+        """Count it as used for that task."""
+        self.answered.append(record["id"])
+        if self.left is not None:
+            self.left -= 1
+
+    def response_to(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What is submitted."""
+        if self.response is not None:
+            return dict(self.response)
+        return {name: {"not": "a value of this field"} for name in record["response_schema"].get("properties", {})}

@@ -1,0 +1,174 @@
+"""The way to a `FakeHumans` and back: in process or over a socket, and what goes wrong on it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import ClassVar, Protocol
+
+import httpx
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from awaithumans_core.clock import Clock
+from awaithumans_core.testing.clock import VirtualClock
+from awaithumans_core.testing.faults import Fault
+
+HALF_A_REPLY = b'{"status": "compl'
+
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
+"""In process: how long the client waits for a reply. There it is the transport that keeps read timeouts."""
+
+
+class Town(Protocol):
+    """What the wire needs to know of the server behind it."""
+
+    clock: Clock
+
+    def trouble_of(self, method: str, path: str) -> Fault | None:
+        """What is to happen to this request."""
+        ...
+
+    def busy(self) -> AbstractContextManager[None]:
+        """While a request is answered, virtual time stands still."""
+        ...
+
+
+class _Broken(Exception):
+    """The connection ends here, as this error of httpx."""
+
+    def __init__(self, kind: Callable[..., httpx.TransportError], why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+class Wire:
+    """The app, with what goes wrong on the way to it and back."""
+
+    def __init__(self, app: ASGIApp, town: Town) -> None:
+        self._app = app
+        self._town = town
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._town.busy():
+            fault = self._town.trouble_of(scope["method"], scope["path"])
+            if fault is None:
+                await self._app(scope, receive, send)
+            else:
+                await self._go_wrong(fault, scope, receive, send)
+
+    async def _go_wrong(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        if fault.breaks in {"refused", "reset"}:
+            await self._break(fault, scope, send)
+        await self._delay(fault)
+        if fault.reply is not None:
+            status, body, headers = fault.reply
+            await _respond(send, status, [(name.encode(), value.encode()) for name, value in headers.items()], body)
+            return
+        start, body = await self._answered(scope, receive)
+        if fault.breaks is not None:
+            await self._break(fault, scope, send)
+        if fault.change is not None:
+            body = fault.change(body)
+        kept = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        await _respond(send, start["status"], kept, body)
+
+    async def _delay(self, fault: Fault) -> None:
+        patience = _patience.get()
+        if not fault.seconds:
+            return
+        if patience is None:
+            await asyncio.sleep(fault.seconds)
+            return
+        clock = self._town.clock
+        if isinstance(clock, VirtualClock):
+            with clock.idle():
+                await clock.sleep(min(fault.seconds, patience))
+        else:
+            await clock.sleep(min(fault.seconds, patience))
+        if fault.seconds > patience:
+            raise _Broken(httpx.ReadTimeout, fault.name)
+
+    async def _answered(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+        """What the server says, kept back."""
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def keep(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                parts.append(message.get("body", b""))
+
+        await self._app(scope, receive, keep)
+        return start, b"".join(parts)
+
+    async def _break(self, fault: Fault, scope: Scope, send: Send) -> None:
+        connection = Door.connection(scope)
+        if connection is not None:
+            if fault.breaks != "refused":
+                headers = [(b"content-length", b"1000"), (b"content-type", b"application/json")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": HALF_A_REPLY, "more_body": True})
+            _reset(connection)
+        raise _Broken(httpx.ConnectError if fault.breaks == "refused" else httpx.ReadError, fault.name)
+
+
+async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Requests without a socket, with the errors a socket has and the read timeout it would keep."""
+
+    def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
+        self._inner = httpx.ASGITransport(app=app)
+        self._ready = ready
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Hand it to the app."""
+        self._ready()
+        waits: float | None = request.extensions.get("timeout", {}).get("read")
+        kept = _patience.set(float("inf") if waits is None else waits)
+        try:
+            return await self._inner.handle_async_request(request)
+        except _Broken as broken:
+            raise broken.kind(f"{broken} (FakeHumans)", request=request) from None
+        finally:
+            _patience.reset(kept)
+
+
+class Door(H11Protocol):
+    """uvicorn's HTTP protocol, which remembers each connection so that a fault can reset it."""
+
+    _open: ClassVar[dict[tuple[object, object], asyncio.Transport]] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self._open[self.client, self.server] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._open.pop((self.client, self.server), None)
+        super().connection_lost(exc)
+
+    @classmethod
+    def connection(cls, scope: Scope) -> asyncio.Transport | None:
+        """What a request came over, if it came over a socket."""
+        return cls._open.get((scope.get("client"), scope.get("server")))
+
+
+def _reset(connection: asyncio.Transport) -> None:
+    """Close it as a crashed peer does: RST instead of FIN."""
+    at_once = struct.pack("ii", 1, 0)
+    connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    connection.abort()
