@@ -1,12 +1,15 @@
 """Real servers: started once for a test process, on free ports, each in its own folder, stopped by process id."""
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer, started
 
+from awaithumans_core.clock import SystemClock
+from awaithumans_core.testing import FakeHumans
 from tests.support.people import People
+from tests.support.servers import FakeServer, TaskServer
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +18,29 @@ async def humans(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Hum
     server = HumansServer(tmp_path_factory.mktemp("awaithumans"))
     async with started(server):
         yield server
+
+
+@pytest.fixture(scope="session")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Generator[FakeServer]:
+    """The task server for tests, on a port and in real time."""
+    humans = FakeHumans(clock=SystemClock())
+    with humans.serving() as url:
+        yield FakeServer(humans, url, tmp_path_factory.mktemp("fake"))
+
+
+@pytest.fixture(params=["fake", "real"])
+def server(request: pytest.FixtureRequest) -> TaskServer:
+    """Either task server: what is promised of one holds for the other."""
+    found: TaskServer = request.getfixturevalue({"fake": "fake", "real": "humans"}[request.param])
+    return found
+
+
+@pytest.fixture
+async def somebody(server: TaskServer) -> AsyncGenerator[People]:
+    """Who answers on that server."""
+    person = People(server)
+    yield person
+    await person.aclose()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from awaithumans_core.ask import await_human, await_human_sync
     from awaithumans_core.client import SyncTaskClient, TaskClient
+    from awaithumans_core.crowd import Answer
     from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
     from awaithumans_core.errors import (
         AuthenticationError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from awaithumans_core.task import HumanTask
 
 __all__ = [
+    "Answer",
     "AuthenticationError",
     "AwaitHumansError",
     "Engine",
@@ -72,6 +74,7 @@ _HOME = {
     "await_human_sync": "ask",
     "SyncTaskClient": "client",
     "TaskClient": "client",
+    "Answer": "crowd",
     "Engine": "engine",
     "TargetGone": "engine",
     "TargetNotReady": "engine",

@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 import httpx
-from examples.demo.servers import HumansServer
+
+from tests.support.servers import TaskServer
 
 
 class People:
-    def __init__(self, humans: HumansServer) -> None:
+    def __init__(self, humans: TaskServer) -> None:
         self.humans = humans
         self.http = humans.people()
         self._mail_ready = False
@@ -36,6 +38,16 @@ class People:
                 for task in listed:
                     if task["idempotency_key"] == key:
                         return dict(task)
+                await asyncio.sleep(0.1)
+
+    async def find_all(self, keys: Collection[str], seconds: float = 20.0) -> list[dict[str, Any]]:
+        """The tasks that were asked under these keys, once all are there."""
+        async with asyncio.timeout(seconds):
+            while True:
+                listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
+                found = [task for task in listed if task["idempotency_key"] in keys]
+                if len(found) == len(keys):
+                    return found
                 await asyncio.sleep(0.1)
 
     async def task(self, task_id: str) -> dict[str, Any]:

@@ -52,5 +52,6 @@ class Changes:
         self._changed.clear()
 
     async def _ring(self, due: float) -> None:
-        await self._clock.sleep(due - self._clock.now())
+        seconds = due - self._clock.now()
+        await (self._clock.alarm(seconds) if isinstance(self._clock, VirtualClock) else self._clock.sleep(seconds))
         self._changed.set()

@@ -17,12 +17,17 @@ from dataclasses import dataclass, field
 QUIET_SECONDS = 0.01
 """How long (by the machine's clock) nothing must have happened before time jumps."""
 
+OWED_SECONDS = 0.25
+"""The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
+
 
 @dataclass(order=True)
 class _Sleeper:
     until: float
     place: int
     wake: Callable[[], None] = field(compare=False)
+    owes: bool = field(compare=False)
+    """Whether it is bound to do something when it has been woken."""
 
 
 class VirtualClock:
@@ -49,6 +54,7 @@ class VirtualClock:
         self._sleepers: list[_Sleeper] = []
         self._places = itertools.count()
         self._busy = 0
+        self._owed = 0
         self._stirred = time.monotonic()
         self._state = threading.Condition()
         self._jumper: threading.Thread | None = None
@@ -60,20 +66,41 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until so much time has passed on this clock."""
+        self.acts()
+        await self._sleep(seconds, owes=True)
+
+    def sleep_sync(self, seconds: float) -> None:
+        """The same, blocking the calling thread."""
+        self.acts()
+        woken = threading.Event()
+        with self._sleeping(seconds, woken.set, owes=True):
+            woken.wait()
+
+    async def alarm(self, seconds: float) -> None:
+        """The same for the fake itself, of which nobody expects anything afterwards."""
+        await self._sleep(seconds, owes=False)
+
+    async def _sleep(self, seconds: float, *, owes: bool) -> None:
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(woken.set)
 
-        with self._sleeping(seconds, wake):
+        with self._sleeping(seconds, wake, owes=owes):
             await woken.wait()
 
-    def sleep_sync(self, seconds: float) -> None:
-        """The same, blocking the calling thread."""
-        woken = threading.Event()
-        with self._sleeping(seconds, woken.set):
-            woken.wait()
+    def acts(self) -> None:
+        """Somebody has done what was expected of them."""
+        with self._state:
+            self._owed = max(0, self._owed - 1)
+            self._stir()
+
+    def owes(self) -> None:
+        """Somebody is bound to do something next: send a request, or sleep."""
+        with self._state:
+            self._owed += 1
+            self._stir()
 
     def advance(self, seconds: float) -> None:
         """Let so much time pass; what is due meanwhile is woken at its own moment, in order."""
@@ -113,9 +140,9 @@ class VirtualClock:
                 self._busy += 1
 
     @contextmanager
-    def _sleeping(self, seconds: float, wake: Callable[[], None]) -> Generator[None]:
+    def _sleeping(self, seconds: float, wake: Callable[[], None], *, owes: bool) -> Generator[None]:
         with self._state:
-            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake)
+            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake, owes)
             heapq.heappush(self._sleepers, sleeper)
             self._stir()
             if self._auto and self._jumper is None:
@@ -140,18 +167,22 @@ class VirtualClock:
                 if not self._sleepers:
                     self._jumper = None
                     return
+                self._owed = 0  # whoever still owes something has had the time for it
                 self._jump()
                 self._stirred = time.monotonic()
             self._tell()
 
     def _left(self) -> float:
         """Real seconds until a jump may be made."""
-        return self._quiet if self._busy else self._stirred + self._quiet - time.monotonic()
+        quiet = max(self._quiet, OWED_SECONDS) if self._owed else self._quiet
+        return quiet if self._busy else self._stirred + quiet - time.monotonic()
 
     def _jump(self) -> None:
         self._now = max(self._now, self._sleepers[0].until)
         while self._sleepers and self._sleepers[0].until <= self._now:
-            heapq.heappop(self._sleepers).wake()
+            sleeper = heapq.heappop(self._sleepers)
+            self._owed += sleeper.owes
+            sleeper.wake()
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -276,13 +276,39 @@ class FakeHumans:
 
     def trouble_of(self, method: str, path: str) -> Fault | None:
         """What is to happen to this request; counts it."""
-        found = _PATH.fullmatch(path)
-        if found is None:
+        verb, task_id = _read(method, path)
+        if verb is None:
             return None
-        verb = _VERBS.get((method, found["verb"] or ("one" if found["task_id"] else "all")), "any")
         self.calls.append((self.clock.now(), verb))
-        fault = self._take(verb, self._desk.tasks.get(found["task_id"] or ""))
+        fault = self._take(verb, self._desk.tasks.get(task_id))
         return fault if isinstance(fault, Fault) else None
+
+    @contextmanager
+    def serving_one(self, method: str, path: str) -> Generator[None]:
+        """While a request is answered, virtual time stands still; and then somebody may be bound to go on."""
+        if not isinstance(self.clock, VirtualClock):
+            yield
+            return
+        self.clock.acts()
+        try:
+            with self.clock.busy():
+                yield
+        finally:
+            if _read(method, path)[0] in _FOLLOWED:
+                self.clock.owes()
+
+
+_FOLLOWED = frozenset({"create", "list", "poll"})
+"""Calls after which a client is not done."""
+
+
+def _read(method: str, path: str) -> tuple[Verb | None, str]:
+    """What a request is, and which task it is about."""
+    found = _PATH.fullmatch(path)
+    if found is None:
+        return None, ""
+    which = found["verb"] or ("one" if found["task_id"] else "all")
+    return _VERBS.get((method, which), "any"), found["task_id"] or ""
 
 
 _VERBS: Mapping[tuple[str, str], Verb] = {

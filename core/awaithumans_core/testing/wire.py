@@ -31,7 +31,7 @@ class Town(Protocol):
         """What is to happen to this request."""
         ...
 
-    def busy(self) -> AbstractContextManager[None]:
+    def serving_one(self, method: str, path: str) -> AbstractContextManager[None]:
         """While a request is answered, virtual time stands still."""
         ...
 
@@ -56,7 +56,7 @@ class Wire:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with self._town.busy():
+        with self._town.serving_one(scope["method"], scope["path"]):
             fault = self._town.trouble_of(scope["method"], scope["path"])
             if fault is None:
                 await self._app(scope, receive, send)
@@ -89,7 +89,7 @@ class Wire:
         clock = self._town.clock
         if isinstance(clock, VirtualClock):
             with clock.idle():
-                await clock.sleep(min(fault.seconds, patience))
+                await clock.alarm(min(fault.seconds, patience))
         else:
             await clock.sleep(min(fault.seconds, patience))
         if fault.seconds > patience:

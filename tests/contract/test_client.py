@@ -1,0 +1,236 @@
+"""What the client promises, on the real server and on the one for tests, with and without an event loop."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from awaithumans_core import (
+    AuthenticationError,
+    HumanTask,
+    InvalidTaskError,
+    QuestionChangedError,
+    ResponseSchemaError,
+    SettingsError,
+    SyncTaskClient,
+    TaskCancelledError,
+    TaskClient,
+    TaskNotFoundError,
+    TaskRejectedError,
+    await_human,
+    await_human_sync,
+)
+from tests.support.people import People
+from tests.support.servers import TaskServer
+from tests.support.workflows import Decision
+
+Ask = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture(params=["async", "sync"])
+def ask(request: pytest.FixtureRequest, server: TaskServer) -> Ask:
+    """`await_human`, or `await_human_sync` in a thread of its own."""
+
+    async def run(**options: Any) -> Any:
+        address = {"server_url": server.url, "api_key": server.token}
+        given: dict[str, Any] = {**address, "response_schema": Decision, **options}
+        if request.param == "async":
+            return await await_human(**given)
+        return await asyncio.to_thread(lambda: await_human_sync(**given))
+
+    return run
+
+
+@pytest.fixture
+def question() -> str:
+    return f"Approve {uuid.uuid4().hex[:8]}?"
+
+
+async def test_answer_is_typed(ask: Ask, somebody: People, question: str) -> None:
+    """The answer comes back as the class that was asked for, and with it who gave it."""
+    asking = asyncio.create_task(ask(task=question, payload={"amount": 250}, return_outcome=True))
+    task = await somebody.answer(question, {"approved": True, "note": "fine"})
+    decision, outcome = await asking
+    assert decision == Decision(approved=True, note="fine")
+    assert (outcome.task_id, outcome.completed_by_email) == (task["id"], "anna@example.com")
+    assert outcome.completed_via_channel == "dashboard"
+    assert task["payload"] == {"amount": 250}
+
+
+async def test_same_key_after_a_restart(ask: Ask, somebody: People, question: str) -> None:
+    """A script that is started again with its key gets the stored answer, and nobody is asked twice."""
+    asking = asyncio.create_task(ask(task=question, idempotency_key=question))
+    await somebody.answer(question, {"approved": True})
+    assert (await asking).approved is True
+    assert (await ask(task=question, idempotency_key=question)).approved is True
+    assert len(await somebody.find(question)) == 1
+
+
+async def test_one_key_two_questions(ask: Ask, somebody: People, question: str) -> None:
+    """The answer to one payload is never given to a question about another."""
+    asking = asyncio.create_task(ask(task=question, payload={"amount": 1}, idempotency_key=question))
+    await somebody.answer(question, {"approved": True})
+    await asking
+    with pytest.raises(QuestionChangedError):
+        await ask(task=question, payload={"amount": 1000}, idempotency_key=question)
+
+
+async def test_one_line_on_a_pipe(
+    ask: Ask, somebody: People, server: TaskServer, question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nobody watches, stderr gets one line, with link and key; stdout stays the script's own."""
+    asking = asyncio.create_task(ask(task=question, idempotency_key=f"key-{question}"))
+    task = await somebody.answer(question, {"approved": True})
+    await asking
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert f"{server.url}/task?id={task['id']}" in said.err
+    assert f"key-{question}" in said.err
+    assert said.out == ""
+
+
+async def test_no_progress(ask: Ask, somebody: People, question: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`progress=False` says nothing."""
+    asking = asyncio.create_task(ask(task=question, progress=False))
+    await somebody.answer(question, {"approved": True})
+    await asking
+    assert capsys.readouterr().err == ""
+
+
+async def test_cancelled(ask: Ask, somebody: People, question: str) -> None:
+    """An operator who cancels the task ends the wait with a typed error that carries the outcome."""
+    asking = asyncio.create_task(ask(task=question))
+    (task,) = await somebody.find(question)
+    await somebody.cancel(task["id"])
+    with pytest.raises(TaskCancelledError) as cancelled:
+        await asking
+    assert cancelled.value.task_id == task["id"]
+    assert cancelled.value.outcome.status == "cancelled"
+
+
+async def test_invalid_answer(ask: Ask, somebody: People, question: str) -> None:
+    """The server takes any answer; one of another shape is an error that carries it and says what is wrong."""
+    asking = asyncio.create_task(ask(task=question))
+    await somebody.answer(question, {"approved": "maybe"})
+    with pytest.raises(ResponseSchemaError) as invalid:
+        await asking
+    assert invalid.value.problems[0].startswith("approved: ")
+    assert invalid.value.outcome.response == {"approved": "maybe"}
+
+
+async def test_asked_again_after_an_invalid_answer(ask: Ask, somebody: People, question: str) -> None:
+    """With `max_reasks` the person is asked again under a derived key, and told what was wrong."""
+    key = f"key-{question}"
+    asking = asyncio.create_task(ask(task=question, idempotency_key=key, payload={"amount": 5}, max_reasks=1))
+    await somebody.answer(question, {"approved": "maybe"})
+    again = await somebody.by_key(f"{key}:reask:1")
+    assert again["task"].startswith(question)
+    assert "approved: Input should be a valid boolean" in again["task"]
+    assert again["payload"] == {"amount": 5}
+    await somebody.complete(again["id"], {"approved": False})
+    assert (await asking).approved is False
+    # Whoever picks the question up again comes to the same answer.
+    repeated = await ask(task=question, idempotency_key=key, payload={"amount": 5}, max_reasks=1)
+    assert repeated.approved is False
+
+
+async def test_asked_again_only_so_often(ask: Ask, somebody: People, question: str) -> None:
+    """When the last asking brings no usable answer either, the error is that of the last answer."""
+    key = f"key-{question}"
+    asking = asyncio.create_task(ask(task=question, idempotency_key=key, max_reasks=1))
+    await somebody.answer(question, {"approved": "maybe"})
+    again = await somebody.by_key(f"{key}:reask:1")
+    await somebody.complete(again["id"], {})
+    with pytest.raises(ResponseSchemaError) as invalid:
+        await asking
+    assert invalid.value.task_id == again["id"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        pytest.param({"api_key": "wrong"}, AuthenticationError, id="wrong-token"),
+        pytest.param({"server_url": "not an address"}, SettingsError, id="no-address"),
+        pytest.param({"task_metadata": {"k": 1}}, TaskRejectedError, id="refused-by-the-server"),
+        pytest.param({"timeout_seconds": 1}, InvalidTaskError, id="refused-before-sending"),
+        pytest.param({"response_schema": bool}, InvalidTaskError, id="no-named-fields"),
+        pytest.param({"max_reasks": -1}, InvalidTaskError, id="reasks-below-zero"),
+    ],
+)
+async def test_refusals_are_immediate(ask: Ask, question: str, options: dict[str, Any], error: type[Exception]) -> None:
+    """What cannot work by waiting is an error at once."""
+    with pytest.raises(error):
+        await asyncio.wait_for(ask(task=question, **options), 10)
+
+
+async def test_a_cancelled_coroutine_leaves_the_question_open(
+    server: TaskServer, somebody: People, question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cancellation is honoured at once; the question stays, and stderr says how to pick it up."""
+    address: Any = {"server_url": server.url, "api_key": server.token}
+    asking = asyncio.create_task(
+        await_human(task=question, response_schema=Decision, idempotency_key=question, **address)
+    )
+    (task,) = await somebody.find(question)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asking, 2)
+    assert (await somebody.task(task["id"]))["status"] == "created"
+    assert f"idempotency_key={question!r}" in capsys.readouterr().err.splitlines()[-1]
+    await somebody.complete(task["id"], {"approved": True})
+    answer = await await_human(task=question, response_schema=Decision, idempotency_key=question, **address)
+    assert answer.approved is True
+
+
+async def test_cancel_on_interrupt_frees_the_person(
+    server: TaskServer, somebody: People, question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `cancel_on_interrupt` nobody works on the question of a caller that is gone."""
+    address: Any = {"server_url": server.url, "api_key": server.token}
+    asking = asyncio.create_task(
+        await_human(task=question, response_schema=Decision, cancel_on_interrupt=True, **address)
+    )
+    (task,) = await somebody.find(question)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asking, 0.2)
+    assert asking.cancelled()
+    assert (await somebody.task(task["id"]))["status"] == "cancelled"
+    assert "nobody is asked any more" in capsys.readouterr().err
+
+
+async def test_withdrawing_what_may_have_been_asked(server: TaskServer, somebody: People, question: str) -> None:
+    """A question is cancelled by its key, even when the asker does not know whether its task exists."""
+    task = HumanTask(task=question, response_schema=Decision, idempotency_key=question)
+    async with TaskClient(server.url, server.token) as client:
+        await client.create(task)
+        assert (await client.withdraw(task)).status == "cancelled"
+    (found,) = await somebody.find(question)
+    assert found["status"] == "cancelled"
+
+
+async def test_unknown_task(server: TaskServer) -> None:
+    """404 is typed, in both clients."""
+    async with TaskClient(server.url, server.token) as client:
+        with pytest.raises(TaskNotFoundError):
+            await client.get("nothing")
+        with pytest.raises(TaskNotFoundError):
+            await client.poll("nothing", seconds=1)
+    with SyncTaskClient(server.url, server.token) as sync_client, pytest.raises(TaskNotFoundError):
+        await asyncio.to_thread(sync_client.cancel, "nothing")
+
+
+async def test_cancel_of_an_answered_task_returns_the_answer(
+    server: TaskServer, somebody: People, question: str
+) -> None:
+    """Cancelling too late loses nothing: the answer comes back."""
+    asking = asyncio.create_task(
+        await_human(task=question, response_schema=Decision, server_url=server.url, api_key=server.token)
+    )
+    task = await somebody.answer(question, {"approved": True})
+    await asking
+    async with TaskClient(server.url, server.token) as client:
+        outcome = await client.cancel(task["id"])
+    assert (outcome.status, outcome.response) == ("completed", {"approved": True})

@@ -1,0 +1,197 @@
+"""Many questions at once, on the real server and on the one for tests, with and without an event loop."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from awaithumans_core import (
+    Answer,
+    HumanTask,
+    ResponseSchemaError,
+    SyncTaskClient,
+    TaskCancelledError,
+    TaskClient,
+    TaskRejectedError,
+)
+from tests.support.clocks import QuickClock
+from tests.support.connections import established
+from tests.support.people import People
+from tests.support.servers import TaskServer
+from tests.support.workflows import Decision
+
+Crowd = Callable[..., AsyncGenerator[Answer[Decision]]]
+
+
+@pytest.fixture(params=["async", "sync"])
+async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> AsyncGenerator[Crowd]:
+    """`as_completed` of either client."""
+    if request.param == "async":
+        async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+            yield client.as_completed
+        return
+
+    async def in_a_thread(tasks: Sequence[HumanTask[Any]], **options: Any) -> AsyncGenerator[Answer[Any]]:
+        answers = sync_client.as_completed(tasks, **options)
+        try:
+            while (answer := await asyncio.to_thread(next, answers, None)) is not None:
+                yield answer
+        finally:
+            await asyncio.to_thread(answers.close)
+
+    with SyncTaskClient(server.url, server.token, clock=QuickClock()) as sync_client:
+        yield in_a_thread
+
+
+@pytest.fixture
+def question() -> str:
+    return f"Approve {uuid.uuid4().hex[:8]}?"
+
+
+def questions(question: str, count: int, **options: Any) -> list[HumanTask[Decision]]:
+    return [
+        HumanTask(task=f"{question} {place}", response_schema=Decision, payload={"place": place}, **options)
+        for place in range(count)
+    ]
+
+
+async def answered(somebody: People, tasks: Sequence[HumanTask[Any]]) -> None:
+    for task in tasks:
+        found = await somebody.by_key(task.idempotency_key)
+        await somebody.complete(found["id"], {"approved": True, "note": task.task})
+
+
+@pytest.mark.parametrize("connections", [1, 3, 20], ids="{}-connections".format)
+async def test_each_of_many_gets_its_own_answer(
+    as_completed: Crowd, somebody: People, question: str, connections: int
+) -> None:
+    """However many connections there are for them: every question gets its answer, once."""
+    asked = questions(question, 8)
+    answering = asyncio.create_task(answered(somebody, asked[::-1]))
+    answers = [answer async for answer in as_completed(asked, connections=connections)]
+    await answering
+    assert {answer.question.task: answer.result().note for answer in answers} == {
+        task.task: task.task for task in asked
+    }
+    assert len(answers) == len(asked)
+    assert {answer.outcome.completed_by_email for answer in answers if answer.outcome} == {"anna@example.com"}
+
+
+async def test_answers_come_as_they_are_given(as_completed: Crowd, somebody: People, question: str) -> None:
+    """The first answer is there while the other questions are open."""
+    asked = questions(question, 5)
+    answers = as_completed(asked, connections=2)
+    answering = asyncio.create_task(answered(somebody, asked[3:4]))
+    first = await asyncio.wait_for(anext(answers), 15)
+    await answering
+    assert first.question is asked[3]
+    await answered(somebody, [task for task in asked if task is not asked[3]])
+    assert len([answer async for answer in answers]) == 4
+
+
+async def test_one_failure_does_not_lose_the_others(as_completed: Crowd, somebody: People, question: str) -> None:
+    """Every way of failing is an answer with its error, and the others are answers."""
+    good, cancelled, invalid, refused = questions(question, 3) + questions("refused", 1, task_metadata={"k": 1})
+
+    async def people() -> None:
+        await somebody.cancel((await somebody.by_key(cancelled.idempotency_key))["id"])
+        await somebody.complete((await somebody.by_key(invalid.idempotency_key))["id"], {"approved": "perhaps"})
+        await answered(somebody, [good])
+
+    working = asyncio.create_task(people())
+    answers = [answer async for answer in as_completed([good, cancelled, invalid, refused], connections=2)]
+    await working
+    came = {id(answer.question): answer for answer in answers}
+    assert came[id(good)].result().approved is True
+    errors = {task.task: type(came[id(task)].error) for task in (cancelled, invalid, refused)}
+    assert list(errors.values()) == [TaskCancelledError, ResponseSchemaError, TaskRejectedError]
+    with pytest.raises(TaskCancelledError):
+        came[id(cancelled)].result()
+
+
+async def test_many_are_asked_again(as_completed: Crowd, somebody: People, question: str) -> None:
+    """`max_reasks` holds for each of many."""
+    asked = questions(question, 3, max_reasks=1)
+
+    async def people() -> None:
+        for task in asked:
+            await somebody.complete((await somebody.by_key(task.idempotency_key))["id"], {"approved": "hm"})
+        for task in asked:
+            again = await somebody.by_key(f"{task.idempotency_key}:reask:1")
+            await somebody.complete(again["id"], {"approved": True})
+
+    working = asyncio.create_task(people())
+    answers = [answer async for answer in as_completed(asked, connections=2)]
+    await working
+    assert [answer.result().approved for answer in answers] == [True, True, True]
+
+
+async def test_two_questions_with_one_key(as_completed: Crowd, somebody: People, question: str) -> None:
+    """A shared question is asked once, and both get its answer."""
+    shared = [HumanTask(task=question, response_schema=Decision, idempotency_key=question) for _ in range(3)]
+    answering = asyncio.create_task(somebody.answer(question, {"approved": True}))
+    answers = [answer async for answer in as_completed(shared, connections=2)]
+    await answering
+    assert [answer.result().approved for answer in answers] == [True] * 3
+
+
+async def test_leaving_early_leaves_the_questions_open(as_completed: Crowd, somebody: People, question: str) -> None:
+    """A reader who has seen enough goes; the other questions stay, and can be picked up by their keys."""
+    asked = questions(question, 5)
+    answers = as_completed(asked, connections=2)
+    answering = asyncio.create_task(answered(somebody, asked[:1]))
+    await anext(answers)
+    await answering
+    started = time.monotonic()
+    await answers.aclose()
+    assert time.monotonic() - started < 2
+    open_one = await somebody.by_key(asked[1].idempotency_key)
+    assert open_one["status"] == "created"
+
+
+async def test_wait_all_keeps_the_order(server: TaskServer, somebody: People, question: str) -> None:
+    """`wait_all` returns the answers in the order of the questions, in both clients."""
+    asked = questions(question, 4)
+    answering = asyncio.create_task(answered(somebody, asked[::-1]))
+    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+        answers = await client.wait_all(asked, connections=2)
+    await answering
+    assert [answer.question for answer in answers] == asked
+    with SyncTaskClient(server.url, server.token, clock=QuickClock()) as sync_client:
+        again = await asyncio.to_thread(sync_client.wait_all, asked)
+    assert [answer.result() for answer in again] == [answer.result() for answer in answers]
+
+
+async def test_nothing_to_wait_for(server: TaskServer) -> None:
+    """No questions, no answers."""
+    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+        assert await client.wait_all([]) == []
+
+
+async def test_connections_are_bounded(server: TaskServer, somebody: People, question: str) -> None:
+    """Sixty questions hold no more connections than are allowed, at any time."""
+    asked = questions(question, 60)
+    port = int(server.url.rsplit(":", 1)[1])
+    before = set(established(port))
+    most = 0
+
+    async def count() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(set(established(port)) - before))
+            await asyncio.sleep(0.02)
+
+    counting = asyncio.create_task(count())
+    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+        waiting = asyncio.create_task(client.wait_all(asked, connections=6))
+        listed = await somebody.find_all([task.idempotency_key for task in asked])
+        for task in listed:
+            await somebody.complete(task["id"], {"approved": True})
+        answers = await waiting
+    counting.cancel()
+    assert all(answer.result().approved for answer in answers)
+    # People hold one connection of their own, opened in the meantime.
+    assert 2 <= most <= 6 + 1
