@@ -89,16 +89,16 @@ async def await_human(
 
             async def ask(asked: HumanTask[Any]) -> Outcome:
                 telling.asks(asked)
-                return telling.ends(await client.ask(asked, on_status=telling.tell))
+                return telling.ends(await client.ask(asked, on_status=telling.tell, poll_seconds=telling.poll_seconds))
 
             try:
                 decision, outcome = await answered(question, ask)
-            except INTERRUPTS:
+            except INTERRUPTS as stop:
                 if cancel_on_interrupt:
                     telling.withdrawn(await _withdrawn(client, telling.asked))
                 else:
                     telling.left_open()
-                raise
+                raise stop.with_traceback(None) from None  # where in the HTTP client it struck tells nobody anything
     return (decision, outcome) if return_outcome else decision
 
 
@@ -149,16 +149,16 @@ def await_human_sync(
 
         def ask(asked: HumanTask[Any]) -> Outcome:
             telling.asks(asked)
-            return telling.ends(client.ask(asked, on_status=telling.tell))
+            return telling.ends(client.ask(asked, on_status=telling.tell, poll_seconds=telling.poll_seconds))
 
         try:
             decision, outcome = answered_sync(question, ask)
-        except INTERRUPTS:
+        except INTERRUPTS as stop:
             if cancel_on_interrupt:
                 telling.withdrawn(_withdrawn_sync(client, telling.asked))
             else:
                 telling.left_open()
-            raise
+            raise stop.with_traceback(None) from None  # as above
     return (decision, outcome) if return_outcome else decision
 
 

@@ -162,9 +162,18 @@ class TaskClient:
         """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
         return await self._driver.run(flow.withdraw(task.body(), self._patience))
 
-    async def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
-        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
-        return await self._driver.run(_ask(task, self.clock), on_status)
+    async def ask(
+        self, task: HumanTask[Any], *, on_status: OnStatus | None = None, poll_seconds: int = flow.POLL_SECONDS
+    ) -> Outcome:
+        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline.
+
+        Args:
+            task: The question.
+            on_status: Called with every change of status that a poll brings.
+            poll_seconds: How long a poll is held, 1 to 30. The end of the task is seen at once in any case; a change
+                of status before it is seen with the next poll.
+        """
+        return await self._driver.run(_ask(task, self.clock, poll_seconds), on_status)
 
     async def as_completed(
         self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
@@ -257,9 +266,11 @@ class SyncTaskClient:
         """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
         return self._driver.run(flow.withdraw(task.body(), self._patience))
 
-    def ask(self, task: HumanTask[Any], *, on_status: OnStatus | None = None) -> Outcome:
-        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline."""
-        return self._driver.run(_ask(task, self.clock), on_status)
+    def ask(
+        self, task: HumanTask[Any], *, on_status: OnStatus | None = None, poll_seconds: int = flow.POLL_SECONDS
+    ) -> Outcome:
+        """As `TaskClient.ask`."""
+        return self._driver.run(_ask(task, self.clock, poll_seconds), on_status)
 
     def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
         """As `TaskClient.as_completed`, over connections of its own in a thread of its own."""
@@ -301,8 +312,8 @@ class SyncTaskClient:
         self.close()
 
 
-def _ask(task: HumanTask[Any], clock: Clock) -> Flow[Outcome]:
-    return flow.ask(task.body(), task.seconds, Patience(task.seconds, clock=clock.now))
+def _ask(task: HumanTask[Any], clock: Clock, poll_seconds: int) -> Flow[Outcome]:
+    return flow.ask(task.body(), task.seconds, Patience(task.seconds, clock=clock.now), held=poll_seconds)
 
 
 def _settings(server_url: str | None, api_key: str | None, settings: Settings | None) -> Settings:

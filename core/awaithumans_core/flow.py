@@ -193,8 +193,12 @@ def close(task_id: str, patience: Patience) -> Flow[Outcome]:
     raise refusal(reply, task_id=task_id)
 
 
-def follow(task_id: str, seconds: float, patience: Patience, *, known: str | None = None) -> Flow[Outcome]:
-    """Long-poll until the task ends, for at most `seconds`; then close it. Unknown statuses are pending.
+def follow(
+    task_id: str, seconds: float, patience: Patience, *, known: str | None = None, held: int = POLL_SECONDS
+) -> Flow[Outcome]:
+    """Long-poll, `held` seconds at a time, until the task ends, for at most `seconds`; then close it.
+
+    Unknown statuses are pending.
 
     Every status other than the `known` one is noticed once.
     """
@@ -205,7 +209,7 @@ def follow(task_id: str, seconds: float, patience: Patience, *, known: str | Non
         asked = clock()
         try:
             outcome = yield from poll(
-                task_id, Patience(left, patience.backoff, clock), seconds=max(1, min(POLL_SECONDS, int(left)))
+                task_id, Patience(left, patience.backoff, clock), seconds=max(1, min(held, int(left)))
             )
         except ServerUnreachableError as away:
             if away.attempts == 0:  # a redirect: trying again will not help
@@ -226,19 +230,19 @@ def follow(task_id: str, seconds: float, patience: Patience, *, known: str | Non
     return at_deadline((yield from close(task_id, patience)))
 
 
-def ask(body: Mapping[str, Any], seconds: float, patience: Patience) -> Flow[Outcome]:
+def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
     """The whole way of a plain script: create, follow to the end, and read who answered."""
     outcome = yield from create(body, patience)
     if outcome.terminal:
         return outcome
     yield Notice(outcome)
-    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience))
+    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience, held=held))
 
 
-def finish(opened: Outcome, seconds: float, patience: Patience) -> Flow[Outcome]:
+def finish(opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
     """Follow an open task to its end, for at most `seconds`, and read who answered."""
     brief = _brief(patience)
-    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status)
+    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status, held=held)
     # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
     try:
         record = yield from get(opened.task_id, brief)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from awaithumans_core.flow import POLL_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.settings import Settings
 from awaithumans_core.status import TaskStatus
@@ -28,6 +29,9 @@ def progress_of(question: HumanTask[Any], settings: Settings, *, shown: bool) ->
 
 class Progress:
     """Says nothing, and is told everything."""
+
+    poll_seconds = POLL_SECONDS
+    """How long the polls may be held."""
 
     def __init__(self, question: HumanTask[Any], settings: Settings) -> None:
         self.asked = question

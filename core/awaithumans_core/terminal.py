@@ -22,6 +22,9 @@ from awaithumans_core.task import HumanTask
 MOST_SHOWN = 10
 """Waits shown at once; a terminal has few lines."""
 
+WATCHED_POLL_SECONDS = 5
+"""A poll brings a change of status only when its time is up, and somebody is watching."""
+
 FAR = timedelta(hours=20)
 """A deadline further away than this needs its date."""
 
@@ -34,6 +37,7 @@ def can_be_live() -> bool:
 class LiveProgress(Progress):
     """Two lines that are kept up to date, and a plain one for what should stay on the screen."""
 
+    poll_seconds = WATCHED_POLL_SECONDS
     _lock: ClassVar[threading.Lock] = threading.Lock()
     _shown: ClassVar[list["LiveProgress"]] = []
     _live: ClassVar[Live | None] = None
@@ -57,14 +61,15 @@ class LiveProgress(Progress):
             if outcome.created_at is not None and outcome.timeout_seconds is not None:  # picked up: it has begun before
                 deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
                 self._until = deadline.astimezone().replace(tzinfo=None)
-            self.say(f"{self.asked.task} - pick up again with {self._again}")
+            self.say(f"asked; should this script stop, pick it up again with {self._again}")
         self._standing = outcome
 
     def ends(self, outcome: Outcome) -> Outcome:
         """One line of the block stays: how it ended."""
         by = f" by {who}" if (who := outcome.completed_by_display_name or outcome.completed_by_email) else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
-        self.say(f"{self.asked.task} - {outcome.status}{by}{where} after {self._waited()}")
+        line = f"awaithumans: {outcome.status}{by}{where} after {self._waited()} · {self.asked.task}"
+        self._console.print(Text(line, no_wrap=True, overflow="ellipsis"))
         return super().ends(outcome)
 
     def say(self, words: str) -> None:

@@ -1,0 +1,174 @@
+"""What a person at a terminal sees and does while a script waits: a pseudo terminal, real signals, a real script."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from awaithumans_core.clock import SystemClock
+from awaithumans_core.testing import FakeHumans
+
+SCRIPT = """
+import asyncio, sys
+from pydantic import BaseModel
+from awaithumans_core import await_human, await_human_sync
+
+class Decision(BaseModel):
+    approved: bool
+
+print("working", flush=True)
+question = dict(task="Approve $250?", response_schema=Decision, idempotency_key="refund:1", timeout_seconds=3600)
+options = question | OPTIONS
+decision = await_human_sync(**options) if SYNC else asyncio.run(await_human(**options))
+print("approved" if decision.approved else "declined", flush=True)
+"""
+
+WAYS = pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+
+
+@pytest.fixture
+def humans() -> Generator[FakeHumans]:
+    humans = FakeHumans(clock=SystemClock())
+    with humans.serving():
+        yield humans
+
+
+@dataclass
+class Terminal:
+    """A script in a pseudo terminal of 80 columns."""
+
+    process: "subprocess.Popen[bytes]"
+    master: int
+    raw: str = field(default="")
+
+    def read(self, until: str, seconds: float = 15.0) -> str:
+        """Everything shown so far, once this is among it."""
+        end = time.monotonic() + seconds
+        while until not in self.shown:
+            assert time.monotonic() < end, f"{until!r} never came:\n{self.shown}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                try:
+                    self.raw += os.read(self.master, 65536).decode()
+                except OSError:  # the script has ended
+                    assert until in self.shown, f"{until!r} never came:\n{self.shown}"
+        return self.shown
+
+    @property
+    def shown(self) -> str:
+        """Without colours and movements of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r", "")
+
+
+@contextmanager
+def terminal(
+    humans: FakeHumans,
+    folder: Path,
+    *,
+    sync: bool,
+    options: str = "{}",
+    stdout: Path | None = None,
+    term: str = "xterm",
+) -> Generator[Terminal]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT.replace("OPTIONS", options).replace("SYNC", str(sync)))
+    master, slave = pty.openpty()
+    out = slave if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT)
+    environment = os.environ | {
+        "AWAITHUMANS_URL": humans.url,
+        "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+        "TERM": term,
+        "COLUMNS": "80",
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdin=slave, stdout=out, stderr=slave, env=environment, start_new_session=True
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        if stdout is not None:
+            os.close(out)
+
+
+@WAYS
+def test_live_block(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
+    """Elapsed, status, deadline and link, kept up to date; in the end a line that says who answered."""
+    humans.answer("Approve", {"approved": True}).after(7).by("anna@example.com").passes("notified", "in_progress")
+    with terminal(humans, tmp_path, sync=sync) as screen:
+        screen.read("0:01 ")
+        task = humans.task("Approve")
+        assert f"{humans.url}/task?id={task.id}" in screen.shown
+        assert "idempotency_key='refund:1'" in screen.shown
+        assert re.search(r"0:0\d (created|notified) · 59:5\d left, until \d\d:\d\d · Approve \$250\?", screen.shown)
+        screen.read(" in_progress ")
+        shown = screen.read("approved\n")
+        assert screen.process.wait(5) == 0
+    assert "completed by anna@example.com (dashboard) after 0:0" in shown
+
+
+def test_stdout_stays_the_scripts_own(humans: FakeHumans, tmp_path: Path) -> None:
+    """What the script prints into a file is in the file, and nothing else."""
+    humans.answer("Approve", {"approved": True}).after(1.5)
+    with terminal(humans, tmp_path, sync=True, stdout=tmp_path / "out.txt") as screen:
+        screen.read("completed by")
+        assert screen.process.wait(5) == 0
+    assert (tmp_path / "out.txt").read_text() == "working\napproved\n"
+
+
+def test_a_terminal_that_cannot_redraw_gets_one_line(humans: FakeHumans, tmp_path: Path) -> None:
+    """TERM=dumb is as good as a pipe."""
+    humans.answer("Approve", {"approved": True}).after(1)
+    with terminal(humans, tmp_path, sync=True, term="dumb") as screen:
+        shown = screen.read("approved\n")
+        assert screen.process.wait(5) == 0
+    assert shown.count("awaithumans: ") == 1
+    assert "\x1b" not in screen.raw
+
+
+@WAYS
+@pytest.mark.parametrize("cancels", [False, True], ids=["open", "cancelled"])
+def test_ctrl_c(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool) -> None:
+    """Ctrl-C ends the wait at once. The question stays and is picked up by its key, or is cancelled if so asked."""
+    with terminal(humans, tmp_path, sync=sync, options=f"{{'cancel_on_interrupt': {cancels}}}") as screen:
+        screen.read("/task?id=")
+        screen.process.send_signal(signal.SIGINT)
+        shown = screen.read("KeyboardInterrupt")
+        assert screen.process.wait(5) != 0
+    task = humans.task("Approve")
+    if cancels:
+        assert task.status == "cancelled"
+        assert "nobody is asked any more" in shown
+        return
+    assert task.status == "created"
+    assert "To pick it up, ask again with idempotency_key='refund:1'" in shown.replace("\n", "")
+    assert "httpcore" not in shown
+    humans.complete(task.id, {"approved": False})
+    with terminal(humans, tmp_path, sync=sync) as screen:
+        screen.read("declined\n")
+    assert len(humans.tasks) == 1
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_a_script_that_dies_is_picked_up(humans: FakeHumans, tmp_path: Path, sign: signal.Signals) -> None:
+    """The key stood on the screen before; a script that is started with it gets the answer, and nobody is asked twice."""
+    with terminal(humans, tmp_path, sync=True) as screen:
+        screen.read("idempotency_key='refund:1'")
+        screen.process.send_signal(sign)
+        screen.process.wait(5)
+    humans.complete(humans.task("Approve").id, {"approved": True})
+    with terminal(humans, tmp_path, sync=True) as screen:
+        screen.read("approved\n")
+    assert len(humans.tasks) == 1
