@@ -164,6 +164,37 @@ async def test_invalid_answer(asker: Asker, answer: Answer, question: str) -> No
     assert (await told(asked))["error"] == "ResponseSchemaError"
 
 
+async def test_asked_again_after_an_invalid_answer(
+    asker: Asker, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+) -> None:
+    """With `max_reasks` the person is told what was wrong and asked again; the second answer is the one acted on."""
+    asked = await asker.ask(question, max_reasks=1, payload={"amount": 250})
+    first = await answer(asked, {"approved": "maybe"})
+    again = await people.by_key(f"{first['idempotency_key']}:reask:1")
+    assert again["task"].startswith(question)
+    assert "approved: Input should be a valid boolean" in again["task"]
+    assert again["payload"] == first["payload"]
+    await people.complete(again["id"], {"approved": True})
+    await call_back(
+        relay, humans, asked, again, status="completed", response={"approved": True}, completed_by_email="b@example.com"
+    )
+    assert await told(asked) == {"approved": True, "by": "b@example.com"}
+    assert asker.acts[asked.name] == 1
+
+
+async def test_asked_again_only_so_often(
+    asker: Asker, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+) -> None:
+    """When the last asking brings no usable answer either, that is the error."""
+    asked = await asker.ask(question, max_reasks=1)
+    first = await answer(asked, {"approved": "maybe"})
+    again = await people.by_key(f"{first['idempotency_key']}:reask:1")
+    await people.complete(again["id"], {})
+    await call_back(relay, humans, asked, again, status="completed", response={})
+    assert (await told(asked))["error"] == "ResponseSchemaError"
+    assert asker.acts[asked.name] == 1
+
+
 async def test_key_used_before(asker: Asker, answer: Answer, people: People, question: str) -> None:
     """Asking with a key whose task has ended returns the stored answer without another wait."""
     key = f"shared-{question}"

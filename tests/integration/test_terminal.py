@@ -163,7 +163,7 @@ def test_ctrl_c(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
 def test_a_script_that_dies_is_picked_up(humans: FakeHumans, tmp_path: Path, sign: signal.Signals) -> None:
-    """The key stood on the screen before; a script that is started with it gets the answer, and nobody is asked twice."""
+    """The key stood on the screen before; a script started with it gets the answer, and nobody is asked twice."""
     with terminal(humans, tmp_path, sync=True) as screen:
         screen.read("idempotency_key='refund:1'")
         screen.process.send_signal(sign)
