@@ -2,19 +2,25 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from awaithumans_core.testing import FakeHumans
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+NAMES = ["temporal", "langgraph", "script", "many", "relay", "testing"]
+
+
 def test_there_are_blocks() -> None:
-    """The pattern that finds the blocks finds them: three callers and the relay."""
-    assert len(BLOCKS) == 4
+    """The pattern that finds the blocks finds them: the callers, the relay and the tests."""
+    assert len(BLOCKS) == len(NAMES)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["temporal", "langgraph", "script", "relay"])
+@pytest.mark.parametrize("block", BLOCKS, ids=NAMES)
 def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each Python block defines what it says with nothing but the documented settings."""
     monkeypatch.chdir(tmp_path)
@@ -27,6 +33,15 @@ def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for name, value in settings.items():
         monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
+
+
+@pytest.mark.parametrize("name", ["test_refund", "test_nobody_answers"])
+def test_tests_shown_pass(name: str, fake_humans: FakeHumans) -> None:
+    """The tests of the testing section hold for the script of the script section."""
+    shown: dict[str, Any] = {"__name__": "readme"}
+    for section in ("script", "testing"):
+        exec(compile(BLOCKS[NAMES.index(section)], "README.md", "exec"), shown)  # noqa: S102
+    shown[name](fake_humans)
 
 
 def test_every_variable_is_documented() -> None:
