@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -15,6 +15,9 @@ demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are 
 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
+	@$(BIN)/python -m benchmarks.many_waits $(ARGS)
 
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and who imports whom
 	@$(BIN)/ruff format --check .

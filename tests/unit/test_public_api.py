@@ -9,6 +9,7 @@ import pytest
 import awaithumans_core
 
 PUBLIC = [
+    "Answer",
     "AuthenticationError",
     "AwaitHumansError",
     "Engine",

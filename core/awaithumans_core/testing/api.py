@@ -146,6 +146,7 @@ async def poll(
     async with Changes(office.desk, office.clock) as changes:
         while not office.desk.get(task.id).terminal and office.clock.now() < until:
             await changes.held(until)
+            office.desk.catch_up()
     return task.polled()
 
 

@@ -113,7 +113,7 @@ class CallbackQueue:
                 delivery.last_status_code, delivery.last_error = reply.status_code, None
                 if reply.status_code >= 400:
                     delivery.last_error = f"HTTP {reply.status_code}"
-            except httpx.HTTPError as error:
+            except Exception as error:  # also what a receiver in process raises, or an address that is none
                 delivery.last_status_code, delivery.last_error = None, f"{type(error).__name__}: {error}"
         self._sent += 1
         now = self._clock.now()

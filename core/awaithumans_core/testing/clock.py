@@ -103,7 +103,13 @@ class VirtualClock:
             self._stir()
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass; what is due meanwhile is woken at its own moment, in order."""
+        """Let so much time pass, at once. What is due meanwhile is woken in its order, and sees the new time.
+
+        Raises:
+            ValueError: time does not go back.
+        """
+        if seconds < 0:
+            raise ValueError(f"cannot advance by {seconds} s: time does not go back")
         with self._state:
             until = self._now + seconds
             while self._sleepers and self._sleepers[0].until <= until:

@@ -265,7 +265,7 @@ class Desk:
         self._at(begun + timeout, task, lambda: self.move(task.id, TaskStatus.TIMED_OUT))
         record = task.record()
         script = next((script for script in self.scripts if script.fits(record)), None)
-        if script is None or (script.ends is None and not script.way):
+        if script is None:
             return
         script.use(record)
         delay = script.delay or 0.0

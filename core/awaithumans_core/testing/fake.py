@@ -8,7 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -16,6 +23,7 @@ from typing import Any, Literal, Self, TypeAlias
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from pydantic import TypeAdapter, ValidationError
 from starlette.types import ASGIApp
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
@@ -95,6 +103,7 @@ class FakeHumans:
         self._callback_transport = callback_transport
         self._troubles: list[_Trouble] = []
         self._hosted = False
+        self._under_way: set[asyncio.Task[httpx.Response]] = set()
         api = create_api(Office(self._desk, self.clock, self.token, self.outsider_token), self._lifespan)
         self.app: ASGIApp = Wire(api, self)
         """The ASGI application, with a lifespan; `serving()` and `transport()` run it for you."""
@@ -175,9 +184,10 @@ class FakeHumans:
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """For `httpx.AsyncClient(transport=...)`: requests come here without a socket."""
-        return Transport(self.app, self._must_run)
+        return Transport(self.app, self._enter)
 
     async def __aenter__(self) -> Self:
+        self._must_be_idle()
         self._stack = AsyncExitStack()
         await self._stack.enter_async_context(self._lifespan(None))
         return self
@@ -194,6 +204,7 @@ class FakeHumans:
         It may be served again afterwards, on the same port if that is wanted: what is on the server stays, as with a
         server that is restarted.
         """
+        self._must_be_idle()
         listener = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
             self.app, http=Door, ws="none", log_level="critical", access_log=False, timeout_graceful_shutdown=0
@@ -219,21 +230,29 @@ class FakeHumans:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI | None) -> AsyncGenerator[None]:
-        if self._hosted:
-            raise RuntimeError("this FakeHumans is running already: it is entered, or it is serving, not both")
+        self._must_be_idle()
         self._hosted = True
         running = [asyncio.create_task(self._live()), asyncio.create_task(self._deliver())]
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
             self._hosted = False
+            ending: list[asyncio.Task[Any]] = [*running, *self._under_way]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
 
-    def _must_run(self) -> None:
+    def _must_be_idle(self) -> None:
+        if self._hosted:
+            raise RuntimeError("this FakeHumans is running already: it is entered, or it is serving, not both")
+
+    def _enter(self, request: "asyncio.Task[httpx.Response]") -> None:
+        """A request in process."""
         if not self._hosted:
+            request.cancel()
             raise RuntimeError("FakeHumans is not running: async with FakeHumans() as humans: ...")
+        self._under_way.add(request)
+        request.add_done_callback(self._under_way.discard)
 
     async def _live(self) -> None:
         """People, and deadlines."""
@@ -260,27 +279,29 @@ class FakeHumans:
         return self.clock.busy() if isinstance(self.clock, VirtualClock) else nullcontext()
 
     def _call_back(self, task: FakeTask) -> None:
-        fault = self._take("callback", task)
+        fault = self._take("callback", task.record())
         self._queue.enqueue(task, fault if isinstance(fault, CallbackFault) else None)
 
-    def _take(self, verb: Verb, task: FakeTask | None) -> Fault | CallbackFault | None:
-        """The trouble that waits for such a request."""
+    def _take(self, verb: Verb, record: Mapping[str, Any] | None) -> Fault | CallbackFault | None:
+        """The trouble that waits for such a request, about this task."""
         with self._desk.lock:
             for trouble in self._troubles:
                 wanted = trouble.on == verb or (trouble.on == "any" and verb != "callback")
-                fits = trouble.match is None or (task is not None and Script(trouble.match).fits(task.record()))
+                fits = trouble.match is None or (record is not None and Script(trouble.match).fits(record))
                 if wanted and fits and trouble.left > 0:
                     trouble.left -= 1
                     return trouble.fault
         return None
 
-    def trouble_of(self, method: str, path: str) -> Fault | None:
+    def trouble_of(self, method: str, path: str, body: bytes) -> Fault | None:
         """What is to happen to this request; counts it."""
         verb, task_id = _read(method, path)
         if verb is None:
             return None
+        self._desk.catch_up()
         self.calls.append((self.clock.now(), verb))
-        fault = self._take(verb, self._desk.tasks.get(task_id))
+        task = self._desk.tasks.get(task_id)
+        fault = self._take(verb, _asked(body) if verb == "create" else None if task is None else task.record())
         return fault if isinstance(fault, Fault) else None
 
     @contextmanager
@@ -309,6 +330,17 @@ def _read(method: str, path: str) -> tuple[Verb | None, str]:
         return None, ""
     which = found["verb"] or ("one" if found["task_id"] else "all")
     return _VERBS.get((method, which), "any"), found["task_id"] or ""
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+def _asked(body: bytes) -> dict[str, Any] | None:
+    """What is asked with a create, if that can be read."""
+    with suppress(ValidationError):
+        asked = _OBJECT.validate_json(body)
+        return asked if isinstance(asked.get("task"), str) else None
+    return None
 
 
 _VERBS: Mapping[tuple[str, str], Verb] = {

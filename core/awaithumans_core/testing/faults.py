@@ -77,8 +77,13 @@ def truncated() -> Fault:
 
 
 def changed(**fields: Any) -> Fault:
-    """The server's JSON with these fields set, for instance `status="paused"`, or one nobody has heard of."""
-    return Fault(f"changed {fields}", change=lambda body: to_json(from_json(body) | fields))
+    """The server's JSON (each record of a list) with these fields set: `status="paused"`, or an unknown one."""
+
+    def change(body: bytes) -> bytes:
+        held: dict[str, Any] | list[dict[str, Any]] = from_json(body)
+        return to_json([each | fields for each in held] if isinstance(held, list) else held | fields)
+
+    return Fault(f"changed {fields}", change=change)
 
 
 def duplicate() -> CallbackFault:

@@ -125,4 +125,25 @@ class Script:
         """What is submitted."""
         if self.response is not None:
             return dict(self.response)
-        return {name: {"not": "a value of this field"} for name in record["response_schema"].get("properties", {})}
+        schema = record["response_schema"]
+        return {name: _no_value_of(field, schema) for name, field in schema.get("properties", {}).items()}
+
+
+_NO_VALUES: Mapping[str, Any] = {"object": {"not": "a value"}, "string": "not a value", "array": ["not a value"]}
+
+
+def _no_value_of(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
+    """Something of a type the field does not have."""
+    types = _types(field, schema)
+    return next((value for name, value in _NO_VALUES.items() if name not in types), None)
+
+
+def _types(field: Mapping[str, Any], schema: Mapping[str, Any]) -> set[str]:
+    """The JSON types a field may have, through references and alternatives."""
+    if "$ref" in field:
+        return _types(schema.get("$defs", {}).get(field["$ref"].rsplit("/", 1)[-1], {}), schema)
+    found: set[str] = set()
+    for part in (*field.get("anyOf", ()), *field.get("oneOf", ()), *field.get("allOf", ())):
+        found |= _types(part, schema)
+    given: Any = field.get("type", ())
+    return found | ({given} if isinstance(given, str) else set(given))

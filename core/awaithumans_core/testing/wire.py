@@ -27,7 +27,7 @@ class Town(Protocol):
 
     clock: Clock
 
-    def trouble_of(self, method: str, path: str) -> Fault | None:
+    def trouble_of(self, method: str, path: str, body: bytes) -> Fault | None:
         """What is to happen to this request."""
         ...
 
@@ -57,7 +57,9 @@ class Wire:
             await self._app(scope, receive, send)
             return
         with self._town.serving_one(scope["method"], scope["path"]):
-            fault = self._town.trouble_of(scope["method"], scope["path"])
+            body = await _body(receive)
+            fault = self._town.trouble_of(scope["method"], scope["path"], body)
+            receive = _again(body, receive)
             if fault is None:
                 await self._app(scope, receive, send)
             else:
@@ -120,6 +122,30 @@ class Wire:
         raise _Broken(httpx.ConnectError if fault.breaks == "refused" else httpx.ReadError, fault.name)
 
 
+async def _body(receive: Receive) -> bytes:
+    """All of it: what is to happen may depend on what is asked."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The same, for the app."""
+    told = False
+
+    async def once_more() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once_more
+
+
 async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
@@ -129,21 +155,30 @@ async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], 
 class Transport(httpx.AsyncBaseTransport):
     """Requests without a socket, with the errors a socket has and the read timeout it would keep."""
 
-    def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, enter: Callable[["asyncio.Task[httpx.Response]"], None]) -> None:
         self._inner = httpx.ASGITransport(app=app)
-        self._ready = ready
+        self._enter = enter
+        """Told of every request under way: when the fake is left, it cancels them."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Hand it to the app."""
-        self._ready()
         waits: float | None = request.extensions.get("timeout", {}).get("read")
         kept = _patience.set(float("inf") if waits is None else waits)
         try:
-            return await self._inner.handle_async_request(request)
-        except _Broken as broken:
-            raise broken.kind(f"{broken} (FakeHumans)", request=request) from None
+            handling = asyncio.create_task(self._inner.handle_async_request(request))
         finally:
             _patience.reset(kept)
+        try:
+            self._enter(handling)
+            await asyncio.wait({handling})
+        finally:
+            handling.cancel()
+        if handling.cancelled():
+            raise httpx.ReadError("FakeHumans was left (FakeHumans)", request=request)
+        try:
+            return handling.result()
+        except _Broken as broken:
+            raise broken.kind(f"{broken} (FakeHumans)", request=request) from None
 
 
 class Door(H11Protocol):

@@ -1,4 +1,7 @@
-"""pytest fixtures, found by pytest itself where the extra `testing` is installed."""
+"""pytest fixtures, found by pytest itself.
+
+Loads nothing until one of them is used; then it needs the extra `testing`.
+"""
 
 from collections.abc import Generator
 from typing import TYPE_CHECKING

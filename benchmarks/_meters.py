@@ -1,0 +1,87 @@
+"""Read, from outside, what two processes cost: the server its CPU and its requests, the client its own and its memory.
+
+Nothing is asked of either while they are measured. CPU and memory are what the kernel counts for the process; requests
+are lines of the server's own access log, so they mean the same whoever sent them (a held poll counts when it is let
+go); connections are those that the client, and nobody else, has established with the server's port.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+
+SAMPLE_SECONDS = 0.5
+MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a while of waiting cost, per minute."""
+
+    seconds: float
+    server_cpu: float
+    requests: float
+    client_cpu: float
+
+
+class Meter:
+    """Reads one server and one client, from the start of both to the end of one of them."""
+
+    def __init__(self, server_pid: int, client_pid: int, port: int, log: Path) -> None:
+        self._server = psutil.Process(server_pid)
+        self._client = psutil.Process(client_pid)
+        self._port = port
+        self._log = log
+        self.connections = 0
+        """The most that were seen at once."""
+        self.memory = 0.0
+        """The most that was seen of the client's resident memory, in megabytes."""
+
+    async def watch(self) -> None:
+        """Look twice a second, until cancelled or until the client has ended."""
+        with suppress(psutil.NoSuchProcess):
+            while True:
+                self.memory = max(self.memory, self.memory_now())
+                self.connections = max(self.connections, self._connections())
+                await asyncio.sleep(SAMPLE_SECONDS)
+
+    async def cost(self, seconds: float, ended: asyncio.Event) -> Cost | None:
+        """What so many seconds cost; fewer when the client ends before. None when it has ended already."""
+        if ended.is_set():
+            return None
+        began, server, client, requests = time.monotonic(), _cpu(self._server), _cpu(self._client), self._requests()
+        client_now = client
+        until = began + seconds
+        while (left := until - time.monotonic()) > 0 and not ended.is_set():
+            await asyncio.sleep(min(left, SAMPLE_SECONDS))
+            with suppress(psutil.NoSuchProcess):
+                client_now = _cpu(self._client)
+        took = time.monotonic() - began
+        minute = 60 / took
+        return Cost(
+            took,
+            (_cpu(self._server) - server) * minute,
+            (self._requests() - requests) * minute,
+            (client_now - client) * minute,
+        )
+
+    def memory_now(self) -> float:
+        return float(self._client.memory_info().rss) / MEGABYTE
+
+    def _connections(self) -> int:
+        return sum(
+            found.status == psutil.CONN_ESTABLISHED and bool(found.raddr) and found.raddr.port == self._port
+            for found in self._client.net_connections("tcp4")
+        )
+
+    def _requests(self) -> int:
+        return self._log.read_bytes().count(b' HTTP/1.1" ')
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Seconds of CPU that this process and its children have had."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))

@@ -1,0 +1,409 @@
+"""A thousand questions, one process that waits for all of them: what it costs, ours next to the official SDK.
+
+python -m benchmarks.many_waits [--tasks 1000] [--seconds 60] [--answers N] [--json FILE]
+
+Each side has a real awaithumans server of its own, on a fresh folder, and an asking process of its own; first one runs,
+then the other. Three things happen on each:
+
+1. It asks all. Done when the server has every task; bounded, as a client may never get there.
+2. Nobody answers for a while. What the server and the client spend now is what waiting costs. Should every question
+   have failed before the while is over, it is cut short, so that a client which has given up does not look cheap.
+3. One person answers, one task after another, in random order (the same for both). An answer is late by the time
+   from before it is sent to the server until the asking process has it, typed: both read the machine's clock.
+
+Figures of one machine are not those of another, so look at the ratios. Three claims are checked for our side, and the
+exit status is 1 when one of them fails.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from examples.demo.servers import HumansServer, started
+
+from benchmarks._meters import Cost, Meter
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS, OFFICIAL = "ours", "official"
+
+ASKING_SECONDS = 75.0
+"""Limit of the first phase: a client that has not asked everything by then is measured as it is."""
+ANSWERING_SECONDS = 45.0
+ARRIVING_SECONDS = 90.0
+"""Limits of the third: giving the answers, and waiting for the last of them to be seen."""
+PAGE = 200
+
+MOST_ANSWERS = 300
+MOST_CONNECTIONS = 20
+LEAST_CPU_RATIO = 10.0
+CPU_TASKS = 500
+"""What waiting costs the official SDK grows with the questions, what it costs us does not: a tenth is said of many."""
+LATE_SECONDS = 5.0
+LATE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that a person gave."""
+
+    order: int
+    asked: float
+    at: float
+
+    @property
+    def allowed(self) -> float:
+        """How late it may be seen."""
+        return LATE_SECONDS + LATE_SHARE * (self.at - self.asked)
+
+
+@dataclass
+class Asker:
+    """The asking process, and what it has said so far."""
+
+    process: asyncio.subprocess.Process
+    seen: dict[int, float] = field(default_factory=dict[int, float])
+    failed: dict[int, str] = field(default_factory=dict[int, str])
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ready(self) -> bool:
+        assert self.process.stdout is not None
+        return bool(await self.process.stdout.readline())
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
+
+    async def listen(self) -> None:
+        """Note what it says, until it says no more."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            said = json.loads(line)
+            if said["failed"]:
+                self.failed[said["order"]] = said["failed"]
+            else:
+                self.seen[said["order"]] = said["at"]
+        self.ended.set()
+
+    def knows(self, order: int) -> bool:
+        return order in self.seen or order in self.failed
+
+
+@dataclass
+class Result:
+    """What was seen of one side."""
+
+    tasks: int
+    asked: int
+    asking_seconds: float
+    waiting: Cost | None
+    """None: every question had failed before."""
+    waited_for: int
+    """Questions that had not failed when the waiting was over."""
+    connections: int
+    memory_before: float
+    memory: float
+    answers: int
+    late: list[float]
+    """Of each answer that was seen, shortest first."""
+    too_late: int
+    never: int
+    failed: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said of our client, and whether it is so. None: it cannot be said of this run."""
+
+    text: str
+    holds: bool | None
+    why: str = ""
+    """Why it cannot be said."""
+
+
+# --- one side -------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def asking(side: str, server: HumansServer, tasks: int, errors: Path) -> AsyncGenerator[Asker]:
+    """The asking process, ready to ask; it ends with the block."""
+    command = [sys.executable, "-m", "benchmarks._askers", side, server.url, str(tasks)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
+    with errors.open("wb") as banners:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=banners,
+            cwd=ROOT,
+            env=kept | {"AWAITHUMANS_ADMIN_API_TOKEN": server.token},
+        )
+    asker = Asker(process)
+    try:
+        if not await asker.ready():
+            raise RuntimeError(f"the asking process ended before it asked:\n{errors.read_text()[-2000:]}")
+        yield asker
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def running(*coroutines: Any) -> AsyncGenerator[None]:
+    """Beside the block, and no longer."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def measure(side: str, options: argparse.Namespace, folder: Path) -> Result:
+    server = HumansServer(folder / "server")
+    async with started(server), asking(side, server, options.tasks, folder / "asker.log") as asker:
+        log = server.process.folder / server.process.log
+        meter = Meter(server.process.pid, asker.process.pid, server.port, log)
+        before = meter.memory_now()
+        async with running(asker.listen(), meter.watch()):
+            began = time.monotonic()
+            asker.go()
+            asked = await all_asked(server, options.tasks, asker)
+            asking_seconds = time.monotonic() - began
+            say(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; nobody answers now")
+            waiting = await meter.cost(options.seconds, asker.ended)
+            waited_for = options.tasks - len(asker.failed)
+            say(side, f"{waited_for} are still waited for; a person answers now")
+            given = await answer_some(server, options.answers)
+            say(side, f"{len(given)} answered; until the last of them is seen")
+            await arrived(given, asker)
+        return Result(
+            tasks=options.tasks,
+            asked=asked,
+            asking_seconds=asking_seconds,
+            waiting=waiting,
+            waited_for=waited_for,
+            connections=meter.connections,
+            memory_before=before,
+            memory=meter.memory,
+            answers=len(given),
+            late=sorted(lateness(given, asker)),
+            too_late=sum(asker.seen[one.order] - one.at > one.allowed for one in given if one.order in asker.seen),
+            never=sum(one.order not in asker.seen for one in given),
+            failed=dict(Counter(asker.failed.values())),
+        )
+
+
+async def all_asked(server: HumansServer, tasks: int, asker: Asker) -> int:
+    """Wait until the server has all that have not failed, or the time is up; how many it has, says its access log."""
+    log = server.process.folder / server.process.log
+    until = time.monotonic() + ASKING_SECONDS
+    while True:
+        created = log.read_bytes().count(b'"POST /api/tasks HTTP/1.1" 201')
+        if created + len(asker.failed) >= tasks or asker.ended.is_set() or time.monotonic() > until:
+            return created
+        await asyncio.sleep(0.5)
+
+
+async def answer_some(server: HumansServer, most: int | None) -> list[Given]:
+    """One request at a time, as one person would, until enough are answered or the time is up."""
+    given: list[Given] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ANSWERING_SECONDS), server.people() as http:
+            tasks = await open_tasks(http)
+            random.Random(1).shuffle(tasks)  # noqa: S311  # the same order for both sides
+            for task in tasks[: MOST_ANSWERS if most is None else most]:
+                at = time.time()
+                if await answered(http, task):
+                    given.append(Given(task["payload"]["order"], moment(task["created_at"]), at))
+    return given
+
+
+async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Every task that has not ended, in the order of their questions."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await listed(http, len(found))
+        if page is None:
+            await asyncio.sleep(0.5)
+            continue
+        found += page
+        if len(page) < PAGE:
+            return sorted((task for task in found if not task["completed_at"]), key=lambda task: str(task["task"]))
+
+
+async def listed(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | None:
+    """A page of tasks. None: the server was too busy."""
+    with suppress(httpx.HTTPError):
+        page = await http.get("/api/tasks", params={"limit": PAGE, "offset": offset})
+        return list(page.raise_for_status().json())
+    return None
+
+
+async def answered(http: httpx.AsyncClient, task: dict[str, Any]) -> bool:
+    """Whether the server has taken the answer. One it was too busy to take is not counted."""
+    with suppress(httpx.RequestError):
+        done = await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
+        return done.is_success
+    return False
+
+
+async def arrived(given: Sequence[Given], asker: Asker) -> None:
+    """Wait until the asker knows about each of them, or can hear no more."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ARRIVING_SECONDS):
+            while not asker.ended.is_set() and not all(asker.knows(one.order) for one in given):
+                await asyncio.sleep(0.1)
+
+
+def lateness(given: Sequence[Given], asker: Asker) -> list[float]:
+    return [asker.seen[one.order] - one.at for one in given if one.order in asker.seen]
+
+
+def moment(text: str) -> float:
+    """The server's moments are UTC, whether or not they say so."""
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+# --- both sides -----------------------------------------------------------------------------------------------------
+
+Figure = Callable[[Result], float | None]
+
+
+def spent(name: str) -> Figure:
+    """A figure of the waiting, if there was any."""
+    return lambda side: None if side.waiting is None else float(getattr(side.waiting, name))
+
+
+FIGURES: list[tuple[str, Figure, int]] = [
+    ("tasks asked", lambda side: side.asked, 0),
+    ("asking them took (s)", lambda side: side.asking_seconds, 1),
+    ("nobody answered for (s)", spent("seconds"), 0),
+    ("still waited for after that", lambda side: side.waited_for, 0),
+    ("  server CPU (s per minute)", spent("server_cpu"), 2),
+    ("  client CPU (s per minute)", spent("client_cpu"), 2),
+    ("  requests per minute", spent("requests"), 0),
+    ("connections, at most", lambda side: side.connections, 0),
+    ("client memory before asking (MB)", lambda side: side.memory_before, 0),
+    ("client memory, at most (MB)", lambda side: side.memory, 0),
+    ("answers given", lambda side: side.answers, 0),
+    ("  seen after, at least (s)", lambda side: side.late[0] if side.late else None, 2),
+    ("  seen after, median (s)", lambda side: statistics.median(side.late) if side.late else None, 2),
+    ("  seen after, at most (s)", lambda side: side.late[-1] if side.late else None, 2),
+    ("  later than 5 s + 5 % of the wait", lambda side: side.too_late, 0),
+    ("  never seen", lambda side: side.never, 0),
+    ("questions that failed", lambda side: sum(side.failed.values()), 0),
+]
+
+
+def table(ours: Result, official: Result) -> str:
+    rows = [("", OURS, OFFICIAL, "ratio")]
+    for name, figure, digits in FIGURES:
+        here, there = figure(ours), figure(official)
+        ratio = f"{there / here:.1f}" if here and there else "-"
+        rows.append((name, shown(here, digits), shown(there, digits), ratio))
+    return "\n".join(f"{name:<38}{here:>10}{there:>10}{ratio:>10}" for name, here, there, ratio in rows)
+
+
+def shown(figure: float | None, digits: int) -> str:
+    return "-" if figure is None else f"{figure:.{digits}f}"
+
+
+def claims(ours: Result, official: Result) -> list[Claim]:
+    all_seen = ours.never == ours.too_late == sum(ours.failed.values()) == 0 and bool(ours.late)
+    return [
+        Claim(f"at most {MOST_CONNECTIONS} connections", 0 < ours.connections <= MOST_CONNECTIONS),
+        cheaper(ours, official),
+        Claim("no answer later than 5 s plus 5 % of its wait, none lost, no question failed", all_seen),
+    ]
+
+
+def cheaper(ours: Result, official: Result) -> Claim:
+    text = "while it waits, at most a tenth of the server CPU that the official SDK takes"
+    if ours.waiting is None:
+        return Claim(text, holds=False)
+    if official.waiting is None:
+        return Claim(text, None, "every question of the official side had failed before")
+    if ours.tasks < CPU_TASKS:
+        return Claim(text, None, f"it is said of {CPU_TASKS} tasks and more")
+    return Claim(text, ours.waiting.server_cpu * LEAST_CPU_RATIO <= official.waiting.server_cpu)
+
+
+def verdict(claim: Claim) -> str:
+    return f"{claim.text}: " + {True: "holds", False: "FAILS", None: f"not checked, {claim.why}"}[claim.holds]
+
+
+def say(side: str, what: str) -> None:
+    print(f"{side}: {what}", file=sys.stderr, flush=True)
+
+
+def report(ours: Result, official: Result) -> bool:
+    """Print it all; whether every claim holds."""
+    checked = claims(ours, official)
+    print(f"\n{ours.tasks} tasks, one asking process; ratio: official to ours\n")
+    print(table(ours, official))
+    for side, result in ((OURS, ours), (OFFICIAL, official)):
+        if result.failed:
+            print(f"\n{side}, failed:", ", ".join(f"{kind} ({count})" for kind, count in result.failed.items()))
+    print("", *map(verdict, checked), sep="\n")
+    return all(claim.holds is not False for claim in checked)
+
+
+async def run(options: argparse.Namespace) -> bool:
+    mine = asyncio.current_task()
+    assert mine is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    allow_files()
+    with tempfile.TemporaryDirectory() as folder:
+        ours, official = [await measure(side, options, Path(folder, side)) for side in (OURS, OFFICIAL)]
+    if options.json:
+        both = {"ours": asdict(ours), "official": asdict(official), "claims": list(map(asdict, claims(ours, official)))}
+        options.json.write_text(json.dumps(both, indent=2))
+    return report(ours, official)
+
+
+def allow_files() -> None:
+    """A connection is an open file: let no side fail for the shell's limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_waits", description="One process, many waits.")
+    parser.add_argument("--tasks", type=positive, default=1000, help="how many questions (1000)")
+    parser.add_argument("--seconds", type=positive, default=60, help="how long nobody answers (60)")
+    parser.add_argument("--answers", type=positive, help=f"how many are answered (all, at most {MOST_ANSWERS})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(run(arguments())) else 1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)

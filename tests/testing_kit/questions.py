@@ -1,0 +1,59 @@
+"""What is asked in these tests, and how they wait for what happens beside them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from pydantic import BaseModel
+
+from awaithumans_core import HumanTask
+from awaithumans_core.testing import FakeHumans
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+MONTH = timedelta(days=30)
+YES = {"approved": True}
+NO = {"approved": False}
+
+
+class Decision(BaseModel):
+    approved: bool
+
+
+def question(task: str = "Approve the refund?", **options: Any) -> HumanTask[Decision]:
+    return HumanTask(task=task, response_schema=Decision, **options)
+
+
+def asked(key: str = "question-1", **fields: Any) -> dict[str, Any]:
+    """The body of a request that creates a task."""
+    return question(idempotency_key=key).body() | fields
+
+
+def bare(humans: FakeHumans, token: str | None = None) -> httpx.AsyncClient:
+    """In process, without the client of this package."""
+    headers = {"Authorization": f"Bearer {token or humans.token}"}
+    return httpx.AsyncClient(transport=humans.transport(), base_url=humans.url, headers=headers)
+
+
+async def until(happened: Callable[[], object], seconds: float = 10.0) -> None:
+    """Let others work until this is so."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
+        await asyncio.sleep(0.002)
+
+
+def until_sync(happened: Callable[[], object], seconds: float = 10.0) -> None:
+    """The same, without an event loop."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.002)
+
+
+def threads() -> set[threading.Thread]:
+    """Those of a clock or of a server for tests that run now."""
+    return {thread for thread in threading.enumerate() if thread.name in {"virtual-clock", "fake-humans"}}

@@ -1,0 +1,467 @@
+"""What can go wrong on the way: how it looks on the wire, in process and on a port, and what a client makes of it."""
+
+import asyncio
+import uuid
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+import pytest
+
+from awaithumans_core import Outcome, settle
+from awaithumans_core.errors import (
+    AuthenticationError,
+    AwaitHumansError,
+    PermissionDeniedError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    TaskNotFoundError,
+    TaskRejectedError,
+    UnexpectedReplyError,
+)
+from awaithumans_core.testing import FakeHumans, VirtualClock, faults
+from awaithumans_core.testing.fake import Verb
+from awaithumans_core.testing.faults import Fault
+from tests.testing_kit.questions import HOUR, MONTH, YES, Decision, asked, bare, question, until
+
+TROUBLES: dict[str, Fault] = {
+    "408": faults.status(408),
+    "429": faults.status(429, retry_after=7),
+    "500": faults.status(500, body={"error": "INTERNAL_ERROR"}),
+    "502": faults.status(502),
+    "503": faults.status(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
+    "504": faults.status(504),
+    "a proxy's page": faults.html(),
+    "a proxy's 404": faults.html(404),
+    "a proxy's 502": faults.html(502),
+    "refused": faults.refused(),
+    "reset": faults.reset(),
+    "reset after": faults.reset(after=True),
+    "slow": faults.slow(0.02),
+    "truncated": faults.truncated(),
+    "no status": faults.changed(status=None),
+}
+every_trouble = pytest.mark.parametrize("fault", TROUBLES.values(), ids=TROUBLES)
+every_call = pytest.mark.parametrize("on", ["create", "poll", "get"])
+
+
+@pytest.fixture(scope="module")
+def port() -> Generator[FakeHumans]:
+    """On a port, where everybody says yes after an hour."""
+    humans = FakeHumans()
+    humans.answer(None, YES).after(HOUR)
+    with humans.serving():
+        yield humans
+
+
+def verbs(humans: FakeHumans) -> list[Verb]:
+    return [verb for _, verb in humans.calls]
+
+
+async def ask(humans: FakeHumans, **options: Any) -> Outcome:
+    async with humans.client() as client:
+        return await client.ask(question(timeout_seconds=MONTH, **options))
+
+
+def ask_sync(humans: FakeHumans, **options: Any) -> Outcome:
+    with humans.sync_client() as client:
+        return client.ask(question(timeout_seconds=MONTH, **options))
+
+
+# --- what a client survives
+
+
+@every_call
+@every_trouble
+async def test_a_client_survives_it_in_process(fault: Fault, on: Verb) -> None:
+    """The answer arrives, and nobody was asked twice."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).after(HOUR)
+        humans.fault(fault, on=on)
+        outcome = await ask(humans)
+        assert len(humans.tasks) == 1
+        assert verbs(humans).count(on) >= (1 if fault.seconds else 2)
+    assert settle(outcome, Decision).approved
+
+
+@every_call
+@every_trouble
+def test_a_client_survives_it_on_a_port(port: FakeHumans, fault: Fault, on: Verb) -> None:
+    """The same with a client that blocks, over a real socket."""
+    before, called = len(port.tasks), len(port.calls)
+    port.fault(fault, on=on)
+    outcome = ask_sync(port)
+    assert settle(outcome, Decision).approved
+    assert len(port.tasks) == before + 1
+    assert verbs(port)[called:].count(on) >= (1 if fault.seconds else 2)
+
+
+@pytest.mark.parametrize("on", ["create", "poll"])
+@pytest.mark.parametrize("name", ["502", "reset after", "a proxy's page"])
+async def test_a_client_survives_it_many_times(name: str, on: Verb) -> None:
+    """Trouble that goes on for ten requests is an outage like any other."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).after(10 * HOUR)
+        humans.fault(TROUBLES[name], on=on, times=10)
+        assert (await ask(humans)).response == YES
+        assert len(humans.tasks) == 1
+        assert verbs(humans).count(on) > 10
+
+
+async def test_a_status_nobody_has_heard_of_is_waited_out() -> None:
+    """An unknown status is shown, and ends nothing."""
+    seen: list[str] = []
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.answer(None, YES).after(HOUR)
+        humans.fault(faults.changed(status="paused", response=None), on="poll")
+        outcome = await client.ask(
+            question(timeout_seconds=MONTH), on_status=lambda outcome: seen.append(outcome.status)
+        )
+    assert outcome.response == YES
+    assert seen == ["created", "paused"]
+
+
+async def test_fields_nobody_has_heard_of_do_not_matter() -> None:
+    """A newer server may say more."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES)
+        humans.fault(faults.changed(weather="fine"), times=100)
+        assert (await ask(humans)).response == YES
+
+
+@pytest.mark.parametrize(("on", "seconds"), [("create", 20.0), ("poll", 60.0), ("get", 20.0)])
+async def test_a_reply_later_than_the_read_timeout_is_survived(on: Verb, seconds: float) -> None:
+    """In process it is the fake's clock that runs out; the request is sent again."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).after(HOUR)
+        humans.fault(faults.slow(seconds), on=on)
+        assert (await ask(humans)).response == YES
+        assert len(humans.tasks) == 1
+        first, second, *_ = [at for at, verb in humans.calls if verb == on]
+        assert 15.0 <= second - first < seconds
+
+
+async def test_reset_after_on_create_makes_one_task() -> None:
+    """The server has done it, the client has not heard: the key finds the task again."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.fault(faults.reset(after=True), on="create")
+        opened = await client.create(question())
+        assert [task.id for task in humans.tasks] == [opened.task_id]
+        assert verbs(humans) == ["create", "create"]
+
+
+async def test_reset_on_create_reaches_no_server() -> None:
+    """Without `after` the server has never heard of it."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.reset(), on="create")
+        with pytest.raises(httpx.ReadError):
+            await http.post("/api/tasks", json=asked())
+        assert humans.tasks == []
+
+
+async def test_reset_after_on_cancel_cancels() -> None:
+    """The second try finds it cancelled, and that is what is said."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.fault(faults.reset(after=True), on="cancel")
+        opened = await client.create(question())
+        assert (await client.cancel(opened.task_id)).status == "cancelled"
+
+
+# --- what a client reports
+
+
+NOT_FOUND = {"error": "TASK_NOT_FOUND", "message": "Task not found."}
+REFUSALS: dict[str, tuple[Fault, Verb, type[AwaitHumansError]]] = {
+    "401": (faults.status(401), "create", AuthenticationError),
+    "401 while waiting": (faults.status(401), "poll", AuthenticationError),
+    "403": (faults.status(403), "create", PermissionDeniedError),
+    "403 while waiting": (faults.status(403), "poll", PermissionDeniedError),
+    "404": (faults.status(404, body=NOT_FOUND), "poll", TaskNotFoundError),
+    "404 of another API": (faults.status(404), "poll", UnexpectedReplyError),
+    "409": (faults.status(409), "poll", RequestRefusedError),
+    "422": (faults.status(422), "create", TaskRejectedError),
+    "a redirect": (faults.redirect("https://login.example.com/"), "create", UnexpectedReplyError),
+    "a redirect while waiting": (faults.redirect("https://login.example.com/"), "poll", UnexpectedReplyError),
+    "a redirect for good": (faults.redirect("https://humans.example.com/", 308), "create", UnexpectedReplyError),
+}
+
+
+@pytest.mark.parametrize(("fault", "on", "error"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_refusal_is_reported_in_process(fault: Fault, on: Verb, error: type[AwaitHumansError]) -> None:
+    """The same request would be refused again: the error says what it is."""
+    async with FakeHumans() as humans:
+        humans.fault(fault, on=on)
+        with pytest.raises(error) as raised:
+            await ask(humans)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(("fault", "on", "error"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_is_reported_on_a_port(
+    port: FakeHumans, fault: Fault, on: Verb, error: type[AwaitHumansError]
+) -> None:
+    """The same over a socket."""
+    port.fault(fault, on=on)
+    with pytest.raises(error) as raised:
+        ask_sync(port)
+    assert type(raised.value) is error
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """The token goes to the server it is for and nowhere else; the error names the other one."""
+    async with FakeHumans() as humans:
+        humans.fault(faults.redirect("https://humans.example.com/api/tasks"))
+        with pytest.raises(UnexpectedReplyError, match=r"https://humans\.example\.com"):
+            await ask(humans)
+        assert verbs(humans) == ["create"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.status(503), ServerUnreachableError),
+        (faults.refused(), ServerUnreachableError),
+        (faults.html(), UnexpectedReplyError),
+        (faults.truncated(), UnexpectedReplyError),
+    ],
+    ids=["503", "refused", "a proxy's page", "truncated"],
+)
+async def test_trouble_up_to_the_deadline_is_reported(fault: Fault, error: type[ServerUnreachableError]) -> None:
+    """A server that never comes back ends the wait when the question's time is up."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.fault(fault, on="create", times=1000)
+        with pytest.raises(error) as raised:
+            await client.ask(question(timeout_seconds=60))
+        assert raised.value.attempts == verbs(humans).count("create") > 3
+        assert humans.clock.now() <= 60
+    assert type(raised.value) is error
+
+
+async def test_a_refused_last_look_loses_nothing() -> None:
+    """Who answered is not known then; the answer is."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).by("anna@example.com")
+        humans.fault(faults.status(403), on="get")
+        outcome = await ask(humans)
+    assert outcome.response == YES
+    assert outcome.completed_by_email is None
+
+
+async def test_retry_after_is_kept() -> None:
+    """The next request comes no sooner than the server has asked for."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.fault(faults.status(429, retry_after=42), on="create")
+        await client.create(question())
+        first, second = [at for at, _ in humans.calls]
+    assert second - first >= 42
+
+
+# --- which requests
+
+
+async def test_times_counts_requests() -> None:
+    """Three times means three times."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).after(HOUR)
+        humans.fault(faults.status(502), on="poll", times=3)
+        await ask(humans)
+        async with bare(humans) as http:
+            reply = await http.get(f"/api/tasks/{humans.tasks[0].id}/poll")
+    assert reply.status_code == 200
+
+
+async def test_faults_wait_in_line() -> None:
+    """What was ordered first happens first."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.status(500))
+        humans.fault(faults.status(502), times=2)
+        codes = [(await http.get("/api/tasks")).status_code for _ in range(4)]
+    assert codes == [500, 502, 502, 200]
+
+
+@pytest.mark.parametrize("on", ["create", "list", "get", "poll", "complete", "cancel", "delete"])
+async def test_on_names_the_request(on: Verb) -> None:
+    """Each of the seven can be met, and the others are left alone."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.answer(None, YES)
+        task = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+        humans.fault(faults.status(418), on=on, times=100)
+        requests: dict[Verb, tuple[str, str, Any]] = {
+            "create": ("POST", "/api/tasks", asked("question-2")),
+            "list": ("GET", "/api/tasks", None),
+            "poll": ("GET", f"{task}/poll?timeout=1", None),
+            "get": ("GET", task, None),
+            "complete": ("POST", f"{task}/complete", {"response": YES}),
+            "cancel": ("POST", f"{task}/cancel", None),
+            "delete": ("DELETE", task, None),
+        }
+        codes = {verb: (await http.request(*args[:2], json=args[2])).status_code for verb, args in requests.items()}
+    assert [verb for verb, code in codes.items() if code == 418] == [on]
+
+
+async def test_any_is_the_next_request_whatever_it_is() -> None:
+    """Without `on`, and health checks do not count."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.status(500))
+        assert (await http.get("/api/health")).status_code == 200
+        assert (await http.get("/api/tasks")).status_code == 500
+
+
+async def test_match_names_the_task() -> None:
+    """The one question has trouble, the other has none."""
+    async with FakeHumans() as humans, humans.client() as client:
+        refund, deploy = await client.create(question("Approve?")), await client.create(question("Deploy?"))
+        humans.fault(faults.status(403), on="get", match="Deploy", times=100)
+        assert (await client.get(refund.task_id)).status == "created"
+        with pytest.raises(PermissionDeniedError):
+            await client.get(deploy.task_id)
+
+
+async def test_match_names_the_task_that_is_created() -> None:
+    """A question that the server refuses, by its text."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.fault(faults.status(422), on="create", match="Deploy")
+        await client.create(question("Approve?"))
+        with pytest.raises(TaskRejectedError):
+            await client.create(question("Deploy?"))
+
+
+async def test_every_request_is_counted() -> None:
+    """`calls` tells a test what was sent, and when on the clock."""
+    async with FakeHumans() as humans:
+        humans.answer(None, YES).after(HOUR)
+        await ask(humans)
+    assert humans.calls[0] == (0.0, "create")
+    assert set(verbs(humans)) == {"create", "poll", "get"}
+    assert humans.calls[-1] == (HOUR, "get")
+
+
+# --- how it looks on the wire
+
+
+BREAKS: dict[str, tuple[Fault, type[httpx.TransportError]]] = {
+    "refused": (faults.refused(), httpx.ConnectError),
+    "reset": (faults.reset(), httpx.ReadError),
+    "reset after": (faults.reset(after=True), httpx.ReadError),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), BREAKS.values(), ids=BREAKS)
+async def test_a_broken_connection_in_process(fault: Fault, error: type[httpx.TransportError]) -> None:
+    """It is the error httpx has for it, with the request it happened to."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(fault)
+        with pytest.raises(error) as raised:
+            await http.get("/api/tasks")
+        assert type(raised.value) is error
+        assert raised.value.request.url.path == "/api/tasks"
+        assert (await http.get("/api/tasks")).status_code == 200
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in BREAKS.values()], ids=BREAKS)
+def test_a_broken_connection_on_a_port(port: FakeHumans, fault: Fault) -> None:
+    """There it happens to the socket: the connection is reset under the client, and the next one works."""
+    with httpx.Client(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"}) as http:
+        port.fault(fault, on="list")
+        with pytest.raises(httpx.ReadError):
+            http.get("/api/tasks")
+        assert http.get("/api/tasks").status_code == 200
+
+
+async def test_slow_beyond_the_read_timeout_in_process() -> None:
+    """The fake's clock passes, no real time does."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.slow(60))
+        with pytest.raises(httpx.ReadTimeout):
+            await http.get("/api/tasks", timeout=20)
+        assert humans.clock.now() == 20
+
+
+async def test_slow_within_the_read_timeout_in_process() -> None:
+    """The reply comes late, and comes."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.slow(60))
+        assert (await http.get("/api/tasks", timeout=90)).status_code == 200
+        assert humans.clock.now() == 60
+
+
+async def test_slow_for_those_who_wait_for_ever() -> None:
+    """A client without a timeout gets its reply."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.slow(HOUR))
+        assert (await http.get("/api/tasks", timeout=None)).status_code == 200
+        assert humans.clock.now() == HOUR
+
+
+def test_slow_on_a_port(port: FakeHumans) -> None:
+    """There it is really slow, and the read timeout is httpx's own."""
+    with httpx.Client(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"}) as http:
+        port.fault(faults.slow(0.05), on="list")
+        with pytest.raises(httpx.ReadTimeout):
+            http.get("/api/tasks", timeout=0.02)
+        port.fault(faults.slow(0.02), on="list")
+        assert http.get("/api/tasks", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("on_a_port", [False, True], ids=["in process", "on a port"])
+async def test_replies_as_they_are_on_the_wire(port: FakeHumans, *, on_a_port: bool) -> None:
+    """Status, headers and body of every fault that answers."""
+    async with FakeHumans() as inside:
+        humans = port if on_a_port else inside
+        http = httpx.AsyncClient(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"})
+        if not on_a_port:
+            await http.aclose()
+            http = bare(inside)
+        async with http:
+            created = await http.post("/api/tasks", json=asked(uuid.uuid4().hex))
+            path = f"/api/tasks/{created.json()['id']}"
+
+            async def met(fault: Fault) -> httpx.Response:
+                humans.fault(fault, on="get")
+                return await http.get(path)
+
+            busy = await met(faults.status(429, retry_after=7))
+            assert (busy.status_code, busy.headers["retry-after"]) == (429, "7")
+            assert busy.json() == {"detail": "HTTP 429"}
+            assert (await met(faults.status(418, body=["tea"]))).json() == ["tea"]
+            page = await met(faults.html(503))
+            assert (page.status_code, page.headers["content-type"]) == (503, "text/html")
+            moved = await met(faults.redirect("/elsewhere", 302))
+            assert (moved.status_code, moved.headers["location"]) == (302, "/elsewhere")
+            whole = await http.get(path)
+            cut = await met(faults.truncated())
+            assert cut.status_code == 200
+            assert cut.content == whole.content[: len(whole.content) // 2]
+            assert cut.headers["content-length"] == str(len(cut.content))
+            assert (await met(faults.changed(task="Something else", more=1))).json() == whole.json() | {
+                "task": "Something else",
+                "more": 1,
+            }
+
+
+async def test_changed_on_a_list() -> None:
+    """Every task of the list has the fields set."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        await http.post("/api/tasks", json=asked())
+        humans.fault(faults.changed(status="paused"), on="list")
+        reply = await http.get("/api/tasks")
+    assert [task["status"] for task in reply.json()] == ["paused"]
+
+
+async def test_a_fault_holds_nobody_else_up() -> None:
+    """While one reply is late, others are answered."""
+    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, bare(humans) as http:
+        humans.fault(faults.slow(5))
+        late = asyncio.create_task(http.get("/api/tasks", timeout=20))
+        await until(lambda: humans.calls)
+        assert (await http.get("/api/tasks")).status_code == 200
+        assert not late.done()
+        humans.clock.advance(5)  # type: ignore[attr-defined]  # it is a virtual one
+        assert (await late).status_code == 200
+
+
+async def test_a_fault_nobody_meets_does_nothing() -> None:
+    """Zero times is never."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        humans.fault(faults.status(500), times=0)
+        assert (await http.get("/api/tasks")).status_code == 200

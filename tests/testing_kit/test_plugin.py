@@ -1,0 +1,151 @@
+"""The pytest plugin, as a project that has installed the package meets it: a fixture, and nothing to configure."""
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ALONE = [word for name in ("xdist", "asyncio", "cacheprovider") for word in ("-p", f"no:{name}")]
+"""As in a project that has none of the plugins these tests use."""
+
+CODE_UNDER_TEST = """
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+from pydantic import BaseModel
+
+from awaithumans_core import TaskTimeoutError, await_human, await_human_sync
+
+
+class Decision(BaseModel):
+    approved: bool
+
+
+def refund(amount):
+    decision = await_human_sync(
+        task=f"Refund {amount}?", response_schema=Decision, timeout_seconds=timedelta(days=30), progress=False
+    )
+    return "paid" if decision.approved else "refused"
+
+
+async def refund_async(amount):
+    decision = await await_human(
+        task=f"Refund {amount}?", response_schema=Decision, timeout_seconds=timedelta(days=30), progress=False
+    )
+    return "paid" if decision.approved else "refused"
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this run of pytest was told is not for the one inside."""
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 15.0) -> pytest.RunResult:
+    """Run these tests in a process of their own; all of them must pass, in that time."""
+    pytester.makepyfile(test_project=CODE_UNDER_TEST + tests)
+    result = pytester.runpytest_subprocess(*ALONE, "-W", "error", timeout=seconds)
+    result.assert_outcomes(passed=count)
+    return result
+
+
+def test_code_under_test_knows_of_nothing(pytester: pytest.Pytester) -> None:
+    """Sync and async, a wait of a month and one that ends without an answer, in moments and with no word of servers."""
+    passes(
+        pytester,
+        """
+def test_sync(fake_humans):
+    began = time.monotonic()
+    fake_humans.answer("Refund", {"approved": True}).after(timedelta(days=29)).by("anna@example.com")
+    assert refund(250) == "paid"
+    assert fake_humans.clock.now() >= timedelta(days=29).total_seconds()
+    assert time.monotonic() - began < 3
+
+
+def test_async(fake_humans):
+    fake_humans.answer("Refund", {"approved": False}).after(timedelta(days=29))
+    assert asyncio.run(refund_async(250)) == "refused"
+
+
+def test_nobody_answers(fake_humans):
+    began = time.monotonic()
+    with pytest.raises(TaskTimeoutError):
+        refund(250)
+    assert time.monotonic() - began < 3
+
+
+def test_asked_once(fake_humans):
+    fake_humans.answer("Refund 250?", {"approved": True})
+    refund(250)
+    assert fake_humans.task("Refund").asked["timeout_seconds"] == 30 * 24 * 3600
+
+
+def test_every_test_has_its_own(fake_humans):
+    assert fake_humans.tasks == []
+""",
+        count=5,
+    )
+
+
+def test_the_settings_go_with_the_test(pytester: pytest.Pytester) -> None:
+    """During the test the environment points to the fake, and afterwards it is as before."""
+    passes(
+        pytester,
+        """
+import os
+
+from awaithumans_core import Settings, clock
+
+
+def known():
+    return {name for name in os.environ if name.startswith("AWAITHUMANS_")}
+
+
+def test_inside(fake_humans):
+    assert known() == {"AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN", "AWAITHUMANS_PAYLOAD_KEY"}
+    assert Settings.load().url == fake_humans.url
+    assert Settings.load().token() == fake_humans.token
+    assert Settings.load().key_ring()
+    assert clock.SYSTEM is fake_humans.clock
+
+
+def test_afterwards():
+    assert known() == set()
+    assert isinstance(clock.SYSTEM, clock.SystemClock)
+""",
+        count=2,
+    )
+
+
+def test_the_fixture_is_listed(pytester: pytest.Pytester) -> None:
+    """`pytest --fixtures` shows it with an example."""
+    result = pytester.runpytest_subprocess(*ALONE, "--fixtures")
+    result.stdout.fnmatch_lines(["fake_humans -- *", "*A `FakeHumans` on a port*"])
+
+
+def test_the_plugin_loads_nothing_until_it_is_used(pytester: pytest.Pytester) -> None:
+    """A project that has it installed and does not use it pays nothing."""
+    pytester.makepyfile(
+        """
+import sys
+
+
+def test_nothing_is_loaded():
+    assert "awaithumans_core.pytest_plugin" in sys.modules
+    assert not {"awaithumans_core.testing.fake", "fastapi", "uvicorn"} & set(sys.modules)
+"""
+    )
+    pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
+
+
+def test_without_the_extra_pytest_works_as_before(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the package without `testing` runs tests as if there were no plugin."""
+    absent = pytester.mkdir("absent") / "fastapi"
+    absent.mkdir()
+    (absent / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
+    monkeypatch.setenv("PYTHONPATH", str(absent.parent))
+    pytester.makepyfile("def test_something():\n    pass")
+    pytester.runpytest_subprocess(*ALONE, "-p", "no:langsmith").assert_outcomes(passed=1)
