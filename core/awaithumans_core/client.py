@@ -182,8 +182,9 @@ class TaskClient:
 
         However many questions are open, at most `connections` are held, and what it costs the server does not grow
         with their number: while there are more questions than connections, one look at the server's list of ended
-        tasks serves them all. An answer is seen within 5 s and 5 % of the time the person took. Leaving the loop early
-        leaves the open tasks on the server; the same questions, with their keys, pick them up again.
+        tasks serves them all. An answer is seen within 5 s and 5 % of the time the person took, as long as a look takes
+        less than half a second; a slower server is looked at less often. Leaving the loop early leaves the open tasks
+        on the server; the same questions, with their keys, pick them up again.
 
         Example:
             async for answer in client.as_completed(questions):

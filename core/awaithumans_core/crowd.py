@@ -4,7 +4,8 @@ Law: what waiting costs grows with the connections that are allowed, not with th
 keeps a connection and a busy server each, so no more questions than connections are ever polled. While there are more,
 one look every few seconds serves them all: the server's list of ended tasks, which costs it as much as six single reads
 for two hundred tasks. What a list may not show (a task that was deleted, one that this token may read but not list) is
-found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago.
+found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago. Of
+questions much older than the others only those few pages are listed that cost less than reading them one by one.
 """
 
 import asyncio
@@ -119,12 +120,13 @@ class Crowd:
 
     async def answers(self, questions: Iterable[HumanTask[T]]) -> AsyncGenerator[tuple[int, Answer[T]]]:
         """Ask them all; yield each answer, with the place of its question, as it comes."""
+        all_of_them = list(questions)  # what raises here has asked nobody yet
         arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
 
         async def one(place: int, question: HumanTask[T]) -> None:
             arrived.put_nowait((place, await self._answer(question)))
 
-        askers = [asyncio.create_task(one(place, question)) for place, question in enumerate(questions)]
+        askers = [asyncio.create_task(one(place, question)) for place, question in enumerate(all_of_them)]
         self._unanswered = len(askers)
         tasks = [*askers, asyncio.create_task(self._look())]
         for task in tasks:
@@ -186,12 +188,14 @@ class Crowd:
     async def _look(self) -> None:
         """Look at all of them, again and again, until there is a connection for each."""
         looked = self._clock.now()
+        self._next = looked + self._interval()
         while self._crowded:
-            self._opened.clear()
-            self._next = looked + self._interval()
             if (left := self._next - self._clock.now()) > 0:
                 await self._pause(left)
-                continue  # a question that was opened meanwhile may want an earlier look
+                if self._opened.is_set():  # a question that was opened meanwhile may want an earlier look
+                    self._opened.clear()
+                    self._next = looked + self._interval()
+                continue
             looked = self._clock.now()
             listed = await self._look_once() if self._open else True
             self._rest = min((self._clock.now() - looked) * (REST if listed else 1.0), REST_MOST_SECONDS)
@@ -200,6 +204,7 @@ class Crowd:
                     _tell(wait, None)
             # Whoever was told goes on, and counts as answered, before it is asked whether this is still a crowd.
             await asyncio.sleep(0)
+            self._next = looked + self._interval()
         if self._looks is not self._slots:
             self._slots.release()
         for wait in self._waits:
@@ -226,21 +231,26 @@ class Crowd:
 
     async def _look_once(self) -> bool:
         """One look at the list and at the patrol's; whether the list could be read."""
-        waits = self._waits
-        created = [wait.created_at for wait in waits]
-        since = None if None in created else min(moment for moment in created if moment is not None)
-        listed = True
+        waits = sorted(self._waits, key=lambda wait: wait.looked)
+        created = [wait.created_at for wait in waits if wait.created_at is not None]
+        patrol, rest = waits[:PATROL], waits[PATROL:]
         try:
-            self._page = await self._run_flow(
-                flow.ended(since, self._page, self._brief), on_status=self._found, slots=self._looks
+            self._page, reached = await self._run_flow(
+                flow.ended(created, self._page, self._brief), on_status=self._found, slots=self._looks
             )
         except (RequestRefusedError, ServerUnreachableError):
-            listed = False
-        waits.sort(key=lambda wait: wait.looked)
-        read = await self._patrol(waits[:PATROL], self._looks)
-        if not listed and read:  # the server is there and lists nothing: every task has to be read
-            await self._patrol(waits[PATROL:], self._slots)
-        return listed
+            read = await self._patrol(patrol, self._looks)
+            if read:  # the server is there and lists nothing: every task has to be read
+                await self._patrol(rest, self._slots)
+            return False
+        await self._patrol(patrol, self._looks)
+        await self._patrol([wait for wait in rest if self._is_due(wait) and not _listed(wait, reached)], self._slots)
+        return True
+
+    def _is_due(self, wait: _Wait) -> bool:
+        """Whether a question that no list shows should be read again, by its own age."""
+        now = self._clock.now()
+        return now - wait.looked >= min(max(LOOK_SECONDS, LOOK_SHARE * (now - wait.opened)), LOOK_MOST_SECONDS)
 
     async def _patrol(self, waits: list[_Wait], slots: asyncio.Semaphore) -> bool:
         """Read these one by one; whether there was any answer."""
@@ -313,6 +323,11 @@ def in_a_thread(
 
 def _future() -> "asyncio.Future[Outcome | None]":
     return asyncio.get_running_loop().create_future()
+
+
+def _listed(wait: _Wait, reached: datetime | None) -> bool:
+    """Whether a list that was read back to this moment would have shown the end of this task."""
+    return reached is None or (wait.created_at is not None and wait.created_at > reached)
 
 
 def _tell(wait: _Wait, ended: Outcome | None) -> None:

@@ -10,7 +10,7 @@ client reconnects.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +57,9 @@ LAST_LOOK_SECONDS = 30.0
 FIRST_PAGE = 25
 MOST_ON_PAGE = 200
 """How many tasks a page of the list holds: at first, and at most (the server's limit)."""
+
+READS_A_PAGE = 6
+"""How many tasks can be read one by one at the cost of a page of 200 (measured: 24 ms of the server against 4 ms)."""
 
 HEAVY_PAGE_BYTES = 1_000_000
 """A page that weighs more is halved: lists hold whole payloads, of up to 5 MB each."""
@@ -251,24 +254,27 @@ def finish(opened: Outcome, seconds: float, patience: Patience, *, held: int = P
     return record.model_copy(update={"status": ended.status, "response": ended.response})
 
 
-def ended(since: datetime | None, page: int, patience: Patience) -> Flow[int]:
-    """`GET /api/tasks?terminal=true`: notice every ended task that was created at `since` (UTC) or later.
+def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tuple[int, datetime | None]]:
+    """`GET /api/tasks?terminal=true`: notice the ended tasks among which those created at these moments (UTC) may be.
 
-    The list is newest first and holds whole payloads, so pages are small at first and grow while they stay light. A
-    task that ends while pages are turned moves others to later ones: some are noticed twice, none is left out.
+    The list is newest first and holds whole payloads, so pages are small at first and grow while they stay light. Pages
+    are turned while that costs less than reading one by one the tasks that are older than what was listed. A task that
+    ends while pages are turned moves others to later ones: some are noticed twice, none is left out.
 
     Args:
-        since: None: all there are.
+        created: When the tasks were created that are waited for.
         page: How many tasks the first page may hold: `FIRST_PAGE`, then what the last look returned.
         patience: For each page.
 
     Returns:
-        How many tasks a page of the next look may hold.
+        How many tasks a page of the next look may hold, and how far back the list was read: tasks created at that
+        moment or before may have ended all the same. None: all of it was read.
 
     Raises:
-        RequestRefusedError: this server, or this token, lists nothing.
+        RequestRefusedError: this token lists nothing.
+        ServerUnreachableError: no list within the patience; as `UnexpectedReplyError`, this server has none.
     """
-    offset = 0
+    offset = turned = 0
     while True:
         call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": page, "offset": offset})
         reply = yield from _insist(call, patience, lambda reply: (_records(reply), len(reply.body)))
@@ -277,15 +283,17 @@ def ended(since: datetime | None, page: int, patience: Patience) -> Flow[int]:
         (listed, held), size = reply
         for outcome in listed:
             yield Notice(outcome)
-        offset += page
-        full = held >= page
+        offset, turned, full = offset + page, turned + 1, held >= page
         if size > HEAVY_PAGE_BYTES:
             page = max(1, page // 2)
         elif full and size < HEAVY_PAGE_BYTES / 4:
             page = min(MOST_ON_PAGE, page * 2)
-        oldest = listed[-1].created_at if listed else None
-        if not full or (since is not None and oldest is not None and oldest < since):
-            return page
+        if not full:
+            return page, None
+        reached = next((outcome.created_at for outcome in reversed(listed) if outcome.created_at is not None), None)
+        older = sum(reached is None or moment <= reached for moment in created)  # several may share one moment
+        if older <= turned * READS_A_PAGE:
+            return page, reached
 
 
 def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:

@@ -110,8 +110,8 @@ class HumanTask(Generic[T]):
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
                 f"{MAX_TIMEOUT_SECONDS} (30 days)"
             )
-        if self.max_reasks < 0:
-            raise InvalidTaskError(f"max_reasks is {self.max_reasks}: give 0 (do not ask again) or more")
+        if not isinstance(self.max_reasks, int) or self.max_reasks < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTaskError(f"max_reasks is {self.max_reasks}: give 0 (do not ask again) or a whole number")
         self.body()
 
     @property

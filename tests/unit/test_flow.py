@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,6 +24,9 @@ from awaithumans_core.errors import (
     UnexpectedReplyError,
 )
 from awaithumans_core.flow import (
+    FIRST_PAGE,
+    HEAVY_PAGE_BYTES,
+    MOST_ON_PAGE,
     Call,
     Flow,
     Lost,
@@ -33,10 +37,13 @@ from awaithumans_core.flow import (
     ask,
     close,
     create,
+    ended,
+    finish,
     follow,
     get,
     open_wait,
     poll,
+    withdraw,
 )
 from awaithumans_core.outcome import Outcome
 from tests.unit.scripted import After, Event, Talk, held, polled, record, reply
@@ -47,6 +54,7 @@ TOKEN = "the.route.token"
 ANSWER = {"approved": True}
 
 CREATE = "POST /api/tasks"
+LIST = "GET /api/tasks"
 GET = "GET /api/tasks/task-1"
 POLL = "GET /api/tasks/task-1/poll"
 CANCEL = "POST /api/tasks/task-1/cancel"
@@ -576,6 +584,14 @@ def test_trouble_does_not_bring_the_deadline_forward(trouble: Reply | Lost) -> N
     assert talk.called_at[-1] >= 65
 
 
+def test_a_poll_that_hangs_beyond_the_deadline_is_followed_by_the_last_look() -> None:
+    """A connection that died in silence has used up the time: the task is closed at once, without another pause."""
+    talk = Talk([held(), After(35.0, Lost("ReadTimeout")), ENDED, reply(200, record("completed", response=ANSWER))])
+    assert talk.run(follow("task-1", 50, talk.patience)).response == ANSWER
+    assert talk.said == [POLL, POLL, CANCEL, GET]
+    assert talk.pauses == []
+
+
 def test_a_server_that_stays_away_is_said_to_be_away() -> None:
     """Without any reply up to the deadline nobody knows how the task ended: it is not called a timeout."""
     talk = Talk([held()], then=REFUSED)
@@ -675,6 +691,441 @@ def test_ask_does_not_wait_for_what_was_refused() -> None:
     """A question the server does not take is the caller's to mend, at once."""
     talk = Talk([reply(422, {"detail": "no"})])
     refused_with(TaskRejectedError, talk, ask(BODY, 900, talk.patience))
+
+
+# --- finish
+
+
+OPENED = Outcome.model_validate(record("notified"))
+"""An open task, as it was seen last."""
+
+
+def test_finish_follows_to_the_end_and_reads_who_answered() -> None:
+    """A poll does not say who answered and where; the record, read once at the end, does."""
+    done = record("completed", response=ANSWER, completed_by_email="ann@example.com", completed_via_channel="slack")
+    talk = Talk([held(), polled("completed", ANSWER), reply(200, done)])
+    assert talk.run(finish(OPENED, 900, talk.patience)) == Outcome.model_validate(done)
+    assert talk.said == [POLL, POLL, GET]
+
+
+def test_finish_tells_changes_only() -> None:
+    """The status the task was found in is known already; what follows it is told once each."""
+    statuses = ["notified", "in_progress", "in_progress", "notified"]
+    done = reply(200, record("completed", response=ANSWER))
+    talk = Talk([*(held(status) for status in statuses), polled("completed", ANSWER), done])
+    talk.run(finish(OPENED, 900, talk.patience))
+    assert talk.noticed == ["in_progress", "notified"]
+
+
+def test_finish_ends_at_its_own_deadline() -> None:
+    """The seconds given are all there are: nothing is added to them."""
+    cancelled = reply(200, record("cancelled"))
+    talk = Talk([held(), held(), cancelled, cancelled])
+    assert talk.run(finish(OPENED, 50, talk.patience)).status == "timed_out"
+    assert talk.said == [POLL, POLL, CANCEL, GET]
+    assert talk.clock.now == 1050
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "response"),
+    [
+        (polled("completed", ANSWER), "completed", ANSWER),
+        (polled("timed_out"), "timed_out", None),
+        (polled("verification_exhausted"), "verification_exhausted", None),
+    ],
+    ids=["an answer", "a timeout", "no answer that passes"],
+)
+@pytest.mark.parametrize(
+    "shown",
+    [
+        record("completed", response=None),
+        record("completed", response={"approved": False}),
+        record("cancelled"),
+        record("in_progress"),
+    ],
+    ids=["erased", "another answer", "cancelled", "open"],
+)
+def test_the_record_adds_and_replaces_nothing(
+    found: Reply, status: str, response: dict[str, bool] | None, shown: dict[str, Any]
+) -> None:
+    """However the task ended for its asker stands; the record only says by whom."""
+    talk = Talk([found, reply(200, shown | {"completed_by_email": "ann@example.com"})])
+    outcome = talk.run(finish(OPENED, 900, talk.patience))
+    assert (outcome.status, outcome.response) == (status, response)
+    assert outcome.completed_by_email == "ann@example.com"
+
+
+@pytest.mark.parametrize("trouble", [GONE, reply(403, {}), REFUSED, HTML], ids=["404", "403", "lost", "a page"])
+def test_finish_keeps_an_answer_whose_record_cannot_be_read(trouble: Reply | Lost) -> None:
+    """The answer is what counts, and it is handed over within half a minute."""
+    talk = Talk([polled("completed", ANSWER)], then=trouble, seconds=900)
+    assert talk.run(finish(OPENED, 900, talk.patience)).response == ANSWER
+    assert talk.clock.now <= 1030
+
+
+@pytest.mark.parametrize(
+    ("patience", "most"), [(900.0, 30.0), (5.0, 5.0)], ids=["half a minute at most", "or the caller's patience"]
+)
+def test_the_last_look_is_brief(patience: float, most: float) -> None:
+    """At the deadline, a server that is away is not waited for as it was before."""
+    talk = Talk([held()], then=REFUSED, seconds=patience)
+    refused_with(ServerUnreachableError, talk, finish(OPENED, 60, talk.patience))
+    assert 1060 < talk.clock.now <= 1060 + most
+    assert talk.said[-1] == CANCEL
+
+
+def test_finish_waits_out_what_is_longer_than_its_patience() -> None:
+    """An open question outlives an outage: patience is for the last look, not for the wait."""
+    talk = Talk([held(), *[REFUSED] * 9, polled("completed", ANSWER), reply(200, record("completed"))], seconds=5)
+    assert talk.run(finish(OPENED, 900, talk.patience)).response == ANSWER
+    assert talk.clock.now > 1030
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [(GONE, TaskNotFoundError), (reply(401, {}), AuthenticationError), (reply(403, {}), PermissionDeniedError)],
+    ids=["404", "401", "403"],
+)
+def test_a_refusal_ends_finish(trouble: Reply, kind: type[AwaitHumansError]) -> None:
+    """A task that is gone, or that may not be read, is not waited for."""
+    talk = Talk([held(), trouble])
+    refused_with(kind, talk, finish(OPENED, 900, talk.patience))
+
+
+# --- withdraw
+
+
+def test_withdraw_finds_the_task_by_its_key_and_cancels_it() -> None:
+    """The question is asked once more, which gives its task, and that is cancelled."""
+    talk = Talk([reply(201, record("notified"), idempotent_replayed="true"), reply(200, record("cancelled"))])
+    assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
+    assert talk.steps == [Call("POST", "/api/tasks", json=BODY), Call("POST", "/api/tasks/task-1/cancel")]
+
+
+def test_withdraw_leaves_nothing_open_when_the_task_did_not_exist() -> None:
+    """An asker that was stopped before the server heard of it ends with a cancelled task all the same."""
+    talk = Talk([reply(201, record()), reply(200, record("cancelled"))])
+    assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
+    assert talk.said == [CREATE, CANCEL]
+
+
+@pytest.mark.parametrize("status", ["completed", "timed_out", "cancelled", "verification_exhausted"])
+def test_withdraw_says_how_an_ended_question_ended(status: str) -> None:
+    """What has ended is not cancelled, and an answer is not lost."""
+    talk = Talk([reply(201, record(status, response=ANSWER), idempotent_replayed="true")])
+    outcome = talk.run(withdraw(BODY, talk.patience))
+    assert (outcome.status, outcome.response) == (status, ANSWER)
+    assert talk.said == [CREATE]
+
+
+def test_an_answer_that_comes_before_the_withdrawal_wins() -> None:
+    """Whoever answers between the two calls has answered."""
+    talk = Talk([reply(201, record()), ENDED, reply(200, record("completed", response=ANSWER))])
+    assert talk.run(withdraw(BODY, talk.patience)).response == ANSWER
+    assert talk.said == [CREATE, CANCEL, GET]
+
+
+def test_withdraw_waits_out_trouble_at_each_call() -> None:
+    """A hiccup of the server leaves no task open behind a stopped asker."""
+    talk = Talk([REFUSED, reply(201, record()), TROUBLES["503"], reply(200, record("cancelled"))])
+    assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
+    assert talk.said == [CREATE, CREATE, CANCEL, CANCEL]
+
+
+def test_withdraw_does_not_touch_another_question() -> None:
+    """A key that belongs to a question about something else ends nobody's wait."""
+    known = record(task="Approve?", payload={"amount": 250})
+    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    refused_with(QuestionChangedError, talk, withdraw(BODY | {"payload": {"amount": 251}}, talk.patience))
+    assert talk.said == [CREATE]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ([reply(422, {"detail": "no"})], TaskRejectedError),
+        ([reply(401, {})], AuthenticationError),
+        ([reply(201, record()), GONE], TaskNotFoundError),
+        ([reply(201, record()), reply(403, {})], PermissionDeniedError),
+    ],
+    ids=["a malformed question", "no token", "deleted", "not allowed to cancel"],
+)
+def test_a_refused_withdrawal_is_a_typed_error(script: list[Event], kind: type[AwaitHumansError]) -> None:
+    """Who stops a question hears when that did not work."""
+    talk = Talk(script)
+    refused_with(kind, talk, withdraw(BODY, talk.patience))
+
+
+# --- ended
+
+
+NOON = datetime(2031, 1, 1, 12, tzinfo=UTC)
+
+MANY = [NOON] * 2000
+"""So many are waited for that every page is worth its while."""
+
+FROM_THE_BEGINNING = [datetime(1, 1, 1, tzinfo=UTC)] * 2000
+
+
+def listed(number: int, *, before_noon: float = 0.0) -> dict[str, Any]:
+    """An ended task, created so many seconds before noon."""
+    created_at = (NOON - timedelta(seconds=before_noon)).isoformat()
+    return record("completed", id=f"task-{number}", response={"number": number}, created_at=created_at)
+
+
+def page_of(count: int, *, first: int = 0, before_noon: float = 0.0, weight: int = 0) -> Reply:
+    """A page of so many ended tasks that weighs so many bytes, or what it weighs."""
+    body = to_json([listed(number, before_noon=before_noon) for number in range(first, first + count)])
+    return reply(200, body.ljust(weight))
+
+
+def pages(talk: Talk) -> list[tuple[int, int]]:
+    """Limit and offset of every page that was asked for."""
+    return [(call.params["limit"], call.params["offset"]) for call in talk.calls if call.params]
+
+
+def told(talk: Talk) -> list[str]:
+    """The tasks that were noticed."""
+    return [step.outcome.task_id for step in talk.steps if isinstance(step, Notice)]
+
+
+def test_ended_reads_one_page_of_the_list() -> None:
+    """One plain read of the ended tasks, and each of them is noticed with its answer."""
+    talk = Talk([page_of(3)])
+    assert talk.run(ended(MANY, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
+    assert talk.steps == [
+        Call("GET", "/api/tasks", params={"terminal": "true", "limit": FIRST_PAGE, "offset": 0}),
+        *(Notice(Outcome.model_validate(listed(number))) for number in range(3)),
+    ]
+
+
+def test_no_ended_tasks_are_no_trouble() -> None:
+    """An empty list is read once and says nothing."""
+    talk = Talk([reply(200, [])])
+    assert talk.run(ended(FROM_THE_BEGINNING, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
+    assert talk.noticed == []
+
+
+@pytest.mark.parametrize(
+    ("page", "held_there", "weight", "following"),
+    [
+        (25, 25, 0, 50),
+        (25, 25, HEAVY_PAGE_BYTES // 4 - 1, 50),
+        (25, 25, HEAVY_PAGE_BYTES // 4, 25),
+        (25, 25, HEAVY_PAGE_BYTES, 25),
+        (25, 25, HEAVY_PAGE_BYTES + 1, 12),
+        (25, 24, 0, 25),
+        (25, 24, HEAVY_PAGE_BYTES + 1, 12),
+        (2, 2, HEAVY_PAGE_BYTES + 1, 1),
+        (1, 1, HEAVY_PAGE_BYTES + 1, 1),
+        (1, 1, 0, 2),
+        (100, 100, 0, MOST_ON_PAGE),
+        (150, 150, 0, MOST_ON_PAGE),
+        (MOST_ON_PAGE, MOST_ON_PAGE, 0, MOST_ON_PAGE),
+        (MOST_ON_PAGE, MOST_ON_PAGE, HEAVY_PAGE_BYTES + 1, MOST_ON_PAGE // 2),
+    ],
+    ids=[
+        "full and light: doubled",
+        "just light: doubled",
+        "not light any more: kept",
+        "just not heavy: kept",
+        "heavy: halved",
+        "not full: kept",
+        "not full, and heavy: halved",
+        "two heavy ones: one",
+        "one heavy one: one",
+        "one light one: two",
+        "to the server's limit",
+        "not beyond the limit",
+        "at the limit",
+        "heavy at the limit",
+    ],
+)
+def test_pages_grow_while_they_are_light(page: int, held_there: int, weight: int, following: int) -> None:
+    """What the next look may ask for follows from how full and how heavy this page was."""
+    talk = Talk([page_of(held_there, before_noon=1, weight=weight)])
+    assert talk.run(ended(MANY, page, talk.patience))[0] == following
+    assert pages(talk) == [(page, 0)]
+
+
+def test_a_growing_page_begins_where_the_last_one_ended() -> None:
+    """Pages are turned without a gap while they grow, until one is not full."""
+    talk = Talk([page_of(25), page_of(50, first=25), page_of(100, first=75), page_of(200, first=175), page_of(7)])
+    assert talk.run(ended(MANY, 25, talk.patience)) == (MOST_ON_PAGE, None)
+    assert pages(talk) == [(25, 0), (50, 25), (100, 75), (200, 175), (200, 375)]
+    assert told(talk)[:375] == [f"task-{number}" for number in range(375)]
+
+
+def test_a_shrinking_page_begins_where_the_last_one_ended() -> None:
+    """Heavy pages are halved without a gap, and grow again once they are light."""
+    heavy = HEAVY_PAGE_BYTES + 1
+    talk = Talk([page_of(5, weight=heavy), page_of(2, weight=heavy), page_of(1, weight=heavy), page_of(1), page_of(0)])
+    assert talk.run(ended(MANY, 5, talk.patience)) == (2, None)
+    assert pages(talk) == [(5, 0), (2, 5), (1, 7), (1, 8), (2, 9)]
+
+
+def test_the_look_ends_with_the_first_task_that_is_too_old() -> None:
+    """The list is newest first: past a task from before `since` there is nothing to look for."""
+    talk = Talk([page_of(25), page_of(50, before_noon=0.001)])
+    talk.run(ended(MANY, 25, talk.patience))
+    assert len(pages(talk)) == 2
+
+
+@pytest.mark.parametrize(("older", "turned"), [(0, 1), (6, 1), (7, 2), (12, 2), (13, 3), (120, 20)])
+def test_pages_are_turned_only_while_that_is_worth_it(older: int, turned: int) -> None:
+    """A page costs the server as much as six reads: a few old questions are not worth a long list of others' tasks."""
+    talk = Talk([], then=lambda call: page_of(call.params["limit"] if call.params else 0))
+    young, old = [NOON + timedelta(seconds=1)] * 50, [NOON - timedelta(days=9)] * older
+    _, reached = talk.run(ended([*young, *old], MOST_ON_PAGE, talk.patience))
+    assert len(pages(talk)) == turned
+    assert reached == NOON
+
+
+def test_tasks_of_that_very_moment_are_still_looked_for() -> None:
+    """Many tasks are created in one moment, and the page that ends in it may not be the last of them."""
+    talk = Talk([page_of(25), page_of(50, first=25), page_of(1, first=75)])
+    talk.run(ended(MANY, 25, talk.patience))
+    assert len(told(talk)) == 76
+
+
+def test_without_a_moment_all_there_are_are_read() -> None:
+    """When it is not known since when, only a page that is not full is the end."""
+    talk = Talk([page_of(25, before_noon=1e9), page_of(50, before_noon=2e9), page_of(0)])
+    talk.run(ended(FROM_THE_BEGINNING, 25, talk.patience))
+    assert pages(talk) == [(25, 0), (50, 25), (100, 75)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        "task-9",
+        9,
+        [],
+        {},
+        {"id": "task-9"},
+        {"id": "task-9", "status": 7},
+        record(completed_at="0001-01-01T00:00:00+23:00"),
+    ],
+    ids=["null", "text", "a number", "a list", "empty", "no status", "a number for a status", "no time at all"],
+)
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "in the middle", "last"])
+def test_a_record_that_cannot_be_read_hides_no_other(odd: object, place: int) -> None:
+    """One malformed record in a page is left out, wherever it stands."""
+    records: list[object] = [listed(1), listed(2)]
+    records.insert(place, odd)
+    talk = Talk([reply(200, records)])
+    talk.run(ended(MANY, FIRST_PAGE, talk.patience))
+    assert told(talk) == ["task-1", "task-2"]
+    assert len(talk.calls) == 1
+
+
+def test_records_that_cannot_be_read_fill_a_page_like_others() -> None:
+    """A full page of nothing readable is not the end of the list."""
+    talk = Talk([reply(200, [{}, {}]), reply(200, [listed(1), {}, {}, {}]), page_of(1, first=2)])
+    talk.run(ended(MANY, 2, talk.patience))
+    assert pages(talk) == [(2, 0), (4, 2), (8, 6)]
+    assert told(talk) == ["task-1", "task-2"]
+
+
+def test_tasks_without_a_time_do_not_end_the_look() -> None:
+    """A server that does not say when a task was created is read to the end."""
+    talk = Talk([reply(200, [record("completed"), record("completed")]), page_of(1)])
+    talk.run(ended(MANY, 2, talk.patience))
+    assert pages(talk) == [(2, 0), (4, 2)]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [*TROUBLES.values(), reply(200, {"tasks": []}), reply(200, b"null"), reply(200, b'"task"')],
+    ids=[*TROUBLES, "an object", "null", "text"],
+)
+def test_trouble_between_pages_is_waited_out(trouble: Reply | Lost) -> None:
+    """Whatever is no list of tasks is asked for again, from the same place."""
+    if isinstance(trouble, Reply) and trouble.status == 200 and trouble.body.startswith(b"["):
+        trouble = reply(200, record())  # a list is what is asked for here: one record is the trouble
+    talk = Talk([page_of(2), trouble, page_of(1, first=2)])
+    talk.run(ended(MANY, 2, talk.patience))
+    assert pages(talk) == [(2, 0), (4, 2), (4, 2)]
+    assert told(talk) == ["task-0", "task-1", "task-2"]
+
+
+def test_every_page_has_the_whole_patience() -> None:
+    """A long list on a shaky server is read to its end."""
+    talk = Talk(
+        [*[REFUSED] * 4, page_of(2), *[REFUSED] * 4, page_of(4, first=2), *[REFUSED] * 4, page_of(0)], seconds=8
+    )
+    talk.run(ended(MANY, 2, talk.patience))
+    assert talk.clock.now > 1000 + 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [(REFUSED, ServerUnreachableError), (TROUBLES["503"], ServerUnreachableError), (HTML, UnexpectedReplyError)],
+    ids=["lost", "503", "a page"],
+)
+def test_a_list_that_stays_away_is_an_error(trouble: Reply | Lost, kind: type[AwaitHumansError]) -> None:
+    """After its patience the look gives up, and what it has noticed stays noticed."""
+    talk = Talk([page_of(2)], then=trouble, seconds=4)
+    error = refused_with(kind, talk, ended(MANY, 2, talk.patience))
+    assert error.url == "/api/tasks"
+    assert told(talk) == ["task-0", "task-1"]
+    assert talk.clock.now <= 1004
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        (reply(401, {"detail": "no"}), AuthenticationError),
+        (reply(403, {"detail": "no"}), PermissionDeniedError),
+        (reply(405, {"detail": "Method Not Allowed"}), RequestRefusedError),
+        (reply(422, {"detail": "no"}), RequestRefusedError),
+        (reply(404, {"detail": "Not Found"}), UnexpectedReplyError),
+        (reply(307, b"", location="/login"), UnexpectedReplyError),
+    ],
+    ids=["401", "403", "405", "422", "404", "307"],
+)
+def test_a_refused_list_is_said_at_once(refused: Reply, kind: type[AwaitHumansError]) -> None:
+    """A token that may not list is not tried again, so that its owner can read tasks one by one instead."""
+    talk = Talk([refused])
+    refused_with(kind, talk, ended(MANY, FIRST_PAGE, talk.patience))
+    assert talk.said == [LIST]
+
+
+@given(
+    newest_first=st.lists(st.sampled_from(["ended", "ends while pages are turned", "open"]), max_size=40),
+    old=st.integers(0, 5),
+    each=st.sampled_from([1, 100]),
+    page=st.integers(1, 10),
+    weights=st.lists(st.sampled_from([0, HEAVY_PAGE_BYTES // 2, HEAVY_PAGE_BYTES + 1]), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_no_task_is_left_out_while_others_end(
+    newest_first: list[str], old: int, each: int, page: int, weights: list[int], data: st.DataObject
+) -> None:
+    """Tasks that end between two pages push others to later pages: these are seen twice, and none is missed."""
+    tasks = {place: listed(place, before_noon=place) for place in range(len(newest_first) + old)}
+    states = dict(enumerate([*newest_first, *["ended"] * old]))
+    shown = {place for place, state in states.items() if state == "ended"}
+    asked_for = {f"task-{place}" for place in shown if place < len(newest_first)}
+    heavy = itertools.cycle(weights)
+
+    def server(call: Call) -> Reply:
+        assert call.params is not None
+        offset, limit = call.params["offset"], call.params["limit"]
+        body = to_json([tasks[place] for place in sorted(shown)[offset : offset + limit]]).ljust(next(heavy))
+        ending = [place for place, state in states.items() if state.startswith("ends") and place not in shown]
+        shown.update(data.draw(st.sets(st.sampled_from(ending))) if ending else ())
+        return reply(200, body)
+
+    talk = Talk([], then=server)
+    created = [NOON - timedelta(seconds=place) for place in range(len(newest_first))] * each
+    following, reached = talk.run(ended(created, page, talk.patience))
+    assert 1 <= following <= MOST_ON_PAGE
+    back_to = [place for place in tasks if reached is None or NOON - timedelta(seconds=place) > reached]
+    assert {task for task in asked_for if int(task.removeprefix("task-")) in back_to} <= set(told(talk))
+    if each > 40:  # they are worth every page
+        assert asked_for <= set(told(talk))
 
 
 # --- open_wait
@@ -812,3 +1263,22 @@ def test_whatever_is_answered_there_is_an_outcome_or_a_typed_error(name: str, he
     else:
         assert outcome.task_id is not None
     assert talk.clock.now <= 1020
+
+
+LONGER: dict[str, Callable[[Patience], Flow[Any]]] = {
+    "ask": lambda patience: ask(BODY, 60, patience),
+    "finish": lambda patience: finish(OPENED, 60, patience),
+    "withdraw": lambda patience: withdraw(BODY, patience),
+    "open_wait": lambda patience: open_wait(BODY, RELAY, TOKEN, patience),
+    "ended": lambda patience: ended(MANY, FIRST_PAGE, patience),
+}
+
+
+@given(st.sampled_from(sorted(LONGER)), st.lists(replies | st.builds(Lost, st.text()), min_size=1, max_size=3))
+def test_whatever_is_answered_a_longer_conversation_ends(name: str, heard: list[Reply | Lost]) -> None:
+    """In a result or in a typed error, within the time there is for each of its calls."""
+    answers = itertools.cycle(heard)
+    talk = Talk([], then=lambda _: next(answers), seconds=20)
+    with suppress(AwaitHumansError):
+        talk.run(LONGER[name](talk.patience))
+    assert talk.clock.now <= 1000 + 20 + 75 + 3 * 20

@@ -1,0 +1,101 @@
+"""The conversations are proved word for word: every branch of them, without a socket and without a clock."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from awaithumans_core import flow
+
+ROOT = Path(__file__).parents[2]
+FLOW = Path(flow.__file__)
+
+SEALED = '''
+"""No sockets, and no clock but that of the tests."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from awaithumans_core import clock, flow
+
+
+class Forbidden(BaseException):
+    """Not an error that anything here would handle."""
+
+
+def refuse(*args, **options):
+    raise Forbidden("a socket, or the machine's clock")
+
+
+class Dates(flow.datetime):
+    now = utcnow = today = classmethod(refuse)
+
+
+def pytest_runtestloop(session):
+    socket.socket.__init__ = socket.getaddrinfo = refuse
+    clock.time = SimpleNamespace(monotonic=refuse, time=refuse, sleep=refuse)
+    flow.datetime = Dates
+    for forbidden in (socket.socket, flow.SYSTEM.now, flow.Patience().clock, flow.datetime.now):
+        with pytest.raises(Forbidden):
+            forbidden()
+'''
+
+
+def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock(tmp_path: Path) -> None:
+    """test_flow.py, with sockets and the machine's clock out of reach, takes every line and branch of flow.py."""
+    (tmp_path / "sealed.py").write_text(SEALED)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environment = outside | {
+        "COVERAGE_FILE": str(tmp_path / "data"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # what is not needed is not loaded: half of the time
+        "PYTHONPATH": str(tmp_path),
+    }
+
+    def coverage(*args: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "coverage", *args]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    plugins = [
+        f"-p{name}" for name in ("sealed", "pytest_asyncio.plugin", "pytest_timeout", "no:xdist", "no:cacheprovider")
+    ]
+    options = [*plugins, "-oaddopts=", "--confcutdir=tests/unit", "-q"]
+    failed, said = coverage("run", "--branch", f"--include={FLOW}", "-m", "pytest", *options, "tests/unit/test_flow.py")
+    assert not failed, said
+    incomplete, report = coverage("report", "--fail-under=100", "--show-missing", "--skip-empty")
+    assert not incomplete, report
+    assert FLOW.name in report
+    assert "Branch" in report
+
+
+def test_nothing_in_the_conversations_is_exempt() -> None:
+    """A line that is left out of the count would not be missed."""
+    assert "pragma: no" not in FLOW.read_text()
+
+
+def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
+    """What they may use is listed here: no socket, no HTTP client, no event loop, no thread, no clock."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(FLOW.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or ".")
+    assert {name for name in imported if not name.startswith("awaithumans_core.")} <= {
+        "collections.abc",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "email.utils",
+        "math",
+        "pydantic",
+        "pydantic.types",
+        "pydantic_core",
+        "typing",
+    }
+    assert {name for name in imported if name.startswith("awaithumans_core.")} == {
+        f"awaithumans_core.{name}" for name in ("clock", "errors", "outcome", "retry", "task")
+    }

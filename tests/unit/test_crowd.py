@@ -1,0 +1,679 @@
+"""Many questions over a few connections: what is asked how often, and that no answer is lost on the way."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+from pydantic import BaseModel
+
+from awaithumans_core.crowd import LOOK_MOST_SECONDS, PATROL, Answer, Crowd, in_a_thread
+from awaithumans_core.errors import (
+    AwaitHumansError,
+    PermissionDeniedError,
+    QuestionChangedError,
+    ResponseSchemaError,
+    ServerUnreachableError,
+    TaskCancelledError,
+    TaskNotFoundError,
+    TaskRejectedError,
+    TaskTimeoutError,
+)
+from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS, Call, Flow, Lost, Notice, Pause, Reply
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.task import HumanTask
+from awaithumans_core.testing import VirtualClock
+from tests.unit.scripted import reply
+
+R = TypeVar("R")
+
+BEGINNING = datetime(2031, 1, 1, tzinfo=UTC)
+DAY = 24 * 3600.0
+NEVER = float("inf")
+
+CREATE = "POST /api/tasks"
+LIST = "GET /api/tasks"
+
+REFUSED = Lost("ConnectError: refused")
+
+
+class Decision(BaseModel):
+    number: int
+
+
+def question(number: int, **options: Any) -> HumanTask[Decision]:
+    whole: dict[str, Any] = {
+        "task": f"Question {number}?",
+        "response_schema": Decision,
+        "idempotency_key": f"key-{number}",
+        "timeout_seconds": 30 * DAY,
+    } | options
+    return HumanTask(**whole)
+
+
+def questions(count: int, **options: Any) -> list[HumanTask[Decision]]:
+    return [question(number, **options) for number in range(count)]
+
+
+@dataclass
+class Task:
+    """A task on the server, and when and how it will end unless something comes before."""
+
+    id: str
+    body: dict[str, Any]
+    created: float
+    ends: float
+    status: str = "completed"
+    response: dict[str, Any] | None = None
+
+
+@dataclass
+class Server:
+    """Answers the calls of the flows from memory, and keeps count of them.
+
+    A question is answered `after[number]` seconds after it was asked, with its number; never, when it is not there.
+    """
+
+    after: dict[int, float] = field(default_factory=dict)
+    trouble: Callable[[Call], Reply | Lost | None] = lambda _: None
+    """What comes of a call in place of the answer."""
+    takes: float = 0.0
+    """Seconds for every call that is not held."""
+    scheduler: bool = True
+    """Whether it ends tasks at their deadline. Otherwise the asker has to."""
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock(quiet=0.0005)
+        self.tasks: dict[str, Task] = {}
+        self.calls: list[tuple[float, str]] = []
+        """When, and what."""
+        self.now_open = self.most_open = 0
+        self.told: dict[str, float] = {}
+        """When a look told of the end of a task, first."""
+
+    def crowd(self, connections: int) -> Crowd:
+        return Crowd(self.run, self.clock, connections)
+
+    async def all(self, asked: Iterable[HumanTask[Decision]], connections: int) -> list[tuple[int, Answer[Decision]]]:
+        """What is yielded, from the first to the last."""
+        async with asyncio.timeout(60), aclosing(self.crowd(connections).answers(asked)) as answers:
+            return [came async for came in answers]
+
+    async def run(
+        self,
+        steps: Flow[R],
+        *,
+        on_status: Callable[[Outcome], None] | None = None,
+        slots: asyncio.Semaphore | None = None,
+    ) -> R:
+        heard: Reply | Lost | None = None
+        try:
+            while True:
+                step, heard = steps.send(heard), None
+                match step:
+                    case Call():
+                        async with slots or nullcontext():
+                            heard = await self.answer(step)
+                    case Pause():
+                        await self.clock.sleep(step.seconds)
+                    case Notice(outcome):
+                        if on_status is not None:
+                            self.told.setdefault(outcome.task_id, self.clock.now())
+                            on_status(outcome)
+        except StopIteration as end:
+            value: R = end.value
+            return value
+
+    def said(self, *words: str) -> list[float]:
+        """When calls that contain these words were made."""
+        return [when for when, said in self.calls if all(word in said for word in words)]
+
+    @property
+    def looks(self) -> list[float]:
+        return [when for when, said in self.calls if said == LIST]
+
+    @property
+    def waiting(self) -> list[str]:
+        """Keys of the questions nobody has answered yet."""
+        return [key for key, task in self.tasks.items() if task.ends > self.clock.now()]
+
+    async def answer(self, call: Call) -> Reply | Lost:
+        self.clock.acts()
+        self.calls.append((self.clock.now(), f"{call.method} {call.url}"))
+        self.now_open += 1
+        self.most_open = max(self.most_open, self.now_open)
+        try:
+            if self.takes:
+                await self.clock.alarm(self.takes)
+            return self.trouble(call) or await self._answer(call)
+        finally:
+            self.now_open -= 1
+
+    async def _answer(self, call: Call) -> Reply:
+        match call.method, call.url.removeprefix("/api/tasks").split("/")[1:]:
+            case "POST", []:
+                return self._create(dict(call.json or {}))
+            case "GET", []:
+                return self._list(dict(call.params or {}))
+            case method, [task_id, *rest] if (task := self._task(task_id)) is not None:
+                if method == "POST" and self._ended(task):
+                    return reply(409, {"error": "TASK_ALREADY_TERMINAL"})
+                if method == "POST":
+                    task.ends, task.status, task.response = self.clock.now(), "cancelled", None
+                if rest == ["poll"]:
+                    left = task.ends - self.clock.now()
+                    await self.clock.alarm(min(left, float((call.params or {})["timeout"])))
+                return reply(200, self._record(task))
+            case _:
+                return reply(404, {"error": "TASK_NOT_FOUND"})
+
+    def _create(self, body: dict[str, Any]) -> Reply:
+        key = body["idempotency_key"]
+        if known := self.tasks.get(key):
+            return reply(201, self._record(known), idempotent_replayed="true")
+        now = self.clock.now()
+        number = int(key.split("-")[1].split(":")[0])
+        ends = now + self.after.get(number, NEVER)
+        task = self.tasks[key] = Task(f"task-{key}", body, now, ends, response=self.response(key, number))
+        if self.scheduler and ends > (deadline := now + body["timeout_seconds"]):
+            task.ends, task.status, task.response = deadline, "timed_out", None
+        return reply(201, self._record(task))
+
+    def response(self, key: str, number: int) -> dict[str, Any]:
+        return {"number": number}
+
+    def _list(self, params: dict[str, Any]) -> Reply:
+        ended = [self._record(task) for task in reversed(self.tasks.values()) if self._ended(task)]
+        return reply(200, ended[params["offset"] : params["offset"] + params["limit"]])
+
+    def _task(self, task_id: str) -> Task | None:
+        return next((task for task in self.tasks.values() if task.id == task_id), None)
+
+    def _ended(self, task: Task) -> bool:
+        return task.ends <= self.clock.now()
+
+    def _record(self, task: Task) -> dict[str, Any]:
+        ended = self._ended(task)
+        return {
+            "id": task.id,
+            "task": task.body["task"],
+            "payload": task.body["payload"],
+            "idempotency_key": task.body["idempotency_key"],
+            "status": task.status if ended else "created",
+            "response": task.response if ended else None,
+            "created_at": (BEGINNING + timedelta(seconds=task.created)).isoformat(),
+        }
+
+
+def right(came: list[tuple[int, Answer[Decision]]]) -> list[int]:
+    """The places of the questions that were answered, each with its own answer, in the order of the answers."""
+    for place, answer in came:
+        if answer.error is None:
+            assert answer.result() == Decision(number=place)
+    return [place for place, answer in came if answer.error is None]
+
+
+def failed(came: list[tuple[int, Answer[Decision]]]) -> dict[int, type[AwaitHumansError]]:
+    """The places of the questions that were not, and why."""
+    return {place: type(answer.error) for place, answer in came if answer.error is not None}
+
+
+few_and_many = pytest.mark.parametrize(
+    "connections", [1, 3, 50], ids=["one connection", "three connections", "a connection for each"]
+)
+
+
+# --- every question, once
+
+
+@few_and_many
+async def test_every_question_is_answered_once_as_its_answer_comes(connections: int) -> None:
+    """The order is that of the answers, and each comes with the place and the question it belongs to."""
+    order = [4, 0, 7, 2, 6, 1, 5, 3]
+    server = Server({number: 60.0 * 1.5**place for place, number in enumerate(order)})
+    asked = questions(8)
+    came = await server.all(asked, connections)
+    assert right(came) == order
+    assert [answer.question for _, answer in came] == [asked[number] for number in order]
+    assert len(server.said(CREATE)) == 8
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3, 10, 19, 20, 21])
+async def test_no_more_calls_than_connections_are_made_at_once(connections: int) -> None:
+    """From the first question to the last answer: creating, looking, reading and polling together."""
+    server = Server({number: 20.0 * number for number in range(20)}, takes=0.05)
+    came = await server.all(questions(20), connections)
+    assert sorted(right(came)) == list(range(20))
+    assert server.most_open <= connections
+
+
+async def test_all_connections_are_used() -> None:
+    """A crowd does not queue in front of idle connections."""
+    server = Server(dict.fromkeys(range(30), 1.0), takes=0.05)
+    await server.all(questions(30), 10)
+    assert 9 <= server.most_open <= 10
+
+
+@pytest.mark.parametrize("connections", [0, -1])
+def test_there_is_at_least_one_connection(connections: int) -> None:
+    """Without a connection there is nothing to wait on."""
+    with pytest.raises(ValueError, match=f"connections is {connections}"):
+        Server().crowd(connections)
+
+
+async def test_no_questions_are_no_answers() -> None:
+    """Nothing is asked, nobody is looked for, and it ends at once."""
+    server = Server()
+    assert await server.all([], 3) == []
+    assert server.calls == []
+
+
+@few_and_many
+async def test_stored_answers_come_at_once(connections: int) -> None:
+    """Questions that were answered before a restart need no look, no poll and no time."""
+    server = Server(dict.fromkeys(range(10), 0.0))
+    came = await server.all(questions(10), connections)
+    assert sorted(right(came)) == list(range(10))
+    assert {said for _, said in server.calls} == {CREATE}
+
+
+@few_and_many
+async def test_questions_with_one_key_share_the_answer(connections: int) -> None:
+    """One task is made for both, and each of them gets what became of it."""
+    server = Server({0: 100.0, 1: 300.0, 2: 200.0})
+    came = await server.all([*questions(3), question(0), question(2)], connections)
+    assert [answer.result().number for _, answer in came] == [0, 0, 2, 2, 1]
+    assert {place for place, _ in came} == {0, 1, 2, 3, 4}
+    assert len(server.tasks) == 3
+
+
+@few_and_many
+async def test_an_answer_that_does_not_fit_is_asked_for_again(connections: int) -> None:
+    """The second task of a question counts as the question: it is the first one that is yielded, with its answer."""
+
+    class Hasty(Server):
+        def response(self, key: str, number: int) -> dict[str, Any]:
+            return {"number": number if number != 1 or ":reask:" in key else "one"}
+
+    server = Hasty(dict.fromkeys(range(5), 60.0))
+    asked = questions(5, max_reasks=1)
+    came = await server.all(asked, connections)
+    assert sorted(right(came)) == [0, 1, 2, 3, 4]
+    assert came[-1][1].question is asked[1]
+    assert set(server.tasks) == {f"key-{number}" for number in range(5)} | {"key-1:reask:1"}
+
+
+# --- one failure loses no other
+
+
+def refusing(word: str, refused: Reply) -> Callable[[Call], Reply | None]:
+    """Every call about this question is refused."""
+    return lambda call: refused if word in f"{call.url} {(call.json or {}).get('idempotency_key')}" else None
+
+
+@few_and_many
+async def test_a_question_that_is_refused_loses_no_other(connections: int) -> None:
+    """It is an answer with an error, at once; the rest is answered."""
+    server = Server(dict.fromkeys(range(6), 500.0), trouble=refusing("key-2", reply(422, {"detail": "no"})))
+    came = await server.all(questions(6), connections)
+    assert came[0][0] == 2
+    assert failed(came) == {2: TaskRejectedError}
+    assert sorted(right(came)) == [0, 1, 3, 4, 5]
+
+
+@few_and_many
+async def test_a_task_that_is_deleted_loses_no_other(connections: int) -> None:
+    """No list shows it any more: it is read, sooner or later, and the others are waited for."""
+    server = Server(dict.fromkeys(range(12), 3000.0))
+
+    def deleting(call: Call) -> None:
+        if server.clock.now() > 1000:
+            server.tasks.pop("key-5", None)
+
+    server.trouble = deleting
+    came = await server.all(questions(12), connections)
+    assert failed(came) == {5: TaskNotFoundError}
+    assert came[0][1].outcome is None
+    assert sorted(right(came)) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+
+
+@few_and_many
+async def test_a_task_that_may_not_be_read_loses_no_other(connections: int) -> None:
+    """Who may not see one task may see the others."""
+    refused = reply(403, {"detail": "no"})
+    server = Server(dict.fromkeys(range(6), 500.0), trouble=refusing("task-key-2", refused))
+    came = await server.all(questions(6), connections)
+    assert failed(came) == {2: PermissionDeniedError}
+    assert sorted(right(came)) == [0, 1, 3, 4, 5]
+
+
+@few_and_many
+async def test_a_key_of_another_question_loses_no_other(connections: int) -> None:
+    """Two questions about different things cannot share a key: the second is told, the first is answered."""
+    server = Server(dict.fromkeys(range(6), 500.0))
+    came = await server.all([*questions(6), question(3, payload={"amount": 1})], connections)
+    assert failed(came) == {6: QuestionChangedError}
+    assert sorted(right(came)) == [0, 1, 2, 3, 4, 5]
+
+
+@few_and_many
+async def test_every_end_without_an_answer_is_an_answer_with_its_error(connections: int) -> None:
+    """Cancelled, and answered in a shape that does not fit: with the outcome, so that it can be told by whom."""
+
+    class Careless(Server):
+        def response(self, key: str, number: int) -> dict[str, Any]:
+            return {"number": "four"} if number == 4 else {"number": number}
+
+    server = Careless(dict.fromkeys(range(6), 500.0))
+
+    def cancelling(call: Call) -> None:
+        if server.clock.now() > 100 and "key-1" in server.waiting:
+            task = server.tasks["key-1"]
+            task.ends, task.status, task.response = server.clock.now(), "cancelled", None
+
+    server.trouble = cancelling
+    came = await server.all(questions(6), connections)
+    assert failed(came) == {1: TaskCancelledError, 4: ResponseSchemaError}
+    assert {place: answer.outcome.status for place, answer in came if answer.outcome} == {
+        **dict.fromkeys(range(6), "completed"),
+        1: "cancelled",
+    }
+
+
+# --- looks
+
+
+async def test_looks_grow_rare_as_questions_grow_old() -> None:
+    """Over a day without any answer: every 4 s at first, then 4 % of the age, and every 15 minutes in the end."""
+    server = Server(dict.fromkeys(range(6), DAY))
+    came = await server.all(questions(6), 2)
+    assert sorted(right(came)) == list(range(6))
+    planned, age = 0, 0.0
+    while age < DAY:
+        planned, age = planned + 1, age + min(max(4.0, 0.04 * age), LOOK_MOST_SECONDS)
+    assert 0.95 * planned <= len(server.looks) <= planned + 2
+    for before, look in itertools.pairwise([0.0, *server.looks]):
+        at_least = min(max(4.0, 0.04 * before), LOOK_MOST_SECONDS)
+        assert at_least - 0.001 <= look - before <= min(at_least * 1.05, LOOK_MOST_SECONDS) + 0.001
+
+
+async def test_a_look_costs_the_same_however_many_wait() -> None:
+    """One page of the list and a few single reads, for ten questions as for two hundred."""
+
+    async def calls_while_waiting(count: int) -> int:
+        server = Server(dict.fromkeys(range(count), 1500.0))
+        await server.all(questions(count), 5)
+        return len([when for when, said in server.calls if 0 < when < 1400])
+
+    ten, two_hundred = await calls_while_waiting(10), await calls_while_waiting(200)
+    assert two_hundred == ten
+
+
+async def test_an_answer_is_seen_within_5_s_and_5_percent() -> None:
+    """However long the person took, the asker hears of it in a twentieth of that time, and in a quarter of an hour."""
+    after = {number: 3.0 * 1.5**number for number in range(24)}
+    server = Server(after)
+    async with aclosing(server.crowd(1).answers(questions(26))) as answers:
+        came = [await anext(answers) for _ in after]
+    assert sorted(right(came)) == list(after)
+    for number, took in after.items():
+        assert 0 <= server.told[f"task-key-{number}"] - took <= min(5 + 0.05 * took, LOOK_MOST_SECONDS)
+
+
+async def test_many_answers_of_one_moment_are_found_in_one_look() -> None:
+    """A list of many pages is read to its end, and a second look is not needed."""
+    server = Server(dict.fromkeys(range(300), 10.0))
+    came = await server.all(questions(300), 3)
+    assert sorted(right(came)) == list(range(300))
+    assert set(server.looks) == {4.0, 8.0, 12.0}
+
+
+async def test_a_slow_list_is_left_to_rest() -> None:
+    """A look that takes two seconds is followed by none for twenty."""
+    server = Server(dict.fromkeys(range(6), 600.0), takes=2.0)
+    await server.all(questions(6), 2)
+    inside = [when for when in server.looks if 30 < when < 500]
+    assert len(inside) > 5
+    assert all(20 <= later - earlier <= 60 for earlier, later in itertools.pairwise(inside))
+
+
+async def test_a_new_question_is_looked_for_as_a_young_one() -> None:
+    """A question that is asked again after an hour is not seen late because the others are old."""
+
+    class Hasty(Server):
+        def response(self, key: str, number: int) -> dict[str, Any]:
+            return {"number": number if ":reask:" in key else "wrong"}
+
+    server = Hasty({0: 3000.0, 1: DAY, 2: DAY, 3: DAY})
+    async with aclosing(server.crowd(1).answers(questions(4, max_reasks=1))) as answers:
+        async for _ in answers:
+            break
+    asked_again = server.said(CREATE)[4]
+    soon = [when for when in server.looks if asked_again < when < asked_again + 60]
+    assert len(soon) >= 10
+
+
+async def test_while_there_are_more_questions_than_connections_none_is_polled() -> None:
+    """A held poll for each would need a connection for each; once there is one for each, they are polled."""
+    server = Server({0: 100.0, 1: 200.0, 2: 300.0, 3: 1000.0, 4: 2000.0, 5: 3000.0})
+    came = await server.all(questions(6), 3)
+    assert right(came) == list(range(6))
+    polled = server.said("/poll")
+    assert min(polled) >= 300
+    assert len([when for when in server.looks if when > min(polled)]) == 0
+
+
+async def test_a_connection_for_each_needs_no_looks() -> None:
+    """Long polls bring the answers, and the list is not read at all."""
+    server = Server({number: 100.0 * number for number in range(1, 6)})
+    await server.all([question(number) for number in range(1, 6)], 5)
+    assert server.looks == []
+
+
+# --- when the server does not do what it usually does
+
+
+LISTS_NOTHING: dict[str, Reply | Lost] = {
+    "403": reply(403, {"detail": "Operator access required."}),
+    "401": reply(401, {"detail": "no"}),
+    "405": reply(405, {"detail": "Method Not Allowed"}),
+    "another service's 404": reply(404, {"detail": "Not Found"}),
+    "a page": reply(200, b"<html>", content_type="text/html"),
+    "lost": REFUSED,
+}
+
+
+@pytest.mark.parametrize("refused", LISTS_NOTHING.values(), ids=LISTS_NOTHING)
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_answers_are_found_without_a_list(connections: int, refused: Reply | Lost) -> None:
+    """A server that lists nothing, or nothing to this token, is asked for every task by itself."""
+    server = Server({number: 60.0 + 100 * number for number in range(12)})
+    server.trouble = lambda call: refused if f"{call.method} {call.url}" == LIST else None
+    came = await server.all(questions(12), connections)
+    assert right(came) == list(range(12))
+
+
+async def test_answers_that_a_list_does_not_show_are_found() -> None:
+    """Some tokens may read their tasks and see none of them in lists: the patrol comes to each in its turn."""
+    server = Server(dict.fromkeys(range(20), 100.0))
+    server.trouble = lambda call: reply(200, []) if f"{call.method} {call.url}" == LIST else None
+    came = await server.all(questions(20), 2)
+    assert sorted(right(came)) == list(range(20))
+    for look in server.looks:
+        assert len([when for when in server.said("GET /api/tasks/task") if when == look]) <= PATROL + 2
+
+
+OUTAGES: dict[str, Callable[[Call], bool]] = {
+    "the list": lambda call: f"{call.method} {call.url}" == LIST,
+    "all but the list": lambda call: f"{call.method} {call.url}" != LIST,
+    "everything": lambda _: True,
+}
+
+
+@pytest.mark.parametrize("hit", OUTAGES.values(), ids=OUTAGES)
+@pytest.mark.parametrize("trouble", [REFUSED, reply(503, b"")], ids=["lost", "503"])
+@few_and_many
+async def test_an_outage_loses_nothing(connections: int, trouble: Reply | Lost, hit: Callable[[Call], bool]) -> None:
+    """Answers given before, during and after some minutes without the server all come."""
+    server = Server({number: 40.0 * number + 1 for number in range(10)})
+    server.trouble = lambda call: trouble if 100 < server.clock.now() < 300 and hit(call) else None
+    came = await server.all(questions(10), connections)
+    assert sorted(right(came)) == list(range(10))
+
+
+@few_and_many
+async def test_questions_are_asked_after_an_outage(connections: int) -> None:
+    """A server that is away from the beginning hears all the questions once it is back."""
+    server = Server(dict.fromkeys(range(8), 100.0))
+    server.trouble = lambda _: REFUSED if server.clock.now() < 300 else None
+    came = await server.all(questions(8), connections)
+    assert sorted(right(came)) == list(range(8))
+
+
+@few_and_many
+async def test_a_server_that_never_comes_back_is_said_to_be_away(connections: int) -> None:
+    """After its deadline each question says that nobody knows how it ended, and the whole comes to an end."""
+    server = Server()
+    server.trouble = lambda _: REFUSED if server.clock.now() > 30 else None
+    came = await server.all(questions(8, timeout_seconds=120), connections)
+    assert failed(came) == dict.fromkeys(range(8), ServerUnreachableError)
+
+
+# --- deadlines
+
+
+@pytest.mark.parametrize("scheduler", [True, False], ids=["the server ends it", "the asker ends it"])
+@few_and_many
+async def test_a_question_whose_deadline_passes_is_a_timeout(connections: int, *, scheduler: bool) -> None:
+    """Soon after its own deadline, however old and long the others are; the task is open no more."""
+    asked = [question(number, timeout_seconds=600 if number in {2, 4} else 30 * DAY) for number in range(6)]
+    server = Server(dict.fromkeys([0, 1, 3, 5], 1500.0), scheduler=scheduler)
+    async with aclosing(server.crowd(connections).answers(asked)) as answers:
+        came = [await anext(answers), await anext(answers)]
+        assert 600 <= server.clock.now() <= 600 + TIMEOUT_GRACE_SECONDS + 30
+        assert failed(came) == {2: TaskTimeoutError, 4: TaskTimeoutError}
+        assert [answer.outcome.status for _, answer in came if answer.outcome] == ["timed_out"] * 2
+        assert sorted(server.waiting) == ["key-0", "key-1", "key-3", "key-5"]
+        came = [other async for other in answers]
+    assert sorted(right(came)) == [0, 1, 3, 5]
+
+
+@few_and_many
+async def test_an_answer_within_the_grace_counts(connections: int) -> None:
+    """People who answer a moment after the deadline of a server that has not struck yet have answered."""
+    server = Server(dict.fromkeys(range(6), 610.0), scheduler=False)
+    came = await server.all(questions(6, timeout_seconds=600), connections)
+    assert sorted(right(came)) == list(range(6))
+
+
+# --- ending early
+
+
+def others() -> set["asyncio.Task[Any]"]:
+    """The asyncio tasks there are besides the test."""
+    return asyncio.all_tasks() - {task for task in [asyncio.current_task()] if task is not None}
+
+
+@few_and_many
+async def test_leaving_early_leaves_nothing_behind(connections: int) -> None:
+    """Nothing of it runs on in the loop, and the questions stay open on the server for whoever asks again."""
+    server = Server({0: 100.0}, takes=0.05)
+    before = others()
+    answers = server.crowd(connections).answers(questions(6))
+    assert (await anext(answers))[0] == 0
+    assert others() > before
+    await answers.aclose()
+    await asyncio.sleep(0)
+    assert others() == before
+    assert len(server.waiting) == 5
+    assert server.now_open == 0
+
+
+@few_and_many
+async def test_being_cancelled_leaves_nothing_behind(connections: int) -> None:
+    """An asker that is cancelled while it waits takes everything with it."""
+    server = Server()
+    before = others()
+    waiting = asyncio.create_task(server.all(questions(6), connections))
+    while len(server.tasks) < 6:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.sleep(0)
+    assert others() == before
+    assert len(server.waiting) == 6
+
+
+@pytest.mark.parametrize("word", ["POST /api/tasks", LIST], ids=["asking", "looking"])
+async def test_an_error_of_another_kind_ends_it_all(word: str) -> None:
+    """What nobody foresaw is raised where the answers are read, instead of an endless wait."""
+    server = Server()
+
+    def broken(call: Call) -> None:
+        if f"{call.method} {call.url}" == word:
+            raise ZeroDivisionError("unforeseen")
+
+    server.trouble = broken
+    before = others()
+    with pytest.raises(ZeroDivisionError, match="unforeseen"):
+        await server.all(questions(6), 2)
+    await asyncio.sleep(0)
+    assert others() == before
+
+
+# --- without a loop of the caller's
+
+
+async def three(server: Server) -> AsyncGenerator[tuple[int, Answer[Decision]]]:
+    async with aclosing(server.crowd(1).answers(questions(3))) as answers:
+        async for came in answers:
+            yield came
+
+
+def test_a_thread_hands_over_what_comes() -> None:
+    """The answers of a crowd, in the order they come, for a caller that has no event loop."""
+    server = Server({0: 200.0, 1: 100.0, 2: 300.0})
+    assert right(list(in_a_thread(lambda: three(server)))) == [1, 0, 2]
+
+
+def test_leaving_a_thread_early_ends_it() -> None:
+    """Closing the generator ends the thread and its loop, and the questions stay open."""
+    server = Server({1: 100.0})
+    answers = in_a_thread(lambda: three(server))
+    assert right([next(answers)]) == [1]
+    answers.close()
+    assert server.now_open == 0
+    assert sorted(server.waiting) == ["key-0", "key-2"]
+
+
+def test_an_error_in_the_thread_is_raised_where_the_answers_are_read() -> None:
+    """Nothing is lost in a thread nobody looks at."""
+    server = Server()
+
+    def broken(call: Call) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    server.trouble = broken
+    with pytest.raises(ZeroDivisionError, match="unforeseen"):
+        list(in_a_thread(lambda: three(server)))
+
+
+# --- one answer
+
+
+def test_an_answer_gives_its_decision_or_its_error() -> None:
+    """`result` is what `await_human` would have returned, or raised."""
+    good = Answer(question(1), None, decision=Decision(number=1))
+    assert good.result() == Decision(number=1)
+    with pytest.raises(TaskTimeoutError, match="late"):
+        Answer(question(1), None, TaskTimeoutError("late")).result()
+
+
+def test_an_answer_does_not_show_its_decision_in_logs() -> None:
+    """What a person decided may be nobody else's business."""
+    assert "4711" not in repr(Answer(question(1), None, decision=Decision(number=4711)))

@@ -1,0 +1,346 @@
+"""Asking again: how often, under which key, in which words, and what is never asked again."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, create_model
+
+from awaithumans_core.errors import (
+    AwaitHumansError,
+    InvalidTaskError,
+    ResponseMissingError,
+    ResponseSchemaError,
+    ServerUnreachableError,
+    TaskCancelledError,
+    TaskTimeoutError,
+    VerificationExhaustedError,
+)
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.reask import answered, answered_sync, attempts
+from awaithumans_core.task import PROBLEMS_CHARS, HumanTask, subject
+
+
+class Decision(BaseModel):
+    approved: bool
+    reason: str
+
+
+class Refund(BaseModel):
+    amount: int
+
+
+GOOD: dict[str, Any] = {"approved": True, "reason": "fits"}
+WRONG: dict[str, Any] = {"approved": "perhaps", "reason": "fits"}
+ALSO_WRONG: dict[str, Any] = {"approved": True}
+
+
+def question(**options: Any) -> HumanTask[Decision]:
+    whole: dict[str, Any] = {
+        "task": "Approve?",
+        "response_schema": Decision,
+        "idempotency_key": "refund-1",
+    } | options
+    return HumanTask(**whole)
+
+
+def completed(response: dict[str, Any] | None, **fields: Any) -> Outcome:
+    return Outcome(task_id="task-1", status="completed", response=response, **fields)
+
+
+class Person:
+    """Answers in turn, and remembers what was asked. Beyond the last answer it is given once more."""
+
+    def __init__(self, *ends: Outcome | AwaitHumansError) -> None:
+        self.ends = list(ends)
+        self.asked: list[HumanTask[Any]] = []
+
+    def __call__(self, asked: HumanTask[Any]) -> Outcome:
+        self.asked.append(asked)
+        end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
+        if isinstance(end, AwaitHumansError):
+            raise end
+        return end
+
+    @property
+    def keys(self) -> list[str]:
+        return [asked.idempotency_key for asked in self.asked]
+
+    @property
+    def texts(self) -> list[str]:
+        return [asked.task for asked in self.asked]
+
+
+Ask = Callable[[HumanTask[Decision], Person], tuple[Decision, Outcome]]
+
+
+def in_a_loop(asked: HumanTask[Decision], person: Person) -> tuple[Decision, Outcome]:
+    async def ask(question: HumanTask[Decision]) -> Outcome:
+        await asyncio.sleep(0)
+        return person(question)
+
+    return asyncio.run(answered(asked, ask))
+
+
+DRIVERS: dict[str, Ask] = {"async": in_a_loop, "sync": answered_sync}
+either_way = pytest.mark.parametrize("ask", DRIVERS.values(), ids=DRIVERS)
+
+
+# --- how often
+
+
+@either_way
+@pytest.mark.parametrize("max_reasks", [0, 1, 5])
+def test_an_answer_that_fits_is_asked_for_once(ask: Ask, max_reasks: int) -> None:
+    """The typed answer comes with the outcome that brought it, and nobody is asked again."""
+    person, asked = Person(completed(GOOD)), question(max_reasks=max_reasks)
+    assert ask(asked, person) == (Decision(approved=True, reason="fits"), completed(GOOD))
+    assert person.asked == [asked]
+
+
+@either_way
+def test_nobody_is_asked_again_unasked(ask: Ask) -> None:
+    """Without max_reasks, an answer that does not fit is an error at once."""
+    person = Person(completed(WRONG))
+    with pytest.raises(ResponseSchemaError) as raised:
+        ask(question(), person)
+    assert raised.value.outcome == completed(WRONG)
+    assert len(person.asked) == 1
+
+
+@either_way
+@pytest.mark.parametrize("max_reasks", [1, 2, 7])
+def test_a_person_is_asked_so_many_times_more(ask: Ask, max_reasks: int) -> None:
+    """When no answer ever fits, the last one is the error, after exactly max_reasks more questions."""
+    wrong = [completed(WRONG, verification_attempt=number) for number in range(max_reasks + 1)]
+    person = Person(*wrong)
+    with pytest.raises(ResponseSchemaError) as raised:
+        ask(question(max_reasks=max_reasks), person)
+    assert raised.value.outcome == wrong[-1]
+    assert len(person.asked) == 1 + max_reasks
+
+
+@either_way
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_the_first_answer_that_fits_ends_it(ask: Ask, wrong: int) -> None:
+    """An answer to a question that was asked again is the answer, with its own outcome."""
+    good = completed(GOOD, completed_by_email="ann@example.com")
+    person = Person(*[completed(WRONG)] * wrong, good)
+    assert ask(question(max_reasks=3), person) == (Decision(approved=True, reason="fits"), good)
+    assert len(person.asked) == wrong + 1
+
+
+@pytest.mark.parametrize("max_reasks", [-1, -100])
+def test_max_reasks_is_not_negative(max_reasks: int) -> None:
+    """Less than never is a mistake, and is said before anything is sent."""
+    with pytest.raises(InvalidTaskError, match=f"max_reasks is {max_reasks}"):
+        question(max_reasks=max_reasks)
+
+
+# --- under which key
+
+
+@either_way
+def test_each_attempt_has_a_key_derived_from_the_first(ask: Ask) -> None:
+    """The keys count up, and all of them stem from the key of the question."""
+    person = Person(completed(WRONG), completed(ALSO_WRONG), completed(WRONG), completed(GOOD))
+    ask(question(max_reasks=3), person)
+    assert person.keys == ["refund-1", "refund-1:reask:1", "refund-1:reask:2", "refund-1:reask:3"]
+
+
+@either_way
+def test_the_key_is_the_one_the_question_was_asked_under(ask: Ask) -> None:
+    """Who asks may have named the question itself: then the outcome knows its key, and the question does not."""
+    person = Person(completed(WRONG, idempotency_key="node:7"), completed(WRONG), completed(GOOD))
+    ask(question(max_reasks=2), person)
+    assert person.keys == ["refund-1", "node:7:reask:1", "node:7:reask:2"]
+
+
+@either_way
+def test_keys_do_not_grow_from_attempt_to_attempt(ask: Ask) -> None:
+    """Only the first outcome names the question: that of a later attempt carries the derived key."""
+    outcomes = [completed(WRONG, idempotency_key=f"node:7{end}") for end in ["", ":reask:1", ":reask:2"]]
+    person = Person(*outcomes, completed(GOOD))
+    ask(question(max_reasks=3), person)
+    assert person.keys[1:] == ["node:7:reask:1", "node:7:reask:2", "node:7:reask:3"]
+
+
+def test_repeating_the_call_meets_the_same_questions() -> None:
+    """On replay or after a restart the same answers lead to the same tasks, in the same order."""
+    outcomes = [completed(WRONG), completed(ALSO_WRONG), completed(GOOD)]
+    first, second = Person(*outcomes), Person(*outcomes)
+    assert answered_sync(question(max_reasks=2), first) == answered_sync(question(max_reasks=2), second)
+    assert [asked.body() for asked in first.asked] == [asked.body() for asked in second.asked]
+
+
+# --- in which words
+
+
+@either_way
+def test_the_person_is_told_what_was_wrong(ask: Ask) -> None:
+    """The question stays as it was, followed by the field and what was wrong with it."""
+    person = Person(completed(WRONG), completed(GOOD))
+    ask(question(max_reasks=1), person)
+    text = person.texts[1]
+    assert text.startswith("Approve? (asked again, as the answer given does not fit: approved: ")
+    assert "valid boolean" in text
+    assert text.endswith(")")
+
+
+def test_every_problem_is_told() -> None:
+    """All that is wrong at once, so that one more question is enough."""
+    person = Person(completed({"approved": "perhaps"}), completed(GOOD))
+    answered_sync(question(max_reasks=1), person)
+    assert "approved: " in person.texts[1]
+    assert "; reason: Field required" in person.texts[1]
+
+
+def test_the_text_says_what_was_wrong_with_the_last_answer_only() -> None:
+    """A question that is asked a third time is not wrapped into what was said the second time."""
+    person = Person(completed(WRONG), completed(ALSO_WRONG), completed(GOOD))
+    answered_sync(question(max_reasks=2), person)
+    assert person.texts[2] == "Approve? (asked again, as the answer given does not fit: reason: Field required)"
+
+
+def test_a_long_list_of_problems_is_cut() -> None:
+    """However much is wrong, the question stays one that can be read."""
+    fields: dict[str, Any] = {f"field_{number}": (int, ...) for number in range(200)}
+    many = create_model("Many", **fields)
+    person = Person(completed({}), completed({f"field_{number}": 1 for number in range(200)}))
+    answered_sync(question(response_schema=many, max_reasks=1), person)
+    problems = person.texts[1].partition("does not fit: ")[2]
+    assert problems.startswith("field_0: Field required; field_1: ")
+    assert problems.endswith("...)")
+    assert len(problems) == PROBLEMS_CHARS + len("...)")
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [(PROBLEMS_CHARS, "x" * PROBLEMS_CHARS), (PROBLEMS_CHARS + 1, "x" * PROBLEMS_CHARS + "...")],
+    ids=["what just fits", "one letter more"],
+)
+def test_what_fits_is_not_cut(length: int, told: str) -> None:
+    """The cut is made where it has to be, and is shown."""
+    assert question().again("again", ["x" * length]).task.endswith(f"does not fit: {told})")
+
+
+# --- what stays
+
+
+FULL: dict[str, Any] = {
+    "payload": Refund(amount=250),
+    "payload_schema": Refund,
+    "timeout_seconds": timedelta(hours=3),
+    "assign_to": "ann@example.com",
+    "notify": ["slack:#refunds"],
+    "verifier": {"provider": "none"},
+    "redact_payload": True,
+    "task_metadata": {"tier": "gold"},
+    "form": {"fields": []},
+    "max_reasks": 2,
+}
+"""Every option a question has, besides its text and its key."""
+
+
+@pytest.mark.parametrize("options", [{"max_reasks": 2}, FULL], ids=["plain", "with every option"])
+def test_all_else_is_asked_as_before(options: dict[str, Any]) -> None:
+    """Payload, schema, time, people: only text and key differ, so the person has the whole time once more."""
+    asked, person = question(**options), Person(completed(WRONG), completed(ALSO_WRONG), completed(GOOD))
+    answered_sync(asked, person)
+    assert len(person.asked) == 3
+    for again in person.asked[1:]:
+        assert replace(again, task=asked.task, idempotency_key=asked.idempotency_key) == asked
+        changed = {name for name, value in again.body().items() if value != asked.body()[name]}
+        assert changed == {"task", "idempotency_key"}
+
+
+def test_the_server_does_not_hear_of_max_reasks() -> None:
+    """How often to ask again is a rule of the caller's, and no field of a task."""
+    assert question(max_reasks=3).body() == question().body()
+
+
+texts = st.text(min_size=1).filter(str.strip)
+wordings = texts | texts.map(lambda text: f"{text} (asked again, as the answer given does not fit: that)")
+
+
+@given(
+    text=wordings,
+    payload=st.none() | st.dictionaries(st.text(), st.integers() | st.text(), max_size=3),
+    problems=st.lists(st.lists(wordings | st.text(), max_size=3), min_size=1, max_size=3),
+)
+def test_it_is_about_the_same_whatever_was_wrong(
+    text: str, payload: dict[str, Any] | None, problems: list[list[str]]
+) -> None:
+    """The server's task for a repeated question is recognised as this question's, with a payload and without."""
+    asked = question(task=text, payload=payload)
+    for number, wrong in enumerate(problems):
+        assert subject(asked.again(f"key:{number}", wrong).body()) == subject(asked.body())
+
+
+def test_another_question_is_not_about_the_same() -> None:
+    """Being asked again hides no difference in what is asked."""
+    one, other = question(task="Approve A?"), question(task="Approve B?")
+    assert subject(one.again("key", ["wrong"]).body()) != subject(other.again("key", ["wrong"]).body())
+
+
+# --- what is never asked again
+
+
+OTHER_ENDS: dict[str, tuple[Outcome, type[AwaitHumansError]]] = {
+    "timed out": (Outcome(task_id="task-1", status="timed_out"), TaskTimeoutError),
+    "cancelled": (Outcome(task_id="task-1", status="cancelled"), TaskCancelledError),
+    "no answer that passes": (
+        Outcome(task_id="task-1", status="verification_exhausted", response=WRONG),
+        VerificationExhaustedError,
+    ),
+    "erased": (completed(None), ResponseMissingError),
+}
+every_other_end = pytest.mark.parametrize(("end", "kind"), OTHER_ENDS.values(), ids=OTHER_ENDS)
+
+
+@either_way
+@every_other_end
+def test_any_other_end_is_the_end(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
+    """A question that nobody answered, or whose answer is not known, is not asked again."""
+    person = Person(end)
+    with pytest.raises(kind):
+        ask(question(max_reasks=3), person)
+    assert len(person.asked) == 1
+
+
+@either_way
+@every_other_end
+def test_any_other_end_of_a_repeated_question_is_the_end(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
+    """What is left of max_reasks is for answers that do not fit, and for nothing else."""
+    person = Person(completed(WRONG), end)
+    with pytest.raises(kind):
+        ask(question(max_reasks=3), person)
+    assert len(person.asked) == 2
+
+
+@either_way
+@pytest.mark.parametrize("before", [[], [completed(WRONG)]], ids=["the question", "the repeated question"])
+def test_an_error_of_asking_comes_through(ask: Ask, before: list[Outcome]) -> None:
+    """A server that is away is not an answer that does not fit."""
+    away = ServerUnreachableError("away")
+    ends: list[Outcome | AwaitHumansError] = [*before, away]
+    person = Person(*ends)
+    with pytest.raises(ServerUnreachableError) as raised:
+        ask(question(max_reasks=3), person)
+    assert raised.value is away
+    assert len(person.asked) == len(before) + 1
+
+
+def test_attempts_can_be_driven_step_by_step() -> None:
+    """An engine with its own way of waiting asks what is yielded, and sends back how that ended."""
+    steps = attempts(question(max_reasks=1))
+    assert next(steps).idempotency_key == "refund-1"
+    assert steps.send(completed(WRONG)).idempotency_key == "refund-1:reask:1"
+    with pytest.raises(StopIteration) as end:
+        steps.send(completed(GOOD))
+    assert end.value.value == (Decision(approved=True, reason="fits"), completed(GOOD))
