@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -20,6 +20,9 @@ QUIET_SECONDS = 0.01
 OWED_SECONDS = 0.25
 """The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
 
+TURN_SECONDS = 0.25
+"""How long an event loop that sleepers live in may take to come round before a jump; one that is blocked does not."""
+
 
 @dataclass(order=True)
 class _Sleeper:
@@ -28,6 +31,9 @@ class _Sleeper:
     wake: Callable[[], None] = field(compare=False)
     owes: bool = field(compare=False)
     """Whether it is bound to do something when it has been woken."""
+    loop: asyncio.AbstractEventLoop | None = field(compare=False)
+    """Where it sleeps; None: in a thread of its own."""
+    woken: bool = field(default=False, compare=False)
 
 
 class VirtualClock:
@@ -87,7 +93,7 @@ class VirtualClock:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(woken.set)
 
-        with self._sleeping(seconds, wake, owes=owes):
+        with self._sleeping(seconds, wake, owes=owes, loop=loop):
             await woken.wait()
 
     def acts(self) -> None:
@@ -146,9 +152,11 @@ class VirtualClock:
                 self._busy += 1
 
     @contextmanager
-    def _sleeping(self, seconds: float, wake: Callable[[], None], *, owes: bool) -> Generator[None]:
+    def _sleeping(
+        self, seconds: float, wake: Callable[[], None], *, owes: bool, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Generator[None]:
         with self._state:
-            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake, owes)
+            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake, owes, loop)
             heapq.heappush(self._sleepers, sleeper)
             self._stir()
             if self._auto and self._jumper is None:
@@ -157,9 +165,10 @@ class VirtualClock:
         try:
             yield
         finally:
-            with self._state, suppress(ValueError):  # it has been woken
-                self._sleepers.remove(sleeper)
-                heapq.heapify(self._sleepers)
+            with self._state:
+                if not sleeper.woken:
+                    self._sleepers.remove(sleeper)
+                    heapq.heapify(self._sleepers)
 
     def _stir(self) -> None:
         self._stirred = time.monotonic()
@@ -173,6 +182,12 @@ class VirtualClock:
                 if not self._sleepers:
                     self._jumper = None
                     return
+                stirred = self._stirred
+                loops = {sleeper.loop for sleeper in self._sleepers}
+            _turned(loop for loop in loops if loop is not None and loop.is_running())
+            with self._state:
+                if self._busy or self._stirred != stirred or not self._sleepers:
+                    continue
                 self._owed = 0  # whoever still owes something has had the time for it
                 self._jump()
                 self._stirred = time.monotonic()
@@ -187,9 +202,23 @@ class VirtualClock:
         self._now = max(self._now, self._sleepers[0].until)
         while self._sleepers and self._sleepers[0].until <= self._now:
             sleeper = heapq.heappop(self._sleepers)
+            sleeper.woken = True
             self._owed += sleeper.owes
             sleeper.wake()
 
     def _tell(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def _turned(loops: Iterable[asyncio.AbstractEventLoop]) -> None:
+    """Wait until each of these loops has come round: what was ready to run there has run, however slow the machine."""
+    rounds: list[threading.Event] = []
+    for loop in loops:
+        came = threading.Event()
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(came.set)
+            rounds.append(came)
+    until = time.monotonic() + TURN_SECONDS
+    for came in rounds:
+        came.wait(max(0.0, until - time.monotonic()))
