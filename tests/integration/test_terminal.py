@@ -19,13 +19,14 @@ from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
 
 SCRIPT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pydantic import BaseModel
 from awaithumans_core import await_human, await_human_sync
 
 class Decision(BaseModel):
     approved: bool
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would this
 print("working", flush=True)
 question = dict(task="Approve $250?", response_schema=Decision, idempotency_key="refund:1", timeout_seconds=3600)
 options = question | OPTIONS

@@ -20,8 +20,11 @@ QUIET_SECONDS = 0.01
 OWED_SECONDS = 0.25
 """The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
 
-TURN_SECONDS = 0.25
-"""How long an event loop that sleepers live in may take to come round before a jump; one that is blocked does not."""
+TURNS = 20
+"""How often the event loops that sleepers live in come round before a jump: a task that is woken wakes another one."""
+
+TURNS_SECONDS = 0.25
+"""How long that may take. A loop that is blocked does not come round."""
 
 
 @dataclass(order=True)
@@ -212,13 +215,20 @@ class VirtualClock:
 
 
 def _turned(loops: Iterable[asyncio.AbstractEventLoop]) -> None:
-    """Wait until each of these loops has come round: what was ready to run there has run, however slow the machine."""
+    """Wait until these loops have come round: what was about to happen there has happened, however slow the machine."""
     rounds: list[threading.Event] = []
+
+    def turn(loop: asyncio.AbstractEventLoop, came: threading.Event, left: int) -> None:
+        if left:
+            loop.call_soon(turn, loop, came, left - 1)
+        else:
+            came.set()
+
     for loop in loops:
         came = threading.Event()
         with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(came.set)
+            loop.call_soon_threadsafe(turn, loop, came, TURNS)
             rounds.append(came)
-    until = time.monotonic() + TURN_SECONDS
+    until = time.monotonic() + TURNS_SECONDS
     for came in rounds:
         came.wait(max(0.0, until - time.monotonic()))
