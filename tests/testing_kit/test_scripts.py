@@ -260,6 +260,32 @@ def test_a_status_nobody_has_heard_of_is_refused() -> None:
 # --- who and where
 
 
+MISTAKES: dict[str, Callable[[FakeHumans], object]] = {
+    "a response that is none": lambda humans: humans.answer("Refund", True),  # type: ignore[arg-type]
+    "words for seconds": lambda humans: humans.on("Refund").after("10 minutes"),  # type: ignore[arg-type]
+    "seconds that have passed": lambda humans: humans.on("Refund").after(-5),
+    "a channel that is none": lambda humans: humans.on("Refund").via("mail"),  # type: ignore[arg-type]
+    "a request that is none": lambda humans: humans.fault(faults.status(502), on="polls"),  # type: ignore[arg-type]
+    "a number for a fault": lambda humans: humans.fault(502),  # type: ignore[arg-type]
+    "a callback's fault on a request": lambda humans: humans.fault(faults.duplicate(), on="poll"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_what_would_never_happen_is_refused(mistake: Callable[[FakeHumans], object]) -> None:
+    """A test whose script can do nothing would pass and prove nothing."""
+    with pytest.raises((TypeError, ValueError)):
+        mistake(FakeHumans())
+
+
+async def test_a_question_nobody_answers_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Where there are scripts and none fits, the log says so, which pytest shows with the failure."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.answer("refund", {"approved": True})
+        await client.create(asked("key", task="Refund $250?"))
+    assert "no script fits the task 'Refund $250?'" in caplog.text
+
+
 async def test_by_says_who() -> None:
     """The outcome names the person."""
     async with FakeHumans() as humans:

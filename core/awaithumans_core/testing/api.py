@@ -70,8 +70,8 @@ def _office(request: Request) -> Office:
 
 
 def _known(request: Request, office: "InOffice") -> str:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if given not in {office.token, office.outsider_token}:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or given not in {office.token, office.outsider_token}:
         raise HTTPException(401, "Authentication required.")
     return given
 
@@ -182,7 +182,10 @@ async def _ended(request: Request, error: Exception) -> JSONResponse:
 def create_api(office: Office, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
     """The app."""
     app = FastAPI(
-        title="FakeHumans", lifespan=lifespan, exception_handlers={UnknownTaskError: _unknown, EndedError: _ended}
+        title="FakeHumans",
+        lifespan=lifespan,
+        exception_handlers={UnknownTaskError: _unknown, EndedError: _ended},
+        redirect_slashes=False,
     )
     app.state.office = office
     app.include_router(router)

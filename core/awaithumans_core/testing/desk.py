@@ -7,6 +7,7 @@ whatever was asked now, any response is taken, what has ended stays as it is.
 import heapq
 import itertools
 import json
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from typing import Any
 from awaithumans_core.clock import Clock
 from awaithumans_core.status import TERMINAL, TaskStatus
 from awaithumans_core.testing.people import CALLED_BACK, Script
+
+logger = logging.getLogger("awaithumans.testing")
 
 
 class UnknownTaskError(LookupError):
@@ -157,7 +160,7 @@ class Desk:
             if known is not None:
                 return self.tasks[known], True
             now = self.moment()
-            task = FakeTask(str(uuid.uuid4()), dict(body), now, now)
+            task = FakeTask(uuid.uuid4().hex, dict(body), now, now)
             self.tasks[task.id] = task
             self._keys[body["idempotency_key"]] = task.id
             self._act_on(task)
@@ -266,6 +269,8 @@ class Desk:
         record = task.record()
         script = next((script for script in self.scripts if script.fits(record)), None)
         if script is None:
+            if self.scripts:
+                logger.warning("no script fits the task %r: nobody answers it", task.asked["task"])
             return
         script.use(record)
         delay = script.delay or 0.0

@@ -18,7 +18,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import httpx
 import uvicorn
@@ -156,6 +156,12 @@ class FakeHumans:
             humans.fault(faults.status(502), on="poll", times=3)
             humans.fault(faults.duplicate())
         """
+        if not isinstance(fault, Fault | CallbackFault):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{fault!r} is no fault: give one of awaithumans_core.testing.faults, as faults.status(502)"
+            )
+        if on not in get_args(Verb) or (isinstance(fault, CallbackFault) and on not in ("any", "callback")):
+            raise ValueError(f"on={on!r}: {fault.name} happens on one of {', '.join(get_args(Verb))}")
         wanted: Verb = "callback" if isinstance(fault, CallbackFault) else on
         with self._desk.lock:
             self._troubles.append(_Trouble(fault, wanted, match, times))

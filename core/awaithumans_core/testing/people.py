@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from awaithumans_core.status import TERMINAL, TaskStatus
 
@@ -43,6 +43,8 @@ class Script:
 
     def answers(self, response: Mapping[str, Any]) -> Self:
         """The person submits this. The server takes any response, and so does this one."""
+        if not isinstance(response, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f'{response!r} is no response: give the fields of the form, as {{"approved": True}}')
         self.ends, self.response = TaskStatus.COMPLETED, dict(response)
         return self
 
@@ -68,11 +70,16 @@ class Script:
 
     def after(self, seconds: float | timedelta) -> Self:
         """So long after the task was created."""
-        self.delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if not isinstance(delay, int | float) or delay < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"after({seconds!r}): give seconds, or a timedelta, that lie ahead")
+        self.delay = delay
         return self
 
     def passes(self, *statuses: str) -> Self:
         """The task passes these statuses before it ends, spread evenly over the delay."""
+        if unknown := set(statuses) - set(TaskStatus):
+            raise ValueError(f"{', '.join(unknown)}: there is no such status; there are {', '.join(TaskStatus)}")
         self.way = tuple(map(TaskStatus, statuses))
         if TERMINAL & set(self.way):
             raise ValueError(f"a task does not pass {', '.join(TERMINAL & set(self.way))}: that is an end")
@@ -85,12 +92,14 @@ class Script:
 
     def via(self, channel: Channel) -> Self:
         """On which channel. An answer by e-mail or in Slack is not called back."""
+        if channel not in get_args(Channel):
+            raise ValueError(f"{channel!r} is no channel; there are {', '.join(get_args(Channel))}")
         self.channel = channel
         return self
 
-    def by_email(self) -> Self:
-        """Through the link in the mail: no callback is sent."""
-        return self.via("email")
+    def by_email(self, email: str | None = None) -> Self:
+        """Through the link in the mail (to this address): no callback is sent."""
+        return (self if email is None else self.by(email)).via("email")
 
     def once(self) -> Self:
         """For the first matching task only; the next script is asked for the others."""
