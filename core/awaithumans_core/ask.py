@@ -89,7 +89,10 @@ async def await_human(
 
             async def ask(asked: HumanTask[Any]) -> Outcome:
                 telling.asks(asked)
-                return telling.ends(await client.ask(asked, on_status=telling.tell, poll_seconds=telling.poll_seconds))
+                outcome = await client.ask(
+                    asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
+                )
+                return telling.ends(outcome)
 
             try:
                 decision, outcome = await answered(question, ask)
@@ -149,7 +152,10 @@ def await_human_sync(
 
         def ask(asked: HumanTask[Any]) -> Outcome:
             telling.asks(asked)
-            return telling.ends(client.ask(asked, on_status=telling.tell, poll_seconds=telling.poll_seconds))
+            outcome = client.ask(
+                asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
+            )
+            return telling.ends(outcome)
 
         try:
             decision, outcome = answered_sync(question, ask)

@@ -20,11 +20,14 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
 logger = logging.getLogger("awaithumans")
+logger.addHandler(logging.NullHandler())  # an application that configures logging hears it; stderr is the application's
 
 T = TypeVar("T")
 R = TypeVar("R")
 OnStatus = Callable[[Outcome], None]
 """Called with every status change that is seen while waiting."""
+OnPause = Callable[[Pause], None]
+"""Called when there was no usable reply, before the pause after which it is tried again."""
 
 
 class AsyncDriver:
@@ -36,7 +39,12 @@ class AsyncDriver:
         self._clock = clock
 
     async def run(
-        self, steps: Flow[R], on_status: OnStatus | None = None, *, slots: asyncio.Semaphore | None = None
+        self,
+        steps: Flow[R],
+        on_status: OnStatus | None = None,
+        on_pause: OnPause | None = None,
+        *,
+        slots: asyncio.Semaphore | None = None,
     ) -> R:
         """Drive a flow to its end and return what it returns. Every call takes one of the `slots`, if there are any."""
         heard: Reply | Lost | None = None
@@ -47,7 +55,7 @@ class AsyncDriver:
                         async with slots or nullcontext():
                             heard = await self._send(step)
                     case Pause():
-                        _log_pause(step, self._http)
+                        _paused(step, self._http, on_pause)
                         await self._clock.sleep(step.seconds)
                         heard = None
                     case Notice():
@@ -75,7 +83,7 @@ class SyncDriver:
         self._token = token
         self._clock = clock
 
-    def run(self, steps: Flow[R], on_status: OnStatus | None = None) -> R:
+    def run(self, steps: Flow[R], on_status: OnStatus | None = None, on_pause: OnPause | None = None) -> R:
         """Drive a flow to its end and return what it returns."""
         heard: Reply | Lost | None = None
         try:
@@ -84,7 +92,7 @@ class SyncDriver:
                     case Call():
                         heard = self._send(step)
                     case Pause():
-                        _log_pause(step, self._http)
+                        _paused(step, self._http, on_pause)
                         self._clock.sleep_sync(step.seconds)
                         heard = None
                     case Notice():
@@ -163,17 +171,23 @@ class TaskClient:
         return await self._driver.run(flow.withdraw(task.body(), self._patience))
 
     async def ask(
-        self, task: HumanTask[Any], *, on_status: OnStatus | None = None, poll_seconds: int = flow.POLL_SECONDS
+        self,
+        task: HumanTask[Any],
+        *,
+        on_status: OnStatus | None = None,
+        on_pause: OnPause | None = None,
+        poll_seconds: int = flow.POLL_SECONDS,
     ) -> Outcome:
         """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline.
 
         Args:
             task: The question.
             on_status: Called with every change of status that a poll brings.
+            on_pause: Called with every pause that trouble on the way makes necessary.
             poll_seconds: How long a poll is held, 1 to 30. The end of the task is seen at once in any case; a change
                 of status before it is seen with the next poll.
         """
-        return await self._driver.run(_ask(task, self.clock, poll_seconds), on_status)
+        return await self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
 
     async def as_completed(
         self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
@@ -243,6 +257,7 @@ class SyncTaskClient:
         self._driver = SyncDriver(
             httpx.Client(**_http_options(self.settings, keep_alive), transport=transport), token, self.clock
         )
+        self._own_transport = transport is not None
 
     def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
         """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
@@ -268,10 +283,15 @@ class SyncTaskClient:
         return self._driver.run(flow.withdraw(task.body(), self._patience))
 
     def ask(
-        self, task: HumanTask[Any], *, on_status: OnStatus | None = None, poll_seconds: int = flow.POLL_SECONDS
+        self,
+        task: HumanTask[Any],
+        *,
+        on_status: OnStatus | None = None,
+        on_pause: OnPause | None = None,
+        poll_seconds: int = flow.POLL_SECONDS,
     ) -> Outcome:
         """As `TaskClient.ask`."""
-        return self._driver.run(_ask(task, self.clock, poll_seconds), on_status)
+        return self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
 
     def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
         """As `TaskClient.as_completed`, over connections of its own in a thread of its own."""
@@ -284,6 +304,8 @@ class SyncTaskClient:
         return [answer for _, answer in sorted(self._crowd(tasks, connections), key=lambda came: came[0])]
 
     def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
+        if self._own_transport:
+            raise ValueError("many questions are asked in a thread of their own, which a sync transport cannot reach")
         questions = list(tasks)
 
         async def crowd() -> AsyncGenerator[tuple[int, Answer[T]]]:
@@ -364,8 +386,10 @@ def _lost(error: httpx.RequestError) -> Lost:
     return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def _log_pause(pause: Pause, http: httpx.Client | httpx.AsyncClient) -> None:
+def _paused(pause: Pause, http: httpx.Client | httpx.AsyncClient, on_pause: OnPause | None) -> None:
     logger.warning("awaithumans (server %s): %s; trying again in %.1f s", http.base_url, pause.reason, pause.seconds)
+    if on_pause is not None:
+        on_pause(pause)
 
 
 def _notice(notice: Notice, on_status: OnStatus | None) -> None:

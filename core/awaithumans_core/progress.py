@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from awaithumans_core.flow import POLL_SECONDS
+from awaithumans_core.flow import POLL_SECONDS, Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.settings import Settings
 from awaithumans_core.status import TaskStatus
@@ -37,6 +37,8 @@ class Progress:
         self.asked = question
         """What is being asked just now: the question, or the same one asked again."""
         self._settings = settings
+        self._known = False
+        """Whether the server is known to have the question."""
         self._again = f"idempotency_key={question.idempotency_key!r}"
 
     def asks(self, question: HumanTask[Any]) -> None:
@@ -45,6 +47,10 @@ class Progress:
 
     def tell(self, outcome: Outcome) -> None:
         """This is how the task stands now."""
+        self._known = True
+
+    def trouble(self, pause: Pause) -> None:
+        """There was no usable reply; it is tried again."""
 
     def ends(self, outcome: Outcome) -> Outcome:
         """This is how it ended."""
@@ -55,6 +61,9 @@ class Progress:
 
     def left_open(self) -> None:
         """The wait was stopped, the question was not."""
+        if not self._known:
+            self.say(f"stopped while asking. Should the server have the question, {self._again} picks it up")
+            return
         self.say(f"stopped waiting; the question stays open. To pick it up, ask again with {self._again}")
 
     def withdrawn(self, ended: Outcome | None) -> None:
@@ -62,7 +71,10 @@ class Progress:
         if ended is None:
             self.say(f"stopped, but the question could not be cancelled: it is open until its deadline ({self._again})")
         elif ended.status == TaskStatus.CANCELLED:
-            self.say("stopped, and the question is cancelled: nobody is asked any more")
+            self.say(
+                "stopped, and the question is cancelled: nobody is asked any more. "
+                "To ask again, give it another idempotency_key"
+            )
         else:
             self.say(f"stopped, but the question was {ended.status}: ask again with {self._again} for what came of it")
 
@@ -82,7 +94,7 @@ class Progress:
 class PlainProgress(Progress):
     """One line for a log, once the question is asked."""
 
-    _told = False
+    _told = _away = False
 
     def asks(self, question: HumanTask[Any]) -> None:
         """This is asked next; it gets a line of its own."""
@@ -91,12 +103,19 @@ class PlainProgress(Progress):
 
     def tell(self, outcome: Outcome) -> None:
         """The first news of it is the line."""
+        super().tell(outcome)
         if not self._told:
             self._told = True
             self.say(
                 f"{self.asked.task} - waiting for a person at {self.review_url(outcome)} "
                 f"(up to {duration(self.asked.seconds)}; pick up again with {self._again})"
             )
+
+    def trouble(self, pause: Pause) -> None:
+        """The first trouble is another line."""
+        if not self._away:
+            self._away = True
+            self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
 
     def say(self, words: str) -> None:
         """One line, at once. A stderr that is gone does not end the wait."""

@@ -6,14 +6,16 @@ All waits of a process share one block, because a terminal has one last line.
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import Progress, duration
 from awaithumans_core.settings import Settings
@@ -47,6 +49,7 @@ class LiveProgress(Progress):
         self._console = Console(stderr=True)
         self._since = time.monotonic()
         self._standing: Outcome | None = None
+        self._away: str | None = None
         self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def asks(self, question: HumanTask[Any]) -> None:
@@ -59,25 +62,42 @@ class LiveProgress(Progress):
         """The block shows it with its next drawing; the key stays on the screen, in case the script dies."""
         if self._standing is None:
             if outcome.created_at is not None and outcome.timeout_seconds is not None:  # picked up: it has begun before
-                deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
-                self._until = deadline.astimezone().replace(tzinfo=None)
+                with suppress(OverflowError):
+                    deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
+                    self._until = deadline.astimezone().replace(tzinfo=None)
             self.say(f"asked; should this script stop, pick it up again with {self._again}")
-        self._standing = outcome
+        self._standing, self._away = outcome, None
+        super().tell(outcome)
+
+    def trouble(self, pause: Pause) -> None:
+        """The block shows it until there is news again."""
+        self._away = pause.reason
 
     def ends(self, outcome: Outcome) -> Outcome:
         """One line of the block stays: how it ended."""
         by = f" by {who}" if (who := outcome.completed_by_display_name or outcome.completed_by_email) else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
         line = f"awaithumans: {outcome.status}{by}{where} after {self._waited()} · {self.asked.task}"
-        self._console.print(Text(line, no_wrap=True, overflow="ellipsis"))
+        self._print(Text(line, no_wrap=True, overflow="ellipsis"))
         return super().ends(outcome)
 
     def say(self, words: str) -> None:
         """Above the block."""
-        self._console.print(f"awaithumans: {words}", markup=False, highlight=False, soft_wrap=True)
+        self._print(f"awaithumans: {words}", markup=False, highlight=False, soft_wrap=True)
+
+    def _print(self, shown: RenderableType, **options: Any) -> None:
+        with suppress(OSError, ValueError):  # a terminal that has gone does not end the wait
+            self._console.print(shown, **options)
 
     def lines(self) -> RenderableType:
         """How it stands now."""
+        shown = self._shown_lines()
+        if self._away is None:
+            return shown
+        away = f"  the server does not answer ({self._away}); trying on"
+        return Group(shown, Text(away, style="yellow", no_wrap=True, overflow="ellipsis"))
+
+    def _shown_lines(self) -> RenderableType:
         if self._standing is None:
             return Text(f"{self._waited()} asking · {self.asked.task}", no_wrap=True, overflow="ellipsis")
         left = self._until - datetime.now()
@@ -102,9 +122,10 @@ class LiveProgress(Progress):
                     get_renderable=_block,
                     refresh_per_second=1,
                     transient=True,
-                    redirect_stdout=sys.stdout.isatty(),  # a stdout that goes into a file stays there
+                    redirect_stdout=_is_terminal(sys.stdout),  # a stdout that goes into a file stays there
                 )
-                cls._live.start()
+                with suppress(OSError, ValueError):
+                    cls._live.start()
             self._console = cls._live.console
         return self
 
@@ -115,8 +136,13 @@ class LiveProgress(Progress):
         with cls._lock:
             cls._shown.remove(self)
             if not cls._shown and cls._live is not None:
-                cls._live.stop()
+                with suppress(OSError, ValueError):
+                    cls._live.stop()
                 cls._live = None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _block() -> RenderableType:

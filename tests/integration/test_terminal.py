@@ -9,14 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from awaithumans_core.clock import SystemClock
-from awaithumans_core.testing import FakeHumans
+from awaithumans_core.testing import FakeHumans, faults
 
 SCRIPT = """
 import asyncio, signal, sys
@@ -64,6 +64,10 @@ class Terminal:
                     assert until in self.shown, f"{until!r} never came:\n{self.shown}"
         return self.shown
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a lost connection does."""
+        os.close(self.master)
+
     @property
     def shown(self) -> str:
         """Without colours and movements of the cursor."""
@@ -79,9 +83,11 @@ def terminal(
     options: str = "{}",
     stdout: Path | None = None,
     term: str = "xterm",
+    hangs_up: bool = True,
 ) -> Generator[Terminal]:
     script = folder / "script.py"
-    script.write_text(SCRIPT.replace("OPTIONS", options).replace("SYNC", str(sync)))
+    ignored = "" if hangs_up else "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    script.write_text(ignored + SCRIPT.replace("OPTIONS", options).replace("SYNC", str(sync)))
     master, slave = pty.openpty()
     out = slave if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT)
     environment = os.environ | {
@@ -99,7 +105,8 @@ def terminal(
     finally:
         process.kill()
         process.wait()
-        os.close(master)
+        with suppress(OSError):  # closed before
+            os.close(master)
         if stdout is not None:
             os.close(out)
 
@@ -160,6 +167,36 @@ def test_ctrl_c(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool
     with terminal(humans, tmp_path, sync=sync) as screen:
         screen.read("declined\n")
     assert len(humans.tasks) == 1
+
+
+@WAYS
+def test_an_outage_is_shown(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
+    """Whoever watches sees that the server is away, and that it has come back."""
+    humans.answer("Approve", {"approved": True}).after(4)
+    humans.fault(faults.status(503), on="poll", times=2)
+    with terminal(humans, tmp_path, sync=sync) as screen:
+        screen.read("the server does not answer")
+        screen.read("approved\n")
+
+
+def test_stopped_before_it_was_asked(humans: FakeHumans, tmp_path: Path) -> None:
+    """Nothing is said to be open that may not be there."""
+    humans.fault(faults.status(503), on="create", times=1000)
+    with terminal(humans, tmp_path, sync=True) as screen:
+        screen.read("the server does not answer")
+        screen.process.send_signal(signal.SIGINT)
+        shown = screen.read("KeyboardInterrupt")
+    assert "stopped while asking" in shown
+
+
+def test_a_terminal_that_goes_away_does_not_take_the_answer_along(humans: FakeHumans, tmp_path: Path) -> None:
+    """Closed while a detached script waits: it still gets its answer."""
+    with terminal(humans, tmp_path, sync=True, stdout=tmp_path / "out.txt", hangs_up=False) as screen:
+        screen.read("/task?id=")
+        screen.hang_up()
+        humans.complete(humans.task("Approve").id, {"approved": True})
+        assert screen.process.wait(10) == 0
+    assert (tmp_path / "out.txt").read_text().endswith("approved\n")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
