@@ -3,6 +3,12 @@
 Takes the awaithumans server's callbacks, keeps waits, sweeps for answers nobody calls back, wakes askers.
 """
 
-from awaithumans_relay.app import create_app, create_router
+try:
+    from awaithumans_relay.app import create_app, create_router
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"{missing.name} is not installed, which the relay needs: pip install 'awaithumans-workflows[relay]'",
+        name=missing.name,
+    ) from missing
 
 __all__ = ["create_app", "create_router"]

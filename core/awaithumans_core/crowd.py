@@ -162,7 +162,8 @@ class Crowd:
             ended = await self._seen(_Wait(created.task_id, created.created_at, now, until, now, _future()))
             if ended is not None:
                 return ended
-        return await self._run(flow.finish(created, until - self._clock.now(), patience))
+        left = until - self._clock.now()
+        return await self._run(flow.finish(created, left, patience, given=question.seconds))
 
     async def _seen(self, wait: _Wait) -> Outcome | None:
         self._open.setdefault(wait.task_id, []).append(wait)

@@ -9,6 +9,7 @@ to `timeout` seconds (1 to 30), answers at once on a terminal status, and otherw
 client reconnects.
 """
 
+import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from pydantic.types import JsonValue
 from pydantic_core import from_json
 
-from awaithumans_core.clock import SYSTEM
+from awaithumans_core import clock as clocks
 from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
@@ -35,7 +36,8 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.outcome import Outcome, at_deadline
 from awaithumans_core.retry import Backoff
-from awaithumans_core.task import subject
+from awaithumans_core.status import TaskStatus
+from awaithumans_core.task import subject, words
 
 R = TypeVar("R")
 
@@ -128,7 +130,7 @@ class Patience:
     seconds: float = 60.0
     """From the first try on."""
     backoff: Backoff = field(default_factory=Backoff)
-    clock: Callable[[], float] = SYSTEM.now
+    clock: Callable[[], float] = field(default_factory=lambda: clocks.SYSTEM.now)
     """Seconds that only ever grow."""
 
 
@@ -141,16 +143,16 @@ def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     return outcome
 
 
-def _create(body: Mapping[str, Any], patience: Patience) -> Flow[tuple[Outcome, bool]]:
+def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = True) -> Flow[tuple[Outcome, bool]]:
     """The task, and whether it is certainly ours: made by this very call, and not found under its key."""
-    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, _created)
+    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
     outcome, about, ours = reply
-    if about is not None and about != subject(body):
+    if about is not None and (subject(about) != subject(body) or (same_words and words(about) != words(body))):
         raise QuestionChangedError(
-            f"idempotency_key {body.get('idempotency_key')!r} belongs to another question, with another payload (task "
-            f"{outcome.task_id}). Give each question a key of its own, or ask with the payload that was asked",
+            f"idempotency_key {body.get('idempotency_key')!r} belongs to another question: {words(about)!r}, with its "
+            f"own payload (task {outcome.task_id}). Give each question a key of its own, or ask what was asked",
             task_id=outcome.task_id,
         )
     return outcome, ours
@@ -158,7 +160,8 @@ def _create(body: Mapping[str, Any], patience: Patience) -> Flow[tuple[Outcome, 
 
 def get(task_id: str, patience: Patience) -> Flow[Outcome]:
     """`GET /api/tasks/{id}`: one look, with who answered and on which channel."""
-    reply = yield from _insist(Call("GET", f"/api/tasks/{task_id}"), patience, _outcome)
+    call = Call("GET", f"/api/tasks/{task_id}")
+    reply = yield from _insist(call, patience, lambda reply: _outcome(reply, task_id))
     if isinstance(reply, Outcome):
         return reply
     raise refusal(reply, task_id=task_id)
@@ -173,7 +176,7 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
         timeout=seconds + POLL_MARGIN_SECONDS,
     )
     reply = yield from _insist(
-        call, patience, lambda reply: Outcome.model_validate({"task_id": task_id} | _json(reply))
+        call, patience, lambda reply: Outcome.model_validate(_json(reply) | {"task_id": task_id})
     )
     if isinstance(reply, Outcome):
         return reply
@@ -181,14 +184,12 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
 
 
 def close(task_id: str, patience: Patience) -> Flow[Outcome]:
-    """Cancel the task unless it has ended, and say how it ended.
+    """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
 
     `POST /api/tasks/{id}/cancel`, and a look if that is too late.
-
-    One call serves both the asker who no longer waits and the last look at a deadline: an answer given in the meantime
-    wins.
     """
-    reply = yield from _insist(Call("POST", f"/api/tasks/{task_id}/cancel"), patience, _outcome)
+    call = Call("POST", f"/api/tasks/{task_id}/cancel")
+    reply = yield from _insist(call, patience, lambda reply: _outcome(reply, task_id))
     if isinstance(reply, Outcome):
         return reply
     if reply.status == 409:
@@ -196,14 +197,40 @@ def close(task_id: str, patience: Patience) -> Flow[Outcome]:
     raise refusal(reply, task_id=task_id)
 
 
+def last_look(task_id: str, given: float, patience: Patience) -> Flow[Outcome]:
+    """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
+
+    A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
+    waits: it stays open, and only this asker's time is up.
+    """
+    standing = yield from get(task_id, patience)
+    if standing.terminal:
+        return standing
+    if standing.timeout_seconds is not None and standing.timeout_seconds > given:
+        return standing.model_copy(update={"status": TaskStatus.TIMED_OUT.value})
+    return at_deadline((yield from close(task_id, patience)))
+
+
 def follow(
-    task_id: str, seconds: float, patience: Patience, *, known: str | None = None, held: int = POLL_SECONDS
+    task_id: str,
+    seconds: float,
+    patience: Patience,
+    *,
+    known: str | None = None,
+    held: int = POLL_SECONDS,
+    given: float = math.inf,
 ) -> Flow[Outcome]:
-    """Long-poll, `held` seconds at a time, until the task ends, for at most `seconds`; then close it.
+    """Long-poll, `held` seconds at a time, until the task ends, for at most `seconds`; then take a last look.
 
-    Unknown statuses are pending.
+    Unknown statuses are pending. Every status other than the `known` one is noticed once.
 
-    Every status other than the `known` one is noticed once.
+    Args:
+        task_id: Which.
+        seconds: For how long.
+        patience: For the last look.
+        known: The status that needs no notice.
+        held: How long a poll may be held.
+        given: The seconds this asker has given people.
     """
     clock = patience.clock
     until = clock() + seconds
@@ -230,7 +257,7 @@ def follow(
         failures = failures + 1 if clock() - asked < 0.5 else 0
         if failures:
             yield Pause(patience.backoff.delay(failures), "the server does not hold polls")
-    return at_deadline((yield from close(task_id, patience)))
+    return (yield from last_look(task_id, given, patience))
 
 
 def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
@@ -239,13 +266,15 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: in
     if outcome.terminal:
         return outcome
     yield Notice(outcome)
-    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience, held=held))
+    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience, held=held, given=seconds))
 
 
-def finish(opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
-    """Follow an open task to its end, for at most `seconds`, and read who answered."""
+def finish(
+    opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS, given: float = math.inf
+) -> Flow[Outcome]:
+    """`follow` an open task to its end, for at most `seconds`, and read who answered."""
     brief = _brief(patience)
-    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status, held=held)
+    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status, held=held, given=given)
     # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
     try:
         record = yield from get(opened.task_id, brief)
@@ -305,7 +334,9 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
 
 
-def open_wait(body: Mapping[str, Any], relay: str, token: str, patience: Patience) -> Flow[Outcome]:
+def open_wait(
+    body: Mapping[str, Any], relay: str, token: str, patience: Patience, *, same_words: bool = True
+) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
     The second is there so that the relay can also sweep for the answer.
@@ -313,7 +344,8 @@ def open_wait(body: Mapping[str, Any], relay: str, token: str, patience: Patienc
     In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
     the same. A task that has ended already (its key was used before) needs no wait.
     """
-    outcome, ours = yield from _create({**body, "callback_url": f"{relay}/callbacks/{token}"}, patience)
+    asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
+    outcome, ours = yield from _create(asked, patience, same_words=same_words)
     if outcome.terminal:
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
@@ -386,8 +418,8 @@ def refusal(
     reply: Reply, *, task_id: str | None = None, at_create: bool = False, relay: str | None = None
 ) -> RequestRefusedError | UnexpectedReplyError:
     """The typed error of a 3xx or 4xx, in the server's own words. Reads all three of its error shapes."""
-    server_code, words = _error_words(reply)
-    text = f"{reply.status}: {words}"
+    server_code, told = _error_words(reply)
+    text = f"{reply.status}: {told}"
     if 300 <= reply.status < 400:
         return UnexpectedReplyError(
             f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: "
@@ -398,6 +430,11 @@ def refusal(
         return RequestRefusedError(
             f"the relay refused the wait: {text} ({relay})", status_code=reply.status, server_code=server_code
         )
+    if reply.status == 405 and at_create:
+        return UnexpectedReplyError(
+            f"{text}; there is no task API at this address: AWAITHUMANS_URL is the server's own, without a path",
+            task_id=task_id,
+        )
     error = _REFUSALS.get(reply.status)
     if error is None and reply.status == 404 and not at_create:
         if server_code != "TASK_NOT_FOUND":
@@ -407,7 +444,7 @@ def refusal(
         error = TaskRejectedError if at_create else RequestRefusedError
     advice = None if error is TaskNotFoundError else _ADVICE.get(reply.status)
     return error(
-        f"{text}; {advice}" if advice else text,
+        f"{text} ({advice})" if advice else text,
         task_id=task_id,
         status_code=reply.status,
         server_code=server_code,
@@ -438,13 +475,16 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
     return f"{place}: {entry.get('msg', '')}"
 
 
-def _outcome(reply: Reply) -> Outcome:
-    return Outcome.model_validate(_json(reply))
+def _outcome(reply: Reply, task_id: str) -> Outcome:
+    outcome = Outcome.model_validate(_json(reply))
+    if outcome.task_id != task_id:
+        raise ValueError("the record of another task")
+    return outcome
 
 
 def _records(reply: Reply) -> tuple[list[Outcome], int]:
     """Those that can be read, and how many there are."""
-    held: JsonValue = from_json(reply.body)
+    held = _any_json(reply)
     if not isinstance(held, list):
         raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
     return [outcome for record in held if (outcome := _lenient(record)) is not None], len(held)
@@ -458,19 +498,32 @@ def _lenient(record: JsonValue) -> Outcome | None:
         return None
 
 
-def _created(reply: Reply) -> tuple[Outcome, str | None, bool]:
+def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any] | None, bool]:
     """The task, what it is about where the server shows it, and whether this call has made it."""
     record = _json(reply)
+    if record.get("idempotency_key") not in (None, body.get("idempotency_key")):
+        raise ValueError("the record of another question")
     hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
-    return Outcome.model_validate(record), None if hidden else subject(record), ours
+    return Outcome.model_validate(record), None if hidden else record, ours
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:
-    held: JsonValue = from_json(reply.body)
+    held = _any_json(reply)
     if not isinstance(held, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
     return held
+
+
+def _any_json(reply: Reply) -> JsonValue:
+    """The body. pydantic's reader is the faster one, the standard library's goes deeper."""
+    try:
+        return cast("JsonValue", from_json(reply.body))
+    except ValueError:
+        try:
+            return cast("JsonValue", json.loads(reply.body))
+        except RecursionError:
+            raise ValueError("nested too deep") from None
 
 
 def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:
@@ -501,5 +554,5 @@ def _retry_after(reply: Reply | Lost | None) -> float:
 def _date(value: str | None) -> float | None:
     try:
         return None if value is None else parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

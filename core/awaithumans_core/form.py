@@ -8,6 +8,9 @@ response class expects.
 import datetime
 import enum
 import json
+import math
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args, get_origin
 
@@ -42,7 +45,9 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
     for field in fields(response_schema):
         value = answer.get(field.name)
         if (value is None and not field.nullable) or (value == "" and field.type is not str):
-            if not field.required:
+            if field.type is bool and field.default is True:
+                answer[field.name] = None  # nothing but a person's own yes is a yes
+            elif not field.required and (field.name not in answer or not _preselected(field)):
                 answer.pop(field.name, None)  # not filled in: the class's own default stands
         elif field.type is str:
             continue
@@ -53,6 +58,11 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
     return answer
 
 
+def _preselected(field: Field) -> bool:
+    """Whether the form shows the default as chosen; a person who clears it has not chosen the default."""
+    return field.default is not None and (_options(field.type) or _options(_item(field.type))) is not None
+
+
 def _chosen(options: Mapping[str, Any], choice: object) -> object:
     return options.get(choice, choice) if isinstance(choice, str) else choice
 
@@ -61,12 +71,27 @@ def _from_text(value: str, kind: Any) -> Any:
     options = _options(kind)
     if options is not None:
         return options.get(value, value)
-    if kind in _INPUTS or _takes(kind, value):
+    if kind is float:
+        return None if _endless(value) else value
+    if kind in _INPUTS or (_takes(kind, value) and not _is_open(kind)):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def _endless(text: str) -> bool:
+    """Infinity, or no number at all, which a float reads from text and nobody has meant."""
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _is_open(kind: Any) -> bool:
+    """Text is one of several things that fit, so what was typed counts as JSON first: false is not the word "false"."""
+    return kind is Any or get_origin(kind) in {typing.Union, types.UnionType}
 
 
 def _takes(kind: Any, text: str) -> bool:
@@ -110,17 +135,24 @@ _INPUTS: Mapping[Any, Callable[[Field], dict[str, Any]]] = {
 
 def _shown(field: Field) -> dict[str, Any]:
     label = field.info.title or field.name.replace("_", " ").strip().capitalize()
-    common = {"name": field.name, "label": label, "required": field.required}
+    common: dict[str, Any] = {"name": field.name, "label": label, "required": field.required}
     if field.info.description:
         common["hint"] = field.info.description
+    shape: dict[str, Any]
     if field.type in _INPUTS:
         shape = _INPUTS[field.type](field)
         if field.type is bool and isinstance(field.default, bool):
             shape["default"] = field.default
+        elif field.default not in (None, ""):
+            common["hint"] = f"{common.get('hint', '')} (left blank: {field.default})".strip()
     elif _options(field.type) is not None:
         shape = {"kind": "single_select", "options": _select(field.type)}
+        if field.default is not None:
+            shape["default"] = _form_text(field.default)
     elif _options(_item(field.type)) is not None:
         shape = {"kind": "multi_select", "options": _select(_item(field.type))}
+        if field.default:
+            shape["default"] = [_form_text(each) for each in field.default]
     else:
         shape = {"kind": "long_text"}
         example = '["a", "b"]' if _item(field.type) is not None else '{"key": "value"}'
@@ -135,8 +167,17 @@ def _item(kind: Any) -> Any:
 
 def _select(kind: Any) -> list[dict[str, str]]:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return [{"value": str(member.value), "label": member.name.replace("_", " ").capitalize()} for member in kind]
+        if odd := [member.name for member in kind if not isinstance(member.value, str | int | float)]:
+            raise InvalidTaskError(
+                f"{kind.__name__}.{odd[0]} has a value that no answer can carry: give its members text or numbers"
+            )
+        return [{"value": _form_text(member), "label": member.name.replace("_", " ").capitalize()} for member in kind]
     return [{"value": str(value), "label": str(value)} for value in get_args(kind)]
+
+
+def _form_text(choice: Any) -> str:
+    """What a form calls this choice."""
+    return str(choice.value if isinstance(choice, enum.Enum) else choice)
 
 
 def _options(kind: Any) -> dict[str, Any] | None:
@@ -144,5 +185,5 @@ def _options(kind: Any) -> dict[str, Any] | None:
     if get_origin(kind) is Literal:
         return {str(value): value for value in get_args(kind)}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {str(member.value): member.value for member in kind}
+        return {_form_text(member): member.value for member in kind}
     return None

@@ -43,7 +43,7 @@ class HumanTasks:
         # there is nothing to close when a loop ends.
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
 
-    async def open(self, body: Mapping[str, Any], route: Route) -> Outcome:
+    async def open(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
         A task that has ended already (its key was used before) comes back with its outcome, and nobody waits for it.
@@ -51,26 +51,27 @@ class HumanTasks:
         Args:
             body: `HumanTask.body()`.
             route: Where the answer must go.
+            same_words: Whether the text must be the one the key was first asked with, too, and not the payload alone.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
                 help.
             ServerUnreachableError: no usable reply within the patience.
         """
-        return await self._client().run(self._open(body, route))
+        return await self._client().run(self._open(body, route, same_words))
 
-    def open_sync(self, body: Mapping[str, Any], route: Route) -> Outcome:
+    def open_sync(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
         """`open`, without an event loop."""
-        return self._sync_client.run(self._open(body, route))
+        return self._sync_client.run(self._open(body, route, same_words))
 
     async def close(self, task_id: str) -> Outcome:
         """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client().run(flow.close(task_id, patience))
 
-    def _open(self, body: Mapping[str, Any], route: Route) -> Flow[Outcome]:
+    def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
         patience = Patience(self._patience or float(body["timeout_seconds"]))
-        return flow.open_wait(body, self._relay, self._signer.issue(route), patience)
+        return flow.open_wait(body, self._relay, self._signer.issue(route), patience, same_words=same_words)
 
     def _client(self) -> TaskClient:
         loop = asyncio.get_running_loop()

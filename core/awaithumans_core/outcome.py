@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, overload
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.types import JsonValue
 from pydantic_core import to_json
 
@@ -22,27 +31,41 @@ from awaithumans_core.errors import (
     VerificationExhaustedError,
 )
 from awaithumans_core.form import answer_from_form
-from awaithumans_core.schema import adapter
+from awaithumans_core.schema import adapter, extra
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 T = TypeVar("T")
 
 
-def _utc(moment: datetime) -> datetime:
+def _utc(moment: datetime | None) -> datetime | None:
     try:
+        if moment is None:
+            return None
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("a time outside the calendar") from None
 
 
-Moment = Annotated[datetime, AfterValidator(_utc)]
+def _if_readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """What is said beside the answer does not stand in its way."""
+    try:
+        return read(value)
+    except ValueError:
+        return None
+
+
+Moment = Annotated[datetime | None, AfterValidator(_utc), WrapValidator(_if_readable)]
 """A point in time. Callback bodies carry no zone and mean UTC; poll replies end in `Z`."""
+
+Text = Annotated[str | None, WrapValidator(_if_readable)]
+Number = Annotated[int | None, WrapValidator(_if_readable)]
 
 
 class Outcome(BaseModel):
     """One lenient reading of a create reply, a poll reply, a task record and a callback body.
 
-    Unknown fields are ignored, missing ones are None, and an unknown status is kept as it came (and is not terminal).
+    Unknown fields are ignored, missing ones are None, as are those beside the answer that cannot be read; an unknown
+    status is kept as it came (and is not terminal).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -55,21 +78,21 @@ class Outcome(BaseModel):
     """Which question this answers. Poll replies lack it; records and callbacks carry it."""
     response: dict[str, JsonValue] | None = None
     """What the person submitted, as the server holds it: it is not checked against the schema there."""
-    completed_at: Moment | None = None
+    completed_at: Moment = None
     """When the answer was final (UTC)."""
-    timed_out_at: Moment | None = None
+    timed_out_at: Moment = None
     """When the deadline struck (UTC)."""
-    completed_by_email: str | None = None
+    completed_by_email: Text = None
     """Who answered, when the server knows an e-mail address."""
-    completed_by_display_name: str | None = None
+    completed_by_display_name: Text = None
     """Who answered, by name; only task records carry it."""
-    completed_via_channel: str | None = None
+    completed_via_channel: Text = None
     """Where: `dashboard`, `email`, `slack`, ..."""
-    verification_attempt: int | None = None
+    verification_attempt: Number = None
     """Attempts the verifier has judged; poll replies lack it."""
-    created_at: Moment | None = None
+    created_at: Moment = None
     """When the task was created (UTC); only task records carry it."""
-    timeout_seconds: int | None = None
+    timeout_seconds: Number = None
     """The task's own timeout; only task records carry it."""
 
     @property
@@ -101,11 +124,12 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     TaskStatus.TIMED_OUT: (
         TaskTimeoutError,
         "nobody answered task {id} before its deadline. "
-        "Ask again under another idempotency_key, ask someone else, or allow more time",
+        "Ask again under another idempotency_key, of someone else or with more time",
     ),
     TaskStatus.CANCELLED: (
         TaskCancelledError,
-        "task {id} was cancelled before anybody answered it",
+        "task {id} was cancelled before anybody answered it. Under its idempotency_key it stays so: ask again under "
+        "another one",
     ),
     TaskStatus.VERIFICATION_EXHAUSTED: (
         VerificationExhaustedError,
@@ -150,16 +174,23 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         )
     try:
         # As JSON, which is what it was on its way here: a strict class reads dates and enums from it as well.
-        return adapter(response_schema).validate_json(to_json(answer_from_form(outcome.response, response_schema)))
+        answer = to_json(answer_from_form(outcome.response, response_schema))
+        return adapter(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
-        problems = tuple(map(_problem, invalid.errors(include_input=False)))
-        raise ResponseSchemaError(
-            f"the answer to task {outcome.task_id} does not fit "
-            f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}",
-            task_id=outcome.task_id,
-            outcome=outcome,
-            problems=problems,
-        ) from None
+        raise _misfit(outcome, response_schema, *map(_problem, invalid.errors(include_input=False))) from None
+    except Exception as error:  # a validator of the class's own, or an answer deeper than JSON is read here
+        raise _misfit(outcome, response_schema, f"response: {type(error).__name__}: {error}") from error
+
+
+def _misfit(outcome: Outcome, response_schema: Any, *problems: str) -> ResponseSchemaError:
+    return ResponseSchemaError(
+        f"the answer to task {outcome.task_id} does not fit "
+        f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}. With a larger "
+        "max_reasks the person is told so and asked again",
+        task_id=outcome.task_id,
+        outcome=outcome,
+        problems=problems,
+    )
 
 
 def _problem(found: Any) -> str:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter
+from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter, ValidationError
+from pydantic.config import ExtraValues
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, SchemaError
 from typing_extensions import is_typeddict
 
 from awaithumans_core.errors import InvalidTaskError
@@ -41,7 +43,8 @@ class Field(NamedTuple):
         """Its default where there is one that does not depend on other fields, else None."""
         if self.required or self.info.default_factory_takes_validated_data:
             return None
-        return self.info.get_default(call_default_factory=True)
+        default = self.info.get_default(call_default_factory=True)
+        return None if default is PydanticUndefined else default
 
 
 def adapter(schema: Any) -> TypeAdapter[Any]:
@@ -67,9 +70,39 @@ def fields(schema: Any) -> tuple[Field, ...]:
     """The named fields of a pydantic model, a dataclass or a TypedDict.
 
     Raises:
-        InvalidTaskError: it is none of these, so a person could not answer it with named fields.
+        InvalidTaskError: it is none of these, so a person could not answer it with named fields; or it has a field that
+            pydantic would not read from an answer, so that its default would stand whatever a person says.
     """
-    return _once(schema, "__awaithumans_fields__", lambda: tuple(_fields(schema)))
+    return _once(schema, "__awaithumans_fields__", lambda: _read(schema, tuple(_fields(schema))))
+
+
+def extra(schema: Any) -> ExtraValues | None:
+    """What becomes of names in an answer that the class does not know: refused, unless the class itself says so.
+
+    A misspelt field would otherwise leave the default of the true one standing.
+    """
+    config: Any = getattr(schema, "model_config", None) or getattr(schema, "__pydantic_config__", None) or {}
+    return None if config.get("extra") is not None else "forbid"
+
+
+def _read(schema: Any, found: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The fields, once it is certain that the validator reads each of them under its name."""
+    unread: set[object] = set()
+    try:
+        adapter(schema).validate_python({field.name: None for field in found}, extra="forbid")
+    except ValidationError as invalid:
+        unread = {e["loc"][0] for e in invalid.errors() if e["type"] in _UNREAD and len(e["loc"]) == 1}
+    except Exception:  # a validator of the class's own, which sees no true answer here  # noqa: S110
+        pass
+    if unread:
+        raise InvalidTaskError(
+            f"{getattr(schema, '__name__', schema)} does not take {', '.join(sorted(map(str, unread)))} from an "
+            "answer: give the field a plain alias, or none, and let it be part of __init__"
+        )
+    return found
+
+
+_UNREAD = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 def _fields(schema: Any) -> Iterator[Field]:
@@ -139,7 +172,7 @@ def _is_dataclass(schema: Any) -> TypeGuard[type[Any]]:
 def _made(schema: Any, make: Callable[[Any], R]) -> R:
     try:
         return make(schema)
-    except (PydanticUserError, AttributeError, TypeError) as unreadable:
+    except (PydanticUserError, SchemaError, AttributeError, TypeError) as unreadable:
         raise InvalidTaskError(f"{schema!r} cannot be used as a schema: {unreadable}") from None
 
 

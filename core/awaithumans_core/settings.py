@@ -74,7 +74,10 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as invalid:
-            wrong = "; ".join(f"AWAITHUMANS_{str(e['loc'][0]).upper()}: {e['msg']}" for e in invalid.errors())
+            wrong = "; ".join(
+                f"AWAITHUMANS_{str(e['loc'][0]).upper()} (or its argument): {e['msg'].removeprefix('Value error, ')}"
+                for e in invalid.errors()
+            )
             raise SettingsError(wrong) from None
 
     @classmethod
@@ -143,9 +146,14 @@ class _Discovery(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         dev = _running_dev(Path.home() / DISCOVERY_FILE)
         chosen = self.current_state.get("url")
-        if dev is None or (chosen is not None and chosen != dev.url):
+        if dev is None or (chosen is not None and _place(chosen) != _place(dev.url)):
             return {}  # its token is its own: it is not sent to a server somewhere else
         return {"url": dev.url} | ({"admin_api_token": dev.admin_token} if dev.admin_token else {})
+
+
+def _place(url: str) -> str:
+    """The same for every way of writing one local address."""
+    return url.rstrip("/").replace("//localhost", "//127.0.0.1")
 
 
 class _Dev(BaseModel):

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
+from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
 
 T = TypeVar("T")
@@ -29,7 +30,10 @@ DEFAULT_TIMEOUT_SECONDS = 15 * 60
 PROBLEMS_CHARS = 500
 """How much of what was wrong with an answer stands in the question that is asked again."""
 
-_AGAIN = " (asked again, as the answer given does not fit: "
+MAX_DEPTH = 100
+"""How deep a payload is searched for sets; JSON nests less."""
+
+AGAIN = " (asked again, as the answer given does not fit: "
 
 
 def random_key() -> str:
@@ -44,8 +48,8 @@ class TaskOptions(TypedDict, total=False):
     payload_schema: Any
     timeout_seconds: float | timedelta
     idempotency_key: str
-    assign_to: str | Mapping[str, Any] | None
-    notify: Sequence[str] | None
+    assign_to: str | Sequence[str] | Mapping[str, Any] | None
+    notify: str | Sequence[str] | None
     verifier: Mapping[str, Any] | BaseModel | None
     redact_payload: bool
     task_metadata: Mapping[str, str] | None
@@ -79,12 +83,13 @@ class HumanTask(Generic[T]):
     """How long people have: seconds or timedelta, 60 s to 30 days, rounded up to whole seconds."""
     idempotency_key: str = field(default_factory=random_key)
     """The question's identity. Two calls with one key share one task, and both get its answer."""
-    assign_to: str | Mapping[str, Any] | None = None
-    """Who: an e-mail address, or a mapping.
+    assign_to: str | Sequence[str] | Mapping[str, Any] | None = None
+    """Who: an e-mail address, several, or a mapping.
 
-    `{"email": ...}`, `{"emails": [...]}`, `{"pool": ...}` or `{"role": ..., "access_level": ...}`.
+    `{"email": ...}`, `{"emails": [...]}`, `{"pool": ...}`, `{"user_id": ...}` or
+    `{"role": ..., "access_level": ...}`.
     """
-    notify: Sequence[str] | None = None
+    notify: str | Sequence[str] | None = None
     """Where to tell people: `slack:@name`, `slack:#channel`, `email:person@example.com`."""
     verifier: Mapping[str, Any] | BaseModel | None = None
     """The server's `verifier_config`."""
@@ -101,6 +106,9 @@ class HumanTask(Generic[T]):
     """
 
     def __post_init__(self) -> None:
+        for name in ("task", "idempotency_key"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidTaskError(f"{name} is {getattr(self, name)!r}: give text")
         if not self.task.strip():
             raise InvalidTaskError("task is empty: say in one line what the person is to decide")
         if not self.idempotency_key.strip():
@@ -110,15 +118,20 @@ class HumanTask(Generic[T]):
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
                 f"{MAX_TIMEOUT_SECONDS} (30 days)"
             )
-        if not isinstance(self.max_reasks, int) or self.max_reasks < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidTaskError(f"max_reasks is {self.max_reasks}: give 0 (do not ask again) or a whole number")
-        self.body()
+        if type(self.max_reasks) is not int or self.max_reasks < 0:
+            raise InvalidTaskError(f"max_reasks is {self.max_reasks!r}: give 0 (do not ask again) or a whole number")
+        if self.form is not None and not self.form.get("fields"):
+            raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
+        fields_of(self.response_schema)
+        _json_object(self.body(), "the question")
 
     @property
     def seconds(self) -> int:
         """The timeout in whole seconds, rounded up."""
         given = self.timeout_seconds
         seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        if not isinstance(seconds, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTaskError(f"timeout_seconds is {seconds!r}: give a number of seconds or a timedelta")
         if not math.isfinite(seconds):
             raise InvalidTaskError(f"timeout_seconds is {seconds}: give a finite number of seconds")
         return math.ceil(seconds)
@@ -128,13 +141,13 @@ class HumanTask(Generic[T]):
         wrong = "; ".join(problems)
         if len(wrong) > PROBLEMS_CHARS:
             wrong = f"{wrong[:PROBLEMS_CHARS]}..."
-        return replace(self, task=f"{self.task}{_AGAIN}{wrong})", idempotency_key=key)
+        return replace(self, task=f"{self.task}{AGAIN}{wrong})", idempotency_key=key)
 
     def body(self) -> dict[str, Any]:
         """The JSON body of `POST /api/tasks`, without `callback_url`."""
         optional = {
-            "assign_to": {"email": self.assign_to} if isinstance(self.assign_to, str) else self.assign_to,
-            "notify": None if self.notify is None else list(self.notify),
+            "assign_to": None if self.assign_to is None else _assignee(self.assign_to),
+            "notify": [self.notify] if isinstance(self.notify, str) else self.notify and list(self.notify),
             "verifier_config": None if self.verifier is None else _json_object(self.verifier, "verifier"),
             "redact_payload": self.redact_payload or None,
             "task_metadata": None if self.task_metadata is None else dict(self.task_metadata),
@@ -163,13 +176,33 @@ class HumanTask(Generic[T]):
         return json_schema(type(self.payload))
 
 
+_ASSIGNEES = {"email", "emails", "pool", "role", "access_level", "user_id"}
+"""What the server understands of an `assign_to`; it takes anything, and then nobody is asked."""
+
+
+def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    asked = (
+        given if isinstance(given, Mapping) else {"email": given} if isinstance(given, str) else {"emails": [*given]}
+    )
+    addresses: list[Any] = [asked["email"]] if "email" in asked else list(asked.get("emails", ()))
+    odd = [str(address) for address in addresses if "@" not in str(address)] + sorted(set(asked) - _ASSIGNEES)
+    if odd or not asked:
+        raise InvalidTaskError(
+            f"assign_to {given!r} reaches nobody: give an e-mail address, several, or "
+            '{"pool": ...}, {"role": ..., "access_level": ...}, {"user_id": ...}'
+        )
+    return dict(asked)
+
+
 def _json_object(value: Any, name: str) -> dict[str, Any]:
     if value is None:
         return {}
+    if _holds_a_set(value):
+        raise InvalidTaskError(f"{name} holds a set, whose order differs from run to run: give a sorted list")
     try:
         plain: JsonValue = to_jsonable_python(value)
         json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise InvalidTaskError(f"{name} cannot be written as JSON: {error}") from None
     if not isinstance(plain, dict):
         raise InvalidTaskError(
@@ -178,11 +211,33 @@ def _json_object(value: Any, name: str) -> dict[str, Any]:
     return plain
 
 
+def _holds_a_set(value: Any, depth: int = 0) -> bool:
+    """Whether there is a set in it, whose order would make the same question another one after a restart."""
+    if isinstance(value, set | frozenset):
+        return len(cast("set[Any]", value)) > 1
+    if isinstance(value, BaseModel):
+        held: Iterable[Any] = vars(value).values()
+    elif is_dataclass(value) and not isinstance(value, type):
+        held = [getattr(value, each.name, None) for each in fields(value)]
+    elif isinstance(value, Mapping):
+        held = cast("Iterable[Any]", value.values())
+    elif isinstance(value, list | tuple):
+        held = cast("Sequence[Any]", value)
+    else:
+        return False
+    return depth < MAX_DEPTH and any(_holds_a_set(each, depth + 1) for each in held)
+
+
 def subject(body: Mapping[str, Any]) -> str:
     """What a task body, or a task record, is about, as a digest: its payload, or its text when there is none.
 
     The payload is what a person decides on. The wording beside it may change, so that a release that words a question
     better still gets its answer; what a question that is asked again says of the last answer may change likewise.
     """
-    about = json.dumps(body.get("payload") or str(body.get("task")).partition(_AGAIN)[0], sort_keys=True)
+    about = json.dumps(body.get("payload") or words(body), sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:32]
+
+
+def words(body: Mapping[str, Any]) -> str:
+    """The text of a question, without what is added when it is asked again."""
+    return str(body.get("task")).partition(AGAIN)[0]

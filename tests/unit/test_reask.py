@@ -241,7 +241,7 @@ FULL: dict[str, Any] = {
     "verifier": {"provider": "none"},
     "redact_payload": True,
     "task_metadata": {"tier": "gold"},
-    "form": {"fields": []},
+    "form": {"fields": [{"name": "approved", "kind": "switch", "label": "Approved", "required": True}]},
     "max_reasks": 2,
 }
 """Every option a question has, besides its text and its key."""

@@ -157,13 +157,18 @@ _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgr
 @_task
 async def _open(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(await asker.open(named, route), named, asker)
+    return _opened(await asker.open(named, route, same_words=_has_key(body)), named, asker)
 
 
 @_sync_task
 def _open_sync(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(asker.open_sync(named, route), named, asker)
+    return _opened(asker.open_sync(named, route, same_words=_has_key(body)), named, asker)
+
+
+def _has_key(body: Mapping[str, Any]) -> bool:
+    """Whether the caller named the question. One that is named by its place may be worded anew on every run."""
+    return "idempotency_key" in body
 
 
 def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
