@@ -69,6 +69,16 @@ class HumanTasks:
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client().run(flow.close(task_id, patience))
 
+    async def last_look(self, task_id: str, given: float) -> Outcome:
+        """How a task stands whose asker, who gave people `given` seconds, has no more time; see `flow.last_look`."""
+        patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
+        return await self._client().run(flow.last_look(task_id, given, patience))
+
+    async def withdraw(self, body: Mapping[str, Any]) -> Outcome:
+        """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended."""
+        patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
+        return await self._client().run(flow.withdraw(body, patience))
+
     def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
         patience = Patience(self._patience or float(body["timeout_seconds"]))
         return flow.open_wait(body, self._relay, self._signer.issue(route), patience, same_words=same_words)

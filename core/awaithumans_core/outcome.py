@@ -94,6 +94,8 @@ class Outcome(BaseModel):
     """When the task was created (UTC); only task records carry it."""
     timeout_seconds: Number = None
     """The task's own timeout; only task records carry it."""
+    response_omitted: str | None = None
+    """Why there is no response although a person gave one; an engine that could not carry it says so."""
 
     @property
     def terminal(self) -> bool:
@@ -166,9 +168,10 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
     if outcome.status != TaskStatus.COMPLETED:
         raise ValueError(f"task {outcome.task_id} is {outcome.status}: it has not ended, so it cannot be settled")
     if outcome.response is None:
+        gone = "it is gone from the server (redacted after another receiver took it)"
         raise ResponseMissingError(
-            f"task {outcome.task_id} is completed, but its response is gone from the server (redacted after another "
-            "receiver took it). The decision is not known here; ask again",
+            f"task {outcome.task_id} is completed, but its response is not here: {outcome.response_omitted or gone}. "
+            "The decision is not known here",
             task_id=outcome.task_id,
             outcome=outcome,
         )

@@ -136,6 +136,10 @@ class HumanTask(Generic[T]):
             raise InvalidTaskError(f"timeout_seconds is {seconds}: give a finite number of seconds")
         return math.ceil(seconds)
 
+    def under(self, key: str) -> Self:
+        """The same question under another key."""
+        return replace(self, idempotency_key=key)
+
     def again(self, key: str, problems: Sequence[str]) -> Self:
         """The same question under another key, with what was wrong with the answer given to it."""
         wrong = "; ".join(problems)

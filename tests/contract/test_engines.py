@@ -22,7 +22,7 @@ from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, Tempo
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 
-ENGINES = ["temporal-signal", "langgraph-async", "langgraph-sync"]
+ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync"]
 PATIENCE = 30
 
 
@@ -34,8 +34,8 @@ async def asker_and_relay(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[tuple[Asker, RunningRelay]]:
     folder = tmp_path_factory.mktemp("contract")
-    if request.param == "temporal-signal":
-        asker: Asker = TemporalAsker(temporal.address)
+    if request.param.startswith("temporal"):
+        asker: Asker = TemporalAsker(temporal.address, request.param.removeprefix("temporal-"))
         async with running_relay([asker.engine], humans, folder) as relay, asker.ready(relay.settings):
             yield asker, relay
         return

@@ -20,6 +20,7 @@ from awaithumans_adapters.langgraph import GraphEngine
 from awaithumans_adapters.langgraph import await_human as await_human_in_node
 from awaithumans_adapters.langgraph import await_human_sync as await_human_in_sync_node
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_adapters.temporal.names import activity_id
 from awaithumans_core import AwaitHumansError, Engine, HumanTasks, Outcome, Route, Settings
 from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, Decision
 
@@ -60,9 +61,10 @@ def told_by(decision: Decision, outcome: Outcome) -> dict[str, Any]:
 
 @dataclass
 class TemporalAsker:
-    """`await_human` in a workflow, as a signal wait."""
+    """`await_human` in a workflow, as a signal wait or as an activity."""
 
     address: str
+    via: str = "signal"
     acts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -83,21 +85,27 @@ class TemporalAsker:
 
     async def ask(self, question: str, **options: Any) -> "AskedWorkflow":
         handle = await self.client.start_workflow(
-            Ask.run, {"task": question, **options}, id=f"ask-{uuid.uuid4().hex}", task_queue=TASK_QUEUE
+            Ask.run,
+            {"task": question, "via": self.via, **options},
+            id=f"ask-{uuid.uuid4().hex}",
+            task_queue=TASK_QUEUE,
         )
-        return AskedWorkflow(handle.id, handle)
+        return AskedWorkflow(handle.id, handle, self.via)
 
 
 @dataclass
 class AskedWorkflow:
     name: str
     handle: WorkflowHandle[Any, dict[str, Any]]
+    via: str = "signal"
 
     async def told(self) -> dict[str, Any]:
         return await self.handle.result()
 
     def route(self, key: str) -> Route:
-        return Route("temporal", {"namespace": "default", "workflow_id": self.name}, key)
+        target = {"namespace": "default", "workflow_id": self.name}
+        waiting = {"activity_id": activity_id(key, 0)} if self.via == "activity" else {}
+        return Route("temporal", target | waiting, key)
 
 
 class State(TypedDict, total=False):

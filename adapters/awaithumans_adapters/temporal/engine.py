@@ -1,12 +1,13 @@
-"""The relay's side: an outcome becomes a signal."""
+"""The relay's side: an outcome becomes a signal, or the result of the activity that waits for it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from awaithumans_adapters.temporal.limits import fitting
 from awaithumans_adapters.temporal.names import ENGINE, SIGNAL
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
@@ -16,10 +17,11 @@ RPC_TIMEOUT = timedelta(seconds=10)
 
 
 class TemporalEngine:
-    """Signals the workflow that asked, in whichever namespace it lives.
+    """Wakes the workflow that asked, in whichever namespace it lives.
 
-    Duplicates and early signals are the workflow's mailbox's normal case; Temporal keeps signals for a workflow whose
-    worker is down.
+    Duplicates and early answers are the normal case of the workflow's mailbox and of an activity's id; Temporal keeps
+    both for a workflow whose worker is down. An answer that is larger than Temporal carries is delivered without its
+    content, which fails the wait at once and says why.
 
     Args:
         client: A connected client, or an async function that connects one; then the relay starts while Temporal is
@@ -33,20 +35,21 @@ class TemporalEngine:
         self._clients: dict[str, Client] = {}
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
-        """Signal the workflow.
+        """Signal the workflow, or complete the activity the route names.
 
         Raises:
-            TargetGone: the workflow has ended or never was, or the answer is larger than Temporal takes.
+            TargetGone: the workflow has ended or never was, or Temporal refuses the answer.
             temporalio.service.RPCError: Temporal is away; later.
         """
-        namespace, workflow_id = route.target["namespace"], route.target["workflow_id"]
-        client = await self._client(namespace)
+        client = await self._client(route.target["namespace"])
+        wake = _complete if "activity_id" in route.target else _signal
         try:
-            await client.get_workflow_handle(workflow_id).signal(SIGNAL, outcome.value(), rpc_timeout=RPC_TIMEOUT)
+            await wake(client, route.target, fitting(outcome))
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND and not _namespace_missing(error):
                 raise TargetGone(
-                    f"workflow {workflow_id!r} in namespace {namespace!r} has ended or never was"
+                    f"workflow {route.target['workflow_id']!r} in namespace {route.target['namespace']!r} has ended or "
+                    "never was"
                 ) from error
             if error.status == RPCStatusCode.INVALID_ARGUMENT:
                 raise TargetGone(f"Temporal does not take the answer: {error.message}") from error
@@ -64,6 +67,33 @@ class TemporalEngine:
 
     async def _connected(self) -> Client:
         return self._connect if isinstance(self._connect, Client) else await self._connect()
+
+
+async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
+    handle = client.get_workflow_handle(target["workflow_id"])
+    await handle.signal(SIGNAL, outcome.value(), rpc_timeout=RPC_TIMEOUT)
+
+
+async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
+    """Complete the activity, in the run that is current unless the target names one.
+
+    Temporal takes this between two attempts, too, and while no worker is there. It does not know the activity when it
+    has been completed already, was cancelled, or has not been scheduled yet by a run that will ask again and then finds
+    the answer on the server: in each case a workflow that goes on has what it needs.
+    """
+    workflow_id, run_id = target["workflow_id"], target.get("run_id")
+    waiting = client.get_async_activity_handle(
+        workflow_id=workflow_id, run_id=run_id, activity_id=target["activity_id"]
+    )
+    try:
+        await waiting.complete(outcome.value(), rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        asker = await client.get_workflow_handle(workflow_id, run_id=run_id).describe(rpc_timeout=RPC_TIMEOUT)
+        pending = {activity.activity_id for activity in asker.raw_description.pending_activities}
+        if asker.status != WorkflowExecutionStatus.RUNNING or target["activity_id"] in pending:
+            raise
 
 
 def _namespace_missing(error: RPCError) -> bool:

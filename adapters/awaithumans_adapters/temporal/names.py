@@ -1,10 +1,49 @@
 """The names both sides of Temporal's wall agree on. They stand in histories, so they do not change."""
 
+import hashlib
+import re
+
 SIGNAL = "awaithumans.answer"
 """Carries an outcome to the workflow that asked."""
 OPEN_WAIT = "awaithumans.open_wait"
 """Activity: create the task and register the wait."""
 CLOSE_WAIT = "awaithumans.close_wait"
 """Activity: cancel the task unless it has ended, and say how it ended."""
+LAST_LOOK = "awaithumans.last_look"
+"""Activity: say how the task stands at its deadline, and close it unless others wait for it longer."""
+AWAIT_HUMAN = "awaithumans.await_human"
+"""Activity: ask, and be completed from outside with the outcome."""
+WITHDRAW = "awaithumans.withdraw"
+"""Activity: cancel a question by its key, whether or not its task is known."""
+QUERY = "pending_human_tasks"
+"""Query: what the workflow waits for."""
+HEADER = "awaithumans-open-waits"
+"""Header in which a run that continues as new hands its open waits on."""
 ENGINE = "temporal"
 """Engine name of the routes."""
+
+OWN_ACTIVITY = "human:"
+"""Ids of the activities that wait begin with it, and go on with what they wait for.
+
+Such an id names one question in every run of a workflow, so its route needs no run.
+"""
+
+_DEFAULT_KEY = re.compile(r"temporal:.*:([0-9a-f-]{36}(?::reask:\d+)?)", re.DOTALL)
+
+
+def within(key: str) -> str:
+    """What of a key names the question within its workflow.
+
+    A default key begins with namespace and workflow id, which are others where a history is replayed than where it was
+    recorded.
+    """
+    ours = _DEFAULT_KEY.fullmatch(key)
+    return ours[1] if ours else key
+
+
+def activity_id(key: str, used: int) -> str:
+    """Id of the activity that waits for this question, the first in its run or one after `used` others."""
+    name = within(key)
+    if name == key:  # a caller's own, of any length
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return f"{OWN_ACTIVITY}{name}:{used}" if used else f"{OWN_ACTIVITY}{name}"

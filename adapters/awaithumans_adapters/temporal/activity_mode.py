@@ -1,0 +1,75 @@
+"""Waiting for an activity: it creates the task, and is completed from outside with the outcome.
+
+Its start-to-close timeout is a re-check interval: when it passes, the next attempt asks again under the same key and
+finds the answer there may be, so a callback that was lost is made up for. It has no heartbeat, and it is completed by
+its id, which names the question, in whichever run is current; never by its task token, which dies with the attempt.
+"""
+
+import asyncio
+import math
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+from awaithumans_adapters.temporal.failures import typed
+from awaithumans_adapters.temporal.limits import checked, summary
+from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
+from awaithumans_adapters.temporal.names import AWAIT_HUMAN, WITHDRAW
+from awaithumans_adapters.temporal.signal_mode import ACTIVITY_TIMEOUT, CLOSE_LIMIT, RETRY, settled
+from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.task import HumanTask
+
+RECHECK = timedelta(hours=1)
+"""How long a lost callback goes unnoticed at most, unless the relay's sweep has noticed it before."""
+
+
+async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, recheck: timedelta) -> Outcome:
+    """Ask and wait."""
+    key = question.idempotency_key
+    body = checked(question.body())
+    waiting = workflow.start_activity(
+        AWAIT_HUMAN,
+        body,
+        result_type=dict[str, Any],
+        activity_id=mailbox.activity_id(key),
+        start_to_close_timeout=interval(question.seconds, recheck),
+        retry_policy=RetryPolicy(initial_interval=RETRY.initial_interval, maximum_interval=RETRY.maximum_interval),
+        summary=summary(question.task),
+    )
+    asked.body = body
+    mailbox.waits(asked, question, "activity")
+    try:
+        return Outcome.model_validate(await asyncio.shield(waiting))
+    except ActivityError as failed:
+        raise typed(failed) from failed
+    except asyncio.CancelledError:
+        if not waiting.done():
+            waiting.cancel()
+            await withdraw(body)
+        raise
+
+
+def interval(seconds: int, recheck: timedelta) -> timedelta:
+    """The start-to-close timeout: so many equal parts of the person's time that the last one ends with it."""
+    whole = seconds + TIMEOUT_GRACE_SECONDS
+    return timedelta(seconds=whole / math.ceil(whole / recheck.total_seconds()))
+
+
+async def withdraw(body: Any) -> None:
+    """Cancel the question by its key; a failure to do so does not keep the workflow from ending."""
+    await settled(
+        workflow.start_activity(
+            WITHDRAW,
+            body,
+            result_type=dict[str, Any],
+            start_to_close_timeout=ACTIVITY_TIMEOUT,
+            schedule_to_close_timeout=CLOSE_LIMIT,
+            retry_policy=RETRY,
+            summary="nobody waits any more",
+        ),
+        str(body["task"]),
+    )

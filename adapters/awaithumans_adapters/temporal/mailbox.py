@@ -1,0 +1,219 @@
+"""What one workflow run knows of its questions: who is asked, what has been answered, what a person may see of it.
+
+Laws: the mailbox is there before the first question, so an early answer is kept; the first answer to a question stays,
+later ones are duplicates; what is open when a run continues as new goes on in the next one.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Self, cast
+
+from pydantic import ValidationError
+from temporalio import workflow
+
+from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, within
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.task import HumanTask, subject
+
+MOST_TOLD = 10
+"""Decisions that stay in the current details."""
+
+
+@dataclass
+class Waiting:
+    """A task that a person has before them."""
+
+    key: str
+    question: str
+    via: str
+    since: str
+    until: str
+    """UTC, ISO 8601."""
+    task_id: str | None = None
+    review_url: str | None = None
+    """Known in signal mode; an activity that waits tells its workflow nothing until the end."""
+
+
+@dataclass
+class Asked:
+    """One `await_human` under way: its key, what it asks, and its task once there is one."""
+
+    key: str
+    about: str
+    waiting: Waiting | None = None
+    inherited: bool = False
+    """Whether the run before has asked it."""
+    body: Mapping[str, Any] | None = None
+    """What the activity that waits was given; withdrawing needs it."""
+
+    def carried(self) -> dict[str, Any]:
+        """JSON for the next run."""
+        return {
+            "key": self.key,
+            "about": self.about,
+            "waiting": asdict(self.waiting) if self.waiting is not None else None,
+        }
+
+
+@dataclass
+class Mailbox:
+    """One workflow run's."""
+
+    answers: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    """By what names the question within the workflow."""
+    open: list[Asked] = field(default_factory=list[Asked])
+    inherited: list[Asked] = field(default_factory=list[Asked])
+    """Questions of the run before that this one has not come to yet."""
+    _used: Counter[str] = field(default_factory=Counter[str])
+    _told: list[str] = field(default_factory=list[str])
+    _shown: str = ""
+    _users: str = ""
+    """What the workflow itself has set as its details."""
+
+    @classmethod
+    def here(cls) -> Self:
+        """The running workflow's mailbox. It lives where the SDK keeps signal handlers, so it ends with the run.
+
+        Raises:
+            SettingsError: the workflow has a handler of its own for our signal.
+        """
+        handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        if handler is None:
+            return cls()._installed()
+        owner = getattr(handler, "__self__", None)
+        if not isinstance(owner, cls):
+            raise SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
+        return owner
+
+    def _installed(self) -> Self:
+        workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        if workflow.get_query_handler(QUERY) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            workflow.set_query_handler(QUERY, self.pending)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        return self
+
+    # Answers
+
+    def receive(self, outcome: Any) -> None:
+        """Signal handler. What is not an outcome is not an answer, and must not stop the workflow."""
+        try:
+            answer = Outcome.model_validate(outcome)
+        except ValidationError:
+            workflow.logger.warning("a signal %s that holds no outcome was ignored", SIGNAL)
+            return
+        if answer.terminal and answer.idempotency_key is not None:
+            self.answers.setdefault(within(answer.idempotency_key), answer)
+
+    def answer(self, key: str) -> Outcome | None:
+        """The answer to this question, once it is there."""
+        return self.answers.get(within(key))
+
+    # Questions
+
+    def asks(self, question: HumanTask[Any], *, named: bool) -> Asked:
+        """A question begins; one that the run before had open goes on."""
+        about = _about(question)
+        for held in self.inherited:
+            if held.about == about and (held.key == question.idempotency_key or not named):
+                self.inherited.remove(held)
+                self.open.append(held)
+                return held
+        asked = Asked(question.idempotency_key, about)
+        self.open.append(asked)
+        return asked
+
+    def waits(
+        self, asked: Asked, question: HumanTask[Any], via: str, opened: Mapping[str, Any] | None = None
+    ) -> Waiting:
+        """Its task is with a person; whoever looks at the workflow sees so."""
+        now = workflow.now()
+        asked.waiting = Waiting(
+            question.idempotency_key,
+            question.task,
+            via,
+            now.isoformat(),
+            (now + timedelta(seconds=question.seconds)).isoformat(),
+            **({} if opened is None else {name: opened[name] for name in ("task_id", "review_url")}),
+        )
+        self._publish()
+        return asked.waiting
+
+    def ends(self, asked: Asked, outcome: Outcome) -> None:
+        """The task has ended; who decided stays to be seen."""
+        who = outcome.completed_by_display_name or outcome.completed_by_email
+        by = f" by {who}" if who else ""
+        where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
+        at = outcome.completed_at or outcome.timed_out_at
+        when = f", {at:%Y-%m-%d %H:%M} UTC" if at is not None else ""
+        line = f"**{asked.waiting.question if asked.waiting else asked.key}** {outcome.status}{by}{where}{when}"
+        self._told = [*self._told, line][-MOST_TOLD:]
+        asked.waiting = None
+        self._publish()
+
+    def leaves(self, asked: Asked) -> None:
+        """Nobody waits for it any more."""
+        if asked in self.open:
+            self.open.remove(asked)
+        if asked.waiting is not None:
+            asked.waiting = None
+            self._publish()
+
+    def activity_id(self, key: str) -> str:
+        """Id for the next activity that waits for this question."""
+        self._used[key] += 1
+        return activity_id(key, self._used[key] - 1)
+
+    # From run to run
+
+    def carried(self) -> dict[str, Any] | None:
+        """What the next run has to know, as JSON. None: nothing is open."""
+        going_on = [*self.inherited, *self.open]
+        if not going_on:
+            return None
+        roots = [within(asked.key) for asked in going_on]
+        kept = [
+            answer.value()
+            for key, answer in self.answers.items()
+            if any(key == root or key.startswith(f"{root}:reask:") for root in roots)
+        ]
+        return {"asked": [asked.carried() for asked in going_on], "answers": kept}
+
+    def inherit(self, carried: Mapping[str, Any]) -> None:
+        """Take over what the run before had open."""
+        for held in carried["asked"]:
+            waiting = Waiting(**held["waiting"]) if held["waiting"] is not None else None
+            self.inherited.append(Asked(held["key"], held["about"], waiting, inherited=True))
+        for answer in carried["answers"]:
+            self.receive(answer)
+        self._publish()
+
+    # What people see
+
+    def pending(self) -> list[dict[str, Any]]:
+        """Query handler: every task that a person has before them, oldest first."""
+        return [asdict(asked.waiting) for asked in (*self.inherited, *self.open) if asked.waiting is not None]
+
+    def _publish(self) -> None:
+        """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set."""
+        now = workflow.get_current_details()
+        if now != self._shown:
+            self._users = now
+        lines = [
+            f"Waiting for a person: **{waiting['question']}**"
+            + (f"\n\n{waiting['review_url']}" if waiting["review_url"] else "")
+            for waiting in self.pending()
+        ]
+        self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])
+        workflow.set_current_details(self._shown)
+
+    @staticmethod
+    def until(waiting: Waiting) -> timedelta:
+        """What is left of the person's time."""
+        return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
+
+
+def _about(question: HumanTask[Any]) -> str:
+    """Whether the next run asks the same: text, payload and people."""
+    return subject({"payload": [question.task, question.body()["payload"], question.body().get("assign_to")]})
