@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from awaithumans_core.ask import await_human, await_human_sync
     from awaithumans_core.client import SyncTaskClient, TaskClient
+    from awaithumans_core.combine import Step, Verdict, Vote, escalate, quorum
     from awaithumans_core.crowd import Answer
     from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
     from awaithumans_core.errors import (
@@ -53,6 +54,7 @@ __all__ = [
     "ServerUnreachableError",
     "Settings",
     "SettingsError",
+    "Step",
     "SyncTaskClient",
     "TargetGone",
     "TargetNotReady",
@@ -63,9 +65,13 @@ __all__ = [
     "TaskStatus",
     "TaskTimeoutError",
     "UnexpectedReplyError",
+    "Verdict",
     "VerificationExhaustedError",
+    "Vote",
     "await_human",
     "await_human_sync",
+    "escalate",
+    "quorum",
     "settle",
 ]
 
@@ -74,6 +80,11 @@ _HOME = {
     "await_human_sync": "ask",
     "SyncTaskClient": "client",
     "TaskClient": "client",
+    "Step": "combine",
+    "Verdict": "combine",
+    "Vote": "combine",
+    "escalate": "combine",
+    "quorum": "combine",
     "Answer": "crowd",
     "Engine": "engine",
     "TargetGone": "engine",

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
+from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import progress_of
@@ -97,7 +98,7 @@ async def await_human(
             try:
                 decision, outcome = await answered(question, ask)
             except INTERRUPTS as stop:
-                if cancel_on_interrupt:
+                if cancel_on_interrupt or NOT_NEEDED in stop.args:
                     telling.withdrawn(await _withdrawn(client, telling.asked))
                 else:
                     telling.left_open()

@@ -25,6 +25,7 @@ PUBLIC = [
     "ServerUnreachableError",
     "Settings",
     "SettingsError",
+    "Step",
     "SyncTaskClient",
     "TargetGone",
     "TargetNotReady",
@@ -35,9 +36,13 @@ PUBLIC = [
     "TaskStatus",
     "TaskTimeoutError",
     "UnexpectedReplyError",
+    "Verdict",
     "VerificationExhaustedError",
+    "Vote",
     "await_human",
     "await_human_sync",
+    "escalate",
+    "quorum",
     "settle",
 ]
 
