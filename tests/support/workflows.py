@@ -1,14 +1,18 @@
 """Workflows of the tests. A module of its own: workflow sandboxes load the file their workflow is in."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal import await_human
-from awaithumans_core import AwaitHumansError
+from awaithumans_adapters.temporal import HumanTaskActivities, await_human
+from awaithumans_core import AwaitHumansError, HumanTask, Outcome, Step, escalate, quorum, settle
 
 TASK_QUEUE = "tests"
 
@@ -50,12 +54,12 @@ class AskSeveral:
     """Two people one after the other, then two at once."""
 
     @workflow.run
-    async def run(self, name: str) -> list[bool]:
-        first = await await_human(task=f"{name}: first?", response_schema=Decision)
-        second = await await_human(task=f"{name}: second?", response_schema=Decision)
+    async def run(self, name: str, via: Literal["signal", "activity"] = "signal") -> list[bool]:
+        first = await await_human(task=f"{name}: first?", response_schema=Decision, via=via)
+        second = await await_human(task=f"{name}: second?", response_schema=Decision, via=via)
         both = await asyncio.gather(
-            await_human(task=f"{name}: left?", response_schema=Decision),
-            await_human(task=f"{name}: right?", response_schema=Decision),
+            await_human(task=f"{name}: left?", response_schema=Decision, via=via),
+            await_human(task=f"{name}: right?", response_schema=Decision, via=via),
         )
         return [first.approved, second.approved, *(decision.approved for decision in both)]
 
@@ -74,4 +78,140 @@ class AskImpatiently:
         return "answered"
 
 
-WORKFLOWS = [Ask, AskUncaught, AskSeveral, AskImpatiently]
+@workflow.defn
+class AskAcrossRuns:
+    """Keeps its question through as many runs as it is told to."""
+
+    def __init__(self) -> None:
+        self.goes_on = False
+
+    @workflow.signal
+    def go_on(self) -> None:
+        self.goes_on = True
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], run: int = 1) -> list[Any]:
+        asking: asyncio.Task[tuple[Decision, Outcome]] = asyncio.create_task(
+            await_human(response_schema=Decision, return_outcome=True, **options)
+        )
+        await workflow.wait_condition(lambda: asking.done() or self.goes_on)
+        if self.goes_on:
+            workflow.continue_as_new(args=[options, run + 1])
+        decision, outcome = await asking
+        return [run, decision.approved, outcome.completed_by_email]
+
+
+@workflow.defn
+class AskBesideADynamicHandler:
+    """Takes every signal there is, and continues as new with a question open."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    @workflow.signal(dynamic=True)
+    def anything(self, name: str, args: Sequence[RawValue]) -> None:
+        self.taken.append(name)
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], run: int = 1) -> list[Any]:
+        if run == 2:
+            await workflow.sleep(2)  # the answer may come before the question is asked again
+        asking = asyncio.create_task(await_human(response_schema=Decision, **options))
+        await workflow.wait_condition(lambda: asking.done() or bool(self.taken))
+        if not asking.done() and run == 1:
+            workflow.continue_as_new(args=[options, 2])
+        return [(await asking).approved, self.taken]
+
+
+@workflow.defn
+class AskInChild:
+    """Leaves the asking to a child workflow."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any]) -> dict[str, Any]:
+        told: dict[str, Any] = await workflow.execute_child_workflow(Ask.run, options)
+        return told
+
+
+@workflow.defn
+class AskAndEnd:
+    """Ends, in one way or another, while its question is open."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], end: str) -> str:
+        asking = asyncio.create_task(await_human(response_schema=Decision, **options))
+        await workflow.sleep(1)
+        if end == "fails" and workflow.info().attempt == 1:
+            raise ApplicationError("something else went wrong")
+        if end == "is asked again":
+            return "approved" if (await asking).approved else "declined"
+        return end
+
+
+@workflow.defn
+class AskBarely:
+    """Calls the activity that waits by itself."""
+
+    @workflow.run
+    async def run(self, question: str) -> dict[str, Any]:
+        body = HumanTask(task=question, response_schema=Decision, idempotency_key="unused").body()
+        del body["idempotency_key"]
+        outcome = await workflow.execute_activity_method(
+            HumanTaskActivities.await_human, body, start_to_close_timeout=timedelta(seconds=5)
+        )
+        return {"approved": settle(Outcome.model_validate(outcome), Decision).approved}
+
+
+@workflow.defn
+class AskHugely:
+    """Asks about more than Temporal carries."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
+        document = {"text": "x" * 2_000_000}
+        return (await await_human(task=question, response_schema=Decision, payload=document, via=via)).approved
+
+
+@workflow.defn
+class AskTwoOfThree:
+    """A quorum, from a workflow."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> list[Any]:
+        verdict = await quorum(
+            2,
+            ["a@example.com", "b@example.com", "c@example.com"],
+            partial(await_human, task=question, response_schema=Decision, via=via),
+            yes=lambda decision: decision.approved,
+        )
+        return [verdict.reached, *(vote.said for vote in verdict.votes)]
+
+
+@workflow.defn
+class AskUpTheLadder:
+    """An escalation, from a workflow."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> Decision:
+        return await escalate(
+            partial(await_human, task=question, response_schema=Decision, via=via, recheck=timedelta(days=10)),
+            [Step("a@example.com"), Step("b@example.com", after=timedelta(hours=4))],
+            within=timedelta(days=2),
+            otherwise=Decision(approved=False, note="nobody answered"),
+        )
+
+
+WORKFLOWS: list[type] = [
+    Ask,
+    AskUncaught,
+    AskSeveral,
+    AskImpatiently,
+    AskAcrossRuns,
+    AskBesideADynamicHandler,
+    AskInChild,
+    AskAndEnd,
+    AskBarely,
+    AskHugely,
+    AskTwoOfThree,
+    AskUpTheLadder,
+]

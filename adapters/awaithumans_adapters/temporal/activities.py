@@ -87,7 +87,7 @@ class HumanTaskActivities:
 
         Example:
             question = HumanTask(task="Approve?", response_schema=Decision, idempotency_key=f"approve:{order}")
-            outcome = await workflow.execute_activity(
+            outcome = await workflow.execute_activity_method(
                 HumanTaskActivities.await_human, question.body(), start_to_close_timeout=timedelta(hours=1)
             )
             decision = settle(Outcome.model_validate(outcome), Decision)

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 from pydantic import ValidationError
 from temporalio import workflow
 
-from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, within
+from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, within
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask, subject
@@ -120,9 +120,21 @@ class Mailbox:
                 self.inherited.remove(held)
                 self.open.append(held)
                 return held
-        asked = Asked(question.idempotency_key, about)
+        asked = Asked(question.idempotency_key if named else self._fresh_key(about), about)
         self.open.append(asked)
         return asked
+
+    def _fresh_key(self, about: str) -> str:
+        """A key of its own for every question, the same on replay and after a reset.
+
+        A reset gives a run another id and other random numbers, so neither names a question. Its original id, what is
+        asked, and how often that was asked before do: a person's answer outlives the reset, and what is asked
+        differently after it is asked afresh.
+        """
+        info = workflow.info()
+        self._used[about] += 1
+        place = f"{info.original_execution_run_id}: {about}, {self._used[about]}"
+        return default_key(info.namespace, info.workflow_id, place)
 
     def waits(
         self, asked: Asked, question: HumanTask[Any], via: str, opened: Mapping[str, Any] | None = None

@@ -28,7 +28,16 @@ OWN_ACTIVITY = "human:"
 Such an id names one question in every run of a workflow, so its route needs no run.
 """
 
-_DEFAULT_KEY = re.compile(r"temporal:.*:([0-9a-f-]{36}(?::reask:\d+)?)", re.DOTALL)
+_DEFAULT_KEY = re.compile(r"temporal:.*:([0-9a-f]{32}(?::reask:\d+)?)", re.DOTALL)
+
+
+def default_key(namespace: str, workflow_id: str, place: str) -> str:
+    """Key of a question that its caller has not named; `place` says which question of the workflow it is."""
+    return f"{ENGINE}:{namespace}:{workflow_id}:{_digest(place)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def within(key: str) -> str:
@@ -45,5 +54,5 @@ def activity_id(key: str, used: int) -> str:
     """Id of the activity that waits for this question, the first in its run or one after `used` others."""
     name = within(key)
     if name == key:  # a caller's own, of any length
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        name = _digest(key)
     return f"{OWN_ACTIVITY}{name}:{used}" if used else f"{OWN_ACTIVITY}{name}"

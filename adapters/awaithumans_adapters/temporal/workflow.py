@@ -1,7 +1,7 @@
 """The workflow's side: sandbox-safe, deterministic, replayed.
 
-Laws: every question has its own identity (`workflow.uuid4()` is the same on replay), duplicates are ignored by key, an
-answer given at the last moment wins over the deadline, and an asker that stops waiting frees the person.
+Laws: every question has its own identity, duplicates are ignored by key, an answer given at the last moment wins over
+the deadline, and an asker that stops waiting frees the person.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ with workflow.unsafe.imports_passed_through():
     from awaithumans_core.task import HumanTask, TaskOptions
 
 T = TypeVar("T")
+
+UNNAMED = "unnamed"
+"""Stands in for a key until the mailbox has made one."""
 
 Via = Literal["signal", "activity"]
 """How the answer comes back."""
@@ -85,8 +88,7 @@ async def await_human(
             decision = await await_human(task="Approve $250 refund?", payload=refund, response_schema=Decision)
             return "paid" if decision.approved else "declined"
     """
-    named = "idempotency_key" in options
-    options.setdefault("idempotency_key", _fresh_key())
+    named = options.setdefault("idempotency_key", UNNAMED) is not UNNAMED
     question = HumanTask(task=task, response_schema=response_schema, **options)
     pace = _pace(via, recheck)
     mailbox = Mailbox.here()
@@ -108,11 +110,6 @@ async def await_human(
         raise
     mailbox.leaves(asked)
     return (decision, outcome) if return_outcome else decision
-
-
-def _fresh_key() -> str:
-    info = workflow.info()
-    return f"temporal:{info.namespace}:{info.workflow_id}:{workflow.uuid4()}"
 
 
 def _pace(via: str, recheck: float | timedelta) -> timedelta:
