@@ -4,7 +4,12 @@ from awaithumans_adapters.temporal import HumanTasksPlugin, await_human
 
 client = await Client.connect("localhost:7233", plugins=[HumanTasksPlugin()])
 decision = await await_human(task=..., payload=..., response_schema=Decision)   # in @workflow.run
+
+Everything loads on first touch, so that a workflow that asks brings no HTTP client into its sandbox.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 try:
     import temporalio as _  # noqa: F401  # only whether it is there is asked
@@ -13,9 +18,29 @@ except ImportError as missing:
         "the Temporal adapter needs temporalio: pip install 'awaithumans-workflows[temporal]'"
     ) from missing
 
-from awaithumans_adapters.temporal.activities import HumanTaskActivities
-from awaithumans_adapters.temporal.engine import TemporalEngine
-from awaithumans_adapters.temporal.plugin import HumanTasksPlugin
-from awaithumans_adapters.temporal.workflow import await_human
+if TYPE_CHECKING:
+    from awaithumans_adapters.temporal.activities import HumanTaskActivities
+    from awaithumans_adapters.temporal.engine import TemporalEngine
+    from awaithumans_adapters.temporal.plugin import HumanTasksPlugin
+    from awaithumans_adapters.temporal.workflow import await_human
 
 __all__ = ["HumanTaskActivities", "HumanTasksPlugin", "TemporalEngine", "await_human"]
+
+_HOME = {
+    "HumanTaskActivities": "activities",
+    "HumanTasksPlugin": "plugin",
+    "TemporalEngine": "engine",
+    "await_human": "workflow",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -20,10 +20,12 @@ from awaithumans_adapters.temporal.names import (
 )
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
-from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
+
+if TYPE_CHECKING:
+    from awaithumans_core.human_tasks import HumanTasks
 
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
@@ -119,8 +121,11 @@ class HumanTaskActivities:
         except AwaitHumansError as error:
             raise failure(error) from error
 
-    def _ready(self) -> HumanTasks:
+    def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
+            # Here, so that a workflow file that names the plugin brings no HTTP client into its sandbox.
+            from awaithumans_core.human_tasks import HumanTasks
+
             self._human_tasks = HumanTasks(self.settings, patience=PATIENCE_SECONDS)
         return self._human_tasks
 

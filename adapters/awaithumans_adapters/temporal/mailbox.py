@@ -73,26 +73,30 @@ class Mailbox:
     _users: str = ""
     """What the workflow itself has set as its details."""
 
+    def install(self) -> None:
+        """Take the answers of this run, before its own code does anything. A handler of the workflow's own stays."""
+        if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        if workflow.get_query_handler(QUERY) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            workflow.set_query_handler(QUERY, self.pending)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+
     @classmethod
     def here(cls) -> Self:
         """The running workflow's mailbox. It lives where the SDK keeps signal handlers, so it ends with the run.
 
         Raises:
-            SettingsError: the workflow has a handler of its own for our signal.
+            SettingsError: there is none, as the worker lacks the plugin, or the workflow handles our signal itself.
         """
         handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
         if handler is None:
-            return cls()._installed()
+            raise SettingsError(
+                "this worker has no HumanTasksPlugin: await Client.connect(..., plugins=[HumanTasksPlugin()]), or "
+                "Worker(..., plugins=[HumanTasksPlugin()]); a Replayer needs it, too"
+            )
         owner = getattr(handler, "__self__", None)
         if not isinstance(owner, cls):
             raise SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
         return owner
-
-    def _installed(self) -> Self:
-        workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-        if workflow.get_query_handler(QUERY) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-            workflow.set_query_handler(QUERY, self.pending)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-        return self
 
     # Answers
 

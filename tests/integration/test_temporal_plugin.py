@@ -1,0 +1,181 @@
+"""`HumanTasksPlugin`: one line, wherever it stands, beside whatever else there is; clear words where it cannot be."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from temporalio.client import Client
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import (
+    BinaryProtoPayloadConverter,
+    CompositePayloadConverter,
+    DataConverter,
+)
+from temporalio.langgraph import LangGraphPlugin
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksPlugin, TemporalEngine
+from awaithumans_core import Settings, SettingsError
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.workflows import WORKFLOWS, AskUncaught
+
+
+@pytest.fixture(scope="module")
+async def relay(
+    humans: HumansServer, temporal: TemporalServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[RunningRelay]:
+    engine = TemporalEngine(lambda: Client.connect(temporal.address))
+    async with running_relay([engine], humans, tmp_path_factory.mktemp("plugin-relay")) as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    return f"q-{uuid.uuid4().hex}"
+
+
+async def asked_and_answered(people: People, client: Client, name: str, **options: Any) -> None:
+    """A workflow on this client's worker asks, and gets its answer."""
+    async with Worker(client, task_queue=name, workflows=WORKFLOWS, **options):
+        handle = await client.start_workflow(AskUncaught.run, {"task": name}, id=name, task_queue=name)
+        await people.answer(name, {"approved": True})
+        assert await asyncio.wait_for(handle.result(), 30) is True
+
+
+# --- where it stands
+
+
+async def test_on_the_worker_alone(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
+    """A client of somebody else's making does; only its converter has to carry JSON."""
+    client = await Client.connect(temporal.address)
+    await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
+
+
+async def test_on_both(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
+    """Two plugins with the same settings are one."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    with pytest.warns(UserWarning, match="present from both"):
+        await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
+
+
+async def test_on_both_with_other_settings(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """Which of them counts could not be told, so neither does."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    other = HumanTasksPlugin(Settings.load(admin_api_token="another", relay_url="http://127.0.0.1:9"))
+    with (
+        pytest.raises(SettingsError, match="not with this plugin's settings"),
+        pytest.warns(UserWarning, match="present from both"),
+    ):
+        Worker(client, task_queue="both", workflows=WORKFLOWS, plugins=[other])
+
+
+async def test_activities_by_hand_beside_it(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """The error of the SDK would be about a name; this one says what to leave out."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    by_hand = HumanTaskActivities(relay.settings).all()
+    with pytest.raises(SettingsError, match="leave them out of activities="):
+        Worker(client, task_queue="both", workflows=WORKFLOWS, activities=by_hand)
+
+
+async def test_a_worker_without_it_says_so(temporal: TemporalServer, name: str) -> None:
+    """The workflow does not fail: it says in the Temporal UI what its worker lacks, and goes on once it is there."""
+    client = await Client.connect(temporal.address)
+    async with Worker(client, task_queue=name, workflows=[AskUncaught]):
+        handle = await client.start_workflow(AskUncaught.run, {"task": name}, id=name, task_queue=name)
+        async with asyncio.timeout(20):
+            while not (said := await _failures(client, name)):
+                await asyncio.sleep(0.1)
+    assert "this worker has no HumanTasksPlugin" in said[0]
+    await handle.terminate()
+
+
+async def _failures(client: Client, workflow_id: str) -> list[str]:
+    history = (await client.get_workflow_handle(workflow_id).fetch_history()).events
+    failed = [event.workflow_task_failed_event_attributes.failure for event in history]
+    return [failure.message for failure in failed if failure.message]
+
+
+# --- converters
+
+
+class OnlyProtobuf(CompositePayloadConverter):
+    def __init__(self) -> None:
+        super().__init__(BinaryProtoPayloadConverter())
+
+
+class OfTheirOwn(PydanticPayloadConverter):
+    """What somebody else has made on the same ground."""
+
+
+async def test_a_converter_that_does_not_carry_json(temporal: TemporalServer) -> None:
+    """Refused where it is given, and not when the first question is asked."""
+    with pytest.raises(SettingsError, match="OnlyProtobuf"):
+        await Client.connect(
+            temporal.address,
+            data_converter=DataConverter(payload_converter_class=OnlyProtobuf),
+            plugins=[HumanTasksPlugin()],
+        )
+
+
+async def test_a_converter_that_does_stays(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """It is the user's, and nothing is lost by it."""
+    client = await Client.connect(
+        temporal.address,
+        data_converter=DataConverter(payload_converter_class=OfTheirOwn),
+        plugins=[HumanTasksPlugin(relay.settings)],
+    )
+    assert client.data_converter.payload_converter_class is OfTheirOwn
+    await asked_and_answered(people, client, name)
+
+
+# --- beside others
+
+
+def beside(which: str) -> SimplePlugin:
+    return OpenTelemetryPlugin(add_temporal_spans=True) if which == "opentelemetry" else LangGraphPlugin()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("which", ["opentelemetry", "langgraph"])
+async def test_beside_other_plugins(
+    people: People,
+    relay: RunningRelay,
+    temporal: TemporalServer,
+    name: str,
+    spans: InMemorySpanExporter,
+    which: str,
+    first: bool,  # noqa: FBT001 - the parameter is the case
+) -> None:
+    """In whichever order: questions are asked and answered, and the other plugin does what it does."""
+    plugins = [HumanTasksPlugin(relay.settings), beside(which)]
+    client = await Client.connect(temporal.address, plugins=plugins if first else plugins[::-1])
+    await asked_and_answered(people, client, name)
+    if which == "opentelemetry":
+        assert "RunActivity:awaithumans.open_wait" in {span.name for span in spans.get_finished_spans()}
+
+
+@pytest.fixture(scope="module")
+def exporter() -> InMemorySpanExporter:
+    """Set once in a process, as OpenTelemetry has it."""
+    kept = InMemorySpanExporter()
+    provider = create_tracer_provider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)
+    return kept
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
+    exporter.clear()
+    return exporter
