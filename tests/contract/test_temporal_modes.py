@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ async def relay(
 def client(relay: RunningRelay, asker: TemporalAsker) -> Client:
     assert relay.url
     return asker.client
+
+
+class HastyPeople(People):
+    """Their answers are seen at once."""
+
+    relay: RunningRelay
+
+    async def complete(self, task_id: str, response: dict[str, Any], by: str = "anna@example.com") -> None:
+        await super().complete(task_id, response, by)
+        with suppress(TimeoutError):  # nobody waits for it through this relay
+            await self.relay.hurry(task_id, 2)
+
+
+@pytest.fixture
+async def people(humans: HumansServer, relay: RunningRelay) -> AsyncGenerator[HastyPeople]:
+    hasty = HastyPeople(humans)
+    hasty.relay = relay
+    yield hasty
+    await hasty.aclose()
 
 
 @pytest.fixture
@@ -137,6 +157,17 @@ async def test_two_with_one_key(client: Client, people: People, question: str, v
 
 
 # --- from run to run
+
+
+async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer, via: str) -> None:
+    """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    name = f"q-{uuid.uuid4().hex}"
+    async with Worker(client, task_queue=name, workflows=WORKFLOWS, max_cached_workflows=0):
+        handle = await client.start_workflow(AskSeveral.run, args=[name, via], id=name, task_queue=name)
+        for question, approved in [("first", True), ("second", False), ("left", True), ("right", False)]:
+            await people.answer(f"{name}: {question}?", {"approved": approved})
+        assert await result(handle) == [True, False, True, False]
 
 
 async def test_open_waits_go_on_in_the_next_run(
@@ -321,14 +352,14 @@ async def test_a_lost_callback_heals_in_the_worker(
             assert attempts[-1].activity_task_started_event_attributes.attempt == 2
 
 
-async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], *times: timedelta) -> Any:
+async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
     """The result after so much time, with a moment between each for what happens then.
 
     This server skips no time while an activity is under way, unless it is told to as often as there are activities,
     besides once for whoever waits for the result.
     """
     waiting = asyncio.create_task(result(handle))
-    for under_way, time in enumerate(times, start=1):
+    for under_way, time in enumerate(times if via == "activity" else (), start=1):
         await asyncio.sleep(1)
         await asyncio.gather(*(env.sleep(time) for _ in range(under_way)))
     return await waiting
@@ -360,7 +391,7 @@ async def test_thirty_days(
                 (task,) = await people.find(question)
                 if answered == "at-the-last-moment":
                     await people.complete(task["id"], YES)
-            told = await waited_out(env, handle, timedelta(days=30, seconds=16))
+            told = await waited_out(env, handle, via, timedelta(days=30, seconds=16))
     if answered == "at-the-last-moment":
         assert told["approved"] is True
     else:
@@ -393,7 +424,7 @@ async def test_an_escalation_in_a_workflow(
         asker.client = Client(**config)
         async with asker.worker():
             handle = await start(asker.client, AskUpTheLadder.run, question, via)
-            decision = await waited_out(env, handle, timedelta(hours=4, seconds=1), timedelta(days=2))
+            decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(days=2))
     assert decision == Decision(approved=False, note="nobody answered")
     tasks = await people.find(question, count=2)
     assert {task["assigned_to_email"] for task in tasks} == {"a@example.com", "b@example.com"}

@@ -4,21 +4,19 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer, tool
+from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_adapters.temporal import HumanTasksPlugin
 from tests.support.askers import TemporalAsker
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, AskImpatiently, AskSeveral, AskUncaught
+from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, AskUncaught
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +47,6 @@ async def start(client: Client, workflow: Any, argument: Any) -> WorkflowHandle[
 
 async def result(handle: WorkflowHandle[Any, Any]) -> Any:
     return await asyncio.wait_for(handle.result(), 40)
-
-
-async def test_each_gets_its_own_answer(client: Client, people: People) -> None:
-    """Two people one after the other, then two at once: no answer is taken for another question's."""
-    handle = await start(client, AskSeveral.run, "mix")
-    for question, approved in [("mix: first?", False), ("mix: second?", True)]:
-        await people.answer(question, {"approved": approved})
-    await people.answer("mix: right?", {"approved": True})
-    await people.answer("mix: left?", {"approved": False})
-    assert await result(handle) == [False, True, False, True]
 
 
 async def test_secrets_stay_out_of_history(
@@ -104,17 +92,6 @@ async def test_malformed_question_fails_the_workflow(client: Client) -> None:
     assert "60" in str(failed.value.cause)
 
 
-async def test_cancelled_workflow_frees_the_person(client: Client, people: People) -> None:
-    """Cancelling the workflow cancels the task, so that nobody works for nothing."""
-    handle = await start(client, Ask.run, {"task": "still needed?"})
-    (task,) = await people.find("still needed?")
-    await _parked(handle)
-    await handle.cancel()
-    with pytest.raises(WorkflowFailureError):
-        await result(handle)
-    assert (await people.task(task["id"]))["status"] == "cancelled"
-
-
 async def test_cancelled_while_asking_frees_the_person(client: Client, people: People) -> None:
     """A workflow cancelled while its task is being created leaves no task behind."""
     handle = await start(client, Ask.run, {"task": "already gone?"})
@@ -122,46 +99,6 @@ async def test_cancelled_while_asking_frees_the_person(client: Client, people: P
     with pytest.raises(WorkflowFailureError):
         await result(handle)
     assert [task["status"] for task in await people.find("already gone?", count=0)] in ([], ["cancelled"])
-
-
-async def test_abandoned_wait_frees_the_person(client: Client, people: People) -> None:
-    """A workflow that stops waiting by itself cancels the task, and goes on."""
-    handle = await start(client, AskImpatiently.run, {"task": "quick?"})
-    assert await result(handle) == "went on without an answer"
-    (task,) = await people.find("quick?")
-    assert task["status"] == "cancelled"
-
-
-async def test_waiting_is_shown(client: Client, people: People, humans: HumansServer) -> None:
-    """Whoever looks at the workflow sees the question and where to answer it."""
-    handle = await start(client, Ask.run, {"task": "visible?"})
-    (task,) = await people.find("visible?")
-    await _parked(handle)
-    details = await _details(handle)
-    assert "visible?" in details
-    assert f"{humans.url}/task?id={task['id']}" in details
-    await people.complete(task["id"], {"approved": True})
-    await result(handle)
-
-
-async def test_worker_down_while_the_answer_comes(
-    people: People, relay: RunningRelay, temporal: TemporalServer
-) -> None:
-    """The answer waits in Temporal for a worker that is away."""
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
-    queue = f"q-{uuid.uuid4().hex}"
-
-    def worker() -> Worker:
-        return Worker(client, task_queue=queue, workflows=WORKFLOWS)
-
-    async with worker():
-        handle = await client.start_workflow(AskUncaught.run, {"task": "worker?"}, id=queue, task_queue=queue)
-        (task,) = await people.find("worker?")
-        await _parked(handle)
-    await people.complete(task["id"], {"approved": True})
-    await relay.wait_for(task["id"], "delivered")
-    async with worker():
-        assert await result(handle) is True
 
 
 async def test_refused_registration_frees_the_person(
@@ -198,61 +135,6 @@ async def test_malformed_signal_does_not_stop_the_workflow(client: Client, peopl
         await handle.signal("awaithumans.answer", malformed)
     await people.answer("malformed?", {"approved": True})
     assert await result(handle) is True
-
-
-async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer) -> None:
-    """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
-    name = f"q-{uuid.uuid4().hex}"
-    async with Worker(client, task_queue=name, workflows=WORKFLOWS, max_cached_workflows=0):
-        handle = await client.start_workflow(AskSeveral.run, name, id=name, task_queue=name)
-        for question, approved in [("first", True), ("second", False), ("left", True), ("right", False)]:
-            await people.answer(f"{name}: {question}?", {"approved": approved})
-        assert await result(handle) == [True, False, True, False]
-
-
-async def test_plugin_on_client_and_worker(relay: RunningRelay, temporal: TemporalServer) -> None:
-    """Given to both, the plugin registers its activities once."""
-    plugin = HumanTasksPlugin(relay.settings)
-    client = await Client.connect(temporal.address, plugins=[plugin])
-    with pytest.warns(UserWarning, match="present from both"):
-        worker = Worker(client, task_queue="both", workflows=WORKFLOWS, plugins=[plugin])
-    async with worker:
-        pass
-
-
-@pytest.mark.parametrize("answered", [False, True], ids=["nobody", "at-the-last-moment"])
-async def test_deadline(
-    humans: HumansServer,
-    people: People,
-    tmp_path: Path,
-    answered: bool,  # noqa: FBT001 - the parameter is the case
-) -> None:
-    """At the deadline the workflow looks once more: an answer given just before counts; else the task is cancelled."""
-    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
-    question = f"in time? {uuid.uuid4().hex}"
-    # The relay is given no way to the workflow, so only the deadline can end the wait.
-    async with env, running_relay([TemporalEngine(_nobody)], humans, tmp_path) as relay:
-        config = env.client.config()
-        config["plugins"] = [HumanTasksPlugin(relay.settings)]
-        asker = TemporalAsker("")
-        asker.client = Client(**config)
-        async with asker.worker():
-            handle = await start(asker.client, Ask.run, {"task": question, "timeout_seconds": 3600})
-            with env.auto_time_skipping_disabled():
-                (task,) = await people.find(question)
-                if answered:
-                    await people.complete(task["id"], {"approved": True})
-            told = await result(handle)
-    if answered:
-        assert told["approved"] is True
-    else:
-        assert told["error"] == "TaskTimeoutError"
-        assert (await people.task(task["id"]))["status"] == "cancelled"
-
-
-async def _nobody() -> Client:
-    raise ConnectionError("not in this test")
 
 
 async def _parked(handle: WorkflowHandle[Any, Any]) -> None:
