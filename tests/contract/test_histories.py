@@ -1,0 +1,99 @@
+"""Workflows that wait when a release is deployed go on: what earlier releases have recorded is replayed, and what this
+one records has the same commands."""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from awaithumans_adapters.temporal import HumanTasksPlugin
+from tests.histories import FOLDER, RELEASE, recorded
+from tests.histories.cases import NAMES, played, stage
+from tests.support.workflows import WORKFLOWS
+
+every_history = pytest.mark.parametrize("file", recorded(), ids=lambda file: f"{file.parent.name}/{file.stem}")
+
+MADE_BY_COMMANDS = {
+    "ACTIVITY_TASK_SCHEDULED",
+    "ACTIVITY_TASK_CANCEL_REQUESTED",
+    "TIMER_STARTED",
+    "TIMER_CANCELED",
+    "WORKFLOW_EXECUTION_COMPLETED",
+    "WORKFLOW_EXECUTION_FAILED",
+    "WORKFLOW_EXECUTION_CONTINUED_AS_NEW",
+}
+"""How many other events there are is a matter of time."""
+
+
+def commands(history: Mapping[str, Any]) -> list[str]:
+    """What the workflow has decided, in order: the events its commands have made, with what each is about."""
+    made: list[str] = []
+    for event in history["events"]:
+        kind = str(event["eventType"]).removeprefix("EVENT_TYPE_")
+        if kind in MADE_BY_COMMANDS:
+            name = event.get("activityTaskScheduledEventAttributes", {}).get("activityType", {}).get("name", "")
+            made.append(f"{kind} {name}".strip())
+    return made
+
+
+async def replay(history: str, *, workflow_id: str = "somewhere-else") -> None:
+    replayer = Replayer(workflows=WORKFLOWS, plugins=[HumanTasksPlugin()])
+    await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, history))
+
+
+def test_each_case_is_recorded() -> None:
+    """A new case is recorded with the release that brings it."""
+    assert {file.stem for file in recorded() if file.parent.name == RELEASE} == set(NAMES)
+
+
+@every_history
+async def test_a_recorded_history_replays(file: Path) -> None:
+    """Under whatever namespace and workflow id: neither is part of what names a question within its workflow."""
+    await replay(file.read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_commands_are_those_that_were_recorded(
+    name: str, humans: HumansServer, temporal: TemporalServer, tmp_path: Path
+) -> None:
+    """Played again on a real server, each case makes the same commands in the same order."""
+    async with stage(humans, temporal.address, tmp_path, f"{name}-{tmp_path.name}") as where:
+        history = await played(name, where)
+    assert commands(history) == commands(json.loads((FOLDER / RELEASE / f"{name}.json").read_text()))
+
+
+async def test_another_command_is_noticed() -> None:
+    """The replay can fail: a history that asks through another activity is refused."""
+    history = (FOLDER / RELEASE / "answered-signal.json").read_text()
+    with pytest.raises(NondeterminismError):
+        await replay(history.replace("awaithumans.open_wait", "awaithumans.ask"))
+
+
+@every_history
+def test_a_recorded_history_tells_nothing_of_where_it_was_made(file: Path) -> None:
+    """No host, no process, no secret: worker and client have a name, and URLs are those of this machine's own loop."""
+    history = json.loads(file.read_text())
+    identities = {value for event in history["events"] for value in _values(event, "identity")}
+    assert identities <= {"worker", "history-service"}
+    payloads = [base64.b64decode(data).decode() for event in history["events"] for data in _values(event, "data")]
+    assert not [text for text in payloads if "/callbacks/" in text or "Bearer" in text]
+
+
+def _values(held: Any, name: str) -> list[str]:
+    """Every value under this name, however deep."""
+    if isinstance(held, dict):
+        return [
+            found
+            for key, value in held.items()
+            for found in ([str(value)] if key == name and isinstance(value, str) else _values(value, name))
+        ]
+    if isinstance(held, list):
+        return [found for value in held for found in _values(value, name)]
+    return []
