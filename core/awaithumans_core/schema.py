@@ -5,6 +5,7 @@ makes a class of its own for every run, which must not be kept alive after it.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -15,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter, Validation
 from pydantic.config import ExtraValues
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticUndefined, SchemaError
 from typing_extensions import is_typeddict
 
@@ -62,8 +64,38 @@ def json_schema(schema: Any) -> dict[str, Any]:
     Raises:
         InvalidTaskError: none describes it.
     """
-    held = _once(schema, "__awaithumans_schema__", lambda: _made(schema, lambda _: adapter(schema).json_schema()))
-    return dict(held)
+    return dict(_once(schema, "__awaithumans_schema__", lambda: _made(schema, _json_schema)))
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without the titles that are made of field names: they tell nobody anything, and go wherever a question goes."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+_TWINS: dict[str, dict[str, Any]] = {}
+"""JSON Schemas by what pydantic makes of a class.
+
+Every run of a workflow has classes of its own, made by its sandbox from the same lines; writing their schema anew would
+be most of what asking costs.
+"""
+
+MOST_TWINS = 500
+
+
+def _json_schema(schema: Any) -> dict[str, Any]:
+    known = adapter(schema)
+    twin = _IDENTITY.sub(r"\1", repr(known.core_schema))
+    if twin not in _TWINS:
+        if len(_TWINS) >= MOST_TWINS:
+            _TWINS.clear()
+        _TWINS[twin] = known.json_schema(schema_generator=_Untitled)
+    return _TWINS[twin]
+
+
+_IDENTITY = re.compile(r"('(?:schema_)?ref': '[^']*?):\d+(?=')")
+"""Where a class lies in memory: all that two twins differ in. Functions keep their addresses, and have no twins."""
 
 
 def fields(schema: Any) -> tuple[Field, ...]:

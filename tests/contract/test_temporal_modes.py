@@ -1,6 +1,7 @@
 """What Temporal can do to a question, in both modes: signal wait and activity. The same results in each."""
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer, started, tool
+from examples.demo.servers import HumansServer, Process, TemporalServer, started, tool
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -41,6 +42,7 @@ from tests.support.workflows import (
     Decision,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 YES, NO = {"approved": True}, {"approved": False}
 
 
@@ -309,6 +311,51 @@ async def test_worker_down_while_the_answer_comes(
     await relay.wait_for(task["id"], "delivered")
     async with worker():
         assert await result(handle) is True
+
+
+async def test_worker_killed_while_waiting(
+    client: Client,
+    people: People,
+    relay: RunningRelay,
+    temporal: TemporalServer,
+    tmp_path: Path,
+    question: str,
+    via: str,
+) -> None:
+    """SIGKILL while the workflow waits; another worker goes on with the answer, and acts once."""
+    acts = tmp_path / "acts.txt"
+    worker = worker_process(temporal, relay, tmp_path, question, acts)
+    worker.start()
+    handle = await start(client, Ask.run, {"task": question, "via": via}, task_queue=question)
+    (task,) = await people.find(question)
+    await until_open(relay, task)
+    worker.kill()
+    await people.complete(task["id"], YES)
+    await relay.wait_for(task["id"], "delivered")
+    other = worker_process(temporal, relay, tmp_path, question, acts)
+    other.start()
+    try:
+        assert (await result(handle))["approved"] is True
+    finally:
+        other.stop()
+    assert acts.read_text() == f"{handle.id}\n"
+
+
+def worker_process(temporal: TemporalServer, relay: RunningRelay, folder: Path, queue: str, acts: Path) -> Process:
+    settings = relay.settings
+    (secret,) = settings.relay_secret
+    return Process(
+        [sys.executable, "-m", "tests.support.worker", temporal.address, queue, str(acts)],
+        folder,
+        {
+            "AWAITHUMANS_URL": settings.url,
+            "AWAITHUMANS_ADMIN_API_TOKEN": settings.token(),
+            "AWAITHUMANS_RELAY_URL": relay.url,
+            "AWAITHUMANS_RELAY_SECRET": secret.get_secret_value(),
+            "PYTHONPATH": str(ROOT),
+        },
+        log="worker.log",
+    )
 
 
 async def test_temporal_restarted_on_its_own_file(

@@ -577,3 +577,29 @@ def test_what_is_kept_on_a_class_does_not_show() -> None:
     assert schema.model_json_schema() == before
     assert schema(answer=True).model_dump() == {"answer": True}
     assert json.loads(json.dumps(form_definition(schema))) == form_definition(schema)
+
+
+def twin(description: str = "How much?", most: int = 10) -> Any:
+    """A class made from the same lines again, as a workflow's sandbox does for every run."""
+
+    class Inner(BaseModel):
+        limit: int = Field(default=most, description=description)
+
+    class Outer(BaseModel):
+        inner: Inner
+        other: Inner | None = None
+
+    return Outer
+
+
+def test_twins_have_one_schema() -> None:
+    """It is written once for all classes that pydantic cannot tell apart, and anew for every other."""
+    first, same, *others = twin(), twin(), twin("How many?"), twin(most=11)
+    assert first is not same
+    assert json_schema(first)["$defs"] is json_schema(same)["$defs"]
+    schemas = [json_schema(kind) for kind in (first, *others)]
+    assert [found["$defs"]["Inner"]["properties"]["limit"] for found in schemas] == [
+        {"default": 10, "description": "How much?", "type": "integer"},
+        {"default": 10, "description": "How many?", "type": "integer"},
+        {"default": 11, "description": "How much?", "type": "integer"},
+    ]

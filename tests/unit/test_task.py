@@ -141,7 +141,7 @@ def test_the_smallest_body() -> None:
         "payload": {},
         "payload_schema": {"type": "object"},
         "response_schema": {
-            "properties": {"approved": {"title": "Approved", "type": "boolean"}},
+            "properties": {"approved": {"type": "boolean"}},
             "required": ["approved"],
             "title": "Decision",
             "type": "object",
