@@ -12,7 +12,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-NAMES = ["temporal", "langgraph", "script", "many", "relay", "testing"]
+NAMES = ["temporal", "combine", "langgraph", "script", "many", "relay", "testing"]
 
 
 def test_there_are_blocks() -> None:
@@ -42,6 +42,15 @@ def test_tests_shown_pass(name: str, fake_humans: FakeHumans) -> None:
     for section in ("script", "testing"):
         exec(compile(BLOCKS[NAMES.index(section)], "README.md", "exec"), shown)  # noqa: S102
     shown[name](fake_humans)
+
+
+async def test_several_people_shown(fake_humans: FakeHumans) -> None:
+    """Two of three release; nobody on call answers, which rolls nothing back."""
+    shown: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(BLOCKS[NAMES.index("combine")], "README.md", "exec"), shown)  # noqa: S102
+    fake_humans.answer("Release", {"approved": True}).times(2)
+    assert await shown["may_release"]("4.2", ["a@example.com", "b@example.com", "c@example.com"]) is True
+    assert (await shown["on_call"]("disk full")).approved is False
 
 
 def test_every_variable_is_documented() -> None:
