@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test bench bench-temporal bench-temporal-many lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are the person
 	@$(BIN)/python -m examples.demo $(if $(HUMAN),--human)
@@ -18,6 +18,12 @@ test: $(READY) ## Run the whole test suite (real servers, free ports, nothing le
 
 bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.many_waits $(ARGS)
+
+bench-temporal: $(READY) ## What one wait costs in Temporal, next to the official adapter (eight minutes). ARGS="--repeats 1 --workflows 10"
+	@$(BIN)/python -m benchmarks.temporal_cost $(ARGS)
+
+bench-temporal-many: $(READY) ## 2,000 workflows wait on one worker, all are answered (six minutes). ARGS="--mode activity --workflows 60 --seconds 5"
+	@$(BIN)/python -m benchmarks.temporal_many $(ARGS)
 
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and who imports whom
 	@$(BIN)/ruff format --check .

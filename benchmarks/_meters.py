@@ -1,4 +1,4 @@
-"""Read, from outside, what two processes cost: the server its CPU and its requests, the client its own and its memory.
+"""Read, from outside, what processes cost: the server its CPU and its requests, the client its own and its memory.
 
 Nothing is asked of either while they are measured. CPU and memory are what the kernel counts for the process; requests
 are lines of the server's own access log, so they mean the same whoever sent them (a held poll counts when it is let
@@ -7,6 +7,7 @@ go); connections are those that the client, and nobody else, has established wit
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,24 +53,24 @@ class Meter:
         """What so many seconds cost; fewer when the client ends before. None when it has ended already."""
         if ended.is_set():
             return None
-        began, server, client, requests = time.monotonic(), _cpu(self._server), _cpu(self._client), self._requests()
+        began, server, client, requests = time.monotonic(), cpu(self._server), cpu(self._client), self._requests()
         client_now = client
         until = began + seconds
         while (left := until - time.monotonic()) > 0 and not ended.is_set():
             await asyncio.sleep(min(left, SAMPLE_SECONDS))
             with suppress(psutil.NoSuchProcess):
-                client_now = _cpu(self._client)
+                client_now = cpu(self._client)
         took = time.monotonic() - began
         minute = 60 / took
         return Cost(
             took,
-            (_cpu(self._server) - server) * minute,
+            (cpu(self._server) - server) * minute,
             (self._requests() - requests) * minute,
             (client_now - client) * minute,
         )
 
     def memory_now(self) -> float:
-        return float(self._client.memory_info().rss) / MEGABYTE
+        return memory(self._client.pid)
 
     def _connections(self) -> int:
         return sum(
@@ -81,7 +82,22 @@ class Meter:
         return self._log.read_bytes().count(b' HTTP/1.1" ')
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu(process: psutil.Process) -> float:
     """Seconds of CPU that this process and its children have had."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return float(sum(each.user + each.system for each in times))
+
+
+async def idle(pids: Mapping[str, int], seconds: float) -> dict[str, float]:
+    """Seconds of CPU a minute that each process has while so many seconds pass; by the names they are given."""
+    found = {name: psutil.Process(pid) for name, pid in pids.items()}
+    before = {name: cpu(process) for name, process in found.items()}
+    began = time.monotonic()
+    await asyncio.sleep(seconds)
+    minutes = (time.monotonic() - began) / 60
+    return {name: (cpu(process) - before[name]) / minutes for name, process in found.items()}
+
+
+def memory(pid: int) -> float:
+    """Megabytes that are resident."""
+    return float(psutil.Process(pid).memory_info().rss) / MEGABYTE

@@ -34,10 +34,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 from examples.demo.servers import HumansServer, started
 
 from benchmarks._meters import Cost, Meter
+from benchmarks._people import answered, open_tasks
+from benchmarks._report import Claim, positive, say, shown, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, OFFICIAL = "ours", "official"
@@ -47,7 +48,6 @@ ASKING_SECONDS = 75.0
 ANSWERING_SECONDS = 45.0
 ARRIVING_SECONDS = 90.0
 """Limits of the third: giving the answers, and waiting for the last of them to be seen."""
-PAGE = 200
 
 MOST_ANSWERS = 300
 MOST_CONNECTIONS = 20
@@ -124,16 +124,6 @@ class Result:
     too_late: int
     never: int
     failed: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What is said of our client, and whether it is so. None: it cannot be said of this run."""
-
-    text: str
-    holds: bool | None
-    why: str = ""
-    """Why it cannot be said."""
 
 
 # --- one side -------------------------------------------------------------------------------------------------------
@@ -231,38 +221,9 @@ async def answer_some(server: HumansServer, most: int | None) -> list[Given]:
             random.Random(1).shuffle(tasks)  # noqa: S311  # the same order for both sides
             for task in tasks[: MOST_ANSWERS if most is None else most]:
                 at = time.time()
-                if await answered(http, task):
+                if await answered(http, task, {"approved": True}):
                     given.append(Given(task["payload"]["order"], moment(task["created_at"]), at))
     return given
-
-
-async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """Every task that has not ended, in the order of their questions."""
-    found: list[dict[str, Any]] = []
-    while True:
-        page = await listed(http, len(found))
-        if page is None:
-            await asyncio.sleep(0.5)
-            continue
-        found += page
-        if len(page) < PAGE:
-            return sorted((task for task in found if not task["completed_at"]), key=lambda task: str(task["task"]))
-
-
-async def listed(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | None:
-    """A page of tasks. None: the server was too busy."""
-    with suppress(httpx.HTTPError):
-        page = await http.get("/api/tasks", params={"limit": PAGE, "offset": offset})
-        return list(page.raise_for_status().json())
-    return None
-
-
-async def answered(http: httpx.AsyncClient, task: dict[str, Any]) -> bool:
-    """Whether the server has taken the answer. One it was too busy to take is not counted."""
-    with suppress(httpx.RequestError):
-        done = await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
-        return done.is_success
-    return False
 
 
 async def arrived(given: Sequence[Given], asker: Asker) -> None:
@@ -323,10 +284,6 @@ def table(ours: Result, official: Result) -> str:
     return "\n".join(f"{name:<38}{here:>10}{there:>10}{ratio:>10}" for name, here, there, ratio in rows)
 
 
-def shown(figure: float | None, digits: int) -> str:
-    return "-" if figure is None else f"{figure:.{digits}f}"
-
-
 def claims(ours: Result, official: Result) -> list[Claim]:
     all_seen = ours.never == ours.too_late == sum(ours.failed.values()) == 0 and bool(ours.late)
     return [
@@ -345,14 +302,6 @@ def cheaper(ours: Result, official: Result) -> Claim:
     if ours.tasks < CPU_TASKS:
         return Claim(text, None, f"it is said of {CPU_TASKS} tasks and more")
     return Claim(text, ours.waiting.server_cpu * LEAST_CPU_RATIO <= official.waiting.server_cpu)
-
-
-def verdict(claim: Claim) -> str:
-    return f"{claim.text}: " + {True: "holds", False: "FAILS", None: f"not checked, {claim.why}"}[claim.holds]
-
-
-def say(side: str, what: str) -> None:
-    print(f"{side}: {what}", file=sys.stderr, flush=True)
 
 
 def report(ours: Result, official: Result) -> bool:
@@ -393,13 +342,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=positive, help=f"how many are answered (all, at most {MOST_ANSWERS})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""Activities that do nothing, and activities that ask by hand: the two HTTP calls that it takes, and nothing else.
+
+By hand means one client for all of them and a body that is written down; nothing that goes wrong is seen to.
+"""
+
+import asyncio
+from functools import cache
+
+import httpx
+from temporalio import activity
+
+from awaithumans_core import Route, Settings
+
+BODY = {
+    "payload_schema": {
+        "properties": {
+            "order": {"title": "Order", "type": "integer"},
+            "amount": {"title": "Amount", "type": "number"},
+        },
+        "required": ["order", "amount"],
+        "title": "Order",
+        "type": "object",
+    },
+    "response_schema": {
+        "properties": {
+            "approved": {"title": "Approved", "type": "boolean"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None, "title": "Note"},
+        },
+        "required": ["approved"],
+        "title": "Decision",
+        "type": "object",
+    },
+    "form_definition": {
+        "version": 1,
+        "fields": [
+            {"kind": "switch", "name": "approved", "label": "Approved", "required": True},
+            {"kind": "short_text", "name": "note", "label": "Note", "required": False},
+        ],
+    },
+    "timeout_seconds": 3600,
+}
+
+
+@cache
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient()
+
+
+@cache
+def _settings() -> Settings:
+    return Settings.load()
+
+
+async def _ask(order: int) -> str:
+    info, settings = activity.info(), _settings()
+    assert info.workflow_id
+    route = Route("temporal", {"namespace": info.namespace, "workflow_id": info.workflow_id}, info.workflow_id)
+    token = settings.signer().issue(route)
+    task = await _client().post(
+        f"{settings.url}/api/tasks",
+        json=BODY
+        | {
+            "task": f"Approve order {order}?",
+            "payload": {"order": order, "amount": 250.0},
+            "idempotency_key": info.workflow_id,
+            "callback_url": f"{settings.relay()}/callbacks/{token}",
+        },
+        headers={"Authorization": f"Bearer {settings.token()}"},
+    )
+    task_id = str(task.raise_for_status().json()["id"])
+    wait = await _client().put(
+        f"{settings.relay()}/waits/{task_id}",
+        json={"timeout_seconds": BODY["timeout_seconds"]},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    wait.raise_for_status()
+    return task_id
+
+
+@activity.defn
+async def ask_by_hand(order: int) -> str:
+    return await _ask(order)
+
+
+@activity.defn
+async def ask_by_hand_and_leave(order: int) -> bool:
+    await _ask(order)
+    activity.raise_complete_async()
+
+
+@activity.defn
+async def do_nothing(order: int) -> int:
+    await asyncio.sleep(0)
+    return order
+
+
+@activity.defn
+async def do_nothing_and_leave(_: int) -> bool:
+    await asyncio.sleep(0)
+    activity.raise_complete_async()

@@ -1,0 +1,58 @@
+"""What stands in a workflow's history: its size, what Temporal would bill for it, whether the workflow waits yet."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHandle, WorkflowHistory
+
+BILLED: Mapping["EventType.ValueType", Callable[[HistoryEvent], int]] = {
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: lambda _: 1,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED: lambda event: event.activity_task_started_event_attributes.attempt,
+    EventType.EVENT_TYPE_TIMER_STARTED: lambda _: 1,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: lambda _: 1,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED: lambda _: 1,
+    EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED: lambda _: 1,
+    EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED: lambda _: 1,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: lambda _: 1,
+    EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES: lambda _: 1,
+    EventType.EVENT_TYPE_MARKER_RECORDED: lambda _: 1,
+}
+"""Actions, as Temporal Cloud counts them. The event that says an activity has started knows how often it was tried."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What one workflow leaves behind."""
+
+    events: int
+    bytes: int
+    """The server's own figure."""
+    event_bytes: int
+    """Of the events as they are sent, added up."""
+    actions: int
+
+
+async def weight(handle: WorkflowHandle[Any, Any], history: WorkflowHistory) -> Weight:
+    described = await handle.describe()
+    return Weight(
+        events=len(history.events),
+        bytes=described.raw_description.workflow_execution_info.history_size_bytes,
+        event_bytes=sum(event.ByteSize() for event in history.events),
+        actions=sum(BILLED[event.event_type](event) for event in history.events if event.event_type in BILLED),
+    )
+
+
+def since(history: WorkflowHistory, event_type: "EventType.ValueType") -> float | None:
+    """When the first event of this type came. None: it has not."""
+    for event in history.events:
+        if event.event_type == event_type:
+            return event.event_time.seconds + event.event_time.nanos / 1e9
+    return None
+
+
+def stumbled(history: WorkflowHistory) -> bool:
+    """Whether a workflow task failed: with TMPRL1101, for instance, when it took longer than two seconds."""
+    return any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED for event in history.events)

@@ -1,0 +1,79 @@
+"""Who is measured: each side's workflow, and what its client, its worker and its replayer need to know of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from awaithumans.adapters.temporal import awaithumans_create_task  # type: ignore[import-untyped]  # it ships no types
+from temporalio.client import Client
+
+from awaithumans_adapters.temporal import HumanTasksPlugin
+from benchmarks import _by_hand, _workflows, _workflows_bare, _workflows_many, _workflows_official
+
+AMOUNT = 250.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the servers of a run are."""
+
+    humans: str
+    token: str
+    receiver: str = ""
+    """Of the official adapter's callbacks."""
+
+
+@dataclass(frozen=True)
+class Side:
+    workflow: type[Any]
+    argument: Callable[[int, Place], Any]
+    """Of the workflow, for the number of an order."""
+    activities: Sequence[Callable[..., Any]] = ()
+    """Beside those that a plugin registers."""
+    plugin: bool = True
+    """Whether our plugin is on the client."""
+    timer: bool = True
+    """Whether a timer runs while it waits; else an activity does, whose first attempt has ended."""
+
+    async def client(self, address: str) -> Client:
+        return await Client.connect(address, plugins=self.plugins())
+
+    def plugins(self) -> list[Any]:
+        return [HumanTasksPlugin()] if self.plugin else []
+
+
+def _ours(order: int, _: Place) -> _workflows.Order:
+    return _workflows.Order(order=order, amount=AMOUNT)
+
+
+def _many(order: int, _: Place) -> _workflows_many.Order:
+    return _workflows_many.Order(order=order, amount=AMOUNT)
+
+
+def _official(order: int, place: Place) -> _workflows_official.Question:
+    return _workflows_official.Question(order, AMOUNT, place.humans, place.token, place.receiver)
+
+
+def _bare(order: int, _: Place) -> int:
+    return order
+
+
+SIGNAL, ACTIVITY, OFFICIAL, BARE = "signal", "activity", "official", "bare"
+NOBODY = {SIGNAL: "nobody", ACTIVITY: "nobody-activity"}
+BY_HAND = {SIGNAL: "by-hand", ACTIVITY: "by-hand-activity"}
+"""With whom each mode of ours is compared: the same shape that asks nobody, and that asks by hand."""
+MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
+MODES = [SIGNAL, ACTIVITY]
+
+SIDES: Mapping[str, Side] = {
+    SIGNAL: Side(_workflows.AskBySignal, _ours),
+    ACTIVITY: Side(_workflows.AskByActivity, _ours, timer=False),
+    OFFICIAL: Side(_workflows_official.AskOfficially, _official, [awaithumans_create_task], plugin=False),
+    BARE: Side(_workflows_bare.JustWait, _bare, plugin=False),
+    NOBODY[SIGNAL]: Side(_workflows.AskNobody, _ours, [_by_hand.do_nothing]),
+    BY_HAND[SIGNAL]: Side(_workflows.AskByHand, _ours, [_by_hand.ask_by_hand]),
+    NOBODY[ACTIVITY]: Side(_workflows.AskNobodyByActivity, _ours, [_by_hand.do_nothing_and_leave], timer=False),
+    BY_HAND[ACTIVITY]: Side(_workflows.AskByHandByActivity, _ours, [_by_hand.ask_by_hand_and_leave], timer=False),
+    MANY[SIGNAL]: Side(_workflows_many.AskBySignal, _many, [_workflows_many.write_down]),
+    MANY[ACTIVITY]: Side(_workflows_many.AskByActivity, _many, [_workflows_many.write_down], timer=False),
+}

@@ -1,0 +1,103 @@
+"""Workflows that ask a person, the same that ask nobody, and the same that ask by hand.
+
+They share a file, as a sandbox loads the whole of it, and they have the same shape: one activity, and the same wait.
+The activity of those that ask nobody does nothing: what is left between them and us is what asking costs. By hand it is
+the two HTTP calls and nothing else: what is left is what the adapter costs.
+"""
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import BaseModel
+from temporalio import workflow
+
+from awaithumans_adapters.temporal import await_human
+
+TIMEOUT = timedelta(hours=1)
+"""What people have; no run lasts as long."""
+ATTEMPT = timedelta(seconds=60)
+Via = Literal["signal", "activity"]
+
+
+class Order(BaseModel):
+    order: int
+    amount: float
+
+
+class Decision(BaseModel):
+    approved: bool
+    note: str | None = None
+
+
+async def _ask(order: Order, via: Via) -> bool:
+    decision = await await_human(
+        task=f"Approve order {order.order}?",
+        payload=order,
+        response_schema=Decision,
+        timeout_seconds=TIMEOUT,
+        via=via,
+    )
+    return decision.approved
+
+
+@workflow.defn
+class AskBySignal:
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await _ask(order, "signal")
+
+
+@workflow.defn
+class AskByActivity:
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await _ask(order, "activity")
+
+
+class _Shaped:
+    """An activity, then a signal or the deadline: as `AskBySignal`."""
+
+    def __init__(self) -> None:
+        self._decision: Decision | None = None
+
+    async def wait(self, name: str, order: Order) -> bool:
+        await workflow.execute_activity(name, order.order, start_to_close_timeout=ATTEMPT)
+        await workflow.wait_condition(lambda: self._decision is not None, timeout=TIMEOUT)
+        return bool(self._decision and self._decision.approved)
+
+    @workflow.signal
+    def answer(self, decision: Decision) -> None:
+        self._decision = decision
+
+
+@workflow.defn
+class AskNobody(_Shaped):
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await self.wait("do_nothing", order)
+
+
+@workflow.defn
+class AskByHand(_Shaped):
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await self.wait("ask_by_hand", order)
+
+
+async def _left(name: str, order: Order) -> bool:
+    """An activity that somebody else will complete: as `AskByActivity`."""
+    return bool(await workflow.execute_activity(name, order.order, start_to_close_timeout=TIMEOUT))
+
+
+@workflow.defn
+class AskNobodyByActivity:
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await _left("do_nothing_and_leave", order)
+
+
+@workflow.defn
+class AskByHandByActivity:
+    @workflow.run
+    async def run(self, order: Order) -> bool:
+        return await _left("ask_by_hand_and_leave", order)

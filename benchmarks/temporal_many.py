@@ -1,0 +1,304 @@
+"""Two thousand workflows wait for a person at once on one worker: what that costs, and whether every answer arrives.
+
+python -m benchmarks.temporal_many [--mode signal|activity] [--workflows 2000] [--seconds 60] [--json FILE]
+
+Temporal, the awaithumans server, the relay (from its command line) and the worker are processes of their own. Four
+things happen:
+
+1. All workflows are started, and each asks. Done when the relay has every wait and every workflow rests.
+2. Nobody answers for a while. What the processes spend now is what waiting costs.
+3. A person answers all of them through the server's API, in random order, several at once. Every answer is another
+   one, which follows from the number of the order.
+4. Until every workflow has ended, by callbacks and by the relay's sweep. Before it ends each writes its answer down,
+   with an activity that adds a line to a file on disk. These lines are counted.
+
+What is claimed is checked, and the exit status is 1 when it fails: no answer is lost, none arrives twice, none arrives
+where another was asked for.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from temporalio.client import Client, WorkflowHandle
+
+from benchmarks._meters import idle, memory
+from benchmarks._people import answer_all, open_tasks
+from benchmarks._report import Claim, columns, positive, say, verdict
+from benchmarks._sides import MANY, MODES, SIDES, SIGNAL, Place
+from benchmarks._temporal_worker import WorkerProcess, working
+from benchmarks._workflows_many import FILE
+
+QUEUE = "many"
+AT_ONCE = 32
+"""Requests to Temporal under way."""
+ASKING_SECONDS = 600.0
+ENDING_SECONDS = 600.0
+"""Limits of the first and of the last phase."""
+REST_SECONDS = 2.0
+"""Nobody has an activity or a task under way once the worker has spent next to nothing for so long."""
+REST_CPU = 0.05
+
+
+@dataclass
+class Result:
+    """What was seen."""
+
+    mode: str
+    workflows: int
+    asking_seconds: float
+    """From the first start until every wait was registered."""
+    memory_before: float
+    """Of the worker, in megabytes: before anything was started, and while all wait."""
+    memory: float
+    waiting: dict[str, float]
+    """Seconds of CPU a minute of each process, while nobody answers."""
+    answering_seconds: float
+    answers: int
+    ending_seconds: float
+    """From the first answer until the last workflow had ended, or the time was up."""
+    ended: int
+    """Workflows that completed."""
+    lost: int
+    doubled: int
+    swapped: int
+
+
+@dataclass(frozen=True)
+class Servers:
+    humans: HumansServer
+    temporal: TemporalServer
+    relay: RelayServer
+    worker: WorkerProcess
+    client: Client
+    answers: Path
+    """The file in which they are written down."""
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {
+            "worker": self.worker.pid,
+            "relay": self.relay.process.pid,
+            "Temporal": self.temporal.process.pid,
+            "awaithumans server": self.humans.process.pid,
+        }
+
+
+@asynccontextmanager
+async def serving(mode: str, folder: Path) -> AsyncGenerator[Servers]:
+    secret = secrets.token_urlsafe(32)
+    humans, temporal = HumansServer(folder / "humans"), TemporalServer(folder / "temporal")
+    relay = RelayServer(folder / "relay", humans, ["--temporal", temporal.address], secret=secret)
+    answers = folder / "answers"
+    answers.touch()
+    env = {
+        "AWAITHUMANS_URL": humans.url,
+        "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+        "AWAITHUMANS_RELAY_URL": relay.url,
+        "AWAITHUMANS_RELAY_SECRET": secret,
+        FILE: str(answers),
+    }
+    async with (
+        started(humans, temporal, relay),
+        working(MANY[mode], temporal.address, QUEUE, env) as (worker, _),
+    ):
+        yield Servers(humans, temporal, relay, worker, await SIDES[MANY[mode]].client(temporal.address), answers)
+
+
+def expected(order: int) -> Mapping[str, Any]:
+    """The answer to the question about this order, and to no other."""
+    return {"approved": order % 3 != 0, "note": f"note-{order * 7919 + 13}"}
+
+
+def line(order: int) -> str:
+    """What its workflow writes down."""
+    answer = expected(order)
+    return f"{workflow_id(order)} {answer['approved']} {answer['note']}"
+
+
+def workflow_id(order: int) -> str:
+    return f"{QUEUE}-{order}"
+
+
+# --- the phases -----------------------------------------------------------------------------------------------------
+
+
+async def ask_all(servers: Servers, options: argparse.Namespace) -> float:
+    """Start them, and wait until each waits; how long it took until the relay had all of them."""
+    began = time.monotonic()
+    async with asyncio.timeout(ASKING_SECONDS), httpx.AsyncClient() as http:
+        await start_all(servers, options)
+        while (await registered(servers, http)) < options.workflows:
+            await asyncio.sleep(0.2)
+        took = time.monotonic() - began
+        await rests(servers)
+    return took
+
+
+async def start_all(servers: Servers, options: argparse.Namespace) -> None:
+    side, place = SIDES[MANY[options.mode]], Place(servers.humans.url, servers.humans.token)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(order: int) -> WorkflowHandle[Any, Any]:
+        async with gate:
+            return await servers.client.start_workflow(
+                side.workflow.__name__, side.argument(order, place), id=workflow_id(order), task_queue=QUEUE
+            )
+
+    await asyncio.gather(*map(one, range(options.workflows)))
+
+
+async def registered(servers: Servers, http: httpx.AsyncClient) -> int:
+    waits = (await http.get(f"{servers.relay.url}/readyz", timeout=30.0)).json()["waits"]
+    return sum(waits.values())
+
+
+async def rests(servers: Servers) -> None:
+    """Until the worker does nothing any more: the last activities have been told, and what follows them is done."""
+    while True:
+        before = (await servers.worker.standing()).cpu
+        await asyncio.sleep(REST_SECONDS)
+        if (await servers.worker.standing()).cpu - before < REST_CPU * REST_SECONDS:
+            return
+
+
+async def answer_everything(servers: Servers) -> int:
+    async with servers.humans.people() as people:
+        tasks = await open_tasks(people)
+        random.Random(1).shuffle(tasks)  # noqa: S311  # the same order in every run
+        return await answer_all(people, tasks, lambda task: expected(task["payload"]["order"]))
+
+
+async def all_ended(servers: Servers, count: int) -> int:
+    """Wait until no workflow runs, or the time is up; how many have completed."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ENDING_SECONDS):
+            while written(servers.answers).total() < count or await counted(servers, "Running"):
+                await asyncio.sleep(1.0)
+    return await counted(servers, "Completed")
+
+
+async def counted(servers: Servers, status: str) -> int:
+    return (await servers.client.count_workflows(f"ExecutionStatus = '{status}'")).count
+
+
+def written(answers: Path) -> Counter[str]:
+    return Counter(answers.read_text().splitlines())
+
+
+def judged(lines: Counter[str], count: int) -> tuple[int, int, int]:
+    """Workflows without a line, with more than one, and with one that is not theirs."""
+    by_workflow: dict[str, list[str]] = {workflow_id(order): [] for order in range(count)}
+    for text in lines.elements():
+        by_workflow.setdefault(text.partition(" ")[0], []).append(text)
+    right = {workflow_id(order): line(order) for order in range(count)}
+    return (
+        sum(not found for found in by_workflow.values()),
+        sum(len(found) > 1 for found in by_workflow.values()),
+        sum(any(text != right.get(name) for text in found) for name, found in by_workflow.items()),
+    )
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> Result:
+    count: int = options.workflows
+    async with serving(options.mode, folder) as servers:
+        before = memory(servers.worker.pid)
+        asking = await ask_all(servers, options)
+        say(options.mode, f"{count} wait after {asking:.0f} s; nobody answers now")
+        waiting = await idle(servers.pids, options.seconds)
+        while_waiting = memory(servers.worker.pid)
+        say(options.mode, "a person answers now")
+        began = time.monotonic()
+        answers = await answer_everything(servers)
+        answering = time.monotonic() - began
+        say(options.mode, f"{answers} answered after {answering:.0f} s; until every workflow has ended")
+        ended = await all_ended(servers, count)
+        ending = time.monotonic() - began
+        lost, doubled, swapped = judged(written(servers.answers), count)
+    return Result(
+        mode=options.mode,
+        workflows=count,
+        asking_seconds=asking,
+        memory_before=before,
+        memory=while_waiting,
+        waiting=waiting,
+        answering_seconds=answering,
+        answers=answers,
+        ending_seconds=ending,
+        ended=ended,
+        lost=lost,
+        doubled=doubled,
+        swapped=swapped,
+    )
+
+
+def table(result: Result) -> str:
+    rows: Sequence[Sequence[str]] = [
+        ("workflows, all waiting at once", str(result.workflows)),
+        ("until all of them waited (s)", f"{result.asking_seconds:.1f}"),
+        ("worker memory before / while they wait (MB)", f"{result.memory_before:.0f} / {result.memory:.0f}"),
+        *((f"{name} CPU, nobody answers (s per minute)", f"{spent:.2f}") for name, spent in result.waiting.items()),
+        ("answers given", str(result.answers)),
+        ("  in (s)", f"{result.answering_seconds:.1f}"),
+        ("workflows that completed", str(result.ended)),
+        ("  the last one after the first answer (s)", f"{result.ending_seconds:.1f}"),
+        ("answers lost", str(result.lost)),
+        ("answers written down twice", str(result.doubled)),
+        ("answers to another question", str(result.swapped)),
+    ]
+    return columns(rows, [58, 16])
+
+
+def claims(result: Result) -> list[Claim]:
+    all_done = result.lost == 0 and result.ended == result.answers == result.workflows
+    return [
+        Claim("no answer is lost, every workflow completed", all_done),
+        Claim("no answer arrives twice", result.doubled == 0),
+        Claim("no answer arrives where another was asked for", result.swapped == 0),
+    ]
+
+
+async def run(options: argparse.Namespace) -> bool:
+    mine = asyncio.current_task()
+    assert mine is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    with tempfile.TemporaryDirectory() as folder:
+        result = await measure(options, Path(folder))
+    checked = claims(result)
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result) | {"claims": list(map(asdict, checked))}, indent=2))
+    print(f"\nmode: {result.mode}\n", table(result), "", *map(verdict, checked), sep="\n")
+    return all(claim.holds is not False for claim in checked)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.temporal_many", description="Many workflows wait.")
+    parser.add_argument("--mode", choices=MODES, default=SIGNAL, help="how answers come back (signal)")
+    parser.add_argument("--workflows", type=positive, default=2000, help="how many wait at once (2000)")
+    parser.add_argument("--seconds", type=positive, default=60, help="how long nobody answers (60)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(run(arguments())) else 1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
