@@ -1,9 +1,9 @@
 """A Temporal worker in a process of its own, so that its memory and its CPU are the worker's and nobody else's.
 
-python -m benchmarks._temporal_worker SIDE ADDRESS QUEUE        (settings: AWAITHUMANS_*, read when it asks)
+python -m benchmarks._temporal_worker SIDE ADDRESS QUEUE [alone]        (settings: AWAITHUMANS_*, read when it asks)
 
 Once everything is imported and the client is connected it writes a line of JSON and runs; for every line it is sent it
-writes another, which says how it stands. It stops when it is sent no more.
+writes another, which says how it stands. It stops when it is sent no more. Alone it runs workflows and no activity.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class _Noting(ActivityInboundInterceptor):
             self._ended[activity.info().workflow_id] = time.time()
 
 
-async def work(name: str, address: str, queue: str) -> None:
+async def work(name: str, address: str, queue: str, alone: str = "") -> None:
     side, acts = SIDES[name], Acts()
     # The SDK's core logs to standard output.
     said = os.dup(sys.stdout.fileno())
@@ -86,6 +86,7 @@ async def work(name: str, address: str, queue: str) -> None:
             activities=side.activities,
             activity_executor=threads,
             interceptors=[acts],
+            no_remote_activities=bool(alone),
         )
         tell()
         async with worker:
@@ -124,13 +125,13 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def working(
-    name: str, address: str, queue: str, env: Mapping[str, str]
+    name: str, address: str, queue: str, env: Mapping[str, str], *, alone: bool = False
 ) -> AsyncGenerator[tuple[WorkerProcess, Standing]]:
     """A worker of this side, and how it stood right before it ran; it ends with the block."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks._temporal_worker", name, address, queue),
+            *(sys.executable, "-m", "benchmarks._temporal_worker", name, address, queue, *(["alone"] if alone else [])),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
