@@ -1,11 +1,12 @@
 """`await_human` and `await_human_sync` for plain scripts, which have nothing to wake and long-poll instead."""
 
 import asyncio
+import sys
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.combine import NOT_NEEDED
-from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import progress_of
 from awaithumans_core.reask import answered, answered_sync
@@ -84,6 +85,7 @@ async def await_human(
             task="Approve $250 refund?", payload=refund, response_schema=Decision, timeout_seconds=900
         )
     """
+    _refuse_in_workflow()
     question = HumanTask(task=task, response_schema=response_schema, **options)
     async with TaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client:
         with progress_of(question, client.settings, shown=progress) as telling:
@@ -145,6 +147,7 @@ def await_human_sync(
 
     It uses no event loop, so it also works where one is running already, and in any thread.
     """
+    _refuse_in_workflow()
     question = HumanTask(task=task, response_schema=response_schema, **options)
     with (
         SyncTaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client,
@@ -167,6 +170,15 @@ def await_human_sync(
                 telling.left_open()
             raise stop.with_traceback(None) from None  # as above
     return (decision, outcome) if return_outcome else decision
+
+
+def _refuse_in_workflow() -> None:
+    """A Temporal workflow has an `await_human` of its own; this one would open a socket in its sandbox."""
+    temporal = sys.modules.get("temporalio.workflow")
+    if temporal is not None and temporal.in_workflow():
+        raise SettingsError(
+            "this is the await_human of plain scripts: in a workflow use the one of awaithumans_adapters.temporal"
+        )
 
 
 async def _withdrawn(client: TaskClient, question: HumanTask[Any]) -> Outcome | None:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from awaithumans_core import clock as clocks
-from awaithumans_core.errors import InvalidTaskError, QuestionEndedError
+from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, QuestionEndedError
 
 T = TypeVar("T")
 
@@ -89,10 +89,9 @@ async def quorum(
             yes=lambda decision: decision.approved,
         )
     """
-    keys = [_name(person) for person in people]
     if not 1 <= needed <= len(people):
         raise InvalidTaskError(f"a quorum of {needed} out of {len(people)} people cannot be reached, or is none")
-    if len(set(keys)) < len(keys):
+    if len(set(map(_who, people))) < len(people):
         raise InvalidTaskError("a person is among the people twice, and would have two votes")
     _refuse_shared_key(ask)
 
@@ -237,12 +236,16 @@ class _Crowd(Generic[T]):
             await self._news.wait()
         return await self.next()
 
-    async def cancel(self, why: str | None) -> None:
-        """Those that are still under way end now."""
+    def stop(self, why: str | None) -> "list[asyncio.Future[T]]":
+        """Those that are still under way are to end."""
         open_ones = [task for task in self._tasks if not task.done()]
         for task in open_ones:
             task.cancel(why)
-        await asyncio.gather(*open_ones, return_exceptions=True)
+        return open_ones
+
+    async def cancel(self, why: str | None) -> None:
+        """The same, and they have ended."""
+        await asyncio.gather(*self.stop(why), return_exceptions=True)
 
 
 @asynccontextmanager
@@ -251,8 +254,12 @@ async def _asking() -> "AsyncGenerator[_Crowd[Any]]":
     crowd = _Crowd[Any]()
     try:
         yield crowd
-    except Exception:
+    except AwaitHumansError:
         await crowd.cancel(NOT_NEEDED)
+        raise
+    except Exception:
+        # Nothing is awaited: a workflow with a bug is suspended as it stands, and goes on with its votes once mended.
+        crowd.stop(NOT_NEEDED)
         raise
     except asyncio.CancelledError:  # whoever asked is stopped: each question does what it does then
         await crowd.cancel(None)
@@ -276,6 +283,12 @@ def _refuse_shared_key(ask: Callable[..., Any]) -> None:
 
 def _key(idempotency_key: str | None, part: str) -> dict[str, str]:
     return {} if idempotency_key is None else {"idempotency_key": f"{idempotency_key}:{part}"}
+
+
+def _who(person: Person) -> str:
+    """The same for every way of writing one address."""
+    address = person if isinstance(person, str) else person.get("email")
+    return address.strip().casefold() if isinstance(address, str) else _name(person)
 
 
 def _name(person: Person) -> str:

@@ -334,6 +334,18 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
 
 
+def withdraw_key(key: str, patience: Patience) -> Flow[Outcome]:
+    """The same for whoever knows only the key. A question that was never asked is asked for that, of nobody."""
+    stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
+    schemas = {"payload_schema": {"type": "object"}, "response_schema": {"type": "object"}}
+    call = Call("POST", "/api/tasks", json={**stub, **schemas, "idempotency_key": key})
+    reply = yield from _insist(call, patience, lambda reply: _created(reply, {"idempotency_key": key}))
+    if isinstance(reply, Reply):
+        raise refusal(reply, at_create=True)
+    outcome, _, _ = reply
+    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
+
+
 def open_wait(
     body: Mapping[str, Any], relay: str, token: str, patience: Patience, *, same_words: bool = True
 ) -> Flow[Outcome]:
@@ -350,7 +362,11 @@ def open_wait(
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
     call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
-    reply = yield from _insist(call, patience, _json)
+    try:
+        reply = yield from _insist(call, patience, _json)
+    except ServerUnreachableError as away:
+        told = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
+        raise type(away)(told, url=url, attempts=away.attempts, task_id=outcome.task_id) from None
     if isinstance(reply, Reply):
         # Nobody will wake this asker, so nobody should work for it. A task that others may share is theirs to end.
         if ours:
@@ -428,7 +444,9 @@ def refusal(
         )
     if relay is not None:
         return RequestRefusedError(
-            f"the relay refused the wait: {text} ({relay})", status_code=reply.status, server_code=server_code
+            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL)",
+            status_code=reply.status,
+            server_code=server_code,
         )
     if reply.status == 405 and at_create:
         return UnexpectedReplyError(

@@ -74,10 +74,10 @@ class HumanTasks:
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client().run(flow.last_look(task_id, given, patience))
 
-    async def withdraw(self, body: Mapping[str, Any]) -> Outcome:
+    async def withdraw(self, key: str) -> Outcome:
         """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client().run(flow.withdraw(body, patience))
+        return await self._client().run(flow.withdraw_key(key, patience))
 
     def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
         patience = Patience(self._patience or float(body["timeout_seconds"]))

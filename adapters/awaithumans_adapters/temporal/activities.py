@@ -8,7 +8,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal.failures import failure
-from awaithumans_adapters.temporal.limits import fitting
+from awaithumans_adapters.temporal.limits import fitting, size_of
 from awaithumans_adapters.temporal.names import (
     AWAIT_HUMAN,
     CLOSE_WAIT,
@@ -57,7 +57,7 @@ class HumanTaskActivities:
         except AwaitHumansError as error:
             raise failure(error) from error
         if outcome.terminal:
-            return fitting(outcome).value()
+            return _fitting(outcome)
         return {"task_id": outcome.task_id, "review_url": human_tasks.settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
@@ -72,7 +72,7 @@ class HumanTaskActivities:
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
         """How the task stands at its deadline: `{"task_id", "timeout_seconds"}`; see `flow.last_look`."""
         try:
-            return fitting(await self._ready().last_look(asked["task_id"], asked["timeout_seconds"])).value()
+            return _fitting(await self._ready().last_look(asked["task_id"], asked["timeout_seconds"]))
         except AwaitHumansError as error:
             raise failure(error) from error
 
@@ -81,7 +81,8 @@ class HumanTaskActivities:
         """Ask, and be completed with the outcome when a person has answered: `Outcome.value()`, for `settle`.
 
         `await_human(..., via="activity")` in a workflow uses it; it may also be called by itself. Set a start-to-close
-        timeout: it is how often an answer that was not called back is looked for. Set no heartbeat timeout.
+        timeout: it is how often an answer that was not called back is looked for. Set no heartbeat timeout. Called by
+        itself, its question outlives a workflow that is cancelled: an activity that is not running cannot hear of it.
 
         Args:
             body: `HumanTask.body()`, or the JSON body of `POST /api/tasks`. Without `idempotency_key` the activity's
@@ -111,13 +112,13 @@ class HumanTaskActivities:
             raise failure(error, asked_before=tried_for is not None and waited >= tried_for) from error
         if not outcome.terminal:
             activity.raise_complete_async()
-        return fitting(outcome).value()
+        return _fitting(outcome)
 
     @activity.defn(name=WITHDRAW)
-    async def withdraw(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def withdraw(self, key: str) -> dict[str, Any]:
         """Cancel a question by its key. One that was never asked is asked for that, of nobody."""
         try:
-            return _brief(await self._ready().withdraw({**body, "notify": None}))
+            return _brief(await self._ready().withdraw(key))
         except AwaitHumansError as error:
             raise failure(error) from error
 
@@ -136,6 +137,11 @@ def _caller() -> dict[str, str]:
     if info.workflow_id is None:
         raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
+
+
+def _fitting(outcome: Outcome) -> dict[str, Any]:
+    """What of it fits into a history."""
+    return fitting(outcome, size_of(activity.payload_converter().to_payloads([outcome.value()]))).value()
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

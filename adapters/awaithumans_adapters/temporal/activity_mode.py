@@ -15,10 +15,10 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from awaithumans_adapters.temporal.failures import typed
-from awaithumans_adapters.temporal.limits import checked, summary
+from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import AWAIT_HUMAN, WITHDRAW
-from awaithumans_adapters.temporal.signal_mode import ACTIVITY_TIMEOUT, CLOSE_LIMIT, RETRY, settled
+from awaithumans_adapters.temporal.names import AWAIT_HUMAN
+from awaithumans_adapters.temporal.signal_mode import RETRY, checked_body, withdraw
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
@@ -30,17 +30,15 @@ RECHECK = timedelta(hours=1)
 async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, recheck: timedelta) -> Outcome:
     """Ask and wait."""
     key = question.idempotency_key
-    body = checked(question.body())
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
-        body,
+        checked_body(question),
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(key),
         start_to_close_timeout=interval(question.seconds, recheck),
         retry_policy=RetryPolicy(initial_interval=RETRY.initial_interval, maximum_interval=RETRY.maximum_interval),
         summary=summary(question.task),
     )
-    asked.body = body
     mailbox.waits(asked, question, "activity")
     try:
         return Outcome.model_validate(await asyncio.shield(waiting))
@@ -49,7 +47,7 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
     except asyncio.CancelledError:
         if not waiting.done():
             waiting.cancel()
-            await withdraw(body)
+            await withdraw(key)
         raise
 
 
@@ -57,19 +55,3 @@ def interval(seconds: int, recheck: timedelta) -> timedelta:
     """The start-to-close timeout: so many equal parts of the person's time that the last one ends with it."""
     whole = seconds + TIMEOUT_GRACE_SECONDS
     return timedelta(seconds=whole / math.ceil(whole / recheck.total_seconds()))
-
-
-async def withdraw(body: Any) -> None:
-    """Cancel the question by its key; a failure to do so does not keep the workflow from ending."""
-    await settled(
-        workflow.start_activity(
-            WITHDRAW,
-            body,
-            result_type=dict[str, Any],
-            start_to_close_timeout=ACTIVITY_TIMEOUT,
-            schedule_to_close_timeout=CLOSE_LIMIT,
-            retry_policy=RETRY,
-            summary="nobody waits any more",
-        ),
-        str(body["task"]),
-    )

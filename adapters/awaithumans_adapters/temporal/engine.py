@@ -7,7 +7,7 @@ from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from awaithumans_adapters.temporal.limits import fitting
+from awaithumans_adapters.temporal.limits import fitting, size_of
 from awaithumans_adapters.temporal.names import ENGINE, SIGNAL
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
@@ -44,7 +44,9 @@ class TemporalEngine:
         client = await self._client(route.target["namespace"])
         wake = _complete if "activity_id" in route.target else _signal
         try:
-            await wake(client, route.target, fitting(outcome))
+            # As this client will write it: completing an activity with more than Temporal takes fails the activity.
+            size = size_of(await client.data_converter.encode([outcome.value()]))
+            await wake(client, route.target, fitting(outcome, size))
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND and not _namespace_missing(error):
                 raise TargetGone(

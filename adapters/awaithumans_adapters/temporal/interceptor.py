@@ -35,7 +35,8 @@ class _Inbound(WorkflowInboundInterceptor):
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
         mailbox, carried = _mailbox(), input.headers.get(HEADER)
-        if mailbox is not None and carried is not None:
+        # A run that is retried has the header of the one that failed, which has freed its people.
+        if mailbox is not None and carried is not None and workflow.info().attempt == 1:
             mailbox.inherit(workflow.payload_converter().from_payload(carried, dict[str, Any]))
         try:
             result = await super().execute_workflow(input)
@@ -67,4 +68,5 @@ def _mailbox() -> Mailbox | None:
 async def _free_all(mailbox: Mailbox | None) -> None:
     """Nobody works for a run that has ended."""
     if mailbox is not None:
+        mailbox.closed = True
         await asyncio.gather(*(free(asked) for asked in (*mailbox.inherited, *mailbox.open)))

@@ -1,9 +1,11 @@
-"""What Temporal carries. Its server takes payloads of 2 MB: 1.9 MB pass, 2.2 MB do not."""
+"""What Temporal carries. Its server takes payloads of 2 MB: 1.9 MB pass, 2.2 MB do not.
 
-from collections.abc import Mapping
-from typing import Any
+Sizes are those of the payloads that a converter makes: JSON with escapes is twice as large as JSON without.
+"""
 
-from pydantic_core import to_json
+from collections.abc import Iterable
+
+from temporalio.api.common.v1 import Payload
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.outcome import Outcome
@@ -15,24 +17,26 @@ SUMMARY_BYTES = 400
 """Of a summary in the Temporal UI; a longer one fails the workflow task."""
 
 
-def checked(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A question that Temporal can carry.
+def size_of(payloads: Iterable[Payload]) -> int:
+    """Bytes."""
+    return sum(len(payload.data) for payload in payloads)
+
+
+def check_question(size: int) -> None:
+    """Raise unless Temporal can carry a question of so many bytes.
 
     Raises:
         InvalidTaskError: it is too large.
     """
-    size = len(to_json(body))
     if size > MOST_BYTES:
         raise InvalidTaskError(
             f"the question is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB: keep the document "
             "elsewhere and put a link into the payload"
         )
-    return body
 
 
-def fitting(outcome: Outcome) -> Outcome:
+def fitting(outcome: Outcome, size: int) -> Outcome:
     """An outcome that Temporal can carry. An answer that is too large stays on the server, and the outcome says so."""
-    size = len(to_json(outcome.value()))
     if size <= MOST_BYTES:
         return outcome
     omitted = f"it is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB; read it from the server"

@@ -28,6 +28,8 @@ class Waiting:
 
     key: str
     question: str
+    who: str
+    """Whom it is assigned to, or "a person"."""
     via: str
     since: str
     until: str
@@ -44,18 +46,16 @@ class Asked:
     key: str
     about: str
     waiting: Waiting | None = None
-    inherited: bool = False
-    """Whether the run before has asked it."""
-    body: Mapping[str, Any] | None = None
-    """What the activity that waits was given; withdrawing needs it."""
+    named: bool = False
+    """Whether its caller has named it; else the mailbox has."""
 
-    def carried(self) -> dict[str, Any]:
-        """JSON for the next run."""
-        return {
-            "key": self.key,
-            "about": self.about,
-            "waiting": asdict(self.waiting) if self.waiting is not None else None,
-        }
+    def carried(self, *, answered: bool) -> dict[str, Any]:
+        """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
+
+        A question that is answered already is asked again by the next run, which finds the answer on the server.
+        """
+        waiting = None if self.waiting is None or answered else asdict(self.waiting) | {"question": "", "who": ""}
+        return {"key": self.key, "about": self.about, "named": self.named, "waiting": waiting}
 
 
 @dataclass
@@ -67,6 +67,8 @@ class Mailbox:
     open: list[Asked] = field(default_factory=list[Asked])
     inherited: list[Asked] = field(default_factory=list[Asked])
     """Questions of the run before that this one has not come to yet."""
+    closed: bool = False
+    """The run is about to end: nothing arrives any more, and nobody goes on."""
     _used: Counter[str] = field(default_factory=Counter[str])
     _told: list[str] = field(default_factory=list[str])
     _shown: str = ""
@@ -102,6 +104,8 @@ class Mailbox:
 
     def receive(self, outcome: Any) -> None:
         """Signal handler. What is not an outcome is not an answer, and must not stop the workflow."""
+        if self.closed:
+            return
         try:
             answer = Outcome.model_validate(outcome)
         except ValidationError:
@@ -120,11 +124,14 @@ class Mailbox:
         """A question begins; one that the run before had open goes on."""
         about = _about(question)
         for held in self.inherited:
-            if held.about == about and (held.key == question.idempotency_key or not named):
+            if held.about == about and held.named == named and (held.key == question.idempotency_key or not named):
                 self.inherited.remove(held)
                 self.open.append(held)
+                if held.waiting is not None:
+                    held.waiting.question, held.waiting.who = question.task, _assignee(question)
+                    self._publish()
                 return held
-        asked = Asked(question.idempotency_key if named else self._fresh_key(about), about)
+        asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
         self.open.append(asked)
         return asked
 
@@ -140,25 +147,29 @@ class Mailbox:
         place = f"{info.original_execution_run_id}: {about}, {self._used[about]}"
         return default_key(info.namespace, info.workflow_id, place)
 
-    def waits(
-        self, asked: Asked, question: HumanTask[Any], via: str, opened: Mapping[str, Any] | None = None
-    ) -> Waiting:
-        """Its task is with a person; whoever looks at the workflow sees so."""
+    def waits(self, asked: Asked, question: HumanTask[Any], via: str) -> Waiting:
+        """A person is asked; whoever looks at the workflow sees so."""
         now = workflow.now()
         asked.waiting = Waiting(
             question.idempotency_key,
             question.task,
+            _assignee(question),
             via,
             now.isoformat(),
             (now + timedelta(seconds=question.seconds)).isoformat(),
-            **({} if opened is None else {name: opened[name] for name in ("task_id", "review_url")}),
         )
         self._publish()
         return asked.waiting
 
+    def opened(self, waiting: Waiting, task_id: str, review_url: str) -> None:
+        """It is known which task it is, and where a person answers it."""
+        waiting.task_id, waiting.review_url = task_id, review_url
+        self._publish()
+
     def ends(self, asked: Asked, outcome: Outcome) -> None:
         """The task has ended; who decided stays to be seen."""
-        who = outcome.completed_by_display_name or outcome.completed_by_email
+        assigned = asked.waiting.who if asked.waiting is not None and "@" in asked.waiting.who else None
+        who = outcome.completed_by_display_name or outcome.completed_by_email or (outcome.answered and assigned)
         by = f" by {who}" if who else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
         at = outcome.completed_at or outcome.timed_out_at
@@ -188,21 +199,14 @@ class Mailbox:
         going_on = [*self.inherited, *self.open]
         if not going_on:
             return None
-        roots = [within(asked.key) for asked in going_on]
-        kept = [
-            answer.value()
-            for key, answer in self.answers.items()
-            if any(key == root or key.startswith(f"{root}:reask:") for root in roots)
-        ]
-        return {"asked": [asked.carried() for asked in going_on], "answers": kept}
+        answered = {asked.key for asked in going_on if asked.waiting and self.answer(asked.waiting.key) is not None}
+        return {"asked": [asked.carried(answered=asked.key in answered) for asked in going_on]}
 
     def inherit(self, carried: Mapping[str, Any]) -> None:
         """Take over what the run before had open."""
         for held in carried["asked"]:
             waiting = Waiting(**held["waiting"]) if held["waiting"] is not None else None
-            self.inherited.append(Asked(held["key"], held["about"], waiting, inherited=True))
-        for answer in carried["answers"]:
-            self.receive(answer)
+            self.inherited.append(Asked(held["key"], held["about"], waiting, held["named"]))
         self._publish()
 
     # What people see
@@ -217,7 +221,7 @@ class Mailbox:
         if now != self._shown:
             self._users = now
         lines = [
-            f"Waiting for a person: **{waiting['question']}**"
+            f"Waiting for {waiting['who'] or 'a person'}: **{waiting['question'] or 'asked by the run before'}**"
             + (f"\n\n{waiting['review_url']}" if waiting["review_url"] else "")
             for waiting in self.pending()
         ]
@@ -228,6 +232,15 @@ class Mailbox:
     def until(waiting: Waiting) -> timedelta:
         """What is left of the person's time."""
         return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
+
+
+def _assignee(question: HumanTask[Any]) -> str:
+    assigned: Mapping[str, Any] = question.body().get("assign_to") or {}
+    if "email" in assigned:
+        return str(assigned["email"])
+    if "emails" in assigned:
+        return ", ".join(map(str, assigned["emails"]))
+    return ", ".join(f"{name} {value}" for name, value in assigned.items()) or "a person"
 
 
 def _about(question: HumanTask[Any]) -> str:

@@ -9,9 +9,9 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from awaithumans_adapters.temporal.failures import typed
-from awaithumans_adapters.temporal.limits import checked, summary
+from awaithumans_adapters.temporal.limits import check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CLOSE_WAIT, LAST_LOOK, OPEN_WAIT
+from awaithumans_adapters.temporal.names import CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
@@ -24,17 +24,16 @@ RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=time
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
-    """Ask and wait. A question of the run before is not asked again: its task and its answers were handed on."""
+    """Ask and wait. A question whose task the run before has handed on is not asked again."""
     key = question.idempotency_key
-    if asked.inherited and (known := mailbox.answer(key)) is not None:
-        return known
     waiting = asked.waiting
     if waiting is None or waiting.key != key or waiting.task_id is None:
+        waiting = mailbox.waits(asked, question, "signal")
         opened = await _open(question)
         standing = Outcome.model_validate({"status": "created"} | opened)
         if standing.terminal:
             return standing
-        waiting = mailbox.waits(asked, question, "signal", opened)
+        mailbox.opened(waiting, **opened)
     task_id = str(waiting.task_id)
     try:
         await workflow.wait_condition(
@@ -52,41 +51,50 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
 
 
 async def _open(question: HumanTask[Any]) -> dict[str, Any]:
-    """Create and register.
-
-    A cancellation waits for the activity, because a task whose id is unknown cannot be cancelled.
-    """
+    """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked(question.body()),
+        checked_body(question),
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         retry_policy=RETRY,
         summary=summary(question.task),
     )
     try:
-        return await asyncio.shield(opening)
+        opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
         raise typed(failed) from failed
     except asyncio.CancelledError:
-        done, _ = await workflow.wait([opening], timeout=CLOSE_LIMIT.total_seconds())
-        if done and not opening.cancelled() and opening.exception() is None:
-            await close(opening.result()["task_id"])
+        opening.cancel()
+        await withdraw(question.idempotency_key)
         raise
+    return opened
+
+
+def checked_body(question: HumanTask[Any]) -> dict[str, Any]:
+    """The question, if Temporal can carry it."""
+    body = question.body()
+    check_question(size_of(workflow.payload_converter().to_payloads([body])))
+    return body
 
 
 async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -> Outcome:
     """The task at its deadline. An answer that arrives by either way meanwhile counts."""
     key = question.idempotency_key
+    looking = workflow.start_activity(
+        LAST_LOOK,
+        {"task_id": task_id, "timeout_seconds": question.seconds},
+        result_type=dict[str, Any],
+        start_to_close_timeout=ACTIVITY_TIMEOUT,
+        retry_policy=RETRY,
+        summary="a last look",
+    )
     try:
-        looked = await workflow.execute_activity(
-            LAST_LOOK,
-            {"task_id": task_id, "timeout_seconds": question.seconds},
-            result_type=dict[str, Any],
-            start_to_close_timeout=ACTIVITY_TIMEOUT,
-            retry_policy=RETRY,
-            summary="a last look",
-        )
+        looked = await asyncio.shield(looking)
+    except asyncio.CancelledError:
+        looking.cancel()
+        await close(task_id)
+        raise
     except ActivityError as failed:
         if (answer := mailbox.answer(key)) is not None:
             return answer
@@ -108,6 +116,22 @@ async def close(task_id: str) -> None:
             summary="nobody waits any more",
         ),
         task_id,
+    )
+
+
+async def withdraw(key: str) -> None:
+    """Cancel the question by its key; a failure to do so does not keep the workflow from ending."""
+    await settled(
+        workflow.start_activity(
+            WITHDRAW,
+            key,
+            result_type=dict[str, Any],
+            start_to_close_timeout=ACTIVITY_TIMEOUT,
+            schedule_to_close_timeout=CLOSE_LIMIT,
+            retry_policy=RETRY,
+            summary="nobody waits any more",
+        ),
+        key,
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity, withdraw
+    from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity
     from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-    from awaithumans_adapters.temporal.signal_mode import close, wait_for_signal
+    from awaithumans_adapters.temporal.signal_mode import close, wait_for_signal, withdraw
     from awaithumans_core.errors import InvalidTaskError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
@@ -70,7 +70,7 @@ async def await_human(
         via: `"signal"`: one activity asks, the answer comes as a signal. `"activity"`: one activity asks and is
             completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
         recheck: In activity mode, how often the activity is tried again to look for an answer that was not called back:
-            seconds or a timedelta.
+            seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, as they are.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, ...
@@ -100,14 +100,20 @@ async def await_human(
             outcome = await wait_for_activity(attempt, mailbox, asked, pace)
         else:
             outcome = await wait_for_signal(attempt, mailbox, asked)
-        mailbox.ends(asked, outcome)
+        if not mailbox.closed:
+            mailbox.ends(asked, outcome)
         return outcome
 
     try:
         decision, outcome = await answered(question, ask)
-    except (Exception, asyncio.CancelledError):  # not what the SDK raises to drop a workflow from its cache
+    except Exception:
+        await _still_there(mailbox)
         mailbox.leaves(asked)
         raise
+    except asyncio.CancelledError:
+        mailbox.leaves(asked)
+        raise
+    await _still_there(mailbox)
     mailbox.leaves(asked)
     return (decision, outcome) if return_outcome else decision
 
@@ -121,9 +127,15 @@ def _pace(via: str, recheck: float | timedelta) -> timedelta:
     return pace
 
 
+async def _still_there(mailbox: Mailbox) -> None:
+    """What was left open when the run ended does not go on while its people are freed."""
+    if mailbox.closed:
+        await workflow.wait_condition(lambda: False)
+
+
 async def free(asked: Asked) -> None:
     """Cancel the task of a question that nobody waits for any more."""
-    if asked.body is not None:
-        await withdraw(asked.body)
-    elif asked.waiting is not None and asked.waiting.task_id is not None:
+    if asked.waiting is not None and asked.waiting.task_id is not None:
         await close(asked.waiting.task_id)
+    else:
+        await withdraw(asked.waiting.key if asked.waiting is not None else asked.key)
