@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff
+from awaithumans_core.status import TaskStatus
 from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
@@ -132,6 +133,11 @@ class Dispatcher:
     async def _gone(self, wait: Wait, reason: str) -> None:
         if wait.delivered_at is not None:  # it had the answer before it went
             await self._store.delivered(wait, self._owner)
+            return
+        if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
+            # Nobody's answer: most often the asker has cancelled the task itself, and gone.
+            await self._store.delivered(wait, self._owner)
+            logger.info("task %s is %s and its asker has gone (%s)", wait.task_id, wait.outcome.status, reason)
             return
         await self._store.park(wait, self._owner, reason=reason)
         logger.warning("parked task %s: %s", wait.task_id, reason)

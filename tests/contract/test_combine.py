@@ -118,8 +118,8 @@ async def test_stopping_a_script_leaves_its_questions_open(fake_humans: FakeHuma
 
 @pytest.mark.parametrize(
     ("needed", "people"),
-    [(0, PEOPLE), (4, PEOPLE), (1, []), (2, [ANNA, ANNA])],
-    ids=["none", "more than there are", "nobody", "one person twice"],
+    [(0, PEOPLE), (4, PEOPLE), (1, []), (2, [ANNA, ANNA]), (2, [ANNA, {"email": " Anna@example.com"}])],
+    ids=["none", "more than there are", "nobody", "one person twice", "one person in two ways"],
 )
 async def test_a_quorum_that_is_none_is_refused(fake_humans: FakeHumans, needed: int, people: list[str]) -> None:
     """Nobody is asked when the question makes no sense."""

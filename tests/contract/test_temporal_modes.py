@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, Process, TemporalServer, started, tool
+from examples.demo.servers import HumansServer, Process, TemporalServer, free_port, started, tool
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -23,7 +23,7 @@ from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.askers import TemporalAsker
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.workflows import (
     TASK_QUEUE,
     WORKFLOWS,
@@ -35,10 +35,15 @@ from tests.support.workflows import (
     AskHugely,
     AskImpatiently,
     AskInChild,
+    AskLikeAScript,
+    AskNamedAndUnnamed,
     AskSeveral,
+    AskThenForget,
     AskTwoOfThree,
     AskUncaught,
     AskUpTheLadder,
+    CountsRightly,
+    CountsWrongly,
     Decision,
 )
 
@@ -215,6 +220,63 @@ async def test_an_answer_between_two_runs(
     assert len(await people.find(question)) == 1
 
 
+async def test_equal_questions_are_told_apart_in_the_next_run(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """One has a key of its own and one has not: neither takes the other's task, whichever is asked first."""
+    handle = await start(client, AskNamedAndUnnamed.run, {"task": question, "via": via})
+    tasks = await people.find(question, count=2)
+    await next_run(handle, AskNamedAndUnnamed.go_on)
+    for task in tasks:
+        await people.complete(task["id"], {"approved": task["idempotency_key"] == question})
+    assert await result(handle) == {"named": True, "unnamed": False}
+    assert len(await people.find(question)) == 2
+
+
+async def test_no_words_are_handed_on(client: Client, people: People, question: str, via: str) -> None:
+    """What a run hands on is in a header, which a codec leaves in clear: keys, ids and times, and nothing else."""
+    handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via, "payload": {"secret": "4111"}})
+    (task,) = await people.find(question)
+    await until_parked(handle)
+    await next_run(handle, AskAcrossRuns.go_on)
+    first = (await handle.fetch_history()).events[0].workflow_execution_started_event_attributes
+    (handed_on,) = [payload.data.decode() for payload in first.header.fields.values()]
+    assert task["idempotency_key"] in handed_on
+    assert question not in handed_on
+    assert "4111" not in handed_on
+    await handle.cancel()
+
+
+@pytest.mark.parametrize("then", ["ends", "asks again"])
+async def test_a_question_the_next_run_forgets(
+    client: Client, people: People, question: str, via: str, then: str
+) -> None:
+    """Its person is freed when that run ends; and when it fails and is retried, the retry asks afresh."""
+    handle = await start(
+        client,
+        AskThenForget.run,
+        {"task": question, "via": via},
+        then,
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
+    )
+    if then == "asks again":
+        second = (await people.find(question, count=2))[0]
+        await people.complete(second["id"], YES)
+    assert await result(handle) == {"ends": "ends", "asks again": "yes"}[then]
+    assert [task["status"] for task in await people.find(question)][-1] == "cancelled"
+
+
+async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
+    """Have it continue as new, once its questions are asked."""
+    await until_parked(handle)
+    await asyncio.sleep(0.5)
+    run = (await handle.describe()).run_id
+    await handle.signal(signal)
+    async with asyncio.timeout(20):
+        while (await handle.describe()).run_id == run:
+            await asyncio.sleep(0.05)
+
+
 async def test_reset_while_waiting(client: Client, people: People, question: str, via: str) -> None:
     """A run that is reset waits on for the same question, and its answer reaches the new run."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
@@ -280,6 +342,27 @@ async def test_cancelled_workflow_frees_the_person(client: Client, people: Peopl
     with pytest.raises(WorkflowFailureError) as cancelled:
         await result(handle)
     assert isinstance(cancelled.value.cause, CancelledError)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["returns", "is cancelled"])
+async def test_people_are_freed_while_the_relay_is_away(
+    people: People, humans: HumansServer, temporal: TemporalServer, question: str, via: str, end: str
+) -> None:
+    """Whoever has been asked is freed by the question's key, also when its registration never got through."""
+    settings = settings_for(humans, f"http://127.0.0.1:{free_port()}")
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
+    async with Worker(client, task_queue=question, workflows=WORKFLOWS):
+        workflow = AskAndEnd.run if end == "returns" else AskUncaught.run
+        arguments = ({"task": question, "via": via}, end) if end == "returns" else ({"task": question, "via": via},)
+        handle = await start(client, workflow, *arguments, task_queue=question)
+        (task,) = await people.find(question)
+        if end == "is cancelled":
+            await handle.cancel()
+            with pytest.raises(WorkflowFailureError):
+                await result(handle)
+        else:
+            await result(handle)
     assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
@@ -459,6 +542,34 @@ async def test_a_quorum_in_a_workflow(client: Client, people: People, question: 
     assert (await people.task(tasks[2]["id"]))["status"] == "cancelled"
 
 
+async def test_a_bug_in_a_quorum_cancels_nobody(
+    people: HastyPeople, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
+) -> None:
+    """The workflow is suspended as it stands; mended, it goes on with the votes it has, and others can still vote."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    quick = timedelta(seconds=1)  # a worker that has gone is not waited for
+    async with Worker(
+        client, task_queue=question, workflows=[CountsWrongly], sticky_queue_schedule_to_start_timeout=quick
+    ):
+        handle = await start(client, "Mended", question, via, task_queue=question)
+        tasks = await people.find(question, count=3)
+        await until_parked(handle)
+        await people.complete(tasks[0]["id"], YES)
+        async with asyncio.timeout(20):
+            while "aproved" not in str(await failures(handle)):
+                await asyncio.sleep(0.1)
+    assert [(await people.task(task["id"]))["status"] for task in tasks[1:]] == ["created", "created"]
+    async with Worker(client, task_queue=question, workflows=[CountsRightly]):
+        await people.complete(tasks[1]["id"], YES)
+        assert await result(handle) is True
+
+
+async def failures(handle: WorkflowHandle[Any, Any]) -> list[str]:
+    """Why tasks of this workflow have failed."""
+    history = (await handle.fetch_history()).events
+    return [event.workflow_task_failed_event_attributes.failure.message for event in history]
+
+
 async def test_an_escalation_in_a_workflow(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str
 ) -> None:
@@ -535,6 +646,23 @@ async def test_an_answer_too_large_for_temporal_fails_the_wait_at_once(
     told = await result(handle)
     assert told["error"] == "ResponseMissingError"
     assert "2.2 MB" in told["message"]
+
+
+async def test_an_answer_is_as_large_as_it_is_written(client: Client, people: People, question: str, via: str) -> None:
+    """A relay's plain client escapes every character: what counts is what it sends, not what there is to say."""
+    handle = await start(client, Ask.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await people.complete(task["id"], {"approved": True, "note": "漢" * 400_000})
+    told = await result(handle)
+    assert told["error"] == "ResponseMissingError"
+    assert "2.4 MB" in told["message"]
+
+
+async def test_the_scripts_way_of_asking_is_refused(client: Client, question: str) -> None:
+    """Whoever takes the core's `await_human` in a workflow is told which one to take."""
+    with pytest.raises(WorkflowFailureError) as failed:
+        await result(await start(client, AskLikeAScript.run, question))
+    assert "awaithumans_adapters.temporal" in str(failed.value.cause)
 
 
 # --- what an operator sees

@@ -1,7 +1,7 @@
 """Workflows of the tests. A module of its own: workflow sandboxes load the file their workflow is in."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal import HumanTaskActivities, await_human
-from awaithumans_core import AwaitHumansError, HumanTask, Outcome, Step, escalate, quorum, settle
+from awaithumans_core import AwaitHumansError, HumanTask, Outcome, Step, Verdict, escalate, quorum, settle
+from awaithumans_core import await_human as script_await_human
 
 TASK_QUEUE = "tests"
 
@@ -124,6 +125,80 @@ class AskBesideADynamicHandler:
 
 
 @workflow.defn
+class AskNamedAndUnnamed:
+    """One question twice, of which one has a key of its own; the next run comes to them in another order."""
+
+    def __init__(self) -> None:
+        self.goes_on = False
+
+    @workflow.signal
+    def go_on(self) -> None:
+        self.goes_on = True
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], run: int = 1) -> dict[str, bool]:
+        keys = {"named": {"idempotency_key": options["task"]}, "unnamed": {}}
+        order = list(keys) if run == 1 else list(keys)[::-1]
+        asking: dict[str, asyncio.Task[Decision]] = {
+            name: asyncio.create_task(await_human(response_schema=Decision, **options, **keys[name])) for name in order
+        }
+        await workflow.wait_condition(lambda: self.goes_on or all(task.done() for task in asking.values()))
+        if self.goes_on:
+            workflow.continue_as_new(args=[options, run + 1])
+        return {name: (await task).approved for name, task in asking.items()}
+
+
+@workflow.defn
+class AskThenForget:
+    """Continues as new with its question open, and the next run does something else: ends, or fails once."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], then: str, run: int = 1) -> str:
+        if run == 1:
+            asking = asyncio.create_task(await_human(response_schema=Decision, **options))
+            await workflow.sleep(1)
+            assert not asking.done()
+            workflow.continue_as_new(args=[options, then, 2])
+        if then == "asks again":
+            if workflow.info().attempt == 1:
+                raise ApplicationError("something else went wrong")
+            return "yes" if (await await_human(response_schema=Decision, **options)).approved else "no"
+        return then
+
+
+@workflow.defn(name="Mended")
+class CountsWrongly:
+    """A quorum with a bug in its own code."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
+        return bool(await _two_of_three(question, via, lambda decision: decision.aproved))
+
+
+@workflow.defn(name="Mended")
+class CountsRightly:
+    """The same, mended."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
+        return bool(await _two_of_three(question, via, lambda decision: decision.approved))
+
+
+async def _two_of_three(question: str, via: str, yes: Callable[[Any], bool]) -> Verdict[Decision]:
+    people = ["a@example.com", "b@example.com", "c@example.com"]
+    return await quorum(2, people, partial(await_human, task=question, response_schema=Decision, via=via), yes=yes)
+
+
+@workflow.defn
+class AskLikeAScript:
+    """Takes the wrong `await_human`."""
+
+    @workflow.run
+    async def run(self, question: str) -> bool:
+        return (await script_await_human(task=question, response_schema=Decision)).approved
+
+
+@workflow.defn
 class AskInChild:
     """Leaves the asking to a child workflow."""
 
@@ -208,6 +283,9 @@ WORKFLOWS: list[type] = [
     AskImpatiently,
     AskAcrossRuns,
     AskBesideADynamicHandler,
+    AskNamedAndUnnamed,
+    AskThenForget,
+    AskLikeAScript,
     AskInChild,
     AskAndEnd,
     AskBarely,
