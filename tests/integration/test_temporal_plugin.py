@@ -25,6 +25,7 @@ from temporalio.worker import Worker
 from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Settings, SettingsError
 from tests.support.people import People
+from tests.support.plain_workflow import AskPlainly
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
@@ -89,8 +90,8 @@ async def test_activities_by_hand_beside_it(relay: RunningRelay, temporal: Tempo
 async def test_a_worker_without_it_says_so(temporal: TemporalServer, name: str) -> None:
     """The workflow does not fail: it says in the Temporal UI what its worker lacks, and goes on once it is there."""
     client = await Client.connect(temporal.address)
-    async with Worker(client, task_queue=name, workflows=[AskUncaught]):
-        handle = await client.start_workflow(AskUncaught.run, {"task": name}, id=name, task_queue=name)
+    async with Worker(client, task_queue=name, workflows=[AskPlainly]):
+        handle = await client.start_workflow(AskPlainly.run, name, id=name, task_queue=name)
         async with asyncio.timeout(20):
             while not (said := await _failures(client, name)):
                 await asyncio.sleep(0.1)

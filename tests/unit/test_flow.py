@@ -45,6 +45,7 @@ from awaithumans_core.flow import (
     open_wait,
     poll,
     withdraw,
+    withdraw_key,
 )
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import AGAIN
@@ -867,6 +868,28 @@ def test_a_refusal_ends_finish(trouble: Reply, kind: type[AwaitHumansError]) -> 
 
 
 # --- withdraw
+
+
+def test_withdraw_by_key_alone_cancels_whatever_was_asked() -> None:
+    """Whoever knows only the key frees the person, whatever the question was about."""
+    known = reply(201, record("notified", task="Approve?", payload={"amount": 5}), idempotent_replayed="true")
+    talk = Talk([known, reply(200, record("cancelled"))])
+    assert talk.run(withdraw_key("question-1", talk.patience)).status == "cancelled"
+    assert talk.said == ["POST /api/tasks", CANCEL]
+    assert talk.calls[0].json is not None
+    assert talk.calls[0].json["idempotency_key"] == "question-1"
+
+
+def test_withdraw_by_key_alone_leaves_an_answer_alone() -> None:
+    """What has ended is said, and not touched."""
+    talk = Talk([reply(201, record("completed", response=ANSWER), idempotent_replayed="true")])
+    assert talk.run(withdraw_key("question-1", talk.patience)).response == ANSWER
+
+
+def test_withdraw_by_key_alone_hears_a_refusal() -> None:
+    """As any question that is asked."""
+    talk = Talk([reply(401, {"detail": "no"})])
+    refused_with(AuthenticationError, talk, withdraw_key("question-1", talk.patience))
 
 
 def test_withdraw_finds_the_task_by_its_key_and_cancels_it() -> None:

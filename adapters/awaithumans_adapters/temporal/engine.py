@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import fitting, size_of
@@ -81,7 +82,8 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
 
     Temporal takes this between two attempts, too, and while no worker is there. It does not know the activity when it
     has been completed already, was cancelled, or has not been scheduled yet by a run that will ask again and then finds
-    the answer on the server: in each case a workflow that goes on has what it needs.
+    the answer on the server: in each case a workflow that goes on has what it needs. One that has ended has taken the
+    answer if that activity was completed in it: an attempt finds answers, too.
     """
     workflow_id, run_id = target["workflow_id"], target.get("run_id")
     waiting = client.get_async_activity_handle(
@@ -92,10 +94,25 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
-        asker = await client.get_workflow_handle(workflow_id, run_id=run_id).describe(rpc_timeout=RPC_TIMEOUT)
-        pending = {activity.activity_id for activity in asker.raw_description.pending_activities}
-        if asker.status != WorkflowExecutionStatus.RUNNING or target["activity_id"] in pending:
+        handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+        asker = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+        if asker.status == WorkflowExecutionStatus.RUNNING:
+            pending = {activity.activity_id for activity in asker.raw_description.pending_activities}
+            if target["activity_id"] in pending:
+                raise
+        elif not await _completed(handle, target["activity_id"]):
             raise
+
+
+async def _completed(handle: WorkflowHandle[Any, Any], activity_id: str) -> bool:
+    """Whether the run has a result of this activity."""
+    scheduled: set[int] = set()
+    async for event in handle.fetch_history_events():
+        if event.activity_task_scheduled_event_attributes.activity_id == activity_id:
+            scheduled.add(event.event_id)
+        if event.activity_task_completed_event_attributes.scheduled_event_id in scheduled:
+            return True
+    return False
 
 
 def _namespace_missing(error: RPCError) -> bool:
