@@ -165,7 +165,8 @@ async def test_then_the_next_is_asked(fake_humans: FakeHumans) -> None:
     begun = [(task.created_at - fake_humans.tasks[0].created_at).total_seconds() for task in fake_humans.tasks]
     assert [round(seconds / 3600) for seconds in begun] == [0, 2, 4]
     assert [task.asked["task"] for task in fake_humans.tasks][1] == "Reminder: release 4.2?"
-    assert [task.status.value for task in fake_humans.tasks] == ["cancelled", "cancelled", "completed"]
+    assert fake_humans.tasks[2].status == "completed"
+    assert {task.status.value for task in fake_humans.tasks[:2]} <= {"cancelled", "timed_out"}
     assert [task.asked["timeout_seconds"] for task in fake_humans.tasks] == [28800, 21600, 14400]
 
 

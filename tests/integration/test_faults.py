@@ -18,7 +18,7 @@ from tests.support.relay import settings_for
 from tests.support.workflows import Decision
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTAGE_SECONDS = 20
+OUTAGE_SECONDS = 10
 
 
 class House:
