@@ -8,7 +8,7 @@ from awaithumans.adapters.temporal import awaithumans_create_task  # type: ignor
 from temporalio.client import Client
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
-from benchmarks import _by_hand, _workflows, _workflows_bare, _workflows_many, _workflows_official
+from benchmarks import _by_hand, _workflows, _workflows_alone, _workflows_bare, _workflows_many, _workflows_official
 
 AMOUNT = 250.0
 
@@ -62,6 +62,8 @@ SIGNAL, ACTIVITY, OFFICIAL, BARE = "signal", "activity", "official", "bare"
 NOBODY = {SIGNAL: "nobody", ACTIVITY: "nobody-activity"}
 BY_HAND = {SIGNAL: "by-hand", ACTIVITY: "by-hand-activity"}
 """With whom each mode of ours is compared: the same shape that asks nobody, and that asks by hand."""
+ALONE: Mapping[str, str] = {SIGNAL: "signal-alone", ACTIVITY: "activity-alone"}
+"""Each mode of ours in a file of its own."""
 MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
 MODES = [SIGNAL, ACTIVITY]
 
@@ -74,6 +76,8 @@ SIDES: Mapping[str, Side] = {
     BY_HAND[SIGNAL]: Side(_workflows.AskByHand, _ours, [_by_hand.ask_by_hand]),
     NOBODY[ACTIVITY]: Side(_workflows.AskNobodyByActivity, _ours, [_by_hand.do_nothing_and_leave], timer=False),
     BY_HAND[ACTIVITY]: Side(_workflows.AskByHandByActivity, _ours, [_by_hand.ask_by_hand_and_leave], timer=False),
+    ALONE[SIGNAL]: Side(_workflows_alone.AskBySignal, _ours),
+    ALONE[ACTIVITY]: Side(_workflows_alone.AskByActivity, _ours, timer=False),
     MANY[SIGNAL]: Side(_workflows_many.AskBySignal, _many, [_workflows_many.write_down]),
     MANY[ACTIVITY]: Side(_workflows_many.AskByActivity, _many, [_workflows_many.write_down], timer=False),
 }

@@ -45,7 +45,7 @@ from benchmarks._histories import Weight, since, stumbled, weight
 from benchmarks._people import answered, open_tasks
 from benchmarks._receiver import receiving
 from benchmarks._report import Claim, Spread, columns, positive, say, verdict
-from benchmarks._sides import ACTIVITY, BARE, BY_HAND, MODES, NOBODY, OFFICIAL, SIDES, SIGNAL, Place
+from benchmarks._sides import ACTIVITY, ALONE, BARE, BY_HAND, MODES, NOBODY, OFFICIAL, SIDES, SIGNAL, Place
 from benchmarks._temporal_worker import Standing, WorkerProcess, working
 from benchmarks._workflows import Decision
 
@@ -204,7 +204,7 @@ async def replays(found: Mapping[str, WorkflowHistory]) -> dict[str, list[float]
 
 
 async def replay(name: str, history: WorkflowHistory) -> float:
-    side = SIDES[name]
+    side = SIDES[ALONE.get(name, name)]
     # Of this namespace, as the question's identity names it.
     replayer = Replayer(workflows=[side.workflow], plugins=side.plugins(), namespace=NAMESPACE)
     began = time.perf_counter()
@@ -382,7 +382,7 @@ async def measure(options: argparse.Namespace, servers: Servers) -> Result:
     found: dict[str, WorkflowHistory] = {}
     for name in [*options.modes, OFFICIAL, NOBODY[SIGNAL], BARE]:
         say(name, "asks, and is answered")
-        weights[name], found[name] = await one_wait(name, servers)
+        weights[name], found[name] = await one_wait(ALONE.get(name, name), servers)
     say("all", f"replayed, {REPLAYS} times each")
     took = await replays(found)
     started_alone = await starts(servers, options)

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from examples.demo.servers import HumansServer, Process, TemporalServer, free_port, started, tool
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
@@ -482,6 +483,19 @@ async def test_a_lost_callback_heals_in_the_worker(
             assert attempts[-1].activity_task_started_event_attributes.attempt == 2
 
 
+@asynccontextmanager
+async def skipping_time(humans: HumansServer, folder: Path) -> AsyncGenerator[tuple[WorkflowEnvironment, Client]]:
+    """A server on which days take moments, and a client whose worker runs; the relay has no way to the workflows."""
+    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
+    async with env, running_relay([TemporalEngine(_nobody)], humans, folder) as relay:
+        config = env.client.config()
+        config["plugins"] = [HumanTasksPlugin(relay.settings)]
+        asker = TemporalAsker("")
+        asker.client = Client(**config)
+        async with asker.worker():
+            yield env, asker.client
+
+
 async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
     """The result after so much time, with a moment between each for what happens then.
 
@@ -490,9 +504,20 @@ async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any],
     """
     waiting = asyncio.create_task(result(handle))
     for under_way, time in enumerate(times if via == "activity" else (), start=1):
-        await asyncio.sleep(1)
+        await until_under_way(handle, under_way)
         await asyncio.gather(*(env.sleep(time) for _ in range(under_way)))
     return await waiting
+
+
+async def until_under_way(handle: WorkflowHandle[Any, Any], count: int) -> None:
+    """Until so many activities have been begun, and have left off for somebody else to complete them."""
+    async with asyncio.timeout(20):
+        while True:
+            pending = (await handle.describe()).raw_description.pending_activities
+            if sum(each.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for each in pending) == count:
+                break
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
 
 
 async def _nobody() -> Client:
@@ -507,21 +532,14 @@ async def test_thirty_days(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str, answered: str
 ) -> None:
     """After a month without a callback the workflow looks once more: an answer counts; else the task is cancelled."""
-    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
-    # The relay is given no way to the workflow, so only the deadline can end the wait.
-    async with env, running_relay([TemporalEngine(_nobody)], humans, tmp_path) as relay:
-        config = env.client.config()
-        config["plugins"] = [HumanTasksPlugin(relay.settings)]
-        asker = TemporalAsker("")
-        asker.client = Client(**config)
-        async with asker.worker():
-            options = {"task": question, "via": via, "timeout_seconds": 30 * 86400, "recheck": 40 * 86400}
-            handle = await start(asker.client, Ask.run, options)
-            with env.auto_time_skipping_disabled():
-                (task,) = await people.find(question)
-                if answered == "at-the-last-moment":
-                    await people.complete(task["id"], YES)
-            told = await waited_out(env, handle, via, timedelta(days=30, seconds=16))
+    async with skipping_time(humans, tmp_path) as (env, skipped):
+        options = {"task": question, "via": via, "timeout_seconds": 30 * 86400, "recheck": 40 * 86400}
+        handle = await start(skipped, Ask.run, options)
+        with env.auto_time_skipping_disabled():
+            (task,) = await people.find(question)
+            if answered == "at-the-last-moment":
+                await people.complete(task["id"], YES)
+        told = await waited_out(env, handle, via, timedelta(days=30, seconds=16))
     if answered == "at-the-last-moment":
         assert told["approved"] is True
     else:
@@ -574,15 +592,9 @@ async def test_an_escalation_in_a_workflow(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str
 ) -> None:
     """Nobody answers for two days: both have been asked, both are freed, and the stated default is the decision."""
-    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
-    async with env, running_relay([TemporalEngine(_nobody)], humans, tmp_path) as relay:
-        config = env.client.config()
-        config["plugins"] = [HumanTasksPlugin(relay.settings)]
-        asker = TemporalAsker("")
-        asker.client = Client(**config)
-        async with asker.worker():
-            handle = await start(asker.client, AskUpTheLadder.run, question, via)
-            decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(days=2))
+    async with skipping_time(humans, tmp_path) as (env, skipped):
+        handle = await start(skipped, AskUpTheLadder.run, question, via)
+        decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(days=2))
     assert decision == Decision(approved=False, note="nobody answered")
     tasks = await people.find(question, count=2)
     assert {task["assigned_to_email"] for task in tasks} == {"a@example.com", "b@example.com"}

@@ -161,9 +161,10 @@ class Mailbox:
         self._publish()
         return asked.waiting
 
-    def opened(self, waiting: Waiting, task_id: str, review_url: str) -> None:
-        """It is known which task it is, and where a person answers it."""
+    def opened(self, waiting: Waiting, question: HumanTask[Any], task_id: str, review_url: str) -> None:
+        """It is known which task it is, and where a person answers it. People's time begins only now."""
         waiting.task_id, waiting.review_url = task_id, review_url
+        waiting.until = (workflow.now() + timedelta(seconds=question.seconds)).isoformat()
         self._publish()
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:

@@ -33,7 +33,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
         standing = Outcome.model_validate({"status": "created"} | opened)
         if standing.terminal:
             return standing
-        mailbox.opened(waiting, **opened)
+        mailbox.opened(waiting, question, **opened)
     task_id = str(waiting.task_id)
     try:
         await workflow.wait_condition(
@@ -104,39 +104,26 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
 
 
 async def close(task_id: str) -> None:
-    """Cancel the task; a failure to do so does not keep the workflow from ending."""
-    await settled(
-        workflow.start_activity(
-            CLOSE_WAIT,
-            task_id,
-            result_type=dict[str, Any],
-            start_to_close_timeout=ACTIVITY_TIMEOUT,
-            schedule_to_close_timeout=CLOSE_LIMIT,
-            retry_policy=RETRY,
-            summary="nobody waits any more",
-        ),
-        task_id,
-    )
+    """Cancel the task."""
+    await _free(CLOSE_WAIT, task_id)
 
 
 async def withdraw(key: str) -> None:
-    """Cancel the question by its key; a failure to do so does not keep the workflow from ending."""
-    await settled(
-        workflow.start_activity(
-            WITHDRAW,
-            key,
-            result_type=dict[str, Any],
-            start_to_close_timeout=ACTIVITY_TIMEOUT,
-            schedule_to_close_timeout=CLOSE_LIMIT,
-            retry_policy=RETRY,
-            summary="nobody waits any more",
-        ),
-        key,
+    """Cancel the question by its key, whose task is not known here."""
+    await _free(WITHDRAW, key)
+
+
+async def _free(how: str, what: str) -> None:
+    """Nobody is to work for this any more; a failure to say so does not keep the workflow from ending."""
+    freeing = workflow.start_activity(
+        how,
+        what,
+        result_type=dict[str, Any],
+        start_to_close_timeout=ACTIVITY_TIMEOUT,
+        schedule_to_close_timeout=CLOSE_LIMIT,
+        retry_policy=RETRY,
+        summary="nobody waits any more",
     )
-
-
-async def settled(freeing: workflow.ActivityHandle[Any], what: str) -> None:
-    """Wait until a person has been freed, or until that has failed."""
     await workflow.wait([freeing])
     if not freeing.cancelled() and (failure := freeing.exception()) is not None:
         workflow.logger.warning("%s could not be cancelled: %s", what, failure)
