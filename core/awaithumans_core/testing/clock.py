@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 QUIET_SECONDS = 0.01
 """How long (by the machine's clock) nothing must have happened before time jumps."""
@@ -20,8 +21,8 @@ QUIET_SECONDS = 0.01
 OWED_SECONDS = 0.25
 """The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
 
-TURNS = 20
-"""How often the event loops that sleepers live in come round before a jump: a task that is woken wakes another one."""
+TURNS = 50
+"""How often the event loops that use the clock come round before a jump: a task that is woken wakes another one."""
 
 TURNS_SECONDS = 0.25
 """How long that may take. A loop that is blocked does not come round."""
@@ -68,9 +69,12 @@ class VirtualClock:
         self._state = threading.Condition()
         self._jumper: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     def now(self) -> float:
-        """Seconds since the clock was made."""
+        """Seconds since the clock was made. Whose event loop asks is waited for before time jumps."""
+        with self._state, suppress(RuntimeError):  # in a thread without a loop
+            self._loops.add(asyncio.get_running_loop())
         return self._now
 
     async def sleep(self, seconds: float) -> None:
@@ -186,8 +190,8 @@ class VirtualClock:
                     self._jumper = None
                     return
                 stirred = self._stirred
-                loops = {sleeper.loop for sleeper in self._sleepers}
-            _turned(loop for loop in loops if loop is not None and loop.is_running())
+                loops = {*self._loops, *(sleeper.loop for sleeper in self._sleepers if sleeper.loop is not None)}
+            _turned(loop for loop in loops if loop.is_running())
             with self._state:
                 if self._busy or self._stirred != stirred or not self._sleepers:
                     continue
