@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from awaithumans_adapters.temporal.failures import typed
@@ -36,7 +35,7 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(key),
         start_to_close_timeout=interval(question.seconds, recheck),
-        retry_policy=RetryPolicy(initial_interval=RETRY.initial_interval, maximum_interval=RETRY.maximum_interval),
+        retry_policy=RETRY,
         summary=summary(question.task),
     )
     mailbox.waits(asked, question, "activity")

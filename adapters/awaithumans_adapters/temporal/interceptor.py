@@ -1,7 +1,7 @@
 """What happens around a workflow's own code: its mailbox is set up first, carried from run to run, and emptied last."""
 
 import asyncio
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.worker import (
@@ -15,7 +15,7 @@ from temporalio.worker import (
 
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.mailbox import Mailbox
-    from awaithumans_adapters.temporal.names import HEADER, SIGNAL
+    from awaithumans_adapters.temporal.names import HEADER
     from awaithumans_adapters.temporal.workflow import free
 
 
@@ -34,7 +34,7 @@ class _Inbound(WorkflowInboundInterceptor):
         Mailbox().install()
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
-        mailbox, carried = _mailbox(), input.headers.get(HEADER)
+        mailbox, carried = Mailbox.found(), input.headers.get(HEADER)
         # A run that is retried has the header of the one that failed, which has freed its people.
         if mailbox is not None and carried is not None and workflow.info().attempt == 1:
             mailbox.inherit(workflow.payload_converter().from_payload(carried, dict[str, Any]))
@@ -51,18 +51,11 @@ class _Inbound(WorkflowInboundInterceptor):
 
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002
-        mailbox = _mailbox()
+        mailbox = Mailbox.found()
         carried = None if mailbox is None else mailbox.carried()
         if carried is not None:
             input.headers = {**input.headers, HEADER: workflow.payload_converter().to_payload(carried)}
         super().continue_as_new(input)
-
-
-def _mailbox() -> Mailbox | None:
-    """This run's, unless its workflow handles our signal itself."""
-    handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-    owner = getattr(handler, "__self__", None)
-    return owner if isinstance(owner, Mailbox) else None
 
 
 async def _free_all(mailbox: Mailbox | None) -> None:

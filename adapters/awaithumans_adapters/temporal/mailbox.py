@@ -89,16 +89,21 @@ class Mailbox:
         Raises:
             SettingsError: there is none, as the worker lacks the plugin, or the workflow handles our signal itself.
         """
-        handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-        if handler is None:
+        if (mailbox := cls.found()) is not None:
+            return mailbox
+        if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             raise SettingsError(
                 "this worker has no HumanTasksPlugin: await Client.connect(..., plugins=[HumanTasksPlugin()]), or "
                 "Worker(..., plugins=[HumanTasksPlugin()]); a Replayer needs it, too"
             )
+        raise SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
+
+    @classmethod
+    def found(cls) -> Self | None:
+        """The same, or None where `here` raises."""
+        handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
         owner = getattr(handler, "__self__", None)
-        if not isinstance(owner, cls):
-            raise SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
-        return owner
+        return owner if isinstance(owner, cls) else None
 
     # Answers
 
