@@ -9,6 +9,7 @@ from examples.demo.servers import HumansServer, TemporalServer, started
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.servers import FakeServer, TaskServer
 
 
@@ -49,6 +50,14 @@ async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[T
     server = TemporalServer(tmp_path_factory.mktemp("temporal"))
     async with started(server):
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[PostgresServer]:
+    """The real PostgreSQL; `postgres.database()` for a database of one's own."""
+    server = PostgresServer()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

