@@ -65,7 +65,7 @@ class Relay:
         self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
         self.store = store
         self.dispatcher = Dispatcher(store, self.engines)
-        self.sweeper = Sweeper(store, self._client, on_answer=self.dispatcher.wake)
+        self.sweeper = Sweeper(store, self._client, self.engines, on_answer=self.dispatcher.wake)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

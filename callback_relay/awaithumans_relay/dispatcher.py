@@ -136,7 +136,7 @@ class Dispatcher:
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # Nobody's answer: most often the asker has cancelled the task itself, and gone.
-            await self._store.delivered(wait, self._owner)
+            await self._store.delivered(wait, self._owner, note=reason)
             logger.info("task %s is %s and its asker has gone (%s)", wait.task_id, wait.outcome.status, reason)
             return
         await self._store.park(wait, self._owner, reason=reason)

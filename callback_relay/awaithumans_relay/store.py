@@ -103,6 +103,8 @@ class Wait:
     state: WaitState
     created_at: float
     deadline_at: float
+    next_check_at: float
+    """When the sweep looks at the task next, as long as the wait is open."""
     outcome: Outcome | None
     found_by: str | None
     """How the answer came: `callback`, `sweep` or `registration` (it was here before the asker registered)."""
@@ -267,15 +269,15 @@ class Store:
         """Hold a lease longer. False when it is somebody else's by now."""
         return await self._finish(wait, owner, lease_until=self.clock() + seconds)
 
-    async def delivered(self, wait: Wait, owner: str) -> bool:
-        """The asker has the answer."""
+    async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
+        """The asker has the outcome, or does not want it any more, as the note says."""
         now = self.clock()
         return await self._finish(
             wait,
             owner,
             state=WaitState.DELIVERED,
             delivered_at=wait.delivered_at or now,
-            last_error=None,
+            last_error=note,
             **_RELEASED,
         )
 
@@ -397,6 +399,7 @@ def _wait(row: RowMapping) -> Wait:
         state=WaitState(row["state"]),
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],
+        next_check_at=row["next_check_at"],
         outcome=None if row["outcome"] is None else Outcome.model_validate(row["outcome"]),
         found_by=row["found_by"],
         answered_at=row["answered_at"],

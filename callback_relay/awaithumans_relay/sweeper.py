@@ -2,18 +2,21 @@
 
 Law: no answer is lost for want of a callback. A task completed by e-mail or in Slack sends none, and the far end may
 have been down when one was sent; the sweep finds both.
+
+Law: a dead asker frees the human. A task that is still open, and whose last asker has gone, is cancelled.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from awaithumans_core.client import TaskClient
+from awaithumans_core.engine import Engine, SeesOrphans
 from awaithumans_core.errors import RequestRefusedError, ServerUnreachableError, TaskNotFoundError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Store, Wait, WaitState
 
 logger = logging.getLogger("awaithumans.relay")
 
@@ -24,6 +27,8 @@ AWAY_AFTER = 4
 """So many tasks that cannot be read, and none that can: the server is away."""
 MISSED_SECONDS = 10.0
 """When a look that did not come about is made up for."""
+ORPHAN_SECONDS = 10.0
+"""How long an engine may think about whether somebody waits."""
 PARALLEL = 8
 """Looks under way at once: the server answers from one process."""
 
@@ -34,12 +39,16 @@ class Sweeper:
     Args:
         store: The waits.
         client: Reads tasks; should give up at once (`patience=0`), the schedule is the retry.
+        engines: Asked whether somebody still waits, those that can tell.
         on_answer: Called after an answer was stored.
     """
 
-    def __init__(self, store: Store, client: TaskClient, *, on_answer: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, client: TaskClient, engines: Mapping[str, Engine], *, on_answer: Callable[[], None]
+    ) -> None:
         self._store = store
         self._client = client
+        self._engines = engines
         self._on_answer = on_answer
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
 
@@ -115,11 +124,38 @@ class Sweeper:
             told = "sweep: the server refuses to show task %s (%s); its waits are kept"
             logger.error(told, task_id, refused)  # noqa: TRY400  # the refusal says it all; a traceback adds nothing
             return
-        await self._take(outcome, waits)
+        if not outcome.terminal and await self._all_gone(waits):
+            outcome = await self._client.cancel(task_id)  # an answer given in the meantime wins
+        if outcome.terminal:
+            await self._take(outcome, waits)
+
+    async def _all_gone(self, waits: list[Wait]) -> bool:
+        """Whether nobody waits for this task any more. Whoever has gone alone is set aside."""
+        task_id = waits[0].task_id
+        gone = {wait.route.digest: reason for wait in waits if (reason := await self._orphaned(wait))}
+        if not gone:
+            return False
+        waiting = {wait.route.digest for wait in await self._store.find(task_id) if wait.state == WaitState.OPEN}
+        if waiting <= gone.keys():
+            logger.warning("task %s is cancelled: %s", task_id, "; ".join(sorted(set(gone.values()))))
+            return True
+        for wait in waits:
+            if reason := gone.get(wait.route.digest):
+                await self._store.park_open(wait, reason=reason)
+        return False
+
+    async def _orphaned(self, wait: Wait) -> str | None:
+        engine = self._engines.get(wait.route.engine)
+        if not isinstance(engine, SeesOrphans):
+            return None
+        try:
+            async with asyncio.timeout(ORPHAN_SECONDS):
+                return await engine.orphaned(wait.route)
+        except Exception as away:
+            logger.info("cannot tell whether anybody still waits for task %s (%s)", wait.task_id, away)
+            return None
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
-        if not outcome.terminal:
-            return
         for wait in waits:
             if wait.route.idempotency_key != outcome.idempotency_key:
                 await self._store.park_open(

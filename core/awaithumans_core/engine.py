@@ -33,6 +33,22 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class SeesOrphans(Protocol):
+    """What an engine may offer besides: it can tell that nobody waits for an answer any more.
+
+    The relay asks on its schedule. A question whose last asker has gone is cancelled, so that nobody works for nothing.
+    """
+
+    async def orphaned(self, route: Route) -> str | None:
+        """Why the asker will never take an answer, in words for an operator.
+
+        None while it waits, when it has the answer, when it may not have come to its question yet, and when nobody can
+        tell.
+        """
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

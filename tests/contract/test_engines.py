@@ -264,3 +264,34 @@ async def test_rejected_question(asker: Asker, question: str) -> None:
     answer = await told(asked)
     assert answer["error"] == "TaskRejectedError"
     assert "task_metadata" in answer["message"]
+
+
+async def test_an_asker_that_has_gone_frees_the_person(
+    asker: Asker, relay: RunningRelay, people: People, question: str
+) -> None:
+    """A terminated workflow, and new input on a thread, leave nobody working: the sweep cancels the task."""
+    asked = await asker.ask(question)
+    (task,) = await people.find(question)
+    await relay.hurry(task["id"])  # somebody waits: nothing happens
+    await relay.looked_at(task["id"])
+    assert (await people.task(task["id"]))["status"] == "created"
+    await asked.leave()
+    await relay.hurry(task["id"])
+    (wait,) = await relay.wait_for(task["id"], "delivered")
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+    assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
+
+
+async def test_an_answer_for_an_asker_that_has_gone_is_kept(
+    asker: Asker, relay: RunningRelay, answer: Answer, people: People, question: str
+) -> None:
+    """Somebody answered before the sweep came: the answer is parked, with a reason, and moves nothing."""
+    asked = await asker.ask(question)
+    await people.find(question)
+    await asked.leave()
+    task = await answer(asked, {"approved": True})
+    (wait,) = await relay.wait_for(task["id"], "parked")
+    assert wait.outcome is not None
+    assert wait.outcome.response == {"approved": True}
+    assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
+    assert asker.acts[asked.name] == 0

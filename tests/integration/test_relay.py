@@ -322,11 +322,38 @@ async def test_one_unreadable_task_does_not_hide_the_others(
             await store.register(task.task_id, Route("shelf", {"place": key}, key), 900)
             await people.complete(task.task_id, {"approved": True})
             broken[:] = broken or [task.task_id]
-        async with Sweeper(store, client, on_answer=lambda: None).running(), asyncio.timeout(20):
+        async with Sweeper(store, client, {}, on_answer=lambda: None).running(), asyncio.timeout(20):
             while (await store.counts()).get("answered", 0) < 5:
                 await asyncio.sleep(0.1)
     assert await store.counts() == {"answered": 5, "open": 1}
     await store.stop()
+
+
+async def test_a_shared_question_lives_while_somebody_waits(
+    humans: HumansServer, people: People, tmp_path: Path
+) -> None:
+    """One of two askers has gone: its wait is set aside, the other's goes on. When both have, the task is cancelled."""
+    gone: set[str] = set()
+
+    class Watched(Shelf):
+        async def orphaned(self, route: Route) -> str | None:
+            return f"{route.target['place']} has gone" if route.target["place"] in gone else None
+
+    async with running_relay([Watched()], humans, tmp_path) as relay:
+        tasks = relay.human_tasks()
+        body = HumanTask(task="shared?", response_schema=Decision, idempotency_key=f"both-{tmp_path.name}").body()
+        for place in ("here", "there"):
+            task_id = (await tasks.open(body, Route("shelf", {"place": place}, body["idempotency_key"]))).task_id
+        gone.add("here")
+        await relay.hurry(task_id)
+        async with asyncio.timeout(20):
+            while await relay.store.counts() != {"open": 1, "parked": 1}:
+                await asyncio.sleep(0.05)
+        assert (await people.task(task_id))["status"] == "created"
+        gone.add("there")
+        await relay.hurry(task_id)
+        await relay.wait_for(task_id, "delivered")
+        assert (await people.task(task_id))["status"] == "cancelled"
 
 
 async def test_cancelled_callers_leave_the_store_writable(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ class Asked(Protocol):
         """Where the answer to its question must go."""
         ...
 
+    async def leave(self) -> None:
+        """Stop waiting without a word to anybody."""
+        ...
+
 
 class Asker(Protocol):
     """One way of asking."""
@@ -102,6 +106,9 @@ class AskedWorkflow:
     async def told(self) -> dict[str, Any]:
         return await self.handle.result()
 
+    async def leave(self) -> None:
+        await self.handle.terminate()
+
     def route(self, key: str) -> Route:
         target = {"namespace": "default", "workflow_id": self.name}
         waiting = {"activity_id": activity_id(key, 0)} if self.via == "activity" else {}
@@ -165,10 +172,10 @@ class GraphAsker:
 
     async def ask(self, question: str, **options: Any) -> "AskedThread":
         asked = AskedThread(uuid.uuid4().hex, self)
-        await self._invoke({"name": asked.name, "options": {"task": question, **options}}, asked.config)
+        await self.invoke({"name": asked.name, "options": {"task": question, **options}}, asked.config)
         return asked
 
-    async def _invoke(self, state: State, config: Any) -> None:
+    async def invoke(self, state: State, config: Any) -> None:
         await self.graph.ainvoke(state, config)
 
     async def state(self, config: Any) -> Any:
@@ -196,7 +203,7 @@ class SyncGraphAsker(GraphAsker):
 
         return ask
 
-    async def _invoke(self, state: State, config: Any) -> None:
+    async def invoke(self, state: State, config: Any) -> None:
         await asyncio.to_thread(self.graph.invoke, state, config)
 
     async def state(self, config: Any) -> Any:
@@ -218,6 +225,9 @@ class AskedThread:
             if not state.next:
                 return dict(state.values["told"])
             await asyncio.sleep(0.05)
+
+    async def leave(self) -> None:
+        await self.asker.invoke({"name": self.name, "options": {"task": f"new input of {self.name}"}}, self.config)
 
     def route(self, key: str) -> Route:
         return Route("langgraph", {"thread_id": self.name}, key)

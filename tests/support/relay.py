@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class RunningRelay:
             while not (waits := await self.store.find(task_id)):
                 await asyncio.sleep(0.05)
         await self.store.postpone_checks(waits, 0)
+
+    async def looked_at(self, task_id: str, seconds: float = 10.0) -> None:
+        """Until the sweep has taken the waits on this task up and put them back on their schedule."""
+        async with asyncio.timeout(seconds):
+            while any(wait.next_check_at <= time.time() for wait in await self.store.find(task_id)):
+                await asyncio.sleep(0.05)
 
     async def wait_for(self, task_id: str, state: str, seconds: float = 20.0) -> list[Wait]:
         """The waits on a task, once all of them are in this state."""

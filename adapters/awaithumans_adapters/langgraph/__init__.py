@@ -14,7 +14,7 @@ except ImportError as missing:
         "the LangGraph adapter needs langgraph: pip install 'awaithumans-workflows[langgraph]'"
     ) from missing
 
-from awaithumans_adapters.langgraph.engine import GraphEngine
+from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 
-__all__ = ["GraphEngine", "await_human", "await_human_sync"]
+__all__ = ["GraphEngine", "Resumed", "await_human", "await_human_sync"]

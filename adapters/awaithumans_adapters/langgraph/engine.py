@@ -8,13 +8,17 @@ finished thread harmless.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.types import Interrupt, RetryPolicy
 
-from awaithumans_adapters.langgraph.names import ENGINE
+from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
@@ -27,19 +31,44 @@ RUNNING_SECONDS = 10 * 60.0
 Then it counts as cut off, and the thread is resumed, which runs it again.
 """
 
-
 NOT_YET_SECONDS = 1.0
 """A checkpoint follows the creation of the task within moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a thread stands after it took an answer and ran on; what `on_result` is given."""
+
+    graph: str
+    """Name of the graph, as the engine was given it."""
+    thread_id: str
+    """The thread."""
+    outcome: Outcome
+    """The answer it took."""
+    values: Any
+    """The thread's state, as `graph.get_state(config).values` has it."""
+    interrupts: tuple[Interrupt[Any], ...]
+    """What it waits for now. Empty: it has run to its end."""
+
+
+OnResult = Callable[[Resumed], Awaitable[None]]
 
 
 class GraphEngine:
     """Resumes threads of graphs that live in the relay's process.
 
     Args:
-        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. The thread is found by its
-            question's key, so names are for people.
+        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by its
+            question's key. Graphs that share a checkpointer and have nodes of the same name are told apart by the
+            thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: Builds the config a thread is resumed with, from graph name and thread id, for graphs that read more
             than `thread_id` from it.
+        on_result: Told where the thread stands, after every answer it took, for the app that started the run. At least
+            once: again when the relay died before it could write down that the answer was delivered, and when the
+            hook raised.
+        retry: Which failures after the answer are worth running the failed node again, how often and at which
+            intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
+            (A node's own retry policy is LangGraph's business and comes first.)
 
     Raises:
         SettingsError: a graph has no checkpointer.
@@ -48,13 +77,20 @@ class GraphEngine:
     name = ENGINE
 
     def __init__(
-        self, graphs: Mapping[str, Graph], *, config: Callable[[str, str], RunnableConfig] | None = None
+        self,
+        graphs: Mapping[str, Graph],
+        *,
+        config: Callable[[str, str], RunnableConfig] | None = None,
+        on_result: OnResult | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         for name, graph in graphs.items():
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
         self._graphs = dict(graphs)
         self._config = config or _thread_config
+        self._on_result = on_result
+        self._failed = FailedRuns(retry)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._busy_since: dict[str, float] = {}
 
@@ -62,69 +98,117 @@ class GraphEngine:
         """Resume the thread with the outcome and run it to its end or its next question.
 
         Raises:
-            TargetGone: the thread has moved on without this answer, or nobody can tell whose thread it is.
-            TargetNotReady: the thread does not show the question yet, or runs just now.
+            TargetGone: the thread has moved on without this answer, nobody can tell whose thread it is, or a node
+                failed after it had the answer and `retry` does not run it again.
+            TargetNotReady: the thread does not show the question yet, runs just now, or has failed and is tried again.
             Exception: the thread has not taken the answer, or was cut off after it had; the next delivery goes on from
-                there. An error a node raised after that is not raised here: the thread has recorded it, and running a
-                node again that may have acted is not ours to decide.
+                there.
         """
-        thread_id = route.target["thread_id"]
-        lock = self._locks.setdefault(thread_id, asyncio.Lock())
+        lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         async with lock:  # the library has no lock on a thread: two resumes at once would both run the rest
             try:
-                await self._deliver(thread_id, route, outcome)
+                thread = await self._deliver(route, outcome)
             except TargetNotReady:
                 raise
+            except GraphFailedError as failed:
+                self._busy_since.pop(route.digest, None)
+                raise self._failed.verdict(route, failed) from failed
             except BaseException:
                 self._busy_since.pop(route.digest, None)
                 raise
             self._busy_since.pop(route.digest, None)
+            self._failed.forget(route)
+        if self._on_result is not None:
+            values, interrupts = await thread.standing()
+            await self._on_result(Resumed(thread.name, route.target["thread_id"], outcome, values, interrupts))
 
-    async def _deliver(self, thread_id: str, route: Route, outcome: Outcome) -> None:
+    async def orphaned(self, route: Route) -> str | None:
+        """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
+        threads = self._threads(route)
         key = route.idempotency_key
-        threads = [Thread(name, graph, self._config(name, thread_id)) for name, graph in self._graphs.items()]
-        if await self._resume(threads, route, outcome):
-            return
+        # Twice: the interrupt may be saved between the look at the thread and the one at its history.
+        for _ in range(2):
+            if any([await thread.pending(key) for thread in threads]):
+                return None
+            seen = [await thread.history(key) for thread in threads]
+            if any(resumed is not None for resumed, _ in seen) or not any(asked for _, asked in seen):
+                return None
+        return _SUPERSEDED
+
+    def _threads(self, route: Route) -> list[Thread]:
+        """The thread as each graph shows it whose it may be."""
+        graphs, graph_id = self._graphs, route.target.get(GRAPH)
+        if graph_id is not None and graph_id not in graphs:
+            raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
+        names = graphs if graph_id is None else [graph_id]
+        return [Thread(name, graphs[name], self._resume_config(name, route)) for name in names]
+
+    def _resume_config(self, name: str, route: Route) -> RunnableConfig:
+        config = self._config(name, route.target["thread_id"])
+        # What it asks next must find the same graph.
+        named = {GRAPH: route.target[GRAPH]} if GRAPH in route.target else {}
+        return {**config, "configurable": {**config.get("configurable", {}), **named}}
+
+    async def _deliver(self, route: Route, outcome: Outcome) -> Thread:
+        """Bring the thread to where it has the answer and has run on; return it."""
+        threads = self._threads(route)
+        if resumed := await self._resume(threads, route, outcome):
+            return resumed
         for thread in threads:
-            resumed, asked = await thread.history(key)
-            if resumed is not None:
-                await self._go_on(threads, resumed, key)
-                return
+            taken, asked = await thread.history(route.idempotency_key)
+            if taken is not None:
+                return await self._go_on(threads, thread, taken, route)
             if asked:
                 # The interrupt may have been saved between the two looks.
-                if await self._resume(threads, route, outcome):
-                    return
-                raise TargetGone("the thread has moved on: new input or a fork has replaced the question this answers")
+                if resumed := await self._resume(threads, route, outcome):
+                    return resumed
+                raise TargetGone(_SUPERSEDED)
         raise TargetNotReady(
-            f"no thread {thread_id!r} with this question in {', '.join(self._graphs)} yet; "
+            f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
             retry_after=NOT_YET_SECONDS,
         )
 
-    async def _resume(self, threads: list["Thread"], route: Route, outcome: Outcome) -> bool:
-        """Resume the thread if it shows the question."""
+    async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
+        """Resume the thread if it shows the question; return it."""
         showing = [thread for thread in threads if await thread.pending(route.idempotency_key)]
         if not showing:
-            return False
+            return None
         thread = _only(showing)
         if (busy := await thread.running()) and self._may_still_run(route):
             raise TargetNotReady(
                 f"{', '.join(busy)} still runs beside the question; resuming now would run it twice",
                 retry_after=NOT_YET_SECONDS,
             )
+        if failed := await thread.failures(answered=True):
+            raise TargetNotReady(
+                f"beside the question, {failed} after it had its own answer; resuming now would run it again",
+                retry_after=NOT_YET_SECONDS,
+            )
         await thread.resume(route.idempotency_key, outcome)
-        return True
+        return thread
 
-    async def _go_on(self, threads: list["Thread"], resumed: CheckpointTuple, key: str) -> None:
-        """Finish the run that a crash cut off after the thread had taken the answer; nothing if it was not cut off."""
-        stopped = [thread for thread in threads if await thread.cut_off_since(resumed)]
-        if stopped:
-            await _only(stopped).go_on(key)
+    async def _go_on(self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route) -> Thread:
+        """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
+        stopped = [thread for thread in threads if await thread.stopped_since(taken)]
+        if not stopped:
+            return taker
+        thread = _only(stopped)
+        if (failed := await thread.failures()) and not self._failed.may_run_again:
+            raise GraphFailedError(failed)
+        await thread.go_on(route.idempotency_key)
+        return thread
 
     def _may_still_run(self, route: Route) -> bool:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < RUNNING_SECONDS
+
+
+_SUPERSEDED = (
+    "the thread has moved on without this answer: new input, or a fork from an earlier checkpoint, has replaced the "
+    "question. If it still matters, it was asked again"
+)
 
 
 def _thread_config(_: str, thread_id: str) -> RunnableConfig:
@@ -135,7 +219,8 @@ def _only(threads: list[Thread]) -> Thread:
     if len(threads) > 1:
         names = ", ".join(thread.name for thread in threads)
         raise TargetGone(
-            f"the graphs {names} share a checkpointer and a node name, so nobody can tell whose thread this is: "
-            "give them different node names, or relays of their own, and redrive"
+            f"the graphs {names} share a checkpointer and a node name, so nobody can tell whose thread this is: run "
+            f'them with {{"configurable": {{"thread_id": ..., "{GRAPH}": "{threads[0].name}"}}}}, or give them '
+            "different node names, and redrive"
         )
     return threads[0]

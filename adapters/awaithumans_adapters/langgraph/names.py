@@ -4,6 +4,8 @@ from typing import Any, cast
 
 ENGINE = "langgraph"
 """Engine name of the routes."""
+GRAPH = "graph_id"
+"""Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
 OPEN_WAIT = "awaithumans_open_wait"
 """The LangGraph task inside a node that creates the human task."""
 MARK = "awaithumans"

@@ -14,7 +14,7 @@ from langgraph.config import get_config
 from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
-from awaithumans_adapters.langgraph.names import ENGINE, OPEN_WAIT, interrupt_value, names_key
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, OPEN_WAIT, interrupt_value, names_key
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
@@ -180,7 +180,8 @@ def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
     configurable = _configurable()
     thread_id = str(configurable["thread_id"])
     key = body.get("idempotency_key") or f"langgraph:{thread_id}:{configurable['checkpoint_ns']}"
-    return {**body, "idempotency_key": key}, Route(ENGINE, {"thread_id": thread_id}, key)
+    whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
+    return {**body, "idempotency_key": key}, Route(ENGINE, {"thread_id": thread_id, **whose}, key)
 
 
 def _opened(outcome: Outcome, body: dict[str, Any], human_tasks: HumanTasks) -> dict[str, Any]:

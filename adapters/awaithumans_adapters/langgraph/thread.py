@@ -8,14 +8,18 @@ from typing import Any, Protocol, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import GraphRecursionError, InvalidUpdateError
-from langgraph.types import Command, PregelTask, StateSnapshot
+from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
+from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.names import names_key
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
 from awaithumans_core.outcome import Outcome
 
 logger = logging.getLogger("awaithumans.langgraph")
+
+STRICT_RESUME = "__pregel_strict_resume"
+"""Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
 
 
 class Graph(Protocol):
@@ -66,6 +70,27 @@ class Thread:
             ids += [i.id for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
         return ids
 
+    async def standing(self) -> tuple[Any, tuple[Interrupt[Any], ...]]:
+        """The thread's values, and the interrupts it waits at."""
+        snapshot = await self._snapshot()
+        return snapshot.values, snapshot.interrupts
+
+    async def failures(self, *, answered: bool = False) -> str:
+        """Nodes of the current step that failed, and of what, in words; empty when none did.
+
+        Args:
+            answered: Only those that had taken an answer.
+        """
+        told: list[str] = []
+        for level in _levels(await self._snapshot()):
+            failed = [task for task in level.tasks if _failed(task) and not isinstance(task.state, StateSnapshot)]
+            if failed and answered:
+                saved = await self._saved(level.config)
+                takers = _takers(saved) if saved else set[str]()
+                failed = [task for task in failed if task.id in takers]
+            told += [f"node {task.name!r} failed ({task.error})" for task in failed]
+        return ", ".join(told)
+
     async def running(self) -> list[str]:
         """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
         return [task.name for task in _leaves(await self._snapshot()) if _under_way(task)]
@@ -73,7 +98,7 @@ class Thread:
     async def resume(self, key: str, outcome: Outcome) -> None:
         """Give the answer to every interrupt that waits for it, and run on."""
         pending = await self.pending(key)
-        await self._run(key, Command(resume=dict.fromkeys(pending, outcome.value())))
+        await self._run(key, Command(resume=dict.fromkeys(pending, outcome.value())), strict=True)
         if _left_standing(await self._snapshot()):
             await self.go_on(key)
 
@@ -92,9 +117,9 @@ class Thread:
                     asked = True
         return None, asked
 
-    async def cut_off_since(self, resumed: CheckpointTuple) -> bool:
-        """Whether the run that took the answer in this checkpoint stopped without end, error or question."""
-        if not (await self.running() or _left_standing(await self._snapshot())):
+    async def stopped_since(self, resumed: CheckpointTuple) -> bool:
+        """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
+        if not (await self.running() or await self.failures() or _left_standing(await self._snapshot())):
             return False
         place = resumed.config.get("configurable", {})
         root = resumed.metadata.get("parents", {}).get("") or place["checkpoint_id"]
@@ -133,17 +158,19 @@ class Thread:
             return await asyncio.to_thread(self._saver.get_tuple, config)
         return await self._saver.aget_tuple(config)
 
-    async def _run(self, key: str, command: Command[Any] | None) -> None:
+    async def _run(self, key: str, command: Command[Any] | None, *, strict: bool = False) -> None:
         """Run to the end or the next question.
 
-        A failure of the graph's own, after it has taken the answer, is not raised. Any other is: a node that failed
-        before it came to its question again has not taken the answer.
+        Raises:
+            GraphFailedError: the graph itself failed, after it had taken the answer.
+            Exception: it has not taken the answer. A node may fail before it comes to its question again.
         """
+        config = _strict(self._config) if strict else self._config
         try:
             if self._threaded:
-                await asyncio.to_thread(self._graph.invoke, command, self._config)
+                await asyncio.to_thread(self._graph.invoke, command, config)
             else:
-                await self._graph.ainvoke(command, self._config)
+                await self._graph.ainvoke(command, config)
         except QuestionChangedError as changed:
             raise TargetGone(str(changed)) from changed
         except asyncio.CancelledError:
@@ -154,12 +181,14 @@ class Thread:
             await self._blame(key, failure)
 
     async def _blame(self, key: str, failure: Exception) -> None:
-        """Raise a failure that leaves the answer untaken or the run unfinished; log one that is the graph's own."""
+        """Raise a failure as what it is: the answer is untaken or the run unfinished, or it is the graph's own."""
         resumed, _ = await self.history(key)
         if resumed is None or await self.pending(key) or not await self._owns(failure):
             raise failure
-        where = self._config.get("configurable")
-        logger.error("graph %s failed after it had taken the answer (%s)", self.name, where, exc_info=failure)
+        where = self._config.get("configurable", {}).get("thread_id")
+        logger.error("graph %s failed after thread %s had taken the answer", self.name, where, exc_info=failure)
+        told = await self.failures() or f"the graph failed ({failure!r})"
+        raise GraphFailedError(told, failure) from failure
 
     async def _owns(self, failure: Exception) -> bool:
         """Whether the graph itself failed: recorded by the thread, or a limit of its own; not the checkpointer."""
@@ -174,6 +203,11 @@ class Thread:
         if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
             raise TypeError("the graph has no checkpointer")
         return saver
+
+
+def _strict(config: RunnableConfig) -> RunnableConfig:
+    """Refuse a resume whose interrupt has gone since the look at the thread. Older releases pass over it."""
+    return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
 
 class _NodeCancelledError(Exception):
@@ -207,17 +241,22 @@ def _under_way(task: PregelTask) -> bool:
     return task.result is None and task.error is None and not task.interrupts
 
 
+def _failed(task: PregelTask) -> bool:
+    """A node that was run again, and well, goes on showing what it failed of."""
+    return task.error is not None and task.result is None
+
+
 def _left_standing(snapshot: StateSnapshot) -> bool:
     """Every task of the step is done and the step is not taken: two runs at once each left it to the other."""
     return bool(snapshot.tasks) and all(task.result is not None for task in snapshot.tasks)
 
 
-def _takers(saved: CheckpointTuple, key: str) -> set[str]:
-    """The tasks of a checkpoint that have taken the answer to this question."""
+def _takers(saved: CheckpointTuple, key: str | None = None) -> set[str]:
+    """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer."""
     return {
         task_id
         for task_id, channel, value in saved.pending_writes or ()
-        if channel == "__resume__" and any(names_key(answer, key) for answer in _listed(value))
+        if channel == "__resume__" and (key is None or any(names_key(answer, key) for answer in _listed(value)))
     }
 
 

@@ -15,6 +15,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
 RPC_TIMEOUT = timedelta(seconds=10)
+_GOING_ON = (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW)
 
 
 class TemporalEngine:
@@ -57,6 +58,24 @@ class TemporalEngine:
             if error.status == RPCStatusCode.INVALID_ARGUMENT:
                 raise TargetGone(f"Temporal does not take the answer: {error.message}") from error
             raise
+
+    async def orphaned(self, route: Route) -> str | None:
+        """Say so when the workflow has ended without closing its question: it was terminated, or its worker died.
+
+        Raises:
+            temporalio.service.RPCError: Temporal is away.
+        """
+        client = await self._client(route.target["namespace"])
+        workflow_id = route.target["workflow_id"]
+        try:
+            asker = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:  # forgotten by Temporal, or by a restart that lost its data
+                return None
+            raise
+        if asker.status is None or asker.status in _GOING_ON:
+            return None
+        return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
 
     async def _client(self, namespace: str) -> Client:
         if namespace not in self._clients:

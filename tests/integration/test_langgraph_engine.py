@@ -1,0 +1,206 @@
+"""`GraphEngine`: whose thread it is, what the app is told, failures after the answer, questions nobody waits for."""
+
+from typing import Any
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import RetryPolicy
+
+from awaithumans_adapters.langgraph import GraphEngine, Resumed
+from awaithumans_core import TargetGone, TargetNotReady
+from tests.integration.test_langgraph import Bench, State, bench, database, relay
+
+_ = (bench, database, relay)
+
+AT_ONCE = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=ConnectionError)
+
+
+def one_node(node: Any, act: Any) -> StateGraph[State]:
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_node("act", act)
+    builder.add_edge(START, "node")
+    builder.add_edge("node", "act")
+    builder.add_edge("act", END)
+    return builder
+
+
+async def test_equal_graphs_on_one_saver_are_told_apart_by_name(bench: Bench) -> None:
+    """`graph_id` in the thread's config says whose thread it is, and its next question carries it as well."""
+    ran: list[str] = []
+
+    def node(name: str) -> Any:
+        async def asks(state: State) -> State:
+            ran.append(name)
+            first, second = await bench.ask("a"), await bench.ask("b")
+            return {"answers": [("a", first.approved), ("b", second.approved)]}
+
+        return asks
+
+    bench.graph(asks=node("claims"))
+    claims = bench.compiled
+    bench.graph(asks=node("refunds"))
+    bench.engine = GraphEngine({"claims": claims, "refunds": bench.compiled})
+    bench.config["configurable"]["graph_id"] = "refunds"
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for question in ("a", "b"):
+        assert (await bench.route(question)).target["graph_id"] == "refunds"
+        await bench.give(question, True)
+    assert set(ran) == {"refunds"}
+    assert bench.acts == ["act"]
+
+
+async def test_a_graph_this_relay_does_not_have_is_waited_for(bench: Bench) -> None:
+    """An answer for a graph that another release of the relay brings is kept until it does."""
+    bench.graph(asks=lambda _: {})
+    bench.config["configurable"]["graph_id"] = "tomorrow"
+    with pytest.raises(TargetNotReady, match="'tomorrow'; it has: bench"):
+        await bench.deliver("k", approved=True)
+
+
+async def test_the_app_is_told_where_the_thread_stands(bench: Bench) -> None:
+    """`on_result` hears of each answer: what the thread waits for next, and its end."""
+    told: list[Resumed] = []
+
+    async def hear(resumed: Resumed) -> None:
+        told.append(resumed)
+
+    async def node(state: State) -> State:
+        first, second = await bench.ask("a"), await bench.ask("b")
+        return {"answers": [("a", first.approved), ("b", second.approved)]}
+
+    bench.use(one_node(node, bench.act), on_result=hear)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("a", True)
+    await bench.give("b", False)
+    assert [(each.graph, each.thread_id) for each in told] == [("bench", bench.thread_id)] * 2
+    assert [[shown.value["task"] for shown in each.interrupts] for each in told] == [[f"b {bench.thread_id}"], []]
+    assert told[1].values["answers"] == [["a", True], ["b", False]]
+    assert told[1].outcome.response == {"approved": False}
+
+
+async def test_an_app_that_could_not_hear_is_told_again(bench: Bench) -> None:
+    """A hook that raises is called again by the next delivery, and nothing else happens again."""
+    told: list[Resumed] = []
+
+    async def hear(resumed: Resumed) -> None:
+        told.append(resumed)
+        if len(told) == 1:
+            raise ConnectionError("the app is away")
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.use(one_node(node, bench.act), on_result=hear)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(ConnectionError):
+        await bench.give("a", True)
+    await bench.give("a", True)
+    assert [each.values["answers"] for each in told] == [[["a", True]]] * 2
+    assert bench.acts == ["act"]
+
+
+async def test_a_failed_node_runs_again_by_policy(bench: Bench) -> None:
+    """With a retry policy the node after the answer runs until it succeeds, as often as the policy says."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    async def act(state: State) -> State:
+        bench.acts.append("try")
+        if len(bench.acts) < 3:
+            raise ConnectionError("the bank is away")
+        return {}
+
+    bench.use(one_node(node, act), retry=AT_ONCE)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for attempt in (1, 2):
+        with pytest.raises(TargetNotReady, match=rf"node 'act' failed .*after try {attempt} of 3"):
+            await bench.give("a", True)
+    await bench.give("a", True)
+    await bench.give("a", True)
+    assert bench.acts == ["try"] * 3
+    assert (await bench.compiled.aget_state(bench.config)).next == ()
+
+
+@pytest.mark.parametrize(("failure", "tries"), [(ConnectionError("away"), 3), (ZeroDivisionError("a bug"), 1)])
+async def test_policy_has_an_end(bench: Bench, failure: Exception, tries: int) -> None:
+    """After the last try, and after a failure the policy does not name, the error is kept with the wait."""
+
+    async def node(state: State) -> State:
+        await bench.ask("a")
+        bench.acts.append("try")
+        raise failure
+
+    bench.use(one_node(node, bench.act), retry=AT_ONCE)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for _ in range(tries - 1):
+        with pytest.raises(TargetNotReady):
+            await bench.give("a", True)
+    with pytest.raises(TargetGone, match=type(failure).__name__):
+        await bench.give("a", True)
+    assert bench.acts == ["try"] * tries
+
+
+async def test_a_question_that_ended_without_answer_is_not_tried_again(bench: Bench) -> None:
+    """A node that lets TaskTimeoutError pass fails once: a typed end is the same however often it is settled."""
+
+    async def node(state: State) -> State:
+        bench.acts.append("run")
+        await bench.ask("a")
+        return {}
+
+    everything = RetryPolicy(initial_interval=0.0, jitter=False, retry_on=Exception)
+    bench.use(one_node(node, bench.act), retry=everything)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    task = await bench.task("a")
+    with pytest.raises(TargetGone, match="TaskTimeoutError"):
+        await bench.deliver(task["idempotency_key"], approved=None, task_id=task["id"])
+    assert bench.acts == ["run", "run"]  # to its question, and with the outcome
+
+
+async def test_a_failed_sibling_is_not_run_again(bench: Bench) -> None:
+    """A branch that failed with its own answer in hand keeps the other branch's answer waiting: it would act twice."""
+    broken = [True]
+
+    async def a(state: State) -> State:
+        await bench.ask("a")
+        bench.acts.append("charge")
+        if broken:
+            raise ZeroDivisionError
+        return {"answers": [("a", True)]}
+
+    async def b(state: State) -> State:
+        return {"answers": [("b", (await bench.ask("b")).approved)]}
+
+    bench.graph(a=a, b=b)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetGone):
+        await bench.give("a", True)
+    with pytest.raises(TargetNotReady, match="node 'a' failed"):
+        await bench.give("b", True)
+    assert bench.acts == ["charge"]
+    broken.clear()
+    await bench.compiled.ainvoke(None, bench.config)  # mended, and run on by its owner
+    await bench.give("b", True)
+    assert bench.acts == ["charge", "charge", "act"]
+    assert await bench.answers() == {("a", True), ("b", True)}
+
+
+async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
+    """New input leaves the old question without an asker; the new one, an answered one and an unknown one are none."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old = await bench.route("a")
+    assert await bench.engine.orphaned(old) is None
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    new = await bench.route("a")
+    assert "moved on" in (await bench.engine.orphaned(old) or "")
+    assert await bench.engine.orphaned(new) is None
+    await bench.deliver(new.idempotency_key, approved=True)
+    assert await bench.engine.orphaned(new) is None
+    assert await bench.engine.orphaned(bench.route_of("unheard-of")) is None
