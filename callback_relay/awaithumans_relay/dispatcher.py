@@ -1,7 +1,8 @@
 """Answered waits -> `Engine.deliver` -> delivered, tried again, or parked.
 
-Law: at least once, made harmless. A delivery is leased, one at a time for each target, and written down only after the
-engine has taken it; a relay that dies in between delivers again, which every engine takes as a normal case.
+Law: at least once, made harmless. A delivery is leased, one at a time for each target among all relays, and written
+down only after the engine has taken it; a relay that dies in between delivers again, which every engine takes as a
+normal case.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff
 from awaithumans_core.status import TaskStatus
+from awaithumans_relay.leases import LeaseKeeper
 from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
@@ -49,6 +51,7 @@ class Dispatcher:
         self._backoff = backoff
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._keeper = LeaseKeeper(store.url, self._owner, lease_seconds)
         self._wake = {name: asyncio.Event() for name in engines}
 
     def wake(self) -> None:
@@ -59,6 +62,12 @@ class Dispatcher:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Deliver while the block runs; then let deliveries under way finish, within a limit."""
+        with self._keeper.running():
+            async with self._delivering():
+                yield
+
+    @asynccontextmanager
+    async def _delivering(self) -> AsyncGenerator[None]:
         loops = [
             asyncio.create_task(self._run(engine), name=f"deliver:{engine.name}") for engine in self._engines.values()
         ]
@@ -104,7 +113,7 @@ class Dispatcher:
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:
         try:
-            async with self._kept(wait):
+            with self._keeper.holding():
                 await self._attempt(engine, wait)
         except Exception:  # the store is away: the lease runs out, and the wait is delivered again
             logger.exception("delivery of task %s could not be written down", wait.task_id)
@@ -155,23 +164,3 @@ class Dispatcher:
         else:
             await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
             logger.warning("task %s not delivered (%s); again in %.1f s", wait.task_id, told, after)
-
-    @asynccontextmanager
-    async def _kept(self, wait: Wait) -> AsyncGenerator[None]:
-        """Renew the lease while the block runs: waking a graph may take minutes."""
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(self._lease_seconds / 3)
-                try:
-                    await self._store.renew(wait, self._owner, seconds=self._lease_seconds)
-                except Exception:
-                    logger.exception("could not renew the lease on task %s; trying again", wait.task_id)
-
-        keeper = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper

@@ -8,6 +8,7 @@ An answer reaches only rows that wait for the same question: task id and idempot
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     RowMapping,
+    Select,
     String,
     Table,
     Text,
@@ -89,6 +91,7 @@ waits = Table(
     Column("last_error", Text),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
+    Index("waits_leased", "lease_owner"),
 )
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
@@ -132,13 +135,14 @@ class Store:
     """Waits on SQLite (default) or PostgreSQL, through SQLAlchemy Core.
 
     Args:
-        url: SQLAlchemy URL: `sqlite+aiosqlite:///file.db` or `postgresql+psycopg://...`.
+        url: SQLAlchemy URL: `sqlite+aiosqlite:///file.db`, or `postgresql://...` for any number of relays.
         clock: Epoch seconds.
     """
 
     def __init__(self, url: str | URL = DEFAULT_DATABASE, *, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        self._engine = _engine(make_url(url))
+        self.url = _with_driver(make_url(url))
+        self._engine = _engine(self.url)
         self._reader = self._engine.execution_options(read=True)
         self._under_way: set[asyncio.Future[Any]] = set()
         # SQLite has one writer; queueing here is fair, and cheaper than waiting for its lock.
@@ -147,6 +151,8 @@ class Store:
     async def start(self) -> None:
         """Create the table when it is not there. Raises RuntimeError when another release's table is."""
         async with self._write() as db:
+            if self._one_writer is None:  # of relays that start at once, one creates the table
+                await db.execute(select(func.pg_advisory_xact_lock(_lock_key("schema"))))
             await db.run_sync(metadata.create_all)
             found = (await db.execute(select(schema_version.c.version))).scalars().first()
             if found is None:
@@ -257,17 +263,43 @@ class Store:
             first_of_target: dict[str, Wait] = {}
             for row in (await db.execute(due)).mappings():
                 first_of_target.setdefault(row["target_id"], _wait(row))
-            for wait in first_of_target.values():
+            mine = await self._lock_targets(db, engine, list(first_of_target), busy)
+            leased = [wait for target_id, wait in first_of_target.items() if target_id in mine]
+            for wait in leased:
                 await db.execute(
                     update(waits)
                     .where(_this(wait.task_id, wait.route))
                     .values(lease_owner=owner, lease_until=now + seconds, attempts=waits.c.attempts + 1)
                 )
-        return list(first_of_target.values())
+        return leased
 
-    async def renew(self, wait: Wait, owner: str, *, seconds: float) -> bool:
-        """Hold a lease longer. False when it is somebody else's by now."""
-        return await self._finish(wait, owner, lease_until=self.clock() + seconds)
+    async def _lock_targets(
+        self, db: AsyncConnection, engine: str, target_ids: list[str], busy: Select[tuple[str]]
+    ) -> set[str]:
+        """Those of the targets that no other relay leases a wait of at this moment.
+
+        SQLite has one writer, so there it is all of them. On PostgreSQL two relays may come to two waits of one target
+        at once, neither seeing the other's lease before it is committed: whoever has the target's lock goes on, and
+        looks again.
+        """
+        if self._one_writer is not None or not target_ids:
+            return set(target_ids)
+        locked: list[str] = []
+        for target_id in sorted(target_ids):
+            mine = select(func.pg_try_advisory_xact_lock(_lock_key(f"target {engine} {target_id}")))
+            if (await db.execute(mine)).scalar_one():
+                locked.append(target_id)
+        leased_meanwhile = (await db.execute(busy.where(waits.c.target_id.in_(locked)))).scalars()
+        return set(locked) - set(leased_meanwhile)
+
+    @_whole
+    async def renew(self, owner: str, *, seconds: float) -> int:
+        """Hold all leases of a relay longer. Returns how many there are."""
+        async with self._write() as db:
+            hit = await db.execute(
+                update(waits).where(waits.c.lease_owner == owner).values(lease_until=self.clock() + seconds)
+            )
+        return hit.rowcount
 
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
         """The asker has the outcome, or does not want it any more, as the note says."""
@@ -368,6 +400,11 @@ class Store:
                 yield db
 
 
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
 _RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
@@ -408,6 +445,16 @@ def _wait(row: RowMapping) -> Wait:
         delivered_at=row["delivered_at"],
         last_error=row["last_error"],
     )
+
+
+def _lock_key(what: str) -> int:
+    """Key of a PostgreSQL advisory lock; the database may hold other applications' locks."""
+    return int.from_bytes(hashlib.sha256(f"awaithumans-relay {what}".encode()).digest()[:8], signed=True)
+
+
+def _with_driver(url: URL) -> URL:
+    """The database's plain name means the driver that comes with the package."""
+    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
 def _engine(url: URL) -> AsyncEngine:

@@ -1,0 +1,74 @@
+"""Holds the leases of one relay for as long as its process lives.
+
+Law: a delivery that takes long is not taken over. Waking a graph may take minutes, and a node that blocks the event
+loop must not make another relay believe that this one has died: leases are renewed from a thread of their own.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy.engine import URL
+
+from awaithumans_relay.store import Store
+
+logger = logging.getLogger("awaithumans.relay")
+
+RENEWALS = 3
+"""So many times a lease is renewed before it would run out."""
+RETRY_SECONDS = 0.5
+"""After a renewal that failed: the database may be back before the lease has run out."""
+
+
+class LeaseKeeper:
+    """Renews what its owner has leased.
+
+    Args:
+        url: The database of the waits; the thread has connections of its own.
+        owner: Whose leases.
+        seconds: How long a lease lasts.
+    """
+
+    def __init__(self, url: URL, owner: str, seconds: float) -> None:
+        self._url = url
+        self._owner = owner
+        self._seconds = seconds
+        self._held = 0
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def holding(self) -> Generator[None]:
+        """A delivery is under way. Without any the database is left alone."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    @contextmanager
+    def running(self) -> Generator[None]:
+        """Renew while the block runs."""
+        self._stopped.clear()
+        thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="lease-keeper", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    async def _run(self) -> None:
+        store = Store(self._url)
+        pause = self._seconds / RENEWALS
+        while not self._stopped.wait(pause):
+            pause = self._seconds / RENEWALS
+            if not self._held:
+                continue
+            try:
+                await store.renew(self._owner, seconds=self._seconds)
+            except Exception:
+                logger.exception("could not renew the leases of this relay; trying again")
+                pause = RETRY_SECONDS
+        await store.stop()
