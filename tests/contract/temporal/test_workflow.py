@@ -1,52 +1,19 @@
 """`await_human` in workflows: what only Temporal can do to a question."""
 
-import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator
-from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
-from tests.support.askers import TemporalAsker
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, AskUncaught
-
-
-@pytest.fixture(scope="module")
-async def asker(temporal: TemporalServer) -> TemporalAsker:
-    return TemporalAsker(temporal.address)
-
-
-@pytest.fixture(scope="module")
-async def relay(
-    asker: TemporalAsker, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[RunningRelay]:
-    async with (
-        running_relay([asker.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
-        asker.ready(running.settings),
-    ):
-        yield running
-
-
-@pytest.fixture
-def client(relay: RunningRelay, asker: TemporalAsker) -> Client:
-    assert relay.url
-    return asker.client
-
-
-async def start(client: Client, workflow: Any, argument: Any) -> WorkflowHandle[Any, Any]:
-    return await client.start_workflow(workflow, argument, id=f"t-{uuid.uuid4().hex}", task_queue=TASK_QUEUE)
-
-
-async def result(handle: WorkflowHandle[Any, Any]) -> Any:
-    return await asyncio.wait_for(handle.result(), 40)
+from tests.support.relay import RunningRelay, settings_for
+from tests.support.temporal import result, start, until_parked
+from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
 
 
 async def test_secrets_stay_out_of_history(
@@ -130,20 +97,8 @@ async def test_key_of_another_question_is_refused(client: Client, people: People
 async def test_malformed_signal_does_not_stop_the_workflow(client: Client, people: People) -> None:
     """What is no outcome is no answer; the true one is taken after it."""
     handle = await start(client, AskUncaught.run, {"task": "malformed?"})
-    await _parked(handle)
+    await until_parked(handle)
     for malformed in ({"status": 5}, "yes", None, [1]):
         await handle.signal("awaithumans.answer", malformed)
     await people.answer("malformed?", {"approved": True})
     assert await result(handle) is True
-
-
-async def _parked(handle: WorkflowHandle[Any, Any]) -> None:
-    """Until the workflow has asked and sleeps."""
-    async with asyncio.timeout(20):
-        while not await _details(handle):
-            await asyncio.sleep(0.05)
-
-
-async def _details(handle: WorkflowHandle[Any, Any]) -> str:
-    """What the Temporal UI shows as the workflow's current details."""
-    return str((await handle.query("__temporal_workflow_metadata")).current_details)

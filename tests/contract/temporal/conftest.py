@@ -1,0 +1,51 @@
+"""One relay and one worker for all of these tests, in both modes: signal wait and activity."""
+
+import uuid
+from collections.abc import AsyncGenerator
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from temporalio.client import Client
+
+from tests.support.askers import TemporalAsker
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.temporal import HastyPeople
+
+
+@pytest.fixture(params=["signal", "activity"])
+def via(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="package")
+async def asker(temporal: TemporalServer) -> TemporalAsker:
+    return TemporalAsker(temporal.address)
+
+
+@pytest.fixture(scope="package")
+async def relay(
+    asker: TemporalAsker, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[RunningRelay]:
+    async with (
+        running_relay([asker.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
+        asker.ready(running.settings),
+    ):
+        yield running
+
+
+@pytest.fixture
+def client(relay: RunningRelay, asker: TemporalAsker) -> Client:
+    assert relay.url
+    return asker.client
+
+
+@pytest.fixture
+async def people(humans: HumansServer, relay: RunningRelay) -> AsyncGenerator[HastyPeople]:
+    hasty = HastyPeople(humans, relay)
+    yield hasty
+    await hasty.aclose()
+
+
+@pytest.fixture
+def question() -> str:
+    return f"Approve {uuid.uuid4().hex[:8]}?"

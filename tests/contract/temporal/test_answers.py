@@ -1,0 +1,114 @@
+"""Who gets which answer, in both modes."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import pytest
+from examples.demo.servers import TemporalServer
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_core import Outcome, Route, TargetGone
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.temporal import NO, YES, HastyPeople, failures, result, start, until_parked
+from tests.support.workflows import (
+    AskBarely,
+    AskInChild,
+    AskSeveral,
+    AskTwoOfThree,
+    AskUncaught,
+    CountsRightly,
+    CountsWrongly,
+)
+
+
+async def test_each_gets_its_own_answer(client: Client, people: People, question: str, via: str) -> None:
+    """Two people one after the other, then two at once: no answer is taken for another question's."""
+    handle = await start(client, AskSeveral.run, question, via)
+    for which, approved in [("first", False), ("second", True)]:
+        await people.answer(f"{question}: {which}?", {"approved": approved})
+    await people.answer(f"{question}: right?", YES)
+    await people.answer(f"{question}: left?", NO)
+    assert await result(handle) == [False, True, False, True]
+
+
+async def test_a_child_workflow_asks(client: Client, people: People, question: str, via: str) -> None:
+    """The child is the asker, and its parent gets what it returns."""
+    handle = await start(client, AskInChild.run, {"task": question, "via": via})
+    await people.answer(question, YES)
+    assert (await result(handle))["approved"] is True
+
+
+async def test_two_with_one_key(client: Client, people: People, question: str, via: str) -> None:
+    """Two workflows that share a key share the question, and each gets its answer."""
+    options = {"task": question, "via": via, "idempotency_key": f"shared {question}"}
+    handles = [await start(client, AskUncaught.run, options) for _ in range(2)]
+    for handle in handles:
+        await until_parked(handle)
+    (task,) = await people.find(question)
+    await asyncio.sleep(0.5)  # both have registered
+    await people.complete(task["id"], YES)
+    assert [await result(handle) for handle in handles] == [True, True]
+
+
+async def test_a_quorum_in_a_workflow(client: Client, people: People, question: str, via: str) -> None:
+    """Two say yes; the third is freed."""
+    handle = await start(client, AskTwoOfThree.run, question, via)
+    tasks = await people.find(question, count=3)
+    for task in tasks[:2]:
+        await people.complete(task["id"], YES)
+    assert await result(handle) == [True, "yes", "yes"]
+    assert (await people.task(tasks[2]["id"]))["status"] == "cancelled"
+
+
+async def test_a_bug_in_a_quorum_cancels_nobody(
+    people: HastyPeople, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
+) -> None:
+    """The workflow is suspended as it stands; mended, it goes on with the votes it has, and others can still vote."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    quick = timedelta(seconds=1)  # a worker that has gone is not waited for
+    async with Worker(
+        client, task_queue=question, workflows=[CountsWrongly], sticky_queue_schedule_to_start_timeout=quick
+    ):
+        handle = await start(client, "Mended", question, via, task_queue=question)
+        tasks = await people.find(question, count=3)
+        await until_parked(handle)
+        await people.complete(tasks[0]["id"], YES)
+        async with asyncio.timeout(20):
+            while "aproved" not in str(await failures(handle)):
+                await asyncio.sleep(0.1)
+    assert [(await people.task(task["id"]))["status"] for task in tasks[1:]] == ["created", "created"]
+    async with Worker(client, task_queue=question, workflows=[CountsRightly]):
+        await people.complete(tasks[1]["id"], YES)
+        assert await result(handle) is True
+
+
+async def test_the_bare_activity(client: Client, people: People, question: str) -> None:
+    """Called without `await_human`: completed from outside, looked for again when that was lost."""
+    handle = await start(client, AskBarely.run, question)
+    await people.answer(question, YES)
+    assert await result(handle) == {"approved": True}
+    assert (await people.find(question))[0]["idempotency_key"].startswith(f"temporal:default:{handle.id}:")
+
+
+async def test_an_answer_for_another_run_completes_nothing_else(client: Client, people: People, question: str) -> None:
+    """An activity with an id that Temporal made is answered in its own run only: "1" is something else in another."""
+    handle = await start(client, AskBarely.run, question)
+    (task,) = await people.find(question)
+    foreign = Route(
+        "temporal",
+        {"namespace": "default", "workflow_id": handle.id, "activity_id": "1", "run_id": str(uuid.uuid4())},
+        task["idempotency_key"],
+    )
+    with pytest.raises(TargetGone):
+        await TemporalEngine(client).deliver(
+            foreign,
+            Outcome(
+                task_id="x", status="completed", response={"approved": False}, idempotency_key=task["idempotency_key"]
+            ),
+        )
+    await people.complete(task["id"], YES)
+    assert await result(handle) == {"approved": True}

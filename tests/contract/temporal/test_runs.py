@@ -1,0 +1,166 @@
+"""From run to run, in both modes: replayed, continued as new, reset, retried."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.common import RetryPolicy
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_core import Outcome, Route
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.temporal import YES, next_run, result, start, until_open, until_parked
+from tests.support.workflows import (
+    WORKFLOWS,
+    AskAcrossRuns,
+    AskAndEnd,
+    AskBesideADynamicHandler,
+    AskNamedAndUnnamed,
+    AskSeveral,
+    AskThenForget,
+    AskUncaught,
+)
+
+
+async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer, via: str) -> None:
+    """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    name = f"q-{uuid.uuid4().hex}"
+    async with Worker(client, task_queue=name, workflows=WORKFLOWS, max_cached_workflows=0):
+        handle = await client.start_workflow(AskSeveral.run, args=[name, via], id=name, task_queue=name)
+        for question, approved in [("first", True), ("second", False), ("left", True), ("right", False)]:
+            await people.answer(f"{name}: {question}?", {"approved": approved})
+        assert await result(handle) == [True, False, True, False]
+
+
+async def test_open_waits_go_on_in_the_next_run(
+    client: Client, people: People, relay: RunningRelay, question: str, via: str
+) -> None:
+    """A workflow that continues as new twice keeps its question: nobody is asked again, and the answer arrives."""
+    handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    for _ in range(2):
+        run = (await handle.describe()).run_id
+        await until_parked(handle)
+        await handle.signal(AskAcrossRuns.go_on)
+        async with asyncio.timeout(20):
+            while (await handle.describe()).run_id == run:
+                await asyncio.sleep(0.05)
+    assert [pending["task_id"] for pending in await until_parked(handle)] in ([task["id"]], [None])
+    await people.complete(task["id"], YES)
+    assert await result(handle) == [3, True, "anna@example.com"]
+    assert len(await people.find(question)) == 1
+    await relay.wait_for(task["id"], "delivered")
+
+
+async def test_an_answer_between_two_runs(
+    client: Client, people: People, relay: RunningRelay, humans: HumansServer, question: str, via: str
+) -> None:
+    """Given while no run waits for it, and a dynamic handler takes what comes: it is kept all the same."""
+    handle = await start(client, AskBesideADynamicHandler.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(relay, task)
+    run = (await handle.describe()).run_id
+    await handle.signal("something", 1)
+    async with asyncio.timeout(20):
+        while (await handle.describe()).run_id == run:
+            await asyncio.sleep(0.05)
+    await people.complete(task["id"], YES)
+    outcome = Outcome(
+        task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
+    )
+    if via == "signal":
+        route = Route("temporal", {"namespace": "default", "workflow_id": handle.id}, task["idempotency_key"])
+        await TemporalEngine(client).deliver(route, outcome)
+    assert await result(handle) == [True, []]
+    assert len(await people.find(question)) == 1
+
+
+async def test_equal_questions_are_told_apart_in_the_next_run(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """One has a key of its own and one has not: neither takes the other's task, whichever is asked first."""
+    handle = await start(client, AskNamedAndUnnamed.run, {"task": question, "via": via})
+    tasks = await people.find(question, count=2)
+    await next_run(handle, AskNamedAndUnnamed.go_on)
+    for task in tasks:
+        await people.complete(task["id"], {"approved": task["idempotency_key"] == question})
+    assert await result(handle) == {"named": True, "unnamed": False}
+    assert len(await people.find(question)) == 2
+
+
+async def test_no_words_are_handed_on(client: Client, people: People, question: str, via: str) -> None:
+    """What a run hands on is in a header, which a codec leaves in clear: keys, ids and times, and nothing else."""
+    handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via, "payload": {"secret": "4111"}})
+    (task,) = await people.find(question)
+    await until_parked(handle)
+    await next_run(handle, AskAcrossRuns.go_on)
+    first = (await handle.fetch_history()).events[0].workflow_execution_started_event_attributes
+    (handed_on,) = [payload.data.decode() for payload in first.header.fields.values()]
+    assert task["idempotency_key"] in handed_on
+    assert question not in handed_on
+    assert "4111" not in handed_on
+    await handle.cancel()
+
+
+@pytest.mark.parametrize("then", ["ends", "asks again"])
+async def test_a_question_the_next_run_forgets(
+    client: Client, people: People, question: str, via: str, then: str
+) -> None:
+    """Its person is freed when that run ends; and when it fails and is retried, the retry asks afresh."""
+    handle = await start(
+        client,
+        AskThenForget.run,
+        {"task": question, "via": via},
+        then,
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
+    )
+    if then == "asks again":
+        second = (await people.find(question, count=2))[0]
+        await people.complete(second["id"], YES)
+    assert await result(handle) == {"ends": "ends", "asks again": "yes"}[then]
+    assert [task["status"] for task in await people.find(question)][-1] == "cancelled"
+
+
+async def test_reset_while_waiting(client: Client, people: People, question: str, via: str) -> None:
+    """A run that is reset waits on for the same question, and its answer reaches the new run."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_parked(handle)
+    await asyncio.sleep(0.5)
+    history = (await handle.fetch_history()).events
+    completed = [event.event_id for event in history if event.HasField("workflow_task_completed_event_attributes")]
+    reset = ResetWorkflowExecutionRequest(
+        namespace="default",
+        workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=str(handle.result_run_id)),
+        reason="a test",
+        workflow_task_finish_event_id=completed[-1],
+        request_id=uuid.uuid4().hex,
+    )
+    await client.workflow_service.reset_workflow_execution(reset)
+    current = client.get_workflow_handle(handle.id)
+    await until_parked(current)
+    await people.complete(task["id"], YES)
+    assert await result(current) is True
+    assert len(await people.find(question)) == 1
+
+
+async def test_a_retried_workflow_asks_afresh(client: Client, people: People, question: str, via: str) -> None:
+    """The attempt that failed frees its person; the next one has a question of its own."""
+    handle = await start(
+        client,
+        AskAndEnd.run,
+        {"task": question, "via": via},
+        "fails",
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
+    )
+    assert await result(handle) == "fails"
+    tasks = await people.find(question, count=2)
+    assert {task["status"] for task in tasks} == {"cancelled"}

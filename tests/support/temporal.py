@@ -1,0 +1,127 @@
+"""Workflows that ask: how tests start them, see how far they are, and give them a server on which days take moments."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from examples.demo.servers import HumansServer, tool
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from tests.support.askers import TemporalAsker
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.servers import TaskServer
+from tests.support.workflows import TASK_QUEUE
+
+YES, NO = {"approved": True}, {"approved": False}
+
+
+async def start(client: Client, workflow: Any, *arguments: Any, **options: Any) -> WorkflowHandle[Any, Any]:
+    given = {"id": f"m-{uuid.uuid4().hex}", "task_queue": TASK_QUEUE, **options}
+    return await client.start_workflow(workflow, args=list(arguments), **given)
+
+
+async def result(handle: WorkflowHandle[Any, Any], seconds: float = 40) -> Any:
+    return await asyncio.wait_for(handle.result(), seconds)
+
+
+async def until_open(relay: RunningRelay, task: Any) -> None:
+    await relay.wait_for(task["id"], "open")
+
+
+async def until_parked(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
+    """What the workflow waits for, once it waits for something."""
+    async with asyncio.timeout(20):
+        while not (pending := await _pending(handle)):
+            await asyncio.sleep(0.05)
+    return pending
+
+
+async def _pending(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
+    try:
+        return list(await handle.query("pending_human_tasks"))
+    except Exception as early:
+        assert "pending_human_tasks" in str(early)  # noqa: PT017 - before the workflow has come to its first question
+        return []
+
+
+async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
+    """Have it continue as new, once its questions are asked."""
+    await until_parked(handle)
+    await asyncio.sleep(0.5)
+    run = (await handle.describe()).run_id
+    await handle.signal(signal)
+    async with asyncio.timeout(20):
+        while (await handle.describe()).run_id == run:
+            await asyncio.sleep(0.05)
+
+
+async def failures(handle: WorkflowHandle[Any, Any]) -> list[str]:
+    """Why tasks of this workflow have failed."""
+    history = (await handle.fetch_history()).events
+    return [event.workflow_task_failed_event_attributes.failure.message for event in history]
+
+
+class HastyPeople(People):
+    """Their answers are seen at once."""
+
+    def __init__(self, humans: TaskServer, relay: RunningRelay) -> None:
+        super().__init__(humans)
+        self.relay = relay
+
+    async def complete(self, task_id: str, response: dict[str, Any], by: str = "anna@example.com") -> None:
+        await super().complete(task_id, response, by)
+        with suppress(TimeoutError):  # nobody waits for it through this relay
+            await self.relay.hurry(task_id, 2)
+
+    async def cancel(self, task_id: str) -> None:
+        await super().cancel(task_id)
+        await self.relay.hurry(task_id, 2)
+
+
+@asynccontextmanager
+async def skipping_time(humans: HumansServer, folder: Path) -> AsyncGenerator[tuple[WorkflowEnvironment, Client]]:
+    """A server on which days take moments, and a client whose worker runs; the relay has no way to the workflows."""
+    env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
+    async with env, running_relay([TemporalEngine(unreachable)], humans, folder) as relay:
+        config = env.client.config()
+        config["plugins"] = [HumanTasksPlugin(relay.settings)]
+        asker = TemporalAsker("")
+        asker.client = Client(**config)
+        async with asker.worker():
+            yield env, asker.client
+
+
+async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
+    """The result after so much time, with a moment between each for what happens then.
+
+    This server skips no time while an activity is under way, unless it is told to as often as there are activities,
+    besides once for whoever waits for the result.
+    """
+    waiting = asyncio.create_task(result(handle))
+    for under_way, time in enumerate(times if via == "activity" else (), start=1):
+        await until_under_way(handle, under_way)
+        await asyncio.gather(*(env.sleep(time) for _ in range(under_way)))
+    return await waiting
+
+
+async def until_under_way(handle: WorkflowHandle[Any, Any], count: int) -> None:
+    """Until so many activities have been begun, and have left off for somebody else to complete them."""
+    async with asyncio.timeout(20):
+        while True:
+            pending = (await handle.describe()).raw_description.pending_activities
+            if sum(each.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for each in pending) == count:
+                break
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+
+
+async def unreachable() -> Client:
+    raise ConnectionError("not in this test")
