@@ -1,4 +1,4 @@
-"""LangGraph: `await_human` in nodes, an engine for the relay.
+"""LangGraph: `await_human` in nodes, people for other people's nodes and for agents, an engine for the relay.
 
 from awaithumans_adapters.langgraph import await_human
 
@@ -6,6 +6,8 @@ async def review(state: State) -> dict:
     decision = await await_human(task=..., payload=..., response_schema=Decision)
     return {"approved": decision.approved}
 """
+
+from typing import TYPE_CHECKING, Any
 
 try:
     import langgraph as _  # noqa: F401  # only whether it is there is asked
@@ -15,6 +17,23 @@ except ImportError as missing:
     ) from missing
 
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
+from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 
-__all__ = ["GraphEngine", "Resumed", "await_human", "await_human_sync"]
+if TYPE_CHECKING:
+    from awaithumans_adapters.langgraph.middleware import HumanApproval
+
+__all__ = ["GraphEngine", "HumanApproval", "HumanInterrupts", "Resumed", "await_human", "await_human_sync"]
+
+
+def __getattr__(name: str) -> Any:
+    """Agents need langchain, graphs do not: it is loaded for those who ask for `HumanApproval`."""
+    if name != "HumanApproval":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from awaithumans_adapters.langgraph.middleware import HumanApproval
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "langchain":
+            raise
+        raise ImportError("HumanApproval needs langchain: pip install 'awaithumans-workflows[langchain]'") from missing
+    return HumanApproval

@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.types import Interrupt, RetryPolicy
 
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
+from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -123,7 +124,7 @@ class GraphEngine:
             await self._on_result(Resumed(thread.name, route.target["thread_id"], outcome, values, interrupts))
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
+        """Say so when the thread has asked this question and moved on without an answer of ours."""
         threads = self._threads(route)
         key = route.idempotency_key
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
@@ -131,7 +132,9 @@ class GraphEngine:
             if any([await thread.pending(key) for thread in threads]):
                 return None
             seen = [await thread.history(key) for thread in threads]
-            if any(resumed is not None for resumed, _ in seen) or not any(asked for _, asked in seen):
+            if any(resumed is not None for resumed, _ in seen):
+                return _ANSWERED_ITSELF if interrupt_id(key) else None
+            if not any(asked for _, asked in seen):
                 return None
         return _SUPERSEDED
 
@@ -209,6 +212,9 @@ _SUPERSEDED = (
     "the thread has moved on without this answer: new input, or a fork from an earlier checkpoint, has replaced the "
     "question. If it still matters, it was asked again"
 )
+
+_ANSWERED_ITSELF = "the application has resumed this interrupt itself"
+"""A wait that is open was not delivered by us; of our own nodes only a delivery answers the question."""
 
 
 def _thread_config(_: str, thread_id: str) -> RunnableConfig:

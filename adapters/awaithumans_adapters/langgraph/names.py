@@ -20,3 +20,8 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str) -
 def names_key(value: object, key: str) -> bool:
     """Whether an interrupt value, or a resume value, is about the question with this key."""
     return isinstance(value, dict) and cast("dict[object, object]", value).get("idempotency_key") == key
+
+
+def is_ours(value: object) -> bool:
+    """Whether an interrupt value is one of `interrupt_value`."""
+    return isinstance(value, dict) and MARK in cast("dict[object, object]", value)

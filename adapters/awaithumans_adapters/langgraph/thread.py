@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.errors import GraphRecursionError, InvalidUpdateError
+from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid_resume
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
+from awaithumans_adapters.langgraph.answers import asked, takers
 from awaithumans_adapters.langgraph.failures import GraphFailedError
-from awaithumans_adapters.langgraph.names import names_key
+from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
+from awaithumans_adapters.langgraph.names import is_ours, names_key
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
 from awaithumans_core.outcome import Outcome
@@ -56,19 +58,19 @@ class Thread:
         self._config = config
         self._threaded = False
 
-    async def pending(self, key: str) -> list[str]:
-        """Ids of the interrupts that wait for this answer."""
+    async def pending(self, key: str) -> list[Interrupt]:
+        """The interrupts that wait for this answer."""
         snapshot = await self._snapshot()
-        ids: list[str] = []
+        waiting: list[Interrupt] = []
         for level in _levels(snapshot):
-            shown = [(task, i) for task in level.tasks for i in task.interrupts if names_key(i.value, key)]
+            shown = [(task, i) for task in level.tasks for i in task.interrupts if self._asks(i, key)]
             if not shown:
                 continue
             saved = await self._saved(level.config)
-            taken = _takers(saved, key) if saved else set[str]()
+            taken = takers(saved, key, level) if saved else set[str]()
             # A failed node goes on showing its last interrupt, answered or not; a subgraph's is shown above it as well.
-            ids += [i.id for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
-        return ids
+            waiting += [i for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
+        return waiting
 
     async def standing(self) -> tuple[Any, tuple[Interrupt[Any], ...]]:
         """The thread's values, and the interrupts it waits at."""
@@ -86,8 +88,8 @@ class Thread:
             failed = [task for task in level.tasks if _failed(task) and not isinstance(task.state, StateSnapshot)]
             if failed and answered:
                 saved = await self._saved(level.config)
-                takers = _takers(saved) if saved else set[str]()
-                failed = [task for task in failed if task.id in takers]
+                answered_by = takers(saved) if saved else set[str]()
+                failed = [task for task in failed if task.id in answered_by]
             told += [f"node {task.name!r} failed ({task.error})" for task in failed]
         return ", ".join(told)
 
@@ -97,8 +99,8 @@ class Thread:
 
     async def resume(self, key: str, outcome: Outcome) -> None:
         """Give the answer to every interrupt that waits for it, and run on."""
-        pending = await self.pending(key)
-        await self._run(key, Command(resume=dict.fromkeys(pending, outcome.value())), strict=True)
+        answers = {shown.id: _answer(shown, outcome) for shown in await self.pending(key)}
+        await self._run(key, Command(resume=answers), strict=True)
         if _left_standing(await self._snapshot()):
             await self.go_on(key)
 
@@ -108,14 +110,13 @@ class Thread:
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
-        asked = False
+        shown = False
         async for saved in self._checkpoints():
-            if _takers(saved, key):
+            level = await self._level(saved) if interrupt_id(key) and takers(saved) else None
+            if takers(saved, key, level):
                 return saved, True
-            for _, channel, value in saved.pending_writes or ():
-                if channel == "__interrupt__" and any(names_key(shown.value, key) for shown in _listed(value)):
-                    asked = True
-        return None, asked
+            shown = shown or asked(saved, key)
+        return None, shown
 
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
         """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
@@ -135,17 +136,26 @@ class Thread:
 
     # A saver without async methods (SQLite's sync one, for instance) means a graph of sync nodes: it runs in a thread.
 
-    async def _snapshot(self) -> StateSnapshot:
+    async def _snapshot(self, at: RunnableConfig | None = None) -> StateSnapshot:
+        """The thread as it stands, subgraphs included, or one of its checkpoints."""
+        config = self._config if at is None else at
         if not self._threaded:
             try:
-                return await self._graph.aget_state(self._config, subgraphs=True)
+                return await self._graph.aget_state(config, subgraphs=at is None)
             except NotImplementedError:
                 self._threaded = True
-        return await asyncio.to_thread(self._graph.get_state, self._config, subgraphs=True)
+        return await asyncio.to_thread(self._graph.get_state, config, subgraphs=at is None)
+
+    async def _level(self, saved: CheckpointTuple) -> StateSnapshot | None:
+        """A checkpoint as its graph shows it; None for one of a graph inside a node that the library does not find."""
+        try:
+            return await self._snapshot(saved.config)
+        except ValueError:
+            return None
 
     async def _checkpoints(self) -> AsyncGenerator[CheckpointTuple]:
         """Every checkpoint of the thread, newest first, subgraphs included."""
-        where: RunnableConfig = {"configurable": {"thread_id": self._config.get("configurable", {})["thread_id"]}}
+        where: RunnableConfig = {"configurable": {"thread_id": self._thread_id}}
         if self._threaded:
             for saved in await asyncio.to_thread(lambda: list(self._saver.list(where))):
                 yield saved
@@ -178,6 +188,8 @@ class Thread:
                 raise
             await self._blame(key, RuntimeError("a node was cancelled from within"))
         except Exception as failure:
+            if is_invalid_resume(failure):
+                raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
 
     async def _blame(self, key: str, failure: Exception) -> None:
@@ -196,6 +208,14 @@ class Thread:
             return True
         snapshot = await self._snapshot()
         return any(task.error for level in _levels(snapshot) for task in level.tasks)
+
+    def _asks(self, shown: Interrupt, key: str) -> bool:
+        """Whether this interrupt is the question with this key."""
+        return names_key(shown.value, key) if is_ours(shown.value) else key_of(shown, self._thread_id) == key
+
+    @property
+    def _thread_id(self) -> str:
+        return str(self._config.get("configurable", {})["thread_id"])
 
     @property
     def _saver(self) -> BaseCheckpointSaver[Any]:
@@ -251,14 +271,6 @@ def _left_standing(snapshot: StateSnapshot) -> bool:
     return bool(snapshot.tasks) and all(task.result is not None for task in snapshot.tasks)
 
 
-def _takers(saved: CheckpointTuple, key: str | None = None) -> set[str]:
-    """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer."""
-    return {
-        task_id
-        for task_id, channel, value in saved.pending_writes or ()
-        if channel == "__resume__" and (key is None or any(names_key(answer, key) for answer in _listed(value)))
-    }
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else [value]
+def _answer(shown: Interrupt, outcome: Outcome) -> Any:
+    """What an interrupt is resumed with."""
+    return outcome.value() if is_ours(shown.value) else resume_with(shown, outcome)

@@ -1,0 +1,63 @@
+"""Whose answers a checkpoint holds.
+
+An answer to a question of ours names the question. One that a foreign node has taken does not: it is told apart by its
+place, for the id of an interrupt is made of the place of its task and the number of answers the task had before.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.types import Interrupt, StateSnapshot
+
+from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.names import names_key
+
+
+def asked(saved: CheckpointTuple, key: str) -> bool:
+    """Whether a checkpoint shows this question, or one that took its place when a foreign node ran again."""
+    return any(
+        names_key(shown.value, key) or interrupt_id(key) == shown.id
+        for _, channel, value in saved.pending_writes or ()
+        if channel == "__interrupt__"
+        for shown in _listed(value)
+    )
+
+
+def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None) -> set[str]:
+    """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer.
+
+    Args:
+        saved: The checkpoint.
+        key: The question's.
+        level: The snapshot of the checkpoint, which tells the places of its tasks. Foreign answers need it.
+    """
+    if key is None:
+        return {task_id for task_id, _ in _answers(saved)}
+    wanted = interrupt_id(key)
+    if wanted is None:
+        return {task_id for task_id, given in _answers(saved) if any(names_key(answer, key) for answer in given)}
+    counts = {task_id: len(given) for task_id, given in _answers(saved)}
+    parent = saved.config.get("configurable", {}).get("checkpoint_ns")
+    return {
+        task.id
+        for task in (level.tasks if level else ())
+        for number in range(counts.get(task.id, 0))
+        if _nth_id("|".join(filter(None, (parent, f"{task.name}:{task.id}"))), number) == wanted
+    }
+
+
+def _nth_id(place: str, answered: int) -> str:
+    """The id of a task's next interrupt after so many answers."""
+    return Interrupt.from_ns(None, f"{place}|{answered}" if answered else place).id
+
+
+def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:
+    """What each task of a checkpoint has been resumed with, in the order of its questions."""
+    for task_id, channel, value in saved.pending_writes or ():
+        if channel == "__resume__":
+            yield task_id, _listed(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,111 @@
+"""People for graphs whose nodes do not know us: every interrupt such a graph pauses at becomes a task.
+
+The asker's side; the relay's is in `thread`. Both read what an interrupt asks with `foreign`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypedDict, Unpack
+from uuid import UUID
+
+from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
+from langgraph.types import Interrupt
+from pydantic import BaseModel
+
+from awaithumans_adapters.langgraph.foreign import key_of, question_of
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, is_ours
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.route import Route
+from awaithumans_core.task import HumanTask
+
+
+class PeopleOptions(TypedDict, total=False):
+    """Who is asked, and how long they have; as in `HumanTask`."""
+
+    timeout_seconds: float | timedelta
+    assign_to: str | Sequence[str] | Mapping[str, Any] | None
+    notify: str | Sequence[str] | None
+    verifier: Mapping[str, Any] | BaseModel | None
+    redact_payload: bool
+    task_metadata: Mapping[str, str] | None
+
+
+class HumanInterrupts(GraphCallbackHandler):
+    """A callback handler that asks a person at every interrupt a graph pauses at.
+
+    Tool calls that `HumanInTheLoopMiddleware` holds back are approved, edited, rejected or answered; an interrupt with
+    a `response_schema` is answered in a form with its fields; any other takes a text. The relay resumes the thread with
+    what the node expects. Interrupts of our own `await_human` have their task already.
+
+    Args:
+        question: The question for an interrupt, one line. Default: its text, or that of its `question` or `message`.
+        human_tasks: Settings and connections. Default: from the environment, when the first interrupt comes.
+        options: As in `HumanTask`: timeout_seconds, assign_to, notify, verifier, redact_payload, task_metadata.
+
+    Raises, from the run that paused: what `HumanTasks.open` raises, `InvalidTaskError` for an interrupt whose value is
+    not JSON. The interrupt is saved all the same, and `graph.invoke(None, config)` asks again.
+
+    Example:
+        graph.invoke(given, {"configurable": {"thread_id": "1"}, "callbacks": [HumanInterrupts(assign_to="ops@x.org")]})
+    """
+
+    raise_error = True  # what nobody has been asked must not look like a question that waits
+
+    def __init__(
+        self,
+        *,
+        question: Callable[[Interrupt], str] | None = None,
+        human_tasks: HumanTasks | None = None,
+        **options: Unpack[PeopleOptions],
+    ) -> None:
+        self._question = question
+        self._given = human_tasks
+        self._options = options
+        self._targets: dict[UUID, dict[str, str]] = {}
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: dict[str, Any],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Remember whose run this is: the event of an interrupt names the run and not the thread."""
+        if metadata and metadata.get("thread_id"):
+            self._targets[run_id] = {name: str(metadata[name]) for name in ("thread_id", GRAPH) if metadata.get(name)}
+
+    def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **_: Any) -> None:
+        """Forget it."""
+        self._targets.pop(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        """Forget it."""
+        self._targets.pop(run_id, None)
+
+    def on_interrupt(self, event: GraphInterruptEvent) -> None:
+        """Ask a person about each interrupt that is not our own. Asking again is harmless."""
+        for shown in event.interrupts:
+            if not is_ours(shown.value):
+                self._ask(shown, self._targets.get(event.run_id) if event.run_id else None)
+
+    def _ask(self, shown: Interrupt, target: Mapping[str, str] | None) -> None:
+        if target is None:
+            raise SettingsError("HumanInterrupts needs a graph that is run with a thread_id, or nobody can resume it")
+        asked = question_of(shown)
+        question = HumanTask(
+            task=self._question(shown) if self._question else asked.task,
+            payload=asked.payload,
+            response_schema=asked.response_schema,
+            idempotency_key=key_of(shown, target["thread_id"]),
+            **self._options,
+        )
+        route = Route(ENGINE, target, question.idempotency_key)
+        self._human_tasks.open_sync(question.body(), route, same_words=False)
+
+    @cached_property
+    def _human_tasks(self) -> HumanTasks:
+        return self._given or HumanTasks()

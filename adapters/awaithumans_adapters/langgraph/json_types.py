@@ -1,0 +1,100 @@
+"""Python types from JSON Schema, so that a form can be made of what only a schema describes, and its answer checked.
+
+What a schema says beyond these types (conditions between fields, patterns of property names) is not checked here.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
+from typing import Annotated, Any, Literal, Optional, Union, cast
+
+from pydantic import BaseModel, Field, create_model
+
+Schema = Mapping[str, Any]
+
+MAX_DEPTH = 4
+"""Deeper, and in a class that holds itself, anything is taken: a person types that part as JSON anyway."""
+
+_PLAIN: Mapping[tuple[Any, Any], Any] = {
+    ("boolean", None): bool,
+    ("integer", None): int,
+    ("null", None): None,
+    ("number", None): float,
+    ("object", None): dict[str, Any],
+    ("string", None): str,
+    ("string", "date"): date,
+    ("string", "date-time"): datetime,
+    ("string", "time"): time,
+}
+"""JSON type and format -> Python type; an unknown format is text."""
+
+_RULES = {
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "pattern": "pattern",
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+}
+
+
+def object_type(schema: Schema, root: Schema, depth: int = 0) -> type[BaseModel]:
+    """A class with the properties of an object schema as fields."""
+    needed = schema.get("required", ())
+    fields: dict[str, Any] = {}
+    for number, (name, given) in enumerate(schema["properties"].items()):
+        said = resolved(given, root)
+        about: dict[str, Any] = {"alias": name, "title": said.get("title"), "description": said.get("description")}
+        default = ... if name in needed else said.get("default")
+        fields[f"field_{number}"] = (json_type(said, root, depth + 1), Field(default, **about))
+    return create_model(str(schema.get("title", "Answer")), **fields)
+
+
+def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
+    """What a schema describes, as a type pydantic checks.
+
+    Args:
+        schema: The schema, or a part of one.
+        root: Where its `$ref`s point into.
+        depth: How deep it lies there.
+    """
+    said = resolved(schema, root)
+    kind = said.get("type")
+    if depth > MAX_DEPTH:
+        return Any
+    if choices := said.get("enum") or ([said["const"]] if "const" in said else None):
+        return Literal[tuple(choices)]
+    if some := said.get("anyOf") or said.get("oneOf"):
+        return Union[tuple(json_type(each, root, depth + 1) for each in some)]  # noqa: UP007  # made at run time
+    if isinstance(kind, list):
+        each_kind = cast("Sequence[str]", kind)
+        return Union[tuple(json_type({**said, "type": one}, root, depth + 1) for one in each_kind)]  # noqa: UP007
+    if kind == "array":
+        return list[json_type(said.get("items", {}), root, depth + 1)]  # type: ignore[misc]  # made at run time
+    if said.get("properties"):
+        return object_type(said, root, depth)
+    if (plain := (kind, said.get("format"))) not in _PLAIN and (plain := (kind, None)) not in _PLAIN:
+        return Any
+    rules = {rule: said[word] for word, rule in _RULES.items() if word in said and _PLAIN[plain] in {str, int, float}}
+    return Annotated[_PLAIN[plain], Field(**rules)] if rules else _PLAIN[plain]
+
+
+def optional(kind: Any) -> Any:
+    """The type, or null."""
+    return Optional[kind]  # noqa: UP045  # made at run time
+
+
+def resolved(schema: Schema, root: Schema) -> Schema:
+    """The schema a `$ref` points at, with what is said beside the `$ref`."""
+    said = dict(schema)
+    for _ in range(MAX_DEPTH):
+        if len(said.get("allOf", ())) == 1:
+            said = {**said.pop("allOf")[0], **said}
+        if not (place := str(said.pop("$ref", ""))).startswith("#/"):
+            break
+        found: Any = root
+        for step in place[2:].split("/"):
+            found = found.get(step, {})
+        said = {**found, **said}
+    return said

@@ -1,0 +1,179 @@
+"""A LangChain agent's tool calls go to a person before they run.
+
+Law: a gated tool runs only after a person's own yes to this very call. Every other end, and every answer that does not
+fit, becomes a message to the model that the tool was not run, and why; what must be mended by whoever wrote or runs the
+agent (settings, a server that refuses) is raised.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeAlias, Unpack, cast
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import ToolCallRequest
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt import ToolRuntime
+from langgraph.types import Command
+from pydantic import BaseModel, ValidationError
+
+from awaithumans_adapters.langgraph.decisions import Call, decision_type, decisions, not_run
+from awaithumans_adapters.langgraph.interrupts import PeopleOptions
+from awaithumans_adapters.langgraph.node import await_human, await_human_sync
+from awaithumans_core.errors import QuestionEndedError, SettingsError
+from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.task import TaskOptions
+
+Result: TypeAlias = ToolMessage | Command[Any]
+
+
+class ApprovalOptions(PeopleOptions, total=False):
+    """How people are asked about a tool."""
+
+    question: str | Callable[[ToolCall], str]
+    """One line; default: May the agent run {tool}?"""
+    max_reasks: int
+
+
+class HumanApproval(AgentMiddleware[Any, Any, Any]):
+    """Have a person approve, edit or reject chosen tool calls of an agent made by `create_agent`.
+
+    They see the tool and its arguments. Rejected calls go back to the model with the person's reason; edited ones run
+    with the person's arguments, which are checked first, and the model is told. Each call is a question of its own: all
+    of a turn are asked at once, and answered in any order. If nobody decides in time, or the question is cancelled, or
+    the answer does not fit, the tool does not run, and the model is told why.
+
+    List it first: it then holds back retries and other middleware, too. The agent needs a checkpointer and a thread_id,
+    and a relay must run.
+
+    Args:
+        tools: Names of the tools (or the tools) that need a person, or a mapping to options of their own.
+        human_tasks: Settings and connections. Default: one for the process, from the environment.
+        options: For all of them: question, timeout_seconds, assign_to, notify, max_reasks and others of `HumanTask`.
+
+    Raises, from the agent's run: SettingsError for a name the agent has no tool of, and what `await_human` raises when
+    the call or the settings must be mended.
+
+    Example:
+        agent = create_agent(
+            model,
+            tools=[lookup, refund],
+            middleware=[HumanApproval(["refund"], assign_to="finance@example.com", timeout_seconds=24 * 3600)],
+            checkpointer=saver,
+        )
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[str | BaseTool] | Mapping[str, ApprovalOptions],
+        *,
+        human_tasks: HumanTasks | None = None,
+        **options: Unpack[ApprovalOptions],
+    ) -> None:
+        super().__init__()
+        if isinstance(tools, str):
+            raise SettingsError(f"HumanApproval takes a list of tools: [{tools!r}]")
+        own: Mapping[str, ApprovalOptions] = cast(
+            "Mapping[str, ApprovalOptions]", tools if isinstance(tools, Mapping) else {}
+        )
+        names = [tool.name if isinstance(tool, BaseTool) else tool for tool in tools]
+        self._gated: dict[str, ApprovalOptions] = {name: {**options, **own.get(name, {})} for name in names}
+        self._human_tasks = human_tasks
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
+        """Ask about a gated call; run it if it may."""
+        if (asked := self._asked(request)) is None:
+            return handler(request)
+        try:
+            answer = await_human_sync(
+                task=asked.task, response_schema=asked.response, human_tasks=self._human_tasks, **asked.options
+            )
+        except QuestionEndedError as ended:
+            return asked.refused(not_run(ended))
+        ruled = asked.ruled(answer)
+        return ruled if isinstance(ruled, ToolMessage) else asked.told(handler(ruled), ruled)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """The same, for async runs."""
+        if (asked := self._asked(request)) is None:
+            return await handler(request)
+        try:
+            answer = await await_human(
+                task=asked.task, response_schema=asked.response, human_tasks=self._human_tasks, **asked.options
+            )
+        except QuestionEndedError as ended:
+            return asked.refused(not_run(ended))
+        ruled = asked.ruled(answer)
+        return ruled if isinstance(ruled, ToolMessage) else asked.told(await handler(ruled), ruled)
+
+    def _asked(self, request: ToolCallRequest) -> "_Asked | None":
+        options = self._gated.get(request.tool_call["name"])
+        if options is not None:
+            return _Asked(request, options)
+        # A misspelt name would leave the true tool without a gate.
+        runtime = cast("ToolRuntime[Any, Any]", request.runtime)  # pyright: ignore[reportUnknownMemberType]
+        if unknown := self._gated.keys() - {tool.name for tool in runtime.tools}:
+            raise SettingsError(f"HumanApproval names tools the agent does not have: {', '.join(sorted(unknown))}")
+        return None
+
+
+class _Asked:
+    """One gated call: what a person is asked about it, and what follows from the answer."""
+
+    def __init__(self, request: ToolCallRequest, options: ApprovalOptions) -> None:
+        name, args = request.tool_call["name"], request.tool_call["args"]
+        expected = request.tool.tool_call_schema if request.tool is not None else None
+        schema = _json_schema(expected)
+        editable = args or (schema or {}).get("properties")
+        self._request = request
+        self._call = Call(name, args, ["approve", "edit", "reject"] if editable else ["approve", "reject"], schema)
+        self.response = decision_type([self._call], _checker(expected))
+        people = dict(options)
+        question = people.pop("question", f"May the agent run {name}?")
+        self.task = str(question(request.tool_call) if callable(question) else question)
+        self.options = cast("TaskOptions", {**people, "payload": {"tool": name, "arguments": args}})
+
+    def ruled(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:
+        """The call to run, or what the model gets in its place."""
+        (made,) = decisions(answer, [self._call])
+        if made.kind == "reject":
+            reason = f"with this reason: {made.message}" if made.message else "without a reason"
+            return self.refused(f"A person has rejected this call {reason}. The tool was not run.")
+        if made.args == self._call.args:
+            return self._request
+        return self._request.override(tool_call={**self._request.tool_call, "args": dict(made.args)})
+
+    def refused(self, why: str) -> ToolMessage:
+        """The tool does not run, and the model is told."""
+        call = self._request.tool_call
+        return ToolMessage(why, name=call["name"], tool_call_id=call["id"], status="error")
+
+    def told(self, result: Result, ran: ToolCallRequest) -> Result:
+        """The tool's result; the model, which remembers its own arguments, is told of those a person put in place."""
+        if ran is self._request or not isinstance(result, ToolMessage) or not isinstance(result.content, str):  # pyright: ignore[reportUnknownMemberType]
+            return result
+        note = f"(A person has changed the arguments to {json.dumps(ran.tool_call['args'])}.)"
+        return result.model_copy(update={"content": f"{note}\n{result.content}"})
+
+
+def _json_schema(expected: Any) -> Mapping[str, Any] | None:
+    if isinstance(expected, type) and issubclass(expected, BaseModel):
+        return expected.model_json_schema()
+    return cast("Mapping[str, Any]", expected) if isinstance(expected, Mapping) else None
+
+
+def _checker(expected: Any) -> Callable[[Mapping[str, Any]], None] | None:
+    """Checks arguments against the class a tool takes them as; fields checked by their JSON Schema are without it."""
+    if not (isinstance(expected, type) and issubclass(expected, BaseModel)):
+        return None
+
+    def check(args: Mapping[str, Any]) -> None:
+        try:
+            expected.model_validate(args)
+        except ValidationError as invalid:
+            wrong = (f"new_{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors(include_input=False))
+            raise ValueError("; ".join(wrong)) from None
+
+    return check

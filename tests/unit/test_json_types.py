@@ -1,0 +1,94 @@
+"""Forms and checks from what only a JSON Schema describes."""
+
+from enum import Enum
+from typing import Any, Literal, Optional
+
+import pytest
+from pydantic import BaseModel, Field
+
+from awaithumans_adapters.langgraph.json_types import json_type, object_type
+from awaithumans_core import Outcome, ResponseSchemaError, settle
+from awaithumans_core.form import form_definition
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Address(BaseModel):
+    street: str
+    next: Optional["Address"] = None
+
+
+class Order(BaseModel):
+    size: Size
+    count: int = Field(ge=1)
+    kind: Literal["gift", "other"] = "other"
+    code: str | None = Field(None, max_length=3)
+    address: Address = Address(street="none")
+    tags: list[Size] = []
+    model_config = {"title": "Order form"}
+
+
+SCHEMA = Order.model_json_schema()
+ORDER = object_type(SCHEMA, SCHEMA)
+
+
+def answer(response: dict[str, Any], schema: type[BaseModel] = ORDER) -> dict[str, Any]:
+    settled = settle(Outcome(task_id="t", status="completed", response=response), schema)
+    return dict(settled.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+def test_form_has_the_inputs_of_the_class() -> None:
+    """The form made of a class's schema is the form made of the class, but for the names its choices go by."""
+    fields = form_definition(ORDER)["fields"]
+    assert [(field["name"], field["kind"], field["required"]) for field in fields] == [
+        (field["name"], field["kind"], field["required"]) for field in form_definition(Order)["fields"]
+    ]
+
+
+def test_answer_has_what_was_filled_in() -> None:
+    """What a form submits comes back as JSON of the schema's types; what was left blank is left to the node."""
+    filled = {"size": "s", "count": "2", "kind": "gift", "code": "", "address": '{"street": "x"}', "tags": ["l"]}
+    assert answer(filled) == filled | {"count": 2, "code": "", "address": {"street": "x"}}
+    assert answer({"size": "s", "count": 2, "address": None}) == {"size": "s", "count": 2}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": "m"}, {"count": 0}, {"code": "four"}, {"kind": "none"}, {"address": '{"street": 1}'}, {"more": 1}],
+)
+def test_answer_that_does_not_fit(wrong: dict[str, Any]) -> None:
+    """Choices, limits and nested parts of the schema are kept to."""
+    with pytest.raises(ResponseSchemaError):
+        answer({"size": "s", "count": 2} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [
+        ({"type": "string"}, str),
+        ({"type": "integer"}, int),
+        ({"type": "object"}, dict[str, Any]),
+        ({"type": "string", "format": "uri"}, str),
+        ({"type": ["string", "null"]}, str | None),
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, float | None),
+        ({"type": "array", "items": {"type": "boolean"}}, list[bool]),
+        ({"const": "x"}, Literal["x"]),
+        ({"allOf": [{"$ref": "#/$defs/X"}]}, bool),
+        ({"$ref": "#/$defs/unknown"}, Any),
+        ({"$ref": "elsewhere.json"}, Any),
+        ({}, Any),
+    ],
+)
+def test_types(schema: dict[str, Any], kind: Any) -> None:
+    """Each kind of schema has the type a form has an input for; what is not known takes anything."""
+    assert json_type(schema, {"$defs": {"X": {"type": "boolean"}}}) == kind
+
+
+def test_names_that_python_has_other_uses_for() -> None:
+    """Properties are called what they are called."""
+    names = ["class", "model_config", "json", "_hidden", "with space", "field_0"]
+    schema = {"properties": {name: {"type": "integer"} for name in names}}
+    assert answer(dict.fromkeys(names, 1), object_type(schema, schema)) == dict.fromkeys(names, 1)
