@@ -1,0 +1,81 @@
+"""An agent may look orders up by itself; a refund needs a person, who can approve, edit or reject it.
+
+    awaithumans dev                                                                # terminal 1
+    awaithumans-relay serve --graph refunds=examples.langchain_refund:refunds      # terminal 2
+    python -m examples.langchain_refund                                            # here
+
+Both need the settings the README names, and share the checkpoint file.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from awaithumans_adapters.langgraph import HumanApproval
+
+CHECKPOINTS = os.environ.get("CHECKPOINTS", "checkpoints.db")
+ORDER = "A-1004"
+
+
+def look_up(order: str) -> str:
+    """What was paid for an order."""
+    return f"$250 for {order}"
+
+
+def refund(order: str, amount: float) -> str:
+    """Pay money back."""
+    return f"${amount:g} paid back for {order}"
+
+
+class Clerk(BaseChatModel):
+    """Stands in for a real model: looks the order up, wants to refund it, reports."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "clerk"
+
+    def bind_tools(self, tools: Any, **_: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        done = [message for message in messages if isinstance(message, ToolMessage)]
+        calls: list[Any] = [
+            {"name": "look_up", "id": "call-1", "args": {"order": ORDER}},
+            {"name": "refund", "id": "call-2", "args": {"order": ORDER, "amount": 250.0}},
+        ]
+        said = AIMessage("", tool_calls=[calls[len(done)]]) if len(done) < len(calls) else AIMessage(done[-1].content)
+        return ChatResult(generations=[ChatGeneration(message=said)])
+
+
+@asynccontextmanager
+async def refunds() -> AsyncGenerator[Any]:
+    async with AsyncSqliteSaver.from_conn_string(CHECKPOINTS) as saver:
+        yield create_agent(
+            Clerk(),
+            tools=[look_up, refund],
+            middleware=[HumanApproval(["refund"], timeout_seconds=24 * 3600)],
+            checkpointer=saver,
+            name="refunds",
+        )
+
+
+async def main() -> None:
+    thread: Any = {"configurable": {"thread_id": str(uuid.uuid4())}}
+    async with refunds() as agent:
+        await agent.ainvoke({"messages": [("user", f"Refund {ORDER}, please")]}, thread)  # returns at the question
+        while (await agent.aget_state(thread)).next:
+            await asyncio.sleep(1)
+        print((await agent.aget_state(thread)).values["messages"][-1].content)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,686 @@
+"""Agents whose tool calls go to a person, and graphs that get people without a change to their nodes."""
+
+import asyncio
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+import pytest
+from examples.demo.servers import HumansServer, RelayServer, free_port, started
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+from pydantic import AfterValidator, BaseModel
+
+from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
+from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.workflows import Decision
+
+ROOT = Path(__file__).resolve().parents[2]
+Mode = Literal["batched", "per_call"]
+
+
+class ScriptedModel(FakeMessagesListChatModel):
+    """Calls tools as it is told to, then says it is done."""
+
+    def bind_tools(self, tools: Any, **_: Any) -> Any:
+        return self
+
+
+class Heard(TypedDict, total=False):
+    said: Any
+    also: Any
+
+
+class Bench:
+    """A graph under test, what it did, and somebody who answers without a relay in the way."""
+
+    def __init__(self, human_tasks: HumanTasks, people: People) -> None:
+        self.human_tasks = human_tasks
+        self.people = people
+        self.thread_id = uuid.uuid4().hex
+        self.saver: Any = InMemorySaver()
+        self.config: Any = {"configurable": {"thread_id": self.thread_id}}
+        self.ran: list[tuple[Any, ...]] = []
+
+    def use(self, graph: Any, **options: Any) -> None:
+        self.graph = graph
+        self.engine = GraphEngine({"bench": graph}, **options)
+
+    def agent(self, middleware: Any, *calls: dict[str, Any]) -> None:
+        """An agent that makes these calls in one turn."""
+
+        def refund(order: str, amount: float) -> str:
+            """Pay back."""
+            self.ran.append((order, amount))
+            return f"paid {amount:g}"
+
+        def look_up(order: str) -> str:
+            """Look."""
+            self.ran.append((order,))
+            return "found"
+
+        turn = [{"name": "refund", "id": f"call-{number}", **call} for number, call in enumerate(calls)]
+        model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
+        self.use(create_agent(model, [refund, look_up], middleware=[middleware], checkpointer=self.saver))
+
+    def approval(self, **options: Any) -> HumanApproval:
+        return HumanApproval(
+            ["refund"],
+            human_tasks=self.human_tasks,
+            question=lambda call: f"Refund {call['args']['order']} {self.thread_id}?",
+            **options,
+        )
+
+    def interrupts(self) -> HumanInterrupts:
+        return HumanInterrupts(human_tasks=self.human_tasks, question=lambda shown: f"Adopted {self.thread_id}")
+
+    async def start(self, *handlers: Any) -> None:
+        given = {"messages": [("user", "please")]} if "messages" in self.graph.channels else {"said": None}
+        await self.graph.ainvoke(given, {**self.config, "callbacks": list(handlers)})
+
+    async def asked(self, order: str) -> dict[str, Any]:
+        (task,) = await self.people.find(f"Refund {order} {self.thread_id}?")
+        return task
+
+    async def adopted(self, count: int = 1) -> list[dict[str, Any]]:
+        """The tasks made of interrupts, oldest first."""
+        found = await self.people.find(f"Adopted {self.thread_id}", count=count)
+        return sorted(found, key=lambda task: task["created_at"])
+
+    async def give(self, task: dict[str, Any], response: dict[str, Any] | None = None, **ended: Any) -> None:
+        """Deliver an end as the relay would."""
+        key = task["idempotency_key"]
+        said = {"status": "completed", "response": response, **ended}
+        outcome = Outcome.model_validate({"task_id": task["id"], "idempotency_key": key, **said})
+        await self.engine.deliver(Route("langgraph", {"thread_id": self.thread_id}, key), outcome)
+
+    async def values(self) -> dict[str, Any]:
+        return dict((await self.graph.aget_state(self.config)).values)
+
+    async def told(self) -> list[ToolMessage]:
+        """What came back to the model, in the order of the calls."""
+        found = [message for message in (await self.values())["messages"] if isinstance(message, ToolMessage)]
+        return sorted(found, key=lambda message: message.tool_call_id)
+
+    async def done(self) -> bool:
+        return not (await self.graph.aget_state(self.config)).next
+
+
+@pytest.fixture(scope="module")
+async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
+    """Takes registrations; answers are delivered by hand here."""
+    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
+        yield running
+
+
+@pytest.fixture
+def bench(relay: RunningRelay, people: People) -> Bench:
+    return Bench(relay.human_tasks(), people)
+
+
+def call(order: str, amount: float = 250, **other: Any) -> dict[str, Any]:
+    return {"args": {"order": order, "amount": amount}, **other}
+
+
+async def test_approved_call_runs_once(bench: Bench) -> None:
+    """A person sees tool and arguments and says yes; delivered twice, the tool runs once, as the model wanted it."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    assert bench.ran == []
+    task = await bench.asked("A")
+    assert task["payload"] == {"tool": "refund", "arguments": {"order": "A", "amount": 250}}
+    await bench.give(task, {"decision": "approve"})
+    await bench.give(task, {"decision": "approve"})
+    assert bench.ran == [("A", 250)]
+    assert [message.content for message in await bench.told()] == ["paid 250"]
+    assert await bench.done()
+
+
+async def test_form_shows_the_arguments(bench: Bench) -> None:
+    """The reviewer chooses among three decisions and sees what each argument is if they leave it alone."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    fields = {field["name"]: field for field in (await bench.asked("A"))["form_definition"]["fields"]}
+    assert list(fields) == ["decision", "message", "new_order", "new_amount"]
+    assert [option["label"] for option in fields["decision"]["options"]] == ["Approve", "Edit", "Reject"]
+    assert fields["new_amount"]["hint"] == "(left blank: 250)"
+    assert [field["required"] for field in fields.values()] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("decision", ["edit", "approve"])
+async def test_edited_arguments_run(bench: Bench, decision: str) -> None:
+    """What a person typed in is what runs, under either word for yes, and the model is told."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    await bench.give(await bench.asked("A"), {"decision": decision, "new_order": "", "new_amount": "25"})
+    assert bench.ran == [("A", 25)]
+    (message,) = await bench.told()
+    assert message.status == "success"
+    assert message.content == '(A person has changed the arguments to {"order": "A", "amount": 25}.)\npaid 25'
+
+
+async def test_rejected_with_a_reason(bench: Bench) -> None:
+    """The tool does not run, and the model sees the person's reason."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    await bench.give(await bench.asked("A"), {"decision": "reject", "message": "too late", "new_amount": "25"})
+    (message,) = await bench.told()
+    assert bench.ran == []
+    assert message.status == "error"
+    assert "too late" in message.content
+    assert await bench.done()
+
+
+async def test_calls_of_a_turn_are_asked_side_by_side(bench: Bench) -> None:
+    """Two gated calls are both asked at once and answered in the other order; one that needs nobody has run."""
+    bench.agent(bench.approval(), call("A"), {"name": "look_up", "args": {"order": "L"}}, call("B"))
+    await bench.start()
+    assert bench.ran == [("L",)]
+    first, second = await bench.asked("A"), await bench.asked("B")
+    await bench.give(second, {"decision": "approve"})
+    assert not await bench.done()
+    await bench.give(first, {"decision": "reject"})
+    await bench.give(second, {"decision": "approve"})
+    assert bench.ran == [("L",), ("B", 250)]
+    assert [message.status for message in await bench.told()] == ["error", "success", "success"]
+    assert await bench.done()
+
+
+ENDS: dict[str, tuple[dict[str, Any], str]] = {
+    "timed out": ({"status": "timed_out"}, "in time"),
+    "cancelled": ({"status": "cancelled"}, "cancelled"),
+    "exhausted": ({"status": "verification_exhausted"}, "turned down"),
+    "no decision": ({"response": {}}, "does not fit"),
+    "another word": ({"response": {"decision": "yes"}}, "does not fit"),
+    "misspelt": ({"response": {"decision": "approve", "new_amout": 25}}, "does not fit"),
+    "arguments the tool does not take": ({"response": {"decision": "edit", "new_amount": "lots"}}, "new_amount"),
+}
+
+
+@pytest.mark.parametrize(("end", "why"), ENDS.values(), ids=ENDS)
+async def test_no_usable_answer_does_not_run_the_tool(bench: Bench, end: dict[str, Any], why: str) -> None:
+    """However a question goes wrong, the tool does not run, and the model is told why."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    await bench.give(await bench.asked("A"), **end)
+    (message,) = await bench.told()
+    assert bench.ran == []
+    assert message.status == "error"
+    assert why in message.content
+    assert await bench.done()
+
+
+async def test_edits_are_checked_by_the_tool_and_asked_again(bench: Bench) -> None:
+    """A rule of the tool's own refuses an edit; with max_reasks the person is told so and asked again."""
+
+    def positive(amount: float) -> float:
+        if amount < 0:
+            raise ValueError("less than nothing")
+        return amount
+
+    def refund(order: str, amount: Annotated[float, AfterValidator(positive)]) -> str:
+        """Pay back."""
+        bench.ran.append((order, amount))
+        return "paid"
+
+    turn = [{"name": "refund", "id": "call-0", **call("A")}]
+    model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
+    approval = bench.approval(max_reasks=1)
+    bench.use(create_agent(model, [refund], middleware=[approval], checkpointer=bench.saver))
+    await bench.start()
+    first = await bench.asked("A")
+    await bench.give(first, {"decision": "edit", "new_amount": "-1"})
+    again = await bench.people.by_key(f"{first['idempotency_key']}:reask:1")
+    assert "less than nothing" in again["task"]
+    await bench.give(again, {"decision": "edit", "new_amount": "1"})
+    assert bench.ran == [("A", 1)]
+
+
+async def test_sync_agent(bench: Bench, tmp_path: Path) -> None:
+    """An agent run without an event loop, on a saver without async methods, is asked about and resumed all the same."""
+    with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+        bench.saver = saver
+        bench.agent(bench.approval(), call("A"), call("B"))
+        await asyncio.to_thread(bench.graph.invoke, {"messages": [("user", "please")]}, bench.config)
+        await bench.give(await bench.asked("B"), {"decision": "approve"})
+        await bench.give(await bench.asked("A"), {"decision": "edit", "new_amount": "25"})
+        assert bench.ran == [("B", 250), ("A", 25)]
+        assert bench.graph.get_state(bench.config).next == ()
+
+
+async def test_misspelt_tool_runs_nothing(bench: Bench) -> None:
+    """A gate whose name is no tool's would leave the true tool open: the agent stops before it runs any."""
+    bench.agent(HumanApproval(["refnud"], human_tasks=bench.human_tasks), call("A"))
+    with pytest.raises(SettingsError, match="refnud"):
+        await bench.start()
+    assert bench.ran == []
+
+
+async def test_tools_have_options_of_their_own(bench: Bench) -> None:
+    """What is said of one tool counts more than what is said of all."""
+    own: Any = {"refund": {"assign_to": "finance@example.com", "question": f"Refund A {bench.thread_id}?"}}
+    bench.agent(
+        HumanApproval(own, human_tasks=bench.human_tasks, assign_to="ops@example.com", timeout_seconds=90), call("A")
+    )
+    await bench.start()
+    task = await bench.asked("A")
+    assert (task["assign_to"], task["timeout_seconds"]) == ({"email": "finance@example.com"}, 90)
+
+
+async def test_graphs_load_no_langchain() -> None:
+    """Graphs do not need langchain; who asks for `HumanApproval` without it is told what to install."""
+    code = (
+        "import sys; sys.modules['langchain'] = None\n"
+        "import awaithumans_adapters.langgraph as adapter\n"
+        "assert 'awaithumans_adapters.langgraph.middleware' not in sys.modules\n"
+        "try: from awaithumans_adapters.langgraph import HumanApproval\n"
+        "except ImportError as missing: print(missing)"
+    )
+    running = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(running.communicate(), 30)
+    assert "pip install 'awaithumans-workflows[langchain]'" in out.decode()
+
+
+# Other people's nodes.
+
+
+def review(mode: Mode, *allowed: str) -> HumanInTheLoopMiddleware[Any, Any, Any]:
+    """LangChain's own review of tool calls, as an application would have it already."""
+    rule: Any = {"allowed_decisions": list(allowed)} if allowed else True
+    return HumanInTheLoopMiddleware({"refund": rule}, interrupt_mode=mode)
+
+
+def node(bench: Bench, *nodes: Any) -> None:
+    """A graph of nodes side by side that know nothing of us."""
+    builder = StateGraph(Heard)
+    for number, each in enumerate(nodes):
+        builder.add_node(str(number), each)
+        builder.add_edge(START, str(number))
+    bench.use(builder.compile(checkpointer=bench.saver))
+
+
+def asks(bench: Bench, value: Any, name: Literal["said", "also"] = "said", **schema: Any) -> Any:
+    def run(state: Heard) -> Heard:
+        said = interrupt(value, **schema)
+        bench.ran.append((name, said))
+        return {"said": said} if name == "said" else {"also": said}
+
+    return run
+
+
+async def test_batched_review_gets_people(bench: Bench) -> None:
+    """Two calls held back together are one task; each is decided by itself, and what is allowed runs once."""
+    bench.agent(review("batched"), call("A"), call("B"))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    decided = {"decision_1": "edit", "new_amount_1": "25", "decision_2": "reject", "message_2": "too late"}
+    await bench.give(task, decided)
+    await bench.give(task, decided)
+    assert bench.ran == [("A", 25)]
+    first, second = await bench.told()
+    assert "paid 25" in first.content
+    assert "too late" in second.content
+    assert await bench.done()
+
+
+async def test_review_per_call_gets_people(bench: Bench) -> None:
+    """Each call held back by itself is a task of its own, answered in any order."""
+    bench.agent(review("per_call"), call("A"), call("B"))
+    await bench.start(bench.interrupts())
+    tasks = {task["payload"]["args"]["order"]: task for task in await bench.adopted(2)}
+    await bench.give(tasks["B"], {"decision": "approve"})
+    await bench.give(tasks["B"], {"decision": "approve"})
+    await bench.give(tasks["A"], {"decision": "respond", "message": "paid by hand"})
+    assert bench.ran == [("B", 250)]
+    assert [message.content for message in await bench.told()] == ["paid by hand", "paid 250"]
+
+
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+@pytest.mark.parametrize("end", ["timed out", "no decision", "another word"])
+async def test_review_without_an_answer_is_a_rejection(bench: Bench, mode: Mode, end: str) -> None:
+    """LangChain's review is told no, and why, when nobody has decided."""
+    bench.agent(review(mode), call("A"))
+    await bench.start(bench.interrupts())
+    said, why = ENDS[end]
+    await bench.give((await bench.adopted())[0], **said)
+    (message,) = await bench.told()
+    assert bench.ran == []
+    assert message.status == "error"
+    assert why in message.content
+
+
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+async def test_people_have_the_decisions_that_are_allowed(bench: Bench, mode: Mode) -> None:
+    """The form offers what the application allows, and nothing to edit where edits are not."""
+    bench.agent(review(mode, "approve", "reject"), call("A"))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    decision, message = task["form_definition"]["fields"]
+    assert [option["value"] for option in decision["options"]] == ["approve", "reject"]
+    assert message["name"] == "message"
+    await bench.give(task, {"decision": "approve", "new_amount": 25})
+    assert bench.ran == []
+
+
+class Plan(BaseModel):
+    steps: int
+    note: str = "none"
+
+
+SCHEMAS: dict[str, tuple[Any, Any]] = {
+    "class": (Plan, Plan(steps=3)),
+    "schema": (Plan.model_json_schema(), {"steps": 3}),
+}
+
+
+@pytest.mark.parametrize(("schema", "heard"), SCHEMAS.values(), ids=SCHEMAS)
+async def test_interrupt_with_a_schema(bench: Bench, schema: Any, heard: Any) -> None:
+    """The form has the schema's fields, and the node gets what it declared."""
+    node(bench, asks(bench, {"question": "How?"}, response_schema=schema))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    assert [field["name"] for field in task["form_definition"]["fields"]] == ["steps", "note"]
+    await bench.give(task, {"steps": "3", "note": None})
+    assert (await bench.values())["said"] == heard
+
+
+async def test_interrupt_with_a_schema_of_one_value(bench: Bench) -> None:
+    """A schema that is no object is asked in one field, and the node gets the bare value."""
+    node(bench, asks(bench, ["a", "b"], response_schema={"type": "boolean"}))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    assert task["payload"] == {"value": ["a", "b"]}
+    await bench.give(task, {"answer": False})
+    assert (await bench.values())["said"] is False
+
+
+async def test_bare_interrupt_takes_a_text(bench: Bench) -> None:
+    """Without a schema a person writes a line, the node gets that line, and its question is the interrupt's text."""
+    node(bench, asks(bench, f"Which colour, {bench.thread_id}?"))
+    await bench.start(HumanInterrupts(human_tasks=bench.human_tasks))
+    (task,) = await bench.people.find(f"Which colour, {bench.thread_id}?")
+    await bench.give(task, {"answer": "blue"})
+    await bench.give(task, {"answer": "blue"})
+    assert bench.ran == [("said", "blue")]
+
+
+@pytest.mark.parametrize("way", ["config", "with_config"])
+async def test_two_interrupts_of_one_node(bench: Bench, way: str) -> None:
+    """The second is asked from where the first was resumed, and a duplicate of the first does not answer it."""
+
+    def twice(state: Heard) -> Heard:
+        return {"said": [interrupt("one"), interrupt("two")]}
+
+    node(bench, twice)
+    if way == "config":
+        bench.use(bench.graph, config=lambda _, __: {**bench.config, "callbacks": [bench.interrupts()]})
+        await bench.start(bench.interrupts())
+    else:
+        bench.use(bench.graph.with_config(callbacks=[bench.interrupts()]))
+        await bench.graph.ainvoke({"said": None}, bench.config)
+    (first,) = await bench.adopted()
+    await bench.give(first, {"answer": "a"})
+    await bench.give(first, {"answer": "a"})
+    assert not await bench.done()
+    _, second = await bench.adopted(2)
+    await bench.give(second, {"answer": "b"})
+    await bench.give(first, {"answer": "a"})
+    assert (await bench.values())["said"] == ["a", "b"]
+
+
+async def test_interrupts_side_by_side(bench: Bench) -> None:
+    """Branches wait at once and each gets its own answer, once."""
+    node(bench, asks(bench, {"n": 1}), asks(bench, {"n": 2}, "also"))
+    await bench.start(bench.interrupts())
+    tasks = {task["payload"]["n"]: task for task in await bench.adopted(2)}
+    await bench.give(tasks[2], {"answer": "two"})
+    await bench.give(tasks[2], {"answer": "two"})
+    await bench.give(tasks[1], {"answer": "one"})
+    assert bench.ran == [("also", "two"), ("said", "one")]
+    assert await bench.done()
+
+
+async def test_interrupt_of_a_subgraph(bench: Bench) -> None:
+    """An interrupt further down is found there, and taken once."""
+    builder = StateGraph(Heard)
+    builder.add_node("inner", asks(bench, "inside?"))
+    builder.add_edge(START, "inner")
+    outer = StateGraph(Heard)
+    outer.add_node("outer", builder.compile())
+    outer.add_edge(START, "outer")
+    bench.use(outer.compile(checkpointer=bench.saver))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    await bench.give(task, {"answer": "yes"})
+    await bench.give(task, {"answer": "yes"})
+    assert bench.ran == [("said", "yes")]
+
+
+async def test_graph_called_inside_a_node(bench: Bench) -> None:
+    """A graph that a node calls by itself, where nobody can look into it, gets its answer, once."""
+    builder = StateGraph(Heard)
+    builder.add_node("inner", asks(bench, "inside?"))
+    builder.add_edge(START, "inner")
+    hidden = [builder.compile()]
+
+    def calls(state: Heard) -> Any:
+        return hidden[0].invoke(state)
+
+    node(bench, calls)
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    await bench.give(task, {"answer": "yes"})
+    with pytest.raises(TargetGone):
+        await bench.give(task, {"answer": "yes"})
+    assert bench.ran == [("said", "yes")]
+
+
+async def test_cut_off_after_an_adopted_answer_goes_on(bench: Bench) -> None:
+    """A relay that dies after a foreign node took the answer leaves a thread that the next delivery finishes."""
+    gate, started_ = asyncio.Event(), asyncio.Event()
+
+    async def waits(state: Heard) -> Any:
+        said = interrupt("Which?")
+        started_.set()
+        await gate.wait()
+        bench.ran.append(("said", said))
+        return {"said": said}
+
+    node(bench, waits)
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    first = asyncio.create_task(bench.give(task, {"answer": "blue"}))
+    await asyncio.wait_for(started_.wait(), 20)
+    await asyncio.sleep(0.2)  # the saver has no way to say that it has the answer
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gate.set()
+    await bench.give(task, {"answer": "blue"})
+    await bench.give(task, {"answer": "blue"})
+    assert bench.ran == [("said", "blue")]
+
+
+async def test_foreign_node_that_fails_after_the_answer(bench: Bench) -> None:
+    """It may have acted: it is not run again, and the failure is kept with the wait."""
+
+    def fails(state: Heard) -> Any:
+        bench.ran.append(("charge", interrupt("Which?")))
+        raise ZeroDivisionError
+
+    node(bench, fails)
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    for _ in range(2):
+        with pytest.raises(TargetGone, match="ZeroDivisionError"):
+            await bench.give(task, {"answer": "blue"})
+    assert bench.ran == [("charge", "blue")]
+
+
+async def test_nobody_answers_a_bare_interrupt(bench: Bench) -> None:
+    """Nothing can be said to such a node: it stays as it is, the operator reads why, and the application can go on."""
+    node(bench, asks(bench, "Which?"))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    with pytest.raises(TargetGone, match=r"deadline.*stays pending"):
+        await bench.give(task, status="timed_out")
+    assert bench.ran == []
+    await bench.graph.ainvoke(Command(resume="by hand"), bench.config)
+    assert bench.ran == [("said", "by hand")]
+
+
+async def test_answer_the_node_refuses(bench: Bench) -> None:
+    """A rule the schema does not show refuses the answer: nothing is saved, and it stays pending."""
+
+    class Even(BaseModel):
+        number: Annotated[int, AfterValidator(even)]
+
+    node(bench, asks(bench, "Which?", response_schema=Even))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    with pytest.raises(TargetGone, match="odd"):
+        await bench.give(task, {"number": 3})
+    assert bench.ran == []
+    await bench.give(task, {"number": 4})
+    assert bench.ran == [("said", Even(number=4))]
+
+
+def even(number: int) -> int:
+    if number % 2:
+        raise ValueError("odd")
+    return number
+
+
+async def test_superseded_interrupt(bench: Bench) -> None:
+    """New input replaces what was asked; the old answer does not reach the new question."""
+    node(bench, asks(bench, "Which?"))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    await bench.start()
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.give(task, {"answer": "old"})
+    assert bench.ran == []
+
+
+async def test_interrupt_that_asks_about_something_else_now(bench: Bench) -> None:
+    """A node that runs again beside its sibling and asks about another amount does not get the answer to the first."""
+    amounts = iter([10, 1_000_000])
+
+    def changing(state: Heard) -> Heard:
+        said = interrupt({"amount": next(amounts)})
+        bench.ran.append(("changing", said))
+        return {"also": said}
+
+    node(bench, asks(bench, {"amount": 1}), changing)
+    await bench.start(bench.interrupts())
+    tasks = {task["payload"]["amount"]: task for task in await bench.adopted(2)}
+    await bench.give(tasks[1], {"answer": "yes"})
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.give(tasks[10], {"answer": "yes"})
+    assert bench.ran == [("said", "yes")]
+
+
+async def test_our_own_questions_are_asked_once(bench: Bench) -> None:
+    """A node of ours in a graph that is listened to has its task already."""
+
+    async def ours(state: Heard) -> Heard:
+        decision = await await_human(
+            task=f"Adopted {bench.thread_id}", response_schema=Decision, human_tasks=bench.human_tasks
+        )
+        return {"said": decision.approved}
+
+    node(bench, asks(bench, "Which?", "also"), ours)
+    await bench.start(bench.interrupts())
+    tasks = await bench.adopted(2)
+    assert len(tasks) == 2
+    own, other = sorted(tasks, key=lambda task: ":interrupt:" in task["idempotency_key"])
+    await bench.give(own, {"approved": True})
+    await bench.give(other, {"answer": "blue"})
+    assert {key: (await bench.values())[key] for key in ("said", "also")} == {"said": True, "also": "blue"}
+
+
+async def test_who_cannot_ask_says_so(bench: Bench) -> None:
+    """A run that pauses without anybody being asked does not look as if it had asked."""
+    node(bench, asks(bench, "Which?"))
+    with pytest.raises(SettingsError):
+        await bench.start(HumanInterrupts())
+
+
+async def test_sync_run_is_listened_to(bench: Bench) -> None:
+    """A graph run without an event loop asks as well."""
+    node(bench, asks(bench, "Which?"))
+    listening = {**bench.config, "callbacks": [bench.interrupts()]}
+    await asyncio.to_thread(bench.graph.invoke, {"said": None}, listening)
+    await bench.give((await bench.adopted())[0], {"answer": "blue"})
+    assert bench.ran == [("said", "blue")]
+
+
+async def test_application_that_answers_itself_frees_the_person(bench: Bench) -> None:
+    """An interrupt the application has resumed by itself needs nobody any more, and the relay is told so."""
+    node(bench, asks(bench, "Which?"))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    route = Route("langgraph", {"thread_id": bench.thread_id}, task["idempotency_key"])
+    assert await bench.engine.orphaned(route) is None
+    await bench.graph.ainvoke(Command(resume="by itself"), bench.config)
+    assert "itself" in (await bench.engine.orphaned(route) or "")
+
+
+async def test_adopted_through_the_relay(humans: HumansServer, people: People, tmp_path: Path) -> None:
+    """End to end: the run pauses, a person answers on the server, the relay wakes the agent, the tool runs once."""
+    port = free_port()
+    settings = settings_for(humans, f"http://127.0.0.1:{port}")
+    bench = Bench(HumanTasks(settings), people)
+    bench.agent(review("per_call"), call("A"))
+    async with running_relay([bench.engine], humans, tmp_path, settings=settings, port=port) as relay:
+        await bench.start(bench.interrupts())
+        (task,) = await bench.adopted()
+        await people.complete(task["id"], {"decision": "approve"})
+        await relay.hurry(task["id"])
+        await relay.wait_for(task["id"], "delivered")
+    assert bench.ran == [("A", 250)]
+    assert await bench.done()
+
+
+async def test_example(humans: HumansServer, people: People, tmp_path: Path) -> None:
+    """The example as it is run: asked in one process, resumed in the relay's, with the amount a person gave."""
+    secret = secrets.token_urlsafe(32)
+    environment = {"CHECKPOINTS": str(tmp_path / "checkpoints.db"), "PYTHONPATH": str(ROOT)}
+    graph = ["--graph", "refunds=examples.langchain_refund:refunds"]
+    relay = RelayServer(tmp_path, humans, graph, secret=secret, env=environment)
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'awaithumans-relay.db'}")
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "examples.langchain_refund"),
+        env={
+            **os.environ,
+            **environment,
+            "AWAITHUMANS_URL": humans.url,
+            "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+            "AWAITHUMANS_RELAY_URL": relay.url,
+            "AWAITHUMANS_RELAY_SECRET": secret,
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with started(relay):
+            task = await people.answer("May the agent run refund?", {"decision": "edit", "new_amount": "25"})
+            await RunningRelay(relay.url, settings_for(humans, relay.url, secret), store).hurry(task["id"])
+            out, _ = await asyncio.wait_for(running.communicate(), 30)
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await store.stop()
+    assert out.decode().splitlines()[-1] == "$25 paid back for A-1004"
