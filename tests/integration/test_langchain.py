@@ -15,6 +15,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.callbacks import GraphInterruptEvent
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, StateGraph
@@ -439,6 +440,33 @@ async def test_two_interrupts_of_one_node(bench: Bench, way: str) -> None:
     _, second = await bench.adopted(2)
     await bench.give(second, {"answer": "b"})
     await bench.give(first, {"answer": "a"})
+    assert (await bench.values())["said"] == ["a", "b"]
+
+
+async def test_question_that_could_not_be_asked_is_asked_by_the_next_delivery(bench: Bench) -> None:
+    """The server is away when the resumed graph pauses again: the next delivery of the first answer has it asked."""
+    away = [True]
+
+    class Stumbling(HumanInterrupts):
+        def on_interrupt(self, event: GraphInterruptEvent) -> None:
+            if away:
+                raise ConnectionError("the server is away")
+            super().on_interrupt(event)
+
+    def twice(state: Heard) -> Heard:
+        return {"said": [interrupt("one"), interrupt("two")]}
+
+    node(bench, twice)
+    await bench.start(bench.interrupts())
+    later = Stumbling(human_tasks=bench.human_tasks, question=lambda _: f"Adopted {bench.thread_id}")
+    bench.use(bench.graph, config=lambda _, __: {**bench.config, "callbacks": [later]})
+    (first,) = await bench.adopted()
+    with pytest.raises(ConnectionError):
+        await bench.give(first, {"answer": "a"})
+    away.clear()
+    await bench.give(first, {"answer": "a"})
+    _, second = await bench.adopted(2)
+    await bench.give(second, {"answer": "b"})
     assert (await bench.values())["said"] == ["a", "b"]
 
 

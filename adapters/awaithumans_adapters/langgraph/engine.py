@@ -94,6 +94,7 @@ class GraphEngine:
         self._failed = FailedRuns(retry)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._busy_since: dict[str, float] = {}
+        self._cut_short: set[str] = set()
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -116,8 +117,10 @@ class GraphEngine:
                 raise self._failed.verdict(route, failed) from failed
             except BaseException:
                 self._busy_since.pop(route.digest, None)
+                self._cut_short.add(route.digest)
                 raise
             self._busy_since.pop(route.digest, None)
+            self._cut_short.discard(route.digest)
             self._failed.forget(route)
         if self._on_result is not None:
             values, interrupts = await thread.standing()
@@ -195,6 +198,9 @@ class GraphEngine:
         """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
         stopped = [thread for thread in threads if await thread.stopped_since(taken)]
         if not stopped:
+            # A handler that failed may have kept its next question from being asked. Asking again is harmless.
+            if route.digest in self._cut_short and (await taker.standing())[1]:
+                await taker.go_on(route.idempotency_key)
             return taker
         thread = _only(stopped)
         if (failed := await thread.failures()) and not self._failed.may_run_again:
