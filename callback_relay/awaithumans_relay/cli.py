@@ -80,7 +80,7 @@ def serve(
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    for chatty in ("httpx", "httpcore", "aiosqlite"):  # they would log every sweep, and at DEBUG what people answered
+    for chatty in ("httpx", "httpcore"):  # they would log every sweep, and at DEBUG what people answered
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level.lower()))
@@ -107,8 +107,8 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(
-            f"--database {database}: {unusable}. For instance sqlite+aiosqlite:///waits.db (a relative file) or "
-            "sqlite+aiosqlite:////var/lib/relay/waits.db"
+            f"--database {database}: {unusable}. For instance sqlite:///waits.db (a relative file) or "
+            "sqlite:////var/lib/relay/waits.db"
         ) from None
 
 

@@ -51,7 +51,7 @@ class Dispatcher:
         self._backoff = backoff
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._keeper = LeaseKeeper(store.url, self._owner, lease_seconds)
+        self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._wake = {name: asyncio.Event() for name in engines}
 
     def wake(self) -> None:

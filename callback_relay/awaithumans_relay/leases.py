@@ -4,13 +4,10 @@ Law: a delivery that takes long is not taken over. Waking a graph may take minut
 loop must not make another relay believe that this one has died: leases are renewed from a thread of their own.
 """
 
-import asyncio
 import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-
-from sqlalchemy.engine import URL
 
 from awaithumans_relay.store import Store
 
@@ -26,13 +23,13 @@ class LeaseKeeper:
     """Renews what its owner has leased.
 
     Args:
-        url: The database of the waits; the thread has connections of its own.
+        store: The waits.
         owner: Whose leases.
         seconds: How long a lease lasts.
     """
 
-    def __init__(self, url: URL, owner: str, seconds: float) -> None:
-        self._url = url
+    def __init__(self, store: Store, owner: str, seconds: float) -> None:
+        self._store = store
         self._owner = owner
         self._seconds = seconds
         self._held = 0
@@ -51,7 +48,7 @@ class LeaseKeeper:
     def running(self) -> Generator[None]:
         """Renew while the block runs."""
         self._stopped.clear()
-        thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="lease-keeper", daemon=True)
+        thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         thread.start()
         try:
             yield
@@ -59,16 +56,14 @@ class LeaseKeeper:
             self._stopped.set()
             thread.join()
 
-    async def _run(self) -> None:
-        store = Store(self._url)
+    def _run(self) -> None:
         pause = self._seconds / RENEWALS
         while not self._stopped.wait(pause):
             pause = self._seconds / RENEWALS
             if not self._held:
                 continue
             try:
-                await store.renew(self._owner, seconds=self._seconds)
+                self._store.renew(self._owner, seconds=self._seconds)
             except Exception:
                 logger.exception("could not renew the leases of this relay; trying again")
                 pause = RETRY_SECONDS
-        await store.stop()

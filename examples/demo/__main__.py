@@ -143,7 +143,7 @@ async def play(*, human: bool) -> bool:
             timeline.console.print(
                 f"  awaithumans server {humans.url}   Temporal {temporal.address}   relay {relay.url}"
             )
-            waits = Store(f"sqlite+aiosqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
+            waits = Store(f"sqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
             stage = Stage(humans, temporal, relay, waits, timeline, human)
             try:
                 return await scenes(stage)

@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
+from awaithumans_relay.database import Database
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
 from tests.support.engines import Shelf
@@ -127,7 +130,7 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "first", limit=9, seconds=15)
     now.time += 10
-    assert await store.renew("first", seconds=15) == 1
+    assert await asyncio.to_thread(store.renew, "first", seconds=15) == 1
     now.time += 10
     assert await store.lease("shelf", "second", limit=9, seconds=15) == []
     now.time += 10
@@ -135,7 +138,7 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     assert taken_over.attempts == wait.attempts + 1
     assert not await store.delivered(wait, "first")
     assert await store.delivered(taken_over, "second")
-    assert await store.renew("second", seconds=15) == 0
+    assert await asyncio.to_thread(store.renew, "second", seconds=15) == 0
 
 
 async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> None:
@@ -194,3 +197,123 @@ async def test_tried_again_later(store: Store, now: Now) -> None:
     now.time += 5
     (again,) = await store.lease("shelf", "relay", limit=9, seconds=15)
     assert (again.attempts, again.last_error) == (1, "away")
+
+
+async def test_a_parked_answer_is_delivered_once_more(store: Store, now: Now) -> None:
+    """Redriving starts the delivery over, with its own time to give up; an open wait is looked after again."""
+    await store.answer(outcome(), found_by="callback", route=route())
+    (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
+    await store.park(wait, "relay", reason="gone")
+    await store.register("task-1", route(1), 900)
+    (unanswered,) = await store.find("task-1")
+    await store.park_open(unanswered, reason="deleted")
+    now.time += 1000
+    assert await store.redrive(task_id="task-0") == 1
+    assert await store.redrive() == 1
+    (again,) = await store.lease("shelf", "relay", limit=9, seconds=15)
+    assert (again.outcome, again.attempts, again.answered_at, again.redriven_at) == (outcome(), 0, now.time, now.time)
+    assert (await store.find("task-1"))[0].state == "open"
+    assert await store.redrive() == 0
+
+
+async def test_delivered_waits_are_forgotten(store: Store, now: Now) -> None:
+    """What was delivered long ago is deleted; what is parked, open or recent is kept."""
+    for number in range(4):
+        await store.answer(outcome(number), found_by="callback", route=route(number, target=str(number)))
+    leased = {wait.task_id: wait for wait in await store.lease("shelf", "relay", limit=9, seconds=15)}
+    await store.delivered(leased["task-0"], "relay")
+    await store.park(leased["task-1"], "relay", reason="gone")
+    now.time += 100
+    await store.delivered(leased["task-2"], "relay")
+    assert await store.forget(now.time - 50) == 1
+    assert await store.forget(now.time - 50) == 0
+    assert await store.counts() == {"answered": 1, "delivered": 1, "parked": 1}
+
+
+async def test_a_crowded_target_hides_nobody(store: Store) -> None:
+    """However many answers wait for one workflow, another's is leased in the same round."""
+    for number in range(30):
+        await store.answer(outcome(number), found_by="callback", route=route(number, target="crowded"))
+    await store.answer(outcome(99), found_by="callback", route=route(99, target="lonely"))
+    leased = await store.lease("shelf", "relay", limit=2, seconds=15)
+    assert [wait.task_id for wait in leased] == ["task-0", "task-99"]
+
+
+async def test_when_to_deliver_next(store: Store, now: Now) -> None:
+    """The next delivery is known, so that nobody has to ask for work all the time."""
+    assert await store.next_delivery("shelf") is None
+    await store.answer(outcome(), found_by="callback", route=route())
+    assert await store.next_delivery("shelf") == now.time
+    (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
+    assert await store.next_delivery("shelf") is None
+    assert await store.oldest_undelivered() == now.time
+    await store.retry(wait, "relay", after=7, error="away", not_ready=False)
+    assert await store.next_delivery("shelf") == now.time + 7
+
+
+async def test_listed(store: Store, now: Now) -> None:
+    """The newest first, by state and engine, a page at a time."""
+    for number in range(5):
+        now.time += 1
+        await store.register(f"task-{number}", route(number), 900)
+    await store.answer(outcome(2), found_by="sweep")
+    assert [wait.task_id for wait in await store.listed(limit=2)] == ["task-4", "task-3"]
+    assert [wait.task_id for wait in await store.listed(limit=9, offset=3)] == ["task-1", "task-0"]
+    assert [wait.task_id for wait in await store.listed(states=["answered"])] == ["task-2"]
+    assert await store.listed(engine="another") == []
+
+
+async def test_one_failing_write_is_its_own(store: Store) -> None:
+    """Writes that share a commit fail each for itself."""
+
+    def fails(db: Connection) -> None:
+        db.execute(text("INSERT INTO nowhere VALUES (1)"))
+
+    done = await asyncio.gather(
+        *(store.register(f"task-{number}", route(number), 900) for number in range(10)),
+        store.database.write(fails),
+        *(store.register(f"task-{number}", route(number), 900) for number in range(10, 20)),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in done if isinstance(each, Exception)] in ([OperationalError], [ProgrammingError])
+    assert await store.counts() == {"open": 20}
+
+
+async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> None:
+    """A table as an earlier release made it keeps its waits, and works as a new one; a later one is refused."""
+    database = Database(url)
+    await database.write(_first_release)
+    await database.stop()
+    store = Store(url, clock=now)
+    await store.start()
+    (wait,) = await store.find("task-0")
+    assert (wait.state, wait.route, wait.redriven_at) == ("open", route(), None)
+    assert await store.answer(outcome(), found_by="callback") == 1
+    await store.database.write(lambda db: db.execute(text("UPDATE schema_version SET version = 99")))
+    with pytest.raises(RuntimeError, match="99, of a later release"):
+        await store.start()
+    await store.stop()
+
+
+def _first_release(db: Connection) -> None:
+    for statement in (
+        "CREATE TABLE schema_version (version INTEGER NOT NULL, PRIMARY KEY (version))",
+        "INSERT INTO schema_version VALUES (1)",
+        """CREATE TABLE waits (
+            task_id VARCHAR(255) NOT NULL, route_digest VARCHAR(32) NOT NULL, engine VARCHAR(255) NOT NULL,
+            target JSON NOT NULL, target_id TEXT NOT NULL, idempotency_key TEXT NOT NULL, state VARCHAR(16) NOT NULL,
+            created_at FLOAT NOT NULL, registered_at FLOAT, deadline_at FLOAT NOT NULL, next_check_at FLOAT NOT NULL,
+            outcome JSON, found_by VARCHAR(16), answered_at FLOAT, next_attempt_at FLOAT, attempts INTEGER NOT NULL,
+            not_ready_since FLOAT, lease_owner VARCHAR(64), lease_until FLOAT, delivered_at FLOAT, last_error TEXT,
+            PRIMARY KEY (task_id, route_digest))""",
+        "CREATE INDEX waits_to_check ON waits (state, next_check_at)",
+        "CREATE INDEX waits_to_deliver ON waits (state, engine, next_attempt_at)",
+    ):
+        db.execute(text(statement))
+    held = dict.fromkeys(["task_id", "route_digest", "engine", "target", "target_id", "idempotency_key", "state"], "")
+    held |= {"task_id": "task-0", "route_digest": route().digest, "engine": "shelf", "state": "open"}
+    held |= {"target": route().target_id, "target_id": route().target_id, "idempotency_key": "question-0"}
+    columns = ", ".join(held)
+    values = ", ".join(f"'{value}'" for value in held.values())
+    times = "created_at, deadline_at, next_check_at, attempts"
+    db.exec_driver_sql(f"INSERT INTO waits ({columns}, {times}) VALUES ({values}, 1, 901, 6, 0)")  # noqa: S608

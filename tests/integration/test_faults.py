@@ -40,7 +40,7 @@ class House:
         self.settings = settings_for(self.humans, self.relay.url, secret)
         self.asker = TemporalAsker(self.temporal.address)
         (folder / "relay").mkdir()
-        self.waits = Store(f"sqlite+aiosqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
+        self.waits = Store(f"sqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
 
     async def until(self, task_id: str, state: str) -> None:
         async with asyncio.timeout(40):

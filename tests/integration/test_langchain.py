@@ -689,7 +689,7 @@ async def test_example(humans: HumansServer, people: People, tmp_path: Path) -> 
     environment = {"CHECKPOINTS": str(tmp_path / "checkpoints.db"), "PYTHONPATH": str(ROOT)}
     graph = ["--graph", "refunds=examples.langchain_refund:refunds"]
     relay = RelayServer(tmp_path, humans, graph, secret=secret, env=environment)
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'awaithumans-relay.db'}")
+    store = Store(f"sqlite:///{tmp_path / 'awaithumans-relay.db'}")
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples.langchain_refund"),
         env={

@@ -309,7 +309,7 @@ async def test_one_unreadable_task_does_not_hide_the_others(
         read = await people.http.get(request.url.path)
         await Response(read.content, read.status_code, media_type="application/json")(scope, receive, send)
 
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'waits.db'}")
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     await store.start()
     transport = httpx.ASGITransport(forward)
     async with (
@@ -358,7 +358,7 @@ async def test_a_shared_question_lives_while_somebody_waits(
 
 async def test_cancelled_callers_leave_the_store_writable(tmp_path: Path) -> None:
     """A caller that is cut off in the middle of a transaction does not keep the database locked."""
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'waits.db'}")
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     await store.start()
     for number in range(200):
         writing = asyncio.create_task(store.register(f"task-{number}", ROUTE, 900))

@@ -67,7 +67,7 @@ async def running_relay(
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     settings = settings or settings_for(humans, url)
-    database = f"sqlite+aiosqlite:///{folder / 'relay.db'}"
+    database = f"sqlite:///{folder / 'relay.db'}"
     app = create_app(engines, settings=settings, database=database)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False))
     # The signal handlers of the test process stay its own.

@@ -1,0 +1,91 @@
+"""The waits table and its version.
+
+One row for one asker waiting on one task. A release that changes the table adds a step to `_STEPS`; databases of any
+earlier release are brought up to date when a relay starts, by one relay among those that start at once.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    select,
+    text,
+)
+
+metadata = MetaData()
+
+waits = Table(
+    "waits",
+    metadata,
+    Column("task_id", String(255), primary_key=True),
+    Column("route_digest", String(32), primary_key=True),
+    Column("engine", String(255), nullable=False),
+    Column("target", JSON, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("registered_at", Float),
+    Column("deadline_at", Float, nullable=False),
+    Column("next_check_at", Float, nullable=False),
+    Column("outcome", JSON(none_as_null=True)),
+    Column("found_by", String(16)),
+    Column("answered_at", Float),
+    Column("next_attempt_at", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("not_ready_since", Float),
+    Column("lease_owner", String(64)),
+    Column("lease_until", Float),
+    Column("delivered_at", Float),
+    Column("redriven_at", Float),
+    Column("last_error", Text),
+    Index("waits_to_check", "state", "next_check_at"),
+    Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
+    Index("waits_leased", "lease_owner"),
+    Index("waits_finished", "state", "delivered_at"),
+)
+"""Times are epoch seconds."""
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+
+def _redriven_and_forgotten(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN redriven_at FLOAT"))
+    db.execute(text("CREATE INDEX waits_leased ON waits (lease_owner)"))
+    db.execute(text("CREATE INDEX waits_finished ON waits (state, delivered_at)"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten}
+"""Version -> what brings a database of the version before up to it. A step stays as it was released."""
+
+SCHEMA_VERSION = 1 + len(_STEPS)
+
+
+def migrate(db: Connection) -> None:
+    """Create the table, or bring it up to date, in the caller's transaction.
+
+    Raises:
+        RuntimeError: the database is of a later release than this one.
+    """
+    metadata.create_all(db, tables=[schema_version])
+    found = db.execute(select(schema_version.c.version)).scalars().first()
+    if found is None:
+        metadata.create_all(db)
+        db.execute(schema_version.insert().values(version=SCHEMA_VERSION))
+        return
+    if found > SCHEMA_VERSION:
+        raise RuntimeError(
+            f"the database has schema version {found}, of a later release; this one knows {SCHEMA_VERSION}"
+        )
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        _STEPS[version](db)
+        db.execute(schema_version.update().values(version=version))
