@@ -10,6 +10,7 @@ from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
+from tests.support.served import LangGraphServer
 from tests.support.servers import FakeServer, TaskServer
 
 
@@ -58,6 +59,16 @@ def postgres() -> Generator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+async def langgraph_server(
+    humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[LangGraphServer]:
+    """A real LangGraph server."""
+    server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, "ask", "ask_sync", "one", "two")
+    async with started(server):
+        yield server
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -203,8 +204,9 @@ class RelayServer:
         *,
         secret: str,
         env: Mapping[str, str] | None = None,
+        port: int | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = Process(
             [tool("awaithumans-relay"), "serve", "--port", str(self.port), *arguments],
@@ -231,8 +233,15 @@ class RelayServer:
         self.process.stop()
 
 
+class Server(Protocol):
+    """Can be started and stopped."""
+
+    async def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 @asynccontextmanager
-async def started(*servers: HumansServer | TemporalServer | RelayServer) -> AsyncGenerator[None]:
+async def started(*servers: Server) -> AsyncGenerator[None]:
     """Start all at once; stop them in the opposite order, whatever happens."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -2,7 +2,8 @@
 
 An answer is never lost, never given to the wrong question, never acted on twice.
 
-Everything is real: the awaithumans server, the relay on a port, the Temporal dev server, SQLite checkpoints.
+Everything is real: the awaithumans server, the relay on a port, the Temporal dev server, SQLite checkpoints, the
+LangGraph server.
 """
 
 import asyncio
@@ -14,32 +15,47 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from examples.demo.servers import HumansServer
 
 from awaithumans_core import Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign
 from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
+from tests.support.served import ServedAsker
 
-ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync"]
+ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync", "langgraph-server"]
 PATIENCE = 30
 
 
 @pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """Name of an engine, and the server its askers run on, which is started when it is first needed."""
+    kind = request.param.partition("-")[0]
+    server = "langgraph_server" if request.param == "langgraph-server" else "temporal" if kind == "temporal" else None
+    return request.param, server and request.getfixturevalue(server)
+
+
+@pytest.fixture(scope="module")
 async def asker_and_relay(
-    request: pytest.FixtureRequest,
-    humans: HumansServer,
-    temporal: TemporalServer,
-    tmp_path_factory: pytest.TempPathFactory,
+    engine: tuple[str, Any], humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Asker, RunningRelay]]:
     folder = tmp_path_factory.mktemp("contract")
-    if request.param.startswith("temporal"):
-        asker: Asker = TemporalAsker(temporal.address, request.param.removeprefix("temporal-"))
+    name, server = engine
+    if name.startswith("temporal"):
+        asker: Asker = TemporalAsker(server.address, name.removeprefix("temporal-"))
         async with running_relay([asker.engine], humans, folder) as relay, asker.ready(relay.settings):
             yield asker, relay
         return
-    graph = GraphAsker(folder) if request.param == "langgraph-async" else SyncGraphAsker(folder)
+    if name == "langgraph-server":
+        asker = ServedAsker(server)
+        async with (
+            running_relay([asker.engine], humans, folder, settings=server.settings, port=server.relay_port) as relay,
+            asker.ready(relay.settings),
+        ):
+            yield asker, relay
+        return
+    graph = GraphAsker(folder) if name == "langgraph-async" else SyncGraphAsker(folder)
     async with (
         graph.prepared(),
         running_relay([graph.engine], humans, folder) as relay,

@@ -7,22 +7,20 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.graph import END, START, StateGraph
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from awaithumans_adapters.langgraph import GraphEngine
-from awaithumans_adapters.langgraph import await_human as await_human_in_node
-from awaithumans_adapters.langgraph import await_human_sync as await_human_in_sync_node
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_adapters.temporal.names import activity_id
-from awaithumans_core import AwaitHumansError, Engine, HumanTasks, Outcome, Route, Settings
-from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask, Decision
+from awaithumans_core import Engine, HumanTasks, Route, Settings
+from tests.support.graphs import State, ask_then_act, asks, asks_sync
+from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask
 
 
 class Asked(Protocol):
@@ -46,8 +44,10 @@ class Asked(Protocol):
 class Asker(Protocol):
     """One way of asking."""
 
-    acts: Counter[str]
-    """How often each asker acted on its answer."""
+    @property
+    def acts(self) -> Counter[str]:
+        """How often each asker acted on its answer."""
+        ...
 
     @property
     def engine(self) -> Engine: ...
@@ -57,10 +57,6 @@ class Asker(Protocol):
         ...
 
     async def ask(self, question: str, **options: Any) -> Asked: ...
-
-
-def told_by(decision: Decision, outcome: Outcome) -> dict[str, Any]:
-    return {"approved": decision.approved, "by": outcome.completed_by_email}
 
 
 @dataclass
@@ -115,12 +111,6 @@ class AskedWorkflow:
         return Route("temporal", target | waiting, key)
 
 
-class State(TypedDict, total=False):
-    name: str
-    options: dict[str, Any]
-    told: dict[str, Any]
-
-
 @dataclass
 class GraphAsker:
     """`await_human` in an async node, on the async SQLite saver."""
@@ -145,26 +135,12 @@ class GraphAsker:
         yield
 
     def _compile(self, saver: Any) -> None:
-        builder = StateGraph(State)
-        builder.add_node("ask", self._node())
-        builder.add_node("act", self._act)
-        builder.add_edge(START, "ask")
-        builder.add_edge("ask", "act")
-        builder.add_edge("act", END)
+        builder = ask_then_act(self._node(), self._act)
         self.graph = builder.compile(checkpointer=saver)
         self._engine = GraphEngine({"ask": self.graph})
 
     def _node(self) -> Any:
-        async def ask(state: State) -> State:
-            try:
-                answered = await await_human_in_node(
-                    response_schema=Decision, return_outcome=True, human_tasks=self.human_tasks, **state["options"]
-                )
-            except AwaitHumansError as error:
-                return {"told": {"error": type(error).__name__, "message": str(error)}}
-            return {"told": told_by(*answered)}
-
-        return ask
+        return asks(lambda: self.human_tasks)
 
     def _act(self, state: State) -> State:
         self.acts[state["name"]] += 1
@@ -192,16 +168,7 @@ class SyncGraphAsker(GraphAsker):
             yield
 
     def _node(self) -> Any:
-        def ask(state: State) -> State:
-            try:
-                answered = await_human_in_sync_node(
-                    response_schema=Decision, return_outcome=True, human_tasks=self.human_tasks, **state["options"]
-                )
-            except AwaitHumansError as error:
-                return {"told": {"error": type(error).__name__, "message": str(error)}}
-            return {"told": told_by(*answered)}
-
-        return ask
+        return asks_sync(lambda: self.human_tasks)
 
     async def invoke(self, state: State, config: Any) -> None:
         await asyncio.to_thread(self.graph.invoke, state, config)

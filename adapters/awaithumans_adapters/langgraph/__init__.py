@@ -1,4 +1,4 @@
-"""LangGraph: `await_human` in nodes, people for other people's nodes and for agents, an engine for the relay.
+"""LangGraph: `await_human` in nodes, people for other people's nodes and for agents, engines for the relay.
 
 from awaithumans_adapters.langgraph import await_human
 
@@ -19,11 +19,20 @@ except ImportError as missing:
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
+from awaithumans_adapters.langgraph.server import LangGraphServerEngine
 
 if TYPE_CHECKING:
     from awaithumans_adapters.langgraph.middleware import HumanApproval
 
-__all__ = ["GraphEngine", "HumanApproval", "HumanInterrupts", "Resumed", "await_human", "await_human_sync"]
+__all__ = [
+    "GraphEngine",
+    "HumanApproval",
+    "HumanInterrupts",
+    "LangGraphServerEngine",
+    "Resumed",
+    "await_human",
+    "await_human_sync",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,12 @@ Then it counts as cut off, and the thread is resumed, which runs it again.
 NOT_YET_SECONDS = 1.0
 """A checkpoint follows the creation of the task within moments."""
 
+SUPERSEDED = (
+    "the thread has moved on without this answer: new input, or a fork from an earlier checkpoint, has replaced the "
+    "question. If it still matters, it was asked again"
+)
+"""Why nobody waits any more for the answer to a question that was asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
@@ -139,7 +145,7 @@ class GraphEngine:
                 return _ANSWERED_ITSELF if interrupt_id(key) else None
             if not any(asked for _, asked in seen):
                 return None
-        return _SUPERSEDED
+        return SUPERSEDED
 
     def _threads(self, route: Route) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
@@ -168,7 +174,7 @@ class GraphEngine:
                 # The interrupt may have been saved between the two looks.
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
-                raise TargetGone(_SUPERSEDED)
+                raise TargetGone(SUPERSEDED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -213,11 +219,6 @@ class GraphEngine:
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < RUNNING_SECONDS
 
-
-_SUPERSEDED = (
-    "the thread has moved on without this answer: new input, or a fork from an earlier checkpoint, has replaced the "
-    "question. If it still matters, it was asked again"
-)
 
 _ANSWERED_ITSELF = "the application has resumed this interrupt itself"
 """A wait that is open was not delivered by us; of our own nodes only a delivery answers the question."""

@@ -1,9 +1,16 @@
 """What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
 
+import hashlib
 from typing import Any, cast
 
 ENGINE = "langgraph"
-"""Engine name of the routes."""
+"""Engine name of the routes to graphs in a relay's process."""
+SERVER_ENGINE = "langgraph-server"
+"""Engine name of the routes to threads of a LangGraph server."""
+RESUMED_WITH = "awaithumans_key"
+"""In the metadata of a server's run: the question whose answer the run was made to bring."""
+PLACE = "place"
+"""In an interrupt, and in the note that its answer was taken: the checkpoint namespace in which it was raised."""
 GRAPH = "graph_id"
 """Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
 OPEN_WAIT = "awaithumans_open_wait"
@@ -25,3 +32,17 @@ def names_key(value: object, key: str) -> bool:
 def is_ours(value: object) -> bool:
     """Whether an interrupt value is one of `interrupt_value`."""
     return isinstance(value, dict) and MARK in cast("dict[object, object]", value)
+
+
+def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
+    """Where in a server's store stands at which places of the thread the answer to this question was taken."""
+    return ("awaithumans", "taken", thread_id, _short(key))
+
+
+def note_name(place: str) -> str:
+    """Name of the note of one place."""
+    return _short(place)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -14,7 +14,8 @@ from langgraph.config import get_config
 from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
-from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, OPEN_WAIT, interrupt_value, names_key
+from awaithumans_adapters.langgraph import served
+from awaithumans_adapters.langgraph.names import OPEN_WAIT, interrupt_value, names_key
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
@@ -81,7 +82,9 @@ async def await_human(
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body = _body(asked, named=asked is not question or "idempotency_key" in options)
-        return _outcome(body, await _open(body, human_tasks))
+        outcome = _outcome(body, opened := await _open(body, human_tasks))
+        await served.note_taken(opened["key"])
+        return outcome
 
     decision, outcome = await answered(question, ask)
     return (decision, outcome) if return_outcome else decision
@@ -119,7 +122,9 @@ def await_human_sync(
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body = _body(asked, named=asked is not question or "idempotency_key" in options)
-        return _outcome(body, _open_sync(body, human_tasks).result())
+        outcome = _outcome(body, opened := _open_sync(body, human_tasks).result())
+        served.note_taken_sync(opened["key"])
+        return outcome
 
     decision, outcome = answered_sync(question, ask)
     return (decision, outcome) if return_outcome else decision
@@ -180,8 +185,7 @@ def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
     configurable = _configurable()
     thread_id = str(configurable["thread_id"])
     key = body.get("idempotency_key") or f"langgraph:{thread_id}:{configurable['checkpoint_ns']}"
-    whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
-    return {**body, "idempotency_key": key}, Route(ENGINE, {"thread_id": thread_id, **whose}, key)
+    return {**body, "idempotency_key": key}, served.route(key)
 
 
 def _opened(outcome: Outcome, body: dict[str, Any], human_tasks: HumanTasks) -> dict[str, Any]:
@@ -210,6 +214,7 @@ def _outcome(body: Mapping[str, Any], opened: Mapping[str, Any]) -> Outcome:
     if standing.terminal:
         return standing
     shown = interrupt_value(question=body["task"], task_id=standing.task_id, key=key, review_url=opened["review_url"])
+    shown |= served.place()
     while True:
         answer = interrupt(shown)
         if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:

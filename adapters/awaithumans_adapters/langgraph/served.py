@@ -1,0 +1,105 @@
+"""A node whose graph a LangGraph server runs: where its answers go, and the note it leaves when it has taken one.
+
+Law: nobody acts twice on one answer. From outside, a thread of a server looks the same whether its node failed on the
+way to its question or with the answer in hand; the first must be resumed again, the second must not. So a node writes
+into the server's store that it has taken its answer before it goes on, and a second resume with the same answer is
+refused where it arrives.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langgraph.config import get_config, get_store
+from langgraph.store.base import BaseStore, Item
+
+from awaithumans_adapters.langgraph.names import (
+    ENGINE,
+    GRAPH,
+    PLACE,
+    RESUMED_WITH,
+    SERVER_ENGINE,
+    note_name,
+    note_namespace,
+)
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.route import Route
+
+
+class AnswerTakenError(RuntimeError):
+    """The node has this answer already, and it was brought again. Not for nodes to catch: they must not go on."""
+
+
+def is_served() -> bool:
+    """Whether a LangGraph server runs this node."""
+    config = get_config()
+    return "langgraph_api_version" in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
+
+
+def route(key: str) -> Route:
+    """Where the answer to the question with this key must go.
+
+    Raises:
+        SettingsError: the server has no store for the note that the answer was taken.
+    """
+    configurable = _configurable()
+    thread_id = str(configurable["thread_id"])
+    if not is_served():
+        whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
+        return Route(ENGINE, {"thread_id": thread_id, **whose}, key)
+    _store()
+    return Route(SERVER_ENGINE, {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}, key)
+
+
+def place() -> dict[str, str]:
+    """What an interrupt shows besides, on a server: where it was raised, so that a note can be told to be its own."""
+    return {PLACE: _place()} if is_served() else {}
+
+
+async def note_taken(key: str) -> None:
+    """Write down that the node has this answer; nothing outside of a server.
+
+    Raises:
+        AnswerTakenError: another run of the thread has brought the answer here before.
+    """
+    if is_served():
+        store, namespace, name = _note(key)
+        _refuse_second(key, await store.aget(namespace, name))
+        await store.aput(namespace, name, _written())
+
+
+def note_taken_sync(key: str) -> None:
+    """`note_taken`, for sync nodes."""
+    if is_served():
+        store, namespace, name = _note(key)
+        _refuse_second(key, store.get(namespace, name))
+        store.put(namespace, name, _written())
+
+
+def _note(key: str) -> tuple[BaseStore, tuple[str, ...], str]:
+    return _store(), note_namespace(str(_configurable()["thread_id"]), key), note_name(_place())
+
+
+def _written() -> dict[str, Any]:
+    return {PLACE: _place(), "run_id": str(_configurable()["run_id"])}
+
+
+def _refuse_second(key: str, note: Item | None) -> None:
+    """Stop a run that was made to bring this answer, after another has; the app's own runs may pass at any time."""
+    metadata = cast("Mapping[str, Any]", get_config().get("metadata", {}))
+    if note is not None and metadata.get(RESUMED_WITH) == key and note.value["run_id"] != _configurable()["run_id"]:
+        raise AnswerTakenError(f"run {note.value['run_id']} has brought the answer to {key!r} here before")
+
+
+def _store() -> BaseStore:
+    store = cast("BaseStore | None", get_store())
+    if store is None:
+        raise SettingsError("this LangGraph server has no store, in which a node notes that it has taken its answer")
+    return store
+
+
+def _place() -> str:
+    return str(_configurable()["checkpoint_ns"])
+
+
+def _configurable() -> dict[str, Any]:
+    return get_config().get("configurable", {})

@@ -1,0 +1,111 @@
+"""The relay's side, for threads of a LangGraph server: an outcome resumes the interrupt that asked, through its API.
+
+The server runs one run of a thread after another, and takes a run for good before it answers. So it is the lock: the
+thread is looked at when none of its runs is under way, and the run that brings the answer is refused if one has come in
+between. Whoever is killed meanwhile, relay or server, the run goes on, and the next delivery waits for it.
+"""
+
+from collections.abc import Mapping
+
+from langgraph_sdk import get_client
+
+from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED
+from awaithumans_adapters.langgraph.names import SERVER_ENGINE
+from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
+from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+
+
+class LangGraphServerEngine:
+    """Resumes threads of a LangGraph server: `langgraph dev`, self-hosted, or LangSmith Deployment.
+
+    Args:
+        url: Where the server is.
+        api_key: Default: LANGGRAPH_API_KEY, LANGSMITH_API_KEY or LANGCHAIN_API_KEY from the environment.
+        headers: Sent with every request.
+    """
+
+    name = SERVER_ENGINE
+
+    def __init__(self, url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        # To the SDK, None means no key at all, and not the one of the environment.
+        self._client = (
+            get_client(url=url, headers=headers)
+            if api_key is None
+            else get_client(url=url, headers=headers, api_key=api_key)
+        )
+        self._url = url
+
+    async def aclose(self) -> None:
+        """Close the connections to the server."""
+        await self._client.aclose()
+
+    async def deliver(self, route: Route, outcome: Outcome) -> None:
+        """Resume the thread with the outcome and wait for its end or its next question.
+
+        Raises:
+            TargetGone: the thread has moved on without this answer, or failed after it had taken it: running a node
+                again that may have acted is not ours to decide.
+            TargetNotReady: the thread does not show the question yet, or is not there.
+            Exception: the thread has not taken the answer.
+        """
+        thread = ServerThread(self._client, route)
+        while waiting := await self._waiting(thread):
+            run_id = await thread.resume(waiting, outcome)
+            if run_id is not None:
+                await thread.ended(run_id)
+                await thread.check_taken(waiting, run_id)
+
+    async def orphaned(self, route: Route) -> str | None:
+        """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
+        thread = ServerThread(self._client, route)
+        try:
+            if await thread.busy() or await thread.waiting() or await thread.taken() or not await thread.asked():
+                return None
+            # Twice: a run may have come and gone between the look at the thread and the one at its history.
+            return None if await thread.busy() or await thread.waiting() or await thread.taken() else SUPERSEDED
+        except ThreadUnknownError:  # deleted, or forgotten by a restart that lost its data
+            return None
+
+    async def _waiting(self, thread: ServerThread) -> set[str]:
+        """Ids of the interrupts that wait for the answer; none if it was taken before."""
+        try:
+            await thread.idle()
+        except ThreadUnknownError as unknown:
+            raise TargetNotReady(
+                f"the LangGraph server at {self._url} has no thread {thread.id!r}: it was deleted, belonged to a run "
+                "without a thread, or is on another server",
+                retry_after=NOT_YET_SECONDS,
+            ) from unknown
+        if waiting := await thread.waiting():
+            if failed := await thread.failed_with_answer():
+                raise TargetNotReady(
+                    f"beside the question, {failed} after it had its own answer; resuming now would run it again",
+                    retry_after=NOT_YET_SECONDS,
+                )
+            return waiting
+        if await thread.taken():
+            await self._check_whole(thread)
+            return set()
+        if await thread.asked():
+            raise TargetGone(SUPERSEDED)
+        raise TargetNotReady(
+            f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
+            retry_after=NOT_YET_SECONDS,
+        )
+
+    async def _check_whole(self, thread: ServerThread) -> None:
+        """Raise if the thread took the answer and failed, or is not what it was."""
+        failed = await thread.failure()
+        if not failed:
+            return
+        if not await thread.asked():
+            raise TargetGone(
+                f"the LangGraph server at {self._url} has lost what thread {thread.id!r} was doing, together with the "
+                f"answer it had taken ({failed})"
+            )
+        raise TargetGone(
+            f"{failed}, after it had the answer. Mend it and run the thread on: "
+            f"client.runs.create({thread.id!r}, {thread.assistant_id!r}, input=None)"
+        )

@@ -1,0 +1,182 @@
+"""One thread of a LangGraph server, seen by one question: what it shows, what it has taken, and how it is resumed."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict, cast
+
+from httpx import HTTPStatusError
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.schema import Config, Context, Run, Thread, ThreadState
+
+from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace
+from awaithumans_core.engine import TargetGone
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+
+AGAIN_SECONDS = 0.1
+"""Between two looks at a run, or a thread, that should have come to rest and has not."""
+CHECKPOINTS = 100
+"""How far back a question that is not shown any more is looked for; one asked before that counts as not asked yet."""
+NOTES = 1000
+"""More places than one question is asked at in a thread."""
+UNDER_WAY: Final = ("running", "pending")
+
+_CONTEXT_GIVEN = "__context_provided__"
+"""A server keeps either under one name, and marks which it was: context, or what is configurable."""
+
+
+class ThreadUnknownError(Exception):
+    """The server has no such thread."""
+
+
+class _Circumstances(TypedDict, total=False):
+    context: Context
+    config: Config
+
+
+class ServerThread:
+    """One thread of a server, seen by one question."""
+
+    def __init__(self, client: LangGraphClient, route: Route) -> None:
+        self.id = route.target["thread_id"]
+        self.assistant_id = route.target["assistant_id"]
+        self._key = route.idempotency_key
+        self._client = client
+
+    async def busy(self) -> bool:
+        """Whether a run of the thread is under way.
+
+        Raises:
+            ThreadUnknownError: the server does not know the thread.
+        """
+        return (await self._thread())["status"] == "busy"
+
+    async def idle(self) -> None:
+        """Wait until no run of the thread is under way. Raises as `busy` does."""
+        while await self.busy() and (runs := await self._under_way()):
+            await self.ended(runs[0]["run_id"])
+
+    async def ended(self, run_id: str) -> None:
+        """Wait for the end of a run, however it ends."""
+        while True:
+            run = await self._run(run_id)
+            if run is None or run["status"] not in UNDER_WAY:
+                return
+            await self._client.runs.join(self.id, run_id)  # pyright: ignore[reportUnknownMemberType]  # a bare dict
+            await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is tried again under the same id
+
+    async def waiting(self) -> set[str]:
+        """Ids of the interrupts that show the question, without those whose node has taken the answer."""
+        state = await self._state()
+        shown = {shown["id"]: shown["value"] for shown in state["interrupts"] if names_key(shown["value"], self._key)}
+        if not shown:
+            return set()
+        taken = await self.taken()
+        return {interrupt_id for interrupt_id, value in shown.items() if value.get(PLACE) not in taken}
+
+    async def taken(self) -> set[str]:
+        """Places at which the answer was taken. A run that was undone takes its note with it."""
+        return await self._taken(self._key)
+
+    async def asked(self) -> bool:
+        """Whether the question was ever shown."""
+        states = await self._client.threads.get_history(self.id, limit=CHECKPOINTS)
+        tasks = (task for state in states for task in state["tasks"])
+        return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
+
+    async def failure(self) -> str | None:
+        """What the last run failed with, in words for an operator; None if it did not fail."""
+        thread = cast("Mapping[str, Any]", await self._thread())
+        if thread["status"] != "error":
+            return None
+        return "; ".join(_failures(await self._state())) or f"the graph failed ({thread.get('error')})"
+
+    async def failed_with_answer(self) -> str | None:
+        """A node of the current step that failed after it had the answer to another question than ours."""
+        state = await self._state()
+        for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
+            for value in (shown["value"] for shown in task["interrupts"] if is_ours(shown["value"])):
+                key = value["idempotency_key"]
+                if key != self._key and value.get(PLACE) in await self._taken(key):
+                    return failed
+        return None
+
+    async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
+        """Start the run that brings the answer, or nothing if another run has come first. Returns its id."""
+        try:
+            run = await self._client.runs.create(
+                self.id,
+                self.assistant_id,
+                command={"resume": dict.fromkeys(waiting, outcome.value())},
+                **await self._circumstances(),
+                metadata={RESUMED_WITH: self._key},
+                multitask_strategy="reject",
+            )
+        except HTTPStatusError as refused:
+            if refused.response.status_code == 409:
+                await asyncio.sleep(AGAIN_SECONDS)
+                return None
+            if refused.response.status_code == 404:
+                raise TargetGone(f"the LangGraph server has no assistant {self.assistant_id!r} any more") from refused
+            raise
+        return run["run_id"]
+
+    async def check_taken(self, resumed: set[str], run_id: str) -> None:
+        """Raise if one of the interrupts that were resumed waits still."""
+        if not resumed & await self.waiting():
+            return
+        failures = "; ".join(_failures(await self._state()))
+        if "(QuestionChangedError(" in failures:
+            raise TargetGone(failures)
+        raise RuntimeError(f"run {run_id} ended before the node came to its question: {failures or 'see the server'}")
+
+    async def _taken(self, key: str) -> set[str]:
+        namespace = note_namespace(self.id, key)
+        places: set[str] = set()
+        for note in (await self._client.store.search_items(namespace, limit=NOTES))["items"]:
+            if await self._run(note["value"]["run_id"]) is not None:
+                places.add(note["value"][PLACE])
+            else:
+                await self._client.store.delete_item(namespace, note["key"])
+        return places
+
+    async def _circumstances(self) -> _Circumstances:
+        """What the run that asked was given beside its input: without it the node would run on as somebody else's."""
+        run_id = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
+        given: Mapping[str, Any] = ((run_id and await self._run(run_id)) or {}).get("kwargs", {})
+        context = given.get("context")
+        if not context:
+            return {}
+        if _CONTEXT_GIVEN in given["config"]["configurable"]:
+            return {"context": context}
+        return {"config": {"configurable": context}}
+
+    async def _thread(self) -> Thread:
+        try:
+            return await self._client.threads.get(self.id)
+        except HTTPStatusError as refused:
+            if refused.response.status_code == 404:
+                raise ThreadUnknownError from refused
+            if refused.response.status_code == 422:
+                raise TargetGone(f"{self.id!r} is no thread of a LangGraph server: {refused}") from refused
+            raise
+
+    async def _state(self) -> ThreadState:
+        return await self._client.threads.get_state(self.id)
+
+    async def _under_way(self) -> list[Run]:
+        runs = self._client.runs
+        return [run for status in UNDER_WAY for run in await runs.list(self.id, status=status, limit=1)]
+
+    async def _run(self, run_id: str) -> Mapping[str, Any] | None:
+        """A run as it stands, or nothing if it was deleted: rolling back deletes a run with all it has done."""
+        try:
+            return cast("Mapping[str, Any]", await self._client.runs.get(self.id, run_id))
+        except HTTPStatusError as refused:
+            if refused.response.status_code != 404:
+                raise
+            return None
+
+
+def _failures(state: ThreadState) -> list[str]:
+    return [f"node {task['name']!r} failed ({task['error']})" for task in state["tasks"] if task["error"]]

@@ -1,0 +1,129 @@
+"""A real LangGraph server, and the asker whose graph it runs."""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.demo.servers import HumansServer, Process, free_port, tool
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from awaithumans_adapters.langgraph import LangGraphServerEngine
+from awaithumans_core import Engine, Route, Settings
+from awaithumans_core.settings import DISCOVERY_FILE
+from tests.support.relay import settings_for
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPHS = ROOT / "tests" / "support" / "served_graphs.py"
+
+
+class LangGraphServer:
+    """`langgraph dev`. Its graphs ask through a relay at `relay_port`, which whoever uses it starts there."""
+
+    def __init__(self, folder: Path, humans: HumansServer, *graphs: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.relay_port = free_port()
+        self.settings = settings_for(humans, f"http://127.0.0.1:{self.relay_port}")
+        self.acts = folder / "acts"
+        # As `awaithumans dev` would leave it, so that nodes find address and token by themselves.
+        self._discovery = {"url": humans.url, "pid": os.getpid(), "admin_token": humans.token}
+        self._config = {"dependencies": ["."], "graphs": {name: f"{GRAPHS}:{name}" for name in graphs}}
+        self.process = Process(
+            [
+                tool("langgraph"),
+                "dev",
+                "--no-browser",
+                "--no-reload",
+                "--port",
+                str(self.port),
+                "--n-jobs-per-worker",
+                "10",
+            ],
+            folder,
+            {
+                "ACTS": str(self.acts),
+                "AWAITHUMANS_RELAY_URL": self.settings.relay(),
+                "AWAITHUMANS_RELAY_SECRET": self.settings.relay_secret[0].get_secret_value(),
+                "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+                "LANGGRAPH_NO_VERSION_CHECK": "true",
+                "LANGSMITH_TRACING": "false",
+                "PYTHONPATH": str(ROOT),
+            },
+        )
+
+    async def start(self) -> None:
+        self.process.folder.mkdir(exist_ok=True)
+        (self.process.folder / "langgraph.json").write_text(json.dumps(self._config))
+        (self.process.folder / DISCOVERY_FILE).write_text(json.dumps(self._discovery))
+        self.process.start()
+        await self.process.answers(f"{self.url}/ok")
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def client(self) -> LangGraphClient:
+        return get_client(url=self.url, api_key=None)
+
+
+@dataclass
+class ServedAsker:
+    """`await_human` in a node of a graph that a LangGraph server runs."""
+
+    server: LangGraphServer
+    graph: str = "ask"
+
+    def __post_init__(self) -> None:
+        self.served = LangGraphServerEngine(self.server.url)
+        self.engine: Engine = self.served
+        self.client = self.server.client()
+
+    @property
+    def acts(self) -> Counter[str]:
+        return Counter(self.server.acts.read_text().split() if self.server.acts.exists() else ())
+
+    @asynccontextmanager
+    async def ready(self, settings: Settings) -> AsyncGenerator[None]:
+        assert settings == self.server.settings, "the server asks with the settings it was started with"
+        (assistant,) = await self.client.assistants.search(graph_id=self.graph)
+        self.assistant_id = assistant["assistant_id"]
+        yield
+        await self.client.aclose()
+        await self.served.aclose()
+
+    async def ask(self, question: str, **options: Any) -> "AskedServedThread":
+        thread = await self.client.threads.create()
+        asked = AskedServedThread(thread["thread_id"], self)
+        await asked.run({"name": asked.name, "options": {"task": question, **options}})
+        return asked
+
+
+@dataclass
+class AskedServedThread:
+    name: str
+    asker: ServedAsker
+
+    async def run(self, state: dict[str, Any], **more: Any) -> None:
+        """Run the thread with this input to its end or its next question."""
+        client = self.asker.client
+        run = await client.runs.create(self.name, self.asker.graph, input=state, **more)
+        await client.runs.join(self.name, run["run_id"])
+
+    async def told(self) -> dict[str, Any]:
+        while True:
+            thread = await self.asker.client.threads.get(self.name)
+            if thread["status"] == "idle" and thread["values"]:
+                return dict(thread["values"]["told"])
+            await asyncio.sleep(0.05)
+
+    async def leave(self) -> None:
+        await self.run({"name": self.name, "options": {"task": f"new input of {self.name}"}})
+
+    def route(self, key: str) -> Route:
+        return Route("langgraph-server", {"thread_id": self.name, "assistant_id": self.asker.assistant_id}, key)

@@ -1,0 +1,135 @@
+"""What the LangGraph server of the tests serves, and what may run in a relay's process as well.
+
+Whatever is done appends a line to a file, so that doing it twice is seen; files beside it tell nodes what to do.
+"""
+
+import asyncio
+import operator
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.config import get_config
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import get_runtime
+
+from awaithumans_adapters.langgraph import await_human
+from awaithumans_core import HumanTasks
+from tests.support import graphs
+from tests.support.graphs import ask_then_act, asks, asks_sync
+from tests.support.workflows import Decision
+
+ACTS = Path(os.environ.get("ACTS", "acts"))
+HUMAN_TASKS: HumanTasks | None = None
+"""None: from the environment of the server's process, or the relay's."""
+
+
+def record(line: str) -> None:
+    with ACTS.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def told_to(do: str, name: str) -> bool:
+    return ACTS.with_name(f"{name}-{do}").exists()
+
+
+def _act_of_contract(state: graphs.State) -> graphs.State:
+    record(state["name"])
+    return {}
+
+
+ask = ask_then_act(asks(lambda: None), _act_of_contract).compile()
+ask_sync = ask_then_act(asks_sync(lambda: None), _act_of_contract).compile()
+
+
+class Tenant(TypedDict, total=False):
+    tenant: str
+
+
+class State(TypedDict, total=False):
+    name: str
+    questions: list[str]
+    answers: Annotated[list[tuple[str, bool]], operator.add]
+    tenant: str
+
+
+async def _asks(state: State, question: str) -> State:
+    name = state["name"]
+    if told_to("stumble", name):
+        raise ConnectionError("the shop is away")
+    decision = await await_human(task=question, response_schema=Decision, human_tasks=HUMAN_TASKS)
+    await asyncio.to_thread(record, f"{name} goes on")
+    while told_to("hold", name):
+        await asyncio.sleep(0.05)
+    if told_to("drop", name):
+        await asyncio.to_thread(ACTS.with_name(f"{name}-drop").unlink)
+        from langgraph_runtime.retry import RetryableException  # type: ignore[import-untyped]  # the server's
+
+        raise RetryableException  # what a server makes of a worker that went away: the run is tried again
+    if told_to("break", name):
+        raise ZeroDivisionError
+    return {"answers": [(question, decision.approved)]}
+
+
+async def _first(state: State) -> State:
+    return await _asks(state, state["questions"][0])
+
+
+async def _second(state: State) -> State:
+    return await _asks(state, state["questions"][1]) if len(state["questions"]) > 1 else {}
+
+
+async def _slow(state: State) -> State:
+    await asyncio.to_thread(record, f"{state['name']} slow")
+    while told_to("slow", state["name"]):
+        await asyncio.sleep(0.05)
+    return {}
+
+
+async def _act(state: State) -> State:
+    await asyncio.to_thread(record, f"{state['name']} acts")
+    configurable = get_config().get("configurable", {})
+    return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or "nobody"}
+
+
+def _one() -> Any:
+    builder = StateGraph(State, context_schema=Tenant)
+    builder.add_node("first", _first)
+    builder.add_node("slow", _slow)
+    builder.add_node("act", _act)
+    for node in ("first", "slow"):
+        builder.add_edge(START, node)
+        builder.add_edge(node, "act")
+    builder.add_edge("act", END)
+    return builder
+
+
+def _two() -> Any:
+    inner = StateGraph(State)
+    inner.add_node("second", _second)
+    inner.add_edge(START, "second")
+    builder = StateGraph(State)
+    builder.add_node("first", _first)
+    builder.add_node("sub", inner.compile())
+    builder.add_node("act", _act)
+    for node in ("first", "sub"):
+        builder.add_edge(START, node)
+        builder.add_edge(node, "act")
+    builder.add_edge("act", END)
+    return builder
+
+
+one = _one().compile()
+"""Asks one question, beside a slow branch, then acts."""
+two = _two().compile()
+"""Asks one question, and another in a subgraph beside it, then acts."""
+
+
+@asynccontextmanager
+async def one_on_disk() -> AsyncGenerator[Any]:
+    """`one`, outside of a server."""
+    async with AsyncSqliteSaver.from_conn_string(os.environ["CHECKPOINTS"]) as saver:
+        yield _one().compile(checkpointer=saver)
