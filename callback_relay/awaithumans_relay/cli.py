@@ -48,6 +48,13 @@ def serve(
         list[str] | None,
         typer.Option(help="Wake threads of this compiled LangGraph graph: NAME=module:attribute. Repeat for more."),
     ] = None,
+    langgraph_server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8787,
     database: Annotated[
@@ -70,12 +77,16 @@ def serve(
       AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or AWAITHUMANS_PAYLOAD_KEY, its root key
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches this relay;
                                     resumed graphs ask through it
-    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_SECRET and _RELAY_URL.
+      LANGGRAPH_API_KEY             with --langgraph-server only, if that server wants a key
+                                    (LANGSMITH_API_KEY does as well)
+    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_SECRET and _RELAY_URL:
+    a LangGraph server, too, since its nodes ask from there.
 
     \b
     Examples:
       awaithumans-relay serve --temporal localhost:7233
       awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
+      awaithumans-relay serve --langgraph-server http://localhost:2024
     """
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
@@ -83,19 +94,43 @@ def serve(
     for chatty in ("httpx", "httpcore"):  # they would log every sweep, and at DEBUG what people answered
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        asyncio.run(_serve(temporal, graph or [], host=host, port=port, database=database, log_level=log_level.lower()))
+        asyncio.run(
+            _serve(
+                temporal,
+                graph or [],
+                langgraph_server,
+                host=host,
+                port=port,
+                database=database,
+                log_level=log_level.lower(),
+            )
+        )
     except AwaitHumansError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]{error.code}[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 
 async def _serve(
-    temporal: str | None, graphs: list[str], *, host: str, port: int, database: str, log_level: str
+    temporal: str | None,
+    graphs: list[str],
+    langgraph_server: str | None,
+    *,
+    host: str,
+    port: int,
+    database: str,
+    log_level: str,
 ) -> None:
     async with AsyncExitStack() as stack:
-        engines = [*_temporal(temporal), *await _graphs(graphs, stack)]
+        engines = [
+            *_temporal(temporal),
+            *await _graphs(graphs, stack),
+            *_langgraph_server(langgraph_server, stack),
+        ]
         if not engines:
-            raise SettingsError("nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, or both")
+            raise SettingsError(
+                "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
+                "several of them"
+            )
         app = _app(engines, database)
         # No access log: callback URLs carry route tokens.
         config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False)
@@ -129,6 +164,18 @@ async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
 
     Settings.load().relay()  # graphs run in this process and ask their next question from here
     return [GraphEngine({name: await _graph(place, stack) for name, place in map(_split, specs)})]
+
+
+def _langgraph_server(url: str | None, stack: AsyncExitStack) -> list[Engine]:
+    if url is None:
+        return []
+    from awaithumans_adapters.langgraph import LangGraphServerEngine
+
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"--langgraph-server {url}: write it as a URL, for instance http://localhost:2024")
+    engine = LangGraphServerEngine(url)
+    stack.push_async_callback(engine.aclose)
+    return [engine]
 
 
 def _split(spec: str) -> tuple[str, str]:

@@ -1,0 +1,294 @@
+"""Threads of a real LangGraph server in trouble: busy, failing, superseded, answered twice, left by a killed relay."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer, RelayServer, started
+
+from awaithumans_adapters.langgraph import LangGraphServerEngine
+from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
+from awaithumans_relay.store import Store
+from tests.support import served_graphs
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.served import LangGraphServer, ServedAsker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Bench:
+    """A thread of the server, two engines that could wake it, and somebody who answers without a relay in the way."""
+
+    def __init__(self, server: LangGraphServer, people: People) -> None:
+        self.client = server.client()
+        self.engine, self.other = LangGraphServerEngine(server.url), LangGraphServerEngine(server.url)
+        self.people = people
+        self._acts = server.acts
+        self.name = uuid.uuid4().hex[:8]
+        self.question = f"{self.name}?"
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        await self.engine.aclose()
+        await self.other.aclose()
+
+    async def ask(self, graph: str = "one", *more: str, wait: bool = True, **options: Any) -> None:
+        if not hasattr(self, "thread_id"):
+            self.thread_id = (await self.client.threads.create())["thread_id"]
+        state: dict[str, Any] = {"name": self.name, "questions": [self.question, *more], "answers": []}
+        run = await self.client.runs.create(self.thread_id, graph, input=state, **options)
+        self.assistant_id = run["assistant_id"]
+        if wait:
+            await self.client.runs.join(self.thread_id, run["run_id"])
+
+    async def answer(self, approved: bool, question: str | None = None) -> tuple[Route, Outcome]:  # noqa: FBT001
+        (task,) = await self.people.find(question or self.question)
+        key = task["idempotency_key"]
+        outcome = Outcome(task_id=task["id"], status="completed", response={"approved": approved}, idempotency_key=key)
+        return Route("langgraph-server", {"thread_id": self.thread_id, "assistant_id": self.assistant_id}, key), outcome
+
+    async def give(self, approved: bool, question: str | None = None) -> None:  # noqa: FBT001
+        await self.engine.deliver(*await self.answer(approved, question))
+
+    async def values(self) -> Any:
+        return (await self.client.threads.get_state(self.thread_id))["values"]
+
+    def told(self, do: str) -> Path:
+        """Tell the nodes what to do until the file is removed."""
+        file = self._acts.with_name(f"{self.name}-{do}")
+        file.touch()
+        return file
+
+    def did(self, what: str) -> int:
+        return self._acts.read_text().splitlines().count(f"{self.name} {what}") if self._acts.exists() else 0
+
+    async def until(self, what: str) -> None:
+        async with asyncio.timeout(20):
+            while not self.did(what):
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def relay(
+    humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
+) -> AsyncGenerator[RunningRelay]:
+    """Takes registrations; answers are delivered by hand here."""
+    async with running_relay(
+        [Shelf("langgraph-server")],
+        humans,
+        tmp_path,
+        settings=langgraph_server.settings,
+        port=langgraph_server.relay_port,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def bench(relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> AsyncGenerator[Bench]:
+    made = Bench(langgraph_server, people)
+    yield made
+    await made.aclose()
+
+
+async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> None:
+    """A sync node asks and notes its answer, too."""
+    asker = ServedAsker(langgraph_server, "ask_sync")
+    async with asker.ready(relay.settings):
+        asked = await asker.ask("sync?")
+        (task,) = await people.find("sync?")
+        key = task["idempotency_key"]
+        outcome = Outcome(task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=key)
+        for _ in range(2):
+            await asker.engine.deliver(asked.route(key), outcome)
+        assert (await asked.told())["approved"] is True
+        assert asker.acts[asked.name] == 1
+
+
+async def test_run_without_a_thread_asks_nobody(bench: Bench) -> None:
+    """Such a run leaves nothing to resume, and says so before a person is bothered."""
+    state: dict[str, Any] = {"name": bench.name, "options": {"task": bench.question}}
+    values: Any = await bench.client.runs.wait(None, "ask", input=state)
+    assert values["told"]["error"] == "SettingsError"
+    assert await bench.people.find(bench.question, count=0) == []
+
+
+async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
+    """Each answer lands on its own question, in whatever order they come."""
+    inner = f"{bench.name} inner?"
+    await bench.ask("two", inner)
+    await bench.give(False, inner)
+    await bench.give(False, inner)
+    assert bench.did("acts") == 0
+    await bench.give(True)
+    answers = {tuple(answer) for answer in (await bench.values())["answers"]}
+    assert answers == {(bench.question, True), (inner, False)}
+    assert bench.did("acts") == 1
+
+
+async def test_answer_waits_for_what_runs_beside_the_question(bench: Bench) -> None:
+    """While a branch beside the question still runs, the answer waits; the branch runs once."""
+    slow = bench.told("slow")
+    await bench.ask(wait=False)
+    answer = await bench.answer(True)
+    await bench.until("slow")
+    giving = [asyncio.create_task(engine.deliver(*answer)) for engine in (bench.engine, bench.other)]
+    await asyncio.wait(giving, timeout=0.7)
+    assert bench.did("goes on") == 0
+    slow.unlink()
+    await asyncio.gather(*giving)
+    assert [bench.did(what) for what in ("slow", "goes on", "acts")] == [1, 1, 1]
+
+
+async def test_superseded_question_is_parked(bench: Bench) -> None:
+    """New input replaces the interrupt; the answer to the old question reaches nobody."""
+    await bench.ask()
+    old = await bench.answer(True)
+    bench.question = f"{bench.name} again?"
+    await bench.ask()
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.engine.deliver(*old)
+    assert bench.did("goes on") == 0
+    await bench.give(False)
+    assert [tuple(answer) for answer in (await bench.values())["answers"]] == [(bench.question, False)]
+
+
+async def test_unknown_thread_is_looked_for_again(bench: Bench) -> None:
+    """A thread that is not there is not ready, and nothing is started in its name."""
+    await bench.ask()
+    answer = await bench.answer(True)
+    await bench.client.threads.delete(bench.thread_id)
+    with pytest.raises(TargetNotReady, match=bench.thread_id):
+        await bench.engine.deliver(*answer)
+    assert bench.did("goes on") == 0
+
+
+async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
+    """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
+    await bench.ask()
+    stumble = bench.told("stumble")
+    with pytest.raises(RuntimeError, match="the shop is away"):
+        await bench.give(True)
+    stumble.unlink()
+    await bench.give(True)
+    assert [bench.did(what) for what in ("goes on", "acts")] == [1, 1]
+
+
+async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
+    """The error is kept with the wait: the answer is taken, no delivery runs the node again, and the app can go on."""
+    await bench.ask()
+    broken = bench.told("break")
+    answer = await bench.answer(True)
+    at_once = await asyncio.gather(bench.engine.deliver(*answer), bench.other.deliver(*answer), return_exceptions=True)
+    assert [type(told) for told in at_once] == [TargetGone, TargetGone]
+    with pytest.raises(TargetGone, match=r"node 'first' failed \(ZeroDivisionError"):
+        await bench.engine.deliver(*answer)
+    assert bench.did("goes on") == 1
+    broken.unlink()
+    await bench.client.runs.wait(bench.thread_id, "one", input=None)
+    await bench.engine.deliver(*answer)
+    assert bench.did("acts") == 1
+
+
+async def test_second_resume_is_refused_where_it_arrives(bench: Bench) -> None:
+    """A relay that looked, slept, and then resumes what another has resumed does not make the node act again."""
+    await bench.ask()
+    bench.told("break")
+    (route, outcome) = await bench.answer(True)
+    (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
+    with pytest.raises(TargetGone):
+        await bench.engine.deliver(route, outcome)
+    late = await bench.client.runs.create(
+        bench.thread_id,
+        bench.assistant_id,
+        command={"resume": {shown["id"]: outcome.value()}},
+        metadata={"awaithumans_key": route.idempotency_key},
+    )
+    await bench.client.runs.join(bench.thread_id, late["run_id"])
+    assert bench.did("goes on") == 1
+
+
+async def test_node_that_failed_with_its_answer_is_not_run_again_by_another_answer(bench: Bench) -> None:
+    """LangGraph runs every unfinished node of a step again: the second answer waits until the first node is mended."""
+    inner = f"{bench.name} inner?"
+    await bench.ask("two", inner)
+    broken = bench.told("break")
+    with pytest.raises(TargetGone, match="node 'first' failed"):
+        await bench.give(True)
+    with pytest.raises(TargetNotReady, match="beside the question, node 'first' failed"):
+        await bench.give(True, inner)
+    broken.unlink()
+    assert bench.did("goes on") == 1
+    await bench.client.runs.wait(bench.thread_id, "two", input=None)
+    await bench.give(True, inner)
+    assert bench.did("acts") == 1
+
+
+async def test_run_that_the_server_tries_again_keeps_its_answer(bench: Bench) -> None:
+    """A run that loses its worker is taken up again by the server, and its node is not refused the answer."""
+    await bench.ask()
+    bench.told("drop")
+    await bench.give(True)
+    assert [bench.did(what) for what in ("goes on", "acts")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"context": {"tenant": "acme"}}, {"config": {"configurable": {"tenant": "acme"}}}],
+    ids=["context", "configurable"],
+)
+async def test_resumed_run_knows_what_the_asking_run_knew(bench: Bench, given: dict[str, Any]) -> None:
+    """A node runs on for the same tenant it asked for."""
+    await bench.ask(**given)
+    await bench.give(True)
+    assert (await bench.values())["tenant"] == "acme"
+
+
+async def test_relay_killed_while_resumed_nodes_run(
+    humans: HumansServer,
+    langgraph_server: LangGraphServer,
+    people: People,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread in the relay's process and one of the server have their answers when the relay dies: each ends once."""
+    settings, folder = langgraph_server.settings, tmp_path / "relay"
+    env = {"CHECKPOINTS": str(tmp_path / "threads.db"), "ACTS": str(langgraph_server.acts), "PYTHONPATH": str(ROOT)}
+    relay = RelayServer(
+        folder,
+        humans,
+        ["--graph", "one=tests.support.served_graphs:one_on_disk", "--langgraph-server", langgraph_server.url],
+        secret=settings.relay_secret[0].get_secret_value(),
+        env=env,
+        port=langgraph_server.relay_port,
+    )
+    monkeypatch.setenv("CHECKPOINTS", env["CHECKPOINTS"])
+    monkeypatch.setattr(served_graphs, "ACTS", langgraph_server.acts)
+    monkeypatch.setattr(served_graphs, "HUMAN_TASKS", HumanTasks(settings))
+    here, there = Bench(langgraph_server, people), Bench(langgraph_server, people)
+    async with started(relay):
+        watch = RunningRelay(relay.url, settings, Store(f"sqlite+aiosqlite:///{folder / 'awaithumans-relay.db'}"))
+        async with served_graphs.one_on_disk() as graph:
+            state = {"name": here.name, "questions": [here.question], "answers": []}
+            await graph.ainvoke(state, {"configurable": {"thread_id": here.name}})
+        await there.ask()
+        holds = [bench.told("hold") for bench in (here, there)]
+        tasks = [(await people.answer(bench.question, {"approved": True}))["id"] for bench in (here, there)]
+        for task_id, bench in zip(tasks, (here, there), strict=True):
+            await watch.hurry(task_id)
+            await bench.until("goes on")
+        relay.kill()
+        for hold in holds:
+            hold.unlink()
+        await relay.start()
+        for task_id in tasks:
+            await watch.wait_for(task_id, "delivered", seconds=40)
+        await watch.store.stop()
+    assert [bench.did("acts") for bench in (here, there)] == [1, 1]
+    assert there.did("goes on") == 1, "the server's run does not depend on the relay"
+    await here.aclose()
+    await there.aclose()
