@@ -1,151 +1,24 @@
-"""`await_human` in nodes: parallel questions, superseded ones, failures around the answer, what checkpoints hold."""
+"""`await_human` in nodes: superseded questions, failures around the answer, several graphs, what checkpoints hold."""
 
 import asyncio
 import contextlib
-import operator
-import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import aiosqlite
 import pytest
 from examples.demo.servers import HumansServer
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human
-from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
-from tests.support.engines import Shelf
+from awaithumans_core import SettingsError, TargetGone, TargetNotReady
+from tests.support.bench import Bench, State
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision
-
-
-class State(TypedDict, total=False):
-    answers: Annotated[list[tuple[str, bool]], operator.add]
-    round: int
-
-
-class Bench:
-    """A graph under test, its engine, and somebody who asks without a relay in the way."""
-
-    def __init__(self, saver: Any, human_tasks: HumanTasks, people: People) -> None:
-        self.saver = saver
-        self.human_tasks = human_tasks
-        self.people = people
-        self.thread_id = uuid.uuid4().hex
-        self.config: Any = {"configurable": {"thread_id": self.thread_id}}
-        self.acts: list[str] = []
-
-    def graph(self, **nodes: Any) -> None:
-        """Nodes side by side, then `act`, which counts."""
-        builder = StateGraph(State)
-        for name, node in nodes.items():
-            builder.add_node(name, node)
-            builder.add_edge(START, name)
-            builder.add_edge(name, "act")
-        builder.add_node("act", self.act)
-        builder.add_edge("act", END)
-        self.use(builder)
-
-    def use(self, builder: Any, **options: Any) -> None:
-        self.compiled = builder.compile(checkpointer=self.saver)
-        self.engine = GraphEngine({"bench": self.compiled}, **options)
-
-    def act(self, state: State) -> State:
-        self.acts.append("act")
-        return {}
-
-    async def ask(self, question: str) -> Decision:
-        return await await_human(
-            task=f"{question} {self.thread_id}", response_schema=Decision, human_tasks=self.human_tasks
-        )
-
-    async def task(self, question: str) -> dict[str, Any]:
-        """The newest task with this question."""
-        return (await self.people.find(f"{question} {self.thread_id}"))[0]
-
-    async def give(self, question: str, approved: bool) -> None:  # noqa: FBT001
-        """Deliver an answer as the relay would."""
-        task = await self.task(question)
-        await self.deliver(task["idempotency_key"], approved, task_id=task["id"])
-
-    def route_of(self, key: str) -> Route:
-        return Route("langgraph", dict(self.config["configurable"]), key)
-
-    async def route(self, question: str) -> Route:
-        """Where the answer to the newest task with this question must go."""
-        return self.route_of((await self.task(question))["idempotency_key"])
-
-    async def deliver(self, key: str, approved: bool | None, task_id: str = "t") -> None:  # noqa: FBT001
-        """Deliver yes or no; None: nobody answered in time."""
-        now = "2026-01-01T00:00:00Z"  # long ago: how old the answer is must not matter
-        ended = (
-            {"status": "timed_out", "timed_out_at": now}
-            if approved is None
-            else {"status": "completed", "response": {"approved": approved}, "completed_at": now}
-        )
-        outcome = Outcome.model_validate({"task_id": task_id, "idempotency_key": key, **ended})
-        await self.engine.deliver(self.route_of(key), outcome)
-
-    async def answers(self) -> set[tuple[str, bool]]:
-        return {tuple(answer) for answer in (await self.compiled.aget_state(self.config)).values["answers"]}
-
-
-@pytest.fixture(scope="module")
-async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
-    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
-        yield running
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> Path:
-    return tmp_path / "checkpoints.db"
-
-
-@pytest.fixture
-async def bench(relay: RunningRelay, people: People, database: Path) -> AsyncGenerator[Bench]:
-    async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
-        yield Bench(saver, relay.human_tasks(), people)
-
-
-async def test_branches_get_their_own_answers(bench: Bench) -> None:
-    """Three branches wait at once; answers given in another order land each on its own."""
-
-    def branch(name: str) -> Callable[[State], Any]:
-        async def node(state: State) -> State:
-            return {"answers": [(name, (await bench.ask(name)).approved)]}
-
-        return node
-
-    bench.graph(a=branch("a"), b=branch("b"), c=branch("c"))
-    await bench.compiled.ainvoke({"answers": []}, bench.config)
-    for name, approved in [("c", True), ("a", False), ("b", True)]:
-        await bench.give(name, approved)
-    assert await bench.answers() == {("a", False), ("b", True), ("c", True)}
-    assert bench.acts == ["act"]
-
-
-async def test_two_questions_in_one_node(bench: Bench) -> None:
-    """The second question is asked after the first answer, and a duplicate of the first does not answer it."""
-
-    async def node(state: State) -> State:
-        first = await bench.ask("first")
-        second = await bench.ask("second")
-        return {"answers": [("first", first.approved), ("second", second.approved)]}
-
-    bench.graph(node=node)
-    await bench.compiled.ainvoke({"answers": []}, bench.config)
-    await bench.give("first", True)
-    await bench.give("first", True)
-    assert bench.acts == []
-    await bench.give("second", False)
-    assert await bench.answers() == {("first", True), ("second", False)}
-    assert bench.acts == ["act"]
 
 
 async def test_answer_to_another_question_is_passed_over(bench: Bench) -> None:
@@ -439,44 +312,8 @@ async def test_app_that_resumes_beside_us_does_not_strand_the_thread(bench: Benc
     assert await bench.answers() == {("ours", True), ("theirs", True)}
 
 
-async def test_subgraph(bench: Bench) -> None:
-    """A question inside a subgraph is found and answered there."""
-
-    async def inner(state: State) -> State:
-        return {"answers": [("inner", (await bench.ask("inner")).approved)]}
-
-    builder = StateGraph(State)
-    builder.add_node("inner", inner)
-    builder.add_edge(START, "inner")
-    bench.graph(sub=builder.compile())
-    await bench.compiled.ainvoke({"answers": []}, bench.config)
-    await bench.give("inner", True)
-    await bench.give("inner", True)
-    assert ("inner", True) in await bench.answers()
-    assert bench.acts == ["act"]
-
-
-async def test_loop_asks_afresh(bench: Bench) -> None:
-    """The same node in a loop asks a new question each time round."""
-
-    async def node(state: State) -> Any:
-        decision = await bench.ask(f"round {state['round']}")
-        if decision.approved:
-            return {"answers": [("last", True)]}
-        return Command(goto="node", update={"round": state["round"] + 1})
-
-    builder = StateGraph(State)
-    builder.add_node("node", node, destinations=("node", END))
-    builder.add_edge(START, "node")
-    bench.use(builder)
-    await bench.compiled.ainvoke({"answers": [], "round": 1}, bench.config)
-    for round_, approved in [(1, False), (2, False), (3, True)]:
-        await bench.give(f"round {round_}", approved)
-    assert await bench.answers() == {("last", True)}
-
-
 async def test_secrets_stay_out_of_checkpoints(
-    bench: Bench, database: Path, relay: RunningRelay, humans: HumansServer
+    bench: Bench, database: Path, registrar: RunningRelay, humans: HumansServer
 ) -> None:
     """Neither token nor key nor callback URL stands anywhere in the checkpoint file."""
 
@@ -489,7 +326,7 @@ async def test_secrets_stay_out_of_checkpoints(
         await db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     held = database.read_bytes() + database.with_suffix(".db-wal").read_bytes()
     assert bench.thread_id.encode() in held
-    (secret,) = relay.settings.relay_secret
+    (secret,) = registrar.settings.relay_secret
     for hidden in (humans.token, humans.payload_key, secret.get_secret_value(), "/callbacks/"):
         assert hidden.encode() not in held
 

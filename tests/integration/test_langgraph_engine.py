@@ -8,9 +8,7 @@ from langgraph.types import RetryPolicy
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed
 from awaithumans_core import TargetGone, TargetNotReady
-from tests.integration.test_langgraph import Bench, State, bench, database, relay
-
-_ = (bench, database, relay)
+from tests.support.bench import Bench, State
 
 AT_ONCE = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=ConnectionError)
 

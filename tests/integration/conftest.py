@@ -1,0 +1,31 @@
+"""A graph on the async SQLite saver, asked for real and answered by hand."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from examples.demo.servers import HumansServer
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from tests.support.bench import Bench
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+
+
+@pytest.fixture(scope="session")
+async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
+    """A relay that takes registrations; answers are delivered by hand."""
+    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("registrar")) as running:
+        yield running
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints.db"
+
+
+@pytest.fixture
+async def bench(registrar: RunningRelay, people: People, database: Path) -> AsyncGenerator[Bench]:
+    async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
+        yield Bench(saver, registrar.human_tasks(), people)

@@ -1,0 +1,83 @@
+"""A graph under test, and somebody who asks and answers without a relay in the way."""
+
+import operator
+import uuid
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+
+from awaithumans_adapters.langgraph import GraphEngine, await_human
+from awaithumans_core import HumanTasks, Outcome, Route
+from tests.support.people import People
+from tests.support.workflows import Decision
+
+
+class State(TypedDict, total=False):
+    answers: Annotated[list[tuple[str, bool]], operator.add]
+    round: int
+
+
+class Bench:
+    """A graph under test, its engine, and somebody who asks without a relay in the way."""
+
+    def __init__(self, saver: Any, human_tasks: HumanTasks, people: People) -> None:
+        self.saver = saver
+        self.human_tasks = human_tasks
+        self.people = people
+        self.thread_id = uuid.uuid4().hex
+        self.config: Any = {"configurable": {"thread_id": self.thread_id}}
+        self.acts: list[str] = []
+
+    def graph(self, **nodes: Any) -> None:
+        """Nodes side by side, then `act`, which counts."""
+        builder = StateGraph(State)
+        for name, node in nodes.items():
+            builder.add_node(name, node)
+            builder.add_edge(START, name)
+            builder.add_edge(name, "act")
+        builder.add_node("act", self.act)
+        builder.add_edge("act", END)
+        self.use(builder)
+
+    def use(self, builder: Any, **options: Any) -> None:
+        self.compiled = builder.compile(checkpointer=self.saver)
+        self.engine = GraphEngine({"bench": self.compiled}, **options)
+
+    def act(self, state: State) -> State:
+        self.acts.append("act")
+        return {}
+
+    async def ask(self, question: str) -> Decision:
+        return await await_human(
+            task=f"{question} {self.thread_id}", response_schema=Decision, human_tasks=self.human_tasks
+        )
+
+    async def task(self, question: str) -> dict[str, Any]:
+        """The newest task with this question."""
+        return (await self.people.find(f"{question} {self.thread_id}"))[0]
+
+    async def give(self, question: str, approved: bool) -> None:  # noqa: FBT001
+        """Deliver an answer as the relay would."""
+        task = await self.task(question)
+        await self.deliver(task["idempotency_key"], approved, task_id=task["id"])
+
+    def route_of(self, key: str) -> Route:
+        return Route("langgraph", dict(self.config["configurable"]), key)
+
+    async def route(self, question: str) -> Route:
+        """Where the answer to the newest task with this question must go."""
+        return self.route_of((await self.task(question))["idempotency_key"])
+
+    async def deliver(self, key: str, approved: bool | None, task_id: str = "t") -> None:  # noqa: FBT001
+        """Deliver yes or no; None: nobody answered in time."""
+        now = "2026-01-01T00:00:00Z"  # long ago: how old the answer is must not matter
+        ended = (
+            {"status": "timed_out", "timed_out_at": now}
+            if approved is None
+            else {"status": "completed", "response": {"approved": approved}, "completed_at": now}
+        )
+        outcome = Outcome.model_validate({"task_id": task_id, "idempotency_key": key, **ended})
+        await self.engine.deliver(self.route_of(key), outcome)
+
+    async def answers(self) -> set[tuple[str, bool]]:
+        return {tuple(answer) for answer in (await self.compiled.aget_state(self.config)).values["answers"]}
