@@ -271,7 +271,7 @@ async def test_relay_killed_while_resumed_nodes_run(
     monkeypatch.setattr(served_graphs, "HUMAN_TASKS", HumanTasks(settings))
     here, there = Bench(langgraph_server, people), Bench(langgraph_server, people)
     async with started(relay):
-        watch = RunningRelay(relay.url, settings, Store(f"sqlite+aiosqlite:///{folder / 'awaithumans-relay.db'}"))
+        watch = RunningRelay(relay.url, settings, Store(f"sqlite:///{folder / 'awaithumans-relay.db'}"))
         async with served_graphs.one_on_disk() as graph:
             state = {"name": here.name, "questions": [here.question], "answers": []}
             await graph.ainvoke(state, {"configurable": {"thread_id": here.name}})

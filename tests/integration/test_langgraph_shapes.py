@@ -1,24 +1,41 @@
 """Every shape of graph: whoever asks gets their own answer, and what follows it is done once."""
 
+import asyncio
+import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, RetryPolicy, Send
 
+from awaithumans_adapters.langgraph import await_human_sync
+from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
+from tests.support.people import People
+from tests.support.workflows import Decision
+
+
+def asks(bench: Bench, name: str) -> Callable[[Any], Any]:
+    """A node with one question."""
+
+    async def node(state: State) -> State:
+        return {"answers": [(name, (await bench.ask(name)).approved)]}
+
+    return node
+
+
+# --- one after the other, and side by side
 
 
 async def test_branches_get_their_own_answers(bench: Bench) -> None:
     """Three branches wait at once; answers given in another order land each on its own."""
 
-    def branch(name: str) -> Callable[[State], Any]:
-        async def node(state: State) -> State:
-            return {"answers": [(name, (await bench.ask(name)).approved)]}
-
-        return node
-
-    bench.graph(a=branch("a"), b=branch("b"), c=branch("c"))
+    bench.graph(a=asks(bench, "a"), b=asks(bench, "b"), c=asks(bench, "c"))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     for name, approved in [("c", True), ("a", False), ("b", True)]:
         await bench.give(name, approved)
@@ -40,24 +57,8 @@ async def test_two_questions_in_one_node(bench: Bench) -> None:
     await bench.give("first", True)
     assert bench.acts == []
     await bench.give("second", False)
+    await bench.give("second", False)
     assert await bench.answers() == {("first", True), ("second", False)}
-    assert bench.acts == ["act"]
-
-
-async def test_subgraph(bench: Bench) -> None:
-    """A question inside a subgraph is found and answered there."""
-
-    async def inner(state: State) -> State:
-        return {"answers": [("inner", (await bench.ask("inner")).approved)]}
-
-    builder = StateGraph(State)
-    builder.add_node("inner", inner)
-    builder.add_edge(START, "inner")
-    bench.graph(sub=builder.compile())
-    await bench.compiled.ainvoke({"answers": []}, bench.config)
-    await bench.give("inner", True)
-    await bench.give("inner", True)
-    assert ("inner", True) in await bench.answers()
     assert bench.acts == ["act"]
 
 
@@ -78,3 +79,370 @@ async def test_loop_asks_afresh(bench: Bench) -> None:
     for round_, approved in [(1, False), (2, False), (3, True)]:
         await bench.give(f"round {round_}", approved)
     assert await bench.answers() == {("last", True)}
+
+
+class SlowFor(HumanTasks):
+    """Takes its time to ask one of the questions."""
+
+    def __init__(self, asker: HumanTasks, word: str) -> None:
+        super().__init__(asker.settings)
+        self._word = word
+
+    async def open(self, body: Any, route: Route, *, same_words: bool = True) -> Outcome:
+        if self._word in body["task"]:
+            await asyncio.sleep(0.3)
+        return await super().open(body, route, same_words=same_words)
+
+
+async def test_gathered_in_one_node(bench: Bench) -> None:
+    """Two questions at once in one node: both are asked, and each gets its answer, whichever was shown first."""
+
+    async def node(state: State) -> State:
+        a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
+        return {"answers": [("a", a.approved), ("b", b.approved)]}
+
+    bench.human_tasks = SlowFor(bench.human_tasks, "a ")
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("b", True)
+    await bench.give("a", False)
+    assert await bench.answers() == {("a", False), ("b", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_fan_out(bench: Bench) -> None:
+    """Twenty items sent to one node: twenty questions, answered in any order, each on its own item."""
+    items = {f"item-{number:02}": number % 3 == 0 for number in range(20)}
+
+    async def node(state: Any) -> State:
+        decision = await bench.ask(state["item"])
+        bench.acts.append(state["item"])
+        return {"answers": [(state["item"], decision.approved)]}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_conditional_edges(START, lambda _: [Send("node", {"item": item}) for item in items], ["node"])
+    bench.use(builder)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for item in random.sample(list(items), len(items)):
+        await bench.give(item, items[item])
+    assert await bench.answers() == set(items.items())
+    assert sorted(bench.acts) == sorted(items)
+
+
+# --- graphs in graphs
+
+
+class Apart(TypedDict, total=False):
+    """A state that shares nothing with the graph around it."""
+
+    name: str
+    approved: bool
+
+
+def apart(bench: Bench) -> Any:
+    async def inner(state: Apart) -> Apart:
+        return {"approved": (await bench.ask(state["name"])).approved}
+
+    builder = StateGraph(Apart)
+    builder.add_node("inner", inner)
+    builder.add_edge(START, "inner")
+    return builder.compile()
+
+
+def around(*nodes: Any) -> Any:
+    """A graph that does one thing after the other, on the bench's own state."""
+    builder = StateGraph(State)
+    builder.add_sequence(nodes)
+    builder.add_edge(START, nodes[0][0])
+    return builder.compile()
+
+
+async def test_subgraphs_as_nodes(bench: Bench) -> None:
+    """Two deep, with the state of the graph around them."""
+    bench.graph(sub=around(("mid", around(("inner", asks(bench, "inner"))))))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("inner", True)
+    await bench.give("inner", True)
+    assert await bench.answers() == {("inner", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_subgraphs_called_in_nodes(bench: Bench) -> None:
+    """Two deep, with a state of their own; two of them side by side do not mix their answers up."""
+    inner = apart(bench)
+
+    async def call(state: Apart) -> Apart:
+        done = await inner.ainvoke({"name": state["name"]})
+        return {"approved": done["approved"]}
+
+    builder = StateGraph(Apart)
+    builder.add_node("call", call)
+    builder.add_edge(START, "call")
+    outer = builder.compile()
+
+    def calls(name: str) -> Any:
+        async def node(state: State) -> State:
+            return {"answers": [(name, (await outer.ainvoke({"name": name}))["approved"])]}
+
+        return node
+
+    bench.graph(left=calls("left"), right=calls("right"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("right", True)
+    await bench.give("left", False)
+    assert await bench.answers() == {("left", False), ("right", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_one_subgraph_called_twice_in_a_node(bench: Bench) -> None:
+    """The second call asks its own question."""
+    inner = apart(bench)
+
+    async def node(state: State) -> State:
+        first = await inner.ainvoke({"name": "first"})
+        second = await inner.ainvoke({"name": "second"})
+        return {"answers": [("first", first["approved"]), ("second", second["approved"])]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("first", True)
+    await bench.give("first", True)
+    assert bench.acts == []
+    await bench.give("second", False)
+    assert await bench.answers() == {("first", True), ("second", False)}
+    assert bench.acts == ["act"]
+
+
+async def test_subgraph_called_in_a_node_that_fails(bench: Bench) -> None:
+    """The answer is the subgraph's; a second delivery does not run the node again, which may have acted."""
+    outer = [apart(bench)]  # where LangGraph does not look for it, so that no state of it is shown
+
+    async def node(state: State) -> State:
+        await outer[0].ainvoke({"name": "inner"})
+        bench.acts.append("charge")
+        raise ZeroDivisionError
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for _ in range(2):
+        with pytest.raises(TargetGone, match="node 'node' failed"):
+            await bench.give("inner", True)
+    assert bench.acts == ["charge"]
+
+
+async def test_subgraphs_gathered_in_a_node(bench: Bench) -> None:
+    """The node shows one of the questions at a time; the answer to the other waits until it is shown."""
+    inner = apart(bench)
+
+    async def node(state: State) -> State:
+        left, right = await asyncio.gather(inner.ainvoke({"name": "left"}), inner.ainvoke({"name": "right"}))
+        return {"answers": [("left", left["approved"]), ("right", right["approved"])]}
+
+    bench.human_tasks = SlowFor(bench.human_tasks, "right ")
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetNotReady):
+        await bench.give("right", False)
+    await bench.give("left", True)
+    await bench.give("right", False)
+    assert await bench.answers() == {("left", True), ("right", False)}
+    assert bench.acts == ["act"]
+
+
+# --- agents
+
+
+class Scripted(FakeMessagesListChatModel):
+    """A model that says what it was told to, and takes tools."""
+
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        return self
+
+
+async def test_tool_of_an_agent(bench: Bench) -> None:
+    """An agent calls a tool twice at once; each call asks its person, and acts on that answer."""
+
+    async def refund(order: str) -> str:
+        """Pay the money back."""
+        decision = await bench.ask(order)
+        bench.acts.append(order)
+        return f"{order}: {decision.approved}"
+
+    calls = [{"name": "refund", "args": {"order": order}, "id": order} for order in ("first", "second")]
+    model = Scripted(responses=[AIMessage("", tool_calls=calls), AIMessage("done")])
+    bench.run(create_agent(model, [refund], checkpointer=bench.saver))
+    await bench.compiled.ainvoke({"messages": [("user", "refund both")]}, bench.config)
+    await bench.give("second", True)
+    await bench.give("first", False)
+    messages = (await bench.compiled.aget_state(bench.config)).values["messages"]
+    assert [m.content for m in messages if isinstance(m, ToolMessage)] == ["first: False", "second: True"]
+    assert messages[-1].content == "done"
+    assert sorted(bench.acts) == ["first", "second"]
+
+
+# --- the functional API
+
+
+async def test_entrypoint(bench: Bench) -> None:
+    """Two questions in an entrypoint, with a task between them that is done once."""
+
+    @task
+    async def pay(amount: int) -> int:
+        bench.acts.append("paid")
+        return amount
+
+    @entrypoint(checkpointer=bench.saver)
+    async def refund(amount: int) -> list[bool]:
+        first = await bench.ask("first")
+        await pay(amount)
+        second = await bench.ask("second")
+        return [first.approved, second.approved]
+
+    bench.run(refund)
+    await refund.ainvoke(250, bench.config)
+    await bench.give("first", True)
+    await bench.give("second", False)
+    assert (await refund.aget_state(bench.config)).values == [True, False]
+    assert bench.acts == ["paid"]
+
+
+async def test_inside_a_task(bench: Bench) -> None:
+    """Two tasks side by side ask, each its own; what an entrypoint does then is done once."""
+
+    @task
+    async def review(name: str) -> bool:
+        decision = await bench.ask(name)
+        bench.acts.append(name)
+        return decision.approved
+
+    @entrypoint(checkpointer=bench.saver)
+    async def refund(names: list[str]) -> list[bool]:
+        return await asyncio.gather(*(review(name) for name in names))
+
+    bench.run(refund)
+    await refund.ainvoke(["left", "right"], bench.config)
+    await bench.give("right", True)
+    await bench.give("left", False)
+    assert (await refund.aget_state(bench.config)).values == [False, True]
+    assert sorted(bench.acts) == ["left", "right"]
+
+
+# --- callers
+
+
+async def test_sync_node_in_an_async_graph(bench: Bench) -> None:
+    """LangGraph runs it in a thread; it asks with `await_human_sync`."""
+
+    def node(state: State) -> State:
+        decision = await_human_sync(
+            task=f"sync {bench.thread_id}", response_schema=Decision, human_tasks=bench.human_tasks
+        )
+        return {"answers": [("sync", decision.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("sync", True)
+    assert await bench.answers() == {("sync", True)}
+    assert bench.acts == ["act"]
+
+
+@pytest.mark.parametrize("mode", ["updates", "values", "messages", "debug"])
+async def test_streaming_caller(bench: Bench, mode: str) -> None:
+    """Whoever streams sees the question, the review link with it, and the stream ends; the relay runs the rest."""
+    bench.graph(node=asks(bench, "a"))
+    modes = list({mode, "updates"})
+    seen = [part async for _, part in bench.compiled.astream({"answers": []}, bench.config, stream_mode=modes)]
+    shown = next(part["__interrupt__"] for part in seen if "__interrupt__" in part)
+    assert shown[0].value["task"] == f"a {bench.thread_id}"
+    assert shown[0].value["task_id"] in shown[0].value["review_url"]
+    await bench.give("a", True)
+    assert await bench.answers() == {("a", True)}
+    assert bench.acts == ["act"]
+
+
+# --- tried again, and back in time
+
+
+def retried(node: Any) -> Any:
+    builder = StateGraph(State)
+    policy = RetryPolicy(initial_interval=0.01, jitter=False, retry_on=ConnectionError)
+    builder.add_node("node", node, retry_policy=policy)
+    builder.add_edge(START, "node")
+    return builder
+
+
+async def test_node_that_is_retried_before_its_question(bench: Bench) -> None:
+    """A node with a retry policy that stumbles on its way, after a task of its own, asks once."""
+    stumbles = ["once"]
+
+    @task
+    async def look_up() -> None: ...
+
+    async def node(state: State) -> State:
+        await look_up()
+        if stumbles:
+            stumbles.pop()
+            raise ConnectionError
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.use(retried(node))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("a", True)
+    assert await bench.answers() == {("a", True)}
+
+
+async def test_node_that_is_retried_after_the_answer(bench: Bench) -> None:
+    """A node with a retry policy that fails after an answer is tried again with it, and nobody is asked again."""
+    stumbles = ["between", "after"]
+
+    def stumble(where: str) -> None:
+        if where in stumbles:
+            stumbles.remove(where)
+            raise ConnectionError
+
+    async def node(state: State) -> State:
+        first = await bench.ask("first")
+        stumble("between")
+        second = await bench.ask("second")
+        stumble("after")
+        bench.acts.append("charge")
+        return {"answers": [("first", first.approved), ("second", second.approved)]}
+
+    bench.use(retried(node))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for question, approved in [("first", True), ("second", False)]:
+        await bench.people.complete((await bench.task(question))["id"], {"approved": approved})
+        await bench.give(question, approved)
+        await bench.give(question, approved)
+    assert await bench.answers() == {("first", True), ("second", False)}
+    assert bench.acts == ["charge"]
+    assert stumbles == []
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["open", "answered"])
+@pytest.mark.parametrize("way", ["update", "replay"])
+async def test_back_in_time(bench: Bench, people: People, way: str, answered: bool) -> None:  # noqa: FBT001
+    """A fork from before the question asks afresh; neither question takes the other's answer."""
+    bench.graph(node=asks(bench, "a"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old = await bench.task("a")
+    if answered:
+        await bench.give("a", True)
+    history = [s async for s in bench.compiled.aget_state_history(bench.config) if s.next == ("node",)]
+    fork = history[0].config
+    if way == "update":
+        fork = await bench.compiled.aupdate_state(fork, {"round": 1})
+    await bench.compiled.ainvoke(None, fork)
+    tasks = await people.find(f"a {bench.thread_id}", count=2)
+    (new,) = [each for each in tasks if each["id"] != old["id"]]
+    assert new["idempotency_key"] != old["idempotency_key"]
+    if answered:
+        await bench.deliver(old["idempotency_key"], approved=True)
+    else:
+        with pytest.raises(TargetGone, match="moved on"):
+            await bench.deliver(old["idempotency_key"], approved=True)
+    assert (await bench.compiled.aget_state(bench.config)).next == ("node",)
+    await bench.deliver(new["idempotency_key"], approved=False)
+    assert await bench.answers() == {("a", False)}
+    assert bench.acts == (["act", "act"] if answered else ["act"])

@@ -40,8 +40,11 @@ class Bench:
         self.use(builder)
 
     def use(self, builder: Any, **options: Any) -> None:
-        self.compiled = builder.compile(checkpointer=self.saver)
-        self.engine = GraphEngine({"bench": self.compiled}, **options)
+        self.run(builder.compile(checkpointer=self.saver), **options)
+
+    def run(self, compiled: Any, **options: Any) -> None:
+        self.compiled = compiled
+        self.engine = GraphEngine({"bench": compiled}, **options)
 
     def act(self, state: State) -> State:
         self.acts.append("act")

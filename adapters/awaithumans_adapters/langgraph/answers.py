@@ -11,7 +11,26 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
-from awaithumans_adapters.langgraph.names import names_key
+from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key
+
+UNFINISHED = ("__interrupt__", "__resume__", "__error__", "__scheduled__")
+"""What a checkpoint keeps of a task that has not finished."""
+
+
+def questions(saved: CheckpointTuple, key: str) -> list[tuple[str, Interrupt]]:
+    """The interrupts of a checkpoint with this question of ours, each with the task that shows it."""
+    return [
+        (task_id, shown)
+        for task_id, channel, value in saved.pending_writes or ()
+        if channel == "__interrupt__"
+        for shown in _listed(value)
+        if is_ours(shown.value) and names_key(shown.value, key)
+    ]
+
+
+def asker(shown: Interrupt) -> str:
+    """The node that asks a question of ours, as a checkpoint namespace; the task that shows it may be one around it."""
+    return str(shown.value[PLACE])
 
 
 def asked(saved: CheckpointTuple, key: str) -> bool:
@@ -36,7 +55,11 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         return {task_id for task_id, _ in _answers(saved)}
     wanted = interrupt_id(key)
     if wanted is None:
-        return {task_id for task_id, given in _answers(saved) if any(names_key(answer, key) for answer in given)}
+        # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
+        # task on from the question it shows.
+        finished = {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
+        answered = {task_id for task_id, given in _answers(saved) if any(names_key(answer, key) for answer in given)}
+        return answered | (finished & {task_id for task_id, _ in questions(saved, key)})
     counts = {task_id: len(given) for task_id, given in _answers(saved)}
     parent = saved.config.get("configurable", {}).get("checkpoint_ns")
     return {

@@ -138,7 +138,7 @@ class GraphEngine:
         key = route.idempotency_key
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
-            if any([await thread.pending(key) for thread in threads]):
+            if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
                 return None
             seen = [await thread.history(key) for thread in threads]
             if any(resumed is not None for resumed, _ in seen):
@@ -174,6 +174,11 @@ class GraphEngine:
                 # The interrupt may have been saved between the two looks.
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
+                if await thread.behind(route.idempotency_key):
+                    raise TargetNotReady(
+                        "the node waits for another answer first; then the thread shows this question",
+                        retry_after=NOT_YET_SECONDS,
+                    )
                 raise TargetGone(SUPERSEDED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "

@@ -9,7 +9,7 @@ SERVER_ENGINE = "langgraph-server"
 """Engine name of the routes to threads of a LangGraph server."""
 RESUMED_WITH = "awaithumans_key"
 """In the metadata of a server's run: the question whose answer the run was made to bring."""
-PLACE = "place"
+PLACE = "checkpoint_ns"
 """In an interrupt, and in the note that its answer was taken: the checkpoint namespace in which it was raised."""
 GRAPH = "graph_id"
 """Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
@@ -19,9 +19,10 @@ MARK = "awaithumans"
 """Present in every interrupt of ours; its value is the version of the form below."""
 
 
-def interrupt_value(*, question: str, task_id: str, key: str, review_url: str) -> dict[str, Any]:
+def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, node: str) -> dict[str, Any]:
     """What an interrupt of ours shows to whoever looks at the thread."""
-    return {MARK: 1, "task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
+    shown = {"task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
+    return {MARK: 1, **shown, PLACE: node}
 
 
 def names_key(value: object, key: str) -> bool:

@@ -10,12 +10,14 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
-from langgraph.config import get_config
+from langgraph.errors import GraphInterrupt
 from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
+from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
 from awaithumans_adapters.langgraph.names import OPEN_WAIT, interrupt_value, names_key
+from awaithumans_adapters.langgraph.place import Place, answer_given, configured, next_place
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
@@ -81,8 +83,11 @@ async def await_human(
     _resumable()
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
-        body = _body(asked, named=asked is not question or "idempotency_key" in options)
-        outcome = _outcome(body, opened := await _open(body, human_tasks))
+        body, place = _body(asked, named=asked is not question or "idempotency_key" in options), next_place()
+        opened = await _open(body, place, human_tasks)
+        while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
+            opened = await _open(body, place, human_tasks)
+        outcome = _outcome(body, place, opened)
         await served.note_taken(opened["key"])
         return outcome
 
@@ -121,8 +126,11 @@ def await_human_sync(
     _resumable()
 
     def ask(asked: HumanTask[Any]) -> Outcome:
-        body = _body(asked, named=asked is not question or "idempotency_key" in options)
-        outcome = _outcome(body, opened := _open_sync(body, human_tasks).result())
+        body, place = _body(asked, named=asked is not question or "idempotency_key" in options), next_place()
+        opened = _open_sync(body, place, human_tasks).result()
+        while opened["number"] != place.number:
+            opened = _open_sync(body, place, human_tasks).result()
+        outcome = _outcome(body, place, opened)
         served.note_taken_sync(opened["key"])
         return outcome
 
@@ -132,11 +140,13 @@ def await_human_sync(
 
 def _resumable() -> None:
     """Raise unless this runs in a thread that can be resumed."""
+    refuse_in_workflow()
     try:
-        configurable = _configurable()
+        configurable = configured()
     except RuntimeError:  # outside of a graph
         configurable = {}
     if not configurable.get("thread_id") or configurable.get("__pregel_checkpointer") is None:
+        refuse_in_activity()
         raise SettingsError(
             "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "
             "cannot be resumed. graph = builder.compile(checkpointer=...); "
@@ -145,7 +155,7 @@ def _resumable() -> None:
 
 
 def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
-    """What to ask. A question without a key of its own is named by the LangGraph task that asks it."""
+    """What to ask. A question without a key of its own is named by its place."""
     body = question.body()
     if not named:
         del body["idempotency_key"]
@@ -153,22 +163,22 @@ def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
 
 
 _Opened: TypeAlias = dict[str, Any]
-_Opens: TypeAlias = Callable[[dict[str, Any], HumanTasks | None], T]
+_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None], T]
 # Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
 _task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
 @_task
-async def _open(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(await asker.open(named, route, same_words=_has_key(body)), named, asker)
+async def _open(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
+    return _opened(await asker.open(named, route, same_words=_has_key(body)), named, place, asker)
 
 
 @_sync_task
-def _open_sync(body: dict[str, Any], human_tasks: HumanTasks | None) -> dict[str, Any]:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body)
-    return _opened(asker.open_sync(named, route, same_words=_has_key(body)), named, asker)
+def _open_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
+    return _opened(asker.open_sync(named, route, same_words=_has_key(body)), named, place, asker)
 
 
 def _has_key(body: Mapping[str, Any]) -> bool:
@@ -176,20 +186,15 @@ def _has_key(body: Mapping[str, Any]) -> bool:
     return "idempotency_key" in body
 
 
-def _named(body: dict[str, Any]) -> tuple[dict[str, Any], Route]:
-    """The body with its key, and where the answer must go.
-
-    The checkpoint namespace of the LangGraph task is unique to one call in one run of one node, and the same when it is
-    tried again.
-    """
-    configurable = _configurable()
-    thread_id = str(configurable["thread_id"])
-    key = body.get("idempotency_key") or f"langgraph:{thread_id}:{configurable['checkpoint_ns']}"
+def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
+    """The body with its key, and where the answer must go."""
+    key = body.get("idempotency_key") or place.key
     return {**body, "idempotency_key": key}, served.route(key)
 
 
-def _opened(outcome: Outcome, body: dict[str, Any], human_tasks: HumanTasks) -> dict[str, Any]:
+def _opened(outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks) -> dict[str, Any]:
     return {
+        "number": place.number,
         "outcome": outcome.value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
@@ -197,7 +202,7 @@ def _opened(outcome: Outcome, body: dict[str, Any], human_tasks: HumanTasks) -> 
     }
 
 
-def _outcome(body: Mapping[str, Any], opened: Mapping[str, Any]) -> Outcome:
+def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -> Outcome:
     """Interrupt until the answer to this question is there.
 
     LangGraph remembers what a node asked by the order of its calls. A node that comes to its questions in another
@@ -211,18 +216,26 @@ def _outcome(body: Mapping[str, Any], opened: Mapping[str, Any]) -> Outcome:
             "model's words, a time, an order) from the state, or make it in a LangGraph task"
         )
     standing = Outcome.model_validate(opened["outcome"])
-    if standing.terminal:
+    if standing.terminal and answer_given(key) is None:
         return standing
-    shown = interrupt_value(question=body["task"], task_id=standing.task_id, key=key, review_url=opened["review_url"])
-    shown |= served.place()
+    shown = interrupt_value(
+        question=body["task"],
+        task_id=standing.task_id,
+        key=key,
+        review_url=opened["review_url"],
+        node=place.node,
+    )
     while True:
-        answer = interrupt(shown)
+        try:
+            answer = interrupt(shown)
+        except GraphInterrupt:
+            # Answers come in the order in which they were given. Where a node asks several people at once, the
+            # interrupt of another question may have taken this one's.
+            if (outcome := answer_given(key)) is not None:
+                return outcome
+            raise
         if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:
             return outcome
-
-
-def _configurable() -> dict[str, Any]:
-    return get_config().get("configurable", {})
 
 
 @cache

@@ -50,11 +50,6 @@ def route(key: str) -> Route:
     return Route(SERVER_ENGINE, {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}, key)
 
 
-def place() -> dict[str, str]:
-    """What an interrupt shows besides, on a server: where it was raised, so that a note can be told to be its own."""
-    return {PLACE: _place()} if is_served() else {}
-
-
 async def note_taken(key: str) -> None:
     """Write down that the node has this answer; nothing outside of a server.
 

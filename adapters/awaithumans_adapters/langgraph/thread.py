@@ -10,7 +10,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid_resume
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
-from awaithumans_adapters.langgraph.answers import asked, takers
+from awaithumans_adapters.langgraph.answers import asked, asker, questions, takers
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.names import is_ours, names_key
@@ -59,7 +59,16 @@ class Thread:
         self._threaded = False
 
     async def pending(self, key: str) -> list[Interrupt]:
-        """The interrupts that wait for this answer."""
+        """The interrupts that wait for this answer, as the thread shows them."""
+        if interrupt_id(key) is not None:
+            return await self._pending_foreign(key)
+        saved = await self._saved(self._config)
+        shown = await self._own(saved, key) if saved else []
+        # What a node shows of a subgraph or of a task of its own stays there when that has its answer and the node has
+        # failed: whoever asked is looked at.
+        return [each for each in shown if await self._waits(asker(each), key)]
+
+    async def _pending_foreign(self, key: str) -> list[Interrupt]:
         snapshot = await self._snapshot()
         waiting: list[Interrupt] = []
         for level in _levels(snapshot):
@@ -71,6 +80,16 @@ class Thread:
             # A failed node goes on showing its last interrupt, answered or not; a subgraph's is shown above it as well.
             waiting += [i for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
         return waiting
+
+    async def behind(self, key: str) -> bool:
+        """Whether a question of ours waits without being shown: a node shows one place at a time it waits in."""
+        # A saver may lock while it lists, so what is found is looked at afterwards.
+        found = [saved async for saved in self._checkpoints() if questions(saved, key)]
+        for saved in found:
+            shown = await self._own(saved, key)
+            if await self._current(saved) and any([await self._waits(asker(each), key) for each in shown]):
+                return True
+        return False
 
     async def standing(self) -> tuple[Any, tuple[Interrupt[Any], ...]]:
         """The thread's values, and the interrupts it waits at."""
@@ -164,9 +183,43 @@ class Thread:
                 yield saved
 
     async def _saved(self, config: RunnableConfig) -> CheckpointTuple | None:
-        if self._threaded:
-            return await asyncio.to_thread(self._saver.get_tuple, config)
-        return await self._saver.aget_tuple(config)
+        if not self._threaded:
+            try:
+                return await self._saver.aget_tuple(config)
+            except NotImplementedError:
+                self._threaded = True
+        return await asyncio.to_thread(self._saver.get_tuple, config)
+
+    async def _own(self, saved: CheckpointTuple, key: str) -> list[Interrupt]:
+        """The interrupts with this question, of nodes this graph is at: the thread may be another graph's."""
+        shown = {each.id: each for _, each in questions(saved, key)}  # a node shows what is asked inside it, too
+        if not shown:
+            return []
+        visits = {task.id for task in (await self._snapshot()).tasks}
+        return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
+
+    async def _waits(self, node: str, key: str) -> bool:
+        """Whether the node, in its last checkpoint, has asked this and has no answer."""
+        graph, _, visit = node.rpartition("|")
+        while (saved := await self._latest(graph)) is None and graph:
+            graph = graph.rpartition("|")[0]  # a task is kept by the graph of the node that called it
+        task_id = visit.rpartition(":")[2]
+        if saved is None or task_id in takers(saved, key):
+            return False
+        return task_id in {writer for writer, _ in questions(saved, key)}
+
+    async def _current(self, saved: CheckpointTuple) -> bool:
+        """Whether nothing has come after a checkpoint, in its graph and in those around it."""
+        place = saved.config.get("configurable", {})
+        line = {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+        for graph, checkpoint_id in line.items():
+            latest = await self._latest(graph)
+            if latest is None or latest.config.get("configurable", {})["checkpoint_id"] != checkpoint_id:
+                return False
+        return True
+
+    async def _latest(self, graph: str) -> CheckpointTuple | None:
+        return await self._saved({"configurable": {**self._config.get("configurable", {}), "checkpoint_ns": graph}})
 
     async def _run(self, key: str, command: Command[Any] | None, *, strict: bool = False) -> None:
         """Run to the end or the next question.

@@ -1,0 +1,85 @@
+"""Where a question stands in a graph, and what the node that asks it has been given.
+
+Law: a question keeps its place however often its node runs again, from its start, on resume or by its retry policy.
+LangGraph's own count of the calls a node makes runs on through retries, so it does not serve; ours begins anew with
+each attempt. What is read here of LangGraph's scratchpad, a node's memory for one run, has no public reader.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, cast
+from weakref import WeakKeyDictionary
+
+from langgraph.config import get_config
+
+from awaithumans_adapters.langgraph.names import names_key
+from awaithumans_core.outcome import Outcome
+
+
+class Place(NamedTuple):
+    """One call in one visit to one node."""
+
+    thread_id: str
+    node: str
+    """Its checkpoint namespace, which ends in the id of this visit."""
+    number: int
+    """Which of the node's questions it is, from 0."""
+
+    @property
+    def key(self) -> str:
+        """Names the question for good."""
+        return f"langgraph:{self.thread_id}:{self.node}:{self.number}"
+
+
+class _Scratchpad(Protocol):
+    @property
+    def resume(self) -> list[Any]: ...
+    @property
+    def interrupt_counter(self) -> Callable[[], int]:
+        """Another one in each attempt."""
+        ...
+
+    @property
+    def get_null_resume(self) -> Callable[[bool], Any]:
+        """The same one in each attempt of a run, gone after it."""
+        ...
+
+
+_counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, Iterator[int]]]] = WeakKeyDictionary()
+_counting = Lock()  # sync nodes run in threads
+
+
+def next_place() -> Place:
+    """The place of the question that is about to be asked."""
+    configurable = configured()
+    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], next(_count(_scratchpad())))
+
+
+def answer_given(key: str) -> Outcome | None:
+    """How the question ended, if that is among what the node was resumed with."""
+    for value in _scratchpad().resume:
+        if names_key(value, key) and (outcome := Outcome.model_validate(value)).terminal:
+            return outcome
+    return None
+
+
+def configured() -> dict[str, Any]:
+    """What LangGraph has set for the node that runs."""
+    return get_config().get("configurable", {})
+
+
+def _scratchpad() -> _Scratchpad:
+    return cast("_Scratchpad", configured()["__pregel_scratchpad"])
+
+
+def _count(scratchpad: _Scratchpad) -> Iterator[int]:
+    attempt = scratchpad.interrupt_counter
+    with _counting:
+        counts = _counts.setdefault(scratchpad.get_null_resume, [])
+        for counted, count in counts:
+            if counted is attempt:
+                return count
+        count = itertools.count()
+        counts.append((attempt, count))
+        return count
