@@ -1,0 +1,99 @@
+"""Graphs inside Temporal: a node in the workflow asks with Temporal's `await_human`, and LangGraph's own says so."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from examples import temporal_langgraph_refund as example
+from examples.demo.servers import HumansServer, TemporalServer
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.langgraph import LangGraphPlugin
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from tests.support.graph_workflow import ACTS, RunGraph, in_activity, in_workflow, two_people, wrong_way
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+
+
+@pytest.fixture(scope="module")
+async def relay(
+    humans: HumansServer, temporal: TemporalServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[RunningRelay]:
+    engine = TemporalEngine(lambda: Client.connect(temporal.address))
+    async with running_relay([engine], humans, tmp_path_factory.mktemp("graph-relay")) as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    return f"q-{uuid.uuid4().hex}"
+
+
+@asynccontextmanager
+async def worker(
+    temporal: TemporalServer, relay: RunningRelay, workflows: list[type], graphs: dict[str, Any]
+) -> AsyncGenerator[Client]:
+    """Keeps no workflow between two of its tasks, so that each of them replays the whole graph."""
+    plugins = [HumanTasksPlugin(relay.settings), LangGraphPlugin(graphs=graphs)]
+    client = await Client.connect(temporal.address, plugins=plugins)
+    async with Worker(client, task_queue="graphs", workflows=workflows, max_cached_workflows=0):
+        yield client
+
+
+async def test_the_example(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
+    """A node asks and the graph goes on with the answer, through replays."""
+    async with worker(temporal, relay, [example.GraphRefundWorkflow], {"refunds": example.refunds()}) as client:
+        run = example.GraphRefundWorkflow.run
+        handle = await client.start_workflow(run, args=[name, 250.0], id=name, task_queue="graphs")
+        task = await people.answer(f"Approve $250 refund for {name}?", {"approved": True})
+        await relay.hurry(task["id"])
+        assert await asyncio.wait_for(handle.result(), 20) == "paid"
+
+
+async def test_two_people_at_once(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
+    """Nodes side by side each get their own answer, and what follows is done once."""
+    async with worker(temporal, relay, [RunGraph], {"two": two_people()}) as client:
+        handle = await client.start_workflow(RunGraph.run, args=["two", name], id=name, task_queue="graphs")
+        for side, approved in [("right", True), ("left", False)]:
+            task = await people.answer(f"{name} {side}", {"approved": approved})
+            await relay.hurry(task["id"])
+        told = await asyncio.wait_for(handle.result(), 20)
+        assert (told["left"], told["right"]) == (False, True)
+        assert ACTS.count(name) == 1
+
+
+async def test_cancelled(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
+    """A workflow that is cancelled while its graph waits frees its people."""
+    async with worker(temporal, relay, [RunGraph], {"two": two_people()}) as client:
+        handle = await client.start_workflow(RunGraph.run, args=["two", name], id=name, task_queue="graphs")
+        tasks = [(await people.find(f"{name} {side}"))[0] for side in ("left", "right")]
+        await relay.wait_for(tasks[0]["id"], "open")
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await asyncio.wait_for(handle.result(), 20)
+        assert [(await people.task(task["id"]))["status"] for task in tasks] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize("where", ["workflow", "activity"])
+async def test_langgraphs_own_await_human(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str, where: str
+) -> None:
+    """It cannot work there: the first call says what to do instead, and nobody is asked."""
+    metadata = in_workflow() if where == "workflow" else in_activity()
+    async with worker(temporal, relay, [RunGraph], {"wrong": wrong_way(metadata)}) as client:
+        handle = await client.start_workflow(RunGraph.run, args=["wrong", name], id=name, task_queue="graphs")
+        try:
+            said = (await asyncio.wait_for(handle.result(), 20))["told"]
+        except WorkflowFailureError as failed:
+            cause: Any = failed.cause.__cause__
+            said = f"{cause.type}: {cause.message}"
+            history = (await handle.fetch_history()).events
+            (started,) = [e for e in history if e.HasField("activity_task_started_event_attributes")]
+            assert started.activity_task_started_event_attributes.attempt == 1
+    assert said.startswith("SettingsError")
+    assert "awaithumans_adapters.temporal" in said
+    assert await people.find(name, count=0) == []
