@@ -7,6 +7,7 @@ is 4xx or 5xx. An acknowledgement waits for nothing but the store: waking the as
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -20,6 +21,7 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
 
@@ -55,7 +57,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for sta
 class Relay:
     """Store, sweeper and dispatcher of one relay process, and the two doors that feed them."""
 
-    def __init__(self, engines: Sequence[Engine], settings: Settings, store: Store) -> None:
+    def __init__(self, engines: Sequence[Engine], settings: Settings, store: Store, retention: timedelta) -> None:
         self.engines = {engine.name: engine for engine in engines}
         if len(self.engines) != len(engines):
             raise SettingsError(f"two engines share a name: {', '.join(engine.name for engine in engines)}")
@@ -65,6 +67,7 @@ class Relay:
         self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
         self.store = store
         self.dispatcher = Dispatcher(store, self.engines)
+        self.retention = Retention(store, retention)
         self.sweeper = Sweeper(store, self._client, self.engines, on_answer=self.dispatcher.wake)
 
     @asynccontextmanager
@@ -74,7 +77,7 @@ class Relay:
         for name in set(await self.store.engines()) - self.engines.keys():
             logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
         try:
-            async with self.dispatcher.running(), self.sweeper.running():
+            async with self.dispatcher.running(), self.sweeper.running(), self.retention.running():
                 yield
         finally:
             await self._client.aclose()
@@ -110,7 +113,11 @@ class Relay:
 
 
 def create_router(
-    engines: Sequence[Engine], *, settings: Settings | None = None, database: str = DEFAULT_DATABASE
+    engines: Sequence[Engine],
+    *,
+    settings: Settings | None = None,
+    database: str = DEFAULT_DATABASE,
+    retention: timedelta = RETENTION,
 ) -> APIRouter:
     """The relay as a router. Include it in your FastAPI app; it starts and stops with the app.
 
@@ -119,11 +126,12 @@ def create_router(
         settings: Default: from the environment: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN (for the sweep),
             AWAITHUMANS_RELAY_SECRET, and AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY.
         database: SQLAlchemy URL of the waits table. Default: a SQLite file in the working directory.
+        retention: How long delivered waits are kept.
 
     Raises:
         SettingsError: something of this is missing.
     """
-    relay = Relay(engines, settings or Settings.load(), Store(database))
+    relay = Relay(engines, settings or Settings.load(), Store(database), retention)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[None]:
@@ -175,11 +183,15 @@ def create_router(
 
 
 def create_app(
-    engines: Sequence[Engine], *, settings: Settings | None = None, database: str = DEFAULT_DATABASE
+    engines: Sequence[Engine],
+    *,
+    settings: Settings | None = None,
+    database: str = DEFAULT_DATABASE,
+    retention: timedelta = RETENTION,
 ) -> FastAPI:
     """The relay as an application of its own; arguments as in `create_router`."""
     app = FastAPI(title="awaithumans callback relay", redirect_slashes=False, docs_url=None, redoc_url=None)
-    app.include_router(create_router(engines, settings=settings, database=database))
+    app.include_router(create_router(engines, settings=settings, database=database, retention=retention))
     return app
 
 

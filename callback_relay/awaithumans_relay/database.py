@@ -9,11 +9,13 @@ import asyncio
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
+from sqlite3 import OperationalError as SQLiteOperationalError
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -173,6 +175,20 @@ def _deadlocked(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
 
 
+def _use_wal(cursor: Any) -> None:
+    """Switch to the write-ahead log. While another process does so, SQLite says "locked" without waiting."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except SQLiteOperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1)
@@ -182,8 +198,9 @@ def _engine(url: URL) -> Engine:
     def configure(dbapi: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
         dbapi.isolation_level = None  # transactions are begun below, with their write lock
         cursor = dbapi.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}"):
-            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA synchronous=FULL")
+        _use_wal(cursor)
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -10,12 +10,15 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
-from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
-from awaithumans_core.retry import Backoff
+from awaithumans_core.engine import Engine, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
+from awaithumans_relay.breaker import Breaker
 from awaithumans_relay.leases import LeaseKeeper
 from awaithumans_relay.store import Store, Wait
 
@@ -23,14 +26,24 @@ logger = logging.getLogger("awaithumans.relay")
 
 LEASE_SECONDS = 15.0
 """A delivery whose relay has died is taken over after this long; a living one renews three times as often."""
-TICK_SECONDS = 1.0
-"""How long a relay sleeps at most before it looks for work another relay has stored."""
+TICK_SECONDS = 5.0
+"""How long an idle relay sleeps at most before it looks for work that others have stored.
+
+Whichever relay stores an answer delivers it at once. What another has to find is what that one left: its lease lasts
+longer than this tick, and so does nothing hang on a notification, which poolers in front of PostgreSQL do not pass on.
+"""
+HELD_SECONDS = 1.0
+"""How soon to look again at an answer whose target has a delivery under way elsewhere."""
 PARALLEL = 256
 """Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
 """After failing for this long, a delivery is parked. Outages of days need nobody."""
 NOT_READY_GIVE_UP_SECONDS = 3600.0
 """A target that answers and does not know of the question for this long never will."""
+BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
+"""An asker that waits for other people first may do so for as long as they have: 30 days, and then again."""
+RETRY_AFTER_SECONDS = 15 * 60.0
+"""A longer Retry-After is cut to this."""
 DRAIN_SECONDS = 10.0
 """What deliveries under way get to finish when the relay stops."""
 
@@ -53,6 +66,8 @@ class Dispatcher:
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._wake = {name: asyncio.Event() for name in engines}
+        self.breakers = {name: Breaker(time.monotonic) for name in engines}
+        self._behind: dict[str, list[Wait]] = {}
 
     def wake(self) -> None:
         """There may be something to deliver."""
@@ -85,9 +100,8 @@ class Dispatcher:
             while True:
                 self._wake[engine.name].clear()
                 try:
-                    leased = await self._store.lease(
-                        engine.name, self._owner, limit=PARALLEL - len(under_way), seconds=self._lease_seconds
-                    )
+                    leased = await self._lease(engine, under_way)
+                    pause = 0.0 if leased else await self._until_due(engine)
                     failures = 0
                 except Exception:
                     failures += 1
@@ -101,15 +115,28 @@ class Dispatcher:
                     task.add_done_callback(lambda _: self._wake[engine.name].set())
                 if not leased:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake[engine.name].wait(), TICK_SECONDS)
+                        await asyncio.wait_for(self._wake[engine.name].wait(), pause)
                 elif len(under_way) >= PARALLEL:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if under_way:
-                _, late = await asyncio.wait(under_way, timeout=DRAIN_SECONDS)
-                for task in late:
-                    task.cancel()
-                await asyncio.gather(*late, return_exceptions=True)
+            await _drained(under_way)
+
+    async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
+        """What to deliver now."""
+        limit = self.breakers[engine.name].admits(PARALLEL - len(under_way))
+        if not limit:
+            return []
+        return await self._store.lease(engine.name, self._owner, limit=limit, seconds=self._lease_seconds)
+
+    async def _until_due(self, engine: Engine) -> float:
+        """How long to sleep, when there is nothing to lease, unless an answer comes to this relay."""
+        if (closed_for := self.breakers[engine.name].opens_in) > 0:
+            return closed_for
+        due = await self._store.next_delivery(engine.name)
+        if due is None:
+            return TICK_SECONDS
+        # What is due, and was not leased, is for a target that a delivery is under way to, of this relay or another.
+        return min(max(due - self._store.clock(), HELD_SECONDS), TICK_SECONDS)
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:
         try:
@@ -124,8 +151,14 @@ class Dispatcher:
         try:
             await engine.deliver(wait.route, wait.outcome)
         except TargetGone as gone:
+            self._there(engine)
             await self._gone(wait, str(gone))
+        except TargetBusy as busy:
+            self._there(engine)
+            self._behind.setdefault(wait.route.target_id, []).append(wait)
+            await self._again(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
+            self._there(engine)
             since = wait.not_ready_since
             await self._again(wait, early, since=since, give_up=NOT_READY_GIVE_UP_SECONDS, not_ready=True)
         except asyncio.CancelledError as cancelled:
@@ -134,10 +167,20 @@ class Dispatcher:
                 raise
             await self._again(wait, cancelled, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         except Exception as error:  # anything an engine raises means: later
+            told = f"{type(error).__name__}: {error}"
+            if self.breakers[engine.name].failed(wait.route.target_id, told):
+                logger.error("engine %s is away (%s); its answers wait until it is back", engine.name, told)  # noqa: TRY400
             await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
+            self._there(engine)
             await self._store.delivered(wait, self._owner)
             logger.info("delivered task %s to %s", wait.task_id, wait.route.engine)
+            if behind := self._behind.pop(wait.route.target_id, None):
+                await self._store.hasten(behind)
+
+    def _there(self, engine: Engine) -> None:
+        if self.breakers[engine.name].succeeded():
+            logger.warning("engine %s is back", engine.name)
 
     async def _gone(self, wait: Wait, reason: str) -> None:
         if wait.delivered_at is not None:  # it had the answer before it went
@@ -155,8 +198,7 @@ class Dispatcher:
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
         told = f"{type(error).__name__}: {error}"
-        at_least = error.retry_after if isinstance(error, TargetNotReady) else 0.0
-        after = self._backoff.delay(wait.attempts + 1, at_least=at_least)
+        after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), RETRY_AFTER_SECONDS))
         age = 0.0 if since is None else self._store.clock() - since
         if age + after > give_up:
             await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
@@ -164,3 +206,20 @@ class Dispatcher:
         else:
             await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
             logger.warning("task %s not delivered (%s); again in %.1f s", wait.task_id, told, after)
+
+
+async def _drained(under_way: set[asyncio.Task[None]]) -> None:
+    """Let deliveries finish, within the limit; what is cut off then is made again after its lease."""
+    if under_way:
+        _, late = await asyncio.wait(under_way, timeout=DRAIN_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+def _asked_to_wait(error: BaseException) -> float:
+    """Seconds after which the far end wants to be asked again, if it said so."""
+    if isinstance(error, TargetNotReady):
+        return error.retry_after
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    return retry_after_seconds(cast("Mapping[str, str]", headers)) if isinstance(headers, Mapping) else 0.0

@@ -273,6 +273,17 @@ class Store:
 
         await self.database.write(write, order=min((wait.task_id for wait in missed), default=""))
 
+    async def hasten(self, held_back: Sequence[Wait]) -> None:
+        """Deliver now what was put off because its target was busy."""
+        now = self.clock()
+
+        def write(db: Connection) -> None:
+            for wait in sorted(held_back, key=lambda wait: wait.task_id):
+                put_off = and_(_this(wait.task_id, wait.route), waits.c.state == WaitState.ANSWERED)
+                db.execute(update(waits).where(put_off).values(next_attempt_at=now))
+
+        await self.database.write(write, order=min((wait.task_id for wait in held_back), default=""))
+
     async def redrive(self, *, task_id: str | None = None, engine: str | None = None) -> int:
         """Have parked waits delivered once more; without an answer, looked after once more. Returns how many."""
         now = self.clock()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from awaithumans_core.client import SyncTaskClient, TaskClient
     from awaithumans_core.combine import Step, Verdict, Vote, escalate, quorum
     from awaithumans_core.crowd import Answer
-    from awaithumans_core.engine import Engine, TargetGone, TargetNotReady
+    from awaithumans_core.engine import Engine, TargetBusy, TargetGone, TargetNotReady
     from awaithumans_core.errors import (
         AuthenticationError,
         AwaitHumansError,
@@ -56,6 +56,7 @@ __all__ = [
     "SettingsError",
     "Step",
     "SyncTaskClient",
+    "TargetBusy",
     "TargetGone",
     "TargetNotReady",
     "TaskCancelledError",
@@ -87,6 +88,7 @@ _HOME = {
     "quorum": "combine",
     "Answer": "crowd",
     "Engine": "engine",
+    "TargetBusy": "engine",
     "TargetGone": "engine",
     "TargetNotReady": "engine",
     "HumanTask": "task",

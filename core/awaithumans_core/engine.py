@@ -61,3 +61,12 @@ class TargetNotReady(AwaitHumansError):
     code = "TARGET_NOT_READY"
     retry_after: float = 0.0
     """Seconds to wait at least before the next try."""
+
+
+class TargetBusy(TargetNotReady):
+    """Not yet, and the asker is there: it comes to this question once it has finished with something else.
+
+    Unlike a target that does not know of the question, it is waited for as long as people may take.
+    """
+
+    code = "TARGET_BUSY"

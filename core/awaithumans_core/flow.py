@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -35,7 +34,7 @@ from awaithumans_core.errors import (
     UnexpectedReplyError,
 )
 from awaithumans_core.outcome import Outcome, at_deadline
-from awaithumans_core.retry import Backoff
+from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
 from awaithumans_core.task import subject, words
 
@@ -556,21 +555,4 @@ def _summary(reply: Reply) -> str:
 
 
 def _retry_after(reply: Reply | Lost | None) -> float:
-    """Seconds of a Retry-After header (RFC 9110: seconds or a date), 0 without one."""
-    if not isinstance(reply, Reply) or not (value := reply.headers.get("retry-after")):
-        return 0.0
-    try:
-        seconds = float(value)
-        return max(0.0, seconds) if math.isfinite(seconds) else 0.0
-    except ValueError:
-        pass
-    # The server's own clock says how far away its date is; ours may be wrong.
-    then, now = _date(value), _date(reply.headers.get("date"))
-    return max(0.0, then - now) if then is not None and now is not None else 0.0
-
-
-def _date(value: str | None) -> float | None:
-    try:
-        return None if value is None else parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    return retry_after_seconds(reply.headers) if isinstance(reply, Reply) else 0.0

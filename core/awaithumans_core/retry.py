@@ -1,7 +1,10 @@
 """One arithmetic of trying again, for the client, the sweeper and the dispatcher."""
 
+import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,24 @@ class Backoff:
         delay = min(self.first * self.factor**doublings, self.most)
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
         return max(delay * spread, at_least)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float:
+    """Seconds of a Retry-After header (RFC 9110: seconds or a date), 0 without one. Names are in lower case."""
+    if not (value := headers.get("retry-after")):
+        return 0.0
+    try:
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+    except ValueError:
+        pass
+    # The server's own clock says how far away its date is; ours may be wrong.
+    then, now = _date(value), _date(headers.get("date"))
+    return max(0.0, then - now) if then is not None and now is not None else 0.0
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return None if value is None else parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None

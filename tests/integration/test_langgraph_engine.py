@@ -1,14 +1,19 @@
 """`GraphEngine`: whose thread it is, what the app is told, failures after the answer, questions nobody waits for."""
 
+import asyncio
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
 
-from awaithumans_adapters.langgraph import GraphEngine, Resumed
+from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
 from awaithumans_core import TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
+from tests.support.workflows import Decision
 
 AT_ONCE = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=ConnectionError)
 
@@ -202,3 +207,30 @@ async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
     await bench.deliver(new.idempotency_key, approved=True)
     assert await bench.engine.orphaned(new) is None
     assert await bench.engine.orphaned(bench.route_of("unheard-of")) is None
+
+
+async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tmp_path: Path) -> None:
+    """A thread cannot be cancelled: a delivery that is cut off ends when its node has, and nobody runs it beside."""
+    ended: list[str] = []
+
+    def node(state: State) -> State:
+        question = f"a {bench.thread_id}"
+        await_human_sync(task=question, response_schema=Decision, human_tasks=bench.human_tasks)
+        time.sleep(0.7)
+        ended.append("node")
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    with SqliteSaver.from_conn_string(str(tmp_path / "sync.db")) as saver:
+        graph: Any = builder.compile(checkpointer=saver)
+        bench.engine = GraphEngine({"bench": graph})
+        await asyncio.to_thread(graph.invoke, {"answers": []}, bench.config)
+        delivery = asyncio.create_task(bench.give("a", True))
+        await asyncio.sleep(0.4)
+        delivery.cancel()
+        await asyncio.gather(delivery, return_exceptions=True)
+        assert ended == ["node"]
+        await bench.give("a", True)
+        assert ended == ["node"]

@@ -26,6 +26,7 @@ CODES = {
     "ResponseSchemaError": "RESPONSE_INVALID",
     "ServerUnreachableError": "SERVER_UNREACHABLE",
     "SettingsError": "SETTINGS",
+    "TargetBusy": "TARGET_BUSY",
     "TargetGone": "TARGET_GONE",
     "TargetNotReady": "TARGET_NOT_READY",
     "TaskCancelledError": "TASK_CANCELLED",

@@ -27,6 +27,7 @@ PUBLIC = [
     "SettingsError",
     "Step",
     "SyncTaskClient",
+    "TargetBusy",
     "TargetGone",
     "TargetNotReady",
     "TaskCancelledError",

@@ -21,7 +21,7 @@ from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
-from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -175,7 +175,7 @@ class GraphEngine:
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
-                    raise TargetNotReady(
+                    raise TargetBusy(
                         "the node waits for another answer first; then the thread shows this question",
                         retry_after=NOT_YET_SECONDS,
                     )
@@ -193,7 +193,7 @@ class GraphEngine:
             return None
         thread = _only(showing)
         if (busy := await thread.running()) and self._may_still_run(route):
-            raise TargetNotReady(
+            raise TargetBusy(
                 f"{', '.join(busy)} still runs beside the question; resuming now would run it twice",
                 retry_after=NOT_YET_SECONDS,
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -231,7 +231,7 @@ class Thread:
         config = _strict(self._config) if strict else self._config
         try:
             if self._threaded:
-                await asyncio.to_thread(self._graph.invoke, command, config)
+                await _to_its_end(asyncio.to_thread(self._graph.invoke, command, config))
             else:
                 await self._graph.ainvoke(command, config)
         except QuestionChangedError as changed:
@@ -276,6 +276,16 @@ class Thread:
         if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
             raise TypeError("the graph has no checkpointer")
         return saver
+
+
+async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> None:
+    """Wait for a thread, also when the waiting is cancelled: what it runs cannot be, so it is not given up either."""
+    running = asyncio.ensure_future(in_thread)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _strict(config: RunnableConfig) -> RunnableConfig:

@@ -1,0 +1,56 @@
+"""Delivered waits are deleted after a while, so that the table does not grow for ever.
+
+What is open, answered or parked is never deleted. A callback that comes again for a wait that was deleted makes a new
+one, and delivering it again is harmless.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+from awaithumans_relay.store import Store
+
+logger = logging.getLogger("awaithumans.relay")
+
+RETENTION = timedelta(days=30)
+EVERY_SECONDS = 3600.0
+CHUNK = 1000
+"""Deleted in one transaction, so that callbacks do not wait behind a month's waits."""
+
+
+class Retention:
+    """Deletes what was delivered longer ago than `keep`."""
+
+    def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
+        self._store = store
+        self._keep = keep.total_seconds()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Look once an hour while the block runs."""
+        loop = asyncio.create_task(self._run(), name="retention")
+        try:
+            yield
+        finally:
+            loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await loop
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if forgotten := await self.forget():
+                    logger.info("deleted %d waits that were delivered %.0f days ago", forgotten, self._keep / 86400)
+            except Exception:
+                logger.exception("could not delete old waits; trying again in an hour")
+            await asyncio.sleep(EVERY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - relays do not come together
+
+    async def forget(self) -> int:
+        """Delete what is old now. Returns how many waits it were."""
+        before, total = self._store.clock() - self._keep, 0
+        while forgotten := await self._store.forget(before, limit=CHUNK):
+            total += forgotten
+        return total

@@ -1,0 +1,181 @@
+"""Delivering, on a store of its own and engines of ours: when, how often, and what happens meanwhile."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
+from awaithumans_core.retry import Backoff
+from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.retention import Retention
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+
+QUICKLY = Backoff(first=0.05, most=0.2)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncGenerator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'waits.db'}")
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+def route(number: int, place: str | None = None) -> Route:
+    return Route("shelf", {"place": place or f"place-{number}"}, f"question-{number}")
+
+
+async def answered(store: Store, number: int, place: str | None = None) -> None:
+    outcome = Outcome(task_id=f"task-{number}", status="completed", idempotency_key=f"question-{number}")
+    await store.answer(outcome, found_by="callback", route=route(number, place))
+
+
+async def until(store: Store, **counts: int) -> None:
+    async with asyncio.timeout(20):
+        while await store.counts() != counts:
+            await asyncio.sleep(0.02)
+
+
+async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
+    """Without anything to do the table is not asked more than once in several seconds."""
+    looks = Counter[str]()
+    lease = store.lease
+
+    async def counted(*args: object, **kwargs: object) -> object:
+        looks["lease"] += 1
+        return await lease(*args, **kwargs)  # type: ignore[arg-type]
+
+    store.lease = counted  # type: ignore[method-assign, assignment]
+    async with Dispatcher(store, {"shelf": Shelf()}).running():
+        await asyncio.sleep(2)
+    assert looks["lease"] <= 1
+
+
+async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
+    """Fifty answers wait for an engine that is away: it is knocked at a few times, and gets all of them once back."""
+    away = [True]
+
+    def knock(_: Route) -> None:
+        if away:
+            raise ConnectionError("away")
+
+    shelf = Shelf(on_deliver=knock)
+    for number in range(6):
+        await answered(store, number)
+    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    async with dispatcher.running():
+        async with asyncio.timeout(10):
+            while not dispatcher.breakers["shelf"].away:
+                await asyncio.sleep(0.02)
+        for number in range(6, 50):
+            await answered(store, number)
+        knocks = shelf.calls
+        dispatcher.wake()
+        await asyncio.sleep(0.5)
+        assert shelf.calls == knocks
+        away.clear()
+        await shelf.until(50)
+        await until(store, delivered=50)
+    assert not dispatcher.breakers["shelf"].away
+
+
+async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
+    """An engine that answers 429 with Retry-After is not asked again before."""
+    times: list[float] = []
+
+    def busy(_: Route) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            reply = httpx.Response(429, headers={"Retry-After": "1"}, request=httpx.Request("POST", "http://x"))
+            reply.raise_for_status()
+
+    await answered(store, 1)
+    async with Dispatcher(store, {"shelf": Shelf(on_deliver=busy)}, backoff=QUICKLY).running():
+        await until(store, delivered=1)
+    assert times[1] - times[0] >= 1
+
+
+async def test_an_answer_behind_another_comes_right_after_it(store: Store) -> None:
+    """An asker that takes its answers in an order gets the second as soon as it has taken the first."""
+    taken: list[str] = []
+
+    def in_order(route: Route) -> None:
+        if route.idempotency_key == "question-1" and "question-0" not in taken:
+            raise TargetBusy("first the other one", retry_after=600)
+        taken.append(route.idempotency_key)
+
+    await answered(store, 1, place="one thread")
+    dispatcher = Dispatcher(store, {"shelf": Shelf(on_deliver=in_order)})
+    async with dispatcher.running():
+        async with asyncio.timeout(10):
+            while (await store.find("task-1"))[0].last_error is None:
+                await asyncio.sleep(0.02)
+        await answered(store, 0, place="one thread")
+        dispatcher.wake()
+        await until(store, delivered=2)
+    assert taken == ["question-0", "question-1"]
+
+
+@pytest.mark.parametrize(("early", "state"), [(TargetNotReady, "parked"), (TargetBusy, "answered")])
+async def test_who_knows_of_the_question_is_waited_for(tmp_path: Path, early: type[TargetNotReady], state: str) -> None:
+    """A target that has never heard of the question is given up after an hour; one that is busy is not."""
+    now = [1_000_000.0]
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: now[0])
+    await store.start()
+
+    def not_now(_: Route) -> None:
+        now[0] += 1800
+        raise early("not now")
+
+    await answered(store, 1)
+    shelf = Shelf(on_deliver=not_now)
+    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    async with dispatcher.running(), asyncio.timeout(20):
+        while shelf.calls < 4 and await store.counts() != {"parked": 1}:
+            now[0] += 1
+            dispatcher.wake()
+            await asyncio.sleep(0.02)
+    assert await store.counts() == {state: 1}
+    await store.stop()
+
+
+async def test_old_waits_are_deleted(tmp_path: Path) -> None:
+    """What was delivered longer ago than the retention goes, in chunks; the rest stays."""
+    now = [1_000_000.0]
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: now[0])
+    await store.start()
+    for number in range(30):
+        await answered(store, number)
+    async with Dispatcher(store, {"shelf": Shelf()}).running():
+        await until(store, delivered=30)
+    now[0] += 10 * 86400
+    await answered(store, 99)
+    assert await Retention(store, timedelta(days=30)).forget() == 0
+    assert await Retention(store, timedelta(days=9)).forget() == 30
+    assert await store.counts() == {"answered": 1}
+    await store.stop()
+
+
+async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
+    """A relay that is stopped finishes the deliveries it has begun."""
+    begun = asyncio.Event()
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            begun.set()
+            await asyncio.sleep(0.5)
+            await super().deliver(route, outcome)
+
+    shelf = Slow()
+    await answered(store, 1)
+    async with Dispatcher(store, {"shelf": shelf}).running():
+        await begun.wait()
+    assert len(shelf.held) == 1
+    assert await store.counts() == {"delivered": 1}
