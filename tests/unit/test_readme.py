@@ -12,7 +12,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-NAMES = ["temporal", "combine", "langgraph", "langchain", "interrupts", "script", "many", "relay", "testing"]
+NAMES = ["temporal", "combine", "langgraph", "engine", "langchain", "interrupts", "script", "many", "relay", "testing"]
 
 
 def test_there_are_blocks() -> None:
