@@ -1,21 +1,21 @@
 """One database, one writer: a thread that puts whatever waits to be written into one transaction.
 
 Law: what has been acknowledged is stored. `write` returns after the commit. Callers that come at the same moment share
-a commit, which costs as much for a hundred as for one; each has its own savepoint, so that one's error is its own. A
-transaction that has begun goes on when its caller is cancelled.
+a commit, which costs as much for a hundred as for one; when one of them fails, they are made again, each in a savepoint
+of its own, so that its error is its own. A transaction that has begun goes on when its caller is cancelled.
 """
 
 import asyncio
 import hashlib
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
-from sqlite3 import OperationalError as SQLiteOperationalError
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -47,9 +47,13 @@ DRIVERS = {
 @dataclass(slots=True, eq=False)
 class _Write:
     operation: Callable[[Connection], Any]
-    done: "Future[Any]"
+    done: "Future[Any] | asyncio.Future[Any]"
     order: str
+    loop: asyncio.AbstractEventLoop | None
+    """Where somebody waits for it; None: a thread does."""
     tries: int = 0
+    result: Any = None
+    error: BaseException | None = None
 
 
 class Database:
@@ -86,19 +90,19 @@ class Database:
         """Run an operation in a write transaction, and return when it is committed.
 
         Args:
-            operation: What to do; with other operations before and after it in one transaction.
+            operation: What to do; with other operations before and after it in one transaction, and a second time when
+                one of them fails.
             order: Rows of which task it locks. Operations are made in this order, so that relays do not deadlock.
         """
-        return await asyncio.wrap_future(self.write_soon(operation, order=order))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[R] = loop.create_future()
+        self._enqueue(_Write(operation, done, order, loop))
+        return await done
 
     def write_soon(self, operation: Callable[[Connection], R], *, order: str = "") -> "Future[R]":
         """The same, from any thread."""
-        with self._starting:
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write_all, name="waits-write", daemon=True)
-                self._writer.start()
         done: Future[R] = Future()
-        self._queue.put(_Write(operation, done, order))
+        self._enqueue(_Write(operation, done, order, None))
         return done
 
     async def read(self, operation: Callable[[Connection], R]) -> R:
@@ -115,6 +119,14 @@ class Database:
             db.execute(select(func.pg_advisory_xact_lock(lock_key("schema"))))
         migrate(db)
 
+    def _enqueue(self, write: _Write) -> None:
+        if self._writer is None:
+            with self._starting:
+                if self._writer is None:
+                    self._writer = threading.Thread(target=self._write_all, name="waits-write", daemon=True)
+                    self._writer.start()
+        self._queue.put(write)
+
     def _write_all(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, last = [first], False
@@ -127,34 +139,54 @@ class Database:
                     last = True
                     break
                 batch.append(more)
-            self._commit([write for write in batch if write.done.set_running_or_notify_cancel()])
+            wanted = [write for write in batch if not write.done.cancelled()]
+            self._commit(sorted(wanted, key=lambda write: write.order))
+            self._tell(wanted)
             if last:
                 return
 
     def _commit(self, batch: list[_Write]) -> None:
         """One transaction for all of them; nobody hears of it before it is committed."""
-        results: dict[_Write, Any] = {}
-        errors: dict[_Write, BaseException] = {}
+        begun = False
         try:
             with self._engine.begin() as db:
-                for write in sorted(batch, key=lambda write: write.order):
+                for write in batch:
+                    begun = True
+                    write.result = write.operation(db)
+                begun = False
+        except Exception as error:  # nothing of it is written
+            if begun and len(batch) > 1:
+                self._commit_apart(batch)
+            else:
+                _fail(batch, error)
+
+    def _commit_apart(self, batch: list[_Write]) -> None:
+        """The same when one of them fails. A savepoint costs as much as what is done in it, so most go without."""
+        try:
+            with self._engine.begin() as db:
+                for write in batch:
                     try:
                         with db.begin_nested():
-                            results[write] = write.operation(db)
+                            write.result = write.operation(db)
                     except Exception as error:
-                        errors[write] = error
-        except Exception as error:  # nothing of it is written
-            results = {}
-            errors = {write: errors.get(write, error) for write in batch}
+                        write.error = error
+        except Exception as error:
+            _fail(batch, error)
+
+    def _tell(self, batch: list[_Write]) -> None:
+        """Pass on how they went: to an event loop all at once, since waking it costs as much as a write."""
+        waiting: dict[asyncio.AbstractEventLoop | None, list[_Write]] = {}
         for write in batch:
-            if write not in errors:
-                write.done.set_result(results[write])
-            elif _deadlocked(errors[write]) and write.tries < TRIES:
-                again = _Write(write.operation, Future(), write.order, write.tries + 1)
-                again.done.add_done_callback(partial(_pass_on, to=write.done))
-                self._queue.put(again)
+            if _deadlocked(write.error) and write.tries < TRIES:
+                self._queue.put(_Write(write.operation, write.done, write.order, write.loop, write.tries + 1))
             else:
-                write.done.set_exception(errors[write])
+                waiting.setdefault(write.loop, []).append(write)
+        for loop, writes in waiting.items():
+            if loop is None:
+                _settle(writes)
+            else:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(_settle, writes)
 
 
 def lock_key(what: str) -> int:
@@ -162,31 +194,23 @@ def lock_key(what: str) -> int:
     return int.from_bytes(hashlib.sha256(f"awaithumans-relay {what}".encode()).digest()[:8], signed=True)
 
 
-def _pass_on(ended: "Future[Any]", to: "Future[Any]") -> None:
-    error = ended.exception()
-    if error is None:
-        to.set_result(ended.result())
-    else:
-        to.set_exception(error)
+def _fail(batch: list[_Write], error: BaseException) -> None:
+    for write in batch:
+        write.error = write.error or error
 
 
-def _deadlocked(error: BaseException) -> bool:
+def _settle(writes: list[_Write]) -> None:
+    for write in writes:
+        with suppress(InvalidStateError, asyncio.InvalidStateError):  # cancelled meanwhile
+            if write.error is None:
+                write.done.set_result(write.result)
+            else:
+                write.done.set_exception(write.error)
+
+
+def _deadlocked(error: BaseException | None) -> bool:
     """Whether the database has chosen this write to give way; it may be made again."""
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
-
-
-def _use_wal(cursor: Any) -> None:
-    """Switch to the write-ahead log. While another process does so, SQLite says "locked" without waiting."""
-    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except SQLiteOperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-        else:
-            return
 
 
 def _engine(url: URL) -> Engine:
@@ -209,3 +233,17 @@ def _engine(url: URL) -> Engine:
         db.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(cursor: Any) -> None:
+    """Workers that start on a new file at once all want this, and SQLite refuses all but one without waiting."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
