@@ -13,7 +13,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 
@@ -125,16 +139,16 @@ class Store:
         """
         now = self.clock()
         row = route and _open_row(outcome.task_id, route, now=now, deadline_at=now)
-        answered = _answered(outcome.value(), found_by, now)
-        unanswered = and_(
-            _same_question(outcome.task_id, outcome.idempotency_key or ""),
-            waits.c.outcome.is_(None),  # open, or parked because nobody knew of the task
-        )
+        question = {"of_task": outcome.task_id, "of_key": outcome.idempotency_key or ""}
+        answered = question | _answered(outcome.value(), found_by, now)
 
         def write(db: Connection) -> int:
-            if row:
-                self._insert(db, row)
-            return db.execute(update(waits).where(unanswered).values(**answered)).rowcount
+            found = db.execute(_ANSWER, answered).scalars().all()
+            if row is None or row["route_digest"] in found:
+                return len(found)
+            # Not registered yet, or it knew: a row is added to answer, or nothing is.
+            self._insert(db, row)
+            return len(found) + len(db.execute(_ANSWER, answered).scalars().all())
 
         return await self.database.write(write, order=outcome.task_id)
 
@@ -161,39 +175,16 @@ class Store:
     async def lease(self, engine: str, owner: str, *, limit: int, seconds: float) -> list[Wait]:
         """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`."""
         now = self.clock()
-        answered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == engine)
-        busy = select(waits.c.target_id).where(answered, waits.c.lease_until > now)
-        first_in_line = (waits.c.next_attempt_at, waits.c.answered_at)
-        due = (
-            select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *first_in_line)
-            .where(answered, waits.c.next_attempt_at <= now, waits.c.target_id.not_in(busy))
-            .order_by(*first_in_line)
-            .limit(CROWD)
-            .subquery()
-        )
-        place = func.row_number().over(
-            partition_by=due.c.target_id, order_by=(due.c.next_attempt_at, due.c.answered_at)
-        )
-        ranked = select(due.c.task_id, due.c.route_digest, place.label("place")).subquery()
-        firsts = select(ranked.c.task_id, ranked.c.route_digest).where(ranked.c.place == 1)
-        leasable = (
-            select(waits)
-            .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts), answered)
-            .order_by(*first_in_line)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        line = {"of_engine": engine, "now": now, "most": limit}
 
         def write(db: Connection) -> list[Wait]:
-            found = [_wait(row) for row in db.execute(leasable).mappings()]
+            found = [_wait(row) for row in db.execute(_LEASABLE, line).mappings()]
             mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], now)
             leased = [wait for wait in found if wait.route.target_id in mine]
-            for wait in leased:
-                db.execute(
-                    update(waits)
-                    .where(_this(wait.task_id, wait.route))
-                    .values(lease_owner=owner, lease_until=now + seconds, attempts=waits.c.attempts + 1)
-                )
+            held = {"owner": owner, "until": now + seconds}
+            if leased:
+                these = [{"of_task": wait.task_id, "of_route": wait.route.digest, **held} for wait in leased]
+                db.execute(_LEASE, these)
             return leased
 
         return await self.database.write(write)
@@ -355,15 +346,63 @@ class Store:
         return await self.database.read(lambda db: set(db.execute(named).scalars()))
 
     async def _finish(self, wait: Wait, owner: str, **values: Any) -> bool:
-        mine = and_(_this(wait.task_id, wait.route), waits.c.lease_owner == owner)
-        finished = update(waits).where(mine).values(**values)
-        return await self.database.write(lambda db: db.execute(finished).rowcount == 1, order=wait.task_id)
+        finished = {"of_task": wait.task_id, "of_route": wait.route.digest, "of_owner": owner, **values}
+        return await self.database.write(lambda db: db.execute(_FINISH, finished).rowcount == 1, order=wait.task_id)
 
     def _insert(self, db: Connection, row: Mapping[str, Any]) -> None:
         insert = postgresql.insert if self.database.is_postgres else sqlite.insert
         db.execute(insert(waits).on_conflict_do_nothing(), [dict(row)])
 
 
+# What every callback and every delivery takes is written down once: to build a statement, and the key under which its
+# compiled form is kept, takes longer than to execute it.
+
+_ANSWER = (
+    update(waits)
+    .where(
+        waits.c.task_id == bindparam("of_task"),
+        waits.c.idempotency_key == bindparam("of_key"),
+        waits.c.outcome.is_(None),  # open, or parked because nobody knew of the task
+    )
+    .returning(waits.c.route_digest)
+)
+_FINISH = update(waits).where(
+    waits.c.task_id == bindparam("of_task"),
+    waits.c.route_digest == bindparam("of_route"),
+    waits.c.lease_owner == bindparam("of_owner"),
+)
+_LEASE = (
+    update(waits)
+    .where(waits.c.task_id == bindparam("of_task"), waits.c.route_digest == bindparam("of_route"))
+    .values(attempts=waits.c.attempts + 1, lease_owner=bindparam("owner"), lease_until=bindparam("until"))
+)
+
+
+def _leasable() -> Select[Any]:
+    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all."""
+    answered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
+    busy = select(waits.c.target_id).where(answered, waits.c.lease_until > bindparam("now"))
+    first_in_line = (waits.c.next_attempt_at, waits.c.answered_at)
+    due = (
+        select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *first_in_line)
+        .where(answered, waits.c.next_attempt_at <= bindparam("now"), waits.c.target_id.not_in(busy))
+        .order_by(*first_in_line)
+        .limit(CROWD)
+        .subquery()
+    )
+    place = func.row_number().over(partition_by=due.c.target_id, order_by=(due.c.next_attempt_at, due.c.answered_at))
+    ranked = select(due.c.task_id, due.c.route_digest, place.label("place")).subquery()
+    firsts = select(ranked.c.task_id, ranked.c.route_digest).where(ranked.c.place == 1)
+    return (
+        select(waits)
+        .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts), answered)
+        .order_by(*first_in_line)
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+_LEASABLE = _leasable()
 _RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
