@@ -87,4 +87,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    from examples import temporal_langgraph_refund  # the plugin takes nodes of a named module only, and not __main__'s
+
+    asyncio.run(temporal_langgraph_refund.main())
