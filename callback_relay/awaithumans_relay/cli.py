@@ -46,7 +46,10 @@ def serve(
     ] = None,
     graph: Annotated[
         list[str] | None,
-        typer.Option(help="Wake threads of this compiled LangGraph graph: NAME=module:attribute. Repeat for more."),
+        typer.Option(
+            help="Wake threads of this compiled LangGraph graph, or of the one this function makes: "
+            "NAME=module:attribute. Repeat for more."
+        ),
     ] = None,
     langgraph_server: Annotated[
         str | None,

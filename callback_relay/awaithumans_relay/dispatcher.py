@@ -205,7 +205,9 @@ class Dispatcher:
             logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told)
         else:
             await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
-            logger.warning("task %s not delivered (%s); again in %.1f s", wait.task_id, told, after)
+            logger.warning(
+                "task %s not delivered to %s (%s); again in %.1f s", wait.task_id, wait.route.engine, told, after
+            )
 
 
 async def _drained(under_way: set[asyncio.Task[None]]) -> None:

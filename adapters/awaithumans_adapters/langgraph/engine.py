@@ -78,7 +78,7 @@ class GraphEngine:
             (A node's own retry policy is LangGraph's business and comes first.)
 
     Raises:
-        SettingsError: a graph has no checkpointer.
+        SettingsError: a graph is not compiled, or has no checkpointer.
     """
 
     name = ENGINE
@@ -92,6 +92,8 @@ class GraphEngine:
         retry: RetryPolicy | None = None,
     ) -> None:
         for name, graph in graphs.items():
+            if not hasattr(graph, "checkpointer"):  # a StateGraph, most of the time
+                raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
         self._graphs = dict(graphs)
