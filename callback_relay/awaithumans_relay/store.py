@@ -138,7 +138,7 @@ class Store:
             route: From a callback's URL: waits for the answer even when its registration has not come yet.
         """
         now = self.clock()
-        row = route and _open_row(outcome.task_id, route, now=now, deadline_at=now)
+        row = None if route is None else _open_row(outcome.task_id, route, now=now, deadline_at=now)
         question = {"of_task": outcome.task_id, "of_key": outcome.idempotency_key or ""}
         answered = question | _answered(outcome.value(), found_by, now)
 

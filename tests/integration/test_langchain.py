@@ -23,7 +23,7 @@ from langgraph.types import Command, interrupt
 from pydantic import AfterValidator, BaseModel
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
-from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone
+from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
 from awaithumans_relay.store import Store
 from tests.support.engines import Shelf
 from tests.support.people import People
@@ -269,6 +269,25 @@ async def test_misspelt_tool_runs_nothing(bench: Bench) -> None:
     with pytest.raises(SettingsError, match="refnud"):
         await bench.start()
     assert bench.ran == []
+
+
+MISSPELT: Any = {"asign_to": "x"}
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: HumanApproval({"refund": MISSPELT}), "asign_to"),
+        (lambda: HumanApproval(["refund"], timeout_seconds=3), "60"),
+        (lambda: HumanApproval([]), "guards nothing"),
+        (lambda: HumanInterrupts(asign_to="x"), "asign_to"),  # type: ignore[arg-type]
+    ],
+    ids=["unknown", "too-short", "no-tool", "interrupts"],
+)
+def test_what_cannot_be_asked_with_is_found_where_it_is_written(made: Any, told: str) -> None:
+    """A misspelt option raises when the agent is built, and not when somebody is to be asked."""
+    with pytest.raises((SettingsError, InvalidTaskError), match=told):
+        made()
 
 
 async def test_tools_have_options_of_their_own(bench: Bench) -> None:

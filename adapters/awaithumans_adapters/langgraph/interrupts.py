@@ -4,6 +4,7 @@ The asker's side; the relay's is in `thread`. Both read what an interrupt asks w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypedDict, Unpack
@@ -32,12 +33,30 @@ class PeopleOptions(TypedDict, total=False):
     task_metadata: Mapping[str, str] | None
 
 
+class _Anything(BaseModel):
+    answer: str
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Let what cannot be asked with be found where it is written, and not when somebody is to be asked.
+
+    Raises:
+        SettingsError: an option nobody knows.
+        InvalidTaskError: a value that no question can have.
+    """
+    known = {field.name for field in fields(HumanTask)}
+    if unknown := sorted(options.keys() - known):
+        raise SettingsError(f"unknown options: {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    HumanTask(task="?", response_schema=_Anything, **options)
+
+
 class HumanInterrupts(GraphCallbackHandler):
     """A callback handler that asks a person at every interrupt a graph pauses at.
 
     Tool calls that `HumanInTheLoopMiddleware` holds back are approved, edited, rejected or answered; an interrupt with
     a `response_schema` is answered in a form with its fields; any other takes a text. The relay resumes the thread with
-    what the node expects. Interrupts of our own `await_human` have their task already.
+    what the node expects. Interrupts of our own `await_human` have their task already. The graph needs a thread_id, and
+    a checkpointer that asker and relay share: without one nobody can resume it.
 
     Args:
         question: The question for an interrupt, one line. Default: its text, or that of its `question` or `message`.
@@ -60,6 +79,7 @@ class HumanInterrupts(GraphCallbackHandler):
         human_tasks: HumanTasks | None = None,
         **options: Unpack[PeopleOptions],
     ) -> None:
+        check_options(options)
         self._question = question
         self._given = human_tasks
         self._options = options

@@ -18,7 +18,7 @@ from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
 from awaithumans_adapters.langgraph.decisions import Call, decision_type, decisions, not_run
-from awaithumans_adapters.langgraph.interrupts import PeopleOptions
+from awaithumans_adapters.langgraph.interrupts import PeopleOptions, check_options
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_core.errors import QuestionEndedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
@@ -77,7 +77,11 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
             "Mapping[str, ApprovalOptions]", tools if isinstance(tools, Mapping) else {}
         )
         names = [tool.name if isinstance(tool, BaseTool) else tool for tool in tools]
+        if not names:
+            raise SettingsError("HumanApproval without a tool guards nothing: name the tools that need a person")
         self._gated: dict[str, ApprovalOptions] = {name: {**options, **own.get(name, {})} for name in names}
+        for gated in self._gated.values():
+            check_options({name: value for name, value in gated.items() if name != "question"})
         self._human_tasks = human_tasks
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
