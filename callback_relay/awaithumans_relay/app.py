@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import ClientDisconnect
 
 from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
 from awaithumans_core.client import TaskClient
@@ -21,6 +22,14 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.limits import (
+    HEADERS,
+    MAX_REGISTRATION_BYTES,
+    STRANGER,
+    checked_task_id,
+    limited_body,
+    never_storable,
+)
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
@@ -86,6 +95,8 @@ class Relay:
     async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
         """An asker waits for a task. Its token says where the answer must go."""
         route = self._signer.open(token)
+        if len(body) > MAX_REGISTRATION_BYTES:
+            raise CallbackRejectedError(f"the body is larger than {MAX_REGISTRATION_BYTES} bytes", http_status=413)
         try:
             asked = Registration.model_validate_json(body)
         except ValidationError as invalid:
@@ -96,15 +107,16 @@ class Relay:
                 f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}",
                 http_status=422,
             )
-        state = await self.store.register(task_id, route, asked.timeout_seconds)
+        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds)
         if state == WaitState.ANSWERED:
             self.dispatcher.wake()
         return state
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
-        body = await _limited_body(request)
+        body = await limited_body(request, MAX_BODY_BYTES)
         callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
+        checked_task_id(callback.outcome.task_id)
         answered = await self.store.answer(callback.outcome, found_by="callback", route=callback.route)
         if answered:
             self.dispatcher.wake()
@@ -151,18 +163,19 @@ def create_router(
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
 
         async def stored() -> WaitState:
+            body = await limited_body(request, MAX_REGISTRATION_BYTES)
             if scheme.lower() != "bearer":
                 raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
-            return await relay.register(task_id, token, await _limited_body(request))
+            return await relay.register(task_id, token, body)
 
         return await _acknowledge(stored)
 
-    # With the slash as well: a redirect to the other form would count as delivered, and the answer would be gone.
-    @router.post("/callbacks/{token}/", include_in_schema=False, response_model=Acknowledgement)
-    @router.post("/callbacks/{token}", responses=_PROBLEMS, response_model=Acknowledgement)
-    async def receive_callback(token: str, request: Request) -> JSONResponse:
+    # Whatever slashes there are: a redirect to another form would count as delivered, and the answer would be gone.
+    @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
+    @router.post("/callbacks/{token:path}", responses=_PROBLEMS, response_model=Acknowledgement)
+    async def receive_callback(request: Request, token: str = "") -> JSONResponse:
         """Take a terminal-status callback of the awaithumans server."""
-        return await _acknowledge(lambda: relay.receive(token, request))
+        return await _acknowledge(lambda: relay.receive(token.rstrip("/"), request))
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -190,7 +203,7 @@ def create_app(
     retention: timedelta = RETENTION,
 ) -> FastAPI:
     """The relay as an application of its own; arguments as in `create_router`."""
-    app = FastAPI(title="awaithumans callback relay", redirect_slashes=False, docs_url=None, redoc_url=None)
+    app = FastAPI(title="awaithumans callback relay", redirect_slashes=False, openapi_url=None)
     app.include_router(create_router(engines, settings=settings, database=database, retention=retention))
     return app
 
@@ -201,26 +214,21 @@ async def _acknowledge(store: Callable[[], Awaitable[WaitState]]) -> JSONRespons
         state = await store()
     except CallbackRejectedError as refused:
         logger.warning("refused (%d): %s", refused.http_status, refused)
-        return _problem(refused.http_status, refused.code, str(refused))
-    except (SQLAlchemyError, OSError):
+        return _problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
+    except ClientDisconnect:
+        logger.info("a caller hung up in the middle of its request")
+        return _problem(400, CallbackRejectedError.code, "the request ended early")
+    except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, SQLAlchemyError) and never_storable(error):
+            logger.error("refused (422): no database can keep it (%s)", type(error).__name__)
+            return _problem(422, CallbackRejectedError.code, "it holds characters or numbers that cannot be stored")
         logger.exception("the store is away; the caller is asked to come back")
         return _problem(503, "STORE_UNAVAILABLE", "not stored; try again")
     return JSONResponse({"state": state})
 
 
 def _problem(status: int, error: str, message: str) -> JSONResponse:
-    headers = {"Retry-After": "5"} if status == 503 else None
-    return JSONResponse({"error": error, "message": message}, status_code=status, headers=headers)
-
-
-async def _limited_body(request: Request) -> bytes:
-    """The raw body, read no further than the limit."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
-    return bytes(body)
+    return JSONResponse({"error": error, "message": message}, status_code=status, headers=HEADERS.get(status))
 
 
 def _body_of(model: type[BaseModel]) -> dict[str, Any]:

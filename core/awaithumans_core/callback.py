@@ -1,7 +1,8 @@
 """A callback, verified: headers + body + token -> route + outcome, or a typed rejection with the HTTP status to answer.
 
 Law: verify, then parse, then join. Nothing of a body is read before its signature is checked, and a body that is
-properly signed still answers only the question its URL was issued for.
+properly signed still answers only the question its URL was issued for. Both proofs are checked whichever of them is
+wrong, so that a stranger cannot tell by the time it takes.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route, RouteSigner
-from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, KeyRing
+from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, UNSIGNED, KeyRing
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """The server allows 5 MB of payload and response; headers and encoding come on top."""
@@ -44,10 +45,13 @@ def open_callback(
         CallbackRejectedError: `http_status` is 401 (token or signature), 413 (too large), 422 (not a terminal answer),
             or 403 (a true answer to another question).
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
+    too_large = len(body) > MAX_BODY_BYTES
+    signed = not too_large and keys.signed(body, headers.get(SIGNATURE_HEADER))
     route = signer.open(token)
-    keys.verify(body, headers.get(SIGNATURE_HEADER))
+    if too_large:
+        raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
+    if not signed:
+        raise CallbackRejectedError(UNSIGNED, http_status=401)
     outcome = _parse(body)
     if headers.get(TASK_ID_HEADER, outcome.task_id) != outcome.task_id:
         raise CallbackRejectedError(f"{TASK_ID_HEADER} names another task than the body", http_status=422)

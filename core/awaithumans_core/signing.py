@@ -20,6 +20,8 @@ KEY_BYTES = 32
 
 _SALT, _INFO = b"awaithumans-webhook-v1", b"v1"
 _PREFIX = "sha256="
+UNSIGNED = "the body is not signed with the server's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY)"
+"""What a refusal says."""
 
 
 def hkdf_sha256(ikm: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
@@ -67,18 +69,16 @@ class KeyRing:
         derived = [_decode(key, "AWAITHUMANS_WEBHOOK_KEY") for key in webhook_keys]
         return cls([*derived, *(derive_webhook_key(key) for key in payload_keys)])
 
-    def verify(self, body: bytes, signature: str | None) -> None:
-        """Raise `CallbackRejectedError` (401) unless one of the keys made this signature.
-
-        Constant time in the signature.
-        """
+    def signed(self, body: bytes, signature: str | None) -> bool:
+        """Whether one of the keys made this signature. Constant time in the signature."""
         given = (signature or "").encode("utf-8", "replace")
         matches = [hmac.compare_digest(sign(body, key).encode(), given) for key in self._keys]
-        if not any(matches):
-            raise CallbackRejectedError(
-                "the body is not signed with the server's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY)",
-                http_status=401,
-            )
+        return any(matches)
+
+    def verify(self, body: bytes, signature: str | None) -> None:
+        """Raise `CallbackRejectedError` (401) unless one of the keys made this signature."""
+        if not self.signed(body, signature):
+            raise CallbackRejectedError(UNSIGNED, http_status=401)
 
 
 def _decode(text: str, name: str) -> bytes:

@@ -1,0 +1,57 @@
+"""What a caller may send, and what a stranger is told.
+
+Law: a stranger learns nothing but 401, in the same words whichever proof is wrong; the relay's log says which. Nobody
+makes the relay hold more than one body's limit, and what no database can keep is refused, not asked for again.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
+from starlette.requests import Request
+
+from awaithumans_core.errors import CallbackRejectedError
+
+MAX_REGISTRATION_BYTES = 4096
+"""A registration is one number."""
+MAX_TASK_ID_CHARS = 255
+"""The width of its column."""
+
+STRANGER = "not authorised: both proofs of a caller must be this relay's; its log says which one is not"
+
+HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"Connection": "close"},
+    413: {"Connection": "close"},
+    503: {"Retry-After": "5"},
+}
+"""Headers by status. What is left of a body that is too large is not read."""
+
+
+async def limited_body(request: Request, limit: int) -> bytes:
+    """The raw body; of one that is larger than the limit only so much that this shows."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            break
+    return b"".join(chunks)
+
+
+def checked_task_id(task_id: str) -> str:
+    """The task id, if it can be one.
+
+    Raises:
+        CallbackRejectedError: 422.
+    """
+    if not 0 < len(task_id) <= MAX_TASK_ID_CHARS or not task_id.isprintable():
+        raise CallbackRejectedError(
+            f"a task id is 1 to {MAX_TASK_ID_CHARS} printable characters long", http_status=422
+        )
+    return task_id
+
+
+def never_storable(error: SQLAlchemyError) -> bool:
+    """Whether the database refuses the value itself, so that it would refuse it again."""
+    not_sent = isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    return not_sent or isinstance(error, DataError)
