@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.requests import ClientDisconnect
 
 from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
@@ -21,14 +21,16 @@ from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
+from awaithumans_core.status import TERMINAL
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.limits import (
     HEADERS,
     MAX_REGISTRATION_BYTES,
+    MAX_TASK_ID_CHARS,
     STRANGER,
+    checked_outcome,
     checked_task_id,
     limited_body,
-    never_storable,
 )
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
@@ -59,6 +61,18 @@ class Problem(BaseModel):
     message: str
     """What is wrong."""
 
+
+CALLBACK_BODY: dict[str, Any] = {
+    "type": "object",
+    "required": ["task_id", "idempotency_key", "status"],
+    "properties": {
+        "task_id": {"type": "string", "minLength": 1, "maxLength": MAX_TASK_ID_CHARS},
+        "idempotency_key": {"type": "string"},
+        "status": {"enum": sorted(TERMINAL)},
+        "response": {"type": ["object", "null"]},
+    },
+}
+"""What of the server's body moves something; it sends more."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 413, 422, 503)}
 
@@ -116,11 +130,11 @@ class Relay:
         """A callback of the awaithumans server."""
         body = await limited_body(request, MAX_BODY_BYTES)
         callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
-        checked_task_id(callback.outcome.task_id)
-        answered = await self.store.answer(callback.outcome, found_by="callback", route=callback.route)
+        outcome = checked_outcome(callback.outcome)
+        answered = await self.store.answer(outcome, found_by="callback", route=callback.route)
         if answered:
             self.dispatcher.wake()
-        logger.info("callback for task %s: %s", callback.outcome.task_id, callback.outcome.status)
+        logger.info("callback for task %s: %s", outcome.task_id, outcome.status)
         return WaitState.ANSWERED
 
 
@@ -155,7 +169,7 @@ def create_router(
     @router.put(
         "/waits/{task_id}",
         responses=_PROBLEMS,
-        openapi_extra=_body_of(Registration),
+        openapi_extra=_json_body(Registration.model_json_schema()),
         response_model=Acknowledgement,
     )
     async def register_wait(task_id: str, request: Request) -> JSONResponse:
@@ -172,7 +186,12 @@ def create_router(
 
     # Whatever slashes there are: a redirect to another form would count as delivered, and the answer would be gone.
     @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
-    @router.post("/callbacks/{token:path}", responses=_PROBLEMS, response_model=Acknowledgement)
+    @router.post(
+        "/callbacks/{token:path}",
+        responses=_PROBLEMS,
+        openapi_extra=_json_body(CALLBACK_BODY),
+        response_model=Acknowledgement,
+    )
     async def receive_callback(request: Request, token: str = "") -> JSONResponse:
         """Take a terminal-status callback of the awaithumans server."""
         return await _acknowledge(lambda: relay.receive(token.rstrip("/"), request))
@@ -218,10 +237,10 @@ async def _acknowledge(store: Callable[[], Awaitable[WaitState]]) -> JSONRespons
     except ClientDisconnect:
         logger.info("a caller hung up in the middle of its request")
         return _problem(400, CallbackRejectedError.code, "the request ended early")
-    except (SQLAlchemyError, OSError) as error:
-        if isinstance(error, SQLAlchemyError) and never_storable(error):
-            logger.error("refused (422): no database can keep it (%s)", type(error).__name__)
-            return _problem(422, CallbackRejectedError.code, "it holds characters or numbers that cannot be stored")
+    except DataError as error:  # the value itself is refused: coming back would not help
+        logger.error("refused (422): the database cannot keep it (%s)", type(error.orig).__name__)  # noqa: TRY400
+        return _problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
+    except (SQLAlchemyError, OSError):
         logger.exception("the store is away; the caller is asked to come back")
         return _problem(503, "STORE_UNAVAILABLE", "not stored; try again")
     return JSONResponse({"state": state})
@@ -231,11 +250,6 @@ def _problem(status: int, error: str, message: str) -> JSONResponse:
     return JSONResponse({"error": error, "message": message}, status_code=status, headers=HEADERS.get(status))
 
 
-def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
     """Documents a body that is read only after its proof was checked, and so is not declared as a parameter."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        }
-    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -7,7 +7,6 @@ of its own, so that its error is its own. A transaction that has begun goes on w
 
 import asyncio
 import hashlib
-import json
 import logging
 import sqlite3
 import threading
@@ -215,11 +214,9 @@ def _deadlocked(error: BaseException | None) -> bool:
 
 
 def _engine(url: URL) -> Engine:
-    # What is not JSON (NaN) is refused on either database, and not by one of them only.
-    to_json = partial(json.dumps, allow_nan=False)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1, json_serializer=to_json)
-    engine = create_engine(url, json_serializer=to_json)
+        return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1)
+    engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it

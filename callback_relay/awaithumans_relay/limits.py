@@ -4,12 +4,13 @@ Law: a stranger learns nothing but 401, in the same words whichever proof is wro
 makes the relay hold more than one body's limit, and what no database can keep is refused, not asked for again.
 """
 
+import json
 from collections.abc import Mapping
 
-from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 from starlette.requests import Request
 
 from awaithumans_core.errors import CallbackRejectedError
+from awaithumans_core.outcome import Outcome
 
 MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
@@ -45,13 +46,19 @@ def checked_task_id(task_id: str) -> str:
         CallbackRejectedError: 422.
     """
     if not 0 < len(task_id) <= MAX_TASK_ID_CHARS or not task_id.isprintable():
-        raise CallbackRejectedError(
-            f"a task id is 1 to {MAX_TASK_ID_CHARS} printable characters long", http_status=422
-        )
+        raise CallbackRejectedError(f"a task id is 1 to {MAX_TASK_ID_CHARS} printable characters long", http_status=422)
     return task_id
 
 
-def never_storable(error: SQLAlchemyError) -> bool:
-    """Whether the database refuses the value itself, so that it would refuse it again."""
-    not_sent = isinstance(error, StatementError) and not isinstance(error, DBAPIError)
-    return not_sent or isinstance(error, DataError)
+def checked_outcome(outcome: Outcome) -> Outcome:
+    """The outcome, if a database can keep it: one of them takes what is not JSON, the other does not.
+
+    Raises:
+        CallbackRejectedError: 422.
+    """
+    checked_task_id(outcome.task_id)
+    try:
+        json.dumps(outcome.response, allow_nan=False)
+    except ValueError:
+        raise CallbackRejectedError("the response holds a number that JSON does not have", http_status=422) from None
+    return outcome

@@ -1,0 +1,312 @@
+"""Whatever arrives at the relay's doors, on both databases: no 5xx, no redirect, no unhandled exception, and nothing
+stored that is not the signed answer to the signed question."""
+
+import itertools
+import json
+import socket
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from awaithumans_core import Outcome
+from awaithumans_core.callback import MAX_BODY_BYTES
+from awaithumans_core.signing import sign
+from tests.support.fortress import KEY, Fortress, fortress
+
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(FEW, max_examples=100)
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Fortress]:
+    database: str
+    if request.param == "postgres":
+        database = request.getfixturevalue("postgres").database()
+    else:
+        database = f"sqlite:///{tmp_path_factory.mktemp('fortress') / 'waits.db'}"
+    with fortress(database) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def unshaken(relay: Fortress) -> Generator[None]:
+    """The log holds no traceback afterwards, and the relay still takes an answer."""
+    relay.errors.clear()
+    yield
+    assert [error for error in relay.errors if "Traceback" in error] == []
+    key = f"still there {next(NUMBERS)}"
+    assert relay.call_back(relay.token(key), body(key)).status_code == 200
+
+
+def body(key: str, **fields: Any) -> bytes:
+    said = {"task_id": "task-1", "idempotency_key": key, "status": "completed", "response": {"approved": True}}
+    return json.dumps(said | fields).encode()
+
+
+def raw(relay: Fortress, request: bytes, more: bytes) -> bytes:
+    """What the relay says to these bytes, until it or the caller hangs up."""
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as line:
+        reply = b""
+        with suppress(OSError):  # the relay may hang up first
+            line.sendall(request)
+            line.sendall(more)
+            line.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
+            while chunk := line.recv(65536):
+                reply += chunk
+        return reply
+
+
+TRUE, RAW_KEY = body("raw"), "raw"
+SIGNED = b"x-awaithumans-signature: " + sign(TRUE, KEY).encode()
+SIZED = b"content-length: %d" % len(TRUE)
+CHUNKED = b"transfer-encoding: chunked"
+LONG = b"a" * 200_000
+
+
+def posted(*headers: bytes, path: bytes = b"/callbacks/TOKEN", verb: bytes = b"POST") -> bytes:
+    return b"\r\n".join([verb + b" " + path + b" HTTP/1.1", b"host: relay", *headers, b"", b""])
+
+
+def registered(path: bytes, size: int = 24) -> bytes:
+    return posted(b"authorization: Bearer TOKEN", b"content-length: %d" % size, path=path, verb=b"PUT")
+
+
+ODD: dict[str, tuple[bytes, bytes]] = {
+    "shorter than it says": (posted(SIGNED, b"content-length: 900"), TRUE),
+    "longer than it says": (posted(SIGNED, b"content-length: 5"), TRUE),
+    "negative length": (posted(SIGNED, b"content-length: -1"), TRUE),
+    "endless length": (posted(SIGNED, b"content-length: 1" + b"0" * 40), TRUE),
+    "two lengths": (posted(SIGNED, SIZED, b"content-length: 2"), TRUE),
+    "length and chunks": (posted(SIGNED, SIZED, CHUNKED), TRUE),
+    "chunk without size": (posted(SIGNED, CHUNKED), b"zz\r\n" + TRUE),
+    "chunk that ends early": (posted(SIGNED, CHUNKED), b"ffffffff\r\n" + TRUE),
+    "foreign encoding": (posted(SIGNED, b"transfer-encoding: gzip"), TRUE),
+    "header not ascii": (posted(b"x-awaithumans-signature: \xff\xfe", SIZED), TRUE),
+    "two signatures": (posted(b"x-awaithumans-signature: a", SIGNED, SIZED), TRUE),
+    "header without value": (posted(b"x-awaithumans-signature", SIZED), TRUE),
+    "overlong header": (posted(b"x-awaithumans-signature: " + LONG, SIZED), TRUE),
+    "overlong path": (posted(SIGNED, SIZED, path=b"/callbacks/" + LONG), TRUE),
+    "path not ascii": (posted(SIGNED, SIZED, path=b"/callbacks/\xc3\xa9"), TRUE),
+    "path with null": (posted(SIGNED, SIZED, path=b"/callbacks/%00%ff"), TRUE),
+    "dots": (posted(SIGNED, SIZED, path=b"/callbacks/.."), TRUE),
+    "encoded dots and slash": (posted(SIGNED, SIZED, path=b"/callbacks/%2e%2e/%2F"), TRUE),
+    "no token": (posted(SIGNED, SIZED, path=b"/callbacks"), TRUE),
+    "empty token": (posted(SIGNED, SIZED, path=b"/callbacks/"), TRUE),
+    "two slashes before": (posted(SIGNED, SIZED, path=b"//callbacks//TOKEN"), TRUE),
+    "another verb": (posted(SIGNED, SIZED, verb=b"GET"), TRUE),
+    "wait with null": (registered(b"/waits/%00"), b'{"timeout_seconds": 900}'),
+    "wait with slash": (registered(b"/waits/a%2Fb"), b'{"timeout_seconds": 900}'),
+    "wait with overlong id": (registered(b"/waits/" + b"a" * 300), b'{"timeout_seconds": 900}'),
+    "wait without end": (registered(b"/waits/a"), b'{"timeout_seconds": 9e9}'),
+    "overlong registration": (registered(b"/waits/a", 5000), b" " * 5000),
+    "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00", b""),
+    "nulls": (bytes(100), b""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_bytes_that_are_no_callback(relay: Fortress, odd: str) -> None:
+    """Requests no HTTP library would send: refused or hung up upon, never 5xx or 3xx, and nothing is stored."""
+    head, content = ODD[odd]
+    reply = raw(relay, head.replace(b"TOKEN", relay.token(RAW_KEY).encode()), content)
+    if reply:
+        assert reply.split(maxsplit=2)[1][:1] == b"4", reply[:200]
+    assert relay.rows(RAW_KEY) == []
+
+
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+def test_slashes_after_the_token(relay: Fortress, slashes: str) -> None:
+    """Inside an application that redirects, a callback URL with slashes behind it is taken as it is."""
+    key = f"slashes {next(NUMBERS)}"
+    assert relay.call_back(relay.token(key) + slashes, body(key)).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/xml", "multipart/form-data", "application/json; charset=utf-16", "é"])
+def test_the_content_type_decides_nothing(relay: Fortress, content_type: str) -> None:
+    """What was signed is what is read, whatever it is called."""
+    key = f"typed {next(NUMBERS)}"
+    reply = relay.http.post(
+        f"/callbacks/{relay.token(key)}",
+        content=body(key),
+        headers=[
+            (b"content-type", content_type.encode("latin-1")),
+            (b"x-awaithumans-signature", sign(body(key), KEY).encode()),
+        ],
+    )
+    assert reply.status_code == 200
+
+
+def test_no_more_is_read_than_allowed(relay: Fortress) -> None:
+    """An endless body is answered, and the line cut, soon after the limit."""
+    head = posted(CHUNKED).replace(b"TOKEN", relay.token("endless").encode())
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    sent = 0
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as line, suppress(OSError):
+        line.sendall(head)
+        while sent < 10 * MAX_BODY_BYTES:
+            line.sendall(chunk)
+            sent += len(chunk)
+    assert sent < MAX_BODY_BYTES + 8 * 1024 * 1024  # what the sockets of both ends hold
+
+
+HUGE = ["1e999", "1" + "0" * 400, "1" + "0" * 5000]
+NO_NUMBERS = ["NaN", "-Infinity"]
+TEXTS = ['"\\u0000"', '"\\ud800"', "null", "true", "1.0"]
+NAMES = ['"a"', '"approved"', '"\\u0000"', '"status"']
+
+
+def listed(items: list[str]) -> str:
+    return f"[{','.join(items)}]"
+
+
+def mapped(pairs: list[tuple[str, str]]) -> str:
+    return "{" + ",".join(f"{name}:{value}" for name, value in pairs) + "}"
+
+
+json_texts = st.recursive(
+    st.sampled_from(HUGE + NO_NUMBERS + TEXTS)
+    | st.text(max_size=5).map(json.dumps)
+    | st.integers(1, 400).map(lambda depth: "[" * depth + "]" * depth),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(listed)
+        | st.lists(st.tuples(st.sampled_from(NAMES), inner), max_size=3).map(mapped)
+    ),
+    max_leaves=6,
+)
+responses = json_texts | json_texts.map(lambda value: mapped([('"a"', value)]))
+task_ids = st.sampled_from(["task", "t" * 255, "t" * 256, "a\x00b", "", "\n", "\u202e", "é/.."]).map(json.dumps)
+fields = st.sampled_from(["task_id", "idempotency_key", "status", "response", "completed_at", "response_omitted", "id"])
+prefixes = st.sampled_from([b"", b"\xef\xbb\xbf", b" " * 9, b"\xff"])
+
+
+@MANY
+@given(task_ids, responses, st.lists(st.tuples(fields.map(json.dumps), json_texts), max_size=2), prefixes)
+def test_what_is_signed_is_stored_as_it_was_signed(
+    relay: Fortress, task_id: str, response: str, more: list[tuple[str, str]], before: bytes
+) -> None:
+    """A signed body, however odd, is either refused and leaves no trace, or stored as the one answer it is."""
+    key = f"signed {next(NUMBERS)}"
+    said = [('"task_id"', task_id), ('"idempotency_key"', f'"{key}"'), ('"status"', '"completed"')]
+    content = before + mapped([*said, ('"response"', response), *more]).encode()
+    reply = relay.call_back(relay.token(key), content)
+    stored = relay.rows(key)
+    if reply.status_code == 200:
+        outcome = Outcome.model_validate_json(content)
+        assert [(row["task_id"], row["outcome"]) for row in stored] == [(outcome.task_id, outcome.value())]
+    else:
+        assert reply.status_code in {403, 422}
+        assert stored == []
+
+
+@st.composite
+def altered(draw: st.DrawFn, true: str) -> str:
+    """This text, in one of the ways of almost having it."""
+    place = draw(st.integers(0, len(true) - 3))
+    sign_ = draw(
+        st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f/?#%\\", exclude_categories=["Cc"])
+    )
+    return draw(
+        st.sampled_from(
+            [
+                true[:place],
+                true[place:],
+                true[:place] + sign_ + true[place + 1 :],
+                true + sign_,
+                sign_ + true,
+                true.upper(),
+                true.swapcase(),
+                true.removeprefix("sha256="),
+                true.replace("sha256=", "SHA256="),
+                true.replace("sha256=", "sha512="),
+                true.replace("sha256=", "sha256=sha256="),
+                true.replace("sha256=", "sha256:"),
+                f"{true},{true}",
+                true[::-1],
+                true * 100,
+            ]
+        )
+    )
+
+
+TOKEN_KEY = "proofs"
+
+
+@MANY
+@given(st.data())
+def test_almost_a_proof_is_none(relay: Fortress, data: st.DataObject) -> None:
+    """Whichever proof is not exactly right, a caller hears the very same 401, and nothing is stored."""
+    token, signature = relay.token(TOKEN_KEY), sign(body(TOKEN_KEY), KEY)
+    which = data.draw(st.sampled_from(["token", "signature", "both"]))
+    given_token = data.draw(altered(token)) if which != "signature" else token
+    given_signature = data.draw(altered(signature)) if which != "token" else signature
+    assume((given_token, given_signature) != (token, signature))
+    reply = relay.http.post(
+        f"/callbacks/{given_token}",
+        content=body(TOKEN_KEY),
+        headers=[(b"x-awaithumans-signature", given_signature.encode("latin-1"))],
+    )
+    stranger = relay.http.post("/callbacks/x", content=b"")
+    assert (reply.status_code, reply.content) == (401, stranger.content)
+    assert relay.rows(TOKEN_KEY) == []
+
+
+def test_a_stranger_cannot_tell_what_exists(relay: Fortress) -> None:
+    """A known task, an unknown one, a forged token and a forged signature get one and the same reply."""
+    key = f"known {next(NUMBERS)}"
+    held = {"Authorization": f"Bearer {relay.token(key)}"}
+    assert relay.http.put("/waits/known", json={"timeout_seconds": 900}, headers=held).status_code == 200
+    forged = {"Authorization": "Bearer forged.token"}
+    replies = [
+        relay.http.put("/waits/known", json={"timeout_seconds": 900}, headers=forged),
+        relay.http.put("/waits/unknown", json={"timeout_seconds": 900}, headers=forged),
+        relay.http.put("/waits/known", content=b"{", headers=forged),
+        relay.http.put("/waits/known", content=b" " * 5000),
+        relay.http.post("/callbacks/forged.token", content=body(key)),
+        relay.http.post(f"/callbacks/{relay.token(key)}", content=body(key)),
+    ]
+    seen = {
+        (reply.status_code, reply.content, *sorted((n, v) for n, v in reply.headers.items() if n != "date"))
+        for reply in replies
+    }
+    assert len(seen) == 1
+    assert {reply.status_code for reply in replies} == {401}
+
+
+CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_schema_conformance]
+
+
+@pytest.mark.filterwarnings("ignore")  # schemathesis's own
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+@pytest.mark.parametrize(("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}")])
+def test_requests_made_from_the_openapi_document(relay: Fortress, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
+    """Whatever fits the document gets an answer that fits it, with proofs and without."""
+    document = schemathesis.openapi.from_url(f"{relay.url}/openapi.json")
+    strategy = document[path][verb].as_strategy()
+
+    def signature(prepared: Any) -> Any:
+        prepared.headers["X-Awaithumans-Signature"] = sign(prepared.body or b"", KEY)
+        return prepared
+
+    @settings(FEW, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def conforms(case: Any) -> None:
+        if signed:
+            key = case.body["idempotency_key"] if path.startswith("/callbacks") else "schema"
+            if path.startswith("/callbacks"):
+                case.path_parameters["token"] = relay.token(key[:500])
+            case.headers["Authorization"] = f"Bearer {relay.token(key[:500])}"
+        before = len(relay.rows())
+        reply = case.call_and_validate(checks=CHECKS, allow_redirects=False, auth=signature if signed else None)
+        assert 200 <= reply.status_code < 300 or reply.status_code >= 400
+        assert signed or len(relay.rows()) == before
+
+    conforms()
