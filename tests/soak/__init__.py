@@ -1,0 +1,177 @@
+"""Two relays on one PostgreSQL, killed at random while answers arrive twice and out of order: every effect is counted.
+
+Workflows ask, each about its own order. Callbacks for all of them, signed as the server signs them and each sent one to
+three times in random order, go to both relays, again and again until one of the relays has acknowledged them. All the
+while one relay or the other is killed (SIGKILL) and started again. A workflow that has its answer writes it down with
+an activity, one line for each time: these lines are the effects. The worker and Temporal are left alone, so that
+nothing but a relay can lose, double or swap one.
+"""
+
+import asyncio
+import json
+import random
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from benchmarks._people import open_tasks
+from benchmarks._sides import MANY, SIDES, Place
+from benchmarks._temporal_worker import working
+from benchmarks._workflows_many import FILE
+from benchmarks.temporal_many import expected, judged, workflow_id, written
+from examples.demo.servers import Process, TemporalServer, free_port
+from temporalio.client import Client
+
+from awaithumans_core import Route
+from awaithumans_core.route import RouteSigner
+from awaithumans_core.signing import derive_webhook_key, sign
+from awaithumans_relay.store import Store
+from tests.support.servers import TaskServer
+
+ROOT = Path(__file__).resolve().parents[2]
+MODE, QUEUE = "signal", "many"
+AT_ONCE = 16
+"""Callbacks under way."""
+PATIENCE_SECONDS = 900.0
+
+
+@dataclass
+class Soak:
+    """What to do, and what was seen of it."""
+
+    waits: int
+    kills: int
+    """At most; no relay is killed any more once every answer has had its effect."""
+    seed: int
+    lease_seconds: float = 15.0
+    pause: tuple[float, float] = (0.5, 3.0)
+    """Between two kills, from and to."""
+    killed: int = 0
+    sent: int = 0
+    """Callbacks acknowledged."""
+    broken: int = 0
+    """Attempts at which the relay was dead or died."""
+    seconds: float = 0.0
+    lost: int = -1
+    doubled: int = -1
+    swapped: int = -1
+    refused: list[int] = field(default_factory=list[int])
+    """Replies other than 200 and 503."""
+
+    async def run(self, folder: Path, humans: TaskServer, temporal: TemporalServer, database: str) -> None:
+        """Take these servers, start two relays and a worker, and leave nothing running."""
+        self._random = random.Random(self.seed)  # noqa: S311 - repeatable
+        self._humans, self._store = humans, Store(database)
+        secret, self._answers = secrets.token_urlsafe(32), folder / "answers"
+        self._signer, self._key = RouteSigner([secret]), derive_webhook_key(humans.payload_key)
+        self._answers.touch()
+        self._ports = [free_port(), free_port()]
+        env = {
+            "AWAITHUMANS_URL": humans.url,
+            "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+            "AWAITHUMANS_PAYLOAD_KEY": humans.payload_key,
+            "AWAITHUMANS_RELAY_SECRET": secret,
+            "AWAITHUMANS_RELAY_URL": self._url(0),
+            "PYTHONPATH": str(ROOT),
+            FILE: str(self._answers),
+        }
+        self._relays = [self._relay(folder / str(port), port, database, temporal.address, env) for port in self._ports]
+        began = time.monotonic()
+        try:
+            await asyncio.gather(*(self._start(number) for number in (0, 1)))
+            async with asyncio.timeout(PATIENCE_SECONDS), working(MANY[MODE], temporal.address, QUEUE, env):
+                killing = asyncio.create_task(self._kill())
+                await self._ask(await SIDES[MANY[MODE]].client(temporal.address))
+                await self._call_back()
+                while len(written(self._answers)) < self.waits:
+                    await asyncio.sleep(0.1)
+                killing.cancel()
+                await asyncio.gather(killing, return_exceptions=True)
+                await self._settled()
+        finally:
+            for relay in self._relays:
+                await asyncio.to_thread(relay.kill)
+            await self._store.stop()
+        self.seconds = time.monotonic() - began
+        self.lost, self.doubled, self.swapped = judged(written(self._answers), self.waits)
+
+    def _url(self, number: int) -> str:
+        return f"http://127.0.0.1:{self._ports[number]}"
+
+    def _relay(self, folder: Path, port: int, database: str, temporal: str, env: Mapping[str, str]) -> Process:
+        arguments = [str(port), database, temporal, str(self.lease_seconds)]
+        return Process([sys.executable, "-m", "tests.soak.relay", *arguments], folder, env, log="relay.log")
+
+    async def _start(self, number: int) -> None:
+        self._relays[number].start()
+        await self._relays[number].answers(f"{self._url(number)}/readyz")
+
+    async def _kill(self) -> None:
+        while self.killed < self.kills:
+            await asyncio.sleep(self._random.uniform(*self.pause))
+            number = self._random.randrange(2)
+            await asyncio.to_thread(self._relays[number].kill)
+            self.killed += 1
+            await self._start(number)
+
+    async def _ask(self, client: Client) -> None:
+        """Start the workflows; all of them wait once the table has as many rows."""
+        side, place = SIDES[MANY[MODE]], Place(self._humans.url, self._humans.token)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(order: int) -> None:
+            async with gate:
+                argument = side.argument(order, place)
+                await client.start_workflow(side.workflow.__name__, argument, id=workflow_id(order), task_queue=QUEUE)
+
+        await asyncio.gather(*map(one, range(self.waits)))
+        while sum((await self._store.counts()).values()) < self.waits:
+            await asyncio.sleep(0.2)
+
+    async def _call_back(self) -> None:
+        """Every answer one to three times, in random order, until a relay has acknowledged it."""
+        async with self._humans.people() as people:
+            tasks = {task["id"]: task for task in await open_tasks(people)}
+        waits = await self._store.listed(limit=self.waits)
+        callbacks = [
+            (self._signer.issue(wait.route), self._body(wait.route, tasks[wait.task_id]))
+            for wait in waits
+            for _ in range(self._random.randint(1, 3))
+        ]
+        self._random.shuffle(callbacks)
+        gate = asyncio.Semaphore(AT_ONCE)
+        async with httpx.AsyncClient(timeout=10.0) as http:
+
+            async def send(token: str, body: bytes) -> None:
+                async with gate:
+                    while not await self._acknowledged(http, token, body):
+                        await asyncio.sleep(0.05)
+
+            await asyncio.gather(*(send(*callback) for callback in callbacks))
+
+    def _body(self, route: Route, task: Mapping[str, Any]) -> bytes:
+        said = {"task_id": task["id"], "idempotency_key": route.idempotency_key, "status": "completed"}
+        return json.dumps(said | {"response": expected(task["payload"]["order"])}).encode()
+
+    async def _acknowledged(self, http: httpx.AsyncClient, token: str, body: bytes) -> bool:
+        url = f"{self._url(self._random.randrange(2))}/callbacks/{token}"
+        with suppress(httpx.HTTPError):
+            reply = await http.post(url, content=body, headers={"X-Awaithumans-Signature": sign(body, self._key)})
+            if reply.status_code == 200:
+                self.sent += 1
+                return True
+            if reply.status_code != 503:
+                self.refused.append(reply.status_code)
+        self.broken += 1
+        return False
+
+    async def _settled(self) -> None:
+        """Until every row is delivered: whatever could still be done twice has been."""
+        while await self._store.counts() != {"delivered": self.waits}:
+            await asyncio.sleep(0.1)
