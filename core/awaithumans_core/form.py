@@ -44,9 +44,11 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
     answer = dict(response)
     for field in fields(response_schema):
         value = answer.get(field.name)
-        if (value is None and not field.nullable) or (value == "" and field.type is not str):
+        if field.type is bool and field.default is True and field.name not in answer:
+            answer[field.name] = None  # nothing but a person's own yes is a yes
+        elif (value is None and not field.nullable) or (value == "" and field.type is not str):
             if field.type is bool and field.default is True:
-                answer[field.name] = None  # nothing but a person's own yes is a yes
+                answer[field.name] = None
             elif not field.required and (field.name not in answer or not _preselected(field)):
                 answer.pop(field.name, None)  # not filled in: the class's own default stands
         elif field.type is str:
@@ -72,7 +74,7 @@ def _from_text(value: str, kind: Any) -> Any:
     if options is not None:
         return options.get(value, value)
     if kind is float:
-        return None if _endless(value) else value
+        return [value] if _endless(value) else value  # which no number is: null may be an answer, and nobody gave it
     if kind in _INPUTS or (_takes(kind, value) and not _is_open(kind)):
         return value
     try:

@@ -208,6 +208,7 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
     "no decision": ({"response": {}}, "does not fit"),
     "another word": ({"response": {"decision": "yes"}}, "does not fit"),
     "misspelt": ({"response": {"decision": "approve", "new_amout": 25}}, "does not fit"),
+    "no number": ({"response": {"decision": "edit", "new_amount": "1e999"}}, "new_amount"),
     "arguments the tool does not take": ({"response": {"decision": "edit", "new_amount": "lots"}}, "new_amount"),
 }
 

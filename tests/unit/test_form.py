@@ -382,11 +382,12 @@ def test_a_choice_that_was_taken_back_is_not_the_default(annotation: Any, defaul
 
 def test_a_yes_is_a_persons_own() -> None:
     """A switch that is on by default and left out of an answer is no yes; one that is off is a no."""
-    on, off = answer_class(bool, True), answer_class(bool, False)
+    on, off, maybe = answer_class(bool, True), answer_class(bool, False), answer_class(bool | None, True)
     blank = Outcome(task_id="task-1", status="completed", response={})
     with pytest.raises(ResponseSchemaError):
         settle(blank, on)
     assert settle(blank, off) == off(answer=False)
+    assert settle(blank, maybe) == maybe(answer=None)
 
 
 def test_a_misspelt_answer_does_not_leave_the_default_standing() -> None:
@@ -448,10 +449,11 @@ def test_what_is_typed_for_one_of_several_types_is_json(typed: str) -> None:
 
 
 @pytest.mark.parametrize("typed", ["nan", "inf", "-Infinity", "1e999"])
-def test_no_number_without_end(typed: str) -> None:
-    """Nobody means it, and comparisons with it go wrong."""
+@pytest.mark.parametrize("kind", [float, float | None], ids=["number", "optional"])
+def test_no_number_without_end(kind: Any, typed: str) -> None:
+    """Nobody means it, and comparisons with it go wrong; nor has somebody who typed it left the field alone."""
     with pytest.raises(ResponseSchemaError):
-        settled(answer_class(float), typed)
+        settled(answer_class(kind), typed)
 
 
 def test_a_default_is_shown_where_a_box_may_stay_blank() -> None:
