@@ -312,6 +312,37 @@ async def test_app_that_resumes_beside_us_does_not_strand_the_thread(bench: Benc
     assert await bench.answers() == {("ours", True), ("theirs", True)}
 
 
+async def test_answer_that_comes_twice_while_the_app_runs_on(bench: Bench) -> None:
+    """What follows the app's own resume is the app's to run: a second delivery of an earlier answer leaves it alone."""
+    running, finish = asyncio.Event(), asyncio.Event()
+
+    async def ours(state: State) -> State:
+        return {"answers": [("ours", (await bench.ask("ours")).approved)]}
+
+    async def theirs(state: State) -> State:
+        return {"answers": [("theirs", interrupt("pay?"))]}
+
+    async def charge(state: State) -> State:
+        bench.acts.append("charge")
+        running.set()
+        await finish.wait()
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_sequence([("ours", ours), ("theirs", theirs), ("charge", charge)])
+    builder.add_edge(START, "ours")
+    bench.use(builder)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("ours", True)
+    app = asyncio.create_task(bench.compiled.ainvoke(Command(resume=True), bench.config))
+    await running.wait()
+    asyncio.get_running_loop().call_later(1, finish.set)
+    await bench.give("ours", True)
+    finish.set()
+    await app
+    assert bench.acts == ["charge"]
+
+
 async def test_secrets_stay_out_of_checkpoints(
     bench: Bench, database: Path, registrar: RunningRelay, humans: HumansServer
 ) -> None:

@@ -209,6 +209,24 @@ async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
     assert await bench.engine.orphaned(bench.route_of("unheard-of")) is None
 
 
+async def test_a_question_of_another_release_is_no_orphan(bench: Bench) -> None:
+    """A relay whose graph lacks the node that asks neither gives the question up nor its answer."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    newer = bench.engine
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    bench.graph(renamed=node)
+    assert await bench.engine.orphaned(await bench.route("a")) is None
+    with pytest.raises(TargetNotReady, match="another release"):
+        await bench.give("a", True)
+    bench.engine = newer
+    await bench.give("a", True)
+    assert bench.acts == ["act"]
+
+
 async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tmp_path: Path) -> None:
     """A thread cannot be cancelled: a delivery that is cut off ends when its node has, and nobody runs it beside."""
     ended: list[str] = []

@@ -15,6 +15,7 @@ from langgraph.types import Command, RetryPolicy, Send
 
 from awaithumans_adapters.langgraph import await_human_sync
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
+from awaithumans_core.engine import TargetBusy
 from tests.support.bench import Bench, State
 from tests.support.people import People
 from tests.support.workflows import Decision
@@ -110,6 +111,23 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
+async def test_gathered_answer_waits_as_long_as_the_one_before_it(bench: Bench) -> None:
+    """The answer to a question that has not been shown yet finds the node busy with another, and not unknown."""
+
+    async def node(state: State) -> State:
+        a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
+        return {"answers": [("a", a.approved), ("b", b.approved)]}
+
+    bench.human_tasks = SlowFor(bench.human_tasks, "a ")
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetBusy):
+        await bench.give("a", False)
+    await bench.give("b", True)
+    await bench.give("a", False)
+    assert await bench.answers() == {("a", False), ("b", True)}
+
+
 async def test_fan_out(bench: Bench) -> None:
     """Twenty items sent to one node: twenty questions, answered in any order, each on its own item."""
     items = {f"item-{number:02}": number % 3 == 0 for number in range(20)}
@@ -140,14 +158,14 @@ class Apart(TypedDict, total=False):
     approved: bool
 
 
-def apart(bench: Bench) -> Any:
+def apart(bench: Bench, **options: Any) -> Any:
     async def inner(state: Apart) -> Apart:
         return {"approved": (await bench.ask(state["name"])).approved}
 
     builder = StateGraph(Apart)
     builder.add_node("inner", inner)
     builder.add_edge(START, "inner")
-    return builder.compile()
+    return builder.compile(**options)
 
 
 def around(*nodes: Any) -> Any:
@@ -193,6 +211,26 @@ async def test_subgraphs_called_in_nodes(bench: Bench) -> None:
     await bench.give("left", False)
     assert await bench.answers() == {("left", False), ("right", True)}
     assert bench.acts == ["act"]
+
+
+async def test_subgraph_with_a_memory_of_its_own(bench: Bench) -> None:
+    """What it keeps from run to run has no visit in its name: its question is found, and each run has its answer."""
+    inner = apart(bench, checkpointer=True)
+
+    async def node(state: State) -> State:
+        return {"answers": [("inner", (await inner.ainvoke({"name": "inner"}))["approved"])]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old = await bench.route("inner")
+    assert await bench.engine.orphaned(old) is None
+    await bench.give("inner", True)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.deliver(old.idempotency_key, approved=True)
+    assert bench.acts == ["act"]
+    await bench.give("inner", False)
+    assert await bench.answers() == {("inner", True), ("inner", False)}
+    assert bench.acts == ["act", "act"]
 
 
 async def test_one_subgraph_called_twice_in_a_node(bench: Bench) -> None:

@@ -35,11 +35,25 @@ def asker(shown: Interrupt) -> str:
 
 def asked(saved: CheckpointTuple, key: str) -> bool:
     """Whether a checkpoint shows this question, or one that took its place when a foreign node ran again."""
-    return any(
-        names_key(shown.value, key) or interrupt_id(key) == shown.id
-        for _, channel, value in saved.pending_writes or ()
+    return bool(showing(saved, key))
+
+
+def showing(saved: CheckpointTuple, key: str) -> set[str]:
+    """The tasks of a checkpoint that make it `asked`."""
+    return {
+        task_id
+        for task_id, channel, value in saved.pending_writes or ()
         if channel == "__interrupt__"
         for shown in _listed(value)
+        if names_key(shown.value, key) or interrupt_id(key) == shown.id
+    }
+
+
+def opened(saved: CheckpointTuple, key: str) -> bool:
+    """Whether a node of a checkpoint has asked this question of ours, shown or not."""
+    return any(
+        channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
+        for _, channel, value in saved.pending_writes or ()
     )
 
 

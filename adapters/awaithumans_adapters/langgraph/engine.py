@@ -145,7 +145,7 @@ class GraphEngine:
             seen = [await thread.history(key) for thread in threads]
             if any(resumed is not None for resumed, _ in seen):
                 return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen):
+            if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
                 return None
         return SUPERSEDED
 
@@ -177,11 +177,16 @@ class GraphEngine:
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
-                    raise TargetBusy(
-                        "the node waits for another answer first; then the thread shows this question",
+                    raise _behind()
+                if all([await other.strange(route.idempotency_key) for other in threads]):
+                    raise TargetNotReady(
+                        f"the question waits at a node that {', '.join(self._graphs)} of this relay does not have; is "
+                        "it of another release?",
                         retry_after=NOT_YET_SECONDS,
                     )
                 raise TargetGone(SUPERSEDED)
+        if any([await thread.gathered(route.idempotency_key) for thread in threads]):
+            raise _behind()
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -225,6 +230,12 @@ class GraphEngine:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < RUNNING_SECONDS
+
+
+def _behind() -> TargetBusy:
+    return TargetBusy(
+        "the node waits for another answer first; then the thread shows this question", retry_after=NOT_YET_SECONDS
+    )
 
 
 _ANSWERED_ITSELF = "the application has resumed this interrupt itself"

@@ -10,7 +10,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid_resume
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
-from awaithumans_adapters.langgraph.answers import asked, asker, questions, takers
+from awaithumans_adapters.langgraph.answers import asked, asker, opened, questions, showing, takers
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.names import is_ours, names_key
@@ -91,6 +91,19 @@ class Thread:
                 return True
         return False
 
+    async def gathered(self, key: str) -> bool:
+        """Whether a node has asked this beside another question, and has shown only that one so far."""
+        if not (await self._snapshot()).interrupts:
+            return False
+        found = [saved async for saved in self._checkpoints() if opened(saved, key)]
+        return any([await self._current(saved) for saved in found])
+
+    async def strange(self, key: str) -> bool:
+        """Whether the question stands at a node that this graph does not have; another release of it may."""
+        saved = await self._saved(self._config)
+        askers = showing(saved, key) if saved else set[str]()
+        return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
+
     async def standing(self) -> tuple[Any, tuple[Interrupt[Any], ...]]:
         """The thread's values, and the interrupts it waits at."""
         snapshot = await self._snapshot()
@@ -145,6 +158,9 @@ class Thread:
         root = resumed.metadata.get("parents", {}).get("") or place["checkpoint_id"]
         async for newer in self._checkpoints():
             where = newer.config.get("configurable", {})
+            around = newer.metadata.get("parents", {}).get("") or where["checkpoint_id"]
+            if around != root and takers(newer):
+                return False  # a later answer has been taken: whoever brought it runs the thread on
             if where.get("checkpoint_ns"):
                 continue
             if where["checkpoint_id"] == root:
@@ -195,7 +211,8 @@ class Thread:
         shown = {each.id: each for _, each in questions(saved, key)}  # a node shows what is asked inside it, too
         if not shown:
             return []
-        visits = {task.id for task in (await self._snapshot()).tasks}
+        # The place of what a subgraph with a memory of its own asks names the node, and not the visit.
+        visits = {named for task in (await self._snapshot()).tasks for named in (task.id, task.name)}
         return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
 
     async def _waits(self, node: str, key: str) -> bool:
