@@ -36,6 +36,22 @@ async def test_answer_to_another_question_is_passed_over(bench: Bench) -> None:
     assert await bench.answers() == {("a", False)}
 
 
+async def test_a_task_that_is_still_open_is_no_answer(bench: Bench) -> None:
+    """An app that resumes with the interrupt's own value, or with the open task, leaves the thread waiting."""
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    (shown,) = (await bench.compiled.aget_state(bench.config)).interrupts
+    for wrong in ({**shown.value, "approved": True}, await bench.task("a")):
+        await bench.compiled.ainvoke(Command(resume=wrong), bench.config)
+    assert await bench.engine.orphaned(await bench.route("a")) is None
+    await bench.give("a", False)
+    assert await bench.answers() == {("a", False)}
+
+
 async def test_superseded_question_is_parked(bench: Bench) -> None:
     """New input replaces the interrupt; the answer to the old question does not reach the new one."""
 

@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
-from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key
+from awaithumans_adapters.langgraph.names import PLACE, answer_to, is_ours, names_key
 
 UNFINISHED = ("__interrupt__", "__resume__", "__error__", "__scheduled__")
 """What a checkpoint keeps of a task that has not finished."""
@@ -72,7 +72,7 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
         finished = {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
-        answered = {task_id for task_id, given in _answers(saved) if any(names_key(answer, key) for answer in given)}
+        answered = {task_id for task_id, given in _answers(saved) if any(answer_to(answer, key) for answer in given)}
         return answered | (finished & {task_id for task_id, _ in questions(saved, key)})
     counts = {task_id: len(given) for task_id, given in _answers(saved)}
     parent = saved.config.get("configurable", {}).get("checkpoint_ns")

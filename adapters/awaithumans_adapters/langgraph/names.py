@@ -3,6 +3,10 @@
 import hashlib
 from typing import Any, cast
 
+from pydantic import ValidationError
+
+from awaithumans_core.outcome import Outcome
+
 ENGINE = "langgraph"
 """Engine name of the routes to graphs in a relay's process."""
 SERVER_ENGINE = "langgraph-server"
@@ -28,6 +32,17 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, n
 def names_key(value: object, key: str) -> bool:
     """Whether an interrupt value, or a resume value, is about the question with this key."""
     return isinstance(value, dict) and cast("dict[object, object]", value).get("idempotency_key") == key
+
+
+def answer_to(value: object, key: str) -> Outcome | None:
+    """How the question with this key ended, if a resume value says so; anyone may resume a thread, with anything."""
+    if not names_key(value, key):
+        return None
+    try:
+        outcome = Outcome.model_validate(value)
+    except ValidationError:
+        return None
+    return outcome if outcome.terminal else None
 
 
 def is_ours(value: object) -> bool:

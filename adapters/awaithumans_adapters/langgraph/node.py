@@ -16,7 +16,7 @@ from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import OPEN_WAIT, interrupt_value, names_key
+from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
 from awaithumans_adapters.langgraph.place import Place, answer_given, configured, next_place
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
@@ -234,7 +234,7 @@ def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -
             if (outcome := answer_given(key)) is not None:
                 return outcome
             raise
-        if names_key(answer, key) and (outcome := Outcome.model_validate(answer)).terminal:
+        if (outcome := answer_to(answer, key)) is not None:
             return outcome
 
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph.config import get_config
 
-from awaithumans_adapters.langgraph.names import names_key
+from awaithumans_adapters.langgraph.names import answer_to
 from awaithumans_core.outcome import Outcome
 
 
@@ -58,10 +58,7 @@ def next_place() -> Place:
 
 def answer_given(key: str) -> Outcome | None:
     """How the question ended, if that is among what the node was resumed with."""
-    for value in _scratchpad().resume:
-        if names_key(value, key) and (outcome := Outcome.model_validate(value)).terminal:
-            return outcome
-    return None
+    return next((outcome for value in _scratchpad().resume if (outcome := answer_to(value, key))), None)
 
 
 def configured() -> dict[str, Any]:
