@@ -281,7 +281,7 @@ MISSPELT: Any = {"asign_to": "x"}
         (lambda: HumanApproval({"refund": MISSPELT}), "asign_to"),
         (lambda: HumanApproval(["refund"], timeout_seconds=3), "60"),
         (lambda: HumanApproval([]), "guards nothing"),
-        (lambda: HumanInterrupts(asign_to="x"), "asign_to"),
+        (lambda: HumanInterrupts(**MISSPELT), "asign_to"),
     ],
     ids=["unknown", "too-short", "no-tool", "interrupts"],
 )
