@@ -48,6 +48,7 @@ waits = Table(
     Column("delivered_at", Float),
     Column("redriven_at", Float),
     Column("last_error", Text),
+    Column("traceparent", String(55)),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -64,7 +65,11 @@ def _redriven_and_forgotten(db: Connection) -> None:
     db.execute(text("CREATE INDEX waits_finished ON waits (state, delivered_at)"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten}
+def _traced(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN traceparent VARCHAR(55)"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced}
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 
 SCHEMA_VERSION = 1 + len(_STEPS)

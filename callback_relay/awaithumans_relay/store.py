@@ -24,7 +24,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
     tuple_,
     update,
 )
@@ -99,8 +98,9 @@ class Store:
         await self.database.stop()
 
     async def ping(self) -> None:
-        """Raise when the database does not answer."""
-        await self.database.read(lambda db: db.execute(text("SELECT 1")))
+        """Raise when nothing can be written: the database is away, locked, or read-only."""
+        nothing = delete(waits).where(waits.c.task_id == "")
+        await self.database.write(lambda db: db.execute(nothing).rowcount)
 
     async def register(self, task_id: str, route: Route, timeout_seconds: int) -> WaitState:
         """An asker waits.
@@ -312,6 +312,14 @@ class Store:
         counted = select(waits.c.state, func.count()).group_by(waits.c.state)
         return await self.database.read(lambda db: {row[0]: row[1] for row in db.execute(counted)})
 
+    async def unfinished(self) -> dict[tuple[str, str], int]:
+        """How many waits are not delivered, by state and engine. Those that are make up most of the table."""
+        which = waits.c.state.in_([WaitState.OPEN, WaitState.ANSWERED, WaitState.PARKED])
+        counted = (
+            select(waits.c.state, waits.c.engine, func.count()).where(which).group_by(waits.c.state, waits.c.engine)
+        )
+        return await self.database.read(lambda db: {(row[0], row[1]): row[2] for row in db.execute(counted)})
+
     async def oldest_undelivered(self) -> float | None:
         """When the answer came that has waited longest for its delivery. None: there is none."""
         oldest = select(func.min(waits.c.answered_at)).where(waits.c.state == WaitState.ANSWERED)
@@ -432,6 +440,7 @@ def _open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> 
         "deadline_at": deadline_at,
         "next_check_at": next_check(now=now, created_at=now, deadline_at=deadline_at),
         "attempts": 0,
+        "traceparent": route.traceparent,
     }
 
 
@@ -451,7 +460,7 @@ def _same_question(task_id: str, key: str) -> ColumnElement[bool]:
 def _wait(row: RowMapping) -> Wait:
     return Wait(
         task_id=row["task_id"],
-        route=Route(row["engine"], row["target"], row["idempotency_key"]),
+        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"]),
         state=WaitState(row["state"]),
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],

@@ -16,6 +16,7 @@ from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
+from awaithumans_core.trace import asking, note
 
 CLOSE_PATIENCE_SECONDS = 60.0
 """How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
@@ -58,11 +59,17 @@ class HumanTasks:
                 help.
             ServerUnreachableError: no usable reply within the patience.
         """
-        return await self._client().run(self._open(body, route, same_words))
+        with asking(route) as traced:
+            outcome = await self._client().run(self._open(body, traced, same_words))
+            note(task_id=outcome.task_id)
+            return outcome
 
     def open_sync(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
         """`open`, without an event loop."""
-        return self._sync_client.run(self._open(body, route, same_words))
+        with asking(route) as traced:
+            outcome = self._sync_client.run(self._open(body, traced, same_words))
+            note(task_id=outcome.task_id)
+            return outcome
 
     async def close(self, task_id: str) -> Outcome:
         """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
@@ -22,6 +22,9 @@ MAX_TOKEN_CHARS = 4096
 
 MIN_SECRET_CHARS = 16
 """Shorter relay secrets can be guessed."""
+
+MAX_TRACEPARENT_CHARS = 55
+"""Of W3C Trace Context, version 00."""
 
 _SALT = b"awaithumans-route-v1"
 _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -38,6 +41,8 @@ class Route:
     """What to wake there, in the engine's own words, for instance `{"namespace": ..., "workflow_id": ...}`."""
     idempotency_key: str
     """The question it waits for. An answer to any other question is not for this route."""
+    traceparent: str | None = field(default=None, compare=False)
+    """W3C trace context of whoever asked, if it is traced. No part of the route's identity."""
 
     @property
     def target_id(self) -> str:
@@ -73,13 +78,19 @@ class RouteSigner:
 
     def issue(self, route: Route) -> str:
         """A URL-safe token for this route. It is a proof, not a secret, and holds no credential."""
-        token = self._serializer.dumps({"e": route.engine, "t": dict(route.target), "k": route.idempotency_key})
-        text = token.decode() if isinstance(token, bytes) else token
+        held = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key}
+        text = self._signed(held | ({"p": route.traceparent} if route.traceparent else {}))
+        if len(text) > MAX_TOKEN_CHARS:  # an answer matters more than its trace
+            text = self._signed(held)
         if len(text) > MAX_TOKEN_CHARS:
             raise SettingsError(
                 f"the route is too long for a URL ({len(text)} characters): shorten ids or the idempotency key"
             )
         return text
+
+    def _signed(self, held: Mapping[str, object]) -> str:
+        token = self._serializer.dumps(held)
+        return token.decode() if isinstance(token, bytes) else token
 
     def open(self, token: str) -> Route:
         """The route in a token.
@@ -103,8 +114,14 @@ class RouteSigner:
 
 def _route(held: "JsonValue", refused: CallbackRejectedError) -> Route:
     match held:
-        case {"e": str(engine), "t": dict(target), "k": str(key)}:
-            return Route(engine, {str(name): str(value) for name, value in target.items()}, key)
+        case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
+            traceparent = more.get("p")
+            return Route(
+                engine,
+                {str(name): str(value) for name, value in target.items()},
+                key,
+                traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
+            )
         case _:
             raise refused
 

@@ -4,6 +4,7 @@ import hashlib
 import random
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ SECRET, OLD_SECRET = "a relay secret of one's own", "the relay secret before tha
 ROUTE = Route("temporal", {"namespace": "default", "workflow_id": "refund-1"}, "question-1")
 SIGNER = RouteSigner([SECRET])
 TOKEN = SIGNER.issue(ROUTE)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 URL_SAFE = string.ascii_letters + string.digits + "-_."
 
 words = st.text(max_size=20)
@@ -49,6 +51,30 @@ def test_a_route_comes_back_from_its_token(route: Route) -> None:
 def test_a_token_stands_in_a_url_as_it_is(route: Route) -> None:
     """No character of a token needs quoting in a path."""
     assert set(SIGNER.issue(route)) <= set(URL_SAFE)
+
+
+def test_a_trace_travels_beside_the_route() -> None:
+    """Whoever asks within a trace is found again by it, and is the same asker as without one."""
+    traced = replace(ROUTE, traceparent=TRACEPARENT)
+    opened = SIGNER.open(SIGNER.issue(traced))
+    assert opened.traceparent == TRACEPARENT
+    assert (opened, opened.digest) == (ROUTE, ROUTE.digest)
+    assert SIGNER.open(TOKEN).traceparent is None
+
+
+@pytest.mark.parametrize("held", [7, "x" * 56, ["00"]], ids=["number", "too-long", "list"])
+def test_a_trace_that_is_none_is_left_out(held: Any) -> None:
+    """What is signed and cannot be a trace does not cost the answer."""
+    opened = SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q", "p": held}))
+    assert (opened.engine, opened.traceparent) == ("temporal", None)
+
+
+def test_a_long_route_goes_without_its_trace() -> None:
+    """A token that would be too long for a URL with the trace is issued without: the answer matters more."""
+    long_id = random.Random(7).randbytes(2590).hex()  # noqa: S311 - what does not compress well
+    route = Route("temporal", {"workflow_id": long_id}, "k", TRACEPARENT)
+    assert MAX_TOKEN_CHARS - 20 < len(SIGNER.issue(replace(route, traceparent=None))) <= MAX_TOKEN_CHARS
+    assert SIGNER.open(SIGNER.issue(route)).traceparent is None
 
 
 def test_the_forger_of_these_tests_signs_truly() -> None:
