@@ -4,6 +4,7 @@ Laws: 2xx only after the commit, never 3xx (the server counts a redirect as deli
 is 4xx or 5xx. An acknowledgement waits for nothing but the store: waking the asker is the dispatcher's work.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.requests import ClientDisconnect
@@ -21,6 +23,7 @@ from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
+from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.limits import (
@@ -32,11 +35,16 @@ from awaithumans_relay.limits import (
     checked_task_id,
     limited_body,
 )
+from awaithumans_relay.logs import about, claimed, mask_access_log
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
 
 logger = logging.getLogger("awaithumans.relay")
+
+PROBE_SECONDS = 3.0
+"""A probe that has not been answered for this long has failed."""
 
 
 class Registration(BaseModel):
@@ -89,9 +97,12 @@ class Relay:
         # One look a call, and no connection held between looks.
         self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
         self.store = store
-        self.dispatcher = Dispatcher(store, self.engines)
+        self.observer = Observer(self.engines)
+        self.dispatcher = Dispatcher(store, self.engines, observer=self.observer)
         self.retention = Retention(store, retention)
-        self.sweeper = Sweeper(store, self._client, self.engines, on_answer=self.dispatcher.wake)
+        self.sweeper = Sweeper(
+            store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -128,14 +139,39 @@ class Relay:
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
-        body = await limited_body(request, MAX_BODY_BYTES)
-        callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
-        outcome = checked_outcome(callback.outcome)
-        answered = await self.store.answer(outcome, found_by="callback", route=callback.route)
+        with self.observer.metrics.receiving() as reception:
+            body = await limited_body(request, MAX_BODY_BYTES)
+            callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
+            outcome, route = checked_outcome(callback.outcome), callback.route
+            with self.observer.storing(callback):
+                answered = await self.store.answer(outcome, found_by="callback", route=route)
+            reception.result = "stored" if answered else "duplicate"
         if answered:
             self.dispatcher.wake()
-        logger.info("callback for task %s: %s", outcome.task_id, outcome.status)
+        this = about(outcome.task_id, route)
+        logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)
         return WaitState.ANSWERED
+
+    async def readiness(self) -> dict[str, Any]:
+        """How everything stands. Raises when a callback could not be stored now."""
+        async with asyncio.timeout(PROBE_SECONDS):
+            await self.store.ping()
+            unfinished = await self.store.unfinished()
+        waits: dict[str, int] = {}
+        for (state, _), count in unfinished.items():
+            waits[state] = waits.get(state, 0) + count
+        waiting = {engine for (state, engine) in unfinished if state != WaitState.PARKED}
+        return {"waits": waits} | self.observer.health.told(waiting)
+
+    async def figures(self) -> bytes:
+        """For Prometheus, whether or not the store answers."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                unfinished, oldest = await self.store.unfinished(), await self.store.oldest_undelivered()
+        except (SQLAlchemyError, OSError):
+            return self.observer.metrics.text(None, 0)
+        age = 0.0 if oldest is None else max(0.0, self.store.clock() - oldest)
+        return self.observer.metrics.text(unfinished, age)
 
 
 def create_router(
@@ -157,6 +193,7 @@ def create_router(
     Raises:
         SettingsError: something of this is missing.
     """
+    mask_access_log()
     relay = Relay(engines, settings or Settings.load(), Store(database), retention)
 
     @asynccontextmanager
@@ -182,7 +219,7 @@ def create_router(
                 raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
             return await relay.register(task_id, token, body)
 
-        return await _acknowledge(stored)
+        return await _acknowledge(stored, task_id)
 
     # Whatever slashes there are: a redirect to another form would count as delivered, and the answer would be gone.
     @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
@@ -194,7 +231,9 @@ def create_router(
     )
     async def receive_callback(request: Request, token: str = "") -> JSONResponse:
         """Take a terminal-status callback of the awaithumans server."""
-        return await _acknowledge(lambda: relay.receive(token.rstrip("/"), request))
+        return await _acknowledge(
+            lambda: relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER)
+        )
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -203,14 +242,21 @@ def create_router(
 
     @router.get("/readyz", responses={503: {"model": Problem}}, response_model=None)
     async def readyz() -> dict[str, Any] | JSONResponse:
-        """The store answers; what waits there, and for whom this relay can deliver."""
-        try:
-            waits = await relay.store.counts()
-        except SQLAlchemyError:
-            return _problem(503, "STORE_UNAVAILABLE", "the store does not answer")
-        return {"status": "ready", "waits": waits, "engines": sorted(relay.engines)}
+        """Whether a callback can be stored; what waits, and how the engines were when they were last needed.
 
-    _ = (register_wait, receive_callback, healthz, readyz)
+        200 with `"status": "degraded"` while an engine or the server is away: callbacks must go on coming here.
+        """
+        try:
+            return await relay.readiness()
+        except (SQLAlchemyError, OSError):
+            return _problem(503, "STORE_UNAVAILABLE", "the store takes nothing")
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(await relay.figures(), media_type=CONTENT_TYPE_LATEST)
+
+    _ = (register_wait, receive_callback, healthz, readyz, metrics)
     return router
 
 
@@ -227,12 +273,14 @@ def create_app(
     return app
 
 
-async def _acknowledge(store: Callable[[], Awaitable[WaitState]]) -> JSONResponse:
+async def _acknowledge(store: Callable[[], Awaitable[WaitState]], task_id: str | None) -> JSONResponse:
     """One place decides what a caller hears: stored, refused, or come back later."""
     try:
         state = await store()
     except CallbackRejectedError as refused:
-        logger.warning("refused (%d): %s", refused.http_status, refused)
+        named = claimed(task_id)
+        facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
+        logger.warning("refused (%d), task %s: %s", refused.http_status, named or "unknown", refused, extra=facts)
         return _problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
     except ClientDisconnect:
         logger.info("a caller hung up in the middle of its request")
@@ -241,7 +289,7 @@ async def _acknowledge(store: Callable[[], Awaitable[WaitState]]) -> JSONRespons
         logger.error("refused (422): the database cannot keep it (%s)", type(error.orig).__name__)  # noqa: TRY400
         return _problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
     except (SQLAlchemyError, OSError):
-        logger.exception("the store is away; the caller is asked to come back")
+        logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
         return _problem(503, "STORE_UNAVAILABLE", "not stored; try again")
     return JSONResponse({"state": state})
 

@@ -22,7 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.settings import Settings
+from awaithumans_relay import logs, startup
 from awaithumans_relay.app import create_app
+from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE
 
 cli = typer.Typer(
@@ -69,6 +71,9 @@ def serve(
         ),
     ] = DEFAULT_DATABASE,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[
+        LogFormat, typer.Option(help="text for people, json for machines: one object a line, with task and wait id.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Run the relay.
 
@@ -93,9 +98,7 @@ def serve(
     """
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    for chatty in ("httpx", "httpcore"):  # they would log every sweep, and at DEBUG what people answered
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(log_level, log_format)
     try:
         asyncio.run(
             _serve(
@@ -135,8 +138,9 @@ async def _serve(
                 "several of them"
             )
         app = _app(engines, database)
-        # No access log: callback URLs carry route tokens.
-        config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False)
+        # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
+        config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False, log_config=None)
+        stack.callback(asyncio.create_task(startup.warn()).cancel)
         await uvicorn.Server(config).serve()
 
 

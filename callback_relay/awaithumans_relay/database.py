@@ -33,6 +33,7 @@ BATCH = 128
 READERS = 2
 BUSY_TIMEOUT_MS = 10_000
 """How long SQLite waits for another process's write before it gives up."""
+LOGGING_NAME = "awaithumans_relay"
 TRIES = 3
 """Of a write that two relays have deadlocked on."""
 DRIVERS = {
@@ -213,10 +214,17 @@ def _deadlocked(error: BaseException | None) -> bool:
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
 
 
+def _without_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
 def _engine(url: URL) -> Engine:
+    # Parameters and rows are questions, answers and tokens: no log and no error repeats them.
+    silent: dict[str, Any] = {"hide_parameters": True, "logging_name": LOGGING_NAME}
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1)
-    engine = create_engine(url)
+        return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1, **silent)
+    engine = create_engine(url, **silent)
 
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it

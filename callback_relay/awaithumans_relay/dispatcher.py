@@ -20,6 +20,8 @@ from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.breaker import Breaker
 from awaithumans_relay.leases import LeaseKeeper
+from awaithumans_relay.logs import about
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
@@ -58,8 +60,10 @@ class Dispatcher:
         *,
         backoff: Backoff = Backoff(first=0.5, most=60.0),  # noqa: B008 - frozen
         lease_seconds: float = LEASE_SECONDS,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
+        self._observer = observer or Observer(engines)
         self._engines = engines
         self._backoff = backoff
         self._lease_seconds = lease_seconds
@@ -143,13 +147,15 @@ class Dispatcher:
             with self._keeper.holding():
                 await self._attempt(engine, wait)
         except Exception:  # the store is away: the lease runs out, and the wait is delivered again
-            logger.exception("delivery of task %s could not be written down", wait.task_id)
+            told = "delivery of task %s could not be written down"
+            logger.exception(told, wait.task_id, extra=about(wait.task_id, wait.route))
 
     async def _attempt(self, engine: Engine, wait: Wait) -> None:
         if wait.outcome is None:  # cannot be: answered rows carry their outcome
             raise RuntimeError(f"wait on task {wait.task_id} is answered without an outcome")
         try:
-            await engine.deliver(wait.route, wait.outcome)
+            with self._observer.delivering(wait):
+                await engine.deliver(wait.route, wait.outcome)
         except TargetGone as gone:
             self._there(engine)
             await self._gone(wait, str(gone))
@@ -169,12 +175,16 @@ class Dispatcher:
         except Exception as error:  # anything an engine raises means: later
             told = f"{type(error).__name__}: {error}"
             if self.breakers[engine.name].failed(wait.route.target_id, told):
+                self._observer.away(engine.name, error)
                 logger.error("engine %s is away (%s); its answers wait until it is back", engine.name, told)  # noqa: TRY400
             await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
             self._there(engine)
             await self._store.delivered(wait, self._owner)
-            logger.info("delivered task %s to %s", wait.task_id, wait.route.engine)
+            self._observer.delivery(wait, "delivered", self._store.clock())
+            logger.info(
+                "delivered task %s to %s", wait.task_id, wait.route.engine, extra=about(wait.task_id, wait.route)
+            )
             if behind := self._behind.pop(wait.route.target_id, None):
                 await self._store.hasten(behind)
 
@@ -183,31 +193,37 @@ class Dispatcher:
             logger.warning("engine %s is back", engine.name)
 
     async def _gone(self, wait: Wait, reason: str) -> None:
+        this = about(wait.task_id, wait.route)
         if wait.delivered_at is not None:  # it had the answer before it went
             await self._store.delivered(wait, self._owner)
+            self._observer.delivery(wait, "gone", self._store.clock())
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # Nobody's answer: most often the asker has cancelled the task itself, and gone.
             await self._store.delivered(wait, self._owner, note=reason)
-            logger.info("task %s is %s and its asker has gone (%s)", wait.task_id, wait.outcome.status, reason)
+            self._observer.delivery(wait, "gone", self._store.clock())
+            told = "task %s is %s and its asker has gone (%s)"
+            logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
             return
         await self._store.park(wait, self._owner, reason=reason)
-        logger.warning("parked task %s: %s", wait.task_id, reason)
+        self._observer.delivery(wait, "parked", self._store.clock())
+        logger.warning("parked task %s: %s", wait.task_id, reason, extra=this)
 
     async def _again(
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
-        told = f"{type(error).__name__}: {error}"
+        told, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
         after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), RETRY_AFTER_SECONDS))
         age = 0.0 if since is None else self._store.clock() - since
         if age + after > give_up:
             await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
-            logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told)
+            self._observer.delivery(wait, "parked", self._store.clock())
+            logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
         else:
             await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
-            logger.warning(
-                "task %s not delivered to %s (%s); again in %.1f s", wait.task_id, wait.route.engine, told, after
-            )
+            self._observer.delivery(wait, "retried", self._store.clock())
+            said = "task %s not delivered to %s (%s); again in %.1f s"
+            logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
 
 
 async def _drained(under_way: set[asyncio.Task[None]]) -> None:

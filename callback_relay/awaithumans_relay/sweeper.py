@@ -16,6 +16,8 @@ from awaithumans_core.engine import Engine, SeesOrphans
 from awaithumans_core.errors import RequestRefusedError, ServerUnreachableError, TaskNotFoundError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
+from awaithumans_relay.logs import about
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait, WaitState
 
 logger = logging.getLogger("awaithumans.relay")
@@ -41,11 +43,19 @@ class Sweeper:
         client: Reads tasks; should give up at once (`patience=0`), the schedule is the retry.
         engines: Asked whether somebody still waits, those that can tell.
         on_answer: Called after an answer was stored.
+        observer: Told of every look.
     """
 
     def __init__(
-        self, store: Store, client: TaskClient, engines: Mapping[str, Engine], *, on_answer: Callable[[], None]
+        self,
+        store: Store,
+        client: TaskClient,
+        engines: Mapping[str, Engine],
+        *,
+        on_answer: Callable[[], None],
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer(engines)
         self._store = store
         self._client = client
         self._engines = engines
@@ -71,6 +81,7 @@ class Sweeper:
                 await self._look_at(due)
                 failures = 0
             except ServerUnreachableError as away:
+                self._observer.missed(away)
                 failures += 1
                 logger.warning("sweep: %s", away)
             except Exception:
@@ -115,14 +126,18 @@ class Sweeper:
     async def _look(self, task_id: str, waits: list[Wait]) -> None:
         try:
             outcome = await self._client.get(task_id)
+            self._observer.looked()
         except TaskNotFoundError:
+            self._observer.looked()
             for wait in waits:
                 await self._store.park_open(wait, reason="the task was deleted on the awaithumans server")
-            logger.warning("parked task %s: it was deleted on the server", task_id)
+                told = "parked task %s: it was deleted on the server"
+                logger.warning(told, task_id, extra=about(task_id, wait.route))
             return
         except RequestRefusedError as refused:
+            self._observer.missed(refused)
             told = "sweep: the server refuses to show task %s (%s); its waits are kept"
-            logger.error(told, task_id, refused)  # noqa: TRY400  # the refusal says it all; a traceback adds nothing
+            logger.error(told, task_id, refused, extra={"task_id": task_id})  # noqa: TRY400  # a traceback adds nothing
             return
         if not outcome.terminal and await self._all_gone(waits):
             outcome = await self._client.cancel(task_id)  # an answer given in the meantime wins
@@ -137,7 +152,8 @@ class Sweeper:
             return False
         waiting = {wait.route.digest for wait in await self._store.find(task_id) if wait.state == WaitState.OPEN}
         if waiting <= gone.keys():
-            logger.warning("task %s is cancelled: %s", task_id, "; ".join(sorted(set(gone.values()))))
+            why = "; ".join(sorted(set(gone.values())))
+            logger.warning("task %s is cancelled: %s", task_id, why, extra={"task_id": task_id})
             return True
         for wait in waits:
             if reason := gone.get(wait.route.digest):
@@ -152,7 +168,8 @@ class Sweeper:
             async with asyncio.timeout(ORPHAN_SECONDS):
                 return await engine.orphaned(wait.route)
         except Exception as away:
-            logger.info("cannot tell whether anybody still waits for task %s (%s)", wait.task_id, away)
+            told = "cannot tell whether anybody still waits for task %s (%s)"
+            logger.info(told, wait.task_id, away, extra=about(wait.task_id, wait.route))
             return None
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
@@ -161,6 +178,11 @@ class Sweeper:
                 await self._store.park_open(
                     wait, reason=f"task {wait.task_id} is another question than the one this wait was registered for"
                 )
-        if await self._store.answer(outcome, found_by="sweep"):
-            logger.info("sweep found the answer to task %s (%s)", outcome.task_id, outcome.status)
+        with self._observer.finding(outcome.task_id, waits):
+            found = await self._store.answer(outcome, found_by="sweep")
+        if found:
+            self._observer.metrics.found()
+            for wait in waits:
+                told = "sweep found the answer to task %s (%s)"
+                logger.info(told, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
             self._on_answer()

@@ -1,0 +1,129 @@
+"""What Prometheus reads at `/metrics`. One registry a relay, so that two of them in a process do not clash.
+
+Labels are engines, states and results; never a task, a wait or a target.
+"""
+
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+
+from awaithumans_core.errors import CallbackRejectedError
+
+Result = Literal["delivered", "retried", "parked", "gone"]
+"""How an attempt to deliver ended; `gone`: its asker had no use for it any more, and nobody has to look."""
+
+ACKNOWLEDGED_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""The awaithumans server gives a callback ten seconds."""
+DELIVER_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""A graph runs to its next question while it is delivered to."""
+DELIVERED_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
+"""Moments, and what an outage takes."""
+
+
+class Metrics:
+    """The figures of one relay process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prefix: dict[str, Any] = {"namespace": "awaithumans", "subsystem": "relay", "registry": self.registry}
+        self._waits = Gauge("waits", "Waits that are not delivered.", ["state", "engine"], **prefix)
+        self._oldest = Gauge(
+            "oldest_undelivered_answer_age_seconds",
+            "Age of the answer that has waited longest; 0: none does.",
+            **prefix,
+        )
+        self._store_up = Gauge("store_up", "Whether the store answered this scrape.", **prefix)
+        self._callbacks = Counter(
+            "callbacks",
+            "Callbacks by result: stored, duplicate, or the status they were refused with.",
+            ["result"],
+            **prefix,
+        )
+        self._acknowledged = Histogram(
+            "callback_duration_seconds",
+            "From a callback's headers to what it is answered.",
+            buckets=ACKNOWLEDGED_BUCKETS,
+            **prefix,
+        )
+        self._deliveries = Counter(
+            "deliveries", "Attempts to deliver, by how they ended.", ["engine", "result"], **prefix
+        )
+        self._delivering = Histogram(
+            "deliver_duration_seconds", "How long the engine took.", ["engine"], buckets=DELIVER_BUCKETS, **prefix
+        )
+        self._delivered = Histogram(
+            "answer_to_delivered_seconds",
+            "From the moment the relay had the answer to the moment the asker had it.",
+            ["engine"],
+            buckets=DELIVERED_BUCKETS,
+            **prefix,
+        )
+        self._looks = Counter("sweep_looks", "Tasks the sweep has read.", **prefix)
+        self._finds = Counter("sweep_finds", "Answers the sweep was the first to find.", **prefix)
+        for result in ("stored", "duplicate", "401", "403", "413", "422", "503"):
+            self._callbacks.labels(result)
+
+    @contextmanager
+    def receiving(self) -> Generator["Reception"]:
+        """Time a callback and count its result."""
+        reception, began = Reception(), perf_counter()
+        try:
+            yield reception
+        except CallbackRejectedError as refused:
+            reception.result = str(refused.http_status)
+            raise
+        except (SQLAlchemyError, OSError):
+            reception.result = "503"
+            raise
+        finally:
+            if reception.result is not None:
+                self._callbacks.labels(reception.result).inc()
+                self._acknowledged.observe(perf_counter() - began)
+
+    @contextmanager
+    def delivering(self, engine: str) -> Generator[None]:
+        """Time an engine."""
+        with self._delivering.labels(engine).time():
+            yield
+
+    def delivery(self, engine: str, result: Result, *, age: float | None) -> None:
+        """An attempt has ended. `age` is the answer's, in seconds."""
+        self._deliveries.labels(engine, result).inc()
+        if result == "delivered" and age is not None:
+            self._delivered.labels(engine).observe(max(0.0, age))
+
+    def looked(self) -> None:
+        """The sweep has read a task."""
+        self._looks.inc()
+
+    def found(self) -> None:
+        """The sweep has found an answer."""
+        self._finds.inc()
+
+    def text(self, unfinished: Mapping[tuple[str, str], int] | None, oldest_age: float) -> bytes:
+        """All figures, in Prometheus's text format.
+
+        Args:
+            unfinished: Waits by state and engine; None: the store does not answer, and nobody knows.
+            oldest_age: Of the answers that are not delivered, in seconds; 0: there is none.
+        """
+        self._store_up.set(unfinished is not None)
+        self._waits.clear()
+        for (state, engine), count in (unfinished or {}).items():
+            self._waits.labels(state, engine).set(count)
+        self._oldest.set(math.nan if unfinished is None else oldest_age)
+        return generate_latest(self.registry)
+
+
+@dataclass(slots=True)
+class Reception:
+    """One callback."""
+
+    result: str | None = None
+    """`stored`, `duplicate`, or the status it was refused with. None: the caller went away."""

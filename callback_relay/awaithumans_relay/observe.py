@@ -1,0 +1,73 @@
+"""One object a relay, which its parts tell what they do: figures, health and spans come of it."""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+from awaithumans_core.callback import Callback
+from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.trace import span
+from awaithumans_relay.health import Health
+from awaithumans_relay.metrics import Metrics, Result
+from awaithumans_relay.store import Wait
+
+
+class Observer:
+    """What one relay process is seen by.
+
+    Args:
+        engines: Names of those it can wake.
+    """
+
+    def __init__(self, engines: Iterable[str] = ()) -> None:
+        self.metrics = Metrics()
+        self.health = Health(engines)
+
+    @contextmanager
+    def storing(self, callback: Callback) -> Generator[None]:
+        """A callback whose proofs are checked is stored."""
+        facts = {"task_id": callback.outcome.task_id, "wait_id": callback.route.digest, "engine": callback.route.engine}
+        with span("receive answer", "consumer", links=[callback.route.traceparent], **facts):
+            yield
+
+    @contextmanager
+    def finding(self, task_id: str, waits: Sequence[Wait]) -> Generator[None]:
+        """The sweep stores an answer it has come upon."""
+        with span("find answer", "consumer", links=[wait.route.traceparent for wait in waits], task_id=task_id):
+            yield
+
+    @contextmanager
+    def delivering(self, wait: Wait) -> Generator[None]:
+        """An engine is given an answer."""
+        engine, reach = wait.route.engine, self.health.engines.get(wait.route.engine)
+        facts = {"task_id": wait.task_id, "wait_id": wait.route.digest, "engine": engine}
+        try:
+            with (
+                self.metrics.delivering(engine),
+                span(f"deliver {engine}", "consumer", links=[wait.route.traceparent], **facts),
+            ):
+                yield
+        except Exception as error:
+            if reach is not None and isinstance(error, TargetGone | TargetNotReady):
+                reach.reached()
+            raise
+        if reach is not None:
+            reach.reached()
+
+    def away(self, engine: str, error: BaseException) -> None:
+        """An engine cannot be reached, whatever the target."""
+        if reach := self.health.engines.get(engine):
+            reach.failed(error)
+
+    def delivery(self, wait: Wait, result: Result, now: float) -> None:
+        """How the attempt ended, once it is written down."""
+        age = None if wait.answered_at is None else now - wait.answered_at
+        self.metrics.delivery(wait.route.engine, result, age=age)
+
+    def looked(self) -> None:
+        """The server has shown the sweep a task."""
+        self.metrics.looked()
+        self.health.server.reached()
+
+    def missed(self, error: Exception) -> None:
+        """The server cannot be reached, or shows this relay nothing."""
+        self.health.server.failed(error)

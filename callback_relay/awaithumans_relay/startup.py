@@ -1,0 +1,68 @@
+"""What is wrong with the settings of a relay that starts, as far as it can see by itself.
+
+It starts all the same: the server may come back, and callbacks are taken meanwhile.
+"""
+
+import logging
+from urllib.parse import urlsplit
+
+import httpx
+
+from awaithumans_core.settings import Settings
+
+logger = logging.getLogger("awaithumans.relay")
+
+LOOK_SECONDS = 5.0
+_HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0", None)  # noqa: S104 - recognised, not listened on
+
+
+async def warn() -> None:
+    """Log what is wrong with the settings in the environment."""
+    for said in await warnings(Settings.load()):
+        logger.warning(said)
+
+
+async def warnings(settings: Settings) -> list[str]:
+    """Sentences for the operator, each with its mend."""
+    return [said for said in (_relay_url(settings), await _server(settings)) if said is not None]
+
+
+def _relay_url(settings: Settings) -> str | None:
+    if urlsplit(settings.url).hostname in _HERE:
+        return None
+    if settings.relay_url is None:
+        return (
+            "AWAITHUMANS_RELAY_URL is not set: the awaithumans server is on another machine, and whoever asks must "
+            "name an address at which it reaches this relay"
+        )
+    if urlsplit(settings.relay_url).hostname in _HERE:
+        return (
+            f"AWAITHUMANS_RELAY_URL is {settings.relay_url}: the awaithumans server is on another machine and will "
+            "call itself there; give the address at which it reaches this relay"
+        )
+    return None
+
+
+async def _server(settings: Settings) -> str | None:
+    try:
+        async with httpx.AsyncClient(timeout=LOOK_SECONDS) as http:
+            reply = await http.get(
+                f"{settings.url.rstrip('/')}/api/tasks",
+                params={"limit": 1},
+                headers={"Authorization": f"Bearer {settings.token()}"},
+            )
+    except (httpx.HTTPError, httpx.InvalidURL) as away:
+        return (
+            f"the awaithumans server does not answer at {settings.url} ({type(away).__name__}): until it does, answers "
+            "that are not called back are not found"
+        )
+    if reply.status_code in {401, 403}:
+        return (
+            f"the awaithumans server refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status_code}): callbacks are taken, "
+            "but answers that are not called back (by e-mail, in Slack) will not be found"
+        )
+    return (
+        None
+        if reply.is_success
+        else f"{settings.url} answers {reply.status_code} to GET /api/tasks: is it the awaithumans server?"
+    )
