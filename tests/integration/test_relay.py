@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from awaithumans_core import HumanTask, Outcome, Route, TargetGone, TargetNotReady, TaskClient
-from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay.store import Store
 from awaithumans_relay.sweeper import Sweeper
 from tests.support.engines import Shelf
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.workflows import Decision
 
 ROUTE = Route("shelf", {"place": "here"}, "question-1")
@@ -34,38 +33,6 @@ async def shelf() -> Shelf:
 async def relay(shelf: Shelf, humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
     async with running_relay([shelf], humans, tmp_path) as running:
         yield running
-
-
-class Server:
-    """Speaks to the relay as the awaithumans server and as an asker would."""
-
-    def __init__(self, relay: RunningRelay, humans: HumansServer) -> None:
-        self.http = httpx.AsyncClient(base_url=relay.url)
-        self.signer = relay.settings.signer()
-        self.key = derive_webhook_key(humans.payload_key)
-
-    async def call_back(
-        self, route: Route, task_id: str = "task-1", *, slash: str = "", **fields: Any
-    ) -> httpx.Response:
-        body = {
-            "task_id": task_id,
-            "idempotency_key": route.idempotency_key,
-            "status": "completed",
-            "response": {"approved": True},
-            "completed_at": "2026-01-01T10:00:00",
-            **fields,
-        }
-        return await self.post(self.signer.issue(route), json.dumps(body).encode(), slash=slash)
-
-    async def post(self, token: str, body: bytes, signature: str | None = None, *, slash: str = "") -> httpx.Response:
-        headers = {"X-Awaithumans-Signature": sign(body, self.key) if signature is None else signature}
-        return await self.http.post(f"/callbacks/{token}{slash}", content=body, headers=headers)
-
-    async def register(self, route: Route, task_id: str = "task-1") -> httpx.Response:
-        bearer = self.signer.issue(route)
-        return await self.http.put(
-            f"/waits/{task_id}", json={"timeout_seconds": 900}, headers={"Authorization": f"Bearer {bearer}"}
-        )
 
 
 @pytest.fixture

@@ -1,19 +1,24 @@
 """A relay in the test's own event loop, listening on a real port, with its store within reach."""
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import uvicorn
-from examples.demo.servers import HumansServer, free_port
+from examples.demo.servers import free_port
 
-from awaithumans_core import Engine, HumanTasks, Settings
+from awaithumans_core import Engine, HumanTasks, Route, Settings
+from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app
 from awaithumans_relay.store import Store, Wait
+from tests.support.servers import TaskServer
 
 
 @dataclass
@@ -50,7 +55,39 @@ class RunningRelay:
                 await asyncio.sleep(0.05)
 
 
-def settings_for(humans: HumansServer, relay_url: str, secret: str | None = None) -> Settings:
+class Server:
+    """Speaks to the relay as the awaithumans server and as an asker would."""
+
+    def __init__(self, relay: RunningRelay, humans: TaskServer) -> None:
+        self.http = httpx.AsyncClient(base_url=relay.url)
+        self.signer = relay.settings.signer()
+        self.key = derive_webhook_key(humans.payload_key)
+
+    async def call_back(
+        self, route: Route, task_id: str = "task-1", *, slash: str = "", **fields: Any
+    ) -> httpx.Response:
+        body = {
+            "task_id": task_id,
+            "idempotency_key": route.idempotency_key,
+            "status": "completed",
+            "response": {"approved": True},
+            "completed_at": "2026-01-01T10:00:00",
+            **fields,
+        }
+        return await self.post(self.signer.issue(route), json.dumps(body).encode(), slash=slash)
+
+    async def post(self, token: str, body: bytes, signature: str | None = None, *, slash: str = "") -> httpx.Response:
+        headers = {"X-Awaithumans-Signature": sign(body, self.key) if signature is None else signature}
+        return await self.http.post(f"/callbacks/{token}{slash}", content=body, headers=headers)
+
+    async def register(self, route: Route, task_id: str = "task-1") -> httpx.Response:
+        bearer = self.signer.issue(route)
+        return await self.http.put(
+            f"/waits/{task_id}", json={"timeout_seconds": 900}, headers={"Authorization": f"Bearer {bearer}"}
+        )
+
+
+def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) -> Settings:
     return Settings.load(
         url=humans.url,
         admin_api_token=humans.token,
@@ -62,14 +99,23 @@ def settings_for(humans: HumansServer, relay_url: str, secret: str | None = None
 
 @asynccontextmanager
 async def running_relay(
-    engines: Sequence[Engine], humans: HumansServer, folder: Path, *, settings: Settings | None = None, port: int = 0
+    engines: Sequence[Engine],
+    humans: TaskServer,
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    port: int = 0,
+    database: str | None = None,
+    access_log: bool = False,
 ) -> AsyncGenerator[RunningRelay]:
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     settings = settings or settings_for(humans, url)
-    database = f"sqlite:///{folder / 'relay.db'}"
+    database = database or f"sqlite:///{folder / 'relay.db'}"
     app = create_app(engines, settings=settings, database=database)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=access_log)
+    )
     # The signal handlers of the test process stay its own.
     serving = asyncio.create_task(server._serve())
     store = Store(database)
