@@ -268,7 +268,13 @@ def create_app(
     retention: timedelta = RETENTION,
 ) -> FastAPI:
     """The relay as an application of its own; arguments as in `create_router`."""
-    app = FastAPI(title="awaithumans callback relay", redirect_slashes=False, openapi_url=None)
+    app = FastAPI(
+        title="awaithumans callback relay",
+        redirect_slashes=False,
+        openapi_url=None,
+        # Spans of FastAPI's own name the path, which is the route token; the relay has its own.
+        telemetry={"tracing": False},
+    )
     app.include_router(create_router(engines, settings=settings, database=database, retention=retention))
     return app
 

@@ -26,7 +26,7 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 """Attributes every record has; others were given as `extra`."""
 _TASK_ID = re.compile(r"[^A-Za-z0-9._:-]")
-_CALLBACK = re.compile(r"(/callbacks/)[^/?\s]+")
+_CALLBACK = re.compile(r"(/callbacks/)[^?\s]+")
 
 
 def about(task_id: str, route: Route) -> dict[str, str]:

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
-from opentelemetry import trace
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.client import Client
-from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import (
     BinaryProtoPayloadConverter,
@@ -27,6 +25,7 @@ from awaithumans_core import Settings, SettingsError
 from tests.support.people import People
 from tests.support.plain_workflow import AskPlainly
 from tests.support.relay import RunningRelay, running_relay
+from tests.support.spans import exporter
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
 
@@ -158,25 +157,22 @@ async def test_beside_other_plugins(
     which: str,
     first: bool,  # noqa: FBT001 - the parameter is the case
 ) -> None:
-    """In whichever order: questions are asked and answered, and the other plugin does what it does."""
+    """In whichever order: questions are asked and answered, and the other plugin does what it does.
+
+    OpenTelemetry's shows the asking within the workflow's trace, and the delivery is linked to it.
+    """
     plugins = [HumanTasksPlugin(relay.settings), beside(which)]
     client = await Client.connect(temporal.address, plugins=plugins if first else plugins[::-1])
     await asked_and_answered(people, client, name)
     if which == "opentelemetry":
-        assert "RunActivity:awaithumans.open_wait" in {span.name for span in spans.get_finished_spans()}
-
-
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    """Set once in a process, as OpenTelemetry has it."""
-    kept = InMemorySpanExporter()
-    provider = create_tracer_provider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    trace.set_tracer_provider(provider)
-    return kept
+        found = {span.name: span for span in spans.get_finished_spans()}
+        ask, delivery = found["ask temporal"], found["deliver temporal"]
+        assert ask.parent is not None
+        assert ask.parent.span_id == found["RunActivity:awaithumans.open_wait"].context.span_id
+        assert [link.context.span_id for link in delivery.links] == [ask.context.span_id]
 
 
 @pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
-    exporter.clear()
-    return exporter
+def spans() -> InMemorySpanExporter:
+    exporter().clear()
+    return exporter()

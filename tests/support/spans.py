@@ -1,0 +1,18 @@
+"""Finished spans of this process, kept in memory. OpenTelemetry takes one provider a process, so all tests share it."""
+
+from functools import cache
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from temporalio.contrib.opentelemetry import create_tracer_provider
+
+
+@cache
+def exporter() -> InMemorySpanExporter:
+    """Where they are kept. The provider is one that Temporal's plugin takes as well."""
+    kept = InMemorySpanExporter()
+    provider = create_tracer_provider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)
+    return kept
