@@ -8,8 +8,11 @@ import importlib
 import inspect
 import logging
 import os
+import ssl
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -74,6 +77,11 @@ def serve(
     log_format: Annotated[
         LogFormat, typer.Option(help="text for people, json for machines: one object a line, with task and wait id.")
     ] = LogFormat.TEXT,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Serve TLS with this certificate (PEM).")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    ssl_ca_certs: Annotated[
+        Path | None, typer.Option(help="Let in only clients with a certificate of one of these authorities.")
+    ] = None,
 ) -> None:
     """Run the relay.
 
@@ -109,6 +117,7 @@ def serve(
                 port=port,
                 database=database,
                 log_level=log_level.lower(),
+                tls=_tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
             )
         )
     except AwaitHumansError as error:
@@ -125,6 +134,7 @@ async def _serve(
     port: int,
     database: str,
     log_level: str,
+    tls: Mapping[str, Any],
 ) -> None:
     async with AsyncExitStack() as stack:
         engines = [
@@ -139,9 +149,31 @@ async def _serve(
             )
         app = _app(engines, database)
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
-        config = uvicorn.Config(app, host=host, port=port, log_level=log_level, access_log=False, log_config=None)
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_level=log_level,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            **tls,
+        )
         stack.callback(asyncio.create_task(startup.warn()).cancel)
         await uvicorn.Server(config).serve()
+
+
+def _tls(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
+    """uvicorn's settings for TLS. Nothing given: plain HTTP."""
+    if certificate is None and (key or authorities):
+        raise typer.BadParameter("TLS needs a certificate", param_hint="--ssl-certfile")
+    files = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": authorities}
+    for option, file in files.items():
+        if file is not None and not file.is_file():
+            raise typer.BadParameter(f"there is no file {file}", param_hint=f"--{option.replace('_', '-')}")
+    return {option: str(file) for option, file in files.items() if file} | (
+        {"ssl_cert_reqs": ssl.CERT_REQUIRED} if authorities else {}
+    )
 
 
 def _app(engines: list[Engine], database: str) -> FastAPI:
