@@ -20,7 +20,8 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import AwaitHumansError, SettingsError
@@ -181,9 +182,16 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(
-            f"--database {database}: {unusable}. For instance sqlite:///waits.db (a relative file) or "
+            f"--database {_without_password(database)}: {unusable}. For instance sqlite:///waits.db (a relative file) or "
             "sqlite:////var/lib/relay/waits.db"
         ) from None
+
+
+def _without_password(database: str) -> str:
+    try:
+        return make_url(database).render_as_string(hide_password=True)
+    except ArgumentError:  # what cannot be read may hold one anywhere
+        return "***"
 
 
 def _temporal(address: str | None) -> list[Engine]:
