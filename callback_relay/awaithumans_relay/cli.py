@@ -182,8 +182,8 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(
-            f"--database {_without_password(database)}: {unusable}. For instance sqlite:///waits.db (a relative file) or "
-            "sqlite:////var/lib/relay/waits.db"
+            f"--database {_without_password(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
+            "file) or sqlite:////var/lib/relay/waits.db"
         ) from None
 
 

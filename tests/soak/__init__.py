@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODE, QUEUE = "signal", "many"
 AT_ONCE = 16
 """Callbacks under way."""
+WHILE_ASKING = 4
+"""One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
 PATIENCE_SECONDS = 900.0
 
 
@@ -86,8 +88,9 @@ class Soak:
         try:
             await asyncio.gather(*(self._start(number) for number in (0, 1)))
             async with asyncio.timeout(PATIENCE_SECONDS), working(MANY[MODE], temporal.address, QUEUE, env):
-                killing = asyncio.create_task(self._kill())
-                await self._ask(await SIDES[MANY[MODE]].client(temporal.address))
+                asking = self._ask(await SIDES[MANY[MODE]].client(temporal.address))
+                await asyncio.gather(asking, self._kill(self.kills // WHILE_ASKING))
+                killing = asyncio.create_task(self._kill(self.kills))
                 await self._call_back()
                 while len(written(self._answers)) < self.waits:
                     await asyncio.sleep(0.1)
@@ -112,8 +115,8 @@ class Soak:
         self._relays[number].start()
         await self._relays[number].answers(f"{self._url(number)}/readyz")
 
-    async def _kill(self) -> None:
-        while self.killed < self.kills:
+    async def _kill(self, until: int) -> None:
+        while self.killed < until:
             await asyncio.sleep(self._random.uniform(*self.pause))
             number = self._random.randrange(2)
             await asyncio.to_thread(self._relays[number].kill)
