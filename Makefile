@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test soak bench bench-temporal bench-temporal-many lint format clean
+.PHONY: help demo test soak bench bench-temporal bench-temporal-many bench-sweep lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -30,6 +30,9 @@ bench-temporal: $(READY) ## What one wait costs in Temporal, next to the officia
 
 bench-temporal-many: $(READY) ## 2,000 workflows wait on one worker, all are answered (six minutes). ARGS="--mode activity --workflows 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.temporal_many $(ARGS)
+
+bench-sweep: $(READY) ## What looking after 5,000 waits costs, and 300 answers at once (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
+	@$(BIN)/python -m benchmarks.sweep $(ARGS)
 
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and who imports whom
 	@$(BIN)/ruff format --check .

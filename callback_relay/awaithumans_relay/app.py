@@ -148,6 +148,7 @@ class Relay:
             reception.result = "stored" if answered else "duplicate"
         if answered:
             self.dispatcher.wake()
+            self.sweeper.called_back(outcome)
         this = about(outcome.task_id, route)
         logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)
         return WaitState.ANSWERED

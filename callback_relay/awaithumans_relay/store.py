@@ -165,9 +165,8 @@ class Store:
 
         def write(db: Connection) -> list[Wait]:
             found = [_wait(row) for row in db.execute(due).mappings()]
-            for wait in found:
-                later = next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at)
-                db.execute(update(waits).where(_this(wait.task_id, wait.route)).values(next_check_at=later))
+            later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
+            _check_at(db, found, later)
             return found
 
         return await self.database.write(write)
@@ -257,12 +256,21 @@ class Store:
         """Look again soon at waits whose look did not come about."""
         later = self.clock() + seconds
 
-        def write(db: Connection) -> None:
-            for wait in sorted(missed, key=lambda wait: wait.task_id):
-                still_open = and_(_this(wait.task_id, wait.route), waits.c.state == WaitState.OPEN)
-                db.execute(update(waits).where(still_open).values(next_check_at=later))
+        in_order = sorted(missed, key=lambda wait: wait.task_id)
+        times = [later] * len(in_order)
+        await self.database.write(
+            lambda db: _check_at(db, in_order, times), order=min((wait.task_id for wait in missed), default="")
+        )
 
-        await self.database.write(write, order=min((wait.task_id for wait in missed), default=""))
+    async def oldest_open(self) -> float | None:
+        """When the oldest open wait was registered. None: there is none."""
+        oldest = select(func.min(waits.c.created_at)).where(waits.c.state == WaitState.OPEN)
+        return await self.database.read(lambda db: db.execute(oldest).scalar())
+
+    async def unanswered(self, task_ids: Sequence[str]) -> list[Wait]:
+        """The waits on these tasks that have no answer."""
+        asked = select(waits).where(waits.c.task_id.in_(task_ids), waits.c.outcome.is_(None))
+        return await self.database.read(lambda db: [_wait(row) for row in db.execute(asked).mappings()])
 
     async def hasten(self, held_back: Sequence[Wait]) -> None:
         """Deliver now what was put off because its target was busy."""
@@ -442,6 +450,26 @@ def _open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> 
         "attempts": 0,
         "traceparent": route.traceparent,
     }
+
+
+def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> None:
+    """Plan the next look at each of these waits, as long as it is open; all in one statement."""
+    if not found:
+        return
+    planned = (
+        update(waits)
+        .where(
+            waits.c.task_id == bindparam("this_task"),
+            waits.c.route_digest == bindparam("this_route"),
+            waits.c.state == WaitState.OPEN,
+        )
+        .values(next_check_at=bindparam("then"))
+    )
+    rows = [
+        {"this_task": wait.task_id, "this_route": wait.route.digest, "then": then}
+        for wait, then in zip(found, times, strict=True)
+    ]
+    db.execute(planned, rows)
 
 
 def _known_outcome(db: Connection, task_id: str, key: str) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 Law: no answer is lost for want of a callback. A task completed by e-mail or in Slack sends none, and the far end may
 have been down when one was sent; the sweep finds both.
 
-Law: a dead asker frees the human. A task that is still open, and whose last asker has gone, is cancelled.
+What is due longest is looked at first, whoever asks. Looks are made at a pace; a slow one does not hold up the others;
+a look that did not come about is made up for soon.
 """
 
 import asyncio
@@ -12,27 +13,38 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from awaithumans_core.client import TaskClient
-from awaithumans_core.engine import Engine, SeesOrphans
-from awaithumans_core.errors import RequestRefusedError, ServerUnreachableError, TaskNotFoundError
+from awaithumans_core.engine import Engine
+from awaithumans_core.errors import (
+    AwaitHumansError,
+    PermissionDeniedError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    TaskNotFoundError,
+)
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
+from awaithumans_relay.ahead import Ahead
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
-from awaithumans_relay.store import Store, Wait, WaitState
+from awaithumans_relay.orphans import Orphans
+from awaithumans_relay.outage import Outage
+from awaithumans_relay.pace import Pace
+from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
 
 TICK_SECONDS = 1.0
-"""How often the table is asked what is due."""
-BATCH = 50
-AWAY_AFTER = 4
-"""So many tasks that cannot be read, and none that can: the server is away."""
-MISSED_SECONDS = 10.0
+"""How often the table is asked what is due, when nothing was."""
+CLAIM_SECONDS = 0.2
+"""Between two times when there was more: looks are taken up a few at once, and not with a transaction each."""
+MISSED_SECONDS = 5.0
 """When a look that did not come about is made up for."""
-ORPHAN_SECONDS = 10.0
-"""How long an engine may think about whether somebody waits."""
 PARALLEL = 8
-"""Looks under way at once: the server answers from one process."""
+"""Requests under way at once: the server answers from one process."""
+UNDER_WAY = 32
+"""Looks begun at once: most of those beyond the requests wait for an engine to say whether anybody waits."""
+BEHIND_SECONDS = 10.0
+"""A look that is overdue for longer: there are more to make than the pace allows."""
 
 
 class Sweeper:
@@ -43,6 +55,7 @@ class Sweeper:
         client: Reads tasks; should give up at once (`patience=0`), the schedule is the retry.
         engines: Asked whether somebody still waits, those that can tell.
         on_answer: Called after an answer was stored.
+        pace: Looks a second.
         observer: Told of every look.
     """
 
@@ -53,124 +66,129 @@ class Sweeper:
         engines: Mapping[str, Engine],
         *,
         on_answer: Callable[[], None],
+        pace: Pace | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer or Observer(engines)
         self._store = store
         self._client = client
-        self._engines = engines
         self._on_answer = on_answer
+        self._pace = pace or Pace()
+        self._outage = Outage()
+        self._orphans = Orphans(store, engines)
+        self._ahead = Ahead(store, client, self._pace, self._observer, on_answer=on_answer)
+        self._requests = asyncio.Semaphore(PARALLEL)
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Sweep while the block runs."""
-        loop = asyncio.create_task(self._run(), name="sweep")
+        loops = [
+            asyncio.create_task(self._run(), name="sweep"),
+            asyncio.create_task(self._ahead.running(), name="ahead"),
+        ]
         try:
             yield
         finally:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    def called_back(self, outcome: Outcome) -> None:
+        """A callback has brought news; when it is late, the sweep runs ahead of the others."""
+        self._ahead.called_back(outcome)
 
     async def _run(self) -> None:
+        under_way: set[asyncio.Task[None]] = set()
         failures = 0
-        while True:
-            try:
-                due = await self._store.claim_checks(BATCH)
-                await self._look_at(due)
-                failures = 0
-            except ServerUnreachableError as away:
-                self._observer.missed(away)
-                failures += 1
-                logger.warning("sweep: %s", away)
-            except Exception:
-                failures += 1
-                logger.exception("sweep failed; trying again")
-            await asyncio.sleep(self._backoff.delay(failures) if failures else TICK_SECONDS)
+        try:
+            while True:
+                probing = self._outage.away
+                if probing:
+                    await asyncio.sleep(self._outage.pause())
+                room = min(await self._pace.room(), 1 if probing else UNDER_WAY - len(under_way))
+                try:
+                    by_task = await self._claim(room)
+                    failures = 0
+                except Exception:
+                    failures += 1
+                    logger.exception("cannot read the waits to look after; trying again")
+                    await asyncio.sleep(self._backoff.delay(failures))
+                    continue
+                for task_id, waits in by_task.items():
+                    look = asyncio.create_task(self._look(task_id, waits, probe=probing))
+                    under_way.add(look)
+                    look.add_done_callback(under_way.discard)
+                if probing and under_way:
+                    await asyncio.wait(under_way)
+                elif sum(map(len, by_task.values())) < room:
+                    await asyncio.sleep(TICK_SECONDS)
+                else:
+                    await asyncio.sleep(CLAIM_SECONDS)
+                if len(under_way) >= UNDER_WAY:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for look in under_way:
+                look.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _look_at(self, due: list[Wait]) -> None:
-        """Look at every task once, however many waits share it.
-
-        One task that cannot be read does not keep the others from being looked at; several, and nothing read, mean that
-        the server is away, and end the round. What was missed comes again soon, not on its schedule.
-        """
+    async def _claim(self, room: int) -> dict[str, list[Wait]]:
+        """What is due, by task: one look serves all who share it."""
+        due = await self._store.claim_checks(room)
         by_task: dict[str, list[Wait]] = {}
         for wait in due:
             by_task.setdefault(wait.task_id, []).append(wait)
-        gate = asyncio.Semaphore(PARALLEL)
-        missed: list[Wait] = []
-        troubles: list[Exception] = []
-        seen: list[str] = []
+        self._pace.spend(len(by_task))
+        if due and self._store.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._outage.away:
+            self._ahead.run()
+        return by_task
 
-        async def look(task_id: str, waits: list[Wait]) -> None:
-            async with gate:
-                if len(troubles) >= AWAY_AFTER and not seen:
-                    missed.extend(waits)
-                    return
-                try:
-                    await self._look(task_id, waits)
-                    seen.append(task_id)
-                except Exception as trouble:
-                    troubles.append(trouble)
-                    missed.extend(waits)
-
-        await asyncio.gather(*(look(task_id, waits) for task_id, waits in by_task.items()))
-        if missed:
-            await self._store.postpone_checks(missed, MISSED_SECONDS)
-        if troubles and not seen:
-            raise troubles[0]
-        for trouble in troubles:
-            logger.warning("sweep: %s", trouble)
-
-    async def _look(self, task_id: str, waits: list[Wait]) -> None:
+    async def _look(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
         try:
-            outcome = await self._client.get(task_id)
-            self._observer.looked()
+            await self._look_at(task_id, waits, probe=probe)
+        except Exception:  # the store is away
+            logger.exception("a look at task %s failed", task_id)
+            with suppress(Exception):
+                await self._store.postpone_checks(waits, MISSED_SECONDS)
+
+    async def _look_at(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
+        try:
+            outcome = await self._read(task_id, waits, probe=probe)
         except TaskNotFoundError:
-            self._observer.looked()
+            self._answered()
             for wait in waits:
                 await self._store.park_open(wait, reason="the task was deleted on the awaithumans server")
                 told = "parked task %s: it was deleted on the server"
                 logger.warning(told, task_id, extra=about(task_id, wait.route))
-            return
-        except RequestRefusedError as refused:
-            self._observer.missed(refused)
-            told = "sweep: the server refuses to show task %s (%s); its waits are kept"
-            logger.error(told, task_id, refused, extra={"task_id": task_id})  # noqa: TRY400  # a traceback adds nothing
-            return
-        if not outcome.terminal and await self._all_gone(waits):
-            outcome = await self._client.cancel(task_id)  # an answer given in the meantime wins
-        if outcome.terminal:
-            await self._take(outcome, waits)
+        except PermissionDeniedError as refused:  # perhaps of this task alone, which keeps its schedule
+            self._missed(refused)
+        except (RequestRefusedError, ServerUnreachableError) as trouble:
+            self._missed(trouble)
+            rest = trouble.retry_after if isinstance(trouble, ServerUnreachableError) else 0.0
+            self._pace.hold(rest)
+            await self._store.postpone_checks(waits, max(MISSED_SECONDS, rest))
+        else:
+            if outcome is None:
+                await self._store.postpone_checks(waits, MISSED_SECONDS)
+            elif outcome.terminal:
+                await self._take(outcome, waits)
 
-    async def _all_gone(self, waits: list[Wait]) -> bool:
-        """Whether nobody waits for this task any more. Whoever has gone alone is set aside."""
-        task_id = waits[0].task_id
-        gone = {wait.route.digest: reason for wait in waits if (reason := await self._orphaned(wait))}
-        if not gone:
-            return False
-        waiting = {wait.route.digest for wait in await self._store.find(task_id) if wait.state == WaitState.OPEN}
-        if waiting <= gone.keys():
-            why = "; ".join(sorted(set(gone.values())))
-            logger.warning("task %s is cancelled: %s", task_id, why, extra={"task_id": task_id})
-            return True
-        for wait in waits:
-            if reason := gone.get(wait.route.digest):
-                await self._store.park_open(wait, reason=reason)
-        return False
+    async def _read(self, task_id: str, waits: list[Wait], *, probe: bool) -> Outcome | None:
+        """How the task stands; None when the server has gone away since the look was begun.
 
-    async def _orphaned(self, wait: Wait) -> str | None:
-        engine = self._engines.get(wait.route.engine)
-        if not isinstance(engine, SeesOrphans):
-            return None
-        try:
-            async with asyncio.timeout(ORPHAN_SECONDS):
-                return await engine.orphaned(wait.route)
-        except Exception as away:
-            told = "cannot tell whether anybody still waits for task %s (%s)"
-            logger.info(told, wait.task_id, away, extra=about(wait.task_id, wait.route))
-            return None
+        One nobody waits for any more is cancelled; an answer given in the meantime wins.
+        """
+        async with self._requests:
+            await self._pace.rested()
+            if self._outage.away and not probe:
+                return None
+            outcome = await self._client.get(task_id)
+        self._answered()
+        if outcome.terminal or not await self._orphans.all_gone(waits):
+            return outcome
+        self._pace.spend(1)
+        async with self._requests:
+            return await self._client.cancel(task_id)
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
         for wait in waits:
@@ -186,3 +204,11 @@ class Sweeper:
                 told = "sweep found the answer to task %s (%s)"
                 logger.info(told, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
             self._on_answer()
+
+    def _answered(self) -> None:
+        self._outage.answered()
+        self._observer.looked()
+
+    def _missed(self, trouble: AwaitHumansError) -> None:
+        self._outage.failed(trouble)
+        self._observer.missed(trouble)

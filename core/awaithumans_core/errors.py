@@ -138,6 +138,8 @@ class ServerUnreachableError(AwaitHumansError):
     """What could not be reached."""
     attempts: int = 0
     """How often it was tried."""
+    retry_after: float = 0.0
+    """Seconds of rest that the last reply has asked for."""
 
 
 class UnexpectedReplyError(ServerUnreachableError):

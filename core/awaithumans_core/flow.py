@@ -304,24 +304,47 @@ def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tu
     """
     offset = turned = 0
     while True:
-        call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": page, "offset": offset})
-        reply = yield from _insist(call, patience, lambda reply: (_records(reply), len(reply.body)))
-        if isinstance(reply, Reply):
-            raise refusal(reply)
-        (listed, held), size = reply
-        for outcome in listed:
+        listed = yield from ended_page(offset, page, patience)
+        for outcome in listed.ended:
             yield Notice(outcome)
-        offset, turned, full = offset + page, turned + 1, held >= page
-        if size > HEAVY_PAGE_BYTES:
-            page = max(1, page // 2)
-        elif full and size < HEAVY_PAGE_BYTES / 4:
-            page = min(MOST_ON_PAGE, page * 2)
-        if not full:
+        offset, turned, page = offset + page, turned + 1, listed.next_size
+        if not listed.full:
             return page, None
-        reached = next((outcome.created_at for outcome in reversed(listed) if outcome.created_at is not None), None)
-        older = sum(reached is None or moment <= reached for moment in created)  # several may share one moment
+        older = sum(listed.reached is None or moment <= listed.reached for moment in created)  # several may share one
         if older <= turned * READS_A_PAGE:
-            return page, reached
+            return page, listed.reached
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPage:
+    """A page of the list of ended tasks."""
+
+    ended: Sequence[Outcome]
+    """Newest first, by when they were created; without those that cannot be read."""
+    full: bool
+    """Whether there may be more after it."""
+    next_size: int
+    """How many tasks the next page may hold, by what this one weighed."""
+
+    @property
+    def reached(self) -> datetime | None:
+        """When the last task on it was created."""
+        return next((outcome.created_at for outcome in reversed(self.ended) if outcome.created_at is not None), None)
+
+
+def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
+    """`GET /api/tasks?terminal=true`: `size` tasks from this place on, `FIRST_PAGE` at first, then `next_size`."""
+    call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": size, "offset": offset})
+    reply = yield from _insist(call, patience, lambda reply: (_records(reply), len(reply.body)))
+    if isinstance(reply, Reply):
+        raise refusal(reply)
+    (listed, held), weight = reply
+    full = held >= size
+    if weight > HEAVY_PAGE_BYTES:
+        size = max(1, size // 2)
+    elif full and weight < HEAVY_PAGE_BYTES / 4:
+        size = min(MOST_ON_PAGE, size * 2)
+    return EndedPage(listed, full, size)
 
 
 def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
@@ -399,6 +422,7 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
                 f"last: {trouble}. The same call with the same key picks up where this one stopped",
                 url=call.url,
                 attempts=attempt,
+                retry_after=min(_retry_after(reply), RETRY_AFTER_SECONDS),
             )
         yield Pause(pause, f"{call.method} {call.url}: {trouble}")
 

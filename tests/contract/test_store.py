@@ -82,6 +82,36 @@ async def test_answered_then_registered(store: Store) -> None:
     assert await store.counts() == {"answered": 1}
 
 
+async def test_what_is_still_to_be_found(store: Store, now: Now) -> None:
+    """Which tasks somebody waits for an answer to, a parked wait's as well, and how far back open waits go."""
+    assert await store.oldest_open() is None
+    began = now.time
+    for number in range(4):
+        await store.register(f"task-{number}", route(number), 900)
+        now.time += 1
+    await store.answer(outcome(0), found_by="callback")
+    (parked,) = await store.find("task-1")
+    await store.park_open(parked, reason="deleted")
+    found = await store.unanswered([f"task-{number}" for number in (0, 1, 2, 9)])
+    assert {wait.task_id for wait in found} == {"task-1", "task-2"}
+    assert await store.oldest_open() == began + 2
+
+
+async def test_a_look_that_is_made_up_for_moves_open_waits_only(store: Store, now: Now) -> None:
+    """Of the waits whose looks did not come about, those still open are due again; the answered one stays as it is."""
+    for number in range(3):
+        await store.register(f"task-{number}", route(number), 900)
+    now.time += 10
+    due = await store.claim_checks(10)
+    assert len(due) == 3
+    await store.answer(outcome(1), found_by="callback")
+    await store.postpone_checks(due, 2)
+    now.time += 2
+    assert {wait.task_id for wait in await store.claim_checks(10)} == {"task-0", "task-2"}
+    (answered,) = await store.find("task-1")
+    assert answered.next_check_at > now.time
+
+
 async def test_everybody_who_waits_for_a_question_is_answered(store: Store) -> None:
     """Two routes share a task; one of another question on the same task does not get its answer."""
     other = Route("shelf", {"place": "elsewhere"}, "question-7")

@@ -1,0 +1,27 @@
+"""python -m benchmarks._relay PORT DATABASE: a relay of its own, whose engine takes every answer at once."""
+
+import sys
+
+import uvicorn
+
+from awaithumans_core import Outcome, Route
+from awaithumans_relay import create_app
+
+
+class Taker:
+    """Has every answer. When it came stands in the relay's table."""
+
+    name = "taker"
+
+    async def deliver(self, route: Route, outcome: Outcome) -> None:
+        """Take it."""
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        create_app([Taker()], database=sys.argv[2]),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        log_level="warning",
+        access_log=False,
+    )

@@ -1,0 +1,298 @@
+"""What the relay's sweep costs while nobody answers, and how it runs ahead of the callbacks when many do.
+
+python -m benchmarks.sweep [--waits 5000] [--answers 300] [--seconds 60] [--json FILE]
+
+A real awaithumans server with `--waits` tasks (one is asked; the others are copied in its database, as asking so many
+takes minutes), and a relay in a process of its own, anew for each of these:
+
+1. nobody waits: what both cost when there is nothing to do
+2. waits of a day: each is looked at every quarter of an hour
+3. waits that were all opened just now: they want a look every 5 s, and share the pace
+4. waits of a day, and people answer some of them as fast as the server takes it; an answer is late by the time from
+   before it is sent to the server until the relay's engine has it
+
+CPU and requests are those of the kernel and of the server's access log.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import secrets
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+from examples.demo.servers import HumansServer, Process, free_port, started
+from pydantic import BaseModel
+from sqlalchemy import bindparam, select, update
+
+from awaithumans_core import HumanTask, Route, TaskClient
+from awaithumans_core.settings import Settings
+from awaithumans_relay.pace import LOOKS_PER_SECOND
+from awaithumans_relay.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS
+from awaithumans_relay.schema import waits
+from awaithumans_relay.store import Store, WaitState
+from benchmarks._meters import Cost, Meter
+from benchmarks._people import AT_ONCE, TRIES, TRY_AGAIN_SECONDS
+from benchmarks._report import Claim, columns, positive, say, verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+DAY_SECONDS = 24 * 3600.0
+MONTH_SECONDS = 30 * 24 * 3600
+AWAKE_SECONDS = 10.0
+ARRIVING_SECONDS = 90.0
+
+
+class Decision(BaseModel):
+    """What people are asked for."""
+
+    approved: bool
+
+
+TASK = HumanTask(
+    task="May this be done?", payload={"order": 1}, response_schema=Decision, timeout_seconds=MONTH_SECONDS
+)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One while in which nobody answers."""
+
+    name: str
+    planned: float | None
+    """Looks a minute, by the schedule; None: more than the pace."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One while in which people answer."""
+
+    answers: int
+    giving_seconds: float
+    late: list[float]
+    requests: int
+    """That the relay made until the last was awake."""
+    by_callback: int
+
+
+class Office:
+    """A server full of tasks, and relays that wait for them."""
+
+    def __init__(self, folder: Path, humans: HumansServer) -> None:
+        self.folder = folder
+        self.humans = humans
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.secret = secrets.token_urlsafe(32)
+        self.settings = Settings.load(
+            url=humans.url,
+            admin_api_token=humans.token,
+            payload_key=humans.payload_key,
+            relay_url=self.url,
+            relay_secret=self.secret,
+        )
+
+    async def fill(self, count: int) -> list[Route]:
+        """So many open tasks; the route of each has its task id as the place."""
+        async with TaskClient(settings=self.settings) as client:
+            first = (await client.create(TASK)).task_id
+        routes = [Route("taker", {"place": secrets.token_hex(16)}, secrets.token_hex(16)) for _ in range(count)]
+        signer = self.settings.signer()
+        with closing(sqlite3.connect(self.humans.folder / "tasks.db", timeout=30)) as db, db:
+            names = [row[1] for row in db.execute("PRAGMA table_info(tasks)")]
+            own = ("id", "idempotency_key", "callback_url")
+            same = ", ".join(name for name in names if name not in own)
+            db.executemany(
+                f"INSERT INTO tasks ({', '.join(own)}, {same}) SELECT ?, ?, ?, {same} FROM tasks WHERE id = ?",  # noqa: S608
+                [
+                    (
+                        route.target["place"],
+                        route.idempotency_key,
+                        f"{self.url}/callbacks/{signer.issue(route)}",
+                        first,
+                    )
+                    for route in routes
+                ],
+            )
+        return routes
+
+    @asynccontextmanager
+    async def relay(self, name: str, routes: Sequence[Route], age: float) -> AsyncGenerator[tuple[Process, Store]]:
+        """A relay whose waits are so old, and somewhere between two looks (or all due, when they are new)."""
+        folder = self.folder / name
+        folder.mkdir()
+        database = f"sqlite:///{folder / 'relay.db'}"
+        store = Store(database, clock=lambda: time.time() - age)
+        await store.start()
+        await asyncio.gather(*(store.register(route.target["place"], route, MONTH_SECONDS) for route in routes))
+        now, span = time.time(), interval(age) if age else 0.0
+        planned = update(waits).where(waits.c.task_id == bindparam("this")).values(next_check_at=bindparam("then"))
+        rows = [
+            {"this": route.target["place"], "then": now + span * random.random()}  # noqa: S311
+            for route in routes
+        ]
+        if rows:
+            await store.database.write(lambda db: db.execute(planned, rows).rowcount)
+        named = {f"AWAITHUMANS_{key}": value for key, value in self._environment().items()}
+        process = Process(
+            [sys.executable, "-m", "benchmarks._relay", str(self.port), database],
+            folder,
+            {**named, "PYTHONPATH": str(ROOT)},
+        )
+        process.start()
+        try:
+            await process.answers(f"{self.url}/readyz")
+            yield process, store
+        finally:
+            await asyncio.to_thread(process.stop)
+            await store.stop()
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "URL": self.humans.url,
+            "ADMIN_API_TOKEN": self.humans.token,
+            "PAYLOAD_KEY": self.humans.payload_key,
+            "RELAY_SECRET": self.secret,
+            "RELAY_URL": self.url,
+        }
+
+    def meter(self, relay: Process) -> Meter:
+        return Meter(self.humans.process.pid, relay.pid, self.humans.port, self.humans.folder / "server.log")
+
+
+def interval(age: float) -> float:
+    """Seconds between two looks, by the schedule, jitter taken at its mean."""
+    return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MOST_CHECK_SECONDS) * (1 - JITTER / 2)
+
+
+async def waiting(office: Office, name: str, routes: Sequence[Route], age: float, seconds: float) -> Waiting:
+    say("sweep", f"{name}: {len(routes)} waits, {seconds:.0f} s")
+    async with office.relay(name.replace(" ", "-"), routes, age) as (relay, _):
+        cost = await office.meter(relay).cost(seconds, asyncio.Event())
+    assert cost is not None
+    planned = 60 * len(routes) / interval(age)
+    return Waiting(name, planned if planned <= 60 * LOOKS_PER_SECOND else None, cost)
+
+
+async def answering(office: Office, routes: Sequence[Route], count: int) -> Answering:
+    say("sweep", f"{count} of {len(routes)} are answered")
+    given: dict[str, float] = {}
+    gate = asyncio.Semaphore(AT_ONCE)
+    log = office.humans.folder / "server.log"
+    async with office.relay("answered", routes, DAY_SECONDS) as (_, store), office.humans.people() as http:
+
+        async def answer(task_id: str) -> None:
+            async with gate:
+                body = {"response": {"approved": True}, "completed_by_email": "anna@example.com"}
+                for _ in range(TRIES):  # the server was too busy for it
+                    given[task_id] = time.time()
+                    if (await http.post(f"/api/tasks/{task_id}/complete", json=body)).status_code < 500:
+                        return
+                    await asyncio.sleep(TRY_AGAIN_SECONDS)
+                raise RuntimeError(f"the server does not take the answer to task {task_id}")
+
+        before, began = _sent(log), time.time()
+        chosen = random.sample([route.target["place"] for route in routes], count)
+        await asyncio.gather(*map(answer, chosen))
+        giving = time.time() - began
+        async with asyncio.timeout(ARRIVING_SECONDS):
+            while (await store.counts()).get(WaitState.DELIVERED, 0) < count:
+                await asyncio.sleep(0.2)
+        requests = _sent(log) - before
+        delivered = await store.database.read(
+            lambda db: list(
+                db.execute(
+                    select(waits.c.task_id, waits.c.delivered_at, waits.c.found_by).where(waits.c.delivered_at > 0)
+                )
+            )
+        )
+    late = sorted(at - given[task_id] for task_id, at, _ in delivered)
+    return Answering(count, giving, late, requests, sum(by == "callback" for _, _, by in delivered))
+
+
+def _sent(log: Path) -> int:
+    """Requests that read: those of the relay."""
+    return log.read_bytes().count(b'"GET /api/tasks')
+
+
+def claims(results: Sequence[Waiting], answered: Answering) -> list[Claim]:
+    late = max(answered.late)
+    kept = all(each.cost.requests <= 60 * LOOKS_PER_SECOND * 1.05 + 60 for each in results)
+    planned = [each for each in results if each.planned]
+    return [
+        Claim(
+            "waits cost the looks that are planned, to a fifth",
+            all(abs(each.cost.requests - (each.planned or 0)) <= 0.2 * (each.planned or 0) + 5 for each in planned),
+        ),
+        Claim(f"never more than {LOOKS_PER_SECOND:.0f} looks a second", kept),
+        Claim(f"every answer has woken its asker within {AWAKE_SECONDS:.0f} s", late <= AWAKE_SECONDS),
+    ]
+
+
+def report(results: Sequence[Waiting], answered: Answering) -> bool:
+    """Print it all; whether every claim holds."""
+    checked = claims(results, answered)
+    rows = [("a minute", "looks planned", "looks made", "relay CPU (s)", "server CPU (s)")]
+    for each in results:
+        planned = f"over {60 * LOOKS_PER_SECOND:.0f}" if each.planned is None else f"{each.planned:.0f}"
+        rows.append(
+            (
+                each.name,
+                planned,
+                f"{each.cost.requests:.0f}",
+                f"{each.cost.client_cpu:.2f}",
+                f"{each.cost.server_cpu:.2f}",
+            )
+        )
+    print("\n" + columns(rows, (24, 16, 14, 16, 16)))
+    late = answered.late
+    print(
+        f"\n{answered.answers} answers given in {answered.giving_seconds:.1f} s; awake after "
+        f"{late[0]:.1f} / {late[len(late) // 2]:.1f} / {late[-1]:.1f} s (least, median, most), "
+        f"{answered.by_callback} of them by callback; {answered.requests} requests by the relay\n"
+    )
+    print(*map(verdict, checked), sep="\n")
+    return all(claim.holds is not False for claim in checked)
+
+
+async def run(options: argparse.Namespace) -> bool:
+    with tempfile.TemporaryDirectory() as place:
+        humans = HumansServer(Path(place, "humans"))
+        async with started(humans):
+            office = Office(Path(place), humans)
+            routes = await office.fill(options.waits)
+            results = [
+                await waiting(office, "nobody waits", [], 0.0, options.seconds),
+                await waiting(office, "waits of a day", routes, DAY_SECONDS, options.seconds),
+                await waiting(office, "all opened just now", routes, 0.0, options.seconds),
+            ]
+            answered = await answering(office, routes, min(options.answers, options.waits))
+    if options.json:
+        figures = {"waiting": list(map(asdict, results)), "answering": asdict(answered)}
+        options.json.write_text(json.dumps(figures, indent=2))
+    return report(results, answered)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description="What the relay's sweep costs.")
+    parser.add_argument("--waits", type=positive, default=5000, help="how many wait (5000)")
+    parser.add_argument("--answers", type=positive, default=300, help="how many are answered at once (300)")
+    parser.add_argument("--seconds", type=positive, default=60, help="how long each while is measured (60)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(run(arguments())) else 1)
+    except (KeyboardInterrupt, asyncio.CancelledError, httpx.HTTPError) as ended:
+        print(f"ended: {ended!r}", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,222 @@
+"""What the sweep survives, and how it runs ahead of the callbacks: a real table, a server that can shut its door."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from examples.demo.servers import free_port
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from awaithumans_core import HumanTask, Route, TaskClient
+from awaithumans_core.clock import SystemClock
+from awaithumans_core.testing import FakeHumans
+from awaithumans_relay.store import Store
+from awaithumans_relay.sweeper import Sweeper
+from tests.support.engines import Shelf
+from tests.support.relay import running_relay
+from tests.support.servers import FakeServer
+from tests.support.workflows import Decision
+
+MONTH_SECONDS = 30 * 24 * 3600
+
+
+class Door:
+    """In front of the task server. Shut, it answers everybody with this reply; `slow` tasks take their time."""
+
+    def __init__(self, humans: FakeHumans) -> None:
+        self._humans = humans
+        self.shut: Response | None = None
+        self.slow: str | None = None
+        self.knocks: list[float] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.knocks.append(time.monotonic())
+        if self.slow is not None and Request(scope).url.path.endswith(self.slow):
+            await asyncio.sleep(5)
+        await (self.shut or self._humans.app)(scope, receive, send)
+
+
+@pytest.fixture
+async def office() -> AsyncGenerator[FakeHumans]:
+    async with FakeHumans(clock=SystemClock()) as humans:
+        yield humans
+
+
+@pytest.fixture
+def door(office: FakeHumans) -> Door:
+    return Door(office)
+
+
+@pytest.fixture
+async def reader(office: FakeHumans, door: Door) -> AsyncGenerator[TaskClient]:
+    """The sweep's client."""
+    settings = office.settings()
+    async with TaskClient(settings=settings, patience=0, transport=httpx.ASGITransport(door)) as client:
+        yield client
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncGenerator[Store]:
+    found = Store(f"sqlite:///{tmp_path / 'relay.db'}")
+    await found.start()
+    yield found
+    await found.stop()
+
+
+async def ask(office: FakeHumans, store: Store, count: int, engine: str = "shelf") -> list[str]:
+    """So many open waits whose look is due; their task ids."""
+    asked: list[str] = []
+    async with office.client() as client:
+        for _ in range(count):
+            task = await client.create(HumanTask(task="swept?", response_schema=Decision))
+            route = Route(engine, {"place": task.task_id}, task.idempotency_key or "")
+            await store.register(task.task_id, route, 900)
+            await store.postpone_checks(await store.find(task.task_id), 0)
+            asked.append(task.task_id)
+    return asked
+
+
+async def until(store: Store, state: str, count: int, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while (await store.counts()).get(state, 0) < count:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("status", [503, 401, 403], ids=["down", "token-revoked", "no-operator-any-more"])
+async def test_an_outage_is_waited_out(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """Forty looks are due while the server is away: a few requests, one error in the log; once back, all are found."""
+    caplog.set_level(logging.WARNING)
+    for task_id in await ask(office, store, 40):
+        office.complete(task_id, {"approved": True})
+    door.shut = Response("{}", status, media_type="application/json")
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await asyncio.sleep(2.5)
+        assert len(door.knocks) <= 12
+        door.shut = None
+        await until(store, "answered", 40)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "WARNING"]
+    assert ("AWAITHUMANS_ADMIN_API_TOKEN" in caplog.text) == (status != 503)
+
+
+async def test_a_deleted_task_is_parked(office: FakeHumans, reader: TaskClient, store: Store) -> None:
+    """There is no such question any more: its wait is set aside with the reason, the one beside it goes on."""
+    deleted, kept = await ask(office, store, 2)
+    async with office.client() as client, httpx.AsyncClient(transport=office.transport(), base_url=office.url) as http:
+        await http.delete(f"/api/tasks/{deleted}", headers={"Authorization": f"Bearer {client.settings.token()}"})
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "parked", 1)
+    (wait,) = await store.find(deleted)
+    assert wait.last_error == "the task was deleted on the awaithumans server"
+    assert [wait.state for wait in await store.find(kept)] == ["open"]
+
+
+async def test_retry_after_is_kept(office: FakeHumans, door: Door, reader: TaskClient, store: Store) -> None:
+    """A server that asks for three seconds of rest gets them, from every look."""
+    for task_id in await ask(office, store, 20):
+        office.complete(task_id, {"approved": True})
+    door.shut = Response("{}", 429, {"Retry-After": "3"})
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        async with asyncio.timeout(5):
+            while not door.knocks:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        door.shut, asked = None, len(door.knocks)
+        await until(store, "answered", 20 - asked)
+    assert door.knocks[asked] - door.knocks[0] >= 3.0
+
+
+async def test_a_slow_reply_does_not_hold_the_others_up(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store
+) -> None:
+    """One task takes five seconds to read; forty others are read meanwhile."""
+    slow, *others = await ask(office, store, 41)
+    door.slow = slow
+    for task_id in others:
+        office.complete(task_id, {"approved": True})
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "answered", 40, seconds=4)
+
+
+async def test_an_engine_that_hangs_does_not_starve_another(
+    office: FakeHumans, reader: TaskClient, store: Store
+) -> None:
+    """An engine never says whether anybody waits; answers for another engine are found all the same."""
+
+    class Hangs(Shelf):
+        async def orphaned(self, route: Route) -> str | None:
+            await asyncio.Event().wait()
+            raise AssertionError(route)
+
+    await ask(office, store, 20, engine="hangs")
+    for task_id in await ask(office, store, 40):
+        office.complete(task_id, {"approved": True})
+    async with Sweeper(store, reader, {"hangs": Hangs("hangs")}, on_answer=lambda: None).running():
+        await until(store, "answered", 40, seconds=5)
+
+
+class Slow(httpx.AsyncHTTPTransport):
+    """Callbacks leave one after another, eight a second, as those of the real server."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.12)
+        return await super().handle_async_request(request)
+
+
+async def test_three_hundred_answers_at_once_are_awake_within_ten_seconds(tmp_path: Path) -> None:
+    """Callbacks alone would take forty seconds. The sweep runs ahead of them, for a few dozen requests, and stops."""
+    port, shelf = free_port(), Shelf()
+    url = f"http://127.0.0.1:{port}"
+    humans = FakeHumans(clock=SystemClock(), callbacks="server", callback_transport=Slow())
+    with humans.serving() as address:
+        settings = humans.settings(relay_url=url, relay_secret=secrets.token_urlsafe(32))
+        tasks = await _asked_yesterday(humans, settings.signer().issue, url, tmp_path, 300)
+        async with running_relay(
+            [shelf], FakeServer(humans, address, tmp_path), tmp_path, settings=settings, port=port
+        ):
+            began = time.monotonic()
+            humans.calls.clear()
+            for task_id in tasks:
+                humans.complete(task_id, {"approved": True}, by="anna@example.com")
+            outcomes = await shelf.until(300)
+            took = time.monotonic() - began
+            asked = len(humans.calls)
+            await asyncio.sleep(2.5)
+    assert took < 10
+    assert {outcome.task_id for outcome in outcomes} == set(tasks)
+    assert {outcome.completed_by_email for outcome in outcomes} == {"anna@example.com"}
+    assert asked <= 30
+    assert len(humans.calls) - asked <= 15
+    assert shelf.calls == 300
+
+
+async def _asked_yesterday(
+    humans: FakeHumans, issue: Callable[[Route], str], relay: str, folder: Path, count: int
+) -> list[str]:
+    """Open waits of a day: the schedule has no look at most of them for minutes."""
+    store = Store(f"sqlite:///{folder / 'relay.db'}", clock=lambda: time.time() - 24 * 3600)
+    await store.start()
+    gate = asyncio.Semaphore(16)
+
+    async def one(client: TaskClient, number: int) -> str:
+        route = Route("shelf", {"place": str(number)}, f"question-{number}")
+        task = HumanTask(task=f"{number}?", response_schema=Decision, idempotency_key=route.idempotency_key)
+        async with gate:
+            body = {**task.body(), "callback_url": f"{relay}/callbacks/{issue(route)}"}
+            task_id = (await client.create(body)).task_id
+        await store.register(task_id, route, MONTH_SECONDS)
+        await store.postpone_checks(await store.find(task_id), 24 * 3600 + 600)
+        return task_id
+
+    async with humans.client() as client:
+        found = await asyncio.gather(*(one(client, number) for number in range(count)))
+    await store.stop()
+    return found

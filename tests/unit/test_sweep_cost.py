@@ -1,0 +1,143 @@
+"""What the sweep costs the awaithumans server: the looks its schedule plans, over days, and no more.
+
+The sweeper itself runs, on a clock that jumps, over a table in memory and a server that counts.
+"""
+
+import asyncio
+import heapq
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from awaithumans_core import Outcome, Route, TaskClient
+from awaithumans_relay.pace import Pace
+from awaithumans_relay.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.store import Store, Wait, WaitState
+from awaithumans_relay.sweeper import Sweeper
+from tests.support.time_travel import travel
+
+HOUR, DAY, MONTH = 3600.0, 24 * 3600.0, 30 * 24 * 3600.0
+
+
+class Table(Store):
+    """Open waits in memory, on the event loop's clock, each as old as it is and somewhere between two looks."""
+
+    def __init__(self, ages: Sequence[float]) -> None:
+        self.clock = lambda: asyncio.get_running_loop().time()
+        self._due: list[tuple[float, int, Wait]] = []
+        chance = random.Random(5)  # noqa: S311 - spreads waits, guards nothing
+        for number, age in enumerate(ages):
+            check = next_check(now=0.0, created_at=-age, deadline_at=MONTH) * (chance.random() if age else 1.0)
+            created, deadline = -age, MONTH
+            self._due.append((check, number, _wait(number, created, deadline, check)))
+        heapq.heapify(self._due)
+
+    async def claim_checks(self, limit: int) -> list[Wait]:
+        now, found = self.clock(), list[Wait]()
+        while self._due and self._due[0][0] <= now and len(found) < limit:
+            check, number, wait = self._due[0]
+            later = next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at)
+            heapq.heapreplace(self._due, (later, number, wait))
+            found.append(_wait(number, wait.created_at, wait.deadline_at, check))
+        return found
+
+    async def oldest_open(self) -> float | None:
+        return None
+
+
+def _wait(number: int, created: float, deadline: float, check: float) -> Wait:
+    return Wait(
+        task_id=str(number),
+        route=Route("nobody", {}, str(number)),
+        state=WaitState.OPEN,
+        created_at=created,
+        deadline_at=deadline,
+        next_check_at=check,
+        outcome=None,
+        found_by=None,
+        answered_at=None,
+        attempts=0,
+        not_ready_since=None,
+        delivered_at=None,
+        redriven_at=None,
+        last_error=None,
+    )
+
+
+class CountingServer(TaskClient):
+    """Every task is open, always."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[float, str]] = []
+        self._open = Outcome(task_id="", status="created")
+
+    async def get(self, task_id: str) -> Outcome:
+        self.looks.append((asyncio.get_running_loop().time(), task_id))
+        return self._open
+
+
+def swept(
+    ages: Sequence[float], seconds: float, *, per_second: float = 1000.0, burst: int = 500
+) -> list[tuple[float, str]]:
+    """The looks that are made at so many waits, of these ages, in so many seconds."""
+
+    async def story() -> list[tuple[float, str]]:
+        table, server = Table(ages), CountingServer()
+        async with Sweeper(table, server, {}, on_answer=lambda: None, pace=Pace(per_second, burst)).running():
+            await asyncio.sleep(seconds)
+        return server.looks
+
+    return travel(story())
+
+
+def planned(age: float, seconds: float) -> float:
+    """How many looks the schedule plans for a wait of this age, jitter taken at its mean."""
+    now = looks = 0.0
+    while now < seconds:
+        interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (age + now)), MOST_CHECK_SECONDS)
+        now += interval * (1 - JITTER / 2)
+        looks += 1
+    return looks - (now - seconds) / interval
+
+
+@pytest.fixture(scope="module")
+def two_days() -> list[tuple[float, str]]:
+    """The looks at 200 waits that were opened in one moment, in their first two days."""
+    return swept([0.0] * 200, 2 * DAY)
+
+
+def test_days_of_waiting_cost_what_is_planned(two_days: list[tuple[float, str]]) -> None:
+    """From their first second to the end of their second day: the looks of the schedule, to three in a hundred."""
+    looks = Counter(task_id for _, task_id in two_days)
+    assert len(looks) == 200
+    assert sum(looks.values()) == pytest.approx(200 * planned(0, 2 * DAY), rel=0.03)
+    assert max(looks.values()) < 1.1 * planned(0, 2 * DAY)
+
+
+def test_waits_opened_at_once_do_not_stay_together(two_days: list[tuple[float, str]]) -> None:
+    """They come due together at first, and are spread evenly over the schedule's interval two days later."""
+    quarters = Counter(int(at // 300) for at, _ in two_days if at >= 2 * DAY - 4 * HOUR)
+    assert max(quarters.values()) < 1.5 * sum(quarters.values()) / 48
+
+
+def test_a_hundred_thousand_waits_cost_what_is_planned() -> None:
+    """Waits of six hours to a month: a look at each every quarter of an hour, 117 a second, and no more."""
+    count, seconds = 100_000, 2 * 60
+    ages = [6 * HOUR + (MONTH - 6 * HOUR) * number / count for number in range(count)]
+    looks = [task_id for _, task_id in swept(ages, seconds)]
+    assert len(looks) == pytest.approx(count * seconds / (MOST_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.03)
+    assert len(set(looks)) == len(looks)
+
+
+def test_no_more_looks_than_the_pace_allows_and_nobody_is_forgotten() -> None:
+    """5,000 new waits want 1,000 looks a second and get 50: the oldest due first, each in its turn."""
+    looks = swept([0.0] * 5000, 300, per_second=50, burst=25)
+    assert len(looks) <= 300 * 50 + 50
+    assert len(looks) >= 290 * 50
+    a_second = Counter(int(at) for at, _ in looks)
+    assert max(a_second.values()) <= 50 + 25 + 1
+    counts = Counter(task_id for _, task_id in looks)
+    assert len(counts) == 5000
+    assert max(counts.values()) - min(counts.values()) <= 1
