@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -23,13 +21,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 
 from awaithumans_relay.schema import migrate
+from awaithumans_relay.writes import Write, WriteQueue
 
 R = TypeVar("R")
 
 logger = logging.getLogger("awaithumans.relay")
 
-BATCH = 128
-"""Writes in one transaction at most, so that the first of them does not wait for long."""
 READERS = 2
 BUSY_TIMEOUT_MS = 10_000
 """How long SQLite waits for another process's write before it gives up."""
@@ -45,18 +42,6 @@ DRIVERS = {
 """A database's plain name means the driver that comes with the package."""
 
 
-@dataclass(slots=True, eq=False)
-class _Write:
-    operation: Callable[[Connection], Any]
-    done: "Future[Any] | asyncio.Future[Any]"
-    order: str
-    loop: asyncio.AbstractEventLoop | None
-    """Where somebody waits for it; None: a thread does."""
-    tries: int = 0
-    result: Any = None
-    error: BaseException | None = None
-
-
 class Database:
     """Connections to one database, for any thread and any event loop.
 
@@ -69,7 +54,7 @@ class Database:
         self.url = given.set(drivername=DRIVERS.get(given.drivername, given.drivername))
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self._engine = _engine(self.url)
-        self._queue: SimpleQueue[_Write | None] = SimpleQueue()
+        self._queue = WriteQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -82,28 +67,29 @@ class Database:
         """Close the connections, once everything that waits to be written is written."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            self._queue.put(None)
+            self._queue.close()
             await asyncio.to_thread(writer.join)
         self._readers.shutdown(wait=False)
         self._engine.dispose()
 
-    async def write(self, operation: Callable[[Connection], R], *, order: str = "") -> R:
+    async def write(self, operation: Callable[[Connection], R], *, order: str = "", later: bool = False) -> R:
         """Run an operation in a write transaction, and return when it is committed.
 
         Args:
             operation: What to do; with other operations before and after it in one transaction, and a second time when
                 one of them fails.
             order: Rows of which task it locks. Operations are made in this order, so that relays do not deadlock.
+            later: Whether it gives way to acknowledgements for a moment.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
-        self._enqueue(_Write(operation, done, order, loop))
+        self._enqueue(Write(operation, done, order, loop, later))
         return await done
 
     def write_soon(self, operation: Callable[[Connection], R], *, order: str = "") -> "Future[R]":
         """The same, from any thread."""
         done: Future[R] = Future()
-        self._enqueue(_Write(operation, done, order, None))
+        self._enqueue(Write(operation, done, order, None))
         return done
 
     async def read(self, operation: Callable[[Connection], R]) -> R:
@@ -120,7 +106,7 @@ class Database:
             db.execute(select(func.pg_advisory_xact_lock(lock_key("schema"))))
         migrate(db)
 
-    def _enqueue(self, write: _Write) -> None:
+    def _enqueue(self, write: Write) -> None:
         if self._writer is None:
             with self._starting:
                 if self._writer is None:
@@ -129,24 +115,12 @@ class Database:
         self._queue.put(write)
 
     def _write_all(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, last = [first], False
-            while len(batch) < BATCH:
-                try:
-                    more = self._queue.get_nowait()
-                except Empty:
-                    break
-                if more is None:
-                    last = True
-                    break
-                batch.append(more)
+        while batch := self._queue.batch():
             wanted = [write for write in batch if not write.done.cancelled()]
             self._commit(sorted(wanted, key=lambda write: write.order))
             self._tell(wanted)
-            if last:
-                return
 
-    def _commit(self, batch: list[_Write]) -> None:
+    def _commit(self, batch: list[Write]) -> None:
         """One transaction for all of them; nobody hears of it before it is committed."""
         begun = False
         try:
@@ -161,7 +135,7 @@ class Database:
             else:
                 _fail(batch, error)
 
-    def _commit_apart(self, batch: list[_Write]) -> None:
+    def _commit_apart(self, batch: list[Write]) -> None:
         """The same when one of them fails. A savepoint costs as much as what is done in it, so most go without."""
         try:
             with self._engine.begin() as db:
@@ -174,12 +148,13 @@ class Database:
         except Exception as error:
             _fail(batch, error)
 
-    def _tell(self, batch: list[_Write]) -> None:
+    def _tell(self, batch: list[Write]) -> None:
         """Pass on how they went: to an event loop all at once, since waking it costs as much as a write."""
-        waiting: dict[asyncio.AbstractEventLoop | None, list[_Write]] = {}
+        waiting: dict[asyncio.AbstractEventLoop | None, list[Write]] = {}
         for write in batch:
             if _deadlocked(write.error) and write.tries < TRIES:
-                self._queue.put(_Write(write.operation, write.done, write.order, write.loop, write.tries + 1))
+                write.error, write.tries = None, write.tries + 1
+                self._queue.put(write)
             else:
                 waiting.setdefault(write.loop, []).append(write)
         for loop, writes in waiting.items():
@@ -195,12 +170,12 @@ def lock_key(what: str) -> int:
     return int.from_bytes(hashlib.sha256(f"awaithumans-relay {what}".encode()).digest()[:8], signed=True)
 
 
-def _fail(batch: list[_Write], error: BaseException) -> None:
+def _fail(batch: list[Write], error: BaseException) -> None:
     for write in batch:
         write.error = write.error or error
 
 
-def _settle(writes: list[_Write]) -> None:
+def _settle(writes: list[Write]) -> None:
     for write in writes:
         with suppress(InvalidStateError, asyncio.InvalidStateError):  # cancelled meanwhile
             if write.error is None:

@@ -38,6 +38,8 @@ HELD_SECONDS = 1.0
 """How soon to look again at an answer whose target has a delivery under way elsewhere."""
 PARALLEL = 256
 """Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
+LEASED_AT_ONCE = 64
+"""In one write, behind which acknowledgements wait."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
 """After failing for this long, a delivery is parked. Outages of days need nobody."""
 NOT_READY_GIVE_UP_SECONDS = 3600.0
@@ -127,7 +129,7 @@ class Dispatcher:
 
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
         """What to deliver now."""
-        limit = self.breakers[engine.name].admits(PARALLEL - len(under_way))
+        limit = self.breakers[engine.name].admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
         if not limit:
             return []
         return await self._store.lease(engine.name, self._owner, limit=limit, seconds=self._lease_seconds)

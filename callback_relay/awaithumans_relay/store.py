@@ -138,16 +138,15 @@ class Store:
             route: From a callback's URL: waits for the answer even when its registration has not come yet.
         """
         now = self.clock()
-        row = None if route is None else _open_row(outcome.task_id, route, now=now, deadline_at=now)
         question = {"of_task": outcome.task_id, "of_key": outcome.idempotency_key or ""}
         answered = question | _answered(outcome.value(), found_by, now)
 
         def write(db: Connection) -> int:
             found = db.execute(_ANSWER, answered).scalars().all()
-            if row is None or row["route_digest"] in found:
+            if route is None or route.digest in found:
                 return len(found)
             # Not registered yet, or it knew: a row is added to answer, or nothing is.
-            self._insert(db, row)
+            self._insert(db, _open_row(outcome.task_id, route, now=now, deadline_at=now))
             return len(found) + len(db.execute(_ANSWER, answered).scalars().all())
 
         return await self.database.write(write, order=outcome.task_id)
@@ -186,7 +185,7 @@ class Store:
                 db.execute(_LEASE, these)
             return leased
 
-        return await self.database.write(write)
+        return await self.database.write(write, later=True)
 
     def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], now: float) -> set[str]:
         """Those of the targets that no other relay leases a wait of at this moment.
@@ -363,7 +362,11 @@ class Store:
 
     async def _finish(self, wait: Wait, owner: str, **values: Any) -> bool:
         finished = {"of_task": wait.task_id, "of_route": wait.route.digest, "of_owner": owner, **values}
-        return await self.database.write(lambda db: db.execute(_FINISH, finished).rowcount == 1, order=wait.task_id)
+
+        def write(db: Connection) -> bool:
+            return db.execute(_FINISH, finished).rowcount == 1
+
+        return await self.database.write(write, order=wait.task_id, later=True)
 
     def _insert(self, db: Connection, row: Mapping[str, Any]) -> None:
         insert = postgresql.insert if self.database.is_postgres else sqlite.insert

@@ -1,0 +1,95 @@
+"""What waits to be written, and in which order.
+
+Law: an acknowledgement goes first. The task server sends its callbacks one after the other and gives each ten seconds;
+what the relay writes for itself, a lease or that something was delivered, gives way while acknowledgements come in, for
+a moment that nobody notices.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+BATCH = 128
+"""Writes in one transaction at most, so that the first of them does not wait for long."""
+LATER_BATCH = 32
+"""The same of those that give way: who comes in behind them waits until they are done."""
+CALM_SECONDS = 0.02
+"""So long after the last acknowledgement they are made."""
+PATIENCE_SECONDS = 0.25
+"""And after so long however many acknowledgements come in."""
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """One operation, and whoever waits for it."""
+
+    operation: Callable[[Connection], Any]
+    done: "Future[Any] | asyncio.Future[Any]"
+    order: str
+    loop: asyncio.AbstractEventLoop | None
+    """Where somebody waits for it; None: a thread does."""
+    later: bool = False
+    """Whether it gives way to those that are not."""
+    since: float = field(default_factory=time.monotonic)
+    tries: int = 0
+    result: Any = None
+    error: BaseException | None = None
+
+
+class WriteQueue:
+    """Filled by any thread, emptied by one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._now: deque[Write] = deque()
+        self._later: deque[Write] = deque()
+        self._calm_at = 0.0
+        self._closing = False
+
+    def put(self, write: Write) -> None:
+        """Have this written."""
+        with self._changed:
+            (self._later if write.later else self._now).append(write)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Have the writer end, once it has written everything."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def batch(self) -> list[Write]:
+        """Wait for the next transaction. Empty: the queue was closed, and there is nothing left."""
+        with self._changed:
+            while True:
+                if self._turn_of_later():
+                    return _taken(self._later, LATER_BATCH)
+                if self._now:
+                    self._calm_at = time.monotonic() + CALM_SECONDS
+                    return _taken(self._now, BATCH)
+                if self._closing:
+                    self._closing = False
+                    return []
+                self._changed.wait(self._pause())
+
+    def _turn_of_later(self) -> bool:
+        if not self._later:
+            return False
+        now, waited_enough = time.monotonic(), self._later[0].since + PATIENCE_SECONDS
+        return now >= waited_enough or (not self._now and (self._closing or now >= self._calm_at))
+
+    def _pause(self) -> float | None:
+        if not self._later:
+            return None
+        return max(0.0, min(self._calm_at, self._later[0].since + PATIENCE_SECONDS) - time.monotonic())
+
+
+def _taken(line: deque[Write], most: int) -> list[Write]:
+    return [line.popleft() for _ in range(min(most, len(line)))]
