@@ -4,6 +4,7 @@ A composition root: the one module here that knows the adapters.
 """
 
 import asyncio
+import gc
 import importlib
 import inspect
 import logging
@@ -161,6 +162,8 @@ async def _serve(
             **tls,
         )
         stack.callback(asyncio.create_task(startup.warn()).cancel)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through it for garbage would hold up acknowledgements
         await uvicorn.Server(config).serve()
 
 

@@ -168,7 +168,7 @@ class Store:
             _check_at(db, found, later)
             return found
 
-        return await self.database.write(write)
+        return await self.database.write(write, later=True)
 
     async def lease(self, engine: str, owner: str, *, limit: int, seconds: float) -> list[Wait]:
         """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`."""
