@@ -9,7 +9,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_CHARS = 4096
 """Longer ones are refused unread; common servers and proxies cut request lines at 8 KB."""
+
+_LONG_BYTES = 1024
+"""Longer routes are compressed. Others are not: to decompress gives the interpreter to another thread, and a relay that
+answers callbacks waits milliseconds until it has it back.
+"""
 
 MIN_SECRET_CHARS = 16
 """Shorter relay secrets can be guessed."""
@@ -31,7 +37,7 @@ _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 """What is issued, to the letter; a decoder would pass over foreign characters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """One asker's address."""
 
@@ -44,12 +50,12 @@ class Route:
     traceparent: str | None = field(default=None, compare=False)
     """W3C trace context of whoever asked, if it is traced. No part of the route's identity."""
 
-    @property
+    @cached_property
     def target_id(self) -> str:
         """The target in one canonical line: deliveries to one target are made one after the other."""
         return json.dumps(dict(self.target), sort_keys=True, separators=(",", ":"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Short, stable identity of this route, 32 hex digits."""
         whole = json.dumps([self.engine, self.target_id, self.idempotency_key])
@@ -129,6 +135,12 @@ def _route(held: "JsonValue", refused: CallbackRejectedError) -> Route:
 def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":
     # Imported here so that workflows, which use Route and never a signer, load nothing outside the sandbox's reach.
     from itsdangerous import URLSafeSerializer
+    from itsdangerous.encoding import base64_encode
+
+    class Tokens(URLSafeSerializer):
+        def dump_payload(self, obj: Any) -> bytes:
+            plain = json.dumps(obj, separators=(",", ":")).encode()
+            return base64_encode(plain) if len(plain) <= _LONG_BYTES else super().dump_payload(obj)
 
     oldest_first = [secret.encode() for secret in reversed(secrets)]
-    return URLSafeSerializer(oldest_first, salt=_SALT, signer_kwargs={"digest_method": hashlib.sha256})
+    return Tokens(oldest_first, salt=_SALT, signer_kwargs={"digest_method": hashlib.sha256})
