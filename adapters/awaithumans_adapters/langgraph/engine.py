@@ -9,6 +9,7 @@ finished thread harmless.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -195,6 +196,12 @@ class GraphEngine:
 
     async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
         """Resume the thread if it shows the question; return it."""
+        with ExitStack() as looks:
+            for thread in threads:
+                looks.enter_context(thread.looking())
+            return await self._resume_shown(threads, route, outcome)
+
+    async def _resume_shown(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
         showing = [thread for thread in threads if await thread.pending(route.idempotency_key)]
         if not showing:
             return None

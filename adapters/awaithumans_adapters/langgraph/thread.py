@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -49,6 +51,17 @@ class Graph(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Look:
+    """What one look at a thread has read."""
+
+    snapshot: StateSnapshot | None = None
+    saved: dict[tuple[str, str | None], CheckpointTuple | None] = field(
+        default_factory=dict[tuple[str, str | None], CheckpointTuple | None]
+    )
+    """By graph, and checkpoint if not the latest."""
+
+
 class Thread:
     """One thread of one graph, read and resumed."""
 
@@ -57,6 +70,19 @@ class Thread:
         self._graph = graph
         self._config = config
         self._threaded = False
+        self._look: _Look | None = None
+
+    @contextmanager
+    def looking(self) -> Generator[None]:
+        """One look at the thread: within it, what was read once is not read again. It ends when the thread runs on.
+
+        What is resumed after it may have gone meanwhile; a strict resume refuses that, as it does after any look.
+        """
+        self._look = _Look()
+        try:
+            yield
+        finally:
+            self._look = None
 
     async def pending(self, key: str) -> list[Interrupt]:
         """The interrupts that wait for this answer, as the thread shows them."""
@@ -133,7 +159,9 @@ class Thread:
         """Give the answer to every interrupt that waits for it, and run on."""
         answers = {shown.id: _answer(shown, outcome) for shown in await self.pending(key)}
         await self._run(key, Command(resume=answers), strict=True)
-        if _left_standing(await self._snapshot()):
+        saved = await self._saved(self._config)
+        # A step that is left standing holds the results of its tasks; where there are none, no more has to be read.
+        if saved and saved.pending_writes and _left_standing(await self._snapshot()):
             await self.go_on(key)
 
     async def go_on(self, key: str) -> None:
@@ -173,13 +201,19 @@ class Thread:
 
     async def _snapshot(self, at: RunnableConfig | None = None) -> StateSnapshot:
         """The thread as it stands, subgraphs included, or one of its checkpoints."""
-        config = self._config if at is None else at
+        if at is not None or self._look is None:
+            return await self._read_snapshot(self._config if at is None else at, subgraphs=at is None)
+        if self._look.snapshot is None:
+            self._look.snapshot = await self._read_snapshot(self._config, subgraphs=True)
+        return self._look.snapshot
+
+    async def _read_snapshot(self, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
         if not self._threaded:
             try:
-                return await self._graph.aget_state(config, subgraphs=at is None)
+                return await self._graph.aget_state(config, subgraphs=subgraphs)
             except NotImplementedError:
                 self._threaded = True
-        return await asyncio.to_thread(self._graph.get_state, config, subgraphs=at is None)
+        return await asyncio.to_thread(self._graph.get_state, config, subgraphs=subgraphs)
 
     async def _level(self, saved: CheckpointTuple) -> StateSnapshot | None:
         """A checkpoint as its graph shows it; None for one of a graph inside a node that the library does not find."""
@@ -199,6 +233,15 @@ class Thread:
                 yield saved
 
     async def _saved(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._look is None:
+            return await self._read_saved(config)
+        place = config.get("configurable", {})
+        where = (place.get("checkpoint_ns", ""), place.get("checkpoint_id"))
+        if where not in self._look.saved:
+            self._look.saved[where] = await self._read_saved(config)
+        return self._look.saved[where]
+
+    async def _read_saved(self, config: RunnableConfig) -> CheckpointTuple | None:
         if not self._threaded:
             try:
                 return await self._saver.aget_tuple(config)
@@ -245,6 +288,7 @@ class Thread:
             GraphFailedError: the graph itself failed, after it had taken the answer.
             Exception: it has not taken the answer. A node may fail before it comes to its question again.
         """
+        self._look = None
         config = _strict(self._config) if strict else self._config
         try:
             if self._threaded:
