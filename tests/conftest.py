@@ -66,7 +66,7 @@ async def langgraph_server(
     humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[LangGraphServer]:
     """A real LangGraph server."""
-    server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, "ask", "ask_sync", "one", "two")
+    server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, "ask", "ask_sync", "one", "two", "gathered")
     async with started(server):
         yield server
 

@@ -11,6 +11,7 @@ from examples.demo.servers import HumansServer, RelayServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
+from awaithumans_core.engine import TargetBusy
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
 from tests.support.engines import Shelf
@@ -127,6 +128,21 @@ async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
     await bench.give(True)
     answers = {tuple(answer) for answer in (await bench.values())["answers"]}
     assert answers == {(bench.question, True), (inner, False)}
+    assert bench.did("acts") == 1
+
+
+async def test_gathered_in_one_node(bench: Bench) -> None:
+    """The node shows one of its questions at a time: the answer to the other finds it busy, and then its place."""
+    other = f"{bench.name} other?"
+    await bench.ask("gathered", other)
+    (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
+    first = shown["value"]["task"]
+    hidden = {bench.question: other, other: bench.question}[first]
+    with pytest.raises(TargetBusy):
+        await bench.give(False, hidden)
+    await bench.give(True, first)
+    await bench.give(False, hidden)
+    assert {tuple(answer) for answer in (await bench.values())["answers"]} == {(first, True), (hidden, False)}
     assert bench.did("acts") == 1
 
 

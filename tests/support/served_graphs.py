@@ -107,6 +107,19 @@ def _one() -> Any:
     return builder
 
 
+async def _both(state: State) -> State:
+    first, second = state["questions"]
+    done = await asyncio.gather(_asks(state, first), _asks(state, second))
+    return {"answers": [answer for each in done for answer in each["answers"]]}
+
+
+def _gathered() -> Any:
+    builder = StateGraph(State)
+    builder.add_sequence([("both", _both), ("act", _act)])
+    builder.add_edge(START, "both")
+    return builder
+
+
 def _two() -> Any:
     inner = StateGraph(State)
     inner.add_node("second", _second)
@@ -124,6 +137,8 @@ def _two() -> Any:
 
 one = _one().compile()
 """Asks one question, beside a slow branch, then acts."""
+gathered = _gathered().compile()
+"""Asks two questions at once in one node, then acts."""
 two = _two().compile()
 """Asks one question, and another in a subgraph beside it, then acts."""
 

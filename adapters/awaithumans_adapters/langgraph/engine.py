@@ -178,7 +178,7 @@ class GraphEngine:
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
-                    raise _behind()
+                    raise behind()
                 if all([await other.strange(route.idempotency_key) for other in threads]):
                     raise TargetNotReady(
                         f"the question waits at a node that {', '.join(self._graphs)} of this relay does not have; is "
@@ -187,7 +187,7 @@ class GraphEngine:
                     )
                 raise TargetGone(SUPERSEDED)
         if any([await thread.gathered(route.idempotency_key) for thread in threads]):
-            raise _behind()
+            raise behind()
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -239,7 +239,8 @@ class GraphEngine:
         return time.monotonic() - since < RUNNING_SECONDS
 
 
-def _behind() -> TargetBusy:
+def behind() -> TargetBusy:
+    """A node that asks several people at once shows one question at a time."""
     return TargetBusy(
         "the node waits for another answer first; then the thread shows this question", retry_after=NOT_YET_SECONDS
     )

@@ -29,6 +29,11 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, n
     return {MARK: 1, **shown, PLACE: node}
 
 
+def place_key(thread_id: str, place: str) -> str:
+    """What the keys of the questions asked at this place, a checkpoint namespace, begin with."""
+    return f"{ENGINE}:{thread_id}:{place}:"
+
+
 def names_key(value: object, key: str) -> bool:
     """Whether an interrupt value, or a resume value, is about the question with this key."""
     return isinstance(value, dict) and cast("dict[object, object]", value).get("idempotency_key") == key

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph.config import get_config
 
-from awaithumans_adapters.langgraph.names import answer_to
+from awaithumans_adapters.langgraph.names import answer_to, place_key
 from awaithumans_core.outcome import Outcome
 
 
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     @property
     def key(self) -> str:
         """Names the question for good."""
-        return f"langgraph:{self.thread_id}:{self.node}:{self.number}"
+        return f"{place_key(self.thread_id, self.node)}{self.number}"
 
 
 class _Scratchpad(Protocol):

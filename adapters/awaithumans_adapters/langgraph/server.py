@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from langgraph_sdk import get_client
 
-from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED
+from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, behind
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -47,7 +47,8 @@ class LangGraphServerEngine:
         Raises:
             TargetGone: the thread has moved on without this answer, or failed after it had taken it: running a node
                 again that may have acted is not ours to decide.
-            TargetNotReady: the thread does not show the question yet, or is not there.
+            TargetNotReady: the thread does not show the question yet, or is not there; TargetBusy, which is one of
+                these: its node waits for another answer first.
             Exception: the thread has not taken the answer.
         """
         thread = ServerThread(self._client, route)
@@ -90,6 +91,8 @@ class LangGraphServerEngine:
             return set()
         if await thread.asked():
             raise TargetGone(SUPERSEDED)
+        if await thread.gathered():
+            raise behind()
         raise TargetNotReady(
             f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
             retry_after=NOT_YET_SECONDS,

@@ -8,7 +8,7 @@ from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Config, Context, Run, Thread, ThreadState
 
-from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace
+from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace, place_key
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -83,6 +83,11 @@ class ServerThread:
         states = await self._client.threads.get_history(self.id, limit=CHECKPOINTS)
         tasks = (task for state in states for task in state["tasks"])
         return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
+
+    async def gathered(self) -> bool:
+        """Whether the node that asks this shows another of its questions first."""
+        places = (shown["value"][PLACE] for shown in (await self._state())["interrupts"] if is_ours(shown["value"]))
+        return any(self._key.startswith(place_key(self.id, place)) for place in places)
 
     async def failure(self) -> str | None:
         """What the last run failed with, in words for an operator; None if it did not fail."""
