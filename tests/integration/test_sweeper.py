@@ -83,7 +83,7 @@ async def ask(office: FakeHumans, store: Store, count: int, engine: str = "shelf
     return asked
 
 
-async def until(store: Store, state: str, count: int, seconds: float = 20.0) -> None:
+async def until(store: Store, state: str, count: int, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while (await store.counts()).get(state, 0) < count:
             await asyncio.sleep(0.05)
@@ -99,7 +99,7 @@ async def test_an_outage_is_waited_out(
         office.complete(task_id, {"approved": True})
     door.shut = Response("{}", status, media_type="application/json")
     async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5)
         assert len(door.knocks) <= 12
         door.shut = None
         await until(store, "answered", 40)

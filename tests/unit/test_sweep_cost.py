@@ -104,22 +104,22 @@ def planned(age: float, seconds: float) -> float:
 
 @pytest.fixture(scope="module")
 def two_days() -> list[tuple[float, str]]:
-    """The looks at 200 waits that were opened in one moment, in their first two days."""
-    return swept([0.0] * 200, 2 * DAY)
+    """The looks at 100 waits that were opened in one moment, in their first two days."""
+    return swept([0.0] * 100, 2 * DAY)
 
 
 def test_days_of_waiting_cost_what_is_planned(two_days: list[tuple[float, str]]) -> None:
     """From their first second to the end of their second day: the looks of the schedule, to three in a hundred."""
     looks = Counter(task_id for _, task_id in two_days)
-    assert len(looks) == 200
-    assert sum(looks.values()) == pytest.approx(200 * planned(0, 2 * DAY), rel=0.03)
+    assert len(looks) == 100
+    assert sum(looks.values()) == pytest.approx(100 * planned(0, 2 * DAY), rel=0.03)
     assert max(looks.values()) < 1.1 * planned(0, 2 * DAY)
 
 
 def test_waits_opened_at_once_do_not_stay_together(two_days: list[tuple[float, str]]) -> None:
     """They come due together at first, and are spread evenly over the schedule's interval two days later."""
     quarters = Counter(int(at // 300) for at, _ in two_days if at >= 2 * DAY - 4 * HOUR)
-    assert max(quarters.values()) < 1.5 * sum(quarters.values()) / 48
+    assert max(quarters.values()) < 1.75 * sum(quarters.values()) / 48
 
 
 def test_a_hundred_thousand_waits_cost_what_is_planned() -> None:
