@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-from awaithumans_core.engine import Engine, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.breaker import Breaker
@@ -157,7 +157,10 @@ class Dispatcher:
             raise RuntimeError(f"wait on task {wait.task_id} is answered without an outcome")
         try:
             with self._observer.delivering(wait):
-                await engine.deliver(wait.route, wait.outcome)
+                if wait.redriven and isinstance(engine, Redrives):
+                    await engine.redrive(wait.route, wait.outcome)
+                else:
+                    await engine.deliver(wait.route, wait.outcome)
         except TargetGone as gone:
             self._there(engine)
             await self._gone(wait, str(gone))

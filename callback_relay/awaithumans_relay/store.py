@@ -76,6 +76,11 @@ class Wait:
     """When an operator last had it delivered once more."""
     last_error: str | None
 
+    @property
+    def redriven(self) -> bool:
+        """Whether its delivery is an operator's wish: a redrive gives an answer the time of its own."""
+        return self.redriven_at is not None and self.redriven_at == self.answered_at
+
 
 class Store:
     """Waits on SQLite (default) or PostgreSQL, through SQLAlchemy Core.

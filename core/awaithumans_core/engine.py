@@ -49,6 +49,23 @@ class SeesOrphans(Protocol):
         ...
 
 
+@runtime_checkable
+class Redrives(Protocol):
+    """What an engine may offer besides: an operator's redrive does more than another delivery would.
+
+    Some asker took the answer and then failed, and whatever it did may not be done twice: a delivery leaves it as it
+    is. A redrive is its owner's word that it is mended and may run on.
+    """
+
+    async def redrive(self, route: Route, outcome: Outcome) -> None:
+        """Deliver, and run an asker on that has failed with the answer in hand.
+
+        Returns and raises as `deliver` does. It, too, may come twice, when the relay dies before it can write down how
+        it went.
+        """
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

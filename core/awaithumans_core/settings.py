@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.route import RouteSigner
+from awaithumans_core.route import MIN_SECRET_CHARS, RouteSigner
 from awaithumans_core.signing import KeyRing
 
 DISCOVERY_FILE = ".awaithumans-dev.json"
@@ -63,6 +63,8 @@ class Settings(BaseSettings):
 
     Give the relay the derived one instead where you can.
     """
+    relay_operator_token: SecretStr | None = None
+    """Opens the relay's operator doors: its page, listing waits, redrive. Without it they stay closed."""
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
@@ -131,6 +133,21 @@ class Settings(BaseSettings):
             webhook_keys=[key.get_secret_value() for key in self.webhook_key],
             payload_keys=[key.get_secret_value() for key in self.payload_key],
         )
+
+    def operator_token(self) -> str | None:
+        """The operator's token, in clear; None: there is none.
+
+        Raises:
+            SettingsError: it can be guessed, or no HTTP header can carry it.
+        """
+        token = self.relay_operator_token.get_secret_value().strip() if self.relay_operator_token is not None else ""
+        if not token:
+            return None
+        if len(token) < MIN_SECRET_CHARS or not (token.isascii() and token.isprintable()):
+            raise SettingsError(
+                f"AWAITHUMANS_RELAY_OPERATOR_TOKEN must be {MIN_SECRET_CHARS} printable ASCII characters or more"
+            )
+        return token
 
     def review_url(self, task_id: str) -> str:
         """Where a person answers this task in the dashboard."""

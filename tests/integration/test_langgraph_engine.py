@@ -28,6 +28,13 @@ def one_node(node: Any, act: Any) -> StateGraph[State]:
     return builder
 
 
+def _asks(bench: Bench) -> Any:
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    return node
+
+
 async def test_equal_graphs_on_one_saver_are_told_apart_by_name(bench: Bench) -> None:
     """`graph_id` in the thread's config says whose thread it is, and its next question carries it as well."""
     ran: list[str] = []
@@ -145,6 +152,40 @@ async def test_policy_has_an_end(bench: Bench, failure: Exception, tries: int) -
     assert bench.acts == ["try"] * tries
 
 
+async def test_redrive_runs_a_failed_thread_on(bench: Bench) -> None:
+    """A delivery leaves a failed node alone; the owner's redrive runs it once more, and not again once it went well."""
+    broken = [True]
+
+    async def node(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    async def act(state: State) -> State:
+        bench.acts.append("act")
+        if broken:
+            raise ZeroDivisionError
+        return {}
+
+    bench.use(one_node(node, act))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for redriven, acts in [(False, 1), (False, 1), (True, 2)]:
+        with pytest.raises(TargetGone, match="Mend it and redrive"):
+            await bench.give("a", True, redriven=redriven)
+        assert len(bench.acts) == acts
+    broken.clear()
+    for _ in range(2):
+        await bench.give("a", True, redriven=True)
+    assert len(bench.acts) == 3
+    assert await bench.answers() == {("a", True)}
+
+
+async def test_redrive_of_an_untaken_answer_delivers_it(bench: Bench) -> None:
+    """What was parked before the thread took it is resumed as ever."""
+    bench.graph(node=_asks(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("a", True, redriven=True)
+    assert bench.acts == ["act"]
+
+
 async def test_a_question_that_ended_without_answer_is_not_tried_again(bench: Bench) -> None:
     """A node that lets TaskTimeoutError pass fails once: a typed end is the same however often it is settled."""
 
@@ -184,7 +225,7 @@ async def test_a_failed_sibling_is_not_run_again(bench: Bench) -> None:
         await bench.give("b", True)
     assert bench.acts == ["charge"]
     broken.clear()
-    await bench.compiled.ainvoke(None, bench.config)  # mended, and run on by its owner
+    await bench.give("a", True, redriven=True)
     await bench.give("b", True)
     assert bench.acts == ["charge", "charge", "act"]
     assert await bench.answers() == {("a", True), ("b", True)}
@@ -193,10 +234,7 @@ async def test_a_failed_sibling_is_not_run_again(bench: Bench) -> None:
 async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
     """New input leaves the old question without an asker; the new one, an answered one and an unknown one are none."""
 
-    async def node(state: State) -> State:
-        return {"answers": [("a", (await bench.ask("a")).approved)]}
-
-    bench.graph(node=node)
+    bench.graph(node=_asks(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     old = await bench.route("a")
     assert await bench.engine.orphaned(old) is None

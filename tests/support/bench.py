@@ -59,10 +59,10 @@ class Bench:
         """The newest task with this question."""
         return (await self.people.find(f"{question} {self.thread_id}"))[0]
 
-    async def give(self, question: str, approved: bool) -> None:  # noqa: FBT001
-        """Deliver an answer as the relay would."""
+    async def give(self, question: str, approved: bool, *, redriven: bool = False) -> None:  # noqa: FBT001
+        """Deliver an answer as the relay would, of itself or because an operator wishes it."""
         task = await self.task(question)
-        await self.deliver(task["idempotency_key"], approved, task_id=task["id"])
+        await self.deliver(task["idempotency_key"], approved, task_id=task["id"], redriven=redriven)
 
     def route_of(self, key: str) -> Route:
         return Route("langgraph", dict(self.config["configurable"]), key)
@@ -71,7 +71,14 @@ class Bench:
         """Where the answer to the newest task with this question must go."""
         return self.route_of((await self.task(question))["idempotency_key"])
 
-    async def deliver(self, key: str, approved: bool | None, task_id: str = "t") -> None:  # noqa: FBT001
+    async def deliver(
+        self,
+        key: str,
+        approved: bool | None,  # noqa: FBT001
+        task_id: str = "t",
+        *,
+        redriven: bool = False,
+    ) -> None:
         """Deliver yes or no; None: nobody answered in time."""
         now = "2026-01-01T00:00:00Z"  # long ago: how old the answer is must not matter
         ended = (
@@ -80,7 +87,8 @@ class Bench:
             else {"status": "completed", "response": {"approved": approved}, "completed_at": now}
         )
         outcome = Outcome.model_validate({"task_id": task_id, "idempotency_key": key, **ended})
-        await self.engine.deliver(self.route_of(key), outcome)
+        bring = self.engine.redrive if redriven else self.engine.deliver
+        await bring(self.route_of(key), outcome)
 
     async def answers(self) -> set[tuple[str, bool]]:
         return {tuple(answer) for answer in (await self.compiled.aget_state(self.config)).values["answers"]}

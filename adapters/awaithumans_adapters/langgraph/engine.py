@@ -115,10 +115,17 @@ class GraphEngine:
             Exception: the thread has not taken the answer, or was cut off after it had; the next delivery goes on from
                 there.
         """
+        await self._bring(route, outcome, mended=False)
+
+    async def redrive(self, route: Route, outcome: Outcome) -> None:
+        """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
+        await self._bring(route, outcome, mended=True)
+
+    async def _bring(self, route: Route, outcome: Outcome, *, mended: bool) -> None:
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         async with lock:  # the library has no lock on a thread: two resumes at once would both run the rest
             try:
-                thread = await self._deliver(route, outcome)
+                thread = await self._deliver(route, outcome, mended=mended)
             except TargetNotReady:
                 raise
             except GraphFailedError as failed:
@@ -164,7 +171,7 @@ class GraphEngine:
         named = {GRAPH: route.target[GRAPH]} if GRAPH in route.target else {}
         return {**config, "configurable": {**config.get("configurable", {}), **named}}
 
-    async def _deliver(self, route: Route, outcome: Outcome) -> Thread:
+    async def _deliver(self, route: Route, outcome: Outcome, *, mended: bool) -> Thread:
         """Bring the thread to where it has the answer and has run on; return it."""
         threads = self._threads(route)
         if resumed := await self._resume(threads, route, outcome):
@@ -172,7 +179,7 @@ class GraphEngine:
         for thread in threads:
             taken, asked = await thread.history(route.idempotency_key)
             if taken is not None:
-                return await self._go_on(threads, thread, taken, route)
+                return await self._go_on(threads, thread, taken, route, mended=mended)
             if asked:
                 # The interrupt may have been saved between the two looks.
                 if resumed := await self._resume(threads, route, outcome):
@@ -219,7 +226,9 @@ class GraphEngine:
         await thread.resume(route.idempotency_key, outcome)
         return thread
 
-    async def _go_on(self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route) -> Thread:
+    async def _go_on(
+        self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route, *, mended: bool
+    ) -> Thread:
         """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
         stopped = [thread for thread in threads if await thread.stopped_since(taken)]
         if not stopped:
@@ -228,7 +237,7 @@ class GraphEngine:
                 await taker.go_on(route.idempotency_key)
             return taker
         thread = _only(stopped)
-        if (failed := await thread.failures()) and not self._failed.may_run_again:
+        if (failed := await thread.failures()) and not (mended or self._failed.may_run_again):
             raise GraphFailedError(failed)
         await thread.go_on(route.idempotency_key)
         return thread

@@ -1,6 +1,7 @@
 """A node that fails after it had the answer: run again by policy, or kept with the wait.
 
-Law: a node that had an answer may have acted on it. It runs again only where the graph's owner has said that it may.
+Law: a node that had an answer may have acted on it. It runs again only where the graph's owner has said that it may:
+with a retry policy, or by a redrive.
 """
 
 import random
@@ -11,6 +12,10 @@ from langgraph.types import RetryPolicy
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.route import Route
+
+
+MEND = "Mend it and redrive: the thread runs on from there"
+"""What an operator can do about a graph that failed with the answer in hand."""
 
 
 class GraphFailedError(Exception):
@@ -49,9 +54,7 @@ class FailedRuns:
                 f"{failed}; it runs again, after try {tries} of {policy.max_attempts}", retry_after=interval + spread
             )
         self.forget(route)
-        return TargetGone(
-            f"{failed}, after it had the answer. Mend it and run the thread on: graph.ainvoke(None, config)"
-        )
+        return TargetGone(f"{failed}, after it had the answer. {MEND}")
 
 
 def _worth_it(policy: RetryPolicy, failure: BaseException | None) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from langgraph_sdk import get_client
 
 from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, behind
+from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -51,7 +52,19 @@ class LangGraphServerEngine:
                 these: its node waits for another answer first.
             Exception: the thread has not taken the answer.
         """
+        await self._bring(ServerThread(self._client, route), outcome)
+
+    async def redrive(self, route: Route, outcome: Outcome) -> None:
+        """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
         thread = ServerThread(self._client, route)
+        try:
+            await self._bring(thread, outcome)
+        except _FailedWithAnswer:
+            if run_id := await thread.run_on():
+                await thread.ended(run_id)
+            await self._bring(thread, outcome)
+
+    async def _bring(self, thread: ServerThread, outcome: Outcome) -> None:
         while waiting := await self._waiting(thread):
             run_id = await thread.resume(waiting, outcome)
             if run_id is not None:
@@ -108,7 +121,8 @@ class LangGraphServerEngine:
                 f"the LangGraph server at {self._url} has lost what thread {thread.id!r} was doing, together with the "
                 f"answer it had taken ({failed})"
             )
-        raise TargetGone(
-            f"{failed}, after it had the answer. Mend it and run the thread on: "
-            f"client.runs.create({thread.id!r}, {thread.assistant_id!r}, input=None)"
-        )
+        raise _FailedWithAnswer(f"{failed}, after it had the answer. {MEND}")
+
+
+class _FailedWithAnswer(TargetGone):
+    """The one way of being gone that a redrive mends."""

@@ -108,13 +108,29 @@ class ServerThread:
 
     async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
         """Start the run that brings the answer, or nothing if another run has come first. Returns its id."""
+        answers = dict.fromkeys(waiting, outcome.value())
+        return await self._start(command={"resume": answers}, metadata={RESUMED_WITH: self._key})
+
+    async def run_on(self) -> str | None:
+        """Start a run that goes on where the last one failed, or nothing if another has come first. Returns its id."""
+        return await self._start(input=None)
+
+    async def check_taken(self, resumed: set[str], run_id: str) -> None:
+        """Raise if one of the interrupts that were resumed waits still."""
+        if not resumed & await self.waiting():
+            return
+        failures = "; ".join(_failures(await self._state()))
+        if "(QuestionChangedError(" in failures:
+            raise TargetGone(failures)
+        raise RuntimeError(f"run {run_id} ended before the node came to its question: {failures or 'see the server'}")
+
+    async def _start(self, **what: Any) -> str | None:
         try:
             run = await self._client.runs.create(
                 self.id,
                 self.assistant_id,
-                command={"resume": dict.fromkeys(waiting, outcome.value())},
+                **what,
                 **await self._circumstances(),
-                metadata={RESUMED_WITH: self._key},
                 multitask_strategy="reject",
             )
         except HTTPStatusError as refused:
@@ -125,15 +141,6 @@ class ServerThread:
                 raise TargetGone(f"the LangGraph server has no assistant {self.assistant_id!r} any more") from refused
             raise
         return run["run_id"]
-
-    async def check_taken(self, resumed: set[str], run_id: str) -> None:
-        """Raise if one of the interrupts that were resumed waits still."""
-        if not resumed & await self.waiting():
-            return
-        failures = "; ".join(_failures(await self._state()))
-        if "(QuestionChangedError(" in failures:
-            raise TargetGone(failures)
-        raise RuntimeError(f"run {run_id} ended before the node came to its question: {failures or 'see the server'}")
 
     async def _taken(self, key: str) -> set[str]:
         namespace = note_namespace(self.id, key)
