@@ -37,6 +37,11 @@ from awaithumans_relay.limits import (
 )
 from awaithumans_relay.logs import about, claimed, mask_access_log
 from awaithumans_relay.observe import Observer
+from awaithumans_relay.access import Operator
+from awaithumans_relay.operations import Operations, operations_router
+from awaithumans_relay.pages import page_router
+from awaithumans_relay.probe import PROBE, PROBE_ENGINE
+from awaithumans_relay.problem import Problem
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
@@ -61,15 +66,6 @@ class Acknowledgement(BaseModel):
     """How the wait stands now."""
 
 
-class Problem(BaseModel):
-    """Body of every 4xx and 5xx."""
-
-    error: str
-    """Stable code."""
-    message: str
-    """What is wrong."""
-
-
 CALLBACK_BODY: dict[str, Any] = {
     "type": "object",
     "required": ["task_id", "idempotency_key", "status"],
@@ -92,13 +88,16 @@ class Relay:
         self.engines = {engine.name: engine for engine in engines}
         if len(self.engines) != len(engines):
             raise SettingsError(f"two engines share a name: {', '.join(engine.name for engine in engines)}")
+        if PROBE_ENGINE in self.engines:
+            raise SettingsError(f"the engine name {PROBE_ENGINE!r} is the relay's own")
         self._signer = settings.signer()
         self._keys = settings.key_ring()
         # One look a call, and no connection held between looks.
         self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
         self.store = store
         self.observer = Observer(self.engines)
-        self.dispatcher = Dispatcher(store, self.engines, observer=self.observer)
+        delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
+        self.dispatcher = Dispatcher(store, delivered_for, observer=self.observer)
         self.retention = Retention(store, retention)
         self.sweeper = Sweeper(
             store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
@@ -108,7 +107,7 @@ class Relay:
     async def running(self) -> AsyncGenerator[None]:
         """Open the store, then sweep and dispatch until the block ends."""
         await self.store.start()
-        for name in set(await self.store.engines()) - self.engines.keys():
+        for name in set(await self.store.engines()) - self.engines.keys() - {PROBE_ENGINE}:
             logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
         try:
             async with self.dispatcher.running(), self.sweeper.running(), self.retention.running():
@@ -195,7 +194,9 @@ def create_router(
         SettingsError: something of this is missing.
     """
     mask_access_log()
-    relay = Relay(engines, settings or Settings.load(), Store(database), retention)
+    settings = settings or Settings.load()
+    operator = Operator(settings.operator_token())
+    relay = Relay(engines, settings, Store(database), retention)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[None]:
@@ -221,6 +222,10 @@ def create_router(
             return await relay.register(task_id, token, body)
 
         return await _acknowledge(stored, task_id)
+
+    operations = Operations(relay.store, relay.dispatcher.wake, settings.review_url)
+    router.include_router(operations_router(operations, operator))
+    router.include_router(page_router(operations, operator, sorted(relay.engines)))
 
     # Whatever slashes there are: a redirect to another form would count as delivered, and the answer would be gone.
     @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)

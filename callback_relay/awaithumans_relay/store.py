@@ -319,9 +319,10 @@ class Store:
         forgotten = delete(waits).where(tuple_(waits.c.task_id, waits.c.route_digest).in_(old))
         return await self.database.write(lambda db: db.execute(forgotten).rowcount)
 
-    async def counts(self) -> dict[str, int]:
-        """How many waits there are in each state."""
-        counted = select(waits.c.state, func.count()).group_by(waits.c.state)
+    async def counts(self, *, engine: str | None = None) -> dict[str, int]:
+        """How many waits there are in each state, for all engines or for one."""
+        which = [waits.c.engine == engine] if engine is not None else []
+        counted = select(waits.c.state, func.count()).where(*which).group_by(waits.c.state)
         return await self.database.read(lambda db: {row[0]: row[1] for row in db.execute(counted)})
 
     async def unfinished(self) -> dict[tuple[str, str], int]:

@@ -1,0 +1,113 @@
+"""Who may look at the waits and redrive them: whoever holds AWAITHUMANS_RELAY_OPERATOR_TOKEN.
+
+Law: a stranger learns nothing but 401, whatever they ask for and whether or not there is a token at all; without one
+the operator's doors open for nobody. The token travels in the Authorization header alone: never in a URL, a page or a
+log.
+
+Programs send it as bearer. Browsers send it by HTTP Basic: any user name, the token as password. That needs no login
+page, no script, no session and no cookie, and one check serves both. What a browser sends of itself it sends for
+foreign pages, too, so a form is taken only with its own proof, which stands in our page, where no foreign page can read
+it. It is signed with the operator's token and lasts for a working day.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from itsdangerous import BadSignature, TimestampSigner
+from sqlalchemy.exc import SQLAlchemyError
+
+from awaithumans_relay.problem import problem
+
+FORM_SECONDS = 12 * 3600
+"""A page that stays open for longer is opened again before its buttons work."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of everything that is shown to an operator, unless the response has its own."""
+
+_CHALLENGE = 'Basic realm="awaithumans relay: any user name, the operator token as password", charset="UTF-8"'
+_FORM = "redrive"
+
+
+class Operator:
+    """Knows the operator by the token. Without a token, nobody is."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def is_caller(self, authorization: str | None) -> bool:
+        """Whether this Authorization header holds the token. Constant time in what it holds."""
+        given = _presented(authorization or "")
+        return self._token is not None and hmac.compare_digest(given, self._token.encode())
+
+    def form_proof(self) -> str:
+        """Put into a form, so that the form is known to be ours when it is sent."""
+        return self._signer().sign(_FORM).decode()
+
+    def is_our_form(self, proof: str) -> bool:
+        """Whether a form carries a proof of ours that has not run out."""
+        try:
+            return self._signer().unsign(proof, max_age=FORM_SECONDS) == _FORM.encode()
+        except (BadSignature, UnicodeError):
+            return False
+
+    def _signer(self) -> TimestampSigner:
+        if self._token is None:
+            raise BadSignature("there is no operator")
+        return TimestampSigner(self._token, salt="awaithumans-relay-form-v1")
+
+
+def doors_of(operator: Operator) -> type[APIRoute]:
+    """A class of routes that open for the operator alone, before anything else of a request is looked at."""
+
+    class Door(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                if not operator.is_caller(request.headers.get("authorization")):
+                    return _sealed(
+                        problem(401, "UNAUTHORISED", "not authorised", headers={"WWW-Authenticate": _CHALLENGE})
+                    )
+                return _sealed(await _answered(handle, request))
+
+            return guarded
+
+    return Door
+
+
+async def _answered(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    try:
+        return await handle(request)
+    except (SQLAlchemyError, OSError):
+        return problem(503, "STORE_UNAVAILABLE", "the store does not answer", headers={"Retry-After": "5"})
+
+
+def _sealed(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _presented(authorization: str) -> bytes:
+    """The token in an Authorization header; empty if there is none."""
+    scheme, _, credentials = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip().encode()
+        case "basic":
+            try:
+                return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                return b""
+        case _:
+            return b""

@@ -1,0 +1,420 @@
+"""What an operator can do over HTTP: list waits, redrive parked ones, by API and by page; and what strangers cannot."""
+
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from itsdangerous import TimestampSigner
+from pydantic import SecretStr
+
+from awaithumans_core import Engine, Outcome, Route, Settings, SettingsError, TargetGone
+from awaithumans_core.signing import derive_webhook_key, sign
+from awaithumans_relay import create_app, create_router
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.servers import FakeServer
+
+TOKEN = "the operator's own token"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
+
+
+class Broken(Shelf):
+    """Takes nothing until it is mended; can tell a redrive from a delivery."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mended = False
+        self.redriven: list[str] = []
+
+    async def deliver(self, route: Route, outcome: Outcome) -> None:
+        if not self.mended:
+            raise TargetGone(HOSTILE)
+        await super().deliver(route, outcome)
+
+    async def redrive(self, route: Route, outcome: Outcome) -> None:
+        self.redriven.append(outcome.task_id)
+        await self.deliver(route, outcome)
+
+
+@pytest.fixture
+def settings(fake: FakeServer) -> Settings:
+    return settings_for(fake, "http://127.0.0.1:1").model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
+
+
+@pytest.fixture
+async def shelf() -> Broken:
+    return Broken()
+
+
+@pytest.fixture
+async def relay(shelf: Broken, settings: Settings, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+    async with running_relay([shelf], fake, tmp_path, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def stranger(relay: RunningRelay) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=relay.url) as http:
+        yield http
+
+
+@pytest.fixture
+async def operator(relay: RunningRelay) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=relay.url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        yield http
+
+
+@pytest.fixture
+async def browser(relay: RunningRelay) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=relay.url, auth=("anybody", TOKEN), follow_redirects=True) as http:
+        yield http
+
+
+async def answered(relay: RunningRelay, *task_ids: str, engine: str = "shelf") -> None:
+    """Waits whose answer has been called back and parked."""
+    signer, key = relay.settings.signer(), derive_webhook_key(relay.settings.payload_key[0].get_secret_value())
+    async with httpx.AsyncClient(base_url=relay.url) as http:
+        for task_id in task_ids:
+            body = json.dumps(
+                {"task_id": task_id, "idempotency_key": task_id, "status": "completed", "response": {"secret": "yes"}}
+            ).encode()
+            token = signer.issue(Route(engine, {"place": task_id}, task_id))
+            sent = await http.post(
+                f"/callbacks/{token}", content=body, headers={"X-Awaithumans-Signature": sign(body, key)}
+            )
+            assert sent.status_code == 200
+            if engine != "shelf":  # nobody here delivers for it
+                (wait,) = await relay.store.lease(engine, "test", limit=1, seconds=5)
+                await relay.store.park(wait, "test", reason="gone")
+            await relay.wait_for(task_id, "parked")
+
+
+class Page(HTMLParser):
+    """What a browser makes of it: the texts, the links, the forms with their fields, and every element's name."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.links: list[str] = []
+        self.forms: list[dict[str, str]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        has = dict(attrs)
+        self.elements.append((tag, has))
+        if tag == "a":
+            self.links.append(has["href"] or "")
+        if tag == "form":
+            self.forms.append({"method": has.get("method") or "get"})
+        if tag in ("input", "button") and (name := has.get("name")):
+            self.forms[-1][name] = has.get("value") or ""
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append(data.strip())
+
+    def redrives(self) -> list[dict[str, str]]:
+        return [{k: v for k, v in form.items() if k != "method"} for form in self.forms if form["method"] == "post"]
+
+
+DOORS = [
+    ("GET", "/waits"),
+    ("GET", "/waits?limit=nonsense"),
+    ("POST", "/waits/redrive"),
+    ("POST", "/waits/task-1/redrive"),
+    ("GET", "/operate"),
+    ("POST", "/operate"),
+]
+
+
+def proof(of: str = TOKEN, says: str = "redrive", hours_old: int = 0) -> str:
+    """What stands in our forms, or nearly."""
+
+    class Then(TimestampSigner):
+        def get_timestamp(self) -> int:
+            return super().get_timestamp() - hours_old * 3600
+
+    return Then(of, salt="awaithumans-relay-form-v1").sign(says).decode()
+
+
+def basic(pair: str) -> str:
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+async def test_strangers_learn_nothing_but_401(relay: RunningRelay, stranger: httpx.AsyncClient) -> None:
+    """Without the token, or with anything like it, every door answers the same, and nothing happens."""
+    await answered(relay, "task-1")
+    like_it = [f"Bearer {TOKEN}x", "Bearer", "Bearer é", basic(f"{TOKEN}:"), basic(TOKEN), "Basic %", TOKEN, ""]
+    for method, path in DOORS:
+        for header in (None, *like_it):
+            headers = {} if header is None else {b"Authorization": header.encode()}
+            reply = await stranger.request(method, path, headers=headers)
+            assert (reply.status_code, reply.json()) == (401, {"error": "UNAUTHORISED", "message": "not authorised"})
+    assert await relay.store.counts() == {"parked": 1}
+
+
+async def test_without_a_token_set_the_doors_open_for_nobody(settings: Settings, tmp_path: Path) -> None:
+    """A relay that was given no operator token has no operator; it does not say so."""
+    closed = settings.model_copy(update={"relay_operator_token": None})
+    app = create_app([], settings=closed, database=f"sqlite:///{tmp_path / 'waits.db'}")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as http:
+        for method, path in DOORS:
+            for header in ("Bearer ", "Bearer None", basic(":"), basic(":None")):
+                reply = await http.request(method, path, headers={"Authorization": header})
+                assert (reply.status_code, reply.json()["error"]) == (401, "UNAUTHORISED")
+
+
+@pytest.mark.parametrize("token", ["short", "ä" * 20, "with\na newline in it"])
+def test_a_poor_operator_token_is_refused(settings: Settings, token: str) -> None:
+    """One that can be guessed, or that no header carries, is a settings mistake, told without repeating it."""
+    poor = settings.model_copy(update={"relay_operator_token": SecretStr(token)})
+    with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_OPERATOR_TOKEN") as refused:
+        create_app([], settings=poor)
+    assert token not in str(refused.value)
+    assert token not in repr(poor)
+
+
+async def test_waits_are_listed_without_what_was_answered(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
+    """Whom it is for, how it stands, when and why; not a word of the answer."""
+    await answered(relay, "task-1")
+    await relay.store.register("task-2", Route("shelf", {"place": "there"}, "question-2"), 900)
+    reply = await operator.get("/waits")
+    assert "secret" not in reply.text
+    assert reply.json()["counts"] == {"open": 1, "answered": 0, "delivered": 0, "parked": 1}
+    newest, parked = reply.json()["waits"]
+    assert (newest["task_id"], newest["state"], newest["answered_at"]) == ("task-2", "open", None)
+    assert {name: parked[name] for name in ("task_id", "engine", "target", "state", "last_error", "found_by")} == {
+        "task_id": "task-1",
+        "engine": "shelf",
+        "target": {"place": "task-1"},
+        "state": "parked",
+        "last_error": HOSTILE,
+        "found_by": "callback",
+    }
+    assert parked["review_url"] == relay.settings.review_url("task-1")
+    assert parked["answered_at"].endswith("Z")
+    assert parked["attempts"] == 1
+
+
+async def test_listing_is_filtered_and_paged(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
+    """By state (several too), by engine, and a page at a time."""
+    await answered(relay, "a", "b", "c")
+    await answered(relay, "d", engine="other")
+
+    async def listed(**query: Any) -> list[str]:
+        return [wait["task_id"] for wait in (await operator.get("/waits", params=query)).json()["waits"]]
+
+    assert await listed() == ["d", "c", "b", "a"]
+    assert await listed(limit=2, offset=1) == ["c", "b"]
+    assert await listed(engine="other") == ["d"]
+    assert await listed(state=["open", "delivered"]) == []
+    assert await listed(state=["open", "parked"], engine="shelf") == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "query", ["state=lost", "limit=0", "limit=501", "offset=-1", "offset=1" + "0" * 20, "engine=%00"]
+)
+async def test_impossible_listings_are_refused(operator: httpx.AsyncClient, query: str) -> None:
+    """What no database can be asked for is 422."""
+    assert (await operator.get(f"/waits?{query}")).status_code == 422
+
+
+async def test_redrive_wakes_at_once_and_as_a_redrive(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+) -> None:
+    """A redriven answer is delivered in a moment, not at the next tick, and the engine hears that it is a redrive."""
+    await answered(relay, "task-1", "task-2")
+    shelf.mended = True
+    began = time.monotonic()
+    assert (await operator.post("/waits/task-1/redrive")).json() == {"redriven": 1}
+    await relay.wait_for("task-1", "delivered")
+    assert time.monotonic() - began < 2
+    assert shelf.redriven == ["task-1"]
+    await relay.wait_for("task-2", "parked")
+    assert (await operator.post("/waits/task-1/redrive")).json() == {"redriven": 0}
+
+
+async def test_an_ordinary_delivery_after_a_redrive_is_none(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+) -> None:
+    """The wish counts once: what an asker that registers again is sent is a delivery as any other."""
+    await answered(relay, "task-1")
+    await operator.post("/waits/task-1/redrive")
+    await relay.wait_for("task-1", "parked")
+    assert shelf.redriven == ["task-1"]
+    shelf.mended = True
+    token = relay.settings.signer().issue(Route("shelf", {"place": "task-1"}, "task-1"))
+    asker = {"Authorization": f"Bearer {token}"}
+    registered = await operator.put("/waits/task-1", json={"timeout_seconds": 900}, headers=asker)
+    assert registered.json() == {"state": "answered"}
+    await relay.wait_for("task-1", "delivered")
+    assert shelf.redriven == ["task-1"]
+
+
+async def test_redrive_of_an_unknown_task_is_404(operator: httpx.AsyncClient) -> None:
+    """A mistyped id is told from one that is not parked."""
+    assert (await operator.post("/waits/nobody/redrive")).json()["error"] == "WAIT_NOT_FOUND"
+
+
+async def test_redrive_of_all_or_of_one_engine(relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken) -> None:
+    """Everything parked goes out again, or what one engine's outage has parked."""
+    await answered(relay, "a", "b")
+    await answered(relay, "c", engine="other")
+    shelf.mended = True
+    assert (await operator.post("/waits/redrive", params={"engine": "shelf"})).json() == {"redriven": 2}
+    await shelf.until(2)
+    await relay.wait_for("c", "parked")
+    assert (await operator.post("/waits/redrive")).json() == {"redriven": 1}
+
+
+async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Whatever an error says, it is text: no element, no attribute, nothing evaluated."""
+    await answered(relay, "task-1")
+    reply = await browser.get("/operate")
+    page = Page(reply.text)
+    assert HOSTILE in page.texts
+    assert {tag for tag, _ in page.elements} & {"script", "img", "iframe", "object", "embed"} == set()
+    assert not any(name.startswith("on") for _, has in page.elements for name in has)
+    assert "secret" not in reply.text
+
+
+async def test_page_is_sealed(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """No script, nothing from elsewhere, in no frame, kept in no cache; and no token in it."""
+    reply = await browser.get("/operate")
+    policy = reply.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["referrer-policy"] == "no-referrer"
+    assert reply.headers["cache-control"] == "no-store"
+    assert TOKEN not in reply.text
+    sources = [has.get("src") or has.get("href") or "" for tag, has in Page(reply.text).elements if tag != "a"]
+    assert all(source.startswith("data:") for source in sources if source)
+
+
+async def test_page_is_labelled(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Its language, its title, its table's heads, and what each button does, are said to whoever does not see it."""
+    await answered(relay, "task-1")
+    elements = Page((await browser.get("/operate?engine=shelf")).text).elements
+    has: dict[str, list[dict[str, str | None]]] = {}
+    for tag, attributes in elements:
+        has.setdefault(tag, []).append(attributes)
+    assert has["html"] == [{"lang": "en"}]
+    assert {"main", "header", "footer", "h1", "caption", "title"} <= has.keys()
+    assert all(head["scope"] == "col" for head in has["th"])
+    assert [label["for"] for label in has["label"]] == [select["id"] for select in has["select"]]
+    assert "Redrive task task-1" in [button.get("aria-label") for button in has["button"]]
+
+
+async def test_page_links_to_the_question_and_filters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Counts are filters, and a task leads to where people see it."""
+    await answered(relay, "task-1")
+    await relay.store.register("task-2", Route("shelf", {}, "question-2"), 900)
+    page = Page((await browser.get("/operate")).text)
+    assert relay.settings.review_url("task-1") in page.links
+    assert "?state=parked" in page.links
+    parked = Page((await browser.get("/operate?state=parked")).text)
+    assert "task-1" in parked.texts
+    assert "task-2" not in parked.texts
+
+
+async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Fifty at a time, the newest first."""
+    for number in range(51):
+        await relay.store.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
+    first = Page((await browser.get("/operate")).text)
+    assert "task-50" in first.texts
+    assert "task-0" not in first.texts
+    assert "?offset=50" in first.links
+    second = Page((await browser.get("/operate?offset=50")).text)
+    assert "task-0" in second.texts
+
+
+async def test_form_redrives_one(relay: RunningRelay, browser: httpx.AsyncClient, shelf: Broken) -> None:
+    """The button of a row sends that answer again, and the page says so."""
+    await answered(relay, "task-1", "task-2")
+    (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("task_id") == "task-1"]
+    shelf.mended = True
+    reply = await browser.post("/operate?state=parked", data=form)
+    assert str(reply.url).endswith("/operate?state=parked&redriven=1")
+    assert "1 wait is redriven: it goes out again now." in Page(reply.text).texts
+    await relay.wait_for("task-1", "delivered")
+    await relay.wait_for("task-2", "parked")
+
+
+async def test_form_redrives_all(relay: RunningRelay, browser: httpx.AsyncClient, shelf: Broken) -> None:
+    """One button sends everything that is parked again."""
+    await answered(relay, "task-1", "task-2")
+    (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("all")]
+    shelf.mended = True
+    await browser.post("/operate", data=form)
+    await shelf.until(2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        "redrive",
+        "é",
+        proof(of="another token"),
+        proof(says="another form"),
+        proof(hours_old=13),
+    ],
+    ids=["none", "empty", "unsigned", "not-ascii", "another-token", "another-form", "yesterday"],
+)
+async def test_form_of_another_site_is_refused(
+    relay: RunningRelay, browser: httpx.AsyncClient, given: str | None
+) -> None:
+    """A foreign page can make a browser send the operator's credentials, but not our form's fresh proof."""
+    await answered(relay, "task-1")
+    reply = await browser.post("/operate", data={"all": "1", **({} if given is None else {"proof": given})})
+    assert reply.status_code == 403
+    assert await relay.store.counts() == {"parked": 1}
+
+
+async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_path: Path) -> None:
+    """In an application of its own, under a prefix, links and forms stay under the prefix."""
+    engines: list[Engine] = []
+    app = FastAPI(redirect_slashes=False)
+    router = create_router(engines, settings=settings, database=f"sqlite:///{tmp_path / 'waits.db'}")
+    app.include_router(router, prefix="/relay")
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
+    await store.start()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://host", auth=("me", TOKEN)) as http:
+        page = Page((await http.get("/relay/operate")).text)
+        sent = await http.post("/relay/operate", data={"proof": proof(), "all": "1"})
+    await store.stop()
+    assert all(link.startswith(("?", "#")) for link in page.links)
+    assert (sent.status_code, sent.headers["location"]) == (303, "?redriven=0")
+
+
+def test_the_relays_own_engine_name_is_taken(settings: Settings) -> None:
+    """Nobody else can be called as the doctor's probe."""
+    with pytest.raises(SettingsError, match="'doctor'"):
+        create_app([Shelf("doctor")], settings=settings)
+
+
+async def test_no_secret_in_the_log(
+    relay: RunningRelay, browser: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A redrive is logged; the token and the proof are not."""
+    caplog.set_level("DEBUG", logger="awaithumans")
+    await answered(relay, "task-1")
+    (form, *_) = Page((await browser.get("/operate")).text).redrives()
+    await browser.post("/operate", data=form)
+    assert "an operator has redriven" in caplog.text
+    assert TOKEN not in caplog.text
+    assert form["proof"] not in caplog.text
