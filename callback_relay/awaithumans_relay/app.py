@@ -25,6 +25,7 @@ from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
+from awaithumans_relay.access import Operator
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.limits import (
     HEADERS,
@@ -37,7 +38,6 @@ from awaithumans_relay.limits import (
 )
 from awaithumans_relay.logs import about, claimed, mask_access_log
 from awaithumans_relay.observe import Observer
-from awaithumans_relay.access import Operator
 from awaithumans_relay.operations import Operations, operations_router
 from awaithumans_relay.pages import page_router
 from awaithumans_relay.probe import PROBE, PROBE_ENGINE

@@ -19,22 +19,45 @@ from typing import Annotated, Any, cast
 import typer
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
-from rich.markup import escape
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from awaithumans_core.engine import Engine
-from awaithumans_core.errors import AwaitHumansError, SettingsError
+from awaithumans_core.errors import SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_relay import logs, startup
 from awaithumans_relay.app import create_app
+from awaithumans_relay.commands import redrive as redriving
+from awaithumans_relay.commands import waits as listing
+from awaithumans_relay.commands.derive_key import derived_keys
+from awaithumans_relay.commands.doctor import Engines, examine
+from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
-from awaithumans_relay.store import DEFAULT_DATABASE
+from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
+
+Temporal = Annotated[
+    str | None,
+    typer.Option(help="Wake Temporal workflows at this address, for instance localhost:7233. Any namespace there."),
+]
+Graphs = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Wake threads of this compiled LangGraph graph, or of the one this function makes: "
+        "NAME=module:attribute. Repeat for more."
+    ),
+]
+LangGraphServer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024."
+    ),
+]
+OneEngine = Annotated[
+    str | None, typer.Option(help="Only waits for this engine: temporal, langgraph, langgraph-server, or your own.")
+]
 
 cli = typer.Typer(
     name="awaithumans-relay",
-    help="Takes the awaithumans server's callbacks and wakes the Temporal workflows and LangGraph threads that asked.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -42,29 +65,24 @@ cli = typer.Typer(
 
 @cli.callback()
 def relay() -> None:
-    """Settings are read from the environment: see `awaithumans-relay serve --help`."""
+    """Take the awaithumans server's callbacks and wake the Temporal workflows and LangGraph threads that asked.
+
+    Settings are read from the environment: see `awaithumans-relay serve --help`.
+
+    \b
+    A day with it:
+      awaithumans-relay serve --temporal localhost:7233    run it
+      awaithumans-relay doctor --temporal localhost:7233   would answers arrive?
+      awaithumans-relay waits --state parked               what needs a hand?
+      awaithumans-relay redrive --all                      it is mended: again
+    """
 
 
 @cli.command()
 def serve(
-    temporal: Annotated[
-        str | None,
-        typer.Option(help="Wake Temporal workflows at this address, for instance localhost:7233. Any namespace there."),
-    ] = None,
-    graph: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Wake threads of this compiled LangGraph graph, or of the one this function makes: "
-            "NAME=module:attribute. Repeat for more."
-        ),
-    ] = None,
-    langgraph_server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024.",
-        ),
-    ] = None,
+    temporal: Temporal = None,
+    graph: Graphs = None,
+    langgraph_server: LangGraphServer = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8787,
     database: Annotated[
@@ -109,7 +127,7 @@ def serve(
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     logs.configure(log_level, log_format)
-    try:
+    with troubles_told():
         asyncio.run(
             _serve(
                 temporal,
@@ -122,9 +140,115 @@ def serve(
                 tls=_tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
             )
         )
-    except AwaitHumansError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]{error.code}[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from None
+
+
+@cli.command()
+def waits(
+    state: Annotated[list[WaitState] | None, typer.Option(help="Only waits in this state. Repeat for more.")] = None,
+    engine: OneEngine = None,
+    limit: Annotated[int, typer.Option(help="How many at most, the newest first.", min=1)] = 50,
+    offset: Annotated[int, typer.Option(help="How many of the newest to leave out.", min=0)] = 0,
+    database: Database = DEFAULT_DATABASE,
+    as_json: Json = False,
+) -> None:
+    """List who waits for whom, since when, and what is wrong. Answers are not shown.
+
+    \b
+    States:
+      open        a person has not answered yet
+      answered    the answer is here and on its way to whoever asked
+      delivered   whoever asked has it
+      parked      it cannot be delivered; the last error says why, `redrive` tries again
+    It reads the database, so it works while the relay is down.
+
+    \b
+    Examples:
+      awaithumans-relay waits --state parked
+      awaithumans-relay waits --engine temporal --limit 10
+      awaithumans-relay waits --state parked --json | jq -r '.[].last_error' | sort | uniq -c
+    """
+    with troubles_told():
+        asyncio.run(listing.show(database, state or [], engine, limit=limit, offset=offset, as_json=as_json))
+
+
+@cli.command()
+def redrive(
+    task_id: Annotated[str | None, typer.Argument(help="The task whose answer is parked.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that is parked.")] = False,
+    engine: Annotated[str | None, typer.Option(help="With --all: only what is parked for this engine.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    database: Database = DEFAULT_DATABASE,
+) -> None:
+    """Have parked answers delivered once more, after what parked them is mended.
+
+    A LangGraph thread that failed after it had its answer runs on from there.
+
+    It writes to the database: a running relay comes upon it within seconds, and one that is down when it starts.
+
+    \b
+    Examples:
+      awaithumans-relay redrive 4f1c2a7e9b3d4e6f8a0b1c2d3e4f5a6b
+      awaithumans-relay redrive --all --engine langgraph --yes
+
+    \b
+    Exit codes: 0 done, 1 that task is not parked, 2 it could not be done.
+    """
+    if (task_id is None) == (not everything):
+        raise typer.BadParameter("give a task id, or --all")
+    if task_id is not None and engine is not None:
+        raise typer.BadParameter("--engine goes with --all", param_hint="--engine")
+    with troubles_told():
+        code = asyncio.run(redriving.redrive(database, task_id, engine, sure=yes))
+    raise typer.Exit(code)
+
+
+@cli.command()
+def derive_key() -> None:
+    """Print AWAITHUMANS_WEBHOOK_KEY, derived from AWAITHUMANS_PAYLOAD_KEY.
+
+    The relay needs the derived key only; with it, the awaithumans server's root key need not leave its machine.
+    What is printed is a secret, too. During a rotation ("new,old") both are derived.
+
+    \b
+    Example, on the server's machine:
+      AWAITHUMANS_WEBHOOK_KEY=$(awaithumans-relay derive-key)
+    """
+    with troubles_told():
+        typer.echo(derived_keys())
+
+
+@cli.command()
+def doctor(
+    temporal: Temporal = None,
+    graph: Graphs = None,
+    langgraph_server: LangGraphServer = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: Json = False,
+) -> None:
+    """Look whether an answer would find its way: settings, server, database, engines, and the running relay.
+
+    Run it beside the relay, with the relay's environment and the flags of its `serve`. The last check sends a signed
+    answer for nobody to AWAITHUMANS_RELAY_URL and follows it into the database; it leaves nothing behind. Each failure
+    comes with what mends it.
+
+    \b
+    Examples:
+      awaithumans-relay doctor --temporal localhost:7233
+      awaithumans-relay doctor --graph refunds=my_app.graphs:graph --json
+
+    \b
+    Exit codes: 0 all is well, 1 something is not.
+    """
+    engines: list[tuple[str, Engines]] = []
+    if temporal is not None:
+        engines.append((f"Temporal {temporal}", lambda _: _soon(_temporal(temporal))))
+    engines += [(f"graph {each}", lambda stack, each=each: _graphs([each], stack)) for each in graph or []]
+    if langgraph_server is not None:
+        url = langgraph_server
+        engines.append((f"LangGraph server {url}", lambda stack: _soon(_langgraph_server(url, stack))))
+    with troubles_told():
+        well = asyncio.run(examine(database, engines, as_json=as_json))
+    raise typer.Exit(0 if well else 1)
 
 
 async def _serve(
@@ -195,6 +319,10 @@ def _without_password(database: str) -> str:
         return make_url(database).render_as_string(hide_password=True)
     except ArgumentError:  # what cannot be read may hold one anywhere
         return "***"
+
+
+async def _soon(engines: list[Engine]) -> list[Engine]:
+    return engines
 
 
 def _temporal(address: str | None) -> list[Engine]:

@@ -24,10 +24,11 @@ async def warn() -> None:
 
 async def warnings(settings: Settings) -> list[str]:
     """Sentences for the operator, each with its mend."""
-    return [said for said in (_relay_url(settings), await _server(settings)) if said is not None]
+    return [said for said in (relay_address(settings), await server(settings)) if said is not None]
 
 
-def _relay_url(settings: Settings) -> str | None:
+def relay_address(settings: Settings) -> str | None:
+    """What is wrong with the address the server is given, if anything is."""
     if urlsplit(settings.url).hostname in _HERE:
         return None
     if settings.relay_url is None:
@@ -43,7 +44,8 @@ def _relay_url(settings: Settings) -> str | None:
     return None
 
 
-async def _server(settings: Settings) -> str | None:
+async def server(settings: Settings) -> str | None:
+    """What is wrong with the server or with our token for it, if anything is."""
     try:
         async with httpx.AsyncClient(timeout=LOOK_SECONDS) as http:
             reply = await http.get(

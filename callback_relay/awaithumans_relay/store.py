@@ -319,6 +319,11 @@ class Store:
         forgotten = delete(waits).where(tuple_(waits.c.task_id, waits.c.route_digest).in_(old))
         return await self.database.write(lambda db: db.execute(forgotten).rowcount)
 
+    async def remove(self, wait: Wait) -> None:
+        """Delete a wait as if it had never been."""
+        this = delete(waits).where(_this(wait.task_id, wait.route))
+        await self.database.write(lambda db: db.execute(this).rowcount, order=wait.task_id)
+
     async def counts(self, *, engine: str | None = None) -> dict[str, int]:
         """How many waits there are in each state, for all engines or for one."""
         which = [waits.c.engine == engine] if engine is not None else []

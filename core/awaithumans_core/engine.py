@@ -66,6 +66,15 @@ class Redrives(Protocol):
         ...
 
 
+@runtime_checkable
+class Reachable(Protocol):
+    """What an engine may offer besides: it can be asked whether its far end is there, without waking anybody."""
+
+    async def check(self) -> None:
+        """Return when the far end answers; raise what keeps it from it."""
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

@@ -75,6 +75,10 @@ class KeyRing:
         matches = [hmac.compare_digest(sign(body, key).encode(), given) for key in self._keys]
         return any(matches)
 
+    def sign(self, body: bytes) -> str:
+        """The signature of a body by the first key, as the server would make it."""
+        return sign(body, self._keys[0])
+
     def verify(self, body: bytes, signature: str | None) -> None:
         """Raise `CallbackRejectedError` (401) unless one of the keys made this signature."""
         if not self.signed(body, signature):

@@ -157,6 +157,11 @@ class GraphEngine:
                 return None
         return SUPERSEDED
 
+    async def check(self) -> None:
+        """Raise when a graph's checkpointer is away, or has no tables yet."""
+        for name, graph in self._graphs.items():
+            await Thread(name, graph, self._config(name, "doctor")).standing()
+
     def _threads(self, route: Route) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)

@@ -82,6 +82,10 @@ class LangGraphServerEngine:
         except ThreadUnknownError:  # deleted, or forgotten by a restart that lost its data
             return None
 
+    async def check(self) -> None:
+        """Raise when the server is away, or does not take the key."""
+        await self._client.assistants.search(limit=1)
+
     async def _waiting(self, thread: ServerThread) -> set[str]:
         """Ids of the interrupts that wait for the answer; none if it was taken before."""
         try:

@@ -77,6 +77,12 @@ class TemporalEngine:
             return None
         return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
 
+    async def check(self) -> None:
+        """Raise when Temporal is away, or not well."""
+        client = next(iter(self._clients.values()), None) or await self._connected()
+        if not await client.service_client.check_health(timeout=RPC_TIMEOUT):
+            raise RuntimeError("Temporal answers that it is not serving")
+
     async def _client(self, namespace: str) -> Client:
         if namespace not in self._clients:
             base = next(iter(self._clients.values()), None) or await self._connected()

@@ -1,0 +1,22 @@
+"""`awaithumans-relay derive-key`: the webhook key, so that the server's root key need not leave the server."""
+
+import base64
+
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.settings import Settings
+from awaithumans_core.signing import derive_webhook_key
+
+
+def derived_keys() -> str:
+    """The value for AWAITHUMANS_WEBHOOK_KEY: one key for each root key, with commas between them.
+
+    Raises:
+        SettingsError: there is no root key in the environment, or it is malformed.
+    """
+    roots = Settings.load().payload_key
+    if not roots:
+        raise SettingsError(
+            "AWAITHUMANS_PAYLOAD_KEY is not set: run this where the awaithumans server's key is, for instance on its "
+            "machine, and give the relay what it prints as AWAITHUMANS_WEBHOOK_KEY"
+        )
+    return ",".join(base64.urlsafe_b64encode(derive_webhook_key(root.get_secret_value())).decode() for root in roots)

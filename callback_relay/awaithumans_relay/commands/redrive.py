@@ -1,0 +1,50 @@
+"""`awaithumans-relay redrive`: have parked answers delivered once more. A running relay comes upon them by itself."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+
+from awaithumans_core.errors import SettingsError
+from awaithumans_relay.commands.existing import existing_store
+from awaithumans_relay.dispatcher import TICK_SECONDS
+from awaithumans_relay.store import WaitState
+
+NOTHING = 1
+"""Exit code when the task that was named is not parked."""
+
+
+async def redrive(database: str, task_id: str | None, engine: str | None, *, sure: bool) -> int:
+    """Redrive, say how many it were, and return the exit code."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    async with existing_store(database) as store:
+        if task_id is None:
+            parked = (await store.counts(engine=engine)).get(WaitState.PARKED, 0)
+            if parked and not (sure or _confirmed(f"Redrive {parked:,} parked {_waits(parked)}?")):
+                console.print("nothing was redriven")
+                return 0
+        elif not (found := await store.find(task_id)):
+            raise SettingsError(f"nobody waits on task {task_id!r} here; `awaithumans-relay waits` lists them")
+        elif all(wait.state != WaitState.PARKED for wait in found):
+            states = ", ".join(sorted({wait.state for wait in found}))
+            console.print(f"task {task_id} is not parked: it is {states}")
+            return NOTHING
+        redriven = await store.redrive(task_id=task_id, engine=engine)
+    if not redriven:
+        console.print("nothing is parked")
+        return 0
+    console.print(
+        f"redriven: {redriven:,} {_waits(redriven)}; a running relay delivers within {TICK_SECONDS:g} s, "
+        "`awaithumans-relay waits` tells how it went"
+    )
+    return 0
+
+
+def _confirmed(question: str, ask: Callable[[str], bool] = typer.confirm) -> bool:
+    """A person at a terminal is asked; a program has meant it."""
+    return not sys.stdin.isatty() or ask(question)
+
+
+def _waits(count: int) -> str:
+    return "wait" if count == 1 else "waits"

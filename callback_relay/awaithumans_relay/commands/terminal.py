@@ -1,0 +1,38 @@
+"""How commands speak: results on stdout, trouble on stderr with what mends it, and an exit code."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from awaithumans_core.errors import AwaitHumansError
+
+MISTAKE = 2
+"""Exit code when a command could not do its work: settings, arguments, the database."""
+
+Database = Annotated[
+    str,
+    typer.Option(
+        envvar="AWAITHUMANS_RELAY_DATABASE",
+        help="Where the relay keeps its waits (SQLAlchemy URL); it need not be running.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@contextmanager
+def troubles_told() -> Generator[None]:
+    """Tell an error of ours in a line, without a traceback, and end the command."""
+    try:
+        yield
+    except AwaitHumansError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]{error.code}[/] {escape(str(error))}", highlight=False)
+        raise typer.Exit(MISTAKE) from None
+
+
+def plain(text: str) -> str:
+    """A foreign text without what a terminal would take for a command."""
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,0 +1,66 @@
+"""`awaithumans-relay waits`: what waits, for whom, since when, and what is wrong with it."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from awaithumans_core.settings import Settings
+from awaithumans_relay.commands.existing import existing_store
+from awaithumans_relay.commands.terminal import plain
+from awaithumans_relay.store import WaitState
+from awaithumans_relay.view import WaitView, ago
+
+STYLES = {
+    WaitState.OPEN: "blue",
+    WaitState.ANSWERED: "yellow",
+    WaitState.DELIVERED: "green",
+    WaitState.PARKED: "bold red",
+}
+ERROR_CHARS = 200
+"""Of an error in the table; `--json` has all of it."""
+
+
+async def show(
+    database: str, states: Sequence[WaitState], engine: str | None, *, limit: int, offset: int, as_json: bool
+) -> None:
+    """Print the waits, the newest first."""
+    review_url = Settings.load().review_url
+    async with existing_store(database) as store:
+        found = await store.listed(states=states, engine=engine, limit=limit, offset=offset)
+        counts = await store.counts(engine=engine)
+    waits = [WaitView.of(wait, review_url) for wait in found]
+    if as_json:
+        print(json.dumps([wait.model_dump(mode="json") for wait in waits], indent=2))  # noqa: T201 - the result
+        return
+    console = Console(highlight=False)
+    if waits:
+        console.print(_table(waits, datetime.now(UTC)))
+    told = ", ".join(f"{counts[state]:,} {state}" for state in WaitState if counts.get(state))
+    matching = sum(counts.get(state, 0) for state in states or WaitState)
+    console.print(f"{len(waits):,} of {matching:,} shown; {told}" if told else "nobody waits")
+
+
+def _table(waits: Sequence[WaitView], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("State", no_wrap=True)
+    table.add_column("Asked", no_wrap=True)
+    table.add_column("Task, and who waits", overflow="fold", min_width=32, max_width=36)
+    table.add_column("Last error", overflow="fold", ratio=1)
+    for wait in waits:
+        target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
+        table.add_row(
+            Text(wait.state, style=STYLES[wait.state]),
+            ago(wait.created_at, now),
+            Text.assemble(wait.task_id, ("\n" + plain(f"{wait.engine}: {target}" if target else wait.engine), "dim")),
+            Text(_shortened(wait.last_error or "")),
+        )
+    return table
+
+
+def _shortened(error: str) -> str:
+    text = plain(" ".join(error.split()))
+    return text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + "…"

@@ -1,0 +1,200 @@
+"""`awaithumans-relay doctor`: finds what would keep an answer from its way, says what mends it, and leaves no trace."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from examples.demo.servers import TemporalServer, free_port
+from fastapi import FastAPI, Request, Response
+from typer.testing import CliRunner
+
+from awaithumans_relay.cli import cli
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.servers import FakeServer
+
+
+async def doctor(*flags: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Exit code, and by check how it went and what was said."""
+    done = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--json", *flags])
+    found = {each["check"]: (each["status"], each["detail"]) for each in json.loads(done.stdout)}
+    return done.exit_code, found
+
+
+def failed(found: dict[str, tuple[str, str]]) -> dict[str, str]:
+    return {check: detail for check, (status, detail) in found.items() if status == "failed"}
+
+
+@pytest.fixture
+async def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+async def relay(
+    shelf: Shelf, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[RunningRelay]:
+    """A relay that runs, and its environment."""
+    async with running_relay([shelf], fake, tmp_path) as running:
+        environment = {
+            "URL": fake.url,
+            "ADMIN_API_TOKEN": fake.token,
+            "PAYLOAD_KEY": fake.payload_key,
+            "RELAY_SECRET": running.settings.relay_secret[0].get_secret_value(),
+            "RELAY_URL": running.url,
+            "RELAY_DATABASE": f"sqlite:///{tmp_path / 'relay.db'}",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
+        yield running
+
+
+async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) -> None:
+    """The probe goes the whole way, wakes nobody, is gone afterwards, and no secret is shown."""
+    code, found = await doctor()
+    assert (code, failed(found)) == (0, {})
+    assert found["engines"][0] == "skipped"
+    assert found["running relay"] == (
+        "ok",
+        f"took an answer at {relay.url}, stored it and delivered it to nobody",
+    )
+    assert await relay.store.counts() == {}
+    assert shelf.calls == 0
+    said = json.dumps(found)
+    assert not any(secret in said for secret in (fake.token, fake.payload_key))
+    assert relay.settings.relay_secret[0].get_secret_value() not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ADMIN_API_TOKEN", "wrong", {"awaithumans server": "AWAITHUMANS_ADMIN_API_TOKEN"}),
+        ("URL", "http://127.0.0.1:1", {"awaithumans server": "does not answer at http://127.0.0.1:1"}),
+        ("RELAY_SECRET", "another secret of 16", {"running relay": "AWAITHUMANS_RELAY_SECRET"}),
+        ("PAYLOAD_KEY", "A" * 43, {"running relay": "webhook key is another"}),
+        ("RELAY_URL", "http://127.0.0.1:1", {"running relay": "start the relay"}),
+        (
+            "RELAY_SECRET",
+            "",
+            {"AWAITHUMANS_RELAY_SECRET": "is not set", "running relay": "AWAITHUMANS_RELAY_SECRET is not set"},
+        ),
+        (
+            "RELAY_URL",
+            "",
+            {"AWAITHUMANS_RELAY_URL": "is not set", "running relay": "AWAITHUMANS_RELAY_URL is not set"},
+        ),
+        ("RELAY_URL", "no address", {"settings": "AWAITHUMANS_RELAY_URL"}),
+        ("RELAY_OPERATOR_TOKEN", "short", {"AWAITHUMANS_RELAY_OPERATOR_TOKEN": "16 printable"}),
+        (
+            "RELAY_DATABASE",
+            "sqlite:///nowhere/waits.db",
+            {"database": "there is no database", "running relay": "there is no database"},
+        ),
+    ],
+)
+async def test_each_setting_that_is_wrong(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: dict[str, str]
+) -> None:
+    """What is wrong is found where it is, with what mends it; the rest is well."""
+    monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
+    code, found = await doctor()
+    assert code == 1
+    assert failed(found).keys() == told.keys()
+    for check, words in told.items():
+        assert words in failed(found)[check]
+
+
+async def test_the_database_of_another_relay(relay: RunningRelay, tmp_path: Path) -> None:
+    """An answer that the relay takes and that is not in this database: it keeps its waits elsewhere."""
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}")
+    await other.start()
+    await other.stop()
+    _, found = await doctor("--database", f"sqlite:///{tmp_path / 'other.db'}")
+    assert "keeps its waits in another database" in failed(found)["running relay"]
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(307, "redirects (307)"), (404, "something else answers there"), (503, "database")]
+)
+async def test_something_else_at_the_relays_address(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch, status: int, told: str
+) -> None:
+    """A redirect, a proxy that does not know the path, a relay without its database: each is told apart."""
+    app = FastAPI()
+
+    @app.post("/{path:path}")
+    async def refuse(path: str, _: Request) -> Response:
+        return Response(status_code=status, headers={"Location": "https://relay.example"} if status == 307 else {})
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    monkeypatch.setenv("AWAITHUMANS_RELAY_URL", f"http://127.0.0.1:{port}")
+    _, found = await doctor()
+    server.should_exit = True
+    await serving
+    assert told in failed(found)["running relay"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "check", "told"),
+    [
+        (["--temporal", "127.0.0.1:1"], "Temporal 127.0.0.1:1", "does not answer"),
+        (["--langgraph-server", "http://127.0.0.1:1"], "LangGraph server http://127.0.0.1:1", "does not answer"),
+        (["--langgraph-server", "127.0.0.1:1"], "LangGraph server 127.0.0.1:1", "write it as a URL"),
+        (["--graph", "g=nowhere:graph"], "graph g=nowhere:graph", "No module named 'nowhere'"),
+        (["--graph", "g"], "graph g", "NAME=module:attribute"),
+    ],
+)
+async def test_engines_that_are_away(relay: RunningRelay, flags: list[str], check: str, told: str) -> None:
+    """Every engine the relay is started for is asked; one that is away is named with what mends it."""
+    code, found = await doctor(*flags)
+    assert code == 1
+    assert failed(found).keys() == {check}
+    assert told in failed(found)[check]
+
+
+async def test_engines_that_are_there(
+    relay: RunningRelay, temporal: TemporalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporal, and a graph with its checkpointer, answer."""
+    (tmp_path / "graph_of_the_doctor.py").write_text(GRAPH)
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = ["--temporal", temporal.address, "--graph", "refunds=graph_of_the_doctor:graph"]
+    code, found = await doctor(*flags)
+    assert (code, failed(found)) == (0, {})
+    assert {check for check, (status, detail) in found.items() if (status, detail) == ("ok", "answers")} == {
+        f"Temporal {temporal.address}",
+        "graph refunds=graph_of_the_doctor:graph",
+    }
+
+
+GRAPH = """
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+
+builder = StateGraph(dict)
+builder.add_node("node", lambda state: state)
+builder.add_edge(START, "node")
+builder.add_edge("node", END)
+graph = builder.compile(checkpointer=InMemorySaver())
+"""
+
+
+async def test_for_people(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each check with its mark, what was found beneath it, and a sum; nothing wider than the terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "wrong")
+    done: Any = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor"])
+    assert done.exit_code == 1
+    assert "✓ AWAITHUMANS_URL\n" in done.stdout
+    assert "✗ awaithumans server\n" in done.stdout
+    assert "1 of 10 checks failed" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())

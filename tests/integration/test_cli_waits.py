@@ -1,0 +1,216 @@
+"""The operator's commands beside a relay's database: `waits`, `redrive` and `derive-key`."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from awaithumans_core import Outcome, Route, TargetGone
+from awaithumans_core.signing import KeyRing, derive_webhook_key, sign
+from awaithumans_relay.cli import cli
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+from tests.support.postgres import PostgresServer
+from tests.support.relay import Server, running_relay
+from tests.support.servers import FakeServer
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 [bold]not markup[/bold] " + "x" * 500
+
+
+async def run(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, cli, list(arguments))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Store]:
+    """An open wait and two parked ones, of two engines, on a database that the environment names."""
+    postgres: PostgresServer | None = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    url = postgres.database() if postgres else f"sqlite:///{tmp_path / 'waits.db'}"
+    monkeypatch.setenv("AWAITHUMANS_RELAY_DATABASE", url)
+    monkeypatch.setenv("COLUMNS", "80")
+    store = Store(url)
+    await store.start()
+    await store.register("open-1", Route("temporal", {"workflow_id": "refund-1"}, "k"), 900)
+    for task_id, engine in (("parked-1", "temporal"), ("parked-2", "langgraph")):
+        await store.register(task_id, Route(engine, {"thread_id": task_id}, task_id), 900)
+        outcome = Outcome(task_id=task_id, status="completed", response={"secret": 1}, idempotency_key=task_id)
+        await store.answer(outcome, found_by="sweep")
+        (wait,) = await store.lease(engine, "test", limit=1, seconds=5)
+        await store.park(wait, "test", reason=HOSTILE)
+    yield store
+    await store.stop()
+
+
+async def test_waits_are_listed_for_people(store: Store) -> None:
+    """A table within 80 columns: states, ages, whole task ids, who waits, and errors that cannot steer a terminal."""
+    done = await run("waits")
+    assert done.exit_code == 0
+    assert all(len(line) <= 80 for line in done.output.splitlines())
+    for told in ("open-1", "parked-1", "temporal: workflow_id refund-1", "3 of 3 shown; 1 open, 2 parked"):
+        assert told in done.output
+    assert "\x1b" not in done.output
+    assert "[bold]" in done.output
+    assert "secret" not in done.output
+
+
+async def test_waits_are_listed_for_programs(store: Store) -> None:
+    """JSON, filtered by state and engine; the error is whole, and the answer is not there."""
+    done = await run("waits", "--state", "parked", "--engine", "temporal", "--json")
+    (wait,) = json.loads(done.output)
+    assert (wait["task_id"], wait["state"], wait["last_error"]) == ("parked-1", "parked", HOSTILE)
+    assert "secret" not in done.output
+    assert [each["task_id"] for each in json.loads((await run("waits", "--limit", "1", "--json")).output)] == [
+        "parked-2"
+    ]
+
+
+async def test_redrive_of_one_task(store: Store) -> None:
+    """One task goes out again; a second time there is nothing to do, which the exit code says."""
+    done = await run("redrive", "parked-1")
+    assert (done.exit_code, done.output.splitlines()[0][:20]) == (0, "redriven: 1 wait; a ")
+    again = await run("redrive", "parked-1")
+    assert (again.exit_code, again.output) == (1, "task parked-1 is not parked: it is answered\n")
+    assert await store.counts() == {"open": 1, "answered": 1, "parked": 1}
+
+
+async def test_redrive_of_all_or_of_one_engine(store: Store) -> None:
+    """What an engine's outage has parked, or all of it."""
+    assert "redriven: 1 wait;" in (await run("redrive", "--all", "--engine", "langgraph")).output
+    assert await store.counts(engine="temporal") == {"open": 1, "parked": 1}
+    assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes")).output
+    done = await run("redrive", "--all")
+    assert (done.exit_code, done.output) == (0, "nothing is parked\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["task-1", "--all"], ["task-1", "--engine", "temporal"]])
+async def test_redrive_of_nothing_in_particular_is_refused(arguments: list[str]) -> None:
+    """Everything is redriven only when that is said."""
+    assert (await run("redrive", *arguments)).exit_code == 2
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_redrive_of_an_unknown_task_says_where_to_look(store: Store) -> None:
+    """A mistyped id is told from one that is not parked."""
+    done = await run("redrive", "nobody")
+    assert done.exit_code == 2
+    assert "nobody waits on task 'nobody' here; `awaithumans-relay waits` lists them" in done.stderr
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_a_person_is_asked_before_all(store: Store) -> None:
+    """At a terminal, `--all` wants a yes; without it nothing happens."""
+    person, terminal = os.openpty()
+    os.write(person, b"n\n")
+    command = [sys.executable, "-m", "awaithumans_relay.cli", "redrive", "--all"]
+    process = await asyncio.create_subprocess_exec(*command, stdin=terminal, stdout=asyncio.subprocess.PIPE)
+    told, _ = await asyncio.wait_for(process.communicate(), 30)
+    os.close(person)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert told.decode() == "Redrive 2 parked waits? [y/N]: nothing was redriven\n"
+    assert await store.counts() == {"open": 1, "parked": 2}
+
+
+async def test_a_running_relay_comes_upon_a_redrive(fake: FakeServer, tmp_path: Path) -> None:
+    """What the command writes the relay delivers, without being told."""
+    broken = [True]
+
+    def stumble(_: Route) -> None:
+        if broken:
+            raise TargetGone("broken")
+
+    async with running_relay([Shelf(on_deliver=stumble)], fake, tmp_path) as relay:
+        server = Server(relay, fake)
+        await server.call_back(Route("shelf", {}, "k"))
+        await server.http.aclose()
+        await relay.wait_for("task-1", "parked")
+        broken.clear()
+        done = await run("redrive", "task-1", "--database", f"sqlite:///{tmp_path / 'relay.db'}")
+        assert done.exit_code == 0
+        await relay.wait_for("task-1", "delivered")
+
+
+@pytest.mark.parametrize("command", [["waits"], ["redrive", "--all"]])
+async def test_without_a_database_nothing_is_created(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the wrong folder the command says so, and leaves no empty database there."""
+    monkeypatch.chdir(tmp_path)
+    done = await run(*command)
+    assert done.exit_code == 2
+    assert f"there is no database at {tmp_path / 'awaithumans-relay.db'}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "not a database URL"),
+        ("mystery://me:hush-hush@x", "not a database URL"),
+        ("postgresql://me:hush-hush@127.0.0.1:1/waits", "does not answer"),
+    ],
+)
+async def test_an_unusable_database_is_told_without_its_password(url: str, told: str) -> None:
+    """What is wrong with it, and nothing secret."""
+    done = await run("waits", "--database", url)
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert "hush-hush" not in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"), [("UPDATE schema_version SET version = 1", "schema 1"), (None, "no such table")]
+)
+async def test_a_database_of_another_release_is_left_as_it_is(statement: str | None, told: str, tmp_path: Path) -> None:
+    """An operator's command never changes a schema under a relay that runs."""
+    file = tmp_path / "waits.db"
+    if statement is None:
+        file.touch()
+    else:
+        store = Store(f"sqlite:///{file}")
+        await store.start()
+        await store.stop()
+        with sqlite3.connect(file) as db:
+            db.execute(statement)
+        db.close()
+    done = await run("waits", "--database", f"sqlite:///{file}")
+    assert (done.exit_code, told in done.stderr) == (2, True)
+
+
+async def test_derived_keys_verify_what_the_server_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed is AWAITHUMANS_WEBHOOK_KEY as it stands, both keys of a rotation included."""
+    roots = ["A" * 43, "B" * 42 + "A"]
+    monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", ",".join(roots))
+    done = await run("derive-key")
+    assert (done.exit_code, done.stderr) == (0, "")
+    for root, key in zip(roots, done.stdout.strip().split(","), strict=True):
+        KeyRing.of(webhook_keys=[key]).verify(b"{}", sign(b"{}", derive_webhook_key(root)))
+
+
+@pytest.mark.parametrize(("value", "told"), [(None, "is not set"), ("hush-hush", "is not base64")])
+async def test_no_root_key_or_a_broken_one(value: str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is missing, prints nothing on stdout that could be taken for a key, and repeats no secret."""
+    if value is not None:
+        monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", value)
+    done = await run("derive-key")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"AWAITHUMANS_PAYLOAD_KEY {told}" in done.stderr
+    assert "hush" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "waits", "redrive", "derive-key", "doctor"])
+async def test_help_teaches_by_example(command: str) -> None:
+    """Every command shows how it is called."""
+    done = await run(command, "--help")
+    assert done.exit_code == 0
+    assert "Example" in done.output
+    assert f"awaithumans-relay {command}" in done.output
