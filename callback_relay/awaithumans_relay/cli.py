@@ -13,6 +13,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -29,8 +30,9 @@ from awaithumans_relay import logs, startup
 from awaithumans_relay.app import create_app
 from awaithumans_relay.commands import redrive as redriving
 from awaithumans_relay.commands import waits as listing
+from awaithumans_relay.commands.checks import Engines
 from awaithumans_relay.commands.derive_key import derived_keys
-from awaithumans_relay.commands.doctor import Engines, examine
+from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
@@ -242,7 +244,7 @@ def doctor(
     engines: list[tuple[str, Engines]] = []
     if temporal is not None:
         engines.append((f"Temporal {temporal}", lambda _: _soon(_temporal(temporal))))
-    engines += [(f"graph {each}", lambda stack, each=each: _graphs([each], stack)) for each in graph or []]
+    engines += [(f"graph {each}", partial(_graphs, [each])) for each in graph or []]
     if langgraph_server is not None:
         url = langgraph_server
         engines.append((f"LangGraph server {url}", lambda stack: _soon(_langgraph_server(url, stack))))

@@ -1,0 +1,95 @@
+"""What `doctor` looks at beside the running relay. A check returns what it found, or raises with what mends it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+from awaithumans_core.engine import Engine, Reachable
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.settings import Settings
+from awaithumans_relay import startup
+from awaithumans_relay.commands.existing import existing_store, shown_url
+
+Engines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
+"""Makes what is to be reached; the stack closes it."""
+
+
+def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
+    """The settings one by one, each with what tells whether it can be used. No secret is shown."""
+
+    def looked(look: Callable[[], str]) -> Callable[[], Awaitable[str]]:
+        async def later() -> str:
+            return look()
+
+        return later
+
+    def relay_url() -> str:
+        if wrong := startup.relay_address(settings):
+            raise SettingsError(wrong)
+        return settings.relay()
+
+    def relay_secret() -> str:
+        settings.signer()
+        return _so_many(len(settings.relay_secret))
+
+    def webhook_key() -> str:
+        settings.key_ring()
+        return _keys(settings)
+
+    def admin_api_token() -> str:
+        settings.token()
+        return "set"
+
+    def operator_token() -> str:
+        return "set" if settings.operator_token() else "not set: the operator's page and API are closed"
+
+    return [
+        ("AWAITHUMANS_URL", looked(lambda: settings.url)),
+        ("AWAITHUMANS_ADMIN_API_TOKEN", looked(admin_api_token)),
+        ("AWAITHUMANS_RELAY_SECRET", looked(relay_secret)),
+        ("AWAITHUMANS_WEBHOOK_KEY", looked(webhook_key)),
+        ("AWAITHUMANS_RELAY_URL", looked(relay_url)),
+        ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", looked(operator_token)),
+    ]
+
+
+def _so_many(count: int) -> str:
+    return "set" if count == 1 else f"{count} are set: the first signs, all are accepted"
+
+
+def _keys(settings: Settings) -> str:
+    if settings.payload_key:
+        return (
+            "derived here from AWAITHUMANS_PAYLOAD_KEY; `awaithumans-relay derive-key` prints the derived key, with "
+            "which the relay need not know the server's root key"
+        )
+    return _so_many(len(settings.webhook_key))
+
+
+async def of_server(settings: Settings) -> str:
+    """The server answers, and takes the token."""
+    if wrong := await startup.server(settings):
+        raise SettingsError(wrong)
+    return f"answers at {settings.url} and takes the token"
+
+
+async def of_database(url: str) -> str:
+    """The database opens, and is of this release."""
+    async with existing_store(url) as store:
+        counts = await store.counts()
+        told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+        return f"{shown_url(url)}: {told or 'nobody waits'}"
+
+
+async def of_engine(made: Engines) -> str:
+    """What the relay would wake answers."""
+    async with AsyncExitStack() as stack:
+        engines = await made(stack)
+        try:
+            for engine in engines:
+                if isinstance(engine, Reachable):
+                    await engine.check()
+        except Exception as away:  # whatever a far end raises is the finding
+            raise SettingsError(
+                f"does not answer: start it, or mend its address here and in `serve` ({away})"
+            ) from away
+    return "answers"
