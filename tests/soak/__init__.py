@@ -40,7 +40,7 @@ AT_ONCE = 16
 """Callbacks under way."""
 WHILE_ASKING = 4
 """One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
-PATIENCE_SECONDS = 900.0
+PATIENCE_SECONDS = 3600.0
 
 
 @dataclass
@@ -60,6 +60,8 @@ class Soak:
     broken: int = 0
     """Attempts at which the relay was dead or died."""
     seconds: float = 0.0
+    parked: int = 0
+    """Their relay died between the delivery and its note, and the workflow had ended when the next relay came."""
     lost: int = -1
     doubled: int = -1
     swapped: int = -1
@@ -175,6 +177,7 @@ class Soak:
         return False
 
     async def _settled(self) -> None:
-        """Until every row is delivered: whatever could still be done twice has been."""
-        while await self._store.counts() != {"delivered": self.waits}:
+        """Until nothing is left to deliver: whatever could still be done twice has been."""
+        while {"open", "answered"} & (await self._store.counts()).keys():
             await asyncio.sleep(0.1)
+        self.parked = (await self._store.counts()).get("parked", 0)
