@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, RelayServer, started
+from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
@@ -212,6 +213,15 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
         await bench.engine.redrive(*answer)
     await bench.engine.deliver(*answer)
     assert (bench.did("goes on"), bench.did("acts")) == (3, 1)
+
+
+async def test_server_is_seen_to_be_there(bench: Bench) -> None:
+    """The doctor's question is answered without waking anybody; a server that is away is none."""
+    await bench.engine.check()
+    away = LangGraphServerEngine("http://127.0.0.1:1")
+    with pytest.raises(ConnectError):
+        await away.check()
+    await away.aclose()
 
 
 async def test_second_resume_is_refused_where_it_arrives(bench: Bench) -> None:
