@@ -25,6 +25,9 @@ soak: $(READY) ## 2,000 waits, two relays on one PostgreSQL killed at random, ev
 bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.many_waits $(ARGS)
 
+bench-relay: $(READY) ## How fast the relay acknowledges and wakes, next to the official adapters (ten minutes). ARGS="--repeats 1 --only signals"
+	@$(BIN)/python -m benchmarks.relay $(ARGS)
+
 bench-temporal: $(READY) ## What one wait costs in Temporal, next to the official adapter (eight minutes). ARGS="--repeats 1 --workflows 10"
 	@$(BIN)/python -m benchmarks.temporal_cost $(ARGS)
 

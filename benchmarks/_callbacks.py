@@ -1,0 +1,68 @@
+"""Callbacks as the awaithumans server sends them, and waits that are registered for them."""
+
+import asyncio
+import json
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from awaithumans_core import Route, Settings
+from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, derive_webhook_key, sign
+from awaithumans_relay.store import Store
+from benchmarks._load import request
+
+TIMEOUT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered task, and who waits for it."""
+
+    route: Route
+    body: bytes
+    headers: dict[str, str]
+    task_id: str
+
+
+def answer_for(route: Route, payload_key: str) -> Answer:
+    task_id = uuid.uuid4().hex
+    ended = {
+        "task_id": task_id,
+        "idempotency_key": route.idempotency_key,
+        "status": "completed",
+        "response": {"approved": True, "note": "as agreed on the phone"},
+        "completed_at": "2026-01-01T00:00:00.000000",
+        "timed_out_at": None,
+        "completed_by_email": "anna@example.com",
+        "completed_via_channel": "dashboard",
+        "verification_attempt": 0,
+    }
+    body = json.dumps(ended).encode()
+    headers = {SIGNATURE_HEADER: sign(body, derive_webhook_key(payload_key)), TASK_ID_HEADER: task_id}
+    return Answer(route, body, headers, task_id)
+
+
+def answers(engine: str, count: int, payload_key: str) -> list[Answer]:
+    """Each of another target."""
+    ids = [secrets.token_hex(12) for _ in range(count)]
+    routes = [
+        Route(engine, {"namespace": "default", "workflow_id": f"order-{each}"}, f"bench:default:order-{each}")
+        for each in ids
+    ]
+    return [answer_for(route, payload_key) for route in routes]
+
+
+async def register(answered: Sequence[Answer], store: Store) -> None:
+    """As the askers did when they asked."""
+    waits = (store.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in answered)
+    await asyncio.gather(*waits)
+
+
+def to_relay(answered: Sequence[Answer], settings: Settings) -> list[str]:
+    signer = settings.signer()
+    return [request(f"/callbacks/{signer.issue(each.route)}", each.body, each.headers) for each in answered]
+
+
+def to(path: str, answered: Sequence[Answer]) -> list[str]:
+    return [request(path, each.body, each.headers) for each in answered]

@@ -1,0 +1,136 @@
+"""Sends requests as fast as they are answered, from a process of its own.
+
+python -m benchmarks._load PORT AT_ONCE FILE
+
+The file holds the requests, written out, as a JSON list of strings. Each connection is kept and has one request under
+way. It writes a line of JSON: how long all of it took, how long each request took, and what the sender itself had of
+the CPU, by which one sees that it was not the one that was measured.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of the sender has seen."""
+
+    seconds: float
+    """From the first request to the last answer."""
+    latencies: list[float]
+    """Of each request, sorted; seconds."""
+    statuses: dict[str, int]
+    cpu: float
+    """Seconds of CPU that the sender had meanwhile."""
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds."""
+        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))] * 1000
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, requests: Iterator[bytes], latencies: list[float], statuses: dict[str, int]) -> None:
+        self._requests = requests
+        self._latencies = latencies
+        self._statuses = statuses
+        self._answer = b""
+        self._sent = 0.0
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def send(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._transport.close()
+            self.ended.set_result(None)
+            return
+        self._answer = b""
+        self._sent = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, complete, body = self._answer.partition(b"\r\n\r\n")
+        if not complete:
+            return
+        if len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]):
+            return
+        self._latencies.append(time.perf_counter() - self._sent)
+        status = head[9:12].decode()
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(exc or ConnectionError("the server has closed the connection"))
+
+
+async def _send(port: int, at_once: int, requests: Sequence[bytes]) -> Load:
+    latencies: list[float] = []
+    statuses: dict[str, int] = {}
+    waiting = iter(requests)
+    loop = asyncio.get_running_loop()
+    connections = [
+        (await loop.create_connection(lambda: _Connection(waiting, latencies, statuses), "127.0.0.1", port))[1]
+        for _ in range(at_once)
+    ]
+    began, cpu = time.perf_counter(), time.process_time()
+    for connection in connections:
+        connection.send()
+    await asyncio.gather(*(connection.ended for connection in connections))
+    return Load(time.perf_counter() - began, sorted(latencies), statuses, time.process_time() - cpu)
+
+
+# --- from outside ---------------------------------------------------------------------------------------------------
+
+
+def request(path: str, body: bytes, headers: Mapping[str, str]) -> str:
+    """A POST, written out."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: 127.0.0.1",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", body.decode()])
+
+
+async def load(port: int, at_once: int, requests: Sequence[str], folder: Path) -> Load:
+    """Have them sent, so many at once, by a process of its own."""
+    file = folder / "requests.json"
+    file.write_text(json.dumps(requests))
+    sender = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks._load", str(port), str(at_once), str(file)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    told, _ = await sender.communicate()
+    if sender.returncode:
+        raise RuntimeError(f"the sender has ended with {sender.returncode}")
+    return Load(**json.loads(told))
+
+
+def main() -> None:
+    port, at_once, file = sys.argv[1:]
+    requests = [each.encode() for each in json.loads(Path(file).read_text())]
+    print(json.dumps(asdict(asyncio.run(_send(int(port), int(at_once), requests)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""How fast the relay acknowledges and wakes, next to the least that each can take and to the official adapters.
+
+python -m benchmarks.relay --repeats 5 --only callbacks,resumes,signals --json figures.json
+
+Everything is measured side by side in one run, sides in turns, and said as a ratio: absolute figures depend on the
+machine and on what else it does.
+
+- callbacks: a bare FastAPI route that reads the body and checks its HMAC; the relay, which stores the answer on disk
+  (SQLite, synchronous=FULL) before it acknowledges, and delivers it beside that; the official receivers.
+- beside slow wakes: the relay again, while 64 wakes that take nine seconds are under way.
+- resumes: a loop of `graph.ainvoke(Command(resume=...))` around a plain `interrupt`, on the same AsyncSqliteSaver.
+- signals: raw signals to the Temporal dev server, 64 at once.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from examples.demo.servers import HumansServer, Process, TemporalServer, free_port, started
+from temporalio.client import Client
+
+from awaithumans_core import Route, Settings
+from awaithumans_relay.store import Store
+from benchmarks import _wakes
+from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_relay
+from benchmarks._load import ROOT, Load, load, request
+from benchmarks._receiver import receiving
+from benchmarks._report import Claim, Spread, columns, positive, say, verdict
+from benchmarks._wakes import BARE, DISPATCHER, ENGINE, OFFICIAL
+
+RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
+    "relay",
+    "relay beside slow wakes",
+    "official Temporal",
+    "official LangGraph",
+)
+AT_ONCE = [64, 16]
+SLOW = 64
+"""Slow wakes under way."""
+FEW = 8
+"""The official receivers get so many times fewer callbacks: theirs take so many times longer."""
+
+
+@dataclass
+class Figures:
+    """Rates by what is measured and side, one for each repeat; for callbacks the 99th percentile as well."""
+
+    rates: dict[str, dict[str, list[float]]] = field(default_factory=dict[str, dict[str, list[float]]])
+
+    def note(self, what: str, side: str, figure: float) -> None:
+        self.rates.setdefault(what, {}).setdefault(side, []).append(figure)
+        say(what, f"{side} {figure:.1f}")
+
+    def ratios(self, what: str, side: str) -> Spread:
+        sides = self.rates[what]
+        return Spread.of([mine / bare for mine, bare in zip(sides[side], sides[BARE], strict=True)])
+
+
+class Servers:
+    """What a run needs, on free ports, each in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.humans, self.temporal = HumansServer(folder / "humans"), TemporalServer(folder / "temporal")
+        self.ports = {side: free_port() for side in (BARE, RELAY, OFFICIAL)}
+        self.env = {
+            "AWAITHUMANS_PAYLOAD_KEY": self.humans.payload_key,
+            "AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32),
+            "AWAITHUMANS_URL": self.humans.url,
+            "AWAITHUMANS_ADMIN_API_TOKEN": self.humans.token,
+            "AWAITHUMANS_RELAY_URL": f"http://127.0.0.1:{self.ports[RELAY]}",
+        }
+        self.settings = Settings.load(
+            url=self.humans.url,
+            admin_api_token=self.humans.token,
+            payload_key=self.humans.payload_key,
+            relay_secret=self.env["AWAITHUMANS_RELAY_SECRET"],
+            relay_url=self.env["AWAITHUMANS_RELAY_URL"],
+        )
+        self.store = Store(f"sqlite:///{folder / 'relay.db'}")
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(started(self.humans, self.temporal))
+        await self.store.start()
+        stack.push_async_callback(self.store.stop)
+        for side, port in self.ports.items():
+            process = Process(
+                [sys.executable, "-m", "benchmarks._servers", side, str(port), str(self.folder)],
+                self.folder,
+                self.env | {"PYTHONPATH": str(ROOT)},
+                log=f"{side}.log",
+            )
+            process.start()
+            stack.callback(process.stop)
+            await process.answers(f"http://127.0.0.1:{port}/openapi.json")
+
+    async def waiting(self, engine: str, count: int) -> list[Answer]:
+        made = answers(engine, count, self.humans.payload_key)
+        await register(made, self.store)
+        return made
+
+    async def quiet(self) -> None:
+        """Until the relay has delivered everything to its swift engine."""
+        while any(wait.route.engine == "swift" for wait in await self.store.listed(states=["answered"], limit=1000)):
+            await asyncio.sleep(0.1)
+
+
+async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
+    receiver = await stack.enter_async_context(
+        receiving(servers.humans, servers.temporal.address, servers.folder / "r")
+    )
+    client = await Client.connect(servers.temporal.address)
+    graph = (await _graphs(servers, stack))[OFFICIAL]
+    key = servers.humans.payload_key
+
+    async def official_temporal() -> Load:
+        ids = await _wakes.workflows(client, count // FEW)
+        sent = [answer_for(Route("temporal", {"workflow_id": each}, f"temporal:{each}"), key) for each in ids]
+        path = "/awaithumans/callback?wf="
+        requests = [request(path + each.route.target["workflow_id"], each.body, each.headers) for each in sent]
+        return await load(int(receiver.rpartition(":")[2]), at_once, requests, servers.folder)
+
+    async def official_graph() -> Load:
+        sent = await _wakes.parked(graph, count // FEW // FEW, key)
+        requests = [request(f"/callback?thread={thread}", each.body, each.headers) for thread, each in sent.items()]
+        return await load(servers.ports[OFFICIAL], at_once, requests, servers.folder)
+
+    async def relay() -> Load:
+        return await load(servers.ports[RELAY], at_once, to_relay(swift, servers.settings), servers.folder)
+
+    async def bare() -> Load:
+        return await load(servers.ports[BARE], at_once, to("/callback", swift), servers.folder)
+
+    for at_once in AT_ONCE:
+        swift = await servers.waiting("swift", count)
+        sides = {BARE: bare, RELAY: relay, OFFICIAL_TEMPORAL: official_temporal, OFFICIAL_GRAPH: official_graph}
+        for side, measure in sides.items():
+            seen = await measure()
+            _note(figures, at_once, side, seen)
+        await servers.quiet()
+    slow, swift = await servers.waiting("slow", SLOW), await servers.waiting("swift", count)
+    await load(servers.ports[RELAY], SLOW, to_relay(slow, servers.settings), servers.folder)
+    _note(figures, AT_ONCE[-1], BUSY, await relay())
+    await servers.quiet()
+
+
+def _note(figures: Figures, at_once: int, side: str, seen: Load) -> None:
+    if set(seen.statuses) != {"200"}:
+        raise RuntimeError(f"{side} answered {seen.statuses}")
+    figures.note(f"callbacks a second, {at_once} at once", side, seen.rate)
+    figures.note(f"p99 of {at_once} at once (ms)", side, seen.percentile(0.99))
+    figures.note(f"the sender's share of a CPU, {at_once} at once", side, seen.cpu / seen.seconds)
+
+
+async def _graphs(servers: Servers, stack: AsyncExitStack) -> Mapping[str, object]:
+    made = _wakes.graphs(servers.settings, servers.humans.url, servers.humans.token, servers.folder)
+    return await stack.enter_async_context(made)
+
+
+async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
+    graphs = await _graphs(servers, stack)
+    for side in _wakes.SIDES:
+        rate = await _wakes.resumes(side, graphs[side], count, servers.humans.payload_key, servers.folder)
+        figures.note("threads resumed a second", side, rate)
+
+
+async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitStack) -> None:
+    client = await Client.connect(servers.temporal.address)
+    for side in _wakes.SIDES:
+        rate = await _wakes.signals(side, client, count, servers.humans.payload_key, servers.folder)
+        figures.note("workflows signalled a second", side, rate)
+
+
+PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 60), "signals": (signals, 400)}
+"""With how many of each in a repeat."""
+
+
+def claims(figures: Figures) -> list[Claim]:
+    def at_least(what: str, side: str, least: float) -> Claim | None:
+        if what not in figures.rates:
+            return None
+        text = f"{what}: {side} has at least {least} of the bare rate (median)"
+        return Claim(text, figures.ratios(what, side).median >= least)
+
+    said = [
+        at_least("callbacks a second, 64 at once", RELAY, 0.4),
+        at_least("threads resumed a second", ENGINE, 0.85),
+        at_least("threads resumed a second", DISPATCHER, 0.85),
+        at_least("workflows signalled a second", ENGINE, 0.9),
+        at_least("workflows signalled a second", DISPATCHER, 0.9),
+    ]
+    if (p99 := "p99 of 16 at once (ms)") in figures.rates:
+        within = figures.ratios(p99, RELAY).median
+        said.append(Claim(f"{p99}: the relay's is at most 3 times the bare route's (median)", within <= 3))
+        beside = figures.ratios(p99, BUSY).median
+        said.append(Claim("slow wakes leave it within twice that", beside <= 2 * within))
+    return [claim for claim in said if claim is not None]
+
+
+def table(figures: Figures) -> str:
+    rows = [["", "least / median / most", "to bare: least / median / most"]]
+    for what, sides in figures.rates.items():
+        rows.append([what, "", ""])
+        for side, rates in sides.items():
+            ratio = "" if side == BARE else figures.ratios(what, side).shown(2)
+            rows.append([f"  {side}", Spread.of(rates).shown(2 if max(rates) < 10 else 0), ratio])
+    return columns(rows, [48, 28, 32])
+
+
+async def run(repeats: int, only: Sequence[str]) -> Figures:
+    figures = Figures()
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            servers = Servers(Path(folder))
+            os.environ["AWAITHUMANS_PAYLOAD_KEY"] = servers.humans.payload_key  # the official adapter reads it there
+            await servers.start(stack)
+            for _ in range(repeats):
+                for name in only:
+                    measure, count = PARTS[name]
+                    async with AsyncExitStack() as held:
+                        await measure(servers, figures, count, held)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    given = parser.parse_args()
+    figures = asyncio.run(run(given.repeats, given.only.split(",")))
+    print(table(figures))
+    said = claims(figures)
+    print("\n".join(verdict(claim) for claim in said))
+    if given.json:
+        given.json.write_text(json.dumps(asdict(figures), indent=1))
+    sys.exit(any(claim.holds is False for claim in said))
+
+
+if __name__ == "__main__":
+    main()
