@@ -1,0 +1,79 @@
+"""The ways of running the relay that examples/deploy shows, run as they are written."""
+
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]  # it ships no types
+from examples.demo.servers import Process, free_port
+
+from awaithumans_core import Route
+from awaithumans_core.route import RouteSigner
+from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "s" * 32
+PAYLOAD_KEY = "A" * 43
+
+
+@asynccontextmanager
+async def uvicorn(folder: Path, ready: str, *arguments: str) -> AsyncGenerator[tuple[str, Process]]:
+    """The server's address, once `ready` answers there."""
+    port = free_port()
+    process = Process(
+        [sys.executable, "-m", "uvicorn", *arguments, "--port", str(port), "--no-access-log"],
+        folder,
+        {
+            "AWAITHUMANS_URL": "http://127.0.0.1:9",
+            "AWAITHUMANS_ADMIN_API_TOKEN": secrets.token_urlsafe(),
+            "AWAITHUMANS_RELAY_SECRET": SECRET,
+            "AWAITHUMANS_PAYLOAD_KEY": PAYLOAD_KEY,
+            "TEMPORAL_ADDRESS": "127.0.0.1:9",
+            "PYTHONPATH": str(ROOT / "examples" / "deploy"),
+        },
+    )
+    process.start()
+    try:
+        await process.answers(f"http://127.0.0.1:{port}{ready}")
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.stop()
+
+
+async def call_back(relay: str, number: int) -> httpx.Response:
+    """On a connection of its own, so that any worker may get it."""
+    key = f"question-{number}"
+    token = RouteSigner([SECRET]).issue(Route("temporal", {"namespace": "default", "workflow_id": key}, key))
+    body = b'{"task_id": "%s", "idempotency_key": "%s", "status": "completed", "response": {}}' % ((key.encode(),) * 2)
+    headers = {SIGNATURE_HEADER: sign(body, derive_webhook_key(PAYLOAD_KEY))}
+    async with httpx.AsyncClient() as http:
+        return await http.post(f"{relay}/callbacks/{token}", content=body, headers=headers)
+
+
+async def waits(relay: str) -> dict[str, int]:
+    async with httpx.AsyncClient() as http:
+        found: dict[str, int] = (await http.get(f"{relay}/readyz")).json()["waits"]
+        return found
+
+
+async def test_in_an_app_that_is_there_already(tmp_path: Path) -> None:
+    """The app's own routes answer, and a callback under its prefix is stored."""
+    async with uvicorn(tmp_path, "/orders", "in_your_app:app") as (app, _):
+        assert (await call_back(f"{app}/awaithumans", 1)).status_code == 200
+        assert await waits(f"{app}/awaithumans") == {"answered": 1}
+
+
+async def test_several_workers_on_one_file(tmp_path: Path) -> None:
+    """Two workers start on a new SQLite file at once, and take callbacks at once, the same ones too: each one wait."""
+    async with uvicorn(tmp_path, "/healthz", "my_relay:app", "--factory", "--workers", "2") as (relay, process):
+        taken = await asyncio.gather(*(call_back(relay, number % 20) for number in range(40)))
+        assert {answer.status_code for answer in taken} == {200}
+        assert await waits(relay) == {"answered": 20}
+        workers = [
+            child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
