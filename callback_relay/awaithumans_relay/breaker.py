@@ -36,11 +36,11 @@ class Breaker:
         """Whether the engine counts as away, being tried now or not."""
         return self._trips > 0
 
-    def admits(self, wanted: int) -> int:
-        """How many of so many deliveries may be tried now."""
+    def admits(self, wanted: int, *, under_way: int = 0) -> int:
+        """How many of so many deliveries may be tried now, beside those under way."""
         if not self.away:
             return wanted
-        return min(wanted, PROBES) if self._clock() >= self._until else 0
+        return max(0, min(wanted, PROBES - under_way)) if self._clock() >= self._until else 0
 
     @property
     def opens_in(self) -> float:

@@ -121,7 +121,8 @@ class Dispatcher:
                     task.add_done_callback(lambda _: self._wake[engine.name].set())
                 if not leased:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake[engine.name].wait(), pause)
+                        async with asyncio.timeout(pause):  # wait_for loses a cancellation that comes with the event
+                            await self._wake[engine.name].wait()
                 elif len(under_way) >= PARALLEL:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -12,6 +12,7 @@ import pytest
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
+from awaithumans_relay.breaker import PROBES
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.retention import Retention
 from awaithumans_relay.store import Store
@@ -79,7 +80,7 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
         knocks = shelf.calls
         dispatcher.wake()
         await asyncio.sleep(0.5)
-        assert shelf.calls == knocks
+        assert shelf.calls - knocks <= 3 * PROBES  # of 44
         away.clear()
         await shelf.until(50)
         await until(store, delivered=50)
