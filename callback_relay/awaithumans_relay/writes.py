@@ -18,12 +18,12 @@ from sqlalchemy import Connection
 
 BATCH = 128
 """Writes in one transaction at most, so that the first of them does not wait for long."""
-LATER_BATCH = 32
-"""The same of those that give way: who comes in behind them waits until they are done."""
+LATER_BATCH = 8
+"""The same of those that give way, when acknowledgements wait behind them."""
 CALM_SECONDS = 0.02
 """So long after the last acknowledgement they are made."""
 PATIENCE_SECONDS = 0.25
-"""And after so long however many acknowledgements come in."""
+"""And after so long in turns with acknowledgements, however many of these come in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +51,8 @@ class WriteQueue:
         self._now: deque[Write] = deque()
         self._later: deque[Write] = deque()
         self._calm_at = 0.0
+        self._yielded = True
+        """Whether acknowledgements have had their turn since the last of those that give way."""
         self._closing = False
 
     def put(self, write: Write) -> None:
@@ -70,8 +72,10 @@ class WriteQueue:
         with self._changed:
             while True:
                 if self._turn_of_later():
-                    return _taken(self._later, LATER_BATCH)
+                    self._yielded = False
+                    return _taken(self._later, LATER_BATCH if time.monotonic() < self._calm_at else BATCH)
                 if self._now:
+                    self._yielded = True
                     self._calm_at = time.monotonic() + CALM_SECONDS
                     return _taken(self._now, BATCH)
                 if self._closing:
@@ -83,7 +87,9 @@ class WriteQueue:
         if not self._later:
             return False
         now, waited_enough = time.monotonic(), self._later[0].since + PATIENCE_SECONDS
-        return now >= waited_enough or (not self._now and (self._closing or now >= self._calm_at))
+        if self._now:
+            return self._yielded and now >= waited_enough
+        return self._closing or now >= min(self._calm_at, waited_enough)
 
     def _pause(self) -> float | None:
         if not self._later:

@@ -1,0 +1,49 @@
+"""In which order the relay writes."""
+
+import asyncio
+from concurrent.futures import Future
+
+from sqlalchemy import Connection
+
+from awaithumans_relay.writes import LATER_BATCH, PATIENCE_SECONDS, Write, WriteQueue
+
+
+def nothing(_: Connection) -> None:
+    return
+
+
+def write(*, later: bool, waited: float = 0.0) -> Write:
+    made = Write(nothing, Future[None](), "", None, later=later)
+    made.since -= waited
+    return made
+
+
+async def test_acknowledgements_go_first() -> None:
+    """Whoever holds a connection is written before what came earlier and nobody waits for."""
+    queue = WriteQueue()
+    later, now = write(later=True), write(later=False)
+    queue.put(later)
+    queue.put(now)
+    assert queue.batch() == [now]
+    assert await asyncio.to_thread(queue.batch) == [later]
+
+
+def test_in_turns_with_what_has_waited_long() -> None:
+    """What gives way is written some at a time while acknowledgements come in, and they go on in between."""
+    queue = WriteQueue()
+    queue.put(write(later=False))
+    queue.batch()
+    for _ in range(2 * LATER_BATCH):
+        queue.put(write(later=True, waited=PATIENCE_SECONDS))
+    queue.put(write(later=False))
+    first, second, third = queue.batch(), queue.batch(), queue.batch()
+    assert [len(first), len(second), len(third)] == [LATER_BATCH, 1, LATER_BATCH]
+    assert not second[0].later
+
+
+def test_everything_is_written_before_it_ends() -> None:
+    """A queue that is closed gives out what it holds, and then nothing."""
+    queue = WriteQueue()
+    queue.put(write(later=True))
+    queue.close()
+    assert [len(queue.batch()), len(queue.batch())] == [1, 0]
