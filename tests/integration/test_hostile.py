@@ -20,8 +20,8 @@ from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.signing import sign
 from tests.support.fortress import KEY, Fortress, fortress
 
-FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=100)
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(FEW, max_examples=50)
 NUMBERS = itertools.count()
 
 
