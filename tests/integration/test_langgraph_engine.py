@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, RetryPolicy, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
-from awaithumans_core import TargetGone, TargetNotReady
+from awaithumans_core import SettingsError, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
 from tests.support.workflows import Decision
 
@@ -290,3 +292,65 @@ async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tm
         assert ended == ["node"]
         await bench.give("a", True)
         assert ended == ["node"]
+
+
+async def test_threads_of_one_node_are_refused(bench: Bench) -> None:
+    """Sync tools that a plain ToolNode runs in threads come to their questions by chance: said, and nothing acts."""
+
+    def pay(who: str) -> str:
+        """Pay somebody."""
+        question = f"{who} {bench.thread_id}"
+        decision = await_human_sync(task=question, response_schema=Decision, human_tasks=bench.human_tasks)
+        bench.acts.append(who)
+        return f"{who}: {decision.approved}"
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", ToolNode([pay], handle_tool_errors=False))
+    builder.add_edge(START, "tools")
+    bench.use(builder)
+    calls: Any = [{"name": "pay", "id": who, "args": {"who": who}} for who in ("p1", "p2", "p3", "p4")]
+    with pytest.raises(SettingsError, match="several threads of one node"):
+        await bench.compiled.ainvoke({"messages": [AIMessage("", tool_calls=calls)]}, bench.config)
+    assert bench.acts == []
+
+
+async def test_an_app_that_could_not_hear_does_not_run_what_runs(bench: Bench) -> None:
+    """The hook fails, and the app resumes its own interrupt meanwhile: the next delivery only tells again."""
+    heard: list[str] = []
+
+    async def hear(resumed: Resumed) -> None:
+        heard.append(resumed.thread_id)
+        if len(heard) == 1:
+            raise ConnectionError("the app is away")
+
+    async def ours(state: State) -> State:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    def theirs(state: State) -> State:
+        interrupt("and you?")
+        return {}
+
+    async def slow(state: State) -> State:
+        bench.acts.append("charge")
+        await asyncio.sleep(1)
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("ours", ours)
+    builder.add_node("theirs", theirs)
+    builder.add_node("slow", slow)
+    for name in ("ours", "theirs"):
+        builder.add_edge(START, name)
+        builder.add_edge(name, "slow")
+    bench.use(builder, on_result=hear)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(ConnectionError):
+        await bench.give("a", True)
+    (shown,) = (await bench.compiled.aget_state(bench.config)).interrupts
+    app = asyncio.create_task(bench.compiled.ainvoke(Command(resume={shown.id: True}), bench.config))
+    while not bench.acts:
+        await asyncio.sleep(0.02)
+    await bench.give("a", True)
+    await app
+    assert bench.acts == ["charge"]
+    assert len(heard) == 2

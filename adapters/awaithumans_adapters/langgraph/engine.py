@@ -104,6 +104,7 @@ class GraphEngine:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
+        self._ran: set[str] = set()
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -140,7 +141,9 @@ class GraphEngine:
             self._failed.forget(route)
         if self._on_result is not None:
             values, interrupts = await thread.standing()
+            self._ran.add(route.digest)
             await self._on_result(Resumed(thread.name, route.target["thread_id"], outcome, values, interrupts))
+            self._ran.discard(route.digest)
 
     async def orphaned(self, route: Route) -> str | None:
         """Say so when the thread has asked this question and moved on without an answer of ours."""
@@ -235,6 +238,8 @@ class GraphEngine:
         self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route, *, mended: bool
     ) -> Thread:
         """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
+        if route.digest in self._ran:  # it ran to its end; what runs now is somebody else's
+            return taker
         stopped = [thread for thread in threads if await thread.stopped_since(taken)]
         if not stopped:
             # A handler that failed may have kept its next question from being asked. Asking again is harmless.

@@ -7,13 +7,14 @@ each attempt. What is read here of LangGraph's scratchpad, a node's memory for o
 
 import itertools
 from collections.abc import Callable, Iterator
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from langgraph.config import get_config
 
 from awaithumans_adapters.langgraph.names import answer_to, place_key
+from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 
 
@@ -46,12 +47,18 @@ class _Scratchpad(Protocol):
         ...
 
 
-_counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, Iterator[int]]]] = WeakKeyDictionary()
+_counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, int, Iterator[int]]]] = WeakKeyDictionary()
+"""Of each run: its attempts, the thread each of them asks from, and how many questions it has asked."""
 _counting = Lock()  # sync nodes run in threads
 
 
 def next_place() -> Place:
-    """The place of the question that is about to be asked."""
+    """The place of the question that is about to be asked.
+
+    Raises:
+        SettingsError: another thread of the same node asks as well. Which of them comes first is chance, so that after
+            a resume nobody could tell whose answer is whose.
+    """
     configurable = configured()
     return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], next(_count(_scratchpad())))
 
@@ -74,9 +81,17 @@ def _count(scratchpad: _Scratchpad) -> Iterator[int]:
     attempt = scratchpad.interrupt_counter
     with _counting:
         counts = _counts.setdefault(scratchpad.get_null_resume, [])
-        for counted, count in counts:
+        for counted, thread, count in counts:
             if counted is attempt:
+                if thread != get_ident():
+                    raise SettingsError(_SEVERAL_THREADS)
                 return count
         count = itertools.count()
-        counts.append((attempt, count))
+        counts.append((attempt, get_ident(), count))
         return count
+
+
+_SEVERAL_THREADS = (
+    "several threads of one node ask at once, and their order is chance. Have an agent of create_agent call such "
+    "tools, which gives each call a task of its own, or make them async, or ask in nodes beside each other (Send)"
+)
