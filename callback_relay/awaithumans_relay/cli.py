@@ -330,6 +330,8 @@ async def _soon(engines: list[Engine]) -> list[Engine]:
 def _temporal(address: str | None) -> list[Engine]:
     if address is None:
         return []
+    if "://" in address:
+        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
     from temporalio.client import Client
 
     from awaithumans_adapters.temporal import TemporalEngine
@@ -343,7 +345,10 @@ async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
     from awaithumans_adapters.langgraph import GraphEngine
 
     Settings.load().relay()  # graphs run in this process and ask their next question from here
-    return [GraphEngine({name: await _graph(place, stack) for name, place in map(_split, specs)})]
+    named = [_split(spec) for spec in specs]
+    if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
+        raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
+    return [GraphEngine({name: await _graph(place, stack) for name, place in named})]
 
 
 def _langgraph_server(url: str | None, stack: AsyncExitStack) -> list[Engine]:

@@ -214,3 +214,22 @@ async def test_help_teaches_by_example(command: str) -> None:
     assert done.exit_code == 0
     assert "Example" in done.output
     assert f"awaithumans-relay {command}" in done.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--temporal", "http://localhost:7233"], "write it as host:port"),
+        (["--graph", "a=my_app:one", "--graph", "a=my_app:two"], "more than one 'a'"),
+        (["--graph", "my_app"], "NAME=module:attribute"),
+        ([], "nobody to wake"),
+    ],
+    ids=["temporal-url", "graph-twice", "graph-shape", "nothing"],
+)
+async def test_flags_that_wake_nobody_are_refused(flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be meant is said before the relay starts."""
+    for name, value in {"RELAY_URL": "http://localhost:8787", "RELAY_SECRET": "s" * 32}.items():
+        monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
+    done = await run("serve", *flags)
+    assert done.exit_code == 2
+    assert told in " ".join(done.stderr.split())
