@@ -50,20 +50,24 @@ class Everything(logging.Handler):
 
 @pytest.fixture
 def everything() -> Generator[Everything]:
-    """The root logger at DEBUG, as an application in trouble sets it."""
+    """The root logger at DEBUG, as an application in trouble sets it; afterwards all loggers are as they were."""
     handler, root = Everything(), logging.getLogger()
-    before = root.level
+    before = {logger: logger.level for logger in (root, *_loggers())}
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
-    root.removeHandler(handler)
-    root.setLevel(before)
+    for logger in (root, *_loggers()):
+        logger.removeHandler(handler)
+        logger.setLevel(before.get(logger, logging.NOTSET))
+
+
+def _loggers() -> list[logging.Logger]:
+    return [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
 
 
 def all_at_debug(handler: logging.Handler) -> None:
     """Loggers that somebody has quietened, or taken from the root, as uvicorn's are."""
-    for name in list(logging.root.manager.loggerDict):
-        logger = logging.getLogger(name)
+    for logger in _loggers():
         logger.setLevel(logging.DEBUG)
         if not logger.propagate:
             logger.addHandler(handler)

@@ -291,7 +291,7 @@ async def test_two_hundred_questions_at_once() -> None:
         outcomes = await asyncio.gather(*map(client.ask, questions))
         assert len(humans.tasks) == 200
     assert [settle(outcome, Decision).approved for outcome in outcomes] == [place % 2 == 0 for place in range(200)]
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 8
 
 
 async def test_two_at_once() -> None:
