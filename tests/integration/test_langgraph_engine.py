@@ -8,26 +8,21 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
 from awaithumans_core import SettingsError, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
+from tests.support.graphs import ask_then_act
 from tests.support.workflows import Decision
 
 AT_ONCE = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=ConnectionError)
 
 
-def one_node(node: Any, act: Any) -> StateGraph[State]:
-    builder = StateGraph(State)
-    builder.add_node("node", node)
-    builder.add_node("act", act)
-    builder.add_edge(START, "node")
-    builder.add_edge("node", "act")
-    builder.add_edge("act", END)
-    return builder
+def one_node(node: Any, act: Any) -> Any:
+    return ask_then_act(node, act, state=State, asker="node")
 
 
 def _asks(bench: Bench) -> Any:

@@ -49,11 +49,11 @@ def asks_sync(human_tasks: HumanTasksOf) -> Any:
     return ask
 
 
-def ask_then_act(ask: Any, act: Any) -> Any:
-    builder = StateGraph(State)
-    builder.add_node("ask", ask)
+def ask_then_act(ask: Any, act: Any, *, state: Any = State, asker: str = "ask") -> Any:
+    builder = StateGraph(state)
+    builder.add_node(asker, ask)
     builder.add_node("act", act)
-    builder.add_edge(START, "ask")
-    builder.add_edge("ask", "act")
+    builder.add_edge(START, asker)
+    builder.add_edge(asker, "act")
     builder.add_edge("act", END)
     return builder
