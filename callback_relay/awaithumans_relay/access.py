@@ -89,7 +89,7 @@ async def _answered(handle: Callable[[Request], Awaitable[Response]], request: R
     try:
         return await handle(request)
     except (SQLAlchemyError, OSError):
-        return problem(503, "STORE_UNAVAILABLE", "the store does not answer", headers={"Retry-After": "5"})
+        return problem(503, "STORE_UNAVAILABLE", "the store does not answer")
 
 
 def _sealed(response: Response) -> Response:

@@ -28,7 +28,6 @@ from awaithumans_core.status import TERMINAL
 from awaithumans_relay.access import Operator
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.limits import (
-    HEADERS,
     MAX_REGISTRATION_BYTES,
     MAX_TASK_ID_CHARS,
     STRANGER,
@@ -41,7 +40,7 @@ from awaithumans_relay.observe import Observer
 from awaithumans_relay.operations import Operations, operations_router
 from awaithumans_relay.pages import page_router
 from awaithumans_relay.probe import PROBE, PROBE_ENGINE
-from awaithumans_relay.problem import Problem
+from awaithumans_relay.problem import Problem, problem
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
@@ -255,7 +254,7 @@ def create_router(
         try:
             return await relay.readiness()
         except (SQLAlchemyError, OSError):
-            return _problem(503, "STORE_UNAVAILABLE", "the store takes nothing")
+            return problem(503, "STORE_UNAVAILABLE", "the store takes nothing")
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -293,21 +292,17 @@ async def _acknowledge(store: Callable[[], Awaitable[WaitState]], task_id: str |
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
         logger.warning("refused (%d), task %s: %s", refused.http_status, named or "unknown", refused, extra=facts)
-        return _problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
+        return problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
     except ClientDisconnect:
         logger.info("a caller hung up in the middle of its request")
-        return _problem(400, CallbackRejectedError.code, "the request ended early")
+        return problem(400, CallbackRejectedError.code, "the request ended early")
     except DataError as error:  # the value itself is refused: coming back would not help
         logger.error("refused (422): the database cannot keep it (%s)", type(error.orig).__name__)  # noqa: TRY400
-        return _problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
+        return problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
     except (SQLAlchemyError, OSError):
         logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
-        return _problem(503, "STORE_UNAVAILABLE", "not stored; try again")
+        return problem(503, "STORE_UNAVAILABLE", "not stored; try again")
     return JSONResponse({"state": state})
-
-
-def _problem(status: int, error: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": error, "message": message}, status_code=status, headers=HEADERS.get(status))
 
 
 def _json_body(schema: dict[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from typing import Annotated, Any, cast
 import typer
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
@@ -33,6 +32,7 @@ from awaithumans_relay.commands import waits as listing
 from awaithumans_relay.commands.checks import Engines
 from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
+from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
@@ -311,16 +311,9 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(
-            f"--database {_without_password(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
+            f"--database {shown_url(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
             "file) or sqlite:////var/lib/relay/waits.db"
         ) from None
-
-
-def _without_password(database: str) -> str:
-    try:
-        return make_url(database).render_as_string(hide_password=True)
-    except ArgumentError:  # what cannot be read may hold one anywhere
-        return "***"
 
 
 async def _soon(engines: list[Engine]) -> list[Engine]:

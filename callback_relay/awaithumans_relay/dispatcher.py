@@ -18,6 +18,7 @@ from typing import cast
 from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
+from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
 from awaithumans_relay.leases import LeaseKeeper
 from awaithumans_relay.logs import about
@@ -84,20 +85,8 @@ class Dispatcher:
     async def running(self) -> AsyncGenerator[None]:
         """Deliver while the block runs; then let deliveries under way finish, within a limit."""
         with self._keeper.running():
-            async with self._delivering():
+            async with beside(**{f"deliver:{name}": self._run(engine) for name, engine in self._engines.items()}):
                 yield
-
-    @asynccontextmanager
-    async def _delivering(self) -> AsyncGenerator[None]:
-        loops = [
-            asyncio.create_task(self._run(engine), name=f"deliver:{engine.name}") for engine in self._engines.values()
-        ]
-        try:
-            yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
 
     async def _run(self, engine: Engine) -> None:
         under_way: set[asyncio.Task[None]] = set()

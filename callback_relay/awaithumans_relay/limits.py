@@ -5,7 +5,6 @@ makes the relay hold more than one body's limit, and what no database can keep i
 """
 
 import json
-from collections.abc import Mapping
 
 from starlette.requests import Request
 
@@ -18,13 +17,6 @@ MAX_TASK_ID_CHARS = 255
 """The width of its column."""
 
 STRANGER = "not authorised: both proofs of a caller must be this relay's; its log says which one is not"
-
-HEADERS: Mapping[int, Mapping[str, str]] = {
-    401: {"Connection": "close"},
-    413: {"Connection": "close"},
-    503: {"Retry-After": "5"},
-}
-"""Headers by status. What is left of a body that is too large is not read."""
 
 
 async def limited_body(request: Request, limit: int) -> bytes:

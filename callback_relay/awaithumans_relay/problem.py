@@ -5,6 +5,13 @@ from collections.abc import Mapping
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"Connection": "close"},
+    413: {"Connection": "close"},
+    503: {"Retry-After": "5"},
+}
+"""Headers by status. What is left of a body that is too large is not read."""
+
 
 class Problem(BaseModel):
     """Body of every 4xx and 5xx."""
@@ -16,5 +23,6 @@ class Problem(BaseModel):
 
 
 def problem(status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A response that says so."""
-    return JSONResponse(Problem(error=error, message=message).model_dump(), status_code=status, headers=headers)
+    """A response that says so, with the headers its status has unless it is given others."""
+    told = Problem(error=error, message=message).model_dump()
+    return JSONResponse(told, status_code=status, headers=HEADERS.get(status) if headers is None else headers)

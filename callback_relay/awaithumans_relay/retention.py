@@ -8,9 +8,10 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from awaithumans_relay.beside import beside
 from awaithumans_relay.store import Store
 
 logger = logging.getLogger("awaithumans.relay")
@@ -31,13 +32,8 @@ class Retention:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Look once an hour while the block runs."""
-        loop = asyncio.create_task(self._run(), name="retention")
-        try:
+        async with beside(retention=self._run()):
             yield
-        finally:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
 
     async def _run(self) -> None:
         while True:

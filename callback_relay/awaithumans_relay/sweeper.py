@@ -24,6 +24,7 @@ from awaithumans_core.errors import (
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.ahead import Ahead
+from awaithumans_relay.beside import beside
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.orphans import Orphans
@@ -83,16 +84,8 @@ class Sweeper:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Sweep while the block runs."""
-        loops = [
-            asyncio.create_task(self._run(), name="sweep"),
-            asyncio.create_task(self._ahead.running(), name="ahead"),
-        ]
-        try:
+        async with beside(sweep=self._run(), ahead=self._ahead.running()):
             yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
 
     def called_back(self, outcome: Outcome) -> None:
         """A callback has brought news; when it is late, the sweep runs ahead of the others."""

@@ -40,7 +40,10 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
 
 def shown_url(url: str) -> str:
     """A database URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:  # what cannot be read may hold a password anywhere
+        return "***"
 
 
 def _check_file(url: str) -> None:
