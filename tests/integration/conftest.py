@@ -13,7 +13,7 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
     """A relay that takes registrations; answers are delivered by hand."""
     async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("registrar")) as running:

@@ -54,12 +54,6 @@ def until_sync(happened: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(0.002)
 
 
-async def standing_threads() -> set[threading.Thread]:
-    """Those that stay: the clocks of earlier tests, which have nobody left to wake, go within moments."""
-    await until(lambda: all(thread.name != "virtual-clock" for thread in threads()))
-    return threads()
-
-
 def threads() -> set[threading.Thread]:
     """Those of a clock or of a server for tests that run now."""
     return {thread for thread in threading.enumerate() if thread.name in {"virtual-clock", "fake-humans"}}

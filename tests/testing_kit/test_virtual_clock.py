@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from awaithumans_core.testing import VirtualClock
-from tests.testing_kit.questions import DAY, standing_threads, threads, until, until_sync
+from tests.testing_kit.questions import DAY, threads, until, until_sync
 
 CALM = 0.05
 """Real seconds of quiet in tests that look at the clock after they were woken: a busy machine takes its time."""
@@ -316,7 +316,7 @@ async def test_thousands_sleep_at_once() -> None:
 
 async def test_no_thread_is_left_when_nobody_sleeps() -> None:
     """The thread that moves time goes with its last sleeper, and comes back with the next."""
-    before, clock = await standing_threads(), VirtualClock()
+    before, clock = threads(), VirtualClock()
     for _ in range(2):
         (sleeper,) = await asleep(clock, 1.0)
         assert len(threads() - before) == 1
@@ -326,7 +326,7 @@ async def test_no_thread_is_left_when_nobody_sleeps() -> None:
 
 async def test_no_thread_is_left_when_the_sleep_is_cancelled() -> None:
     """Nobody has to wake for it to go."""
-    before, clock = await standing_threads(), VirtualClock()
+    before, clock = threads(), VirtualClock()
     (sleeper,) = await asleep(clock, 1.0)
     sleeper.cancel()
     await until(lambda: threads() == before)
@@ -335,7 +335,7 @@ async def test_no_thread_is_left_when_the_sleep_is_cancelled() -> None:
 
 async def test_no_thread_is_needed_without_auto() -> None:
     """Where only a test moves time, there is nothing to watch."""
-    before, clock = await standing_threads(), VirtualClock(auto=False)
+    before, clock = threads(), VirtualClock(auto=False)
     (sleeper,) = await asleep(clock, 1.0)
     assert threads() == before
     clock.advance(1.0)
