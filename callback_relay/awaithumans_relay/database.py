@@ -69,7 +69,7 @@ class Database:
         if writer is not None:
             self._queue.close()
             await asyncio.to_thread(writer.join)
-        self._readers.shutdown(wait=False)
+        await asyncio.to_thread(self._readers.shutdown)  # a read whose caller has gone still holds its connection
         self._engine.dispose()
 
     async def write(self, operation: Callable[[Connection], R], *, order: str = "", later: bool = False) -> R:
