@@ -147,7 +147,7 @@ async def test_leaving_early_leaves_the_questions_open(as_completed: Crowd, some
     await answering
     started = time.monotonic()
     await answers.aclose()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 12  # a poll is held for 25 s
     open_one = await somebody.by_key(asked[1].idempotency_key)
     assert open_one["status"] == "created"
 

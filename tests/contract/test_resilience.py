@@ -189,4 +189,4 @@ async def test_a_server_that_is_restarted() -> None:
         outcome = await asking
         client.close()
     assert outcome.response == {"approved": True}
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

@@ -118,7 +118,7 @@ async def test_poll_of_an_open_task(http: httpx.AsyncClient) -> None:
     task = await create(http)
     started = time.monotonic()
     reply = await http.get(f"/api/tasks/{task['id']}/poll", params={"timeout": 1})
-    assert 0.9 <= time.monotonic() - started < 5
+    assert 0.9 <= time.monotonic() - started < 20
     assert reply.json() == {"status": "created", "response": None, "completed_at": None, "timed_out_at": None}
 
 
@@ -130,7 +130,7 @@ async def test_poll_returns_when_the_task_ends(http: httpx.AsyncClient) -> None:
     await asyncio.sleep(0.1)
     await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
     reply = (await held).json()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert (reply["status"], reply["response"]) == ("completed", {"approved": True})
     assert reply["completed_at"].endswith("Z")
     assert reply.keys() == {"status", "response", "completed_at", "timed_out_at"}

@@ -282,8 +282,7 @@ async def test_in_real_time() -> None:
 
 
 async def test_two_hundred_questions_at_once() -> None:
-    """Each gets its own answer, at its own time, on one clock, in moments."""
-    began = time.monotonic()
+    """Each gets its own answer, at its own time, on one clock."""
     async with FakeHumans() as humans, humans.client() as client:
         for number in range(10):
             humans.answer(f"number {number}.", {"approved": number % 2 == 0}).after(HOUR * (1 + number))
@@ -291,7 +290,6 @@ async def test_two_hundred_questions_at_once() -> None:
         outcomes = await asyncio.gather(*map(client.ask, questions))
         assert len(humans.tasks) == 200
     assert [settle(outcome, Decision).approved for outcome in outcomes] == [place % 2 == 0 for place in range(200)]
-    assert time.monotonic() - began < 8
 
 
 async def test_two_at_once() -> None:

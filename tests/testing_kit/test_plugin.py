@@ -58,11 +58,9 @@ def test_code_under_test_knows_of_nothing(pytester: pytest.Pytester) -> None:
         pytester,
         """
 def test_sync(fake_humans):
-    began = time.monotonic()
     fake_humans.answer("Refund", {"approved": True}).after(timedelta(days=29)).by("anna@example.com")
     assert refund(250) == "paid"
     assert fake_humans.clock.now() >= timedelta(days=29).total_seconds()
-    assert time.monotonic() - began < 3
 
 
 def test_async(fake_humans):
@@ -71,10 +69,8 @@ def test_async(fake_humans):
 
 
 def test_nobody_answers(fake_humans):
-    began = time.monotonic()
     with pytest.raises(TaskTimeoutError):
         refund(250)
-    assert time.monotonic() - began < 3
 
 
 def test_asked_once(fake_humans):

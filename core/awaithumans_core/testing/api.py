@@ -64,29 +64,29 @@ class Office:
     """Of somebody who is neither operator nor assignee."""
 
 
-def _office(request: Request) -> Office:
+async def _office(request: Request) -> Office:
     office: Office = request.app.state.office
     return office
 
 
-def _known(request: Request, office: "InOffice") -> str:
+async def _known(request: Request, office: "InOffice") -> str:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or given not in {office.token, office.outsider_token}:
         raise HTTPException(401, "Authentication required.")
     return given
 
 
-def _admin(given: "Known", office: "InOffice") -> None:
+async def _admin(given: "Known", office: "InOffice") -> None:
     if given != office.token:
         raise HTTPException(403, "Admin access required.")
 
 
-def _operator(given: "Known", office: "InOffice") -> None:
+async def _operator(given: "Known", office: "InOffice") -> None:
     if given != office.token:
         raise HTTPException(403, "Operator access required.")
 
 
-def _reader(given: "Known", office: "InOffice", task_id: str) -> FakeTask:
+async def _reader(given: "Known", office: "InOffice", task_id: str) -> FakeTask:
     task = office.desk.get(task_id)
     if given != office.token:
         raise HTTPException(403, "You don't have access to this task.")
