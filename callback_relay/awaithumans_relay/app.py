@@ -115,6 +115,12 @@ class Relay:
             await self._client.aclose()
             await self.store.stop()
 
+    @asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncGenerator[None]:
+        """The same, for an application or a router."""
+        async with self.running():
+            yield
+
     async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
         """An asker waits for a task. Its token says where the answer must go."""
         route = self._signer.open(token)
@@ -192,17 +198,52 @@ def create_router(
     Raises:
         SettingsError: something of this is missing.
     """
-    mask_access_log()
     settings = settings or Settings.load()
-    operator = Operator(settings.operator_token())
     relay = Relay(engines, settings, Store(database), retention)
+    router = APIRouter(lifespan=relay.lifespan, tags=["awaithumans relay"])
+    _add_doors(router, relay, settings)
+    return router
 
-    @asynccontextmanager
-    async def lifespan(_: object) -> AsyncGenerator[None]:
-        async with relay.running():
-            yield
 
-    router = APIRouter(lifespan=lifespan, tags=["awaithumans relay"])
+def create_app(
+    engines: Sequence[Engine],
+    *,
+    settings: Settings | None = None,
+    database: str = DEFAULT_DATABASE,
+    retention: timedelta = RETENTION,
+) -> FastAPI:
+    """The relay as an application of its own; arguments as in `create_router`."""
+    settings = settings or Settings.load()
+    relay = Relay(engines, settings, Store(database), retention)
+    app = FastAPI(
+        title="awaithumans callback relay",
+        lifespan=relay.lifespan,
+        redirect_slashes=False,
+        openapi_url=None,
+        # Spans of FastAPI's own name the path, which is the route token; the relay has its own.
+        telemetry={"tracing": False},
+    )
+    _add_doors(app.router, relay, settings)  # not included: that would look through all routes several times
+    return app
+
+
+def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
+    mask_access_log()
+
+    # First, since routes are looked through in their order, and this one is the busy one. Whatever slashes there are: a
+    # redirect to another form would count as delivered, and the answer would be gone.
+    @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
+    @router.post(
+        "/callbacks/{token:path}",
+        responses=_PROBLEMS,
+        openapi_extra=_json_body(CALLBACK_BODY),
+        response_model=Acknowledgement,
+    )
+    async def receive_callback(request: Request, token: str = "") -> JSONResponse:
+        """Take a terminal-status callback of the awaithumans server."""
+        return await _acknowledge(
+            lambda: relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER)
+        )
 
     @router.put(
         "/waits/{task_id}",
@@ -221,24 +262,6 @@ def create_router(
             return await relay.register(task_id, token, body)
 
         return await _acknowledge(stored, task_id)
-
-    operations = Operations(relay.store, relay.dispatcher.wake, settings.review_url)
-    router.include_router(operations_router(operations, operator))
-    router.include_router(page_router(operations, operator, sorted(relay.engines)))
-
-    # Whatever slashes there are: a redirect to another form would count as delivered, and the answer would be gone.
-    @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
-    @router.post(
-        "/callbacks/{token:path}",
-        responses=_PROBLEMS,
-        openapi_extra=_json_body(CALLBACK_BODY),
-        response_model=Acknowledgement,
-    )
-    async def receive_callback(request: Request, token: str = "") -> JSONResponse:
-        """Take a terminal-status callback of the awaithumans server."""
-        return await _acknowledge(
-            lambda: relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER)
-        )
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -261,27 +284,11 @@ def create_router(
         """Figures for Prometheus."""
         return Response(await relay.figures(), media_type=CONTENT_TYPE_LATEST)
 
+    operator = Operator(settings.operator_token())
+    operations = Operations(relay.store, relay.dispatcher.wake, settings.review_url)
+    router.include_router(operations_router(operations, operator))
+    router.include_router(page_router(operations, operator, sorted(relay.engines)))
     _ = (register_wait, receive_callback, healthz, readyz, metrics)
-    return router
-
-
-def create_app(
-    engines: Sequence[Engine],
-    *,
-    settings: Settings | None = None,
-    database: str = DEFAULT_DATABASE,
-    retention: timedelta = RETENTION,
-) -> FastAPI:
-    """The relay as an application of its own; arguments as in `create_router`."""
-    app = FastAPI(
-        title="awaithumans callback relay",
-        redirect_slashes=False,
-        openapi_url=None,
-        # Spans of FastAPI's own name the path, which is the route token; the relay has its own.
-        telemetry={"tracing": False},
-    )
-    app.include_router(create_router(engines, settings=settings, database=database, retention=retention))
-    return app
 
 
 async def _acknowledge(store: Callable[[], Awaitable[WaitState]], task_id: str | None) -> JSONResponse:
