@@ -11,9 +11,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -23,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from awaithumans_relay.schema import migrate
 from awaithumans_relay.writes import Write, WriteQueue
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 logger = logging.getLogger("awaithumans.relay")
@@ -81,15 +83,28 @@ class Database:
             order: Rows of which task it locks. Operations are made in this order, so that relays do not deadlock.
             later: Whether it gives way to acknowledgements for a moment.
         """
+        return await self.write_each(lambda db, _: [operation(db)], None, order=order, later=later)
+
+    async def write_each(
+        self, operation: Callable[[Connection, Sequence[T]], Sequence[R]], item: T, *, order: str, later: bool = False
+    ) -> R:
+        """The same for an operation that does many things as easily as one: what others have it do goes along.
+
+        Args:
+            operation: Given the items of all who wait for it, in their order, it returns the result of each.
+            item: What it is to do.
+            order: As above.
+            later: As above.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
-        self._enqueue(Write(operation, done, order, loop, later))
+        self._enqueue(Write(operation, item, done, order, loop, later))
         return await done
 
     def write_soon(self, operation: Callable[[Connection], R], *, order: str = "") -> "Future[R]":
-        """The same, from any thread."""
+        """As `write`, from any thread."""
         done: Future[R] = Future()
-        self._enqueue(Write(operation, done, order, None))
+        self._enqueue(Write(lambda db, _: [operation(db)], None, done, order, None))
         return done
 
     async def read(self, operation: Callable[[Connection], R]) -> R:
@@ -125,9 +140,9 @@ class Database:
         begun = False
         try:
             with self._engine.begin() as db:
-                for write in batch:
-                    begun = True
-                    write.result = write.operation(db)
+                begun = True
+                for operation, writes in groupby(batch, key=lambda write: write.operation):
+                    _make(operation, list(writes), db)
                 begun = False
         except Exception as error:  # nothing of it is written
             if begun and len(batch) > 1:
@@ -142,7 +157,7 @@ class Database:
                 for write in batch:
                     try:
                         with db.begin_nested():
-                            write.result = write.operation(db)
+                            _make(write.operation, [write], db)
                     except Exception as error:
                         write.error = error
         except Exception as error:
@@ -163,6 +178,12 @@ class Database:
             else:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(_settle, writes)
+
+
+def _make(operation: Callable[[Connection, Sequence[Any]], Sequence[Any]], writes: list[Write], db: Connection) -> None:
+    results = operation(db, [write.item for write in writes])
+    for write, result in zip(writes, results, strict=True):
+        write.result = result
 
 
 def lock_key(what: str) -> int:

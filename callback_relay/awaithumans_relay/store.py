@@ -9,14 +9,11 @@ An answer reaches only rows that wait for the same question: task id and idempot
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    RowMapping,
     Select,
     and_,
     bindparam,
@@ -32,54 +29,15 @@ from sqlalchemy.engine import URL
 
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_relay.answering import Answer, Delivery, write_answers, write_deliveries
 from awaithumans_relay.database import Database, lock_key
+from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, open_row, wait_of
 from awaithumans_relay.schedule import next_check
 from awaithumans_relay.schema import waits
 
 DEFAULT_DATABASE = "sqlite:///awaithumans-relay.db"
 CROWD = 1000
 """So many answered waits are looked at to find one for each target: a target with more does not hide the others."""
-
-
-class WaitState(StrEnum):
-    """The life of a wait."""
-
-    OPEN = "open"
-    ANSWERED = "answered"
-    DELIVERED = "delivered"
-    PARKED = "parked"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One row, read. Times are epoch seconds."""
-
-    task_id: str
-    route: Route
-    """Where the answer must go."""
-    state: WaitState
-    created_at: float
-    deadline_at: float
-    next_check_at: float
-    """When the sweep looks at the task next, as long as the wait is open."""
-    outcome: Outcome | None
-    found_by: str | None
-    """How the answer came: `callback`, `sweep` or `registration` (it was here before the asker registered)."""
-    answered_at: float | None
-    attempts: int
-    """Deliveries tried since it was answered, or since it was last redriven."""
-    not_ready_since: float | None
-    """Since when the target has answered that it is not ready; None when it last said something else."""
-    delivered_at: float | None
-    """When it was first delivered; kept when a registration asks for the answer again."""
-    redriven_at: float | None
-    """When an operator last had it delivered once more."""
-    last_error: str | None
-
-    @property
-    def redriven(self) -> bool:
-        """Whether its delivery is an operator's wish: a redrive gives an answer the time of its own."""
-        return self.redriven_at is not None and self.redriven_at == self.answered_at
 
 
 class Store:
@@ -115,7 +73,7 @@ class Store:
         delivery is harmless.
         """
         now = self.clock()
-        row = _open_row(task_id, route, now=now, deadline_at=now + timeout_seconds)
+        row = open_row(task_id, route, now=now, deadline_at=now + timeout_seconds)
 
         def write(db: Connection) -> WaitState:
             this = _this(task_id, route)
@@ -125,7 +83,7 @@ class Store:
             outcome = _known_outcome(db, task_id, route.idempotency_key)
             served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and registered_before is None)
             if outcome is not None and not served:
-                db.execute(update(waits).where(this).values(**_answered(outcome, "registration", now)))
+                db.execute(update(waits).where(this).values(**answered(outcome, "registration", now)))
                 return WaitState.ANSWERED
             if state == WaitState.PARKED and outcome is None:  # set aside too early: somebody does wait for this task
                 db.execute(update(waits).where(this).values(state=WaitState.OPEN, next_check_at=now))
@@ -142,19 +100,9 @@ class Store:
             found_by: `callback` or `sweep`.
             route: From a callback's URL: waits for the answer even when its registration has not come yet.
         """
-        now = self.clock()
-        question = {"of_task": outcome.task_id, "of_key": outcome.idempotency_key or ""}
-        answered = question | _answered(outcome.value(), found_by, now)
-
-        def write(db: Connection) -> int:
-            found = db.execute(_ANSWER, answered).scalars().all()
-            if route is None or route.digest in found:
-                return len(found)
-            # Not registered yet, or it knew: a row is added to answer, or nothing is.
-            self._insert(db, _open_row(outcome.task_id, route, now=now, deadline_at=now))
-            return len(found) + len(db.execute(_ANSWER, answered).scalars().all())
-
-        return await self.database.write(write, order=outcome.task_id)
+        key = outcome.idempotency_key or ""
+        answer = Answer(outcome.task_id, key, outcome.value(), found_by, self.clock(), route)
+        return await self.database.write_each(write_answers, answer, order=outcome.task_id)
 
     async def claim_checks(self, limit: int) -> list[Wait]:
         """Open waits that are due for a look, each put off to its next one."""
@@ -168,7 +116,7 @@ class Store:
         )
 
         def write(db: Connection) -> list[Wait]:
-            found = [_wait(row) for row in db.execute(due).mappings()]
+            found = [wait_of(row) for row in db.execute(due).mappings()]
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
             _check_at(db, found, later)
             return found
@@ -181,7 +129,7 @@ class Store:
         line = {"of_engine": engine, "now": now, "most": limit}
 
         def write(db: Connection) -> list[Wait]:
-            found = [_wait(row) for row in db.execute(_LEASABLE, line).mappings()]
+            found = [wait_of(row) for row in db.execute(_LEASABLE, line).mappings()]
             mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], now)
             leased = [wait for wait in found if wait.route.target_id in mine]
             held = {"owner": owner, "until": now + seconds}
@@ -230,25 +178,19 @@ class Store:
 
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
         """The asker has the outcome, or does not want it any more, as the note says."""
-        return await self._finish(
-            wait,
-            owner,
-            state=WaitState.DELIVERED,
-            delivered_at=wait.delivered_at or self.clock(),
-            last_error=note,
-            **_RELEASED,
-        )
+        delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), note)
+        return await self.database.write_each(write_deliveries, delivery, order=wait.task_id, later=True)
 
     async def retry(self, wait: Wait, owner: str, *, after: float, error: str, not_ready: bool) -> bool:
         """Try again `after` seconds from now; remember since when the target has been there and not ready."""
         now = self.clock()
         since = (wait.not_ready_since or now) if not_ready else None
         values = {"next_attempt_at": now + after, "last_error": error, "not_ready_since": since}
-        return await self._finish(wait, owner, **values, **_RELEASED)
+        return await self._finish(wait, owner, **values, **RELEASED)
 
     async def park(self, wait: Wait, owner: str, *, reason: str) -> bool:
         """Set an answered wait aside: delivery is known to be impossible."""
-        return await self._finish(wait, owner, state=WaitState.PARKED, last_error=reason, **_RELEASED)
+        return await self._finish(wait, owner, state=WaitState.PARKED, last_error=reason, **RELEASED)
 
     async def park_open(self, wait: Wait, *, reason: str) -> bool:
         """Set an open wait aside: there is no such question. A callback with its answer brings it back."""
@@ -274,7 +216,7 @@ class Store:
     async def unanswered(self, task_ids: Sequence[str]) -> list[Wait]:
         """The waits on these tasks that have no answer."""
         asked = select(waits).where(waits.c.task_id.in_(task_ids), waits.c.outcome.is_(None))
-        return await self.database.read(lambda db: [_wait(row) for row in db.execute(asked).mappings()])
+        return await self.database.read(lambda db: [wait_of(row) for row in db.execute(asked).mappings()])
 
     async def hasten(self, held_back: Sequence[Wait]) -> None:
         """Deliver now what was put off because its target was busy."""
@@ -295,14 +237,14 @@ class Store:
             *([waits.c.task_id == task_id] if task_id is not None else []),
             *([waits.c.engine == engine] if engine is not None else []),
         )
-        again = {"attempts": 0, "not_ready_since": None, "redriven_at": now, **_RELEASED}
-        unanswered, answered = and_(parked, waits.c.outcome.is_(None)), and_(parked, waits.c.outcome.is_not(None))
+        again = {"attempts": 0, "not_ready_since": None, "redriven_at": now, **RELEASED}
+        unanswered, has_answer = and_(parked, waits.c.outcome.is_(None)), and_(parked, waits.c.outcome.is_not(None))
 
         def write(db: Connection) -> int:
             reopened = update(waits).where(unanswered).values(state=WaitState.OPEN, next_check_at=now, **again)
             sent_again = (
                 update(waits)
-                .where(answered)
+                .where(has_answer)
                 .values(state=WaitState.ANSWERED, answered_at=now, next_attempt_at=now, **again)
             )
             return db.execute(reopened).rowcount + db.execute(sent_again).rowcount
@@ -346,7 +288,7 @@ class Store:
     async def find(self, task_id: str) -> list[Wait]:
         """All waits on a task."""
         found = select(waits).where(waits.c.task_id == task_id)
-        return await self.database.read(lambda db: [_wait(row) for row in db.execute(found).mappings()])
+        return await self.database.read(lambda db: [wait_of(row) for row in db.execute(found).mappings()])
 
     async def listed(
         self, *, states: Collection[str] = (), engine: str | None = None, limit: int = 100, offset: int = 0
@@ -363,7 +305,7 @@ class Store:
             .limit(limit)
             .offset(offset)
         )
-        return await self.database.read(lambda db: [_wait(row) for row in db.execute(page).mappings()])
+        return await self.database.read(lambda db: [wait_of(row) for row in db.execute(page).mappings()])
 
     async def engines(self) -> Collection[str]:
         """Engines that waits which are not finished name."""
@@ -384,18 +326,9 @@ class Store:
         db.execute(insert(waits).on_conflict_do_nothing(), [dict(row)])
 
 
-# What every callback and every delivery takes is written down once: to build a statement, and the key under which its
-# compiled form is kept, takes longer than to execute it.
+# What every delivery takes is written down once: to build a statement, and the key under which its compiled form is
+# kept, takes longer than to execute it.
 
-_ANSWER = (
-    update(waits)
-    .where(
-        waits.c.task_id == bindparam("of_task"),
-        waits.c.idempotency_key == bindparam("of_key"),
-        waits.c.outcome.is_(None),  # open, or parked because nobody knew of the task
-    )
-    .returning(waits.c.route_digest)
-)
 _FINISH = update(waits).where(
     waits.c.task_id == bindparam("of_task"),
     waits.c.route_digest == bindparam("of_route"),
@@ -410,12 +343,12 @@ _LEASE = (
 
 def _leasable() -> Select[Any]:
     """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all."""
-    answered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
-    busy = select(waits.c.target_id).where(answered, waits.c.lease_until > bindparam("now"))
+    undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
+    busy = select(waits.c.target_id).where(undelivered, waits.c.lease_until > bindparam("now"))
     first_in_line = (waits.c.next_attempt_at, waits.c.answered_at)
     due = (
         select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *first_in_line)
-        .where(answered, waits.c.next_attempt_at <= bindparam("now"), waits.c.target_id.not_in(busy))
+        .where(undelivered, waits.c.next_attempt_at <= bindparam("now"), waits.c.target_id.not_in(busy))
         .order_by(*first_in_line)
         .limit(CROWD)
         .subquery()
@@ -425,7 +358,7 @@ def _leasable() -> Select[Any]:
     firsts = select(ranked.c.task_id, ranked.c.route_digest).where(ranked.c.place == 1)
     return (
         select(waits)
-        .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts), answered)
+        .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts), undelivered)
         .order_by(*first_in_line)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
@@ -433,37 +366,6 @@ def _leasable() -> Select[Any]:
 
 
 _LEASABLE = _leasable()
-_RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
-
-
-def _answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str, Any]:
-    return {
-        "state": WaitState.ANSWERED,
-        "outcome": outcome,
-        "found_by": found_by,
-        "answered_at": now,
-        "next_attempt_at": now,
-        "attempts": 0,
-        "not_ready_since": None,
-        **_RELEASED,
-    }
-
-
-def _open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> dict[str, Any]:
-    return {
-        "task_id": task_id,
-        "route_digest": route.digest,
-        "engine": route.engine,
-        "target": dict(route.target),
-        "target_id": route.target_id,
-        "idempotency_key": route.idempotency_key,
-        "state": WaitState.OPEN,
-        "created_at": now,
-        "deadline_at": deadline_at,
-        "next_check_at": next_check(now=now, created_at=now, deadline_at=deadline_at),
-        "attempts": 0,
-        "traceparent": route.traceparent,
-    }
 
 
 def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> None:
@@ -497,25 +399,6 @@ def _this(task_id: str, route: Route) -> ColumnElement[bool]:
 
 def _same_question(task_id: str, key: str) -> ColumnElement[bool]:
     return and_(waits.c.task_id == task_id, waits.c.idempotency_key == key)
-
-
-def _wait(row: RowMapping) -> Wait:
-    return Wait(
-        task_id=row["task_id"],
-        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"]),
-        state=WaitState(row["state"]),
-        created_at=row["created_at"],
-        deadline_at=row["deadline_at"],
-        next_check_at=row["next_check_at"],
-        outcome=None if row["outcome"] is None else Outcome.model_validate(row["outcome"]),
-        found_by=row["found_by"],
-        answered_at=row["answered_at"],
-        attempts=row["attempts"],
-        not_ready_since=row["not_ready_since"],
-        delivered_at=row["delivered_at"],
-        redriven_at=row["redriven_at"],
-        last_error=row["last_error"],
-    )
 
 
 __all__: Sequence[str] = ["DEFAULT_DATABASE", "Store", "Wait", "WaitState"]

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,10 @@ PATIENCE_SECONDS = 0.25
 class Write:
     """One operation, and whoever waits for it."""
 
-    operation: Callable[[Connection], Any]
+    operation: Callable[[Connection, Sequence[Any]], Sequence[Any]]
+    """Makes several such writes as easily as one."""
+    item: Any
+    """What it is to do."""
     done: "Future[Any] | asyncio.Future[Any]"
     order: str
     loop: asyncio.AbstractEventLoop | None

@@ -1,6 +1,7 @@
 """In which order the relay writes."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from sqlalchemy import Connection
@@ -8,12 +9,12 @@ from sqlalchemy import Connection
 from awaithumans_relay.writes import LATER_BATCH, PATIENCE_SECONDS, Write, WriteQueue
 
 
-def nothing(_: Connection) -> None:
-    return
+def nothing(_: Connection, items: Sequence[None]) -> Sequence[None]:
+    return items
 
 
 def write(*, later: bool, waited: float = 0.0) -> Write:
-    made = Write(nothing, Future[None](), "", None, later=later)
+    made = Write(nothing, None, Future[None](), "", None, later=later)
     made.since -= waited
     return made
 

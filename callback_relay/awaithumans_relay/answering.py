@@ -1,0 +1,128 @@
+"""How answers, and that they were delivered, are written: for all that come at the same moment in a few statements.
+
+A statement costs more than what it does to one row, and each of them gives the interpreter to another thread for a
+moment; under load many callbacks share a transaction, and then its statements as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from awaithumans_core.route import Route
+from awaithumans_relay.rows import RELEASED, WaitState, answered, open_row
+from awaithumans_relay.schema import waits
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A task has ended."""
+
+    task_id: str
+    idempotency_key: str
+    outcome: Mapping[str, Any]
+    found_by: str
+    at: float
+    """Epoch seconds."""
+    route: Route | None
+    """Who waits for it, registered or not. None: only those that are registered are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An asker has its answer."""
+
+    task_id: str
+    route_digest: str
+    owner: str
+    """Whose lease it was delivered under."""
+    at: float
+    note: str | None
+
+
+def write_answers(db: Connection, answers: Sequence[Answer]) -> list[int]:
+    """How many waits each of them answered. A wait that is answered already keeps its answer."""
+    count = [0] * len(answers)
+    first: dict[tuple[str, str], int] = {}
+    for place, answer in enumerate(answers):
+        first.setdefault((answer.task_id, answer.idempotency_key), place)
+    known: set[tuple[str, str]] = set()
+    rows: list[dict[str, Any]] = []
+    for task_id, digest, key, unanswered in db.execute(_KNOWN, {"tasks": [answer.task_id for answer in answers]}):
+        known.add((task_id, digest))
+        its = first.get((task_id, key))
+        if unanswered and its is not None:
+            rows.append({"of_task": task_id, "of_route": digest, **_values(answers[its])})
+            count[its] += 1
+    if rows:
+        db.execute(_ANSWER, rows)
+    early: dict[tuple[str, str], int] = {}
+    rows = []
+    for place, answer in enumerate(answers):
+        if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
+            continue
+        # Its registration has not come yet, but the callback's URL says where the answer goes.
+        early[this] = place
+        asked = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
+        rows.append(asked | _values(answer))
+    if rows:
+        for added in db.execute(_ADD[db.dialect.name], rows):
+            count[early[added.task_id, added.route_digest]] += 1
+    return count
+
+
+def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
+    """Whether each was still this owner's to write down."""
+    ids = [(this.task_id, this.route_digest) for this in deliveries]
+    held = {(task_id, digest): owner for task_id, digest, owner in db.execute(_HELD, {"ids": ids})}
+    mine = [held.get(each) == this.owner for each, this in zip(ids, deliveries, strict=True)]
+    rows = [
+        {"of_task": this.task_id, "of_route": this.route_digest, "at": this.at, "note": this.note}
+        for this, still in zip(deliveries, mine, strict=True)
+        if still
+    ]
+    if rows:
+        db.execute(_DELIVERED, rows)
+    return mine
+
+
+def _values(answer: Answer) -> dict[str, Any]:
+    return answered(answer.outcome, answer.found_by, answer.at)
+
+
+# Written down once: to build a statement, and the key under which its compiled form is kept, takes longer than to
+# execute it.
+
+
+def _add(insert: Any) -> Any:
+    """Add a wait with its answer, unless another relay has added it meanwhile, and answered it."""
+    row = insert(waits)
+    changed = {name: row.excluded[name] for name in answered({}, "", 0.0)}
+    taken = row.on_conflict_do_update(
+        index_elements=[waits.c.task_id, waits.c.route_digest], set_=changed, where=waits.c.outcome.is_(None)
+    )
+    return taken.returning(waits.c.task_id, waits.c.route_digest)
+
+
+_ADD = {"sqlite": _add(sqlite.insert), "postgresql": _add(postgresql.insert)}
+_KNOWN = (
+    select(waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.outcome.is_(None))
+    .where(waits.c.task_id.in_(bindparam("tasks", expanding=True)))
+    .order_by(waits.c.task_id, waits.c.route_digest)
+    .with_for_update()
+)
+_THIS = (waits.c.task_id == bindparam("of_task"), waits.c.route_digest == bindparam("of_route"))
+_ANSWER = update(waits).where(*_THIS)
+_HELD = (
+    select(waits.c.task_id, waits.c.route_digest, waits.c.lease_owner)
+    .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(bindparam("ids", expanding=True)))
+    .order_by(waits.c.task_id, waits.c.route_digest)
+    .with_for_update()
+)
+_DELIVERED = (
+    update(waits)
+    .where(*_THIS)
+    .values(state=WaitState.DELIVERED, delivered_at=bindparam("at"), last_error=bindparam("note"), **RELEASED)
+)

@@ -1,0 +1,109 @@
+"""One row of the waits table: as it is made, as it is answered, and as it is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+from awaithumans_relay.schedule import next_check
+
+
+class WaitState(StrEnum):
+    """The life of a wait."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    DELIVERED = "delivered"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One row, read. Times are epoch seconds."""
+
+    task_id: str
+    route: Route
+    """Where the answer must go."""
+    state: WaitState
+    created_at: float
+    deadline_at: float
+    next_check_at: float
+    """When the sweep looks at the task next, as long as the wait is open."""
+    outcome: Outcome | None
+    found_by: str | None
+    """How the answer came: `callback`, `sweep` or `registration` (it was here before the asker registered)."""
+    answered_at: float | None
+    attempts: int
+    """Deliveries tried since it was answered, or since it was last redriven."""
+    not_ready_since: float | None
+    """Since when the target has answered that it is not ready; None when it last said something else."""
+    delivered_at: float | None
+    """When it was first delivered; kept when a registration asks for the answer again."""
+    redriven_at: float | None
+    """When an operator last had it delivered once more."""
+    last_error: str | None
+
+    @property
+    def redriven(self) -> bool:
+        """Whether its delivery is an operator's wish: a redrive gives an answer the time of its own."""
+        return self.redriven_at is not None and self.redriven_at == self.answered_at
+
+
+RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
+"""Nobody delivers it."""
+
+
+def answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str, Any]:
+    """What an answer changes; it is due at once."""
+    return {
+        "state": WaitState.ANSWERED,
+        "outcome": outcome,
+        "found_by": found_by,
+        "answered_at": now,
+        "next_attempt_at": now,
+        "attempts": 0,
+        "not_ready_since": None,
+        **RELEASED,
+    }
+
+
+def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> dict[str, Any]:
+    """A wait that nobody has answered."""
+    return {
+        "task_id": task_id,
+        "route_digest": route.digest,
+        "engine": route.engine,
+        "target": dict(route.target),
+        "target_id": route.target_id,
+        "idempotency_key": route.idempotency_key,
+        "state": WaitState.OPEN,
+        "created_at": now,
+        "deadline_at": deadline_at,
+        "next_check_at": next_check(now=now, created_at=now, deadline_at=deadline_at),
+        "attempts": 0,
+        "traceparent": route.traceparent,
+    }
+
+
+def wait_of(row: RowMapping) -> Wait:
+    """A row, read."""
+    return Wait(
+        task_id=row["task_id"],
+        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"]),
+        state=WaitState(row["state"]),
+        created_at=row["created_at"],
+        deadline_at=row["deadline_at"],
+        next_check_at=row["next_check_at"],
+        outcome=None if row["outcome"] is None else Outcome.model_validate(row["outcome"]),
+        found_by=row["found_by"],
+        answered_at=row["answered_at"],
+        attempts=row["attempts"],
+        not_ready_since=row["not_ready_since"],
+        delivered_at=row["delivered_at"],
+        redriven_at=row["redriven_at"],
+        last_error=row["last_error"],
+    )
