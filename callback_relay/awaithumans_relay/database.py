@@ -160,6 +160,8 @@ class Database:
                             _make(write.operation, [write], db)
                     except Exception as error:
                         write.error = error
+                        if not _goes_on(db):
+                            raise
         except Exception as error:
             _fail(batch, error)
 
@@ -203,6 +205,14 @@ def _settle(writes: list[Write]) -> None:
                 write.done.set_result(write.result)
             else:
                 write.done.set_exception(write.error)
+
+
+def _goes_on(db: Connection) -> bool:
+    """Whether the transaction outlived an error. After a failing disk SQLite has undone all of it, savepoints included.
+
+    To go on then would commit nothing, and acknowledge what came before.
+    """
+    return bool(getattr(db.connection.dbapi_connection, "in_transaction", True))  # PostgreSQL fails the commit itself
 
 
 def _deadlocked(error: BaseException | None) -> bool:

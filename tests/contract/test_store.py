@@ -309,6 +309,33 @@ async def test_one_failing_write_is_its_own(store: Store) -> None:
     assert await store.counts() == {"open": 20}
 
 
+async def test_what_a_failing_disk_has_undone_is_not_acknowledged(tmp_path: Path) -> None:
+    """SQLite undoes a whole transaction on an I/O error: of those who shared it nobody hears that it was stored."""
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
+    await store.start()
+    blocked = threading.Event()
+    first = asyncio.ensure_future(store.database.write(lambda _: blocked.wait(10)))
+    await asyncio.sleep(0.1)
+
+    def undo(db: Connection) -> None:
+        db.execute(text("INSERT OR ROLLBACK INTO schema_version SELECT version FROM schema_version"))
+
+    together = asyncio.gather(
+        store.answer(outcome(1), found_by="callback", route=route(1)),
+        store.database.write(undo, order="task-2"),
+        store.answer(outcome(3), found_by="callback", route=route(3)),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0.1)
+    blocked.set()
+    await first
+    told = dict(zip((1, 2, 3), await together, strict=True))
+    acknowledged = {number for number, said in told.items() if not isinstance(said, BaseException)}
+    assert acknowledged <= {number for number in told if await store.find(f"task-{number}")}
+    assert await store.answer(outcome(1), found_by="callback", route=route(1)) == 1
+    await store.stop()
+
+
 async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> None:
     """A table as an earlier release made it keeps its waits, and works as a new one; a later one is refused."""
     database = Database(url)
