@@ -136,7 +136,7 @@ class Dispatcher:
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:
         try:
-            with self._keeper.holding():
+            with self._keeper.holding(wait):
                 await self._attempt(engine, wait)
         except Exception:  # the store is away: the lease runs out, and the wait is delivered again
             told = "delivery of task %s could not be written down"

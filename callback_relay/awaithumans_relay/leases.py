@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from awaithumans_relay.store import Store
+from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
 
@@ -32,17 +32,17 @@ class LeaseKeeper:
         self._store = store
         self._owner = owner
         self._seconds = seconds
-        self._held = 0
+        self._held: set[tuple[str, str]] = set()
         self._stopped = threading.Event()
 
     @contextmanager
-    def holding(self) -> Generator[None]:
+    def holding(self, wait: Wait) -> Generator[None]:
         """A delivery is under way. Without any the database is left alone."""
-        self._held += 1
+        self._held.add(_key(wait))
         try:
             yield
         finally:
-            self._held -= 1
+            self._held.discard(_key(wait))
 
     @contextmanager
     def running(self) -> Generator[None]:
@@ -60,10 +60,14 @@ class LeaseKeeper:
         pause = self._seconds / RENEWALS
         while not self._stopped.wait(pause):
             pause = self._seconds / RENEWALS
-            if not self._held:
+            if not (held := self._held.copy()):
                 continue
             try:
-                self._store.renew(self._owner, seconds=self._seconds)
+                self._store.renew(self._owner, held, seconds=self._seconds)
             except Exception:
                 logger.exception("could not renew the leases of this relay; trying again")
                 pause = RETRY_SECONDS
+
+
+def _key(wait: Wait) -> tuple[str, str]:
+    return wait.task_id, wait.route.digest

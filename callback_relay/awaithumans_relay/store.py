@@ -171,10 +171,17 @@ class Store:
         )
         return await self.database.read(lambda db: db.execute(due).scalar())
 
-    def renew(self, owner: str, *, seconds: float) -> int:
-        """Hold all leases of a relay longer; from any thread, and waits for it. Returns how many there are."""
-        held = update(waits).where(waits.c.lease_owner == owner).values(lease_until=self.clock() + seconds)
-        return self.database.write_soon(lambda db: db.execute(held).rowcount).result()
+    def renew(self, owner: str, held: Collection[tuple[str, str]], *, seconds: float) -> int:
+        """Hold these leases of a relay (task id, route's digest) longer; from any thread, and waits for it.
+
+        Returns how many there are. Those it has and does not name run out.
+        """
+        these = and_(waits.c.lease_owner == owner, tuple_(waits.c.task_id, waits.c.route_digest).in_(held))
+
+        def write(db: Connection) -> int:
+            return db.execute(update(waits).where(these).values(lease_until=self.clock() + seconds)).rowcount
+
+        return self.database.write_soon(write).result()
 
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
         """The asker has the outcome, or does not want it any more, as the note says."""

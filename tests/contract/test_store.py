@@ -160,7 +160,8 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "first", limit=9, seconds=15)
     now.time += 10
-    assert await asyncio.to_thread(store.renew, "first", seconds=15) == 1
+    held = {(wait.task_id, wait.route.digest)}
+    assert await asyncio.to_thread(store.renew, "first", held, seconds=15) == 1
     now.time += 10
     assert await store.lease("shelf", "second", limit=9, seconds=15) == []
     now.time += 10
@@ -168,7 +169,7 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     assert taken_over.attempts == wait.attempts + 1
     assert not await store.delivered(wait, "first")
     assert await store.delivered(taken_over, "second")
-    assert await asyncio.to_thread(store.renew, "second", seconds=15) == 0
+    assert await asyncio.to_thread(store.renew, "second", held, seconds=15) == 0
 
 
 async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> None:

@@ -180,3 +180,27 @@ async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
         await begun.wait()
     assert len(shelf.held) == 1
     assert await store.counts() == {"delivered": 1}
+
+
+async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries(store: Store) -> None:
+    """A delivery whose end the database refuses once is made again after its lease, however long another one takes."""
+    done = asyncio.Event()
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            if route.idempotency_key == "question-0":
+                await done.wait()
+            await super().deliver(route, outcome)
+
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE OF delivered_at ON waits BEGIN SELECT RAISE(ABORT, 'no'); END"
+    await store.database.write(lambda db: db.exec_driver_sql(refuse).rowcount)
+    shelf = Slow()
+    await answered(store, 0)
+    await answered(store, 1)
+    async with Dispatcher(store, {"shelf": shelf}, lease_seconds=0.5).running():
+        await shelf.until(1)
+        await asyncio.sleep(0.1)
+        await store.database.write(lambda db: db.exec_driver_sql("DROP TRIGGER refuse").rowcount)
+        await until(store, answered=1, delivered=1)
+        done.set()
+        await until(store, delivered=2)
