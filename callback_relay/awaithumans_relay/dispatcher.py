@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import cast
 
 from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
@@ -74,7 +75,8 @@ class Dispatcher:
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._wake = {name: asyncio.Event() for name in engines}
         self.breakers = {name: Breaker(time.monotonic) for name in engines}
-        self._behind: dict[str, list[Wait]] = {}
+        self._behind: dict[str, dict[str, Wait]] = {}
+        """By target and route: an answer is put off again and again for as long as people take."""
 
     def wake(self) -> None:
         """There may be something to deliver."""
@@ -156,7 +158,7 @@ class Dispatcher:
             await self._gone(wait, str(gone))
         except TargetBusy as busy:
             self._there(engine)
-            self._behind.setdefault(wait.route.target_id, []).append(wait)
+            self._behind.setdefault(wait.route.target_id, {})[wait.route.digest] = replace(wait, outcome=None)
             await self._again(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
             self._there(engine)
@@ -181,7 +183,7 @@ class Dispatcher:
                 "delivered task %s to %s", wait.task_id, wait.route.engine, extra=about(wait.task_id, wait.route)
             )
             if behind := self._behind.pop(wait.route.target_id, None):
-                await self._store.hasten(behind)
+                await self._store.hasten(list(behind.values()))
 
     def _there(self, engine: Engine) -> None:
         if self.breakers[engine.name].succeeded():

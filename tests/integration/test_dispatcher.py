@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.retention import Retention
-from awaithumans_relay.store import Store
+from awaithumans_relay.store import Store, Wait
 from tests.support.engines import Shelf
 
 QUICKLY = Backoff(first=0.05, most=0.2)
@@ -122,6 +122,36 @@ async def test_an_answer_behind_another_comes_right_after_it(store: Store) -> No
         dispatcher.wake()
         await until(store, delivered=2)
     assert taken == ["question-0", "question-1"]
+
+
+async def test_what_is_put_off_for_long_is_kept_once(store: Store) -> None:
+    """An answer behind another one is tried for weeks, and is hastened once when its turn comes."""
+    hastened: list[int] = []
+    hasten = store.hasten
+
+    async def counted(held_back: Sequence[Wait]) -> None:
+        hastened.append(len(held_back))
+        await hasten(held_back)
+
+    store.hasten = counted  # type: ignore[method-assign]
+    tries = Counter[str]()
+
+    def in_order(route: Route) -> None:
+        tries[route.idempotency_key] += 1
+        if route.idempotency_key == "question-1" and not tries["question-0"]:
+            raise TargetBusy("first the other one")
+
+    await answered(store, 1, place="one thread")
+    dispatcher = Dispatcher(store, {"shelf": Shelf(on_deliver=in_order)}, backoff=QUICKLY)
+    async with dispatcher.running():
+        async with asyncio.timeout(10):
+            while tries["question-1"] < 3:
+                dispatcher.wake()
+                await asyncio.sleep(0.02)
+        await answered(store, 0, place="one thread")
+        dispatcher.wake()
+        await until(store, delivered=2)
+    assert hastened[0] == 1
 
 
 @pytest.mark.parametrize(("early", "state"), [(TargetNotReady, "parked"), (TargetBusy, "answered")])
