@@ -54,6 +54,8 @@ LangGraphServer = Annotated[
         metavar="URL", help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024."
     ),
 ]
+HANG_UP_SECONDS = 3
+"""Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
 OneEngine = Annotated[
     str | None, typer.Option(help="Only waits for this engine: temporal, langgraph, langgraph-server, or your own.")
 ]
@@ -285,6 +287,7 @@ async def _serve(
             access_log=False,
             log_config=None,
             server_header=False,
+            timeout_graceful_shutdown=HANG_UP_SECONDS,
             **tls,
         )
         stack.callback(asyncio.create_task(startup.warn()).cancel)

@@ -1,6 +1,8 @@
 """Delivering, on a store of its own and engines of ours: when, how often, and what happens meanwhile."""
 
 import asyncio
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
@@ -9,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from examples.demo.servers import Process, free_port, tool
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
+from awaithumans_relay.cli import HANG_UP_SECONDS
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.retention import Retention
 from awaithumans_relay.store import Store, Wait
@@ -234,3 +238,26 @@ async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries
         await until(store, answered=1, delivered=1)
         done.set()
         await until(store, delivered=2)
+
+
+async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_path: Path) -> None:
+    """SIGTERM while somebody sends a body drop by drop: the relay hangs up, and ends before it is killed."""
+    port = free_port()
+    env = {"AWAITHUMANS_RELAY_SECRET": "x" * 16, "AWAITHUMANS_PAYLOAD_KEY": "A" * 43}
+    env |= {"AWAITHUMANS_ADMIN_API_TOKEN": "t"}
+    relay = Process(
+        [tool("awaithumans-relay"), "serve", "--port", str(port), "--temporal", "127.0.0.1:9"], tmp_path, env
+    )
+    relay.start()
+    try:
+        await relay.answers(f"http://127.0.0.1:{port}/healthz")
+        _, dawdler = await asyncio.open_connection("127.0.0.1", port)
+        dawdler.write(b"POST /callbacks/none HTTP/1.1\r\nHost: relay\r\nContent-Length: 9\r\n\r\n1")
+        await asyncio.sleep(0.5)
+        os.kill(relay.pid, signal.SIGTERM)
+        async with asyncio.timeout(HANG_UP_SECONDS + 5):
+            while relay.alive:
+                await asyncio.sleep(0.1)
+        dawdler.close()
+    finally:
+        await asyncio.to_thread(relay.stop)
