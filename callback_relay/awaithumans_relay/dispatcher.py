@@ -21,7 +21,7 @@ from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
-from awaithumans_relay.leases import LeaseKeeper
+from awaithumans_relay.leases import RENEWALS, LeaseKeeper
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait
@@ -73,6 +73,8 @@ class Dispatcher:
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
+        self._steady_at = 0.0
+        """While the store was away nobody could renew: those who live do so first, before a lease is taken over."""
         self._wake = {name: asyncio.Event() for name in engines}
         self.breakers = {name: Breaker(time.monotonic) for name in engines}
         self._behind: dict[str, dict[str, Wait]] = {}
@@ -102,6 +104,7 @@ class Dispatcher:
                     failures = 0
                 except Exception:
                     failures += 1
+                    self._shaken()
                     logger.exception("cannot read the waits to deliver; trying again")
                     await asyncio.sleep(self._backoff.delay(failures))
                     continue
@@ -124,7 +127,17 @@ class Dispatcher:
         limit = self.breakers[engine.name].admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
         if not limit:
             return []
-        return await self._store.lease(engine.name, self._owner, limit=limit, seconds=self._lease_seconds)
+        began = time.monotonic()
+        grace = self._lease_seconds if began < self._steady_at else 0.0
+        leased = await self._store.lease(
+            engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace
+        )
+        if time.monotonic() - began > self._lease_seconds / RENEWALS:
+            self._shaken()
+        return [wait for wait in leased if not self._keeper.holds(wait)]  # one of its own may have run out, too
+
+    def _shaken(self) -> None:
+        self._steady_at = time.monotonic() + self._lease_seconds
 
     async def _until_due(self, engine: Engine) -> float:
         """How long to sleep, when there is nothing to lease, unless an answer comes to this relay."""

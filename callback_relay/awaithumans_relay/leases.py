@@ -44,6 +44,10 @@ class LeaseKeeper:
         finally:
             self._held.discard(_key(wait))
 
+    def holds(self, wait: Wait) -> bool:
+        """Whether its delivery is under way here."""
+        return _key(wait) in self._held
+
     @contextmanager
     def running(self) -> Generator[None]:
         """Renew while the block runs."""

@@ -123,16 +123,21 @@ class Store:
 
         return await self.database.write(write, later=True)
 
-    async def lease(self, engine: str, owner: str, *, limit: int, seconds: float) -> list[Wait]:
-        """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`."""
+    async def lease(self, engine: str, owner: str, *, limit: int, seconds: float, grace: float = 0.0) -> list[Wait]:
+        """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`.
+
+        What another relay holds is taken over once its lease has run out for `grace` seconds; for `seconds` when this
+        write had to wait, as renewals then had to.
+        """
         now = self.clock()
-        line = {"of_engine": engine, "now": now, "most": limit}
 
         def write(db: Connection) -> list[Wait]:
+            run_out = now - (seconds if self.clock() - now > seconds / 3 else grace)
+            line = {"of_engine": engine, "now": now, "run_out": run_out, "most": limit}
             found = [wait_of(row) for row in db.execute(_LEASABLE, line).mappings()]
-            mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], now)
+            mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], run_out)
             leased = [wait for wait in found if wait.route.target_id in mine]
-            held = {"owner": owner, "until": now + seconds}
+            held = {"owner": owner, "until": self.clock() + seconds}
             if leased:
                 these = [{"of_task": wait.task_id, "of_route": wait.route.digest, **held} for wait in leased]
                 db.execute(_LEASE, these)
@@ -140,7 +145,7 @@ class Store:
 
         return await self.database.write(write, later=True)
 
-    def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], now: float) -> set[str]:
+    def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], run_out: float) -> set[str]:
         """Those of the targets that no other relay leases a wait of at this moment.
 
         SQLite has one writer, so there it is all of them. On PostgreSQL two relays may come to two waits of one target
@@ -157,7 +162,7 @@ class Store:
         leased_meanwhile = select(waits.c.target_id).where(
             waits.c.state == WaitState.ANSWERED,
             waits.c.engine == engine,
-            waits.c.lease_until > now,
+            waits.c.lease_until > run_out,
             waits.c.target_id.in_(locked),
         )
         return set(locked) - set(db.execute(leased_meanwhile).scalars())
@@ -349,9 +354,12 @@ _LEASE = (
 
 
 def _leasable() -> Select[Any]:
-    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all."""
+    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all.
+
+    A target is busy while a lease of it has not run out at `run_out`.
+    """
     undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
-    busy = select(waits.c.target_id).where(undelivered, waits.c.lease_until > bindparam("now"))
+    busy = select(waits.c.target_id).where(undelivered, waits.c.lease_until > bindparam("run_out"))
     first_in_line = (waits.c.next_attempt_at, waits.c.answered_at)
     due = (
         select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *first_in_line)

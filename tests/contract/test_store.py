@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
@@ -196,6 +196,44 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
     async with asyncio.timeout(20):
         await asyncio.gather(*(asyncio.to_thread(asyncio.run, relay()) for _ in range(2)))
     assert len(delivered) == 1
+
+
+async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> None:
+    """While nothing can be written for longer than a lease lasts, a delivery is neither taken over nor begun again."""
+    delivered: list[str] = []
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            delivered.append(route.idempotency_key)
+            await asyncio.sleep(5)
+
+    first, second = Store(url), Store(url)
+    await first.start()
+    await second.start()
+    await first.answer(outcome(), found_by="callback", route=route())
+
+    def lock() -> None:
+        engine = create_engine(first.database.url)
+        with engine.connect() as db:
+            everything = "LOCK TABLE waits IN ACCESS EXCLUSIVE MODE"
+            db.exec_driver_sql(everything if first.database.is_postgres else "BEGIN IMMEDIATE")
+            time.sleep(2.5)
+            db.rollback()
+        engine.dispose()
+
+    relays = [Dispatcher(store, {"shelf": Slow()}, lease_seconds=1) for store in (first, second)]
+    async with relays[0].running(), relays[1].running(), asyncio.timeout(20):
+        while not delivered:
+            await asyncio.sleep(0.05)
+        locked = asyncio.create_task(asyncio.to_thread(lock))
+        await asyncio.sleep(1.5)
+        relays[1].wake()  # as another answer would
+        await locked
+        while (await first.counts()).get("delivered") != 1:
+            await asyncio.sleep(0.05)
+    assert len(delivered) == 1
+    await first.stop()
+    await second.stop()
 
 
 async def test_checks_are_claimed_once(stores: tuple[Store, Store], now: Now) -> None:
