@@ -48,6 +48,8 @@ NOT_READY_GIVE_UP_SECONDS = 3600.0
 """A target that answers and does not know of the question for this long never will."""
 BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
 """An asker that waits for other people first may do so for as long as they have: 30 days, and then again."""
+TRIES_BEFORE_GIVING_UP = 10
+"""At least, whatever its age: a relay that was down itself for a week has not tried for a week."""
 RETRY_AFTER_SECONDS = 15 * 60.0
 """A longer Retry-After is cut to this."""
 DRAIN_SECONDS = 10.0
@@ -225,7 +227,7 @@ class Dispatcher:
         told, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
         after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), RETRY_AFTER_SECONDS))
         age = 0.0 if since is None else self._store.clock() - since
-        if age + after > give_up:
+        if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
             await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
             self._observer.delivery(wait, "parked", self._store.clock())
             logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)

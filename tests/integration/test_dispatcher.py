@@ -17,7 +17,7 @@ from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
 from awaithumans_relay.cli import HANG_UP_SECONDS
-from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
 from awaithumans_relay.retention import Retention
 from awaithumans_relay.store import Store, Wait
 from tests.support.engines import Shelf
@@ -173,11 +173,30 @@ async def test_who_knows_of_the_question_is_waited_for(tmp_path: Path, early: ty
     shelf = Shelf(on_deliver=not_now)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running(), asyncio.timeout(20):
-        while shelf.calls < 4 and await store.counts() != {"parked": 1}:
+        while shelf.calls < TRIES_BEFORE_GIVING_UP + 2 and await store.counts() != {"parked": 1}:
             now[0] += 1
             dispatcher.wake()
             await asyncio.sleep(0.02)
     assert await store.counts() == {state: 1}
+    await store.stop()
+
+
+async def test_a_relay_that_was_down_for_long_does_not_give_up_at_its_first_try(tmp_path: Path) -> None:
+    """An answer that has lain for eight days in a stopped relay survives an engine that is up a moment later."""
+    stopped = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: time.time() - GIVE_UP_SECONDS - 86400)
+    await stopped.start()
+    await answered(stopped, 1)
+    await stopped.stop()
+    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
+    await store.start()
+    away = [ConnectionError("not up yet")]
+
+    def knock(_: Route) -> None:
+        if away:
+            raise away.pop()
+
+    async with Dispatcher(store, {"shelf": Shelf(on_deliver=knock)}, backoff=QUICKLY).running():
+        await until(store, delivered=1)
     await store.stop()
 
 
