@@ -36,11 +36,16 @@ class Breaker:
         """Whether the engine counts as away, being tried now or not."""
         return self._trips > 0
 
-    def admits(self, wanted: int, *, under_way: int = 0) -> int:
-        """How many of so many deliveries may be tried now, beside those under way."""
+    def admits(self, wanted: int) -> int:
+        """How many of so many deliveries may be tried now."""
         if not self.away:
             return wanted
-        return max(0, min(wanted, PROBES - under_way)) if self._clock() >= self._until else 0
+        return min(wanted, PROBES) if self._clock() >= self._until else 0
+
+    def probing(self) -> None:
+        """Some were let through while it is away. It is open again at once, however long they take to fail."""
+        if self.away:
+            self._open()
 
     @property
     def opens_in(self) -> float:
@@ -58,11 +63,11 @@ class Breaker:
         """A delivery failed for another reason than its target's. Returns whether the engine has just gone away."""
         self._failed.add(target)
         self.last_error = error
-        if len(self._failed) < TRIPS_AT and not self.away:
+        if self.away or len(self._failed) < TRIPS_AT:
             return False
-        if self.away and self._clock() < self._until:  # was under way when the breaker tripped
-            return False
-        newly = not self.away
+        self._open()
+        return True
+
+    def _open(self) -> None:
         self._trips += 1
         self._until = self._clock() + self._backoff.delay(self._trips)
-        return newly

@@ -126,14 +126,17 @@ class Dispatcher:
 
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
         """What to deliver now."""
-        limit = self.breakers[engine.name].admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
+        breaker = self.breakers[engine.name]
+        limit = breaker.admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
         if not limit:
             return []
         began = time.monotonic()
         grace = self._lease_seconds if began < self._steady_at else 0.0
         leased = await self._store.lease(
-            engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace
+            engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace, probing=breaker.away
         )
+        if leased:
+            breaker.probing()
         if time.monotonic() - began > self._lease_seconds / RENEWALS:
             self._shaken()
         return [wait for wait in leased if not self._keeper.holds(wait)]  # one of its own may have run out, too

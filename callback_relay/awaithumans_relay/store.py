@@ -123,18 +123,24 @@ class Store:
 
         return await self.database.write(write, later=True)
 
-    async def lease(self, engine: str, owner: str, *, limit: int, seconds: float, grace: float = 0.0) -> list[Wait]:
+    async def lease(
+        self, engine: str, owner: str, *, limit: int, seconds: float, grace: float = 0.0, probing: bool = False
+    ) -> list[Wait]:
         """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`.
+
+        To see whether an engine is back (`probing`), those go first that have failed least: what has failed already may
+        do so for its own reason, and hide that all others would be taken.
 
         What another relay holds is taken over once its lease has run out for `grace` seconds; for `seconds` when this
         write had to wait, as renewals then had to.
         """
         now = self.clock()
+        leasable = _PROBES if probing else _LEASABLE
 
         def write(db: Connection) -> list[Wait]:
             run_out = now - (seconds if self.clock() - now > seconds / 3 else grace)
             line = {"of_engine": engine, "now": now, "run_out": run_out, "most": limit}
-            found = [wait_of(row) for row in db.execute(_LEASABLE, line).mappings()]
+            found = [wait_of(row) for row in db.execute(leasable, line).mappings()]
             mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], run_out)
             leased = [wait for wait in found if wait.route.target_id in mine]
             held = {"owner": owner, "until": self.clock() + seconds}
@@ -353,18 +359,18 @@ _LEASE = (
 )
 
 
-def _leasable() -> Select[Any]:
-    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all.
+def _leasable(*first: ColumnElement[Any]) -> Select[Any]:
+    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all, these first.
 
     A target is busy while a lease of it has not run out at `run_out`.
     """
     undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
     busy = select(waits.c.target_id).where(undelivered, waits.c.lease_until > bindparam("run_out"))
-    first_in_line = (waits.c.next_attempt_at, waits.c.answered_at)
+    in_line = (waits.c.next_attempt_at, waits.c.answered_at)
     due = (
-        select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *first_in_line)
+        select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *in_line)
         .where(undelivered, waits.c.next_attempt_at <= bindparam("now"), waits.c.target_id.not_in(busy))
-        .order_by(*first_in_line)
+        .order_by(*first, *in_line)
         .limit(CROWD)
         .subquery()
     )
@@ -374,13 +380,14 @@ def _leasable() -> Select[Any]:
     return (
         select(waits)
         .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts), undelivered)
-        .order_by(*first_in_line)
+        .order_by(*first, *in_line)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
     )
 
 
 _LEASABLE = _leasable()
+_PROBES = _leasable(waits.c.attempts, waits.c.answered_at.desc())
 
 
 def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> None:

@@ -91,6 +91,26 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
     assert not dispatcher.breakers["shelf"].away
 
 
+async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store) -> None:
+    """Hundreds of answers fail for reasons of their own: one that would be taken does not wait for all of them."""
+
+    def some(route: Route) -> None:
+        if route.target["place"] != "well":
+            raise RuntimeError("this one is broken")
+
+    shelf = Shelf(on_deliver=some)
+    for number in range(300):
+        await answered(store, number)
+    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    async with dispatcher.running():
+        async with asyncio.timeout(10):
+            while not dispatcher.breakers["shelf"].away:
+                await asyncio.sleep(0.02)
+        await answered(store, 1000, place="well")
+        dispatcher.wake()
+        await until(store, answered=300, delivered=1)
+
+
 async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
     """An engine that answers 429 with Retry-After is not asked again before."""
     times: list[float] = []

@@ -63,7 +63,8 @@ def test_after_a_while_a_few_are_let_through() -> None:
         assert open_.opens_in == wait
         clock.now += wait
         assert open_.admits(256) == PROBES
-        assert open_.admits(256, under_way=PROBES) == 0
+        open_.probing()
+        assert open_.admits(256) == 0
         assert open_.failed("probe", "still away") is False
 
 
