@@ -18,9 +18,9 @@ from examples.demo.servers import HumansServer, RelayServer, TemporalServer
 
 REVIEWER = "reviewer@example.com"
 MAIL_IDENTITY = "demo"
-PATIENCE_SECONDS = 45.0
+PATIENCE_SECONDS = 120.0
 """What a scripted scene may take; it takes ten."""
-SET_UP_SECONDS = 10.0
+SET_UP_SECONDS = 60.0
 """The server prints its set-up link soon after it answers."""
 HUMAN_PATIENCE_SECONDS = 15 * 60.0
 

@@ -193,7 +193,7 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
     await first.start()
     await first.answer(outcome(), found_by="callback", route=route())
     await first.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(asyncio.to_thread(asyncio.run, relay()) for _ in range(2)))
     assert len(delivered) == 1
 
@@ -222,7 +222,7 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
         engine.dispose()
 
     relays = [Dispatcher(store, {"shelf": Slow()}, lease_seconds=1) for store in (first, second)]
-    async with relays[0].running(), relays[1].running(), asyncio.timeout(20):
+    async with relays[0].running(), relays[1].running(), asyncio.timeout(60):
         while not delivered:
             await asyncio.sleep(0.05)
         locked = asyncio.create_task(asyncio.to_thread(lock))

@@ -102,7 +102,7 @@ async def across_runs(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
     first = (await handle.describe()).run_id
     await handle.signal(AskAcrossRuns.go_on)
     current = stage.client.get_workflow_handle(stage.queue)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await handle.describe()).run_id == first or not await _waits(current):
             await asyncio.sleep(0.05)
     await stage.answer(stage.queue, YES)

@@ -17,7 +17,7 @@ def test_demo(tmp_path: Path) -> None:
         env={**os.environ, "DEMO_MARK": tmp_path.name},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

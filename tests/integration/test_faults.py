@@ -43,12 +43,12 @@ class House:
         self.waits = Store(f"sqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
 
     async def until(self, task_id: str, state: str) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while [wait.state for wait in await self.waits.find(task_id)] != [state]:
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_relay_killed_between_acknowledgement_and_wake(tmp_path: Path) -> None:
     """Temporal is away when the callback comes, which is stored. The relay is killed, both come back: one wake."""
     house = House(tmp_path)
@@ -71,7 +71,7 @@ async def test_relay_killed_between_acknowledgement_and_wake(tmp_path: Path) -> 
         await house.waits.stop()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_while_without_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The awaithumans server and Temporal are both away while all three callers wait: none gives up."""
     house = House(tmp_path)

@@ -53,7 +53,7 @@ def body(key: str, **fields: Any) -> bytes:
 
 def raw(relay: Fortress, request: bytes, more: bytes) -> bytes:
     """What the relay says to these bytes, until it or the caller hangs up."""
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as line:
         reply = b""
         with suppress(OSError):  # the relay may hang up first
             line.sendall(request)
@@ -150,7 +150,7 @@ def test_no_more_is_read_than_allowed(relay: Fortress) -> None:
     head = posted(CHUNKED).replace(b"TOKEN", relay.token("endless").encode())
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     sent = 0
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as line, suppress(OSError):
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as line, suppress(OSError):
         line.sendall(head)
         while sent < 10 * MAX_BODY_BYTES:
             line.sendall(chunk)

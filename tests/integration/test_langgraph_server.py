@@ -70,7 +70,7 @@ class Bench:
         return self._acts.read_text().splitlines().count(f"{self.name} {what}") if self._acts.exists() else 0
 
     async def until(self, what: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.did(what):
                 await asyncio.sleep(0.05)
 

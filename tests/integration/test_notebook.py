@@ -30,7 +30,7 @@ async def test_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
         notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-        await NotebookClient(notebook, timeout=60).async_execute()
+        await NotebookClient(notebook, timeout=180).async_execute()
     cells = {cell["id"]: shown(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"}
     assert "Label(spam=True)" in cells["sync"]
     assert "Label(spam=False)" in cells["async"]

@@ -91,7 +91,7 @@ async def test_a_worker_without_it_says_so(temporal: TemporalServer, name: str) 
     client = await Client.connect(temporal.address)
     async with Worker(client, task_queue=name, workflows=[AskPlainly]):
         handle = await client.start_workflow(AskPlainly.run, name, id=name, task_queue=name)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (said := await _failures(client, name)):
                 await asyncio.sleep(0.1)
     assert "this worker has no HumanTasksPlugin" in said[0]

@@ -52,7 +52,7 @@ class Terminal:
     master: int
     raw: str = field(default="")
 
-    def read(self, until: str, seconds: float = 15.0) -> str:
+    def read(self, until: str, seconds: float = 60.0) -> str:
         """Everything shown so far, once this is among it."""
         end = time.monotonic() + seconds
         while until not in self.shown:

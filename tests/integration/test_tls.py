@@ -64,7 +64,7 @@ async def test_only_known_clients_are_let_in(tmp_path: Path) -> None:
     known.load_cert_chain(*client)
     url = f"https://localhost:{port}/healthz"
     try:
-        async with httpx.AsyncClient(verify=known) as http, asyncio.timeout(20):
+        async with httpx.AsyncClient(verify=known) as http, asyncio.timeout(60):
             while True:
                 try:
                     assert (await http.get(url)).status_code == 200

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ITEMS = 20
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_twenty_answers_for_one_thread_at_once(
     humans: HumansServer, people: People, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

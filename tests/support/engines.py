@@ -24,7 +24,7 @@ class Shelf:
             self.held.append((route, outcome))
             self._changed.notify_all()
 
-    async def until(self, count: int, seconds: float = 20.0) -> list[Outcome]:
+    async def until(self, count: int, seconds: float = 60.0) -> list[Outcome]:
         """The outcomes, once there are `count` of them."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: len(self.held) >= count)

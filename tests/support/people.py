@@ -20,7 +20,7 @@ class People:
     async def aclose(self) -> None:
         await self.http.aclose()
 
-    async def find(self, question: str, *, count: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
+    async def find(self, question: str, *, count: int = 1, seconds: float = 60.0) -> list[dict[str, Any]]:
         """Tasks with exactly this question, once there are `count` of them."""
         async with asyncio.timeout(seconds):
             while True:
@@ -30,7 +30,7 @@ class People:
                     return found
                 await asyncio.sleep(0.1)
 
-    async def by_key(self, key: str, seconds: float = 20.0) -> dict[str, Any]:
+    async def by_key(self, key: str, seconds: float = 60.0) -> dict[str, Any]:
         """The task that was asked under this key, once it is there."""
         async with asyncio.timeout(seconds):
             while True:
@@ -40,7 +40,7 @@ class People:
                         return dict(task)
                 await asyncio.sleep(0.1)
 
-    async def find_all(self, keys: Collection[str], seconds: float = 20.0) -> list[dict[str, Any]]:
+    async def find_all(self, keys: Collection[str], seconds: float = 60.0) -> list[dict[str, Any]]:
         """The tasks that were asked under these keys, once all are there."""
         async with asyncio.timeout(seconds):
             while True:
@@ -79,7 +79,7 @@ class People:
             self._mail_ready = True
         return "email+tests:reviewer@example.com"
 
-    async def click_in_mail(self, question: str, seconds: float = 20.0) -> None:
+    async def click_in_mail(self, question: str, seconds: float = 60.0) -> None:
         """Answer through the first button of the mail about this question. The server sends no callback for it."""
         async with asyncio.timeout(seconds):
             while True:

@@ -32,20 +32,20 @@ class RunningRelay:
     def human_tasks(self) -> HumanTasks:
         return HumanTasks(self.settings)
 
-    async def hurry(self, task_id: str, seconds: float = 10.0) -> None:
+    async def hurry(self, task_id: str, seconds: float = 60.0) -> None:
         """Have the sweep look at a task now, and not on its schedule: the server's own callback may take 5 s."""
         async with asyncio.timeout(seconds):
             while not (waits := await self.store.find(task_id)):
                 await asyncio.sleep(0.05)
         await self.store.postpone_checks(waits, 0)
 
-    async def looked_at(self, task_id: str, seconds: float = 10.0) -> None:
+    async def looked_at(self, task_id: str, seconds: float = 60.0) -> None:
         """Until the sweep has taken the waits on this task up and put them back on their schedule."""
         async with asyncio.timeout(seconds):
             while any(wait.next_check_at <= time.time() for wait in await self.store.find(task_id)):
                 await asyncio.sleep(0.05)
 
-    async def wait_for(self, task_id: str, state: str, seconds: float = 20.0) -> list[Wait]:
+    async def wait_for(self, task_id: str, state: str, seconds: float = 60.0) -> list[Wait]:
         """The waits on a task, once all of them are in this state."""
         async with asyncio.timeout(seconds):
             while True:

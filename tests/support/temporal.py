@@ -29,7 +29,7 @@ async def start(client: Client, workflow: Any, *arguments: Any, **options: Any) 
     return await client.start_workflow(workflow, args=list(arguments), **given)
 
 
-async def result(handle: WorkflowHandle[Any, Any], seconds: float = 40) -> Any:
+async def result(handle: WorkflowHandle[Any, Any], seconds: float = 60.0) -> Any:
     return await asyncio.wait_for(handle.result(), seconds)
 
 
@@ -39,7 +39,7 @@ async def until_open(relay: RunningRelay, task: Any) -> None:
 
 async def until_parked(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
     """What the workflow waits for, once it waits for something."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (pending := await _pending(handle)):
             await asyncio.sleep(0.05)
     return pending
@@ -59,7 +59,7 @@ async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
     await asyncio.sleep(0.5)
     run = (await handle.describe()).run_id
     await handle.signal(signal)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await handle.describe()).run_id == run:
             await asyncio.sleep(0.05)
 
@@ -125,7 +125,7 @@ async def skipped(env: WorkflowEnvironment, time: timedelta) -> None:
 
 async def until_under_way(handle: WorkflowHandle[Any, Any], count: int) -> None:
     """Until so many activities have been begun, and have left off for somebody else to complete them."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities
             if sum(each.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for each in pending) == count:

@@ -38,7 +38,7 @@ def bare(humans: FakeHumans, token: str | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=humans.transport(), base_url=humans.url, headers=headers)
 
 
-async def until(happened: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
     """Let others work until this is so."""
     end = time.monotonic() + seconds
     while not happened():
@@ -46,7 +46,7 @@ async def until(happened: Callable[[], object], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.002)
 
 
-def until_sync(happened: Callable[[], object], seconds: float = 10.0) -> None:
+def until_sync(happened: Callable[[], object], seconds: float = 60.0) -> None:
     """The same, without an event loop."""
     end = time.monotonic() + seconds
     while not happened():

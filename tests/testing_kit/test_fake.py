@@ -325,7 +325,7 @@ async def test_two_on_one_clock() -> None:
 
 def test_served_again_on_the_same_port() -> None:
     """What is on the server is there again."""
-    humans = FakeHumans()
+    humans = FakeHumans(clock=VirtualClock(auto=False))
     with humans.serving() as url, humans.sync_client() as client:
         opened = client.create(question())
     with humans.serving(httpx.URL(url).port or 0) as again, humans.sync_client() as client:

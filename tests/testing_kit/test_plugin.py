@@ -44,7 +44,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 15.0) -> pytest.RunResult:
+def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 60.0) -> pytest.RunResult:
     """Run these tests in a process of their own; all of them must pass, in that time."""
     pytester.makepyfile(test_project=CODE_UNDER_TEST + tests)
     result = pytester.runpytest_subprocess(*ALONE, "-W", "error", timeout=seconds)

@@ -56,7 +56,7 @@ def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock
 
     def coverage(*args: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "coverage", *args]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
         return done.returncode, done.stdout + done.stderr
 
     plugins = [

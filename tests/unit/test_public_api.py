@@ -51,7 +51,7 @@ PUBLIC = [
 def loaded_by(code: str) -> set[str]:
     """The modules a fresh interpreter holds after running this."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=180)
     return set(json.loads(done.stdout))
 
 

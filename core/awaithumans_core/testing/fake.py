@@ -44,7 +44,7 @@ Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel",
 ADDRESS = "http://humans.test"
 """Where the fake is in process; nothing is ever sent there."""
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 _PATH = re.compile(r"/api/tasks(?:/(?P<task_id>[^/]+)(?:/(?P<verb>\w+))?)?/?")
 

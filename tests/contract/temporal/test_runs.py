@@ -50,7 +50,7 @@ async def test_open_waits_go_on_in_the_next_run(
         run = (await handle.describe()).run_id
         await until_parked(handle)
         await handle.signal(AskAcrossRuns.go_on)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await handle.describe()).run_id == run:
                 await asyncio.sleep(0.05)
     assert [pending["task_id"] for pending in await until_parked(handle)] in ([task["id"]], [None])
@@ -69,7 +69,7 @@ async def test_an_answer_between_two_runs(
     await until_open(relay, task)
     run = (await handle.describe()).run_id
     await handle.signal("something", 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await handle.describe()).run_id == run:
             await asyncio.sleep(0.05)
     await people.complete(task["id"], YES)
