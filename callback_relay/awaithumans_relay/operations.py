@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, StringConstraints
 
 from awaithumans_relay.access import Operator, doors_of
 from awaithumans_relay.problem import Problem, problem
@@ -21,7 +21,26 @@ MOST = 500
 _PLAIN = r"^[^\x00]*$"
 """What every database can compare with."""
 TaskId = Annotated[str, Path(max_length=255, pattern=_PLAIN)]
-EngineName = Annotated[str | None, Query(max_length=255, pattern=_PLAIN, description="Only waits for this engine.")]
+
+
+def _filled(chosen: object) -> object:
+    """What was chosen; a form sends a field in which nothing was as an empty one."""
+    if isinstance(chosen, list):
+        return [each for each in cast("list[object]", chosen) if each != ""]
+    return None if chosen == "" else chosen
+
+
+EngineName = Annotated[
+    Annotated[str, StringConstraints(max_length=255, pattern=_PLAIN)] | None,
+    BeforeValidator(_filled),
+    Query(description="Only waits for this engine. Empty: for all."),
+]
+OneState = Annotated[WaitState | None, BeforeValidator(_filled), Query()]
+States = Annotated[
+    list[WaitState] | None,
+    BeforeValidator(_filled),
+    Query(description="Only waits in this state. May be repeated. Empty: in all."),
+]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="How many of the newest to leave out.")]
 
 
@@ -74,9 +93,7 @@ def operations_router(operations: Operations, operator: Operator) -> APIRouter:
 
     @router.get("/waits")
     async def list_waits(
-        state: Annotated[
-            list[WaitState] | None, Query(description="Only waits in this state. May be repeated.")
-        ] = None,
+        state: States = None,
         engine: EngineName = None,
         limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
         offset: Offset = 0,

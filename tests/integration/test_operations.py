@@ -116,7 +116,7 @@ class Page(HTMLParser):
             self.links.append(has["href"] or "")
         if tag == "form":
             self.forms.append({"method": has.get("method") or "get"})
-        if tag in ("input", "button") and (name := has.get("name")):
+        if tag in ("input", "button", "select") and (name := has.get("name")):
             self.forms[-1][name] = has.get("value") or ""
 
     def handle_data(self, data: str) -> None:
@@ -331,6 +331,41 @@ async def test_page_links_to_the_question_and_filters(relay: RunningRelay, brows
 
 async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
     """Fifty at a time, the newest first."""
+async def test_filter_form_shows_every_engine(
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: Broken
+) -> None:
+    """What a browser sends when "Show" is pressed with "every engine" chosen lists every engine's waits, and what is
+    redriven from there is everything."""
+    await answered(relay, "task-1")
+    await answered(relay, "task-2", engine="other")
+    (form,) = [f for f in Page((await browser.get("/operate?engine=shelf")).text).forms if f["method"] == "get"]
+    fields = {name: value for name, value in form.items() if name != "method"}
+    assert fields == {"engine": ""}
+    for query in (fields, {"state": "", "engine": ""}):
+        reply = await browser.get("/operate", params=query)
+        page = Page(reply.text)
+        assert {"task-1", "task-2"} <= set(page.texts)
+        listed = (await operator.get("/waits", params=query)).json()
+        assert [wait["task_id"] for wait in listed["waits"]] == ["task-2", "task-1"]
+        assert listed["counts"]["parked"] == 2
+    shelf.mended = True
+    (form,) = [f for f in page.redrives() if f.get("all")]
+    sent = await browser.post(str(reply.url), data=form)
+    assert str(sent.url).endswith("/operate?redriven=2")
+    assert (await operator.post("/waits/redrive?engine=")).json() == {"redriven": 0}
+    await relay.wait_for("task-1", "delivered")
+
+
+async def test_redrive_with_an_empty_engine_is_for_all(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+) -> None:
+    """Nothing chosen is no choice, as in a listing."""
+    await answered(relay, "task-1")
+    shelf.mended = True
+    assert (await operator.post("/waits/redrive?engine=")).json() == {"redriven": 1}
+    await relay.wait_for("task-1", "delivered")
+
+
     for number in range(51):
         await relay.store.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
     first = Page((await browser.get("/operate")).text)

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from awaithumans_relay.access import Operator, doors_of
-from awaithumans_relay.operations import EngineName, Offset, Operations
+from awaithumans_relay.operations import EngineName, Offset, OneState, Operations
 from awaithumans_relay.store import WaitState
 from awaithumans_relay.view import WaitView, ago
 
@@ -54,7 +54,7 @@ def page_router(operations: Operations, operator: Operator, engines: Sequence[st
 
     @router.get("/operate")
     async def page(
-        state: WaitState | None = None,
+        state: OneState = None,
         engine: EngineName = None,
         offset: Offset = 0,
         redriven: Annotated[int | None, Query(ge=0)] = None,
@@ -82,7 +82,7 @@ def page_router(operations: Operations, operator: Operator, engines: Sequence[st
         return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
 
     @router.post("/operate")
-    async def redrive(request: Request, state: WaitState | None = None, engine: EngineName = None) -> Response:
+    async def redrive(request: Request, state: OneState = None, engine: EngineName = None) -> Response:
         form = await _form(request)
         if not operator.is_our_form(form.get("proof", "")):
             html = _PAGES.get_template("refused.html").render(style=_STYLE)
