@@ -48,6 +48,11 @@ class Wait:
     last_error: str | None
 
     @property
+    def asker_gone(self) -> bool:
+        """Whether it is closed without a delivery, for want of an asker: then alone a delivered wait has a note."""
+        return self.state == WaitState.DELIVERED and self.last_error is not None
+
+    @property
     def redriven(self) -> bool:
         """Whether its delivery is an operator's wish: a redrive gives an answer the time of its own."""
         return self.redriven_at is not None and self.redriven_at == self.answered_at

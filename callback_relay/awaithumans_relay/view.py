@@ -32,6 +32,8 @@ class WaitView(BaseModel):
     found_by: str | None
     """How the answer came: `callback`, `sweep` or `registration`."""
     last_error: str | None
+    asker_gone: bool
+    """Whether it counts as delivered because its asker had gone and needs nothing; the last error says why."""
     review_url: str
     """Where people see the question."""
 
@@ -51,6 +53,7 @@ class WaitView(BaseModel):
             attempts=wait.attempts,
             found_by=wait.found_by,
             last_error=wait.last_error,
+            asker_gone=wait.asker_gone,
             review_url=review_url(wait.task_id),
         )
 

@@ -61,6 +61,58 @@ async def test_waits_are_listed_for_people(store: Store) -> None:
     assert "secret" not in done.output
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("columns", [40, 60, 79, 80, 81, 100, 160])
+async def test_no_letter_of_an_error_is_lost(store: Store, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However wide the terminal is, an error is folded, and not cut: words, addresses without a blank, and its end."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    error = (
+        "RuntimeError: Failed client connect: Server connection error: "
+        "https://temporal.a-very-long-name-without-a-blank.internal.example.com:7233/namespaces/payments refused "
+        + "and what is to be done about it " * 5
+        + "stands at the end"
+    )
+    await store.register("t" * 32, Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
+    await store.answer(
+        Outcome(task_id="t" * 32, status="completed", response={"approved": True}, idempotency_key="k2"),
+        found_by="sweep",
+    )
+    (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
+    await store.park(wait, "test", reason=error)
+    lines = (await run("waits", "--limit", "1")).output.splitlines()
+    assert all(len(line) <= columns for line in lines)
+    start = next(line.index("Last") for line in lines if "Last" in line)
+    rows = lines[next(n for n, line in enumerate(lines) if line.startswith("State")) + 1 :]
+    told = "".join(line[start:] for line in rows)
+    assert error.replace(" ", "") in told.replace(" ", "")
+    if columns >= 80:
+        assert "t" * 32 in "\n".join(lines)
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_an_error_without_an_end_says_where_it_is(store: Store) -> None:
+    """One that would fill the terminal alone is cut, and says so."""
+    await store.register("long", Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
+    (wait,) = [each for each in await store.listed() if each.task_id == "long"]
+    await store.park_open(wait, reason="word " * 1000)
+    assert "(--jsonhasallofit)" in "".join((await run("waits", "--limit", "1")).output.split())
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_an_asker_that_had_gone_is_told(store: Store) -> None:
+    """What counts as delivered since nobody needs it is told from what somebody has."""
+    for task_id, note in (("gone", "workflow 'refund-2' has ended"), ("there", None)):
+        await store.register(task_id, Route("temporal", {"workflow_id": task_id}, task_id), 900)
+        await store.answer(Outcome(task_id=task_id, status="cancelled", idempotency_key=task_id), found_by="sweep")
+        (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
+        await store.delivered(wait, "test", note=note)
+    told = (await run("waits", "--state", "delivered")).output
+    assert told.count("asker gone") == 1
+    assert "workflow 'refund-2' has" in told
+    waits = json.loads((await run("waits", "--state", "delivered", "--json")).output)
+    assert {wait["task_id"]: wait["asker_gone"] for wait in waits} == {"gone": True, "there": False}
+
+
 async def test_waits_are_listed_for_programs(store: Store) -> None:
     """JSON, filtered by state and engine; the error is whole, and the answer is not there."""
     done = await run("waits", "--state", "parked", "--engine", "temporal", "--json")

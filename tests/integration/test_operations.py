@@ -18,7 +18,7 @@ from awaithumans_core import Engine, Outcome, Route, Settings, SettingsError, Ta
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
 from awaithumans_relay.dispatcher import TICK_SECONDS
-from awaithumans_relay.store import Store
+from awaithumans_relay.store import Store, WaitState
 from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
@@ -79,13 +79,15 @@ async def browser(relay: RunningRelay) -> AsyncGenerator[httpx.AsyncClient]:
         yield http
 
 
-async def answered(relay: RunningRelay, *task_ids: str, engine: str = "shelf") -> None:
+async def answered(
+    relay: RunningRelay, *task_ids: str, engine: str = "shelf", status: str = "completed", then: str = "parked"
+) -> None:
     """Waits whose answer has been called back and parked."""
     signer, key = relay.settings.signer(), derive_webhook_key(relay.settings.payload_key[0].get_secret_value())
     async with httpx.AsyncClient(base_url=relay.url) as http:
         for task_id in task_ids:
             body = json.dumps(
-                {"task_id": task_id, "idempotency_key": task_id, "status": "completed", "response": {"secret": "yes"}}
+                {"task_id": task_id, "idempotency_key": task_id, "status": status, "response": {"secret": "yes"}}
             ).encode()
             token = signer.issue(Route(engine, {"place": task_id}, task_id))
             sent = await http.post(
@@ -95,7 +97,7 @@ async def answered(relay: RunningRelay, *task_ids: str, engine: str = "shelf") -
             if engine != "shelf":  # nobody here delivers for it
                 (wait,) = await relay.store.lease(engine, "test", limit=1, seconds=5)
                 await relay.store.park(wait, "test", reason="gone")
-            await relay.wait_for(task_id, "parked")
+            await relay.wait_for(task_id, then)
 
 
 class Page(HTMLParser):
@@ -329,8 +331,6 @@ async def test_page_links_to_the_question_and_filters(relay: RunningRelay, brows
     assert "task-2" not in parked.texts
 
 
-async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """Fifty at a time, the newest first."""
 async def test_filter_form_shows_every_engine(
     relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: Broken
 ) -> None:
@@ -366,6 +366,8 @@ async def test_redrive_with_an_empty_engine_is_for_all(
     await relay.wait_for("task-1", "delivered")
 
 
+async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Fifty at a time, the newest first."""
     for number in range(51):
         await relay.store.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
     first = Page((await browser.get("/operate")).text)
@@ -374,6 +376,30 @@ async def test_redrive_with_an_empty_engine_is_for_all(
     assert "?offset=50" in first.links
     second = Page((await browser.get("/operate?offset=50")).text)
     assert "task-0" in second.texts
+
+
+async def test_an_asker_that_had_gone_is_shown(
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: Broken
+) -> None:
+    """What counts as delivered since nobody needs it is told from what somebody has, on the page and in the API."""
+    await answered(relay, "gone", status="cancelled", then="delivered")
+    alone = Page((await browser.get("/operate?state=delivered")).text).texts
+    assert {"Delivered", "asker had gone", "found gone", HOSTILE} <= set(alone)
+    shelf.mended = True
+    await answered(relay, "there", status="cancelled", then="delivered")
+    page = Page((await browser.get("/operate")).text).texts
+    assert page.count("asker had gone") == 1
+    assert "delivered" in page
+    told = {wait["task_id"]: wait["asker_gone"] for wait in (await operator.get("/waits")).json()["waits"]}
+    assert told == {"gone": True, "there": False}
+
+
+async def test_page_and_api_use_the_same_words(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """A state has one name everywhere, and what the first column holds is a task."""
+    await answered(relay, "task-1")
+    page = Page((await browser.get("/operate")).text).texts
+    assert page[page.index("State") :][:4] == ["State", "Task", "Who waits", "Since"]
+    assert {state.capitalize() for state in WaitState} <= set(page)
 
 
 async def test_form_redrives_one(relay: RunningRelay, browser: httpx.AsyncClient, shelf: Broken) -> None:

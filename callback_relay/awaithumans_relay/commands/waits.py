@@ -20,8 +20,11 @@ STYLES = {
     WaitState.DELIVERED: "green",
     WaitState.PARKED: "bold red",
 }
-ERROR_CHARS = 200
-"""Of an error in the table; `--json` has all of it."""
+WHOLE_IDS_FROM = 80
+"""Columns of a terminal that holds a task id in one line, to be copied; in a narrower one it is folded as the rest."""
+ID_CHARS = 32
+ERROR_CHARS = 1000
+"""Of an error in the table, which then says so; `--json` has all of it."""
 
 
 async def show(
@@ -38,22 +41,25 @@ async def show(
         return
     console = Console(highlight=False)
     if waits:
-        console.print(_table(waits, datetime.now(UTC)))
+        console.print(_table(waits, datetime.now(UTC), console.width))
     told = ", ".join(f"{counts[state]:,} {state}" for state in WaitState if counts.get(state))
     matching = sum(counts.get(state, 0) for state in states or WaitState)
     console.print(f"{len(waits):,} of {matching:,} shown; {told}" if told else "nobody waits")
 
 
-def _table(waits: Sequence[WaitView], now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
+    # Edges padded: without, Rich folds the last column two letters too late, and cuts them off.
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("State", no_wrap=True)
     table.add_column("Asked", no_wrap=True)
-    table.add_column("Task, and who waits", overflow="fold", min_width=32, max_width=36)
-    table.add_column("Last error", overflow="fold", ratio=1)
+    table.add_column(
+        "Task, and who waits", overflow="fold", min_width=ID_CHARS if width >= WHOLE_IDS_FROM else None, max_width=36
+    )
+    table.add_column("Last error", overflow="fold")
     for wait in waits:
         target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
         table.add_row(
-            Text(wait.state, style=STYLES[wait.state]),
+            Text.assemble((wait.state, STYLES[wait.state]), ("\nasker gone" if wait.asker_gone else "", "dim")),
             ago(wait.created_at, now),
             Text.assemble(wait.task_id, ("\n" + plain(f"{wait.engine}: {target}" if target else wait.engine), "dim")),
             Text(_shortened(wait.last_error or "")),
@@ -63,4 +69,4 @@ def _table(waits: Sequence[WaitView], now: datetime) -> Table:
 
 def _shortened(error: str) -> str:
     text = plain(" ".join(error.split()))
-    return text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + "…"
+    return text if len(text) <= ERROR_CHARS else f"{text[:ERROR_CHARS]}… (--json has all of it)"

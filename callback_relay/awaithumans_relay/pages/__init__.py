@@ -27,12 +27,18 @@ PAGE = 50
 MAX_FORM_BYTES = 4096
 
 _NAMES = {
-    WaitState.OPEN: "Waiting",
-    WaitState.ANSWERED: "Delivering",
+    WaitState.OPEN: "Open",
+    WaitState.ANSWERED: "Answered",
     WaitState.PARKED: "Parked",
     WaitState.DELIVERED: "Delivered",
 }
-"""In the order in which they are offered."""
+"""In the order in which they are offered; the words are those of the API and of `awaithumans-relay waits`."""
+_MEANINGS = {
+    WaitState.OPEN: "A person has not answered yet",
+    WaitState.ANSWERED: "The answer is here and on its way to whoever asked",
+    WaitState.PARKED: "It cannot be delivered; the last error says why",
+    WaitState.DELIVERED: "Whoever asked has it, or had gone",
+}
 
 _PAGES = Environment(
     loader=PackageLoader("awaithumans_relay", "pages"),
@@ -65,6 +71,7 @@ def page_router(operations: Operations, operator: Operator, engines: Sequence[st
             waits=waits[:PAGE],
             more=len(waits) > PAGE,
             names=_NAMES,
+            meanings=_MEANINGS,
             counts=counts,
             total=sum(counts.values()),
             state=state,
@@ -107,9 +114,10 @@ def _link(**query: object) -> str:
 def _since(wait: WaitView) -> list[tuple[str, datetime]]:
     """What has become of a wait, and when."""
     answered = f"answered ({wait.found_by})" if wait.found_by else "answered"
-    told = [("asked", wait.created_at), (answered, wait.answered_at), ("delivered", wait.delivered_at)]
+    ended = ("found gone" if wait.asker_gone else "delivered", wait.delivered_at)
+    told = [("asked", wait.created_at), (answered, wait.answered_at), ended]
     if wait.redriven_at is not None:
-        told = [("asked", wait.created_at), ("redriven", wait.redriven_at), ("delivered", wait.delivered_at)]
+        told = [("asked", wait.created_at), ("redriven", wait.redriven_at), ended]
     return [(what, when) for what, when in told if when is not None]
 
 
