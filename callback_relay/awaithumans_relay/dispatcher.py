@@ -23,6 +23,7 @@ from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
 from awaithumans_relay.leases import RENEWALS, LeaseKeeper
 from awaithumans_relay.logs import about
+from awaithumans_relay.metrics import Result
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait
 
@@ -195,11 +196,9 @@ class Dispatcher:
             await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
             self._there(engine)
-            await self._store.delivered(wait, self._owner)
-            self._observer.delivery(wait, "delivered", self._store.clock())
-            logger.info(
-                "delivered task %s to %s", wait.task_id, wait.route.engine, extra=about(wait.task_id, wait.route)
-            )
+            if self._ended(wait, "delivered", mine=await self._store.delivered(wait, self._owner)):
+                this = about(wait.task_id, wait.route)
+                logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
             if behind := self._behind.pop(wait.route.target_id, None):
                 await self._store.hasten(list(behind.values()))
 
@@ -207,22 +206,27 @@ class Dispatcher:
         if self.breakers[engine.name].succeeded():
             logger.warning("engine %s is back", engine.name)
 
+    def _ended(self, wait: Wait, result: Result, *, mine: bool) -> bool:
+        """Count how an attempt ended. Returns whether it is so: it is not when another relay has the wait by now."""
+        self._observer.delivery(wait, result if mine else "lost", self._store.clock())
+        if not mine:
+            told = "task %s: another relay has it by now; how this one's attempt ended (%s) is not written down"
+            logger.warning(told, wait.task_id, result, extra=about(wait.task_id, wait.route))
+        return mine
+
     async def _gone(self, wait: Wait, reason: str) -> None:
         this = about(wait.task_id, wait.route)
         if wait.delivered_at is not None:  # it had the answer before it went
-            await self._store.delivered(wait, self._owner)
-            self._observer.delivery(wait, "gone", self._store.clock())
+            self._ended(wait, "gone", mine=await self._store.delivered(wait, self._owner))
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # Nobody's answer: most often the asker has cancelled the task itself, and gone.
-            await self._store.delivered(wait, self._owner, note=reason)
-            self._observer.delivery(wait, "gone", self._store.clock())
-            told = "task %s is %s and its asker has gone (%s)"
-            logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
+            if self._ended(wait, "gone", mine=await self._store.delivered(wait, self._owner, note=reason)):
+                told = "task %s is %s and its asker has gone (%s)"
+                logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
             return
-        await self._store.park(wait, self._owner, reason=reason)
-        self._observer.delivery(wait, "parked", self._store.clock())
-        logger.warning("parked task %s: %s", wait.task_id, reason, extra=this)
+        if self._ended(wait, "parked", mine=await self._store.park(wait, self._owner, reason=reason)):
+            logger.warning("parked task %s: %s", wait.task_id, reason, extra=this)
 
     async def _again(
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
@@ -231,14 +235,14 @@ class Dispatcher:
         after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), RETRY_AFTER_SECONDS))
         age = 0.0 if since is None else self._store.clock() - since
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
-            await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
-            self._observer.delivery(wait, "parked", self._store.clock())
-            logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
+            parked = await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
+            if self._ended(wait, "parked", mine=parked):
+                logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
         else:
-            await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
-            self._observer.delivery(wait, "retried", self._store.clock())
-            said = "task %s not delivered to %s (%s); again in %.1f s"
-            logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
+            put_off = await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
+            if self._ended(wait, "retried", mine=put_off):
+                said = "task %s not delivered to %s (%s); again in %.1f s"
+                logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
 
 
 async def _drained(under_way: set[asyncio.Task[None]]) -> None:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.errors import CallbackRejectedError
 
-Result = Literal["delivered", "retried", "parked", "gone"]
-"""How an attempt to deliver ended; `gone`: its asker had no use for it any more, and nobody has to look."""
+Result = Literal["delivered", "retried", "parked", "gone", "lost"]
+"""How an attempt to deliver ended; `gone`: its asker had no use for it any more, and nobody has to look; `lost`: its
+lease had run out, and another relay has the wait."""
 
 ACKNOWLEDGED_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """The awaithumans server gives a callback ten seconds."""

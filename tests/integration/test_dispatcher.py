@@ -12,13 +12,16 @@ from pathlib import Path
 import httpx
 import pytest
 from examples.demo.servers import Process, free_port, tool
+from sqlalchemy import update
 
-from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
+from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
 from awaithumans_relay.cli import HANG_UP_SECONDS
 from awaithumans_relay.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.retention import Retention
+from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store, Wait
 from tests.support.engines import Shelf
 
@@ -277,6 +280,42 @@ async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries
         await until(store, answered=1, delivered=1)
         done.set()
         await until(store, delivered=2)
+
+
+@pytest.mark.parametrize("end", ["taken", "gone", "failed", "nobodys-answer"])
+async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
+    store: Store, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    """A relay that lost its lease while it delivered has delivered, parked and put off nothing: neither its log nor its
+    figures say so, and what the other one does is left alone."""
+    caplog.set_level("INFO", logger="awaithumans.relay")
+    others = update(waits).values(lease_owner="another relay", lease_until=time.time() + 60)
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            await store.database.write(lambda db: db.execute(others).rowcount)
+            await super().deliver(route, outcome)
+            if end in {"gone", "nobodys-answer"}:
+                raise TargetGone("it has gone")
+            if end == "failed":
+                raise RuntimeError("it is broken")
+
+    shelf, observer = Slow(), Observer(["shelf"])
+    outcome = Outcome(
+        task_id="task-1",
+        status="cancelled" if end == "nobodys-answer" else "completed",
+        idempotency_key="question-1",
+    )
+    await store.answer(outcome, found_by="callback", route=route(1))
+    async with Dispatcher(store, {"shelf": shelf}, observer=observer).running(), asyncio.timeout(10):
+        while "another relay has it" not in caplog.text:
+            await asyncio.sleep(0.02)
+    for untrue in ("delivered task", "parked task", "not delivered", "its asker has gone"):
+        assert untrue not in caplog.text
+    counted = [line for line in observer.metrics.text({}, 0).decode().splitlines() if "deliveries_total{" in line]
+    assert counted == ['awaithumans_relay_deliveries_total{engine="shelf",result="lost"} 1.0']
+    (wait,) = await store.find("task-1")
+    assert (wait.state, wait.last_error) == ("answered", None)
 
 
 async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_path: Path) -> None:
