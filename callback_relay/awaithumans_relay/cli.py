@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import uvicorn
@@ -36,6 +36,9 @@ from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
+
+if TYPE_CHECKING:
+    from temporalio.runtime import Runtime
 
 Temporal = Annotated[
     str | None,
@@ -332,7 +335,16 @@ def _temporal(address: str | None) -> list[Engine]:
 
     from awaithumans_adapters.temporal import TemporalEngine
 
-    return [TemporalEngine(lambda: Client.connect(address))]
+    runtime = _temporal_runtime()
+    return [TemporalEngine(lambda: Client.connect(address, runtime=runtime))]
+
+
+def _temporal_runtime() -> "Runtime":
+    """What runs Temporal's clients. Its warnings go to our log; by itself it writes them to the terminal, coloured."""
+    from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig
+
+    forwarding = LogForwardingConfig(logging.getLogger("awaithumans.relay.temporal"), append_target_to_name=False)
+    return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(LoggingConfig.default.filter, forwarding)))
 
 
 async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:

@@ -23,8 +23,8 @@ class LogFormat(StrEnum):
 
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-"""Attributes every record has; others were given as `extra`."""
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message", "temporal_log"}
+"""Attributes every record has, and what libraries add that stands in the message, too; others were given as `extra`."""
 _TASK_ID = re.compile(r"[^A-Za-z0-9._:-]")
 _CALLBACK = re.compile(r"(/callbacks/)[^?\s]+")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, started
+from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
 
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
@@ -204,6 +204,40 @@ async def test_json_lines_of_a_relay_with_a_wrong_token(fake: FakeServer, tmp_pa
     assert {"time", "level", "logger", "message", "wait_id"} <= stored.keys()
     assert stored["wait_id"] == route.digest
     assert "a-wrong-token" not in relay.process.output()
+
+
+async def test_temporals_own_lines_are_lines_of_the_relays_log(fake: FakeServer, tmp_path: Path) -> None:
+    """Temporal goes away under a relay that is connected to it: what its client says of that comes as JSON, too, from a
+    logger, and neither the answer nor a secret is in it."""
+    temporal, secret = TemporalServer(tmp_path / "temporal"), secrets.token_urlsafe(32)
+    arguments = ["--log-format", "json", "--log-level", "debug", "--database", "sqlite:///waits.db"]
+    relay = RelayServer(tmp_path, fake, ["--temporal", temporal.address, *arguments], secret=secret)  # type: ignore[arg-type]
+    async with started(temporal, relay):
+        settings = Settings.load(relay_secret=secret, relay_url=relay.url)
+        server = Server(RunningRelay(relay.url, settings, None), fake)  # type: ignore[arg-type]
+        routes = [Route("temporal", {"namespace": "default", "workflow_id": f"w-{n}"}, f"question-{n}") for n in (1, 2)]
+        await server.call_back(routes[0], "task-1", response={"note": ANSWER})
+        await said(relay, "parked task task-1")  # there is no such workflow, says a Temporal that is there
+        await asyncio.to_thread(temporal.stop)
+        await server.call_back(routes[1], "task-2", response={"note": ANSWER})
+        await said(relay, "task task-2 not delivered")
+        tokens = [server.signer.issue(route) for route in routes]
+        await server.http.aclose()
+    lines = [json.loads(line) for line in relay.process.output().splitlines()]
+    temporals = [line for line in lines if line["logger"] == "awaithumans.relay.temporal"]
+    assert [(line["level"], "signal_workflow_execution" in line["message"]) for line in temporals[:1]] == [
+        ("warning", True)
+    ]
+    assert temporals[0].keys() == {"time", "level", "logger", "message"}
+    for hidden in (secret, fake.token, fake.payload_key, ANSWER, *tokens):
+        assert hidden not in relay.process.output()
+
+
+async def said(relay: RelayServer, words: str, seconds: float = 30.0) -> None:
+    """Until the relay's log has these words."""
+    async with asyncio.timeout(seconds):
+        while words not in relay.process.output():
+            await asyncio.sleep(0.05)
 
 
 async def test_what_a_relay_says_at_its_start() -> None:
