@@ -14,8 +14,10 @@ from examples.demo.servers import Process, free_port
 from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
+from awaithumans_relay.commands.terminal import MISTAKE
 
 ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "examples" / "deploy"
 SECRET = "s" * 32
 PAYLOAD_KEY = "A" * 43
 
@@ -77,3 +79,26 @@ async def test_several_workers_on_one_file(tmp_path: Path) -> None:
             child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
         ]
         assert len(workers) == 2
+
+
+def test_what_is_deployed_is_installed_from_the_checkout() -> None:
+    """The package is on no index; everything the image's build copies is there."""
+    unit, image = ((DEPLOY / name).read_text() for name in ("awaithumans-relay.service", "Containerfile"))
+    assert "install 'awaithumans-workflows" not in unit + image
+    assert (DEPLOY / "../.." / "pyproject.toml").is_file()
+    copied = [words[1:-1] for line in image.splitlines() if (words := line.split())[:1] == ["COPY"]]
+    named = [name for words in copied for name in words if not words[0].startswith("--")]
+    assert {"pyproject.toml", "core", "adapters", "callback_relay"} <= set(named)
+    assert all((ROOT / name).exists() for name in named)
+    assert "PATH=/opt/relay/bin:$PATH" in image
+
+
+def test_wrong_settings_do_not_restart_the_unit() -> None:
+    """The unit's code is the command's own."""
+    assert f"RestartPreventExitStatus={MISTAKE}\n" in (DEPLOY / "awaithumans-relay.service").read_text()
+
+
+def test_the_environment_file_names_every_setting_of_a_relay() -> None:
+    """What an operator may want stands there, empty."""
+    named = {line.partition("=")[0] for line in (DEPLOY / "relay.env.example").read_text().splitlines()}
+    assert {"AWAITHUMANS_RELAY_URL", "AWAITHUMANS_RELAY_OPERATOR_TOKEN"} <= named
