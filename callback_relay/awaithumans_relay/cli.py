@@ -4,16 +4,19 @@ A composition root: the one module here that knows the adapters.
 """
 
 import asyncio
+import errno
 import gc
 import importlib
 import inspect
 import logging
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -33,9 +36,9 @@ from awaithumans_relay.commands.checks import Engines
 from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.existing import shown_url
-from awaithumans_relay.commands.terminal import Database, Json, troubles_told
+from awaithumans_relay.commands.terminal import AwayError, Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
-from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
+from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 
 if TYPE_CHECKING:
     from temporalio.runtime import Runtime
@@ -70,8 +73,19 @@ cli = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's way
+    if wanted:
+        typer.echo(f"awaithumans-relay {version('awaithumans-workflows')}")
+        raise typer.Exit
+
+
 @cli.callback()
-def relay() -> None:
+def relay(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
     """Take the awaithumans server's callbacks and wake the Temporal workflows and LangGraph threads that asked.
 
     Settings are read from the environment: see `awaithumans-relay serve --help`.
@@ -269,6 +283,7 @@ async def _serve(
     log_level: str,
     tls: Mapping[str, Any],
 ) -> None:
+    _look_at_settings()
     async with AsyncExitStack() as stack:
         engines = [
             *_temporal(temporal),
@@ -281,6 +296,8 @@ async def _serve(
                 "several of them"
             )
         app = _app(engines, database)
+        await _look_at_store(database)
+        _look_at_port(host, port)
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
         config = uvicorn.Config(
             app,
@@ -322,6 +339,51 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         ) from None
 
 
+def _look_at_settings() -> None:
+    """All that is wrong with them at once."""
+    settings = Settings.load()
+    wrong: list[str] = []
+    for look in (settings.token, settings.signer, settings.key_ring, settings.operator_token):
+        try:
+            look()
+        except SettingsError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+
+
+async def _look_at_store(database: str) -> None:
+    """Before the server starts, which would tell it in a traceback."""
+    store = Store(database)
+    try:
+        await store.start()
+    except (SQLAlchemyError, OSError) as away:
+        reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
+        raise AwayError(
+            f"the database {shown_url(database)} does not answer: {reason}. Start it, or give another with --database "
+            "or AWAITHUMANS_RELAY_DATABASE"
+        ) from None
+    except RuntimeError as later:
+        raise SettingsError(f"--database {shown_url(database)}: {later}") from None
+    finally:
+        await store.stop()
+
+
+def _look_at_port(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as taken:
+        if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
+            return  # an address of several that this machine lacks: the server says whether another did
+        raise AwayError(
+            f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
+        ) from None
+
+
 async def _soon(engines: list[Engine]) -> list[Engine]:
     return engines
 
@@ -329,7 +391,8 @@ async def _soon(engines: list[Engine]) -> list[Engine]:
 def _temporal(address: str | None) -> list[Engine]:
     if address is None:
         return []
-    if "://" in address:
+    _, colon, port = address.rpartition(":")
+    if "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
         raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
     from temporalio.client import Client
 
@@ -356,7 +419,7 @@ async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
     named = [_split(spec) for spec in specs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
-    return [GraphEngine({name: await _graph(place, stack) for name, place in named})]
+    return [GraphEngine({name: await _graph(f"{name}={place}", stack) for name, place in named})]
 
 
 def _langgraph_server(url: str | None, stack: AsyncExitStack) -> list[Engine]:
@@ -379,24 +442,31 @@ def _split(spec: str) -> tuple[str, str]:
     return name, place
 
 
-async def _graph(place: str, stack: AsyncExitStack) -> Any:
+async def _graph(spec: str, stack: AsyncExitStack) -> Any:
     """A compiled graph, or a function that makes one.
 
     The function may be plain, async, or an async context manager that holds its checkpointer open.
     """
+    _, place = _split(spec)
     module, _, attribute = place.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise SettingsError(f"--graph {place}: {error}") from error
-    if inspect.isroutine(made):
-        made = made()
-    if inspect.isawaitable(made):
-        made = await made
-    if isinstance(made, AbstractAsyncContextManager):
-        made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
+        raise SettingsError(f"--graph {spec}: {error}") from error
+    try:
+        if inspect.isroutine(made):
+            made = made()
+        if inspect.isawaitable(made):
+            made = await made
+        if isinstance(made, AbstractAsyncContextManager):
+            made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
+    except Exception as failed:  # whatever a function of the user's raises
+        raise SettingsError(
+            f"--graph {spec}: {attribute}() fails ({type(failed).__name__}: {failed}): give a compiled graph, or a "
+            "function without arguments that makes one"
+        ) from failed
     return made
 
 

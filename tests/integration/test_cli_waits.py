@@ -20,6 +20,12 @@ from tests.support.postgres import PostgresServer
 from tests.support.relay import Server, running_relay
 from tests.support.servers import FakeServer
 
+SETTINGS = {
+    "RELAY_URL": "http://localhost:8787",
+    "RELAY_SECRET": "s" * 32,
+    "ADMIN_API_TOKEN": "token",
+    "PAYLOAD_KEY": "A" * 43,
+}
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [bold]not markup[/bold] " + "x" * 500
 
 
@@ -135,10 +141,10 @@ async def test_redrive_of_one_task(store: Store) -> None:
 
 async def test_redrive_of_all_or_of_one_engine(store: Store) -> None:
     """What an engine's outage has parked, or all of it."""
-    assert "redriven: 1 wait;" in (await run("redrive", "--all", "--engine", "langgraph")).output
+    assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes", "--engine", "langgraph")).output
     assert await store.counts(engine="temporal") == {"open": 1, "parked": 1}
     assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes")).output
-    done = await run("redrive", "--all")
+    done = await run("redrive", "--all", "--yes")
     assert (done.exit_code, done.output) == (0, "nothing is parked\n")
 
 
@@ -154,6 +160,14 @@ async def test_redrive_of_an_unknown_task_says_where_to_look(store: Store) -> No
     done = await run("redrive", "nobody")
     assert done.exit_code == 2
     assert "nobody waits on task 'nobody' here; `awaithumans-relay waits` lists them" in done.stderr
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_nobody_to_ask_before_all(store: Store) -> None:
+    """Without a terminal, `--all` wants `--yes`; without it nothing happens."""
+    done = await run("redrive", "--all")
+    assert (done.exit_code, "say --yes" in done.stderr) == (2, True)
+    assert await store.counts() == {"open": 1, "parked": 2}
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -280,7 +294,7 @@ async def test_help_teaches_by_example(command: str) -> None:
 )
 async def test_flags_that_wake_nobody_are_refused(flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be meant is said before the relay starts."""
-    for name, value in {"RELAY_URL": "http://localhost:8787", "RELAY_SECRET": "s" * 32}.items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
     done = await run("serve", *flags)
     assert done.exit_code == 2

@@ -1,7 +1,6 @@
 """`awaithumans-relay redrive`: have parked answers delivered once more. A running relay comes upon them by itself."""
 
 import sys
-from collections.abc import Callable
 
 import typer
 from rich.console import Console
@@ -17,11 +16,13 @@ NOTHING = 1
 
 async def redrive(database: str, task_id: str | None, engine: str | None, *, sure: bool) -> int:
     """Redrive, say how many it were, and return the exit code."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     async with existing_store(database) as store:
         if task_id is None:
+            if not (sure or sys.stdin.isatty()):
+                raise SettingsError("--all without a terminal, where nobody can be asked: say --yes")
             parked = (await store.counts(engine=engine)).get(WaitState.PARKED, 0)
-            if parked and not (sure or _confirmed(f"Redrive {parked:,} parked {_waits(parked)}?")):
+            if parked and not (sure or typer.confirm(f"Redrive {parked:,} parked {_waits(parked)}?")):
                 console.print("nothing was redriven")
                 return 0
         elif not (found := await store.find(task_id)):
@@ -39,11 +40,6 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
         "`awaithumans-relay waits` tells how it went"
     )
     return 0
-
-
-def _confirmed(question: str, ask: Callable[[str], bool] = typer.confirm) -> bool:
-    """A person at a terminal is asked; a program has meant it."""
-    return not sys.stdin.isatty() or ask(question)
 
 
 def _waits(count: int) -> str:

@@ -6,12 +6,20 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.errors import AwaitHumansError, SettingsError
 
 MISTAKE = 2
 """Exit code when a command could not do its work: settings, arguments, the database."""
+
+AWAY = 3
+"""Exit code when what the relay needs is not there now and may come back: starting again later is right."""
+
+
+class AwayError(SettingsError):
+    """What is needed is not there now."""
+
 
 Database = Annotated[
     str,
@@ -29,8 +37,9 @@ def troubles_told() -> Generator[None]:
     try:
         yield
     except AwaitHumansError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]{error.code}[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(MISTAKE) from None
+        told = Text.assemble((error.code, "bold red"), " ", plain(str(error)))
+        Console(stderr=True, soft_wrap=True).print(told)
+        raise typer.Exit(AWAY if isinstance(error, AwayError) else MISTAKE) from None
 
 
 def plain(text: str) -> str:

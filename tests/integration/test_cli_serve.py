@@ -1,0 +1,98 @@
+"""`awaithumans-relay serve` before it serves: what is wrong is told in a line, with what mends it, and no traceback."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from awaithumans_relay.cli import cli
+
+SETTINGS = {
+    "AWAITHUMANS_URL": "http://127.0.0.1:9",
+    "AWAITHUMANS_ADMIN_API_TOKEN": "token",
+    "AWAITHUMANS_RELAY_SECRET": "s" * 32,
+    "AWAITHUMANS_PAYLOAD_KEY": "A" * 43,
+    "AWAITHUMANS_RELAY_URL": "http://127.0.0.1:8787",
+}
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def taken() -> Generator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def serve(*flags: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "awaithumans_relay.cli", "serve", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "database", ["sqlite:////nowhere/at/all/waits.db", "postgresql://me:hush-hush@127.0.0.1:1/waits"]
+)
+def test_a_store_that_is_away(database: str) -> None:
+    """One line without the password; its exit code is not that of wrong settings, since it may come back."""
+    code, told = serve("--temporal", "127.0.0.1:9", "--database", database)
+    assert (code, len(told.splitlines())) == (3, 1), told
+    assert "does not answer" in told
+    assert "hush" not in told
+
+
+def test_a_port_in_use(taken: int) -> None:
+    """It is said instead of, and not after, that the relay has started."""
+    code, told = serve("--temporal", "127.0.0.1:9", "--port", str(taken))
+    assert (code, len(told.splitlines())) == (3, 1), told
+    assert f"cannot listen on 127.0.0.1:{taken}" in told
+
+
+@pytest.mark.parametrize("address", ["localhost:xx", "localhost:", "localhost:0", "localhost:70000"])
+def test_a_port_that_is_none(address: str) -> None:
+    """Refused, and not found out when the first answer is to be delivered."""
+    done = CliRunner().invoke(cli, ["serve", "--temporal", address])
+    assert (done.exit_code, "write it as host:port" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("foo=json:dumps", "dumps() fails (TypeError"),
+        ("foo=json:__doc__", "not a compiled graph"),
+        ("foo=no.mod:x", "--graph foo=no.mod:x: No module named"),
+    ],
+)
+def test_what_is_no_graph(spec: str, told: str) -> None:
+    """The flag as it was given, nothing of it read as markup or an emoji, and why it does not do."""
+    done = CliRunner().invoke(cli, ["serve", "--graph", spec])
+    assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
+    assert not isinstance(done.exception, TypeError)
+
+
+def test_all_missing_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody starts it four times to learn four names."""
+    for name in ("ADMIN_API_TOKEN", "RELAY_SECRET", "PAYLOAD_KEY"):
+        monkeypatch.delenv(f"AWAITHUMANS_{name}")
+    monkeypatch.setenv("AWAITHUMANS_RELAY_OPERATOR_TOKEN", "short")
+    done = CliRunner().invoke(cli, ["serve", "--temporal", "127.0.0.1:9"])
+    assert done.exit_code == 2
+    for name in ("ADMIN_API_TOKEN", "RELAY_SECRET", "WEBHOOK_KEY", "RELAY_OPERATOR_TOKEN"):
+        assert f"AWAITHUMANS_{name}" in done.stderr
+
+
+def test_version() -> None:
+    """The distribution's."""
+    done = CliRunner().invoke(cli, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"awaithumans-relay {version('awaithumans-workflows')}\n")
