@@ -110,7 +110,7 @@ def serve(
         str,
         typer.Option(
             envvar="AWAITHUMANS_RELAY_DATABASE",
-            help="Where waits are kept (SQLAlchemy URL). "
+            help="Where waits are kept: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (extra `postgres`). "
             "The file must outlive the process: unfinished waits are in it.",
         ),
     ] = DEFAULT_DATABASE,
@@ -134,6 +134,9 @@ def serve(
       AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or AWAITHUMANS_PAYLOAD_KEY, its root key
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches this relay;
                                     resumed graphs ask through it
+      AWAITHUMANS_RELAY_OPERATOR_TOKEN
+                                    opens the operator's page and API (16 characters or more);
+                                    without it they are closed
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server wants a key
                                     (LANGSMITH_API_KEY does as well)
     Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_SECRET and _RELAY_URL:

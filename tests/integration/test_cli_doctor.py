@@ -81,14 +81,14 @@ async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) 
         (
             "RELAY_SECRET",
             "",
-            {"AWAITHUMANS_RELAY_SECRET": "is not set", "running relay": "AWAITHUMANS_RELAY_SECRET is not set"},
+            {"AWAITHUMANS_RELAY_SECRET": "is not set"},
         ),
         (
             "RELAY_URL",
             "",
             {"AWAITHUMANS_RELAY_URL": "is not set", "running relay": "AWAITHUMANS_RELAY_URL is not set"},
         ),
-        ("RELAY_URL", "no address", {"settings": "AWAITHUMANS_RELAY_URL"}),
+        ("URL", "no address", {"AWAITHUMANS_URL": "http://"}),
         ("RELAY_OPERATOR_TOKEN", "short", {"AWAITHUMANS_RELAY_OPERATOR_TOKEN": "16 printable"}),
         (
             "RELAY_DATABASE",
@@ -107,6 +107,17 @@ async def test_each_setting_that_is_wrong(
     assert failed(found).keys() == told.keys()
     for check, words in told.items():
         assert words in failed(found)[check]
+
+
+async def test_malformed_settings_do_not_hide_the_rest(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told under its own name, and what does not need them is looked at."""
+    monkeypatch.setenv("AWAITHUMANS_URL", "no address")
+    monkeypatch.setenv("AWAITHUMANS_PUBLIC_URL", "none either")
+    code, found = await doctor()
+    assert (code, failed(found).keys()) == (1, {"AWAITHUMANS_URL", "AWAITHUMANS_PUBLIC_URL"})
+    assert found["awaithumans server"] == ("skipped", "not looked at: it needs AWAITHUMANS_URL")
+    assert found["running relay"][0] == "ok"
+    assert found["AWAITHUMANS_RELAY_OPERATOR_TOKEN"][0] == "skipped"
 
 
 async def test_the_database_of_another_relay(relay: RunningRelay, tmp_path: Path) -> None:

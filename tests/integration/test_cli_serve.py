@@ -96,3 +96,9 @@ def test_version() -> None:
     """The distribution's."""
     done = CliRunner().invoke(cli, ["--version"])
     assert (done.exit_code, done.output) == (0, f"awaithumans-relay {version('awaithumans-workflows')}\n")
+
+
+def test_help_names_every_setting_and_both_databases() -> None:
+    """What an operator can set is found where they look first."""
+    told = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "120"}).output
+    assert all(each in told for each in ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", "postgresql://"))

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
+from pydantic import ValidationError
+
 from awaithumans_core.engine import Engine, Reachable
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.settings import Settings
@@ -11,6 +13,21 @@ from awaithumans_relay.commands.existing import existing_store, shown_url
 
 Engines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
 """Makes what is to be reached; the stack closes it."""
+
+
+class UnsetError(SettingsError):
+    """A setting that need not be set, and is not."""
+
+
+def readable() -> tuple[Settings, dict[str, str]]:
+    """The settings without those that are malformed, and what is wrong with these, by their names."""
+    try:
+        return Settings(), {}
+    except ValidationError as invalid:
+        wrong = {str(each["loc"][0]): each["msg"].removeprefix("Value error, ") for each in invalid.errors()}
+    fields = Settings.model_fields
+    usable = Settings(**{name: fields[name].get_default(call_default_factory=True) for name in wrong})
+    return usable, {f"AWAITHUMANS_{name.upper()}": told for name, told in wrong.items()}
 
 
 def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
@@ -40,7 +57,9 @@ def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[st
         return "set"
 
     def operator_token() -> str:
-        return "set" if settings.operator_token() else "not set: the operator's page and API are closed"
+        if not settings.operator_token():
+            raise UnsetError("not set: the operator's page and API are closed")
+        return "set"
 
     return [
         ("AWAITHUMANS_URL", looked(lambda: settings.url)),

@@ -16,14 +16,23 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from awaithumans_core.errors import AwaitHumansError, SettingsError
-from awaithumans_core.settings import Settings
-from awaithumans_relay.commands.checks import Engines, of_database, of_engine, of_server, of_settings
+from awaithumans_core.errors import AwaitHumansError
+from awaithumans_relay.commands.checks import (
+    Engines,
+    UnsetError,
+    of_database,
+    of_engine,
+    of_server,
+    of_settings,
+    readable,
+)
 from awaithumans_relay.commands.probing import of_relay
 from awaithumans_relay.commands.terminal import plain
 
 SECONDS = 15.0
 """For each check."""
+_PROBED = {f"AWAITHUMANS_{name}" for name in ("RELAY_SECRET", "WEBHOOK_KEY", "PAYLOAD_KEY")}
+"""Without these no answer can be signed."""
 
 
 class Status(StrEnum):
@@ -58,25 +67,44 @@ async def examine(database: str, engines: Sequence[tuple[str, Engines]], *, as_j
 
 
 async def _findings(database: str, engines: Sequence[tuple[str, Engines]]) -> list[Finding]:
-    try:
-        settings = Settings.load()
-    except SettingsError as malformed:
-        return [Finding(check="settings", status=Status.FAILED, detail=str(malformed))]
-    findings = [await _check(name, look) for name, look in of_settings(settings)]
-    findings.append(await _check("awaithumans server", partial(of_server, settings)))
+    settings, malformed = readable()
+    findings = [
+        Finding(check=name, status=Status.FAILED, detail=malformed.pop(name))
+        if name in malformed
+        else await _check(name, look)
+        for name, look in of_settings(settings)
+    ]
+    findings += [Finding(check=name, status=Status.FAILED, detail=told) for name, told in malformed.items()]
+    broken = {each.check for each in findings if each.status == Status.FAILED}
+    findings.append(
+        _unlooked("awaithumans server", broken & {"AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN"})
+        or await _check("awaithumans server", partial(of_server, settings))
+    )
     findings.append(await _check("database", partial(of_database, database)))
     findings += [await _check(name, partial(of_engine, made)) for name, made in engines]
     if not engines:
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
         findings.append(Finding(check="engines", status=Status.SKIPPED, detail=told))
-    findings.append(await _check("running relay", partial(of_relay, settings, database)))
+    findings.append(
+        _unlooked("running relay", broken & _PROBED)
+        or await _check("running relay", partial(of_relay, settings, database))
+    )
     return findings
+
+
+def _unlooked(check: str, broken: set[str]) -> Finding | None:
+    """A check that cannot be made for a failure that is told already."""
+    if not broken:
+        return None
+    return Finding(check=check, status=Status.SKIPPED, detail=f"not looked at: it needs {', '.join(sorted(broken))}")
 
 
 async def _check(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
     try:
         async with asyncio.timeout(SECONDS):
             detail = await look()
+    except UnsetError as unset:
+        return Finding(check=name, status=Status.SKIPPED, detail=str(unset))
     except TimeoutError:
         return Finding(check=name, status=Status.FAILED, detail=f"no answer within {SECONDS:g} s")
     except AwaitHumansError as wrong:
