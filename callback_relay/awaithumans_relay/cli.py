@@ -66,6 +66,8 @@ OneEngine = Annotated[
     str | None, typer.Option(help="Only waits for this engine: temporal, langgraph, langgraph-server, or your own.")
 ]
 
+logger = logging.getLogger("awaithumans.relay")
+
 cli = typer.Typer(
     name="awaithumans-relay",
     no_args_is_help=True,
@@ -217,7 +219,9 @@ def redrive(
     \b
     Exit codes: 0 done, 1 that task is not parked, 2 it could not be done.
     """
-    if (task_id is None) == (not everything):
+    if task_id is not None and everything:
+        raise typer.BadParameter("give a task id or --all, not both")
+    if task_id is None and not everything:
         raise typer.BadParameter("give a task id, or --all")
     if task_id is not None and engine is not None:
         raise typer.BadParameter("--engine goes with --all", param_hint="--engine")
@@ -301,6 +305,14 @@ async def _serve(
         app = _app(engines, database)
         await _look_at_store(database)
         _look_at_port(host, port)
+        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
+        logger.info(
+            "relay %s; engines: %s; waits in %s; operator's page: %s",
+            version("awaithumans-workflows"),
+            ", ".join(engine.name for engine in engines),
+            shown_url(database),
+            page,
+        )
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
         config = uvicorn.Config(
             app,
@@ -322,7 +334,8 @@ async def _serve(
 def _tls(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
     """uvicorn's settings for TLS. Nothing given: plain HTTP."""
     if certificate is None and (key or authorities):
-        raise typer.BadParameter("TLS needs a certificate", param_hint="--ssl-certfile")
+        given = "--ssl-keyfile" if key else "--ssl-ca-certs"
+        raise typer.BadParameter("TLS needs a certificate: give --ssl-certfile, too", param_hint=given)
     files = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": authorities}
     for option, file in files.items():
         if file is not None and not file.is_file():
@@ -337,8 +350,8 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(
-            f"--database {shown_url(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
-            "file) or sqlite:////var/lib/relay/waits.db"
+            f"--database{_named(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
+            "file), sqlite:////var/lib/relay/waits.db or postgresql://user:password@host/name; no other kind is known"
         ) from None
 
 
@@ -385,6 +398,11 @@ def _look_at_port(host: str, port: int) -> None:
         raise AwayError(
             f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
         ) from None
+
+
+def _named(database: str) -> str:
+    shown = shown_url(database)
+    return "" if shown == "***" else f" {shown}"
 
 
 async def _soon(engines: list[Engine]) -> list[Engine]:

@@ -86,7 +86,7 @@ async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) 
         (
             "RELAY_URL",
             "",
-            {"AWAITHUMANS_RELAY_URL": "is not set", "running relay": "AWAITHUMANS_RELAY_URL is not set"},
+            {"AWAITHUMANS_RELAY_URL": "is not set"},
         ),
         ("URL", "no address", {"AWAITHUMANS_URL": "http://"}),
         ("RELAY_OPERATOR_TOKEN", "short", {"AWAITHUMANS_RELAY_OPERATOR_TOKEN": "16 printable"}),
@@ -114,7 +114,7 @@ async def test_malformed_settings_do_not_hide_the_rest(relay: RunningRelay, monk
     monkeypatch.setenv("AWAITHUMANS_URL", "no address")
     monkeypatch.setenv("AWAITHUMANS_PUBLIC_URL", "none either")
     code, found = await doctor()
-    assert (code, failed(found).keys()) == (1, {"AWAITHUMANS_URL", "AWAITHUMANS_PUBLIC_URL"})
+    assert (code, set(failed(found))) == (1, {"AWAITHUMANS_URL", "AWAITHUMANS_PUBLIC_URL"})
     assert found["awaithumans server"] == ("skipped", "not looked at: it needs AWAITHUMANS_URL")
     assert found["running relay"][0] == "ok"
     assert found["AWAITHUMANS_RELAY_OPERATOR_TOKEN"][0] == "skipped"

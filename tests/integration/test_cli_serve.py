@@ -102,3 +102,34 @@ def test_help_names_every_setting_and_both_databases() -> None:
     """What an operator can set is found where they look first."""
     told = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "120"}).output
     assert all(each in told for each in ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", "postgresql://"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "give --ssl-certfile, too"),
+        (["redrive", "task-1", "--all"], "not both"),
+        (["serve", "--temporal", "t:1", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
+        (["serve", "--temporal", "t:1", "--database", "nonsense"], "--database: "),
+    ],
+)
+def test_flags_that_do_not_go_together(arguments: list[str], told: str) -> None:
+    """Words that name what to change, and no password."""
+    done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})
+    assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
+    assert "hush" not in done.output
+
+
+def test_it_says_what_it_is(tmp_path: Path) -> None:
+    """One line at the start: version, engines, database, and that nobody can operate it yet."""
+    command = [sys.executable, "-m", "awaithumans_relay.cli", "serve", "--temporal", "127.0.0.1:9", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            first = process.stderr.readline()
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    released = version("awaithumans-workflows")
+    assert f"relay {released}; engines: temporal; waits in sqlite:///" in first
+    assert first.rstrip().endswith("operator's page: off")

@@ -86,7 +86,7 @@ async def _findings(database: str, engines: Sequence[tuple[str, Engines]]) -> li
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
         findings.append(Finding(check="engines", status=Status.SKIPPED, detail=told))
     findings.append(
-        _unlooked("running relay", broken & _PROBED)
+        _unlooked("running relay", broken & (_PROBED if settings.relay_url else _PROBED | {"AWAITHUMANS_RELAY_URL"}))
         or await _check("running relay", partial(of_relay, settings, database))
     )
     return findings
