@@ -72,7 +72,7 @@ async def main() -> None:
     thread: Any = {"configurable": {"thread_id": str(uuid.uuid4())}}
     async with refunds() as agent:
         await agent.ainvoke({"messages": [("user", f"Refund {ORDER}, please")]}, thread)  # returns at the question
-        while (await agent.aget_state(thread)).next:
+        while (await agent.aget_state(thread)).tasks:
             await asyncio.sleep(1)
         print((await agent.aget_state(thread)).values["messages"][-1].content)
 

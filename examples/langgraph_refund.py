@@ -61,7 +61,7 @@ async def main() -> None:
     thread: Any = {"configurable": {"thread_id": str(uuid.uuid4())}}
     async with refunds() as graph:
         await graph.ainvoke({"order": "A-1002", "amount": 250.0}, thread)  # returns at the question
-        while (await graph.aget_state(thread)).next:
+        while (await graph.aget_state(thread)).tasks:
             await asyncio.sleep(1)
         print((await graph.aget_state(thread)).values["result"])
 

@@ -137,10 +137,16 @@ class Store:
         now = self.clock()
         leasable = _PROBES if probing else _LEASABLE
 
-        def write(db: Connection) -> list[Wait]:
-            run_out = now - (seconds if self.clock() - now > seconds / 3 else grace)
+        def find(db: Connection, run_out: float) -> list[Wait]:
             line = {"of_engine": engine, "now": now, "run_out": run_out, "most": limit}
-            found = [wait_of(row) for row in db.execute(leasable, line).mappings()]
+            return [wait_of(row) for row in db.execute(leasable, line).mappings()]
+
+        def write(db: Connection) -> list[Wait]:
+            run_out = now - grace
+            found = find(db, run_out)  # PostgreSQL waits here for whoever holds the table, SQLite did before
+            if self.clock() - now > seconds / 3:
+                run_out = now - seconds
+                found = find(db, run_out)
             mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], run_out)
             leased = [wait for wait in found if wait.route.target_id in mine]
             held = {"owner": owner, "until": self.clock() + seconds}

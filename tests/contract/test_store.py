@@ -179,12 +179,12 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
     class Blocking(Shelf):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             delivered.append(threading.current_thread().name)
-            time.sleep(1.5)  # noqa: ASYNC251 - what a node of somebody else's may do
+            time.sleep(4)  # noqa: ASYNC251 - what a node of somebody else's may do
 
     async def relay() -> None:
         store = Store(url)
         await store.start()
-        async with Dispatcher(store, {"shelf": Blocking()}, lease_seconds=0.5).running():
+        async with Dispatcher(store, {"shelf": Blocking()}, lease_seconds=2).running():
             while (await store.counts()).get("delivered") != 1:
                 await asyncio.sleep(0.05)
         await store.stop()
@@ -205,7 +205,7 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
     class Slow(Shelf):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             delivered.append(route.idempotency_key)
-            await asyncio.sleep(5)
+            await asyncio.sleep(12)
 
     first, second = Store(url), Store(url)
     await first.start()
@@ -217,16 +217,16 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
         with engine.connect() as db:
             everything = "LOCK TABLE waits IN ACCESS EXCLUSIVE MODE"
             db.exec_driver_sql(everything if first.database.is_postgres else "BEGIN IMMEDIATE")
-            time.sleep(2.5)
+            time.sleep(6)
             db.rollback()
         engine.dispose()
 
-    relays = [Dispatcher(store, {"shelf": Slow()}, lease_seconds=1) for store in (first, second)]
+    relays = [Dispatcher(store, {"shelf": Slow()}, lease_seconds=3) for store in (first, second)]
     async with relays[0].running(), relays[1].running(), asyncio.timeout(60):
         while not delivered:
             await asyncio.sleep(0.05)
         locked = asyncio.create_task(asyncio.to_thread(lock))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(4)
         relays[1].wake()  # as another answer would
         await locked
         while (await first.counts()).get("delivered") != 1:

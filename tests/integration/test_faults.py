@@ -121,7 +121,7 @@ async def _ask_in_graph(house: House, monkeypatch: pytest.MonkeyPatch) -> "async
 
     async def result() -> str:
         async with langgraph_refund.refunds() as graph:
-            while (await graph.aget_state(config)).next:
+            while (await graph.aget_state(config)).tasks:
                 await asyncio.sleep(0.2)
             return str((await graph.aget_state(config)).values["result"])
 

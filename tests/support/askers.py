@@ -189,7 +189,7 @@ class AskedThread:
     async def told(self) -> dict[str, Any]:
         while True:
             state = await self.asker.state(self.config)
-            if not state.next:
+            if not state.tasks:  # `next` is empty also between a node's end and the next step
                 return dict(state.values["told"])
             await asyncio.sleep(0.05)
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -301,6 +301,41 @@ async def test_a_slow_event_loop_is_waited_for() -> None:
     time.sleep(0.1)  # noqa: ASYNC251 - the loop is held up
     await nap(1.0)
     await later
+    assert seen == [1.0, 10.0]
+
+
+async def test_what_slow_event_loops_send_each_other_is_waited_for() -> None:
+    """Time does not jump while a request is on its way to another loop, and the reply on its way back."""
+    clock, here, seen = VirtualClock(), asyncio.get_running_loop(), list[float]()
+
+    async def nap(seconds: float) -> None:
+        await clock.sleep(seconds)
+        seen.append(clock.now())
+
+    async def there() -> None:
+        clock.now()
+        stop = asyncio.Event()
+        ready.set_result((asyncio.get_running_loop(), stop))
+        await stop.wait()
+
+    def hop(loops: list[asyncio.AbstractEventLoop], arrived: asyncio.Event) -> None:
+        time.sleep(0.05)  # the loop is held up
+        if loops:
+            loops[0].call_soon_threadsafe(hop, loops[1:], arrived)
+        else:
+            arrived.set()
+
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    server = asyncio.create_task(asyncio.to_thread(asyncio.run, there()))
+    other, stop = await asyncio.wrap_future(ready)
+    later, arrived = asyncio.create_task(nap(10.0)), asyncio.Event()
+    await asyncio.sleep(0)
+    other.call_soon_threadsafe(hop, [here, other, here], arrived)
+    await arrived.wait()
+    await nap(1.0)
+    await later
+    other.call_soon_threadsafe(stop.set)
+    await server
     assert seen == [1.0, 10.0]
 
 

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakSet
@@ -21,8 +21,11 @@ QUIET_SECONDS = 0.01
 OWED_SECONDS = 0.25
 """The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
 
-TURNS = 50
-"""How often the event loops that use the clock come round before a jump: a task that is woken wakes another one."""
+PASSES = 5
+"""How often the event loops that use the clock are waited for before a jump: what one sends is for another to take."""
+
+TURNS = 10
+"""How often a loop comes round in each pass: a task that is woken wakes another one."""
 
 TURNS_SECONDS = 5
 """How long that may take on a busy machine. A loop that is blocked does not come round."""
@@ -191,7 +194,7 @@ class VirtualClock:
                     return
                 stirred = self._stirred
                 loops = {*self._loops, *(sleeper.loop for sleeper in self._sleepers if sleeper.loop is not None)}
-            _turned(loop for loop in loops if loop.is_running())
+            _turned([loop for loop in loops if loop.is_running()])
             with self._state:
                 if self._busy or self._stirred != stirred or not self._sleepers:
                     continue
@@ -218,21 +221,26 @@ class VirtualClock:
             listener()
 
 
-def _turned(loops: Iterable[asyncio.AbstractEventLoop]) -> None:
+def _turned(loops: Collection[asyncio.AbstractEventLoop]) -> None:
     """Wait until these loops have come round: what was about to happen there has happened, however slow the machine."""
-    rounds: list[threading.Event] = []
+    until = time.monotonic() + TURNS_SECONDS
+    for _ in range(PASSES):
+        for came in [_coming(loop) for loop in loops]:
+            came.wait(max(0.0, until - time.monotonic()))
 
-    def turn(loop: asyncio.AbstractEventLoop, came: threading.Event, left: int) -> None:
+
+def _coming(loop: asyncio.AbstractEventLoop) -> threading.Event:
+    """Set once this loop has come round so often, or has ended."""
+    came = threading.Event()
+
+    def turn(left: int) -> None:
         if left:
-            loop.call_soon(turn, loop, came, left - 1)
+            loop.call_soon(turn, left - 1)
         else:
             came.set()
 
-    for loop in loops:
-        came = threading.Event()
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(turn, loop, came, TURNS)
-            rounds.append(came)
-    until = time.monotonic() + TURNS_SECONDS
-    for came in rounds:
-        came.wait(max(0.0, until - time.monotonic()))
+    try:
+        loop.call_soon_threadsafe(turn, TURNS)
+    except RuntimeError:  # it has ended meanwhile
+        came.set()
+    return came

@@ -262,6 +262,7 @@ class FakeHumans:
 
     async def _live(self) -> None:
         """People, and deadlines."""
+        self.clock.now()  # from here on virtual time waits for this loop, also for the first request
         async with Changes(self._desk, self.clock) as changes:
             while True:
                 await changes.next(self._desk.catch_up())
