@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import functools
+import itertools
 import os
 import secrets
 import shutil
@@ -10,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +25,35 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
+PORTS = range(10_240, 32_640)
+"""Below those that a system gives to whoever connects: one of these could be taken between its choice and its use."""
+BLOCK = 128
+
+
+@functools.cache
+def _own_ports() -> tuple[Iterator[int], socket.socket]:
+    """Ports of a block that only this process chooses from, round and round; and what claims the block meanwhile."""
+    blocks = PORTS[::BLOCK]
+    for place in range(len(blocks)):
+        first = blocks[(os.getpid() + place) % len(blocks)]
+        claim = socket.socket(type=socket.SOCK_DGRAM)  # UDP has numbers of its own, which no server here uses
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:  # another process has this block
+            claim.close()
+        else:
+            return itertools.cycle(range(first, first + BLOCK)), claim
+    raise RuntimeError(f"too many processes choose ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
+
+
 def free_port() -> int:
-    """A port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on, and which nobody else takes by chance before the server that is told it does."""
+    ports, _ = _own_ports()
+    for port in itertools.islice(ports, BLOCK):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("all ports of this process are in use")
 
 
 def tool(name: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Generator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -404,14 +405,16 @@ def test_slow_on_a_port(port: FakeHumans) -> None:
 
 
 @pytest.mark.parametrize("on_a_port", [False, True], ids=["in process", "on a port"])
-async def test_replies_as_they_are_on_the_wire(port: FakeHumans, *, on_a_port: bool) -> None:
+async def test_replies_as_they_are_on_the_wire(*, on_a_port: bool) -> None:
     """Status, headers and body of every fault that answers."""
-    async with FakeHumans() as inside:
-        humans = port if on_a_port else inside
-        http = httpx.AsyncClient(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"})
-        if not on_a_port:
-            await http.aclose()
-            http = bare(inside)
+    humans = FakeHumans(clock=VirtualClock(auto=False))
+    async with AsyncExitStack() as stack:
+        if on_a_port:
+            stack.enter_context(humans.serving())
+            http = httpx.AsyncClient(base_url=humans.url, headers={"Authorization": f"Bearer {humans.token}"})
+        else:
+            await stack.enter_async_context(humans)
+            http = bare(humans)
         async with http:
             created = await http.post("/api/tasks", json=asked(uuid.uuid4().hex))
             path = f"/api/tasks/{created.json()['id']}"
