@@ -36,6 +36,7 @@ from awaithumans_relay.limits import (
     limited_body,
 )
 from awaithumans_relay.logs import about, claimed, mask_access_log
+from awaithumans_relay.lookout import Lookout
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.operations import Operations, operations_router
 from awaithumans_relay.pages import page_router
@@ -97,6 +98,7 @@ class Relay:
         self.observer = Observer(self.engines)
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
         self.dispatcher = Dispatcher(store, delivered_for, observer=self.observer)
+        self.lookout = Lookout(engines, self.observer.health)
         self.retention = Retention(store, retention)
         self.sweeper = Sweeper(
             store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
@@ -109,7 +111,12 @@ class Relay:
         for name in set(await self.store.engines()) - self.engines.keys() - {PROBE_ENGINE}:
             logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
         try:
-            async with self.dispatcher.running(), self.sweeper.running(), self.retention.running():
+            async with (
+                self.lookout.running(),
+                self.dispatcher.running(),
+                self.sweeper.running(),
+                self.retention.running(),
+            ):
                 yield
         finally:
             await self._client.aclose()
@@ -270,7 +277,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
 
     @router.get("/readyz", responses={503: {"model": Problem}}, response_model=None)
     async def readyz() -> dict[str, Any] | JSONResponse:
-        """Whether a callback can be stored; what waits, and how the engines were when they were last needed.
+        """Whether a callback can be stored; what waits, and how the engines and the server are.
 
         200 with `"status": "degraded"` while an engine or the server is away: callbacks must go on coming here.
         """

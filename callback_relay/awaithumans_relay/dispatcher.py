@@ -190,8 +190,9 @@ class Dispatcher:
             await self._again(wait, cancelled, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         except Exception as error:  # anything an engine raises means: later
             told = f"{type(error).__name__}: {error}"
-            if self.breakers[engine.name].failed(wait.route.target_id, told):
-                self._observer.away(engine.name, error)
+            away = self.breakers[engine.name].failed(wait.route.target_id, told)
+            self._observer.failed(engine.name, error, away=away)
+            if away:
                 logger.error("engine %s is away (%s); its answers wait until it is back", engine.name, told)  # noqa: TRY400
             await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:

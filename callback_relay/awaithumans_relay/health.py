@@ -1,9 +1,10 @@
 """What this relay knows of those it depends on: how its last attempts to reach them ended.
 
-Nobody is asked for it: probes come every few seconds, and what a relay's own work tells is newer. Only the kind of an
-error is kept, because its words may repeat what was answered; the log and the wait itself have them.
+Whoever reads this asks nobody: probes come every few seconds. An engine in doubt the relay asks by itself (`lookout`).
+Only the kind of an error is kept, for its words may repeat what was answered; the log and the wait itself have them.
 """
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,9 +19,14 @@ class Reach:
         self.state: State = "unknown"
         self._since: datetime | None = None
         self._last_error: str | None = None
+        self._breaks = False
+        self.doubted = asyncio.Event()
+        """Something failed since it was reached last; whether it is there at all is to be asked."""
 
     def reached(self) -> None:
-        """It answers, whatever it says."""
+        """Work is done with it: it answers, whatever it says."""
+        self._breaks = False
+        self.doubted.clear()
         if self.state != "ok":
             self.state, self._since, self._last_error = "ok", datetime.now(UTC), None
 
@@ -29,6 +35,17 @@ class Reach:
         if self.state != "failing":
             self.state, self._since = "failing", datetime.now(UTC)
         self._last_error = type(error).__name__
+
+    def breaks(self, error: BaseException) -> None:
+        """All work with it fails, though it may answer when it is asked whether it is there."""
+        self._breaks = True
+        self.failed(error)
+
+    def is_there(self) -> None:
+        """It was asked, and answers."""
+        if not self._breaks:
+            self.reached()
+        self.doubted.clear()
 
     def told(self) -> dict[str, Any]:
         """For `/readyz`."""

@@ -53,10 +53,12 @@ class Observer:
         if reach is not None:
             reach.reached()
 
-    def away(self, engine: str, error: BaseException) -> None:
-        """An engine cannot be reached, whatever the target."""
+    def failed(self, engine: str, error: BaseException, *, away: bool = False) -> None:
+        """An engine did not do what it was asked for; `away`: whatever the target. Why it failed is not known yet."""
         if reach := self.health.engines.get(engine):
-            reach.failed(error)
+            reach.doubted.set()
+            if away:
+                reach.breaks(error)
 
     def delivery(self, wait: Wait, result: Result, now: float) -> None:
         """How the attempt ended, once it is written down."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from awaithumans_core.engine import Engine, SeesOrphans
 from awaithumans_relay.logs import about
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait, WaitState
 
 logger = logging.getLogger("awaithumans.relay")
@@ -28,10 +29,12 @@ class Orphans:
     Args:
         store: The waits.
         engines: By name.
+        observer: Told which of them fail.
     """
 
-    def __init__(self, store: Store, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, store: Store, engines: Mapping[str, Engine], observer: Observer) -> None:
         self._store = store
+        self._observer = observer
         self._engines = engines
         self._gates = {name: asyncio.Semaphore(PARALLEL) for name in engines}
         self._resting: dict[str, float] = {}
@@ -62,6 +65,7 @@ class Orphans:
             async with limit, self._gates[wait.route.engine]:
                 return await engine.orphaned(wait.route)
         except Exception as away:
+            self._observer.failed(wait.route.engine, away)
             if limit.expired():
                 self._resting[wait.route.engine] = asyncio.get_running_loop().time() + REST_SECONDS
             told = "cannot tell whether anybody still waits for task %s (%s)"

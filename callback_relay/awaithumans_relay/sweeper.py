@@ -76,7 +76,7 @@ class Sweeper:
         self._on_answer = on_answer
         self._pace = pace or Pace()
         self._outage = Outage()
-        self._orphans = Orphans(store, engines)
+        self._orphans = Orphans(store, engines, self._observer)
         self._ahead = Ahead(store, client, self._pace, self._observer, on_answer=on_answer)
         self._requests = asyncio.Semaphore(PARALLEL)
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)

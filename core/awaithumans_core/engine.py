@@ -68,7 +68,10 @@ class Redrives(Protocol):
 
 @runtime_checkable
 class Reachable(Protocol):
-    """What an engine may offer besides: it can be asked whether its far end is there, without waking anybody."""
+    """What an engine may offer besides: it can be asked whether its far end is there, without waking anybody.
+
+    `doctor` asks, and a relay does at its start, when a delivery has failed, and every few seconds until it answers.
+    """
 
     async def check(self) -> None:
         """Return when the far end answers; raise what keeps it from it."""

@@ -178,6 +178,91 @@ async def test_an_engine_that_is_away_degrades(server: Server, relay: RunningRel
     assert (back["status"], back["engines"]["shelf"]["state"]) == ("ready", "ok")
 
 
+class Askable(Moody):
+    """Can be asked whether it is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = True
+
+    async def check(self) -> None:
+        if not self.there:
+            raise TimeoutError("secret words")
+
+
+@pytest.fixture
+async def askable(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[tuple[Askable, RunningRelay, Server]]:
+    """An engine that can be asked, and a relay of its own."""
+    engine = Askable()
+    (tmp_path / "askable").mkdir()
+    async with running_relay([engine], fake, tmp_path / "askable") as relay:
+        server = Server(relay, fake)
+        await stands(server, "ok")
+        yield engine, relay, server
+        await server.http.aclose()
+
+
+async def stands(server: Server, state: str) -> dict[str, object]:
+    """What is said of the engine, once it is so."""
+    async with asyncio.timeout(60):
+        while (engine := (await server.http.get("/readyz")).json()["engines"]["shelf"])["state"] != state:
+            await asyncio.sleep(0.05)
+    found: dict[str, object] = engine
+    return found
+
+
+async def test_one_failed_delivery_has_the_engine_asked(askable: tuple[Askable, RunningRelay, Server]) -> None:
+    """Whether it is away is known then, and not after five; that it is back is seen without a delivery."""
+    engine, relay, server = askable
+    engine.away, engine.there = True, False
+    await server.call_back(place("away"), "task-1")
+    assert (await stands(server, "failing"))["last_error"] == "TimeoutError"
+    engine.there = True
+    await stands(server, "ok")
+    assert [wait.state for wait in await relay.store.find("task-1")] == ["answered"]
+
+
+async def test_a_target_of_its_own_is_no_matter_of_the_engine(
+    askable: tuple[Askable, RunningRelay, Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that cannot be woken says nothing of an engine that answers."""
+    engine, relay, server = askable
+    engine.away = True
+    await server.call_back(place("here"), "task-1")
+    async with asyncio.timeout(60):
+        while not (await relay.store.find("task-1"))[0].last_error:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    assert (await server.http.get("/readyz")).json()["status"] == "ready"
+    assert "does not answer" not in caplog.text
+
+
+async def test_an_engine_that_answers_and_breaks_is_failing(askable: tuple[Askable, RunningRelay, Server]) -> None:
+    """That it is there when it is asked does not excuse that it takes nothing."""
+    engine, relay, server = askable
+    engine.away = True
+    for number in range(6):
+        await server.call_back(place(f"away-{number}"), f"task-{number}")
+    assert (await stands(server, "failing"))["last_error"] == "ConnectionError"
+    await asyncio.sleep(0.5)
+    await stands(server, "failing")
+    engine.away = False
+    await relay.wait_for("task-0", "delivered")
+    await stands(server, "ok")
+
+
+async def test_an_engine_is_asked_at_the_start(fake: FakeServer, tmp_path: Path) -> None:
+    """A relay that cannot wake anybody says so before somebody has answered."""
+    engine = Askable()
+    engine.there = False
+    async with running_relay([engine], fake, tmp_path) as relay:
+        server = Server(relay, fake)
+        assert (await stands(server, "failing"))["last_error"] == "TimeoutError"
+        engine.there = True
+        await stands(server, "ok")
+        await server.http.aclose()
+
+
 async def test_waits_for_an_engine_that_is_not_here_degrade(server: Server, relay: RunningRelay) -> None:
     """An answer this relay can store and not deliver is seen."""
     await relay.store.register("task-1", Route("elsewhere", {}, "question-1"), 900)

@@ -79,22 +79,24 @@ class TemporalEngine:
 
     async def check(self) -> None:
         """Raise when Temporal is away, or not well."""
-        client = next(iter(self._clients.values()), None) or await self._connected()
+        client = await self._any_client()
         if not await client.service_client.check_health(timeout=RPC_TIMEOUT):
             raise RuntimeError("Temporal answers that it is not serving")
 
     async def _client(self, namespace: str) -> Client:
         if namespace not in self._clients:
-            base = next(iter(self._clients.values()), None) or await self._connected()
-            self._clients[base.namespace] = base
+            base = await self._any_client()
             if namespace != base.namespace:
                 config = base.config()
                 config["namespace"] = namespace
                 self._clients[namespace] = Client(**config)
         return self._clients[namespace]
 
-    async def _connected(self) -> Client:
-        return self._connect if isinstance(self._connect, Client) else await self._connect()
+    async def _any_client(self) -> Client:
+        if not self._clients:
+            client = self._connect if isinstance(self._connect, Client) else await self._connect()
+            self._clients[client.namespace] = client
+        return next(iter(self._clients.values()))
 
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
