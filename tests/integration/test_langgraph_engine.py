@@ -1,6 +1,7 @@
 """`GraphEngine`: whose thread it is, what the app is told, failures after the answer, questions nobody waits for."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -264,12 +265,13 @@ async def test_a_question_of_another_release_is_no_orphan(bench: Bench) -> None:
 
 async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tmp_path: Path) -> None:
     """A thread cannot be cancelled: a delivery that is cut off ends when its node has, and nobody runs it beside."""
-    ended: list[str] = []
+    begun, ended = threading.Event(), list[str]()
 
     def node(state: State) -> State:
         question = f"a {bench.thread_id}"
         await_human_sync(task=question, response_schema=Decision, human_tasks=bench.human_tasks)
-        time.sleep(0.7)
+        begun.set()
+        time.sleep(0.3)
         ended.append("node")
         return {}
 
@@ -281,7 +283,7 @@ async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tm
         bench.engine = GraphEngine({"bench": graph})
         await asyncio.to_thread(graph.invoke, {"answers": []}, bench.config)
         delivery = asyncio.create_task(bench.give("a", True))
-        await asyncio.sleep(0.4)
+        await asyncio.to_thread(begun.wait)
         delivery.cancel()
         await asyncio.gather(delivery, return_exceptions=True)
         assert ended == ["node"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from examples.demo.servers import HumansServer, Process, free_port, tool
-from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
@@ -69,7 +69,9 @@ class LangGraphServer:
         self.process.stop()
 
     def client(self) -> LangGraphClient:
-        return get_client(url=self.url, api_key=None)
+        # A connection that is kept may be closed by the server at the moment it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return LangGraphClient(httpx.AsyncClient(base_url=self.url, timeout=60.0, limits=limits))
 
 
 @dataclass
