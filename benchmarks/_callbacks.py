@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from awaithumans_core import Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, derive_webhook_key, sign
@@ -32,7 +33,7 @@ def answer_for(route: Route, payload_key: str) -> Answer:
         "idempotency_key": route.idempotency_key,
         "status": "completed",
         "response": {"approved": True, "note": "as agreed on the phone"},
-        "completed_at": "2026-01-01T00:00:00.000000",
+        "completed_at": datetime.now(UTC).replace(tzinfo=None).isoformat(),
         "timed_out_at": None,
         "completed_by_email": "anna@example.com",
         "completed_via_channel": "dashboard",

@@ -128,7 +128,7 @@ class Ahead:
 
     async def _store_one(self, outcome: Outcome, waits: list[Wait]) -> bool:
         with self._observer.finding(outcome.task_id, waits):
-            found = await self._store.answer(outcome, found_by="sweep") > 0
+            found = bool(await self._store.answer(outcome, found_by="sweep"))
         if found:
             self._observer.metrics.found()
             for wait in waits:

@@ -42,20 +42,22 @@ class Delivery:
     note: str | None
 
 
-def write_answers(db: Connection, answers: Sequence[Answer]) -> list[int]:
-    """How many waits each of them answered. A wait that is answered already keeps its answer."""
-    count = [0] * len(answers)
+def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
+    """The engines whose waits each of them answered. A wait that is answered already keeps its answer."""
+    engines: list[list[str]] = [[] for _ in answers]
     first: dict[tuple[str, str], int] = {}
     for place, answer in enumerate(answers):
         first.setdefault((answer.task_id, answer.idempotency_key), place)
     known: set[tuple[str, str]] = set()
     rows: list[dict[str, Any]] = []
-    for task_id, digest, key, unanswered in db.execute(_KNOWN, {"tasks": [answer.task_id for answer in answers]}):
+    for task_id, digest, key, engine, unanswered in db.execute(
+        _KNOWN, {"tasks": [answer.task_id for answer in answers]}
+    ):
         known.add((task_id, digest))
         its = first.get((task_id, key))
         if unanswered and its is not None:
             rows.append({"of_task": task_id, "of_route": digest, **_values(answers[its])})
-            count[its] += 1
+            engines[its].append(engine)
     if rows:
         db.execute(_ANSWER, rows)
     early: dict[tuple[str, str], int] = {}
@@ -69,8 +71,8 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[int]:
         rows.append(asked | _values(answer))
     if rows:
         for added in db.execute(_ADD[db.dialect.name], rows):
-            count[early[added.task_id, added.route_digest]] += 1
-    return count
+            engines[early[added.task_id, added.route_digest]].append(added.engine)
+    return engines
 
 
 def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
@@ -103,12 +105,12 @@ def _add(insert: Any) -> Any:
     taken = row.on_conflict_do_update(
         index_elements=[waits.c.task_id, waits.c.route_digest], set_=changed, where=waits.c.outcome.is_(None)
     )
-    return taken.returning(waits.c.task_id, waits.c.route_digest)
+    return taken.returning(waits.c.task_id, waits.c.route_digest, waits.c.engine)
 
 
 _ADD = {"sqlite": _add(sqlite.insert), "postgresql": _add(postgresql.insert)}
 _KNOWN = (
-    select(waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.outcome.is_(None))
+    select(waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.engine, waits.c.outcome.is_(None))
     .where(waits.c.task_id.in_(bindparam("tasks", expanding=True)))
     .order_by(waits.c.task_id, waits.c.route_digest)
     .with_for_update()

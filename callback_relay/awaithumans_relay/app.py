@@ -13,10 +13,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
 from awaithumans_core.client import TaskClient
@@ -158,10 +160,11 @@ class Relay:
                 answered = await self.store.answer(outcome, found_by="callback", route=route)
             reception.result = "stored" if answered else "duplicate"
         if answered:
-            self.dispatcher.wake()
+            self.dispatcher.wake(answered)
             self.sweeper.called_back(outcome)
-        this = about(outcome.task_id, route)
-        logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)
+        if logger.isEnabledFor(logging.INFO):
+            this = about(outcome.task_id, route)
+            logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)
         return WaitState.ANSWERED
 
     async def readiness(self) -> dict[str, Any]:
@@ -230,27 +233,48 @@ def create_app(
         # Spans of FastAPI's own name the path, which is the route token; the relay has its own.
         telemetry={"tracing": False},
     )
-    _add_doors(app.router, relay, settings)  # not included: that would look through all routes several times
+    # Not included: that would look through all routes several times.
+    _add_doors(app.router, relay, settings, route_class=Door)
     return app
 
 
-def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
+class Door(APIRoute):
+    """Hands a request to its endpoint, with the parameters of its path and nothing else.
+
+    What FastAPI prepares besides, dependencies and checked parameters, takes longer than to check an answer's proofs.
+    So this is for an application that has none to add.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive, send)
+            response = await endpoint(request, **request.path_params)
+            await response(scope, receive, send)
+
+        self.app = app
+
+
+def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_class: type[APIRoute] = APIRoute) -> None:
     mask_access_log()
 
     # First, since routes are looked through in their order, and this one is the busy one. Whatever slashes there are: a
     # redirect to another form would count as delivered, and the answer would be gone.
-    @router.post("/callbacks", include_in_schema=False, response_model=Acknowledgement)
-    @router.post(
+    async def receive_callback(request: Request, token: str = "") -> Response:
+        """Take a terminal-status callback of the awaithumans server."""
+        return await _acknowledge(relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER))
+
+    router.add_api_route(
         "/callbacks/{token:path}",
+        receive_callback,
+        methods=["POST"],
         responses=_PROBLEMS,
         openapi_extra=_json_body(CALLBACK_BODY),
         response_model=Acknowledgement,
+        route_class_override=route_class,
     )
-    async def receive_callback(request: Request, token: str = "") -> JSONResponse:
-        """Take a terminal-status callback of the awaithumans server."""
-        return await _acknowledge(
-            lambda: relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER)
-        )
+    router.add_api_route("/callbacks", receive_callback, methods=["POST"], include_in_schema=False)
 
     @router.put(
         "/waits/{task_id}",
@@ -258,7 +282,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
         openapi_extra=_json_body(Registration.model_json_schema()),
         response_model=Acknowledgement,
     )
-    async def register_wait(task_id: str, request: Request) -> JSONResponse:
+    async def register_wait(task_id: str, request: Request) -> Response:
         """Register a wait. Authenticated by the route token as bearer."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
 
@@ -268,7 +292,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
                 raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
             return await relay.register(task_id, token, body)
 
-        return await _acknowledge(stored, task_id)
+        return await _acknowledge(stored(), task_id)
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -298,10 +322,10 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings) -> None:
     _ = (register_wait, receive_callback, healthz, readyz, metrics)
 
 
-async def _acknowledge(store: Callable[[], Awaitable[WaitState]], task_id: str | None) -> JSONResponse:
+async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Response:
     """One place decides what a caller hears: stored, refused, or come back later."""
     try:
-        state = await store()
+        state = await stored
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
@@ -316,7 +340,10 @@ async def _acknowledge(store: Callable[[], Awaitable[WaitState]], task_id: str |
     except (SQLAlchemyError, OSError):
         logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
         return problem(503, "STORE_UNAVAILABLE", "not stored; try again")
-    return JSONResponse({"state": state})
+    return Response(_STORED[state], media_type="application/json")
+
+
+_STORED = {state: Acknowledgement(state=state).model_dump_json() for state in WaitState}
 
 
 def _json_body(schema: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
@@ -57,6 +58,8 @@ class Database:
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self._engine = _engine(self.url)
         self._queue = WriteQueue()
+        self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Write]] = WeakKeyDictionary()
+        """What is asked for in this round of each event loop: handed over one by one it would be written one by one."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -67,6 +70,7 @@ class Database:
 
     async def stop(self) -> None:
         """Close the connections, once everything that waits to be written is written."""
+        self._hand_over(self._gathered.get(asyncio.get_running_loop(), []))
         writer, self._writer = self._writer, None
         if writer is not None:
             self._queue.close()
@@ -98,13 +102,16 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
-        self._enqueue(Write(operation, item, done, order, loop, later))
+        gathered = self._gathered.setdefault(loop, [])
+        if not gathered:  # what others ask for before the loop comes round goes along
+            loop.call_soon(self._hand_over, gathered)
+        gathered.append(Write(operation, item, done, order, loop, later))
         return await done
 
     def write_soon(self, operation: Callable[[Connection], R], *, order: str = "") -> "Future[R]":
         """As `write`, from any thread."""
         done: Future[R] = Future()
-        self._enqueue(Write(lambda db, _: [operation(db)], None, done, order, None))
+        self._enqueue([Write(lambda db, _: [operation(db)], None, done, order, None)])
         return done
 
     async def read(self, operation: Callable[[Connection], R]) -> R:
@@ -121,13 +128,19 @@ class Database:
             db.execute(select(func.pg_advisory_xact_lock(lock_key("schema"))))
         migrate(db)
 
-    def _enqueue(self, write: Write) -> None:
+    def _hand_over(self, gathered: list[Write]) -> None:
+        writes = gathered.copy()
+        gathered.clear()
+        if writes:
+            self._enqueue(writes)
+
+    def _enqueue(self, writes: Sequence[Write]) -> None:
         if self._writer is None:
             with self._starting:
                 if self._writer is None:
                     self._writer = threading.Thread(target=self._write_all, name="waits-write", daemon=True)
                     self._writer.start()
-        self._queue.put(write)
+        self._queue.put(*writes)
 
     def _write_all(self) -> None:
         while batch := self._queue.batch():

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import cast
@@ -83,10 +83,11 @@ class Dispatcher:
         self._behind: dict[str, dict[str, Wait]] = {}
         """By target and route: an answer is put off again and again for as long as people take."""
 
-    def wake(self) -> None:
-        """There may be something to deliver."""
-        for event in self._wake.values():
-            event.set()
+    def wake(self, engines: Iterable[str] | None = None) -> None:
+        """There may be something to deliver, for these engines; by default for any."""
+        for name in self._wake if engines is None else engines:
+            if event := self._wake.get(name):
+                event.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

@@ -16,6 +16,8 @@ MAX_REGISTRATION_BYTES = 4096
 MAX_TASK_ID_CHARS = 255
 """The width of its column."""
 
+_JSON = json.JSONEncoder(allow_nan=False)
+
 STRANGER = "not authorised: both proofs of a caller must be this relay's; its log says which one is not"
 
 
@@ -50,7 +52,7 @@ def checked_outcome(outcome: Outcome) -> Outcome:
     """
     checked_task_id(outcome.task_id)
     try:
-        json.dumps(outcome.response, allow_nan=False)
+        _JSON.encode(outcome.response)
     except ValueError:
         raise CallbackRejectedError("the response holds a number that JSON does not have", http_status=422) from None
     return outcome

@@ -92,8 +92,8 @@ class Store:
 
         return await self.database.write(write, order=task_id)
 
-    async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> int:
-        """A task has ended. Returns how many waits this answered: 0 when all of them knew already.
+    async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> list[str]:
+        """A task has ended. Returns the engine of each wait this answered: none when all of them knew already.
 
         Args:
             outcome: A terminal outcome with its idempotency key.

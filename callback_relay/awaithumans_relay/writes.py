@@ -18,12 +18,14 @@ from sqlalchemy import Connection
 
 BATCH = 128
 """Writes in one transaction at most, so that the first of them does not wait for long."""
-LATER_BATCH = 8
+LATER_BATCH = 32
 """The same of those that give way, when acknowledgements wait behind them."""
-CALM_SECONDS = 0.02
+LATER_SHARE = 0.2
+"""Of the writer's time, at most, for those that give way, while acknowledgements come in."""
+CALM_SECONDS = 0.05
 """So long after the last acknowledgement they are made."""
 PATIENCE_SECONDS = 0.25
-"""And after so long in turns with acknowledgements, however many of these come in."""
+"""And after so long between acknowledgements, however many of these come in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,21 +49,31 @@ class Write:
 
 
 class WriteQueue:
-    """Filled by any thread, emptied by one."""
+    """Filled by any thread, emptied by one.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
         self._now: deque[Write] = deque()
         self._later: deque[Write] = deque()
         self._calm_at = 0.0
         self._yielded = True
         """Whether acknowledgements have had their turn since the last of those that give way."""
+        self._later_began: float | None = None
+        """When those that give way were given out, if nothing was given out since."""
+        self._later_from = 0.0
+        """When acknowledgements have had their share again."""
         self._closing = False
 
-    def put(self, write: Write) -> None:
-        """Have this written."""
+    def put(self, *writes: Write) -> None:
+        """Have these written."""
         with self._changed:
-            (self._later if write.later else self._now).append(write)
+            for write in writes:
+                (self._later if write.later else self._now).append(write)
             self._changed.notify()
 
     def close(self) -> None:
@@ -73,13 +85,17 @@ class WriteQueue:
     def batch(self) -> list[Write]:
         """Wait for the next transaction. Empty: the queue was closed, and there is nothing left."""
         with self._changed:
+            if self._later_began is not None:
+                ended = self._clock()
+                self._later_from = ended + (ended - self._later_began) * (1 / LATER_SHARE - 1)
+                self._later_began = None
             while True:
                 if self._turn_of_later():
-                    self._yielded = False
-                    return _taken(self._later, LATER_BATCH if time.monotonic() < self._calm_at else BATCH)
+                    self._yielded, self._later_began = False, self._clock()
+                    return _taken(self._later, LATER_BATCH if self._later_began < self._calm_at else BATCH)
                 if self._now:
                     self._yielded = True
-                    self._calm_at = time.monotonic() + CALM_SECONDS
+                    self._calm_at = self._clock() + CALM_SECONDS
                     return _taken(self._now, BATCH)
                 if self._closing:
                     self._closing = False
@@ -89,15 +105,18 @@ class WriteQueue:
     def _turn_of_later(self) -> bool:
         if not self._later:
             return False
-        now, waited_enough = time.monotonic(), self._later[0].since + PATIENCE_SECONDS
         if self._now:
-            return self._yielded and now >= waited_enough
-        return self._closing or now >= min(self._calm_at, waited_enough)
+            return self._yielded and self._clock() >= self._between()
+        return self._closing or self._clock() >= min(self._calm_at, self._between())
+
+    def _between(self) -> float:
+        """From when on those that give way may be written between acknowledgements."""
+        return max(self._later[0].since + PATIENCE_SECONDS, self._later_from)
 
     def _pause(self) -> float | None:
         if not self._later:
             return None
-        return max(0.0, min(self._calm_at, self._later[0].since + PATIENCE_SECONDS) - time.monotonic())
+        return max(0.0, min(self._calm_at, self._between()) - self._clock())
 
 
 def _taken(line: deque[Write], most: int) -> list[Write]:

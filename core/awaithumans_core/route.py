@@ -32,6 +32,8 @@ MIN_SECRET_CHARS = 16
 MAX_TRACEPARENT_CHARS = 55
 """Of W3C Trace Context, version 00."""
 
+_CANONICAL, _PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":")), json.JSONEncoder()
+
 _SALT = b"awaithumans-route-v1"
 _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 """What is issued, to the letter; a decoder would pass over foreign characters."""
@@ -53,12 +55,12 @@ class Route:
     @cached_property
     def target_id(self) -> str:
         """The target in one canonical line: deliveries to one target are made one after the other."""
-        return json.dumps(dict(self.target), sort_keys=True, separators=(",", ":"))
+        return _CANONICAL.encode(dict(self.target))
 
     @cached_property
     def digest(self) -> str:
         """Short, stable identity of this route, 32 hex digits."""
-        whole = json.dumps([self.engine, self.target_id, self.idempotency_key])
+        whole = _PLAIN.encode([self.engine, self.target_id, self.idempotency_key])
         return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
@@ -78,6 +80,7 @@ class RouteSigner:
         if any(len(secret) < MIN_SECRET_CHARS for secret in secrets):
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters")
         self._serializer = _serializer(secrets)
+        self._signer = self._serializer.make_signer()
 
     def __repr__(self) -> str:
         return "RouteSigner(********)"
@@ -106,19 +109,20 @@ class RouteSigner:
         """
         from itsdangerous import BadData
 
-        refused = CallbackRejectedError(
-            "the token was not signed with this relay's AWAITHUMANS_RELAY_SECRET", http_status=401
-        )
         if len(token) > MAX_TOKEN_CHARS or not _SHAPE.fullmatch(token):
-            raise refused
+            raise _refused()
         try:
-            held = self._serializer.loads(token)
+            held = self._serializer.load_payload(self._signer.unsign(token))
         except BadData:
-            raise refused from None
-        return _route(held, refused)
+            raise _refused() from None
+        return _route(held)
 
 
-def _route(held: "JsonValue", refused: CallbackRejectedError) -> Route:
+def _refused() -> CallbackRejectedError:
+    return CallbackRejectedError("the token was not signed with this relay's AWAITHUMANS_RELAY_SECRET", http_status=401)
+
+
+def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
             traceparent = more.get("p")
@@ -129,7 +133,7 @@ def _route(held: "JsonValue", refused: CallbackRejectedError) -> Route:
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
             )
         case _:
-            raise refused
+            raise _refused()
 
 
 def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":

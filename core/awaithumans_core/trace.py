@@ -10,6 +10,7 @@ Without opentelemetry-api, and without a tracer provider, all of this does nothi
 """
 
 import re
+import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,9 @@ except ImportError:
 
 TRACER = "awaithumans"
 
+LOOK_SECONDS = 1.0
+"""While no tracer provider is set, how often it is looked for: to look takes as long as to read an answer."""
+
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
@@ -42,7 +46,7 @@ def span(
         links: `traceparent` of those who asked.
         facts: Attributes; see `note`.
     """
-    if _otel is None or isinstance(_otel.get_tracer_provider(), _otel.ProxyTracerProvider):  # nobody has set one
+    if _otel is None or not tracing():
         yield
         return
     tracer, kinds = _otel.get_tracer(TRACER), {"producer": _otel.SpanKind.PRODUCER, "consumer": _otel.SpanKind.CONSUMER}
@@ -56,6 +60,24 @@ def span(
             current.set_attribute("error.type", type(error).__qualname__)
             current.set_status(_otel.StatusCode.ERROR)
             raise
+
+
+class _Provider:
+    """Whether somebody has set one."""
+
+    looked_at = -LOOK_SECONDS
+
+    def is_set(self) -> bool:
+        if _otel is None or time.monotonic() - self.looked_at < LOOK_SECONDS:
+            return False
+        if isinstance(_otel.get_tracer_provider(), _otel.ProxyTracerProvider):
+            self.looked_at = time.monotonic()
+            return False
+        return True
+
+
+tracing = _Provider().is_set
+"""Whether spans go anywhere. A provider that is set later is noticed within `LOOK_SECONDS`."""
 
 
 def note(**facts: str) -> None:

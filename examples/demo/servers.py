@@ -1,6 +1,7 @@
 """Start the real servers on free ports of 127.0.0.1, each with a folder of its own, and stop them by process id."""
 
 import asyncio
+import atexit
 import base64
 import functools
 import itertools
@@ -42,6 +43,7 @@ def _own_ports() -> tuple[Iterator[int], socket.socket]:
         except OSError:  # another process has this block
             claim.close()
         else:
+            atexit.register(claim.close)
             return itertools.cycle(range(first, first + BLOCK)), claim
     raise RuntimeError(f"too many processes choose ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
 

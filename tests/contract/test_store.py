@@ -69,8 +69,8 @@ def outcome(number: int = 0, **fields: object) -> Outcome:
 async def test_registered_then_answered(store: Store) -> None:
     """An open wait is answered once, with what was answered."""
     assert await store.register("task-0", route(), 900) == WaitState.OPEN
-    assert await store.answer(outcome(), found_by="callback", route=route()) == 1
-    assert await store.answer(outcome(response={"approved": False}), found_by="callback", route=route()) == 0
+    assert len(await store.answer(outcome(), found_by="callback", route=route())) == 1
+    assert len(await store.answer(outcome(response={"approved": False}), found_by="callback", route=route())) == 0
     (wait,) = await store.find("task-0")
     assert (wait.state, wait.outcome, wait.found_by) == (WaitState.ANSWERED, outcome(), "callback")
 
@@ -117,7 +117,7 @@ async def test_everybody_who_waits_for_a_question_is_answered(store: Store) -> N
     other = Route("shelf", {"place": "elsewhere"}, "question-7")
     for each in (route(), route(target="also"), other):
         await store.register("task-0", each, 900)
-    assert await store.answer(outcome(), found_by="sweep") == 2
+    assert len(await store.answer(outcome(), found_by="sweep")) == 2
     assert {wait.route.target["place"]: wait.state for wait in await store.find("task-0")} == {
         "somebody": "answered",
         "also": "answered",
@@ -253,7 +253,7 @@ async def test_set_aside_and_back(store: Store) -> None:
     await store.register("task-0", route(), 900)
     (wait,) = await store.find("task-0")
     assert await store.park_open(wait, reason="nobody knows it")
-    assert await store.answer(outcome(), found_by="callback") == 1
+    assert len(await store.answer(outcome(), found_by="callback")) == 1
     assert await store.counts() == {"answered": 1}
 
 
@@ -371,7 +371,7 @@ async def test_what_a_failing_disk_has_undone_is_not_acknowledged(tmp_path: Path
     told = dict(zip((1, 2, 3), await together, strict=True))
     acknowledged = {number for number, said in told.items() if not isinstance(said, BaseException)}
     assert acknowledged <= {number for number in told if await store.find(f"task-{number}")}
-    assert await store.answer(outcome(1), found_by="callback", route=route(1)) == 1
+    assert len(await store.answer(outcome(1), found_by="callback", route=route(1))) == 1
     await store.stop()
 
 
@@ -384,7 +384,7 @@ async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> No
     await store.start()
     (wait,) = await store.find("task-0")
     assert (wait.state, wait.route, wait.redriven_at) == ("open", route(), None)
-    assert await store.answer(outcome(), found_by="callback") == 1
+    assert len(await store.answer(outcome(), found_by="callback")) == 1
     await store.database.write(lambda db: db.execute(text("UPDATE schema_version SET version = 99")))
     with pytest.raises(RuntimeError, match="99, of a later release"):
         await store.start()

@@ -128,7 +128,9 @@ async def test_the_sweep_is_counted(server: Server, relay: RunningRelay, fake: F
         task = await asker.create(HumanTask(task="counted?", response_schema=Decision))
     await server.register(Route("shelf", {"place": "swept"}, str(task.idempotency_key)), task.task_id)
     await relay.hurry(task.task_id)
-    await relay.looked_at(task.task_id)
+    async with asyncio.timeout(60):
+        while not (await figures(server))["sweep_looks_total"]:
+            await asyncio.sleep(0.05)
     await people.complete(task.task_id, {"approved": True})
     await relay.hurry(task.task_id)
     await relay.wait_for(task.task_id, "delivered")

@@ -42,6 +42,27 @@ def test_in_turns_with_what_has_waited_long() -> None:
     assert not second[0].later
 
 
+def test_what_gives_way_has_its_share_of_the_time() -> None:
+    """While acknowledgements come in, for as long again as it has had the writer, four times over, it waits."""
+    now = 100.0
+    queue = WriteQueue(clock=lambda: now)
+    queue.put(write(later=False))
+    queue.batch()
+    waited = [write(later=True) for _ in range(2 * LATER_BATCH)]
+    for each in waited:
+        each.since = now - PATIENCE_SECONDS
+    queue.put(*waited)
+    assert queue.batch() == waited[:LATER_BATCH]
+    now += 0.01
+    for acknowledged in (0.0, 0.02, 0.0399):
+        now = 100.01 + acknowledged
+        queue.put(write(later=False))
+        assert not queue.batch()[0].later
+    now = 100.06
+    queue.put(write(later=False))
+    assert queue.batch() == waited[LATER_BATCH:]
+
+
 def test_everything_is_written_before_it_ends() -> None:
     """A queue that is closed gives out what it holds, and then nothing."""
     queue = WriteQueue()
