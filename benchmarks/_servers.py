@@ -7,7 +7,6 @@ of its Temporal adapter is in `_receiver`. Settings and keys: from the environme
 """
 
 import asyncio
-import gc
 import hashlib
 import hmac
 import os
@@ -54,11 +53,11 @@ def bare() -> FastAPI:
 
 def relay(folder: Path) -> FastAPI:
     from awaithumans_relay import create_app  # here, so that the bare one is bare
+    from awaithumans_relay.tuning import tune
 
     engines = [Taking("swift", 0), Taking("langgraph", 0), Taking("slow", SLOW_SECONDS)]
     app = create_app(engines, database=f"sqlite:///{folder / 'relay.db'}")
-    gc.collect()
-    gc.freeze()  # as the command line does
+    tune()  # as the command line does
     return app
 
 

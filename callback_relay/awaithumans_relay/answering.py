@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from awaithumans_core.route import Route
+from awaithumans_relay.bulk import Select, Update
 from awaithumans_relay.rows import RELEASED, WaitState, answered, open_row
 from awaithumans_relay.schema import waits
 
@@ -49,28 +50,25 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
     for place, answer in enumerate(answers):
         first.setdefault((answer.task_id, answer.idempotency_key), place)
     known: set[tuple[str, str]] = set()
-    rows: list[dict[str, Any]] = []
-    for task_id, digest, key, engine, unanswered in db.execute(
-        _KNOWN, {"tasks": [answer.task_id for answer in answers]}
-    ):
+    rows: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    for task_id, digest, key, engine, unanswered in _KNOWN.run(db, [(answer.task_id,) for answer in answers]):
         known.add((task_id, digest))
         its = first.get((task_id, key))
         if unanswered and its is not None:
-            rows.append({"of_task": task_id, "of_route": digest, **_values(answers[its])})
+            rows.append(((task_id, digest), _values(answers[its])))
             engines[its].append(engine)
-    if rows:
-        db.execute(_ANSWER, rows)
+    _ANSWER.run(db, rows)
     early: dict[tuple[str, str], int] = {}
-    rows = []
+    added_rows: list[dict[str, Any]] = []
     for place, answer in enumerate(answers):
         if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
             continue
         # Its registration has not come yet, but the callback's URL says where the answer goes.
         early[this] = place
         asked = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
-        rows.append(asked | _values(answer))
-    if rows:
-        for added in db.execute(_ADD[db.dialect.name], rows):
+        added_rows.append(asked | _values(answer))
+    if added_rows:
+        for added in db.execute(_ADD[db.dialect.name], added_rows):
             engines[early[added.task_id, added.route_digest]].append(added.engine)
     return engines
 
@@ -78,15 +76,14 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
 def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
     """Whether each was still this owner's to write down."""
     ids = [(this.task_id, this.route_digest) for this in deliveries]
-    held = {(task_id, digest): owner for task_id, digest, owner in db.execute(_HELD, {"ids": ids})}
+    held = {(task_id, digest): owner for task_id, digest, owner in _HELD.run(db, ids)}
     mine = [held.get(each) == this.owner for each, this in zip(ids, deliveries, strict=True)]
     rows = [
-        {"of_task": this.task_id, "of_route": this.route_digest, "at": this.at, "note": this.note}
-        for this, still in zip(deliveries, mine, strict=True)
+        (each, {"delivered_at": this.at, "last_error": this.note})
+        for each, this, still in zip(ids, deliveries, mine, strict=True)
         if still
     ]
-    if rows:
-        db.execute(_DELIVERED, rows)
+    _DELIVERED.run(db, rows)
     return mine
 
 
@@ -109,22 +106,10 @@ def _add(insert: Any) -> Any:
 
 
 _ADD = {"sqlite": _add(sqlite.insert), "postgresql": _add(postgresql.insert)}
-_KNOWN = (
-    select(waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.engine, waits.c.outcome.is_(None))
-    .where(waits.c.task_id.in_(bindparam("tasks", expanding=True)))
-    .order_by(waits.c.task_id, waits.c.route_digest)
-    .with_for_update()
+_KNOWN = Select(
+    (waits.c.task_id,),
+    (waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.engine, waits.c.outcome.is_(None)),
 )
-_THIS = (waits.c.task_id == bindparam("of_task"), waits.c.route_digest == bindparam("of_route"))
-_ANSWER = update(waits).where(*_THIS)
-_HELD = (
-    select(waits.c.task_id, waits.c.route_digest, waits.c.lease_owner)
-    .where(tuple_(waits.c.task_id, waits.c.route_digest).in_(bindparam("ids", expanding=True)))
-    .order_by(waits.c.task_id, waits.c.route_digest)
-    .with_for_update()
-)
-_DELIVERED = (
-    update(waits)
-    .where(*_THIS)
-    .values(state=WaitState.DELIVERED, delivered_at=bindparam("at"), last_error=bindparam("note"), **RELEASED)
-)
+_ANSWER = Update(answered({}, "", 0.0))
+_HELD = Select((waits.c.task_id, waits.c.route_digest), (waits.c.task_id, waits.c.route_digest, waits.c.lease_owner))
+_DELIVERED = Update(("delivered_at", "last_error"), {"state": WaitState.DELIVERED, **RELEASED})

@@ -5,7 +5,6 @@ A composition root: the one module here that knows the adapters.
 
 import asyncio
 import errno
-import gc
 import importlib
 import inspect
 import logging
@@ -39,6 +38,7 @@ from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import AwayError, Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
+from awaithumans_relay.tuning import tune
 
 if TYPE_CHECKING:
     from temporalio.runtime import Runtime
@@ -326,8 +326,7 @@ async def _serve(
             **tls,
         )
         stack.callback(asyncio.create_task(startup.warn()).cancel)
-        gc.collect()
-        gc.freeze()  # what is loaded stays: looking through it for garbage would hold up acknowledgements
+        tune()
         await uvicorn.Server(config).serve()
 
 
