@@ -23,7 +23,7 @@ LATER_BATCH = 32
 LATER_SHARE = 0.2
 """Of the writer's time, at most, for those that give way, while acknowledgements come in."""
 CALM_SECONDS = 0.05
-"""So long after the last acknowledgement they are made."""
+"""So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
 PATIENCE_SECONDS = 0.25
 """And after so long between acknowledgements, however many of these come in."""
 
@@ -60,6 +60,7 @@ class WriteQueue:
         self._changed = threading.Condition()
         self._now: deque[Write] = deque()
         self._later: deque[Write] = deque()
+        self._acknowledged_at = -CALM_SECONDS
         self._calm_at = 0.0
         self._yielded = True
         """Whether acknowledgements have had their turn since the last of those that give way."""
@@ -92,15 +93,21 @@ class WriteQueue:
             while True:
                 if self._turn_of_later():
                     self._yielded, self._later_began = False, self._clock()
-                    return _taken(self._later, LATER_BATCH if self._later_began < self._calm_at else BATCH)
+                    busy = self._now or self._later_began < self._calm_at
+                    return _taken(self._later, LATER_BATCH if busy else BATCH)
                 if self._now:
                     self._yielded = True
-                    self._calm_at = self._clock() + CALM_SECONDS
+                    self._note_acknowledgements(len(self._now))
                     return _taken(self._now, BATCH)
                 if self._closing:
                     self._closing = False
                     return []
                 self._changed.wait(self._pause())
+
+    def _note_acknowledgements(self, count: int) -> None:
+        before, self._acknowledged_at = self._acknowledged_at, self._clock()
+        more_to_come = count > 1 or self._acknowledged_at < before + CALM_SECONDS
+        self._calm_at = self._acknowledged_at + (CALM_SECONDS if more_to_come else 0.0)
 
     def _turn_of_later(self) -> bool:
         if not self._later:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from sqlalchemy import Connection
 
-from awaithumans_relay.writes import LATER_BATCH, PATIENCE_SECONDS, Write, WriteQueue
+from awaithumans_relay.writes import CALM_SECONDS, LATER_BATCH, PATIENCE_SECONDS, Write, WriteQueue
 
 
 def nothing(_: Connection, items: Sequence[None]) -> Sequence[None]:
@@ -42,11 +42,26 @@ def test_in_turns_with_what_has_waited_long() -> None:
     assert not second[0].later
 
 
+def test_a_single_acknowledgement_holds_nothing_up() -> None:
+    """Its delivery goes on at once; where acknowledgements come close together, it waits for a pause."""
+    now = 100.0
+    queue = WriteQueue(clock=lambda: now)
+    for passed, behind in ((0.0, 100.0), (0.01, 100.01 + CALM_SECONDS), (1.0, 101.0)):
+        now = 100.0 + passed
+        queue.put(write(later=False))
+        assert not queue.batch()[0].later
+        this = write(later=True)
+        this.since = now
+        queue.put(this)
+        now = behind
+        assert queue.batch() == [this]
+
+
 def test_what_gives_way_has_its_share_of_the_time() -> None:
     """While acknowledgements come in, for as long again as it has had the writer, four times over, it waits."""
     now = 100.0
     queue = WriteQueue(clock=lambda: now)
-    queue.put(write(later=False))
+    queue.put(write(later=False), write(later=False))
     queue.batch()
     waited = [write(later=True) for _ in range(2 * LATER_BATCH)]
     for each in waited:
