@@ -104,12 +104,17 @@ async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any],
     """The result after so much time, with a moment between each for what happens then.
 
     This server skips no time while an activity is under way, unless it is told to as often as there are activities,
-    besides once for whoever waits for the result.
+    besides once for whoever waits for the result. Once that is there, nobody waits, and it skips no more.
     """
     waiting = asyncio.create_task(result(handle))
     for under_way, time in enumerate(times if via == "activity" else (), start=1):
         await until_under_way(handle, under_way)
-        await asyncio.gather(*(skipped(env, time) for _ in range(under_way)))
+        skipping = asyncio.gather(*(skipped(env, time) for _ in range(under_way)))
+        await asyncio.wait([waiting, skipping], return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            skipping.cancel()
+            break
+        await skipping
     return await waiting
 
 

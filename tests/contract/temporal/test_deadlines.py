@@ -37,7 +37,7 @@ async def test_an_escalation_in_a_workflow(
     """Nobody answers for two days: both have been asked, both are freed, and the stated default is the decision."""
     async with skipping_time(humans, tmp_path) as (env, skipped):
         handle = await start(skipped, AskUpTheLadder.run, question, via)
-        decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(days=2))
+        decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(hours=44))
     assert decision == Decision(approved=False, note="nobody answered")
     tasks = await people.find(question, count=2)
     assert {task["assigned_to_email"] for task in tasks} == {"a@example.com", "b@example.com"}
