@@ -217,6 +217,8 @@ def _json_object(value: Any, name: str) -> dict[str, Any]:
 
 def _holds_a_set(value: Any, depth: int = 0) -> bool:
     """Whether there is a set in it, whose order would make the same question another one after a restart."""
+    if isinstance(value, str | int | float | None):
+        return False
     if isinstance(value, set | frozenset):
         return len(cast("set[Any]", value)) > 1
     if isinstance(value, BaseModel):

@@ -169,16 +169,18 @@ _task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]
 _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
-@_task
-async def _open(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+async def _opening(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
     return _opened(await asker.open(named, route, same_words=_has_key(body)), named, place, asker)
 
 
-@_sync_task
-def _open_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+def _opening_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
     return _opened(asker.open_sync(named, route, same_words=_has_key(body)), named, place, asker)
+
+
+# Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.
+_open, _open_sync = _task(_opening), _sync_task(_opening_sync)
 
 
 def _has_key(body: Mapping[str, Any]) -> bool:

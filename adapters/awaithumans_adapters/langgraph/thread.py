@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.constants import START, TAG_HIDDEN
 from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid_resume
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import asked, asker, opened, questions, showing, takers
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
+from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import is_ours, names_key
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
@@ -51,17 +53,6 @@ class Graph(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Look:
-    """What one look at a thread has read."""
-
-    snapshot: StateSnapshot | None = None
-    saved: dict[tuple[str, str | None], CheckpointTuple | None] = field(
-        default_factory=dict[tuple[str, str | None], CheckpointTuple | None]
-    )
-    """By graph, and checkpoint if not the latest."""
-
-
 class Thread:
     """One thread of one graph, read and resumed."""
 
@@ -70,7 +61,7 @@ class Thread:
         self._graph = graph
         self._config = config
         self._threaded = False
-        self._look: _Look | None = None
+        self._look: Look | None = None
 
     @contextmanager
     def looking(self) -> Generator[None]:
@@ -78,7 +69,7 @@ class Thread:
 
         What is resumed after it may have gone meanwhile; a strict resume refuses that, as it does after any look.
         """
-        self._look = _Look()
+        self._look = Look(self._saver)
         try:
             yield
         finally:
@@ -158,7 +149,9 @@ class Thread:
     async def resume(self, key: str, outcome: Outcome) -> None:
         """Give the answer to every interrupt that waits for it, and run on."""
         answers = {shown.id: _answer(shown, outcome) for shown in await self.pending(key)}
-        await self._run(key, Command(resume=answers), strict=True)
+        result = await self._run(key, Command(resume=answers), strict=True)
+        if self._ended(result):
+            return
         saved = await self._saved(self._config)
         # A step that is left standing holds the results of its tasks; where there are none, no more has to be read.
         if saved and saved.pending_writes and _left_standing(await self._snapshot()):
@@ -201,10 +194,12 @@ class Thread:
 
     async def _snapshot(self, at: RunnableConfig | None = None) -> StateSnapshot:
         """The thread as it stands, subgraphs included, or one of its checkpoints."""
-        if at is not None or self._look is None:
-            return await self._read_snapshot(self._config if at is None else at, subgraphs=at is None)
+        if at is not None:
+            return await self._read_snapshot(at, subgraphs=False)
+        if self._look is None:
+            return await self._read_snapshot(self._config, subgraphs=True)
         if self._look.snapshot is None:
-            self._look.snapshot = await self._read_snapshot(self._config, subgraphs=True)
+            self._look.snapshot = await self._read_snapshot(self._look.lent(self._config), subgraphs=True)
         return self._look.snapshot
 
     async def _read_snapshot(self, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
@@ -233,21 +228,13 @@ class Thread:
                 yield saved
 
     async def _saved(self, config: RunnableConfig) -> CheckpointTuple | None:
-        if self._look is None:
-            return await self._read_saved(config)
-        place = config.get("configurable", {})
-        where = (place.get("checkpoint_ns", ""), place.get("checkpoint_id"))
-        if where not in self._look.saved:
-            self._look.saved[where] = await self._read_saved(config)
-        return self._look.saved[where]
-
-    async def _read_saved(self, config: RunnableConfig) -> CheckpointTuple | None:
+        saver = self._look or self._saver
         if not self._threaded:
             try:
-                return await self._saver.aget_tuple(config)
+                return await saver.aget_tuple(config)
             except NotImplementedError:
                 self._threaded = True
-        return await asyncio.to_thread(self._saver.get_tuple, config)
+        return await asyncio.to_thread(saver.get_tuple, config)
 
     async def _own(self, saved: CheckpointTuple, key: str) -> list[Interrupt]:
         """The interrupts with this question, of nodes this graph is at: the thread may be another graph's."""
@@ -281,8 +268,8 @@ class Thread:
     async def _latest(self, graph: str) -> CheckpointTuple | None:
         return await self._saved({"configurable": {**self._config.get("configurable", {}), "checkpoint_ns": graph}})
 
-    async def _run(self, key: str, command: Command[Any] | None, *, strict: bool = False) -> None:
-        """Run to the end or the next question.
+    async def _run(self, key: str, command: Command[Any] | None, *, strict: bool = False) -> Any:
+        """Run to the end or the next question; return what the graph returns.
 
         Raises:
             GraphFailedError: the graph itself failed, after it had taken the answer.
@@ -292,9 +279,8 @@ class Thread:
         config = _strict(self._config) if strict else self._config
         try:
             if self._threaded:
-                await _to_its_end(asyncio.to_thread(self._graph.invoke, command, config))
-            else:
-                await self._graph.ainvoke(command, config)
+                return await _to_its_end(asyncio.to_thread(self._graph.invoke, command, config))
+            return await self._graph.ainvoke(command, config)
         except QuestionChangedError as changed:
             raise TargetGone(str(changed)) from changed
         except asyncio.CancelledError:
@@ -305,6 +291,17 @@ class Thread:
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
+
+    def _ended(self, result: Any) -> bool:
+        """Whether a run is known, by what it returned, to have met no question on its way, and so to have ended."""
+        if not isinstance(result, dict) or "__interrupt__" in result:
+            return False
+        nodes: Mapping[str, Any] = getattr(self._graph, "nodes", {})
+        bound: Mapping[str, Any] = getattr(self._graph, "config", None) or {}
+        asking = [node for name, node in nodes.items() if name != START]  # which is always hidden
+        tagged = [self._config.get("tags"), bound.get("tags"), *(node.tags for node in asking)]
+        tags = chain.from_iterable(each or () for each in tagged)
+        return TAG_HIDDEN not in tags  # what such a node asks is not returned
 
     async def _blame(self, key: str, failure: Exception) -> None:
         """Raise a failure as what it is: the answer is untaken or the run unfinished, or it is the graph's own."""
@@ -339,11 +336,11 @@ class Thread:
         return saver
 
 
-async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> None:
+async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> Any:
     """Wait for a thread, also when the waiting is cancelled: what it runs cannot be, so it is not given up either."""
     running = asyncio.ensure_future(in_thread)
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
