@@ -79,6 +79,8 @@ class Dispatcher:
         self._steady_at = 0.0
         """While the store was away nobody could renew: those who live do so first, before a lease is taken over."""
         self._wake = {name: asyncio.Event() for name in engines}
+        self._held = set(engines)
+        """Engines for which something is due that was not leased; a delivery that ends may make room for it."""
         self.breakers = {name: Breaker(time.monotonic) for name in engines}
         self._behind: dict[str, dict[str, Wait]] = {}
         """By target and route: an answer is put off again and again for as long as people take."""
@@ -102,6 +104,7 @@ class Dispatcher:
         try:
             while True:
                 self._wake[engine.name].clear()
+                self._held.add(engine.name)  # for all that is known while it is looked
                 try:
                     leased = await self._lease(engine, under_way)
                     pause = 0.0 if leased else await self._until_due(engine)
@@ -116,7 +119,7 @@ class Dispatcher:
                     task = asyncio.create_task(self._deliver(engine, wait))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
-                    task.add_done_callback(lambda _: self._wake[engine.name].set())
+                    task.add_done_callback(lambda _: self.wake(self._held & {engine.name}))
                 if not leased:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):  # wait_for loses a cancellation that comes with the event
@@ -151,10 +154,11 @@ class Dispatcher:
         if (closed_for := self.breakers[engine.name].opens_in) > 0:
             return closed_for
         due = await self._store.next_delivery(engine.name)
-        if due is None:
-            return TICK_SECONDS
+        due_in = TICK_SECONDS if due is None else due - self._store.clock()
+        if due_in > 0:
+            self._held.discard(engine.name)
         # What is due, and was not leased, is for a target that a delivery is under way to, of this relay or another.
-        return min(max(due - self._store.clock(), HELD_SECONDS), TICK_SECONDS)
+        return min(max(due_in, HELD_SECONDS), TICK_SECONDS)
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:
         try:
@@ -163,6 +167,7 @@ class Dispatcher:
         except Exception:  # the store is away: the lease runs out, and the wait is delivered again
             told = "delivery of task %s could not be written down"
             logger.exception(told, wait.task_id, extra=about(wait.task_id, wait.route))
+            self.wake([engine.name])
 
     async def _attempt(self, engine: Engine, wait: Wait) -> None:
         if wait.outcome is None:  # cannot be: answered rows carry their outcome
@@ -203,6 +208,7 @@ class Dispatcher:
                 logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
             if behind := self._behind.pop(wait.route.target_id, None):
                 await self._store.hasten(list(behind.values()))
+                self.wake([engine.name])
 
     def _there(self, engine: Engine) -> None:
         if self.breakers[engine.name].succeeded():
@@ -242,6 +248,7 @@ class Dispatcher:
                 logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
         else:
             put_off = await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
+            self.wake([wait.route.engine])
             if self._ended(wait, "retried", mine=put_off):
                 said = "task %s not delivered to %s (%s); again in %.1f s"
                 logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)

@@ -22,6 +22,8 @@ LATER_BATCH = 32
 """The same of those that give way, when acknowledgements wait behind them."""
 LATER_SHARE = 0.2
 """Of the writer's time, at most, for those that give way, while acknowledgements come in."""
+CALM_SHARE = 1 / 3
+"""The same while none come in: deliveries that end within moments of each other are written down together."""
 CALM_SECONDS = 0.05
 """So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
 PATIENCE_SECONDS = 0.25
@@ -68,6 +70,8 @@ class WriteQueue:
         """When those that give way were given out, if nothing was given out since."""
         self._later_from = 0.0
         """When acknowledgements have had their share again."""
+        self._later_gathered = 0.0
+        """When others have had time to come along with those that give way."""
         self._closing = False
 
     def put(self, *writes: Write) -> None:
@@ -88,7 +92,9 @@ class WriteQueue:
         with self._changed:
             if self._later_began is not None:
                 ended = self._clock()
-                self._later_from = ended + (ended - self._later_began) * (1 / LATER_SHARE - 1)
+                took = ended - self._later_began
+                self._later_from = ended + took * (1 / LATER_SHARE - 1)
+                self._later_gathered = ended + took * (1 / CALM_SHARE - 1)
                 self._later_began = None
             while True:
                 if self._turn_of_later():
@@ -114,7 +120,7 @@ class WriteQueue:
             return False
         if self._now:
             return self._yielded and self._clock() >= self._between()
-        return self._closing or self._clock() >= min(self._calm_at, self._between())
+        return self._closing or self._clock() >= min(max(self._calm_at, self._later_gathered), self._between())
 
     def _between(self) -> float:
         """From when on those that give way may be written between acknowledgements."""
@@ -123,7 +129,8 @@ class WriteQueue:
     def _pause(self) -> float | None:
         if not self._later:
             return None
-        return max(0.0, min(self._calm_at, self._between()) - self._clock())
+        calm = max(self._calm_at, self._later_gathered)
+        return max(0.0, min(calm, self._between()) - self._clock())
 
 
 def _taken(line: deque[Write], most: int) -> list[Write]:

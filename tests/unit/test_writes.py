@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+import pytest
 from sqlalchemy import Connection
 
 from awaithumans_relay.writes import CALM_SECONDS, LATER_BATCH, PATIENCE_SECONDS, Write, WriteQueue
@@ -42,19 +43,41 @@ def test_in_turns_with_what_has_waited_long() -> None:
     assert not second[0].later
 
 
-def test_a_single_acknowledgement_holds_nothing_up() -> None:
+@pytest.mark.parametrize(
+    ("acknowledged", "behind"), [([0.0], 0.0), ([0.0, 0.01], 0.01 + CALM_SECONDS), ([0.0, 0.01, 1.0], 1.0)]
+)
+def test_a_single_acknowledgement_holds_nothing_up(acknowledged: list[float], behind: float) -> None:
     """Its delivery goes on at once; where acknowledgements come close together, it waits for a pause."""
-    now = 100.0
+    now = 0.0
     queue = WriteQueue(clock=lambda: now)
-    for passed, behind in ((0.0, 100.0), (0.01, 100.01 + CALM_SECONDS), (1.0, 101.0)):
-        now = 100.0 + passed
+    for moment in acknowledged:
+        now = moment
         queue.put(write(later=False))
         assert not queue.batch()[0].later
-        this = write(later=True)
-        this.since = now
-        queue.put(this)
-        now = behind
-        assert queue.batch() == [this]
+    this = write(later=True)
+    this.since = now
+    queue.put(this)
+    now = behind
+    assert queue.batch() == [this]
+
+
+async def test_deliveries_that_end_close_together_are_written_down_together() -> None:
+    """While nothing else is written, for twice as long as the last one took, others may come along."""
+    now = 0.0
+    queue = WriteQueue(clock=lambda: now)
+    first, second, third = (write(later=True) for _ in range(3))
+    for each in (first, second, third):
+        each.since = now
+    queue.put(first)
+    assert queue.batch() == [first]
+    queue.put(second)
+    now = 0.01
+    pending = asyncio.create_task(asyncio.to_thread(queue.batch))
+    await asyncio.sleep(0.2)
+    assert not pending.done()
+    queue.put(third)
+    now = 0.0301
+    assert await pending == [second, third]
 
 
 def test_what_gives_way_has_its_share_of_the_time() -> None:
