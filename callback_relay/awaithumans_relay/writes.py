@@ -21,9 +21,7 @@ BATCH = 128
 LATER_BATCH = 32
 """The same of those that give way, when acknowledgements wait behind them."""
 LATER_SHARE = 0.2
-"""Of the writer's time, at most, for those that give way, while acknowledgements come in."""
-CALM_SHARE = 1 / 3
-"""The same while none come in: deliveries that end within moments of each other are written down together."""
+"""Of the writer's time, at most, for those that give way, so that many of them are written together."""
 CALM_SECONDS = 0.05
 """So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
 PATIENCE_SECONDS = 0.25
@@ -69,9 +67,7 @@ class WriteQueue:
         self._later_began: float | None = None
         """When those that give way were given out, if nothing was given out since."""
         self._later_from = 0.0
-        """When acknowledgements have had their share again."""
-        self._later_gathered = 0.0
-        """When others have had time to come along with those that give way."""
+        """When those that give way have their share again."""
         self._closing = False
 
     def put(self, *writes: Write) -> None:
@@ -92,9 +88,7 @@ class WriteQueue:
         with self._changed:
             if self._later_began is not None:
                 ended = self._clock()
-                took = ended - self._later_began
-                self._later_from = ended + took * (1 / LATER_SHARE - 1)
-                self._later_gathered = ended + took * (1 / CALM_SHARE - 1)
+                self._later_from = ended + (ended - self._later_began) * (1 / LATER_SHARE - 1)
                 self._later_began = None
             while True:
                 if self._turn_of_later():
@@ -119,18 +113,16 @@ class WriteQueue:
         if not self._later:
             return False
         if self._now:
-            return self._yielded and self._clock() >= self._between()
-        return self._closing or self._clock() >= min(max(self._calm_at, self._later_gathered), self._between())
+            return self._yielded and self._clock() >= self._next_later()
+        return self._closing or self._clock() >= self._next_later()
 
-    def _between(self) -> float:
-        """From when on those that give way may be written between acknowledgements."""
-        return max(self._later[0].since + PATIENCE_SECONDS, self._later_from)
+    def _next_later(self) -> float:
+        """From when on those that give way are written."""
+        patient_until = self._later[0].since + PATIENCE_SECONDS
+        return max(self._later_from, patient_until if self._now else min(self._calm_at, patient_until))
 
     def _pause(self) -> float | None:
-        if not self._later:
-            return None
-        calm = max(self._calm_at, self._later_gathered)
-        return max(0.0, min(calm, self._between()) - self._clock())
+        return max(0.0, self._next_later() - self._clock()) if self._later else None
 
 
 def _taken(line: deque[Write], most: int) -> list[Write]:
