@@ -186,9 +186,12 @@ async def parked(graph: Any, count: int, payload_key: str) -> dict[str, Answer]:
     return answers
 
 
-async def resumes(side: str, graph: Any, count: int, payload_key: str, folder: Path) -> float:
-    """Threads resumed a second."""
+async def resumes(
+    side: str, graph: Any, count: int, payload_key: str, folder: Path, at_rest: Callable[[], Awaitable[None]]
+) -> float:
+    """Threads resumed a second. `at_rest` is to have nobody look after those that wait meanwhile."""
     answers = await parked(graph, count, payload_key)
+    await at_rest()
     engine = GraphEngine({"bench": graph})
     if side == DISPATCHER:
         return await dispatched(engine, list(answers.values()), folder)

@@ -29,6 +29,7 @@ from temporalio.client import Client
 
 from awaithumans_core import Route, Settings
 from awaithumans_relay.store import Store
+from awaithumans_relay.tuning import tune
 from benchmarks import _wakes
 from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_relay
 from benchmarks._load import ROOT, Load, load, request
@@ -112,6 +113,10 @@ class Servers:
         while any(wait.route.engine == "swift" for wait in await self.store.listed(states=["answered"], limit=1000)):
             await asyncio.sleep(0.1)
 
+    async def at_rest(self) -> None:
+        """Have the relay not look after what was just asked, which takes a good part of a CPU at first."""
+        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), 3600)
+
 
 async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
     receiver = await stack.enter_async_context(
@@ -168,7 +173,8 @@ async def _graphs(servers: Servers, stack: AsyncExitStack) -> Mapping[str, objec
 async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
     graphs = await _graphs(servers, stack)
     for side in _wakes.SIDES:
-        rate = await _wakes.resumes(side, graphs[side], count, servers.humans.payload_key, servers.folder)
+        key = servers.humans.payload_key
+        rate = await _wakes.resumes(side, graphs[side], count, key, servers.folder, servers.at_rest)
         figures.note("threads resumed a second", side, rate)
 
 
@@ -236,6 +242,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     given = parser.parse_args()
+    tune()  # it stands for the relay's process where threads and workflows are woken, whoever wakes them
     figures = asyncio.run(run(given.repeats, given.only.split(",")))
     print(table(figures))
     said = claims(figures)
