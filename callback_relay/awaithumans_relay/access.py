@@ -7,7 +7,8 @@ log.
 Programs send it as bearer. Browsers send it by HTTP Basic: any user name, the token as password. That needs no login
 page, no script, no session and no cookie, and one check serves both. What a browser sends of itself it sends for
 foreign pages, too, so a form is taken only with its own proof, which stands in our page, where no foreign page can read
-it. It is signed with the operator's token and lasts for a working day.
+it. It is signed with the operator's token and lasts for a working day. Doors that change something and are no form of
+ours open for a bearer alone, which no browser sends unasked.
 """
 
 import base64
@@ -35,6 +36,7 @@ HEADERS = {
 """Of everything that is shown to an operator, unless the response has its own."""
 
 _CHALLENGE = 'Basic realm="awaithumans relay: any user name, the operator token as password", charset="UTF-8"'
+_CHALLENGE_OF_PROGRAMS = 'Bearer realm="awaithumans relay: the operator token"'
 _FORM = "redrive"
 
 
@@ -44,9 +46,9 @@ class Operator:
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    def is_caller(self, authorization: str | None) -> bool:
+    def is_caller(self, authorization: str | None, *, browsers: bool = True) -> bool:
         """Whether this Authorization header holds the token. Constant time in what it holds."""
-        given = _presented(authorization or "")
+        given = _presented(authorization or "", browsers=browsers)
         return self._token is not None and hmac.compare_digest(given, self._token.encode())
 
     def form_proof(self) -> str:
@@ -66,18 +68,23 @@ class Operator:
         return TimestampSigner(self._token, salt="awaithumans-relay-form-v1")
 
 
-def doors_of(operator: Operator) -> type[APIRoute]:
-    """A class of routes that open for the operator alone, before anything else of a request is looked at."""
+def doors_of(operator: Operator, *, forms: bool = False) -> type[APIRoute]:
+    """A class of routes that open for the operator alone, before anything else of a request is looked at.
+
+    Args:
+        operator: Whom they know.
+        forms: Whether what is posted carries a proof of its own, so that a browser may post it.
+    """
 
     class Door(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                if not operator.is_caller(request.headers.get("authorization")):
-                    return _sealed(
-                        problem(401, "UNAUTHORISED", "not authorised", headers={"WWW-Authenticate": _CHALLENGE})
-                    )
+                browsers = forms or request.method == "GET"
+                if not operator.is_caller(request.headers.get("authorization"), browsers=browsers):
+                    wanted = {"WWW-Authenticate": _CHALLENGE if browsers else _CHALLENGE_OF_PROGRAMS}
+                    return _sealed(problem(401, "UNAUTHORISED", "not authorised", headers=wanted))
                 return _sealed(await _answered(handle, request))
 
             return guarded
@@ -98,13 +105,13 @@ def _sealed(response: Response) -> Response:
     return response
 
 
-def _presented(authorization: str) -> bytes:
+def _presented(authorization: str, *, browsers: bool) -> bytes:
     """The token in an Authorization header; empty if there is none."""
     scheme, _, credentials = authorization.partition(" ")
     match scheme.lower():
         case "bearer":
             return credentials.strip().encode()
-        case "basic":
+        case "basic" if browsers:
             try:
                 return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
             except (binascii.Error, ValueError):

@@ -104,12 +104,12 @@ def operations_router(operations: Operations, operator: Operator) -> APIRouter:
 
     @router.post("/waits/redrive")
     async def redrive_all(engine: EngineName = None) -> Redriven:
-        """Have all parked waits delivered once more, or those for one engine. Needs the operator token."""
+        """Have all parked waits delivered once more, or those for one engine. Needs the operator token, as bearer."""
         return Redriven(redriven=await operations.redrive(engine=engine))
 
     @router.post("/waits/{task_id}/redrive", responses={404: {"model": Problem}}, response_model=Redriven)
     async def redrive(task_id: TaskId) -> Redriven | Response:
-        """Have the parked waits on a task delivered once more. Needs the operator token."""
+        """Have the parked waits on a task delivered once more. Needs the operator token, as bearer."""
         if not await operations.store.find(task_id):
             return problem(404, "WAIT_NOT_FOUND", "nobody waits on this task here")
         return Redriven(redriven=await operations.redrive(task_id=task_id))

@@ -446,6 +446,18 @@ async def test_form_of_another_site_is_refused(
     assert await relay.store.counts() == {"parked": 1}
 
 
+@pytest.mark.parametrize("path", ["/waits/redrive", "/waits/task-1/redrive"])
+async def test_no_foreign_page_redrives_through_the_api(
+    relay: RunningRelay, browser: httpx.AsyncClient, path: str
+) -> None:
+    """A browser that knows the operator sends its credentials there for any page's form; only a bearer opens it."""
+    await answered(relay, "task-1")
+    foreign = {"Origin": "https://elsewhere.example", "Content-Type": "application/x-www-form-urlencoded"}
+    reply = await browser.post(path, content=b"", headers=foreign)
+    assert (reply.status_code, reply.headers["www-authenticate"].split()[0]) == (401, "Bearer")
+    assert await relay.store.counts() == {"parked": 1}
+
+
 async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_path: Path) -> None:
     """In an application of its own, under a prefix, links and forms stay under the prefix."""
     engines: list[Engine] = []
