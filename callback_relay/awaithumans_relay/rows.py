@@ -58,6 +58,14 @@ class Wait:
         return self.redriven_at is not None and self.redriven_at == self.answered_at
 
 
+def kept(error: str | None) -> str | None:
+    """What an error says, as every database takes it: there may be half a character in it, of a file name, or a NUL.
+
+    A text that was refused would keep the wait from being parked, and have it delivered over and over.
+    """
+    return None if error is None else error.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
 RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 """Nobody delivers it."""
 

@@ -32,7 +32,7 @@ from awaithumans_core.route import Route
 from awaithumans_relay.answering import Answer, Delivery, write_answers, write_deliveries
 from awaithumans_relay.bulk import Update
 from awaithumans_relay.database import Database, lock_key
-from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, open_row, wait_of
+from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
 from awaithumans_relay.schedule import next_check
 from awaithumans_relay.schema import waits
 
@@ -206,24 +206,24 @@ class Store:
 
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
         """The asker has the outcome, or does not want it any more, as the note says."""
-        delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), note)
+        delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), kept(note))
         return await self.database.write_each(write_deliveries, delivery, order=wait.task_id, later=True)
 
     async def retry(self, wait: Wait, owner: str, *, after: float, error: str, not_ready: bool) -> bool:
         """Try again `after` seconds from now; remember since when the target has been there and not ready."""
         now = self.clock()
         since = (wait.not_ready_since or now) if not_ready else None
-        values = {"next_attempt_at": now + after, "last_error": error, "not_ready_since": since}
+        values = {"next_attempt_at": now + after, "last_error": kept(error), "not_ready_since": since}
         return await self._finish(wait, owner, **values, **RELEASED)
 
     async def park(self, wait: Wait, owner: str, *, reason: str) -> bool:
         """Set an answered wait aside: delivery is known to be impossible."""
-        return await self._finish(wait, owner, state=WaitState.PARKED, last_error=reason, **RELEASED)
+        return await self._finish(wait, owner, state=WaitState.PARKED, last_error=kept(reason), **RELEASED)
 
     async def park_open(self, wait: Wait, *, reason: str) -> bool:
         """Set an open wait aside: there is no such question. A callback with its answer brings it back."""
         still_open = and_(_this(wait.task_id, wait.route), waits.c.state == WaitState.OPEN)
-        parked = update(waits).where(still_open).values(state=WaitState.PARKED, last_error=reason)
+        parked = update(waits).where(still_open).values(state=WaitState.PARKED, last_error=kept(reason))
         return await self.database.write(lambda db: db.execute(parked).rowcount == 1, order=wait.task_id)
 
     async def postpone_checks(self, missed: Sequence[Wait], seconds: float) -> None:

@@ -257,6 +257,28 @@ async def test_set_aside_and_back(store: Store) -> None:
     assert await store.counts() == {"answered": 1}
 
 
+@pytest.mark.parametrize("how", ["park", "retry", "gone", "park_open"])
+async def test_what_an_error_says_keeps_nothing_from_being_written(store: Store, how: str) -> None:
+    """Half a character of a file name, and a NUL, are in no text a database takes; the wait moves on all the same."""
+    reason = "cannot read caf\udce9\0.txt"
+    await store.register("task-0", route(), 900)
+    if how != "park_open":
+        await store.answer(outcome(), found_by="callback", route=route())
+        await store.lease("shelf", "me", limit=1, seconds=60)
+    (wait,) = await store.find("task-0")
+    match how:
+        case "park":
+            assert await store.park(wait, "me", reason=reason)
+        case "retry":
+            assert await store.retry(wait, "me", after=1, error=reason, not_ready=False)
+        case "gone":
+            assert await store.delivered(wait, "me", note=reason)
+        case _:
+            assert await store.park_open(wait, reason=reason)
+    (wait,) = await store.find("task-0")
+    assert wait.last_error == "cannot read caf??.txt"
+
+
 async def test_tried_again_later(store: Store, now: Now) -> None:
     """A delivery that failed is due again after its delay, with its error kept."""
     await store.answer(outcome(), found_by="callback", route=route())
