@@ -34,6 +34,7 @@ from awaithumans_relay.limits import (
     MAX_TASK_ID_CHARS,
     STRANGER,
     checked_outcome,
+    checked_route,
     checked_task_id,
     limited_body,
 )
@@ -132,7 +133,7 @@ class Relay:
 
     async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
         """An asker waits for a task. Its token says where the answer must go."""
-        route = self._signer.open(token)
+        route = checked_route(self._signer.open(token))
         if len(body) > MAX_REGISTRATION_BYTES:
             raise CallbackRejectedError(f"the body is larger than {MAX_REGISTRATION_BYTES} bytes", http_status=413)
         try:
@@ -155,7 +156,7 @@ class Relay:
         with self.observer.metrics.receiving() as reception:
             body = await limited_body(request, MAX_BODY_BYTES)
             callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
-            outcome, route = checked_outcome(callback.outcome), callback.route
+            outcome, route = checked_outcome(callback.outcome), checked_route(callback.route)
             with self.observer.storing(callback):
                 answered = await self.store.answer(outcome, found_by="callback", route=route)
             reception.result = "stored" if answered else "duplicate"

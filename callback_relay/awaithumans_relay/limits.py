@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
 
 MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
@@ -42,6 +43,20 @@ def checked_task_id(task_id: str) -> str:
     if not 0 < len(task_id) <= MAX_TASK_ID_CHARS or not task_id.isprintable():
         raise CallbackRejectedError(f"a task id is 1 to {MAX_TASK_ID_CHARS} printable characters long", http_status=422)
     return task_id
+
+
+def checked_route(route: Route) -> Route:
+    """The route, if a database can keep it, and a page show it.
+
+    Raises:
+        CallbackRejectedError: 422.
+    """
+    told = (route.engine, route.idempotency_key, route.traceparent or "", *route.target, *route.target.values())
+    try:
+        "".join(told).encode()
+    except UnicodeEncodeError:
+        raise CallbackRejectedError("the route holds half a character", http_status=422) from None
+    return route
 
 
 def checked_outcome(outcome: Outcome) -> Outcome:

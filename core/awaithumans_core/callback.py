@@ -5,6 +5,7 @@ properly signed still answers only the question its URL was issued for. Both pro
 wrong, so that a stranger cannot tell by the time it takes.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,9 +61,33 @@ def open_callback(
     return Callback(route, outcome)
 
 
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Of JSON. The group is half a character, without its other half."""
+
+
+def _whole(body: bytes) -> bytes:
+    """The body with a replacement character for every half of one.
+
+    A browser sends half an emoji when a field's limit has cut it in two, and the server takes and signs it. It answers
+    500 to every later reading of that task, so the callback is the only way on which the answer can come.
+    """
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
+
+
+def _read(body: bytes) -> Outcome:
+    try:
+        return Outcome.model_validate_json(body)
+    except ValidationError:
+        if (whole := _whole(body)) == body:
+            raise
+        return Outcome.model_validate_json(whole)
+
+
 def _parse(body: bytes) -> Outcome:
     try:
-        outcome = Outcome.model_validate_json(body)
+        outcome = _read(body)
     except ValidationError as invalid:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in invalid.errors())
         raise CallbackRejectedError(f"the body is not a task callback: {wrong}", http_status=422) from None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from awaithumans_core import Outcome
+from awaithumans_core import Outcome, Route
 from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.signing import sign
 from tests.support.fortress import KEY, Fortress, fortress
@@ -66,6 +66,7 @@ def raw(relay: Fortress, request: bytes, more: bytes) -> bytes:
 
 
 TRUE, RAW_KEY = body("raw"), "raw"
+REGISTRATION = b'{"timeout_seconds": 900}'
 SIGNED = b"x-awaithumans-signature: " + sign(TRUE, KEY).encode()
 SIZED = b"content-length: %d" % len(TRUE)
 CHUNKED = b"transfer-encoding: chunked"
@@ -103,9 +104,9 @@ ODD: dict[str, tuple[bytes, bytes]] = {
     "empty token": (posted(SIGNED, SIZED, path=b"/callbacks/"), TRUE),
     "two slashes before": (posted(SIGNED, SIZED, path=b"//callbacks//TOKEN"), TRUE),
     "another verb": (posted(SIGNED, SIZED, verb=b"GET"), TRUE),
-    "wait with null": (registered(b"/waits/%00"), b'{"timeout_seconds": 900}'),
-    "wait with slash": (registered(b"/waits/a%2Fb"), b'{"timeout_seconds": 900}'),
-    "wait with overlong id": (registered(b"/waits/" + b"a" * 300), b'{"timeout_seconds": 900}'),
+    "wait with null": (registered(b"/waits/%00"), REGISTRATION),
+    "wait with slash": (registered(b"/waits/a%2Fb"), REGISTRATION),
+    "wait with overlong id": (registered(b"/waits/" + b"a" * 300), REGISTRATION),
     "wait without end": (registered(b"/waits/a"), b'{"timeout_seconds": 9e9}'),
     "overlong registration": (registered(b"/waits/a", 5000), b" " * 5000),
     "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00", b""),
@@ -145,6 +146,20 @@ def test_the_content_type_decides_nothing(relay: Fortress, content_type: str) ->
     assert reply.status_code == 200
 
 
+@pytest.mark.parametrize(
+    "odd", [Route("\ud800", {}, "k"), Route("taker", {"\ud800": ""}, "k"), Route("taker", {}, "\ud800")]
+)
+def test_half_a_character_in_a_route(relay: Fortress, odd: Route) -> None:
+    """What no database keeps, or no page could show, is refused at both doors."""
+    token = relay.signer.issue(odd)
+    replies = [
+        relay.call_back(token, body(odd.idempotency_key)),
+        relay.http.put("/waits/odd", content=REGISTRATION, headers={"Authorization": f"Bearer {token}"}),
+    ]
+    assert [reply.status_code for reply in replies] in ([422, 422], [403, 422])
+    assert relay.rows("k") == []
+
+
 def test_no_more_is_read_than_allowed(relay: Fortress) -> None:
     """An endless body is answered, and the line cut, soon after the limit."""
     head = posted(CHUNKED).replace(b"TOKEN", relay.token("endless").encode())
@@ -160,6 +175,7 @@ def test_no_more_is_read_than_allowed(relay: Fortress) -> None:
 
 HUGE = ["1e999", "1" + "0" * 400, "1" + "0" * 5000]
 NO_NUMBERS = ["NaN", "-Infinity"]
+HALF, WHOLE = rb"\ud800", rb"\ufffd"
 TEXTS = ['"\\u0000"', '"\\ud800"', "null", "true", "1.0"]
 NAMES = ['"a"', '"approved"', '"\\u0000"', '"status"']
 
@@ -200,7 +216,7 @@ def test_what_is_signed_is_stored_as_it_was_signed(
     reply = relay.call_back(relay.token(key), content)
     stored = relay.rows(key)
     if reply.status_code == 200:
-        outcome = Outcome.model_validate_json(content)
+        outcome = Outcome.model_validate_json(content.replace(HALF, WHOLE))
         assert [(row["task_id"], row["outcome"]) for row in stored] == [(outcome.task_id, outcome.value())]
     else:
         assert reply.status_code in {403, 422}

@@ -76,6 +76,23 @@ def test_the_outcome_says_who_answered_and_where() -> None:
     assert str(outcome.completed_at) == "2026-01-02 10:00:00+00:00"
 
 
+@pytest.mark.parametrize(
+    ("note", "read"),
+    [
+        (r"half \ud83d", "half \ufffd"),
+        (r"\uDE00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"whole \ud83d\ude00", "whole \U0001f600"),
+        (r"no escape \\ud83d", r"no escape \ud83d"),
+        (r"\\\ud83d\n", "\\\ufffd\n"),
+    ],
+)
+def test_half_a_character_does_not_lose_an_answer(note: str, read: str) -> None:
+    """A field's limit cuts an emoji in two, and the server signs what is left: the rest of the answer is taken."""
+    body = said(response={"note": "..."}).replace(b'"..."', b'"%s"' % note.encode())
+    assert received(body).outcome.response == {"note": read}
+
+
 def test_headers_are_looked_up_as_http_does() -> None:
     """Header names differ in case between servers; a case-blind mapping is all that is needed."""
     body = said()
