@@ -25,7 +25,9 @@ LATER_SHARE = 0.2
 CALM_SECONDS = 0.05
 """So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
 PATIENCE_SECONDS = 0.25
-"""And after so long between acknowledgements, however many of these come in."""
+"""And after so long between acknowledgements, however many of these come in. A share is not waited for longer, either:
+a write may have taken seconds because the database was locked.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +90,8 @@ class WriteQueue:
         with self._changed:
             if self._later_began is not None:
                 ended = self._clock()
-                self._later_from = ended + (ended - self._later_began) * (1 / LATER_SHARE - 1)
+                took = ended - self._later_began
+                self._later_from = ended + min(took * (1 / LATER_SHARE - 1), PATIENCE_SECONDS)
                 self._later_began = None
             while True:
                 if self._turn_of_later():

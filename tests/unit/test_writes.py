@@ -1,6 +1,8 @@
 """In which order the relay writes."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -99,6 +101,27 @@ def test_what_gives_way_has_its_share_of_the_time() -> None:
     now = 100.06
     queue.put(write(later=False))
     assert queue.batch() == waited[LATER_BATCH:]
+
+
+def test_a_write_that_took_long_is_not_waited_for() -> None:
+    """The database was locked for a minute: what comes after it is written soon."""
+    now = 0.0
+    queue = WriteQueue(clock=lambda: now)
+    first, second = write(later=True), write(later=True)
+    first.since, second.since = 0.0, 60.0
+    queue.put(first)
+    assert queue.batch() == [first]
+    queue.put(second)
+    began = time.monotonic()
+    now = 60.0
+
+    def later() -> None:
+        nonlocal now
+        now = 60.0 + PATIENCE_SECONDS
+
+    threading.Timer(0.1, later).start()
+    assert queue.batch() == [second]
+    assert time.monotonic() - began < 5
 
 
 def test_everything_is_written_before_it_ends() -> None:
