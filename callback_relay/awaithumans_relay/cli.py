@@ -36,6 +36,7 @@ from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import AwayError, Database, Json, troubles_told
+from awaithumans_relay.database import KINDS
 from awaithumans_relay.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.tuning import tune
@@ -60,6 +61,8 @@ LangGraphServer = Annotated[
         metavar="URL", help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024."
     ),
 ]
+LEVELS = ("debug", "info", "warning", "error", "critical")
+"""Those that logging and uvicorn both know by these names."""
 HANG_UP_SECONDS = 3
 """Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
 OneEngine = Annotated[
@@ -150,8 +153,8 @@ def serve(
       awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
       awaithumans-relay serve --langgraph-server http://localhost:2024
     """
-    if log_level.upper() not in logging.getLevelNamesMapping():
-        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
+    if log_level.lower() not in LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     with troubles_told():
         asyncio.run(
@@ -348,10 +351,7 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
     try:
         return create_app(engines, database=database)
     except (SQLAlchemyError, ImportError) as unusable:
-        raise SettingsError(
-            f"--database{_named(database)}: {unusable}. For instance sqlite:///waits.db (a relative "
-            "file), sqlite:////var/lib/relay/waits.db or postgresql://user:password@host/name; no other kind is known"
-        ) from None
+        raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
 
 
 def _look_at_settings() -> None:
@@ -397,11 +397,6 @@ def _look_at_port(host: str, port: int) -> None:
         raise AwayError(
             f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
         ) from None
-
-
-def _named(database: str) -> str:
-    shown = shown_url(database)
-    return "" if shown == "***" else f" {shown}"
 
 
 async def _soon(engines: list[Engine]) -> list[Engine]:

@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
+from awaithumans_core.errors import SettingsError
 from awaithumans_relay.schema import migrate
 from awaithumans_relay.writes import Write, WriteQueue
 
@@ -45,15 +46,53 @@ DRIVERS = {
 """A database's plain name means the driver that comes with the package."""
 
 
+KINDS = (
+    "write sqlite:///waits.db (a relative file), sqlite:////var/lib/relay/waits.db or "
+    "postgresql://user:password@host/name; no other kind is known"
+)
+"""What mends a wrong URL."""
+
+
+def parsed(url: str | URL) -> URL:
+    """The URL of a database that can keep waits.
+
+    Raises:
+        SettingsError: it is none. What cannot be read may hold a password anywhere, and is not repeated.
+    """
+    try:
+        given = make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError(f"not a database URL: {KINDS}") from None
+    if "@" in (given.host or ""):
+        raise SettingsError(
+            "the database URL has more than one @: in a user's name or a password write it as %40, / as %2F, : as %3A"
+        )
+    kind = given.drivername.partition("+")[0]
+    if kind not in {"sqlite", "postgresql", "postgres"}:
+        raise SettingsError(f"not a database URL of a known kind, {shown(given)}: {KINDS}")
+    if kind == "sqlite" and given.database in {None, "", ":memory:"}:
+        raise SettingsError(f"the database URL names no file, and waits must outlive the process: {KINDS}")
+    return given
+
+
+def shown(url: URL) -> str:
+    """The URL without a password, which may stand in its query as well."""
+    secret = [name for name in url.query if "password" in name.lower()]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
+
+
 class Database:
     """Connections to one database, for any thread and any event loop.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///file.db` or `postgresql://...`.
+
+    Raises:
+        SettingsError: it is no such URL.
     """
 
     def __init__(self, url: str | URL) -> None:
-        given = make_url(url)
+        given = parsed(url)
         self.url = given.set(drivername=DRIVERS.get(given.drivername, given.drivername))
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self._engine = _engine(self.url)

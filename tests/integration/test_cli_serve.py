@@ -42,7 +42,12 @@ def serve(*flags: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "database", ["sqlite:////nowhere/at/all/waits.db", "postgresql://me:hush-hush@127.0.0.1:1/waits"]
+    "database",
+    [
+        "sqlite:////nowhere/at/all/waits.db",
+        "postgresql://me:hush-hush@127.0.0.1:1/waits",
+        "postgresql://127.0.0.1:1/waits?user=me&password=hush-hush&sslpassword=hush",
+    ],
 )
 def test_a_store_that_is_away(database: str) -> None:
     """One line without the password; its exit code is not that of wrong settings, since it may come back."""
@@ -110,7 +115,14 @@ def test_help_names_every_setting_and_both_databases() -> None:
         (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "give --ssl-certfile, too"),
         (["redrive", "task-1", "--all"], "not both"),
         (["serve", "--temporal", "t:1", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
-        (["serve", "--temporal", "t:1", "--database", "nonsense"], "--database: "),
+        (["waits", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
+        (["redrive", "--all", "--yes", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
+        (["serve", "--temporal", "t:1", "--database", "nonsense"], "not a database URL"),
+        (["serve", "--temporal", "t:1", "--database", "postgresql://me:hush-hush@h:port/d"], "not a database URL"),
+        (["serve", "--temporal", "t:1", "--database", "postgresql://me:pass@hush-hush@h/d"], "%40"),
+        (["waits", "--database", "postgresql://me:pass@hush-hush@h/d"], "%40"),
+        (["serve", "--temporal", "t:1", "--database", "sqlite://"], "names no file"),
+        (["serve", "--temporal", "t:1", "--log-level", "warn"], "none of debug, info, warning"),
     ],
 )
 def test_flags_that_do_not_go_together(arguments: list[str], told: str) -> None:

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.errors import SettingsError
+from awaithumans_relay.database import parsed, shown
 from awaithumans_relay.schema import SCHEMA_VERSION, schema_version
 from awaithumans_relay.store import Store
 
@@ -24,33 +24,34 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
             holds no password.
     """
     try:
-        shown = shown_url(url)
+        named = shown_url(url)
         _check_file(url)
         store = Store(url)
-    except (SQLAlchemyError, ImportError, ValueError) as unusable:
-        raise SettingsError(f"--database: {_reason(unusable)}. {ELSEWHERE}") from None
+    except (SQLAlchemyError, ImportError) as unusable:
+        raise SettingsError(f"--database {shown_url(url)}: {_reason(unusable)}. {ELSEWHERE}") from None
     try:
         await store.database.read(_check_version)
         yield store
     except SQLAlchemyError as away:
-        raise SettingsError(f"the database {shown} does not answer, or holds no waits: {_reason(away)}") from None
+        raise SettingsError(f"the database {named} does not answer, or holds no waits: {_reason(away)}") from None
     finally:
         await store.stop()
 
 
 def shown_url(url: str) -> str:
-    """A database URL as it may be shown."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:  # what cannot be read may hold a password anywhere
-        return "***"
+    """A database URL as it may be shown.
+
+    Raises:
+        SettingsError: it cannot be read, and may hold a password anywhere.
+    """
+    return shown(parsed(url))
 
 
 def _check_file(url: str) -> None:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
+    given = parsed(url)
+    if given.get_backend_name() != "sqlite":
         return
-    file = Path(parsed.database or "")
+    file = Path(given.database or "")
     if not file.is_file():
         raise SettingsError(f"there is no database at {file.absolute()}: no relay has run with it. {ELSEWHERE}")
 
@@ -65,7 +66,5 @@ def _check_version(db: Connection) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ArgumentError):
-        return "not a database URL; write sqlite:///waits.db or postgresql://user:password@host/name"
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split()).rstrip(".")
