@@ -135,17 +135,19 @@ def serve(
     It needs, in the environment:
       AWAITHUMANS_URL               the awaithumans server
       AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks nobody called back
-      AWAITHUMANS_RELAY_SECRET      shared with everyone who asks through this relay (16 characters or more)
-      AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or AWAITHUMANS_PAYLOAD_KEY, its root key
-      AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches this relay;
-                                    resumed graphs ask through it
+      AWAITHUMANS_RELAY_SECRET      shared with everyone who asks through this
+                                    relay (16 characters or more)
+      AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or
+      AWAITHUMANS_PAYLOAD_KEY       in its place, the server's root key
+      AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches
+                                    this relay; resumed graphs ask through it
       AWAITHUMANS_RELAY_OPERATOR_TOKEN
-                                    opens the operator's page and API (16 characters or more);
-                                    without it they are closed
-      LANGGRAPH_API_KEY             with --langgraph-server only, if that server wants a key
-                                    (LANGSMITH_API_KEY does as well)
-    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_SECRET and _RELAY_URL:
-    a LangGraph server, too, since its nodes ask from there.
+                                    opens the operator's page and API (16
+                                    characters or more); else they are closed
+      LANGGRAPH_API_KEY             with --langgraph-server only, if that server
+                                    wants a key (LANGSMITH_API_KEY does as well)
+    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN,
+    _RELAY_SECRET and _RELAY_URL: a LangGraph server, too, since its nodes ask.
 
     \b
     Examples:
@@ -187,14 +189,14 @@ def waits(
       open        a person has not answered yet
       answered    the answer is here and on its way to whoever asked
       delivered   whoever asked has it
-      parked      it cannot be delivered; the last error says why, `redrive` tries again
+      parked      it cannot be delivered, as the last error says; try `redrive`
     It reads the database, so it works while the relay is down.
 
     \b
     Examples:
       awaithumans-relay waits --state parked
       awaithumans-relay waits --engine temporal --limit 10
-      awaithumans-relay waits --state parked --json | jq -r '.[].last_error' | sort | uniq -c
+      awaithumans-relay waits --json | jq -r '.[].last_error' | sort | uniq -c
     """
     with troubles_told():
         asyncio.run(listing.show(database, state or [], engine, limit=limit, offset=offset, as_json=as_json))
@@ -293,18 +295,13 @@ async def _serve(
     log_level: str,
     tls: Mapping[str, Any],
 ) -> None:
-    _look_at_settings()
+    _look_at_settings(asks=bool(graphs), wakes=any((temporal is not None, graphs, langgraph_server is not None)))
     async with AsyncExitStack() as stack:
         engines = [
             *_temporal(temporal),
             *await _graphs(graphs, stack),
             *_langgraph_server(langgraph_server, stack),
         ]
-        if not engines:
-            raise SettingsError(
-                "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
-                "several of them"
-            )
         app = _app(engines, database)
         await _look_at_store(database)
         _look_at_port(host, port)
@@ -354,15 +351,26 @@ def _app(engines: list[Engine], database: str) -> FastAPI:
         raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
 
 
-def _look_at_settings() -> None:
-    """All that is wrong with them at once."""
+def _look_at_settings(*, asks: bool, wakes: bool) -> None:
+    """All that is wrong with them at once.
+
+    Args:
+        asks: Whether graphs run in this process, and ask their next question from here.
+        wakes: Whether there is anybody to wake.
+    """
     settings = Settings.load()
     wrong: list[str] = []
-    for look in (settings.token, settings.signer, settings.key_ring, settings.operator_token):
+    looks = [settings.token, settings.signer, settings.key_ring, settings.operator_token]
+    for look in [*looks, settings.relay] if asks else looks:
         try:
             look()
         except SettingsError as error:
             wrong.append(str(error))
+    if not wakes:
+        wrong.append(
+            "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
+            "several of them"
+        )
     if wrong:
         raise SettingsError("\n".join(wrong))
 
@@ -407,7 +415,7 @@ def _temporal(address: str | None) -> list[Engine]:
     if address is None:
         return []
     _, colon, port = address.rpartition(":")
-    if "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+    if not address or "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
         raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
     from temporalio.client import Client
 
@@ -430,7 +438,6 @@ async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
         return []
     from awaithumans_adapters.langgraph import GraphEngine
 
-    Settings.load().relay()  # graphs run in this process and ask their next question from here
     named = [_split(spec) for spec in specs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")

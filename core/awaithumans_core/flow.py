@@ -447,7 +447,7 @@ _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
 }
 
 _ADVICE: Mapping[int, str] = {
-    401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token, or pass api_key=",
+    401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
     403: "use a token of an operator, an admin or the task's assignee",
     404: "is AWAITHUMANS_URL really the address of an awaithumans server?",
 }

@@ -5,6 +5,7 @@ An explicit argument wins over the environment, the environment over what a loca
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,11 @@ Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 
 The first is used, all are accepted, so that secrets can be rotated.
 """
+
+
+def _name(field: str, given: Mapping[str, object]) -> str:
+    named = f"AWAITHUMANS_{field.upper()}"
+    return named if given.get(field) is None else f"the argument in place of {named}"
 
 
 class Settings(BaseSettings):
@@ -77,8 +83,7 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as invalid:
             wrong = "; ".join(
-                f"AWAITHUMANS_{str(e['loc'][0]).upper()} (or its argument): {e['msg'].removeprefix('Value error, ')}"
-                for e in invalid.errors()
+                f"{_name(str(e['loc'][0]), given)}: {e['msg'].removeprefix('Value error, ')}" for e in invalid.errors()
             )
             raise SettingsError(wrong) from None
 
@@ -104,7 +109,7 @@ class Settings(BaseSettings):
         if not token:
             raise SettingsError(
                 "AWAITHUMANS_ADMIN_API_TOKEN is not set and no local `awaithumans dev` was found: set it to the "
-                "server's token, or pass api_key="
+                "server's token"
             )
         if not (token.isascii() and token.isprintable()):
             raise SettingsError("AWAITHUMANS_ADMIN_API_TOKEN holds characters that no HTTP header can carry")

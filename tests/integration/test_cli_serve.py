@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_a_port_in_use(taken: int) -> None:
     assert f"cannot listen on 127.0.0.1:{taken}" in told
 
 
-@pytest.mark.parametrize("address", ["localhost:xx", "localhost:", "localhost:0", "localhost:70000"])
+@pytest.mark.parametrize("address", ["", "localhost:xx", "localhost:", "localhost:0", "localhost:70000"])
 def test_a_port_that_is_none(address: str) -> None:
     """Refused, and not found out when the first answer is to be delivered."""
     done = CliRunner().invoke(cli, ["serve", "--temporal", address])
@@ -95,6 +95,42 @@ def test_all_missing_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert done.exit_code == 2
     for name in ("ADMIN_API_TOKEN", "RELAY_SECRET", "WEBHOOK_KEY", "RELAY_OPERATOR_TOKEN"):
         assert f"AWAITHUMANS_{name}" in done.stderr
+    assert "api_key" not in done.stderr  # the command has no such argument
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [([], "nobody to wake"), (["--graph", "refunds=my_app:graph"], "AWAITHUMANS_RELAY_URL is not set")],
+)
+def test_what_the_flags_need_is_told_with_the_settings(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], told: str
+) -> None:
+    """Not after the rest is mended."""
+    monkeypatch.delenv("AWAITHUMANS_RELAY_SECRET")
+    monkeypatch.delenv("AWAITHUMANS_RELAY_URL")
+    done = CliRunner().invoke(cli, ["serve", *flags])
+    assert done.exit_code == 2
+    assert "AWAITHUMANS_RELAY_SECRET is not set" in done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "serve", "waits", "redrive", "derive-key", "doctor"])
+def test_help_fits_a_terminal(command: str) -> None:
+    """Tables and examples stand as they were written, at 80 columns."""
+    told = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "80"}).output
+    lines = {line.strip() for line in told.splitlines()}
+    known = [*cli.registered_commands, cli.registered_callback]
+    (made,) = [
+        each.callback for each in known if each and each.callback and _named(each.callback) == (command or "relay")
+    ]
+    written = [
+        line for block in (made.__doc__ or "").split("\b\n")[1:] for line in block.partition("\n\n")[0].splitlines()
+    ]
+    assert [line for line in written if line.strip() not in lines] == []
+
+
+def _named(command: Callable[..., object]) -> str:
+    return command.__name__.replace("_", "-")
 
 
 def test_version() -> None:

@@ -31,8 +31,8 @@ from awaithumans_relay.commands.terminal import plain
 
 SECONDS = 15.0
 """For each check."""
-_PROBED = {f"AWAITHUMANS_{name}" for name in ("RELAY_SECRET", "WEBHOOK_KEY", "PAYLOAD_KEY")}
-"""Without these no answer can be signed."""
+_PROBED = {f"AWAITHUMANS_{name}" for name in ("RELAY_SECRET", "WEBHOOK_KEY", "PAYLOAD_KEY")} | {"database"}
+"""Without these no answer can be signed, or followed and taken away again."""
 
 
 class Status(StrEnum):
@@ -81,6 +81,7 @@ async def _findings(database: str, engines: Sequence[tuple[str, Engines]]) -> li
         or await _check("awaithumans server", partial(of_server, settings))
     )
     findings.append(await _check("database", partial(of_database, database)))
+    broken |= {"database"} if findings[-1].status == Status.FAILED else set()
     findings += [await _check(name, partial(of_engine, made)) for name, made in engines]
     if not engines:
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
