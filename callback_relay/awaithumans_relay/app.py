@@ -154,7 +154,7 @@ class Relay:
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
         with self.observer.metrics.receiving() as reception:
-            body = await limited_body(request, MAX_BODY_BYTES)
+            body = await limited_body(request, MAX_BODY_BYTES, proven=lambda: self._signer.knows(token))
             callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
             outcome, route = checked_outcome(callback.outcome), checked_route(callback.route)
             with self.observer.storing(callback):

@@ -1,10 +1,13 @@
 """What a caller may send, and what a stranger is told.
 
 Law: a stranger learns nothing but 401, in the same words whichever proof is wrong; the relay's log says which. Nobody
-makes the relay hold more than one body's limit, and what no database can keep is refused, not asked for again.
+makes the relay hold more than one body's limit, and a stranger next to nothing, however many connections they open and
+however slowly they send. What no database can keep is refused, not asked for again.
 """
 
+import hashlib
 import json
+from collections.abc import Callable
 
 from starlette.requests import Request
 
@@ -14,6 +17,8 @@ from awaithumans_core.route import Route
 
 MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
+UNPROVEN_BYTES = 64 * 1024
+"""Of a body are kept of whoever it is; as much as the HTTP server reads at a time."""
 MAX_TASK_ID_CHARS = 255
 """The width of its column."""
 
@@ -22,13 +27,27 @@ _JSON = json.JSONEncoder(allow_nan=False)
 STRANGER = "not authorised: both proofs of a caller must be this relay's; its log says which one is not"
 
 
-async def limited_body(request: Request, limit: int) -> bytes:
-    """The raw body; of one that is larger than the limit only so much that this shows."""
+async def limited_body(request: Request, limit: int, *, proven: Callable[[], bool] = lambda: True) -> bytes:
+    """The raw body; of one that is larger than the limit only so much that this shows.
+
+    Args:
+        request: Whose.
+        limit: In bytes.
+        proven: Asked once, of a body of more than `UNPROVEN_BYTES`. If not, nothing of it is kept: it is read to the
+            same end, and hashed as a signed one would be, so that a stranger cannot tell by the time it takes.
+    """
     chunks: list[bytes] = []
-    size = 0
+    size, kept, hashed = 0, True, hashlib.sha256()
     async for chunk in request.stream():
-        chunks.append(chunk)
+        if kept and size <= UNPROVEN_BYTES < size + len(chunk) and not proven():
+            kept = False
+            hashed.update(b"".join(chunks))
+            chunks.clear()
         size += len(chunk)
+        if kept:
+            chunks.append(chunk)
+        else:
+            hashed.update(chunk)
         if size > limit:
             break
     return b"".join(chunks)

@@ -117,6 +117,14 @@ class RouteSigner:
             raise _refused() from None
         return _route(held)
 
+    def knows(self, token: str) -> bool:
+        """Whether `open` would open it."""
+        try:
+            self.open(token)
+        except CallbackRejectedError:
+            return False
+        return True
+
 
 def _refused() -> CallbackRejectedError:
     return CallbackRejectedError("the token was not signed with this relay's AWAITHUMANS_RELAY_SECRET", http_status=401)

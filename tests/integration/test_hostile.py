@@ -288,6 +288,8 @@ def test_a_stranger_cannot_tell_what_exists(relay: Fortress) -> None:
         relay.http.put("/waits/known", content=b" " * 5000),
         relay.http.post("/callbacks/forged.token", content=body(key)),
         relay.http.post(f"/callbacks/{relay.token(key)}", content=body(key)),
+        relay.http.post("/callbacks/forged.token", content=b" " * 200_000),
+        relay.http.post(f"/callbacks/{relay.token(key)}", content=b" " * 200_000),
     ]
     seen = {
         (reply.status_code, reply.content, *sorted((n, v) for n, v in reply.headers.items() if n != "date"))
