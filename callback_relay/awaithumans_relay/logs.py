@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from awaithumans_core.route import Route
 
@@ -78,7 +78,7 @@ def configure(level: str, log_format: LogFormat) -> None:
 
 
 class _MaskedTokens(logging.Filter):
-    """Access logs name paths, and a callback's path is its route token."""
+    """Access logs name paths, and so does a trace of requests; a callback's path is its route token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything pass, masked."""
@@ -89,6 +89,8 @@ class _MaskedTokens(logging.Filter):
 
 
 def _masked(value: object) -> object:
+    if isinstance(value, Mapping):  # a scope
+        return _CALLBACK.sub(r"\1********", repr(cast("Mapping[str, object]", value)))
     return _CALLBACK.sub(r"\1********", value) if isinstance(value, str) else value
 
 
@@ -96,5 +98,6 @@ _MASK = _MaskedTokens()
 
 
 def mask_access_log() -> None:
-    """Keep route tokens out of uvicorn's access log, in whatever application the relay runs."""
-    logging.getLogger("uvicorn.access").addFilter(_MASK)
+    """Keep route tokens out of uvicorn's access log and its trace, in whatever application the relay runs."""
+    for name in ("uvicorn.access", "uvicorn.asgi"):
+        logging.getLogger(name).addFilter(_MASK)

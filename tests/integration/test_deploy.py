@@ -81,6 +81,17 @@ async def test_several_workers_on_one_file(tmp_path: Path) -> None:
         assert len(workers) == 2
 
 
+async def test_a_trace_of_requests_holds_no_route_token(tmp_path: Path) -> None:
+    """uvicorn at its most talkative writes every request's path, twice a request; the token in it is masked."""
+    token = RouteSigner([SECRET]).issue(
+        Route("temporal", {"namespace": "default", "workflow_id": "question-1"}, "question-1")
+    )
+    async with uvicorn(tmp_path, "/healthz", "my_relay:app", "--factory", "--log-level", "trace") as (relay, process):
+        assert (await call_back(relay, 1)).status_code == 200
+    assert "/callbacks/********" in process.output()
+    assert token not in process.output()
+
+
 def test_what_is_deployed_is_installed_from_the_checkout() -> None:
     """The package is on no index; everything the image's build copies is there."""
     unit, image = ((DEPLOY / name).read_text() for name in ("awaithumans-relay.service", "Containerfile"))
