@@ -31,7 +31,7 @@ async def test_a_stranger_makes_the_relay_hold_next_to_nothing() -> None:
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most < 4 * UNPROVEN_BYTES
+    assert most < MAX_BODY_BYTES / 4
 
 
 @pytest.mark.parametrize("size", [PIECE, UNPROVEN_BYTES, UNPROVEN_BYTES + PIECE, MAX_BODY_BYTES])
