@@ -1,65 +1,90 @@
 """One look at a thread: each of its checkpoints is read once, by whoever asks first."""
 
-from collections.abc import Collection, Mapping, Sequence
+import time
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, DeltaChannelHistory, copy_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy_checkpoint
 from langgraph.types import StateSnapshot
+
+from awaithumans_adapters.langgraph.answers import UNFINISHED
 
 LENT_CHECKPOINTER = "__pregel_checkpointer"
 """Config key by which a graph lends its checkpointer to a subgraph."""
 
+FRESH_SECONDS = 0.05
+"""A run starts from what the look saw, if that is no older; else it reads the thread again.
+
+Nobody can lock a thread. Between reading it and the first write of the run, the application might move it on, and it
+would go unseen; so that this stays about as short as LangGraph has it.
+"""
+
 
 class Look(BaseCheckpointSaver[Any]):
-    """A checkpointer to read with, lent to the graph; it reads nothing twice."""
+    """A checkpointer lent to a graph, to read with and then to run on with: it does not read twice what it has seen.
+
+    All that it does not do itself, its saver does.
+    """
 
     def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
-        super().__init__(serde=saver.serde)
         self._saver = saver
         self._seen: dict[tuple[str, str | None], CheckpointTuple | None] = {}
         """By graph, and checkpoint if not the latest."""
+        self._began = time.monotonic()
+        self._over = False
         self.snapshot: StateSnapshot | None = None
         """The thread as it stands, subgraphs included, once somebody has asked for it."""
 
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__(self, "__dict__")
+        if name in own or name in vars(Look) or name.startswith("__"):
+            return object.__getattribute__(self, name)
+        return getattr(own["_saver"], name)
+
     def lent(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with which a graph reads through this look."""
+        """The config with which a graph reads, or runs, with this checkpointer."""
         return {**config, "configurable": {**config.get("configurable", {}), LENT_CHECKPOINTER: self}}
+
+    def end(self) -> None:
+        """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept."""
+        latest = ("", None)
+        seen = self._seen.get(latest)
+        fresh = time.monotonic() - self._began <= FRESH_SECONDS
+        self._seen = {latest: seen} if seen is not None and fresh and not _holds_results(seen) else {}
+        self._over = True
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """A checkpoint, as it was when it was first asked for."""
         place = _place(config)
         if place not in self._seen:
-            self._seen[place] = self._saver.get_tuple(config)
-        return _to_work_on(self._seen[place])
+            return self._note(place, self._saver.get_tuple(config))
+        return self._known(place)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The same, for savers with async methods."""
         place = _place(config)
         if place not in self._seen:
-            self._seen[place] = await self._saver.aget_tuple(config)
-        return _to_work_on(self._seen[place])
+            return self._note(place, await self._saver.aget_tuple(config))
+        return self._known(place)
 
-    def get_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """What came before a checkpoint: the saver has a way of its own to it."""
-        return self._saver.get_delta_channel_history(config=config, channels=channels)
+    def _note(self, place: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
+        if self._over:
+            return saved
+        self._seen[place] = saved
+        return _to_work_on(saved)
 
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """The same, for savers with async methods."""
-        return await self._saver.aget_delta_channel_history(config=config, channels=channels)
-
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[Any]:
-        """A graph that is strict about what it loads looks with a saver of its own."""
-        return self._saver.with_allowlist(extra_allowlist)
+    def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
+        return self._seen.pop(place) if self._over else _to_work_on(self._seen[place])
 
 
 def _place(config: RunnableConfig) -> tuple[str, str | None]:
     place = config.get("configurable", {})
     return place.get("checkpoint_ns", ""), place.get("checkpoint_id")
+
+
+def _holds_results(saved: CheckpointTuple) -> bool:
+    """Whether tasks of its step have ended. A graph that showed it has applied what they wrote, to the very values."""
+    return any(channel not in UNFINISHED for _, channel, _ in saved.pending_writes or ())
 
 
 def _to_work_on(saved: CheckpointTuple | None) -> CheckpointTuple | None:

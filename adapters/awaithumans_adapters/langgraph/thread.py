@@ -65,9 +65,8 @@ class Thread:
 
     @contextmanager
     def looking(self) -> Generator[None]:
-        """One look at the thread: within it, what was read once is not read again. It ends when the thread runs on.
-
-        What is resumed after it may have gone meanwhile; a strict resume refuses that, as it does after any look.
+        """One look at the thread: within it, what was read once is not read again. It ends when the thread runs on,
+        which it does from what was seen.
         """
         self._look = Look(self._saver)
         try:
@@ -275,8 +274,10 @@ class Thread:
             GraphFailedError: the graph itself failed, after it had taken the answer.
             Exception: it has not taken the answer. A node may fail before it comes to its question again.
         """
-        self._look = None
         config = _strict(self._config) if strict else self._config
+        if self._look is not None:
+            self._look.end()
+            config, self._look = self._look.lent(config), None
         try:
             if self._threaded:
                 return await _to_its_end(asyncio.to_thread(self._graph.invoke, command, config))

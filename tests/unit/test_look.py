@@ -1,0 +1,152 @@
+"""The look at a thread: what it does itself, what it leaves to the saver, and when it stops remembering."""
+
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
+
+from awaithumans_adapters.langgraph import look as look_module
+from awaithumans_adapters.langgraph.look import Look
+
+ROOT: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+
+
+class Reads(InMemorySaver):
+    """A real saver that counts what is read, and has something of its own."""
+
+    own = "the saver's"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Counted."""
+        self.reads += 1
+        return super().get_tuple(config)
+
+
+@pytest.fixture
+def saver() -> Reads:
+    saver = Reads()
+    add(saver)
+    return saver
+
+
+def add(saver: BaseCheckpointSaver[Any], ns: str = "") -> str:
+    """One checkpoint more; its id."""
+    checkpoint = empty_checkpoint()
+    saver.put({"configurable": {"thread_id": "t", "checkpoint_ns": ns}}, checkpoint, {}, {})
+    return checkpoint["id"]
+
+
+def latest(look: Look) -> str:
+    """The id of the checkpoint a graph would go on from."""
+    saved = look.get_tuple(ROOT)
+    assert saved is not None
+    return saved.checkpoint["id"]
+
+
+def test_reads_once_while_it_looks(saver: Reads) -> None:
+    look = Look(saver)
+    first = latest(look)
+    add(saver)
+    assert latest(look) == first
+    assert saver.reads == 1
+
+
+async def test_reads_once_for_both_kinds_of_graph(saver: Reads) -> None:
+    """What a sync method has read, an async one does not read again."""
+    look = Look(saver)
+    first = latest(look)
+    saved = await look.aget_tuple(ROOT)
+    assert saved is not None
+    assert saved.checkpoint["id"] == first
+    assert saver.reads == 1
+
+
+def test_what_is_shown_is_a_copy(saver: Reads) -> None:
+    """A graph that shows a checkpoint changes it; the run that goes on from it sees none of that."""
+    look = Look(saver)
+    for _ in range(2):
+        shown = look.get_tuple(ROOT)
+        assert shown is not None
+        shown.checkpoint["channel_values"]["changed"] = True
+    look.end()
+    handed = look.get_tuple(ROOT)
+    assert handed is not None
+    assert handed.checkpoint["channel_values"] == {}
+
+
+def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads) -> None:
+    look = Look(saver)
+    first = latest(look)
+    look.end()
+    assert latest(look) == first
+    second = add(saver)
+    assert latest(look) == second
+    assert latest(look) == second
+
+
+@pytest.mark.parametrize(("channel", "handed_on"), [("__interrupt__", True), ("__resume__", True), ("done", False)])
+def test_results_of_tasks_are_read_again(saver: Reads, channel: str, *, handed_on: bool) -> None:
+    """A graph that shows the thread applies them to the values it was handed, which a reducer may change in place."""
+    saved = saver.get_tuple(ROOT)
+    assert saved is not None
+    saver.put_writes(saved.config, [(channel, "written")], "task")
+    look = Look(saver)
+    latest(look)
+    look.end()
+    saver.reads = 0
+    latest(look)
+    assert saver.reads == (0 if handed_on else 1)
+
+
+def test_an_old_look_is_not_started_from(saver: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever moved the thread on meanwhile is seen."""
+    look = Look(saver)
+    latest(look)
+    second = add(saver)
+    monkeypatch.setattr(look_module, "FRESH_SECONDS", 0.0)
+    look.end()
+    assert latest(look) == second
+
+
+def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads) -> None:
+    child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "child:1"}}
+    add(saver, "child:1")
+    look = Look(saver)
+    look.get_tuple(child)
+    latest(look)
+    look.end()
+    second = add(saver, "child:1")
+    saved = look.get_tuple(child)
+    assert saved is not None
+    assert saved.checkpoint["id"] == second
+
+
+def test_a_thread_without_checkpoints(saver: Reads) -> None:
+    nowhere: RunnableConfig = {"configurable": {"thread_id": "none", "checkpoint_ns": ""}}
+    look = Look(saver)
+    assert look.get_tuple(nowhere) is None
+    look.end()
+    assert look.get_tuple(nowhere) is None
+
+
+def test_all_else_is_the_savers(saver: Reads) -> None:
+    """Also what the base class has: a saver's own way of writing, versions and serializer are used."""
+    look: Any = Look(saver)
+    assert look.own == "the saver's"
+    assert look.serde is saver.serde
+    for name in vars(BaseCheckpointSaver):
+        if not name.startswith("_") and name not in vars(Look) and callable(getattr(saver, name)):
+            assert getattr(look, name).__self__ is saver, name
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = look.nothing_like_it
+
+
+def test_is_a_checkpointer(saver: Reads) -> None:
+    """LangGraph takes nothing else from a config."""
+    assert isinstance(Look(saver), BaseCheckpointSaver)
