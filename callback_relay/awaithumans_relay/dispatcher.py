@@ -41,7 +41,7 @@ HELD_SECONDS = 1.0
 """How soon to look again at an answer whose target has a delivery under way elsewhere."""
 PARALLEL = 256
 """Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
-LEASED_AT_ONCE = 16
+LEASED_AT_ONCE = 64
 """In one write, behind which acknowledgements wait."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
 """After failing for this long, a delivery is parked. Outages of days need nobody."""
