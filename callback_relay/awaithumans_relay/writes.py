@@ -75,7 +75,7 @@ class WriteQueue:
     def put(self, *writes: Write) -> None:
         """Have these written."""
         with self._changed:
-            sooner = not self._later or not all(write.later for write in writes)
+            sooner = not self._later or any(not write.later for write in writes)
             for write in writes:
                 (self._later if write.later else self._now).append(write)
             if sooner:  # else the writer sleeps until it is time for those before: woken for nothing it costs others

@@ -2,18 +2,11 @@
 
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES, TRIPS_AT, Breaker
+from tests.support.clocks import StillClock
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def breaker() -> tuple[Breaker, Clock]:
-    clock = Clock()
+def breaker() -> tuple[Breaker, StillClock]:
+    clock = StillClock()
     return Breaker(clock, Backoff(first=10, factor=2, most=30, jitter=0)), clock
 
 

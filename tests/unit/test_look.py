@@ -4,28 +4,18 @@ from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
-from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from awaithumans_adapters.langgraph import look as look_module
-from awaithumans_adapters.langgraph.look import Look
+from awaithumans_adapters.langgraph.look import FRESH_SECONDS, Look
+from tests.support.clocks import StillClock
+from tests.support.reads import Reads
 
 ROOT: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
 
-class Reads(InMemorySaver):
-    """A real saver that counts what is read, and has something of its own."""
-
-    own = "the saver's"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads = 0
-
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Counted."""
-        self.reads += 1
-        return super().get_tuple(config)
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
 
 
 @pytest.fixture
@@ -33,6 +23,11 @@ def saver() -> Reads:
     saver = Reads()
     add(saver)
     return saver
+
+
+@pytest.fixture
+def look(saver: Reads, clock: StillClock) -> Look:
+    return Look(saver, clock)
 
 
 def add(saver: BaseCheckpointSaver[Any], ns: str = "") -> str:
@@ -49,17 +44,15 @@ def latest(look: Look) -> str:
     return saved.checkpoint["id"]
 
 
-def test_reads_once_while_it_looks(saver: Reads) -> None:
-    look = Look(saver)
+def test_reads_once_while_it_looks(saver: Reads, look: Look) -> None:
     first = latest(look)
     add(saver)
     assert latest(look) == first
     assert saver.reads == 1
 
 
-async def test_reads_once_for_both_kinds_of_graph(saver: Reads) -> None:
+async def test_reads_once_for_both_kinds_of_graph(saver: Reads, look: Look) -> None:
     """What a sync method has read, an async one does not read again."""
-    look = Look(saver)
     first = latest(look)
     saved = await look.aget_tuple(ROOT)
     assert saved is not None
@@ -67,9 +60,8 @@ async def test_reads_once_for_both_kinds_of_graph(saver: Reads) -> None:
     assert saver.reads == 1
 
 
-def test_what_is_shown_is_a_copy(saver: Reads) -> None:
+def test_what_is_shown_is_a_copy(look: Look) -> None:
     """A graph that shows a checkpoint changes it; the run that goes on from it sees none of that."""
-    look = Look(saver)
     for _ in range(2):
         shown = look.get_tuple(ROOT)
         assert shown is not None
@@ -80,8 +72,7 @@ def test_what_is_shown_is_a_copy(saver: Reads) -> None:
     assert handed.checkpoint["channel_values"] == {}
 
 
-def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads) -> None:
-    look = Look(saver)
+def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads, look: Look) -> None:
     first = latest(look)
     look.end()
     assert latest(look) == first
@@ -90,13 +81,14 @@ def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads) -> None:
     assert latest(look) == second
 
 
-@pytest.mark.parametrize(("channel", "handed_on"), [("__interrupt__", True), ("__resume__", True), ("done", False)])
-def test_results_of_tasks_are_read_again(saver: Reads, channel: str, *, handed_on: bool) -> None:
+@pytest.mark.parametrize(
+    ("channel", "handed_on"), [("__interrupt__", True), ("__resume__", True), ("__return__", True), ("done", False)]
+)
+def test_results_of_nodes_are_read_again(saver: Reads, look: Look, channel: str, *, handed_on: bool) -> None:
     """A graph that shows the thread applies them to the values it was handed, which a reducer may change in place."""
     saved = saver.get_tuple(ROOT)
     assert saved is not None
     saver.put_writes(saved.config, [(channel, "written")], "task")
-    look = Look(saver)
     latest(look)
     look.end()
     saver.reads = 0
@@ -104,20 +96,18 @@ def test_results_of_tasks_are_read_again(saver: Reads, channel: str, *, handed_o
     assert saver.reads == (0 if handed_on else 1)
 
 
-def test_an_old_look_is_not_started_from(saver: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_look_is_not_started_from(saver: Reads, look: Look, clock: StillClock) -> None:
     """Whoever moved the thread on meanwhile is seen."""
-    look = Look(saver)
     latest(look)
     second = add(saver)
-    monkeypatch.setattr(look_module, "FRESH_SECONDS", 0.0)
+    clock.now = FRESH_SECONDS * 2
     look.end()
     assert latest(look) == second
 
 
-def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads) -> None:
+def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads, look: Look) -> None:
     child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "child:1"}}
     add(saver, "child:1")
-    look = Look(saver)
     look.get_tuple(child)
     latest(look)
     look.end()
@@ -127,26 +117,25 @@ def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads) -> 
     assert saved.checkpoint["id"] == second
 
 
-def test_a_thread_without_checkpoints(saver: Reads) -> None:
+def test_a_thread_without_checkpoints(look: Look) -> None:
     nowhere: RunnableConfig = {"configurable": {"thread_id": "none", "checkpoint_ns": ""}}
-    look = Look(saver)
     assert look.get_tuple(nowhere) is None
     look.end()
     assert look.get_tuple(nowhere) is None
 
 
-def test_all_else_is_the_savers(saver: Reads) -> None:
+def test_all_else_is_the_savers(saver: Reads, look: Look) -> None:
     """Also what the base class has: a saver's own way of writing, versions and serializer are used."""
-    look: Any = Look(saver)
-    assert look.own == "the saver's"
-    assert look.serde is saver.serde
+    shown: Any = look
+    assert shown.own == "the saver's"
+    assert shown.serde is saver.serde
     for name in vars(BaseCheckpointSaver):
         if not name.startswith("_") and name not in vars(Look) and callable(getattr(saver, name)):
-            assert getattr(look, name).__self__ is saver, name
+            assert getattr(shown, name).__self__ is saver, name
     with pytest.raises(AttributeError, match="nothing_like_it"):
-        _ = look.nothing_like_it
+        _ = shown.nothing_like_it
 
 
-def test_is_a_checkpointer(saver: Reads) -> None:
+def test_is_a_checkpointer(look: Look) -> None:
     """LangGraph takes nothing else from a config."""
-    assert isinstance(Look(saver), BaseCheckpointSaver)
+    assert isinstance(look, BaseCheckpointSaver)

@@ -1,6 +1,7 @@
 """One look at a thread: each of its checkpoints is read once, by whoever asks first."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -11,6 +12,9 @@ from awaithumans_adapters.langgraph.answers import UNFINISHED
 
 LENT_CHECKPOINTER = "__pregel_checkpointer"
 """Config key by which a graph lends its checkpointer to a subgraph."""
+
+UNAPPLIED = (*UNFINISHED, "__return__")
+"""What a checkpoint keeps of a node's tasks without applying it to the state, the last one their results."""
 
 FRESH_SECONDS = 0.05
 """A run starts from what the look saw, if that is no older; else it reads the thread again.
@@ -24,13 +28,18 @@ class Look(BaseCheckpointSaver[Any]):
     """A checkpointer lent to a graph, to read with and then to run on with: it does not read twice what it has seen.
 
     All that it does not do itself, its saver does.
+
+    Args:
+        saver: Whose checkpoints.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+    def __init__(self, saver: BaseCheckpointSaver[Any], clock: Callable[[], float] = time.monotonic) -> None:
         self._saver = saver
         self._seen: dict[tuple[str, str | None], CheckpointTuple | None] = {}
         """By graph, and checkpoint if not the latest."""
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._over = False
         self.snapshot: StateSnapshot | None = None
         """The thread as it stands, subgraphs included, once somebody has asked for it."""
@@ -49,7 +58,7 @@ class Look(BaseCheckpointSaver[Any]):
         """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept."""
         latest = ("", None)
         seen = self._seen.get(latest)
-        fresh = time.monotonic() - self._began <= FRESH_SECONDS
+        fresh = self._clock() - self._began <= FRESH_SECONDS
         self._seen = {latest: seen} if seen is not None and fresh and not _holds_results(seen) else {}
         self._over = True
 
@@ -83,8 +92,8 @@ def _place(config: RunnableConfig) -> tuple[str, str | None]:
 
 
 def _holds_results(saved: CheckpointTuple) -> bool:
-    """Whether tasks of its step have ended. A graph that showed it has applied what they wrote, to the very values."""
-    return any(channel not in UNFINISHED for _, channel, _ in saved.pending_writes or ())
+    """Whether nodes of its step have ended. A graph that showed it has applied what they wrote, to the very values."""
+    return any(channel not in UNAPPLIED for _, channel, _ in saved.pending_writes or ())
 
 
 def _to_work_on(saved: CheckpointTuple | None) -> CheckpointTuple | None:

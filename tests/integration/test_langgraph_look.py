@@ -1,0 +1,62 @@
+"""A run from what a look at its thread has seen, with real graphs."""
+
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+
+from awaithumans_adapters.langgraph.look import Look
+from tests.support.bench import Bench
+from tests.support.clocks import StillClock
+from tests.support.people import People
+from tests.support.reads import Reads
+from tests.support.relay import RunningRelay
+
+
+async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay, people: People) -> None:
+    """The look is all that is read of it, up to its end."""
+    saver = Reads()
+    bench = Bench(saver, registrar.human_tasks(), people)
+
+    async def node(_: Any) -> Any:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    look, saver.reads = Look(saver, StillClock()), 0
+    (shown,) = (await bench.compiled.aget_state(look.lent(bench.config), subgraphs=True)).interrupts
+    look.end()
+    key = (await bench.task("a"))["idempotency_key"]
+    outcome = {"task_id": "t", "idempotency_key": key, "status": "completed", "response": {"approved": True}}
+    await bench.compiled.ainvoke(Command(resume={shown.id: outcome}), look.lent(bench.config))
+    assert saver.reads == 1
+    assert bench.acts == ["act"]
+    assert await bench.answers() == {("a", True)}
+
+
+class Kept(TypedDict, total=False):
+    done: Annotated[list[str], lambda kept, new: kept.extend(new) or kept]
+    """In place, as a reducer may."""
+
+
+async def test_a_reducer_that_works_in_place_is_run_once_for_each_result() -> None:
+    """What a node beside the one that waits has written is shown by the look, and in the state once after it."""
+    ends: list[Any] = []
+    for looked_at in (False, True):
+        saver = Reads()
+        builder = StateGraph(Kept)
+        builder.add_node("waits", lambda _: {"done": [interrupt("?")]})
+        builder.add_node("beside", lambda _: {"done": ["beside"]})
+        builder.add_edge(START, "waits")
+        builder.add_edge(START, "beside")
+        graph: Any = builder.compile(checkpointer=saver)
+        config: Any = {"configurable": {"thread_id": "t"}}
+        await graph.ainvoke({"done": ["input"]}, config)
+        if looked_at:
+            look = Look(saver, StillClock())
+            await graph.aget_state(look.lent(config), subgraphs=True)
+            look.end()
+            config = look.lent(config)
+        ends.append((await graph.ainvoke(Command(resume="answer"), config))["done"])
+    assert ends[0] == ends[1]
+    assert ends[1].count("beside") == 1
