@@ -281,11 +281,8 @@ async def test_a_store_that_takes_nothing_is_not_ready(server: Server, relay: Ru
     assert (await figures(server))["store_up"] == 0
 
 
-async def test_a_store_that_is_held_up_is_not_ready(
-    server: Server, relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_store_that_is_held_up_is_not_ready(server: Server, relay: RunningRelay) -> None:
     """A database that can be read and not written to keeps no answer: the probe writes, and does not wait for long."""
-    monkeypatch.setattr("awaithumans_relay.app.PROBE_SECONDS", 0.3)
     holder = sqlite3.connect(str(relay.store.database.url.database), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     ready = await server.http.get("/readyz")
