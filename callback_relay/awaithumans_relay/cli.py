@@ -1,48 +1,22 @@
-"""`awaithumans-relay`: the relay from the command line.
-
-A composition root: the one module here that knows the adapters.
-"""
+"""`awaithumans-relay`: the relay from the command line. Options and what they mean; `commands` does the work."""
 
 import asyncio
-import errno
-import importlib
-import inspect
-import logging
-import os
-import socket
-import ssl
-import sys
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated
 
 import typer
-import uvicorn
-from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 
-from awaithumans_core.engine import Engine
-from awaithumans_core.errors import SettingsError
-from awaithumans_core.settings import Settings
-from awaithumans_relay import logs, startup
-from awaithumans_relay.app import create_app
+from awaithumans_relay import logs
 from awaithumans_relay.commands import redrive as redriving
+from awaithumans_relay.commands import serve as serving
 from awaithumans_relay.commands import waits as listing
-from awaithumans_relay.commands.checks import Engines
 from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
-from awaithumans_relay.commands.existing import shown_url
-from awaithumans_relay.commands.terminal import AwayError, Database, Json, troubles_told
-from awaithumans_relay.database import KINDS
+from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
-from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
-from awaithumans_relay.tuning import tune
-
-if TYPE_CHECKING:
-    from temporalio.runtime import Runtime
+from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
 
 Temporal = Annotated[
     str | None,
@@ -63,13 +37,9 @@ LangGraphServer = Annotated[
 ]
 LEVELS = ("debug", "info", "warning", "error", "critical")
 """Those that logging and uvicorn both know by these names."""
-HANG_UP_SECONDS = 3
-"""Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
 OneEngine = Annotated[
     str | None, typer.Option(help="Only waits for this engine: temporal, langgraph, langgraph-server, or your own.")
 ]
-
-logger = logging.getLogger("awaithumans.relay")
 
 cli = typer.Typer(
     name="awaithumans-relay",
@@ -158,18 +128,11 @@ def serve(
     if log_level.lower() not in LEVELS:
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
+    tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
+    wanted = Wanted(temporal, graph or [], langgraph_server)
     with troubles_told():
         asyncio.run(
-            _serve(
-                temporal,
-                graph or [],
-                langgraph_server,
-                host=host,
-                port=port,
-                database=database,
-                log_level=log_level.lower(),
-                tls=_tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
-            )
+            serving.serve(wanted, host=host, port=port, database=database, log_level=log_level.lower(), tls=tls)
         )
 
 
@@ -272,224 +235,10 @@ def doctor(
     \b
     Exit codes: 0 all is well, 1 something is not.
     """
-    engines: list[tuple[str, Engines]] = []
-    if temporal is not None:
-        engines.append((f"Temporal {temporal}", lambda _: _soon(_temporal(temporal))))
-    engines += [(f"graph {each}", partial(_graphs, [each])) for each in graph or []]
-    if langgraph_server is not None:
-        url = langgraph_server
-        engines.append((f"LangGraph server {url}", lambda stack: _soon(_langgraph_server(url, stack))))
+    wanted = Wanted(temporal, graph or [], langgraph_server)
     with troubles_told():
-        well = asyncio.run(examine(database, engines, as_json=as_json))
+        well = asyncio.run(examine(database, wanted.apart(), as_json=as_json))
     raise typer.Exit(0 if well else 1)
-
-
-async def _serve(
-    temporal: str | None,
-    graphs: list[str],
-    langgraph_server: str | None,
-    *,
-    host: str,
-    port: int,
-    database: str,
-    log_level: str,
-    tls: Mapping[str, Any],
-) -> None:
-    _look_at_settings(asks=bool(graphs), wakes=any((temporal is not None, graphs, langgraph_server is not None)))
-    async with AsyncExitStack() as stack:
-        engines = [
-            *_temporal(temporal),
-            *await _graphs(graphs, stack),
-            *_langgraph_server(langgraph_server, stack),
-        ]
-        app = _app(engines, database)
-        await _look_at_store(database)
-        _look_at_port(host, port)
-        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
-        logger.info(
-            "relay %s; engines: %s; waits in %s; operator's page: %s",
-            version("awaithumans-workflows"),
-            ", ".join(engine.name for engine in engines),
-            shown_url(database),
-            page,
-        )
-        # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_level=log_level,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=HANG_UP_SECONDS,
-            **tls,
-        )
-        stack.callback(asyncio.create_task(startup.warn()).cancel)
-        tune()
-        await uvicorn.Server(config).serve()
-
-
-def _tls(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
-    """uvicorn's settings for TLS. Nothing given: plain HTTP."""
-    if certificate is None and (key or authorities):
-        given = "--ssl-keyfile" if key else "--ssl-ca-certs"
-        raise typer.BadParameter("TLS needs a certificate: give --ssl-certfile, too", param_hint=given)
-    files = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": authorities}
-    for option, file in files.items():
-        if file is not None and not file.is_file():
-            raise typer.BadParameter(f"there is no file {file}", param_hint=f"--{option.replace('_', '-')}")
-    return {option: str(file) for option, file in files.items() if file} | (
-        {"ssl_cert_reqs": ssl.CERT_REQUIRED} if authorities else {}
-    )
-
-
-def _app(engines: list[Engine], database: str) -> FastAPI:
-    try:
-        return create_app(engines, database=database)
-    except (SQLAlchemyError, ImportError) as unusable:
-        raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
-
-
-def _look_at_settings(*, asks: bool, wakes: bool) -> None:
-    """All that is wrong with them at once.
-
-    Args:
-        asks: Whether graphs run in this process, and ask their next question from here.
-        wakes: Whether there is anybody to wake.
-    """
-    settings = Settings.load()
-    wrong: list[str] = []
-    looks = [settings.token, settings.signer, settings.key_ring, settings.operator_token]
-    for look in [*looks, settings.relay] if asks else looks:
-        try:
-            look()
-        except SettingsError as error:
-            wrong.append(str(error))
-    if not wakes:
-        wrong.append(
-            "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
-            "several of them"
-        )
-    if wrong:
-        raise SettingsError("\n".join(wrong))
-
-
-async def _look_at_store(database: str) -> None:
-    """Before the server starts, which would tell it in a traceback."""
-    store = Store(database)
-    try:
-        await store.start()
-    except (SQLAlchemyError, OSError) as away:
-        reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
-        raise AwayError(
-            f"the database {shown_url(database)} does not answer: {reason}. Start it, or give another with --database "
-            "or AWAITHUMANS_RELAY_DATABASE"
-        ) from None
-    except RuntimeError as later:
-        raise SettingsError(f"--database {shown_url(database)}: {later}") from None
-    finally:
-        await store.stop()
-
-
-def _look_at_port(host: str, port: int) -> None:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as taken:
-        if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
-            return  # an address of several that this machine lacks: the server says whether another did
-        raise AwayError(
-            f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
-        ) from None
-
-
-async def _soon(engines: list[Engine]) -> list[Engine]:
-    return engines
-
-
-def _temporal(address: str | None) -> list[Engine]:
-    if address is None:
-        return []
-    _, colon, port = address.rpartition(":")
-    if not address or "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
-        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
-    from temporalio.client import Client
-
-    from awaithumans_adapters.temporal import TemporalEngine
-
-    runtime = _temporal_runtime()
-    return [TemporalEngine(lambda: Client.connect(address, runtime=runtime))]
-
-
-def _temporal_runtime() -> "Runtime":
-    """What runs Temporal's clients. Its warnings go to our log; by itself it writes them to the terminal, coloured."""
-    from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig
-
-    forwarding = LogForwardingConfig(logging.getLogger("awaithumans.relay.temporal"), append_target_to_name=False)
-    return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(LoggingConfig.default.filter, forwarding)))
-
-
-async def _graphs(specs: list[str], stack: AsyncExitStack) -> list[Engine]:
-    if not specs:
-        return []
-    from awaithumans_adapters.langgraph import GraphEngine
-
-    named = [_split(spec) for spec in specs]
-    if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
-        raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
-    return [GraphEngine({name: await _graph(f"{name}={place}", stack) for name, place in named})]
-
-
-def _langgraph_server(url: str | None, stack: AsyncExitStack) -> list[Engine]:
-    if url is None:
-        return []
-    from awaithumans_adapters.langgraph import LangGraphServerEngine
-
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"--langgraph-server {url}: write it as a URL, for instance http://localhost:2024")
-    engine = LangGraphServerEngine(url)
-    stack.push_async_callback(engine.aclose)
-    return [engine]
-
-
-def _split(spec: str) -> tuple[str, str]:
-    name, _, place = spec.partition("=")
-    module, _, attribute = place.partition(":")
-    if not (name and module and attribute):
-        raise SettingsError(f"--graph {spec}: write it as NAME=module:attribute, for instance refunds=my_app:graph")
-    return name, place
-
-
-async def _graph(spec: str, stack: AsyncExitStack) -> Any:
-    """A compiled graph, or a function that makes one.
-
-    The function may be plain, async, or an async context manager that holds its checkpointer open.
-    """
-    _, place = _split(spec)
-    module, _, attribute = place.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"--graph {spec}: {error}") from error
-    try:
-        if inspect.isroutine(made):
-            made = made()
-        if inspect.isawaitable(made):
-            made = await made
-        if isinstance(made, AbstractAsyncContextManager):
-            made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
-    except Exception as failed:  # whatever a function of the user's raises
-        raise SettingsError(
-            f"--graph {spec}: {attribute}() fails ({type(failed).__name__}: {failed}): give a compiled graph, or a "
-            "function without arguments that makes one"
-        ) from failed
-    return made
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import update
 from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
-from awaithumans_relay.cli import HANG_UP_SECONDS
+from awaithumans_relay.commands.serve import HANG_UP_SECONDS
 from awaithumans_relay.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.retention import Retention

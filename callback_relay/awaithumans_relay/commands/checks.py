@@ -1,18 +1,16 @@
 """What `doctor` looks at beside the running relay. A check returns what it found, or raises with what mends it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from pydantic import ValidationError
 
-from awaithumans_core.engine import Engine, Reachable
+from awaithumans_core.engine import Reachable
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_relay import startup
+from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.existing import existing_store, shown_url
-
-Engines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
-"""Makes what is to be reached; the stack closes it."""
 
 
 class UnsetError(SettingsError):
@@ -99,7 +97,7 @@ async def of_database(url: str) -> str:
         return f"{shown_url(url)}: {told or 'nobody waits'}"
 
 
-async def of_engine(made: Engines) -> str:
+async def of_engine(made: MakesEngines) -> str:
     """What the relay would wake answers."""
     async with AsyncExitStack() as stack:
         engines = await made(stack)

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_relay.commands.checks import (
-    Engines,
     UnsetError,
     of_database,
     of_engine,
@@ -26,6 +25,7 @@ from awaithumans_relay.commands.checks import (
     of_settings,
     readable,
 )
+from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.probing import of_relay
 from awaithumans_relay.commands.terminal import plain
 
@@ -52,7 +52,7 @@ class Finding(BaseModel):
     """What was found; with a failure, what mends it."""
 
 
-async def examine(database: str, engines: Sequence[tuple[str, Engines]], *, as_json: bool) -> bool:
+async def examine(database: str, engines: Sequence[tuple[str, MakesEngines]], *, as_json: bool) -> bool:
     """Make all checks and print them. Returns whether all went well."""
     logging.disable(logging.CRITICAL)  # what goes wrong is a finding
     try:
@@ -66,7 +66,7 @@ async def examine(database: str, engines: Sequence[tuple[str, Engines]], *, as_j
     return all(each.status != Status.FAILED for each in findings)
 
 
-async def _findings(database: str, engines: Sequence[tuple[str, Engines]]) -> list[Finding]:
+async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]]) -> list[Finding]:
     settings, malformed = readable()
     findings = [
         Finding(check=name, status=Status.FAILED, detail=malformed.pop(name))

@@ -1,0 +1,144 @@
+"""`awaithumans-relay serve`: looks at all it needs, tells what is wrong in a line, and runs."""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+
+from awaithumans_core.engine import Engine
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.settings import Settings
+from awaithumans_relay import startup
+from awaithumans_relay.app import create_app
+from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.existing import shown_url
+from awaithumans_relay.commands.terminal import AwayError
+from awaithumans_relay.database import KINDS
+from awaithumans_relay.store import Store
+from awaithumans_relay.tuning import tune
+
+logger = logging.getLogger("awaithumans.relay")
+
+HANG_UP_SECONDS = 3
+"""Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
+
+
+async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_level: str, tls: Mapping[str, Any]) -> None:
+    """Run the relay until it is told to stop.
+
+    Raises:
+        SettingsError: something that was given is of no use.
+        AwayError: something that is needed is not there now.
+    """
+    _look_at_settings(wanted)
+    async with AsyncExitStack() as stack:
+        engines = await wanted.engines(stack)
+        app = _app(engines, database)
+        await _look_at_store(database)
+        _look_at_port(host, port)
+        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
+        logger.info(
+            "relay %s; engines: %s; waits in %s; operator's page: %s",
+            version("awaithumans-workflows"),
+            ", ".join(engine.name for engine in engines),
+            shown_url(database),
+            page,
+        )
+        # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_level=log_level,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=HANG_UP_SECONDS,
+            **tls,
+        )
+        stack.callback(asyncio.create_task(startup.warn()).cancel)
+        tune()
+        await uvicorn.Server(config).serve()
+
+
+def tls_settings(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
+    """uvicorn's settings for TLS. Nothing given: plain HTTP."""
+    if certificate is None and (key or authorities):
+        given = "--ssl-keyfile" if key else "--ssl-ca-certs"
+        raise typer.BadParameter("TLS needs a certificate: give --ssl-certfile, too", param_hint=given)
+    files = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": authorities}
+    for option, file in files.items():
+        if file is not None and not file.is_file():
+            raise typer.BadParameter(f"there is no file {file}", param_hint=f"--{option.replace('_', '-')}")
+    return {option: str(file) for option, file in files.items() if file} | (
+        {"ssl_cert_reqs": ssl.CERT_REQUIRED} if authorities else {}
+    )
+
+
+def _app(engines: list[Engine], database: str) -> FastAPI:
+    try:
+        return create_app(engines, database=database)
+    except (SQLAlchemyError, ImportError) as unusable:
+        raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
+
+
+def _look_at_settings(wanted: Wanted) -> None:
+    """All that is wrong with them at once. Graphs of this process ask their next question from here."""
+    settings = Settings.load()
+    wrong: list[str] = []
+    looks = [settings.token, settings.signer, settings.key_ring, settings.operator_token]
+    for look in [*looks, settings.relay] if wanted.graphs else looks:
+        try:
+            look()
+        except SettingsError as error:
+            wrong.append(str(error))
+    if not wanted.anybody():
+        wrong.append(
+            "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
+            "several of them"
+        )
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+
+
+async def _look_at_store(database: str) -> None:
+    """Before the server starts, which would tell it in a traceback."""
+    store = Store(database)
+    try:
+        await store.start()
+    except (SQLAlchemyError, OSError) as away:
+        reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
+        raise AwayError(
+            f"the database {shown_url(database)} does not answer: {reason}. Start it, or give another with --database "
+            "or AWAITHUMANS_RELAY_DATABASE"
+        ) from None
+    except RuntimeError as later:
+        raise SettingsError(f"--database {shown_url(database)}: {later}") from None
+    finally:
+        await store.stop()
+
+
+def _look_at_port(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as taken:
+        if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
+            return  # an address of several that this machine lacks: the server says whether another did
+        raise AwayError(
+            f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
+        ) from None
