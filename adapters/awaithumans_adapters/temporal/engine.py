@@ -40,7 +40,7 @@ class TemporalEngine:
         """Signal the workflow, or complete the activity the route names.
 
         Raises:
-            TargetGone: the workflow has ended or never was, or Temporal refuses the answer.
+            TargetGone: the workflow has ended without this answer or never was, or Temporal refuses the answer.
             temporalio.service.RPCError: Temporal is away; later.
         """
         client = await self._client(route.target["namespace"])
@@ -100,8 +100,24 @@ class TemporalEngine:
 
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
+    """Signal the workflow. One that has ended and was signalled before, by a relay that died then, has the answer."""
     handle = client.get_workflow_handle(target["workflow_id"])
-    await handle.signal(SIGNAL, outcome.value(), rpc_timeout=RPC_TIMEOUT)
+    try:
+        await handle.signal(SIGNAL, outcome.value(), rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND or not await _signalled(client, handle, outcome):
+            raise
+
+
+async def _signalled(client: Client, handle: WorkflowHandle[Any, Any], outcome: Outcome) -> bool:
+    """Whether the workflow's last run was given this outcome."""
+    async for event in handle.fetch_history_events():
+        signal = event.workflow_execution_signaled_event_attributes
+        if signal.signal_name == SIGNAL:
+            given = await client.data_converter.decode(signal.input.payloads)
+            if outcome.value() in given:
+                return True
+    return False
 
 
 async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_adapters.temporal.names import activity_id
 from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.people import People
 from tests.support.relay import RunningRelay
@@ -84,6 +85,29 @@ async def test_a_bug_in_a_quorum_cancels_nobody(
     async with Worker(client, task_queue=question, workflows=[CountsRightly]):
         await people.complete(tasks[1]["id"], YES)
         assert await result(handle) is True
+
+
+async def test_delivered_again_to_a_workflow_that_has_ended(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """A relay that died before it wrote a delivery down makes it again: the workflow had it, and ended of it.
+
+    An answer that it had not is told apart.
+    """
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    yes = Outcome(
+        task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
+    )
+    target = {"namespace": "default", "workflow_id": handle.id}
+    target |= {"activity_id": activity_id(task["idempotency_key"], 0)} if via == "activity" else {}
+    route = Route("temporal", target, task["idempotency_key"])
+    for _ in range(2):
+        await TemporalEngine(client).deliver(route, yes)
+        assert await result(handle) is True
+    another = Route("temporal", target | ({"activity_id": "another"} if via == "activity" else {}), "another")
+    with pytest.raises(TargetGone, match="has ended"):
+        await TemporalEngine(client).deliver(another, yes.model_copy(update={"idempotency_key": "another"}))
 
 
 async def test_the_bare_activity(client: Client, people: People, question: str) -> None:
