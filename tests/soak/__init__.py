@@ -41,6 +41,7 @@ AT_ONCE = 16
 WHILE_ASKING = 4
 """One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
 PATIENCE_SECONDS = 3600.0
+PROGRESS_SECONDS = 15.0
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Soak:
     broken: int = 0
     """Attempts at which the relay was dead or died."""
     seconds: float = 0.0
-    parked: int = 0
-    """Their relay died between the delivery and its note, and the workflow had ended when the next relay came."""
+    parked: int = -1
+    """Whatever died, everybody here can be woken."""
     lost: int = -1
     doubled: int = -1
     swapped: int = -1
@@ -90,6 +91,7 @@ class Soak:
         try:
             await asyncio.gather(*(self._start(number) for number in (0, 1)))
             async with asyncio.timeout(PATIENCE_SECONDS), working(MANY[MODE], temporal.address, QUEUE, env):
+                telling = asyncio.create_task(self._tell())
                 asking = self._ask(await SIDES[MANY[MODE]].client(temporal.address))
                 await asyncio.gather(asking, self._kill(self.kills // WHILE_ASKING))
                 killing = asyncio.create_task(self._kill(self.kills))
@@ -99,6 +101,7 @@ class Soak:
                 killing.cancel()
                 await asyncio.gather(killing, return_exceptions=True)
                 await self._settled()
+                telling.cancel()
         finally:
             for relay in self._relays:
                 await asyncio.to_thread(relay.kill)
@@ -124,6 +127,13 @@ class Soak:
             await asyncio.to_thread(self._relays[number].kill)
             self.killed += 1
             await self._start(number)
+
+    async def _tell(self) -> None:
+        """How far it is, from time to time."""
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            waits, effects = sum((await self._store.counts()).values()), len(written(self._answers))
+            print(f"{waits} wait, {self.sent} callbacks acknowledged, {effects} effects, {self.killed} relays killed")
 
     async def _ask(self, client: Client) -> None:
         """Start the workflows; all of them wait once the table has as many rows."""

@@ -30,10 +30,10 @@ async def run(soak: Soak) -> bool:
     print(
         f"{soak.waits} waits, {soak.sent} callbacks acknowledged, {soak.broken} attempts broken, "
         f"{soak.killed} relays killed, {soak.seconds:.0f} s\n"
-        f"{soak.parked} parked although they had their effect: killed between a delivery and its note\n"
-        f"effects lost / doubled / swapped: {soak.lost} / {soak.doubled} / {soak.swapped}; refused: {soak.refused}"
+        f"effects lost / doubled / swapped: {soak.lost} / {soak.doubled} / {soak.swapped}; "
+        f"parked: {soak.parked}; refused: {soak.refused}"
     )
-    return (soak.lost, soak.doubled, soak.swapped, soak.refused) == (0, 0, 0, [])
+    return (soak.lost, soak.doubled, soak.swapped, soak.parked, soak.refused) == (0, 0, 0, 0, [])
 
 
 def arguments() -> Soak:
