@@ -1,15 +1,18 @@
 """A run from what a look at its thread has seen, with real graphs."""
 
+import asyncio
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
+from awaithumans_adapters.langgraph.engine import STARTING
 from awaithumans_adapters.langgraph.look import Look
+from awaithumans_core import Outcome, Route
 from tests.support.bench import Bench
 from tests.support.clocks import StillClock
 from tests.support.people import People
-from tests.support.reads import Reads
+from tests.support.reads import Busy, Reads
 from tests.support.relay import RunningRelay
 
 
@@ -32,6 +35,32 @@ async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay,
     assert saver.reads == 1
     assert bench.acts == ["act"]
     assert await bench.answers() == {("a", True)}
+
+
+async def test_of_many_threads_the_first_runs_on_before_the_last_is_looked_at(
+    registrar: RunningRelay, people: People
+) -> None:
+    """What a look has seen is used while it is fresh, however many are resumed at once."""
+    saver = Busy()
+    bench = Bench(saver, registrar.human_tasks(), people)
+
+    async def node(_: Any) -> Any:
+        return {"answers": [("a", (await bench.ask("a")).approved)]}
+
+    bench.graph(node=node)
+    answers: list[tuple[Route, Outcome]] = []
+    for number in range(10 * STARTING):
+        thread_id = f"{bench.thread_id}:{number}"
+        shown = await bench.compiled.ainvoke({"answers": []}, {"configurable": {"thread_id": thread_id}})
+        key = shown["__interrupt__"][0].value["idempotency_key"]
+        yes = Outcome(task_id="t", idempotency_key=key, status="completed", response={"approved": True})
+        answers.append((Route("langgraph", {"thread_id": thread_id}, key), yes))
+    saver.happened.clear()
+    await asyncio.gather(*(bench.engine.deliver(*answer) for answer in answers))
+    written = [what for what, _ in saver.happened].index("written")
+    threads_read_before = {thread for what, thread in saver.happened[:written] if what == "read"}
+    assert len(threads_read_before) < len(answers)
+    assert bench.acts == ["act"] * len(answers)
 
 
 class Kept(TypedDict, total=False):

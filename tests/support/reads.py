@@ -1,8 +1,13 @@
 """A checkpointer that counts."""
 
+import asyncio
+from typing import Any, TypeVar
+
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+
+T = TypeVar("T")
 
 
 class Reads(InMemorySaver):
@@ -18,3 +23,25 @@ class Reads(InMemorySaver):
         """Counted; the async method calls this one."""
         self.reads += 1
         return super().get_tuple(config)
+
+
+class Busy(Reads):
+    """The same with other threads' reads in between, as of a database, and what happened to which thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happened: list[tuple[str, str]] = []
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Noted when it is done."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return self._noted("read", config, await super().aget_tuple(config))
+
+    async def aput(self, config: RunnableConfig, *written: Any) -> RunnableConfig:
+        """Noted as well."""
+        return self._noted("written", config, await super().aput(config, *written))
+
+    def _noted(self, what: str, config: RunnableConfig, result: T) -> T:
+        self.happened.append((what, config.get("configurable", {})["thread_id"]))
+        return result

@@ -20,8 +20,10 @@ from langgraph.types import Interrupt, RetryPolicy
 
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.look import FRESH_SECONDS
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
+from awaithumans_adapters.langgraph.turns import Turns
 from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
@@ -31,6 +33,13 @@ RUNNING_SECONDS = 10 * 60.0
 """A node that runs beside the question is waited for this long, by this process's own clock.
 
 Then it counts as cut off, and the thread is resumed, which runs it again.
+"""
+
+STARTING = 8
+"""Threads looked at and resumed at once, while what the look has seen is fresh.
+
+Of hundreds at once each would be read again, since the others' reads and writes came in between. A run that takes long
+takes it beside all others.
 """
 
 NOT_YET_SECONDS = 1.0
@@ -101,6 +110,7 @@ class GraphEngine:
         self._config = config or _thread_config
         self._on_result = on_result
         self._failed = FailedRuns(retry)
+        self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
@@ -124,7 +134,8 @@ class GraphEngine:
 
     async def _bring(self, route: Route, outcome: Outcome, *, mended: bool) -> None:
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
-        async with lock:  # the library has no lock on a thread: two resumes at once would both run the rest
+        # The library has no lock on a thread: two resumes at once would both run the rest.
+        async with lock, self._turns.turn():
             try:
                 thread = await self._deliver(route, outcome, mended=mended)
             except TargetNotReady:
