@@ -22,6 +22,8 @@ LATER_BATCH = 32
 """The same of those that give way, when acknowledgements wait behind them."""
 LATER_SHARE = 0.2
 """Of the writer's time, at most, for those that give way, so that many of them are written together."""
+LATER_SECONDS = 0.03
+"""The least between two transactions of those that give way: each of them costs what fifty writes in it do."""
 CALM_SECONDS = 0.05
 """So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
 PATIENCE_SECONDS = 0.25
@@ -93,7 +95,7 @@ class WriteQueue:
             if self._later_began is not None:
                 ended = self._clock()
                 took = ended - self._later_began
-                self._later_from = ended + min(took * (1 / LATER_SHARE - 1), PATIENCE_SECONDS)
+                self._later_from = ended + min(max(took * (1 / LATER_SHARE - 1), LATER_SECONDS), PATIENCE_SECONDS)
                 self._later_began = None
             while True:
                 if self._turn_of_later():
