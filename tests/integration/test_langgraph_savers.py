@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import await_human_sync
-from awaithumans_core import TargetGone
+from awaithumans_adapters.langgraph.foreign import key_of
+from awaithumans_core import Outcome, TargetGone
 from tests.support.bench import Bench, State
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
@@ -119,6 +121,35 @@ async def test_answered_once(bench: SaverBench) -> None:
     state = await bench.state()
     assert [tuple(answer) for answer in state.values["answers"]] == [("first", True), ("second", False)]
     assert bench.acts == ["act"]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["ends", "fails"])
+async def test_a_foreign_question_answered_once(bench: SaverBench, *, fails: bool) -> None:
+    """A node that does not know us takes its answer once, whether it ends or fails; the saver is free then."""
+    taken: list[str] = []
+
+    def asks(state: State) -> State:
+        taken.append(interrupt("Which?"))
+        if fails:
+            raise ZeroDivisionError
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("asks", asks)
+    builder.add_edge(START, "asks")
+    builder.add_edge("asks", END)
+    bench.use(builder)
+    await bench.start()
+    (shown,) = (await bench.state()).interrupts
+    key = key_of(shown, bench.thread_id)
+    outcome = Outcome(task_id="t", status="completed", idempotency_key=key, response={"answer": "blue"})
+    async with asyncio.timeout(60):
+        for _ in range(2):
+            with pytest.raises(TargetGone, match="ZeroDivisionError") if fails else nullcontext():
+                await bench.engine.deliver(bench.route_of(key), outcome)
+        assert await bench.engine.orphaned(bench.route_of(key)) is not None
+    assert taken == ["blue"]
+    assert (await bench.state()).interrupts == ((shown,) if fails else ())
 
 
 async def test_superseded(bench: SaverBench) -> None:

@@ -162,13 +162,22 @@ class Thread:
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
+        if interrupt_id(key) is not None:
+            return await self._history_foreign(key)
         shown = False
         async for saved in self._checkpoints():
-            level = await self._level(saved) if interrupt_id(key) and takers(saved) else None
-            if takers(saved, key, level):
+            if takers(saved, key):
                 return saved, True
             shown = shown or asked(saved, key)
         return None, shown
+
+    async def _history_foreign(self, key: str) -> tuple[CheckpointTuple | None, bool]:
+        # A saver may lock while it lists, so what is found is looked at afterwards.
+        found = [saved async for saved in self._checkpoints() if takers(saved) or asked(saved, key)]
+        for saved in found:
+            if takers(saved) and takers(saved, key, await self._level(saved)):
+                return saved, True
+        return None, any(asked(saved, key) for saved in found)
 
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
         """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
