@@ -14,10 +14,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     Select,
     and_,
     bindparam,
+    cast,
     delete,
+    extract,
     func,
     or_,
     select,
@@ -48,12 +51,14 @@ class Store:
 
     Args:
         url: SQLAlchemy URL: `sqlite:///file.db`, or `postgresql://...` for any number of relays.
-        clock: Epoch seconds.
+        clock: Epoch seconds. Default: this machine's, and for leases, which are held against other machines, that of
+            PostgreSQL.
     """
 
-    def __init__(self, url: str | URL = DEFAULT_DATABASE, *, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
+    def __init__(self, url: str | URL = DEFAULT_DATABASE, *, clock: Callable[[], float] | None = None) -> None:
+        self.clock = clock or time.time
         self.database = Database(url)
+        self._shares_clock = clock is None and self.database.is_postgres
 
     async def start(self) -> None:
         """Create the table, or bring it up to date. Raises RuntimeError when it is a later release's."""
@@ -148,18 +153,25 @@ class Store:
             return [wait_of(row) for row in rows]
 
         def write(db: Connection) -> list[Wait]:
-            run_out = now - grace
+            at = self._lease_time(db)
+            run_out = at - grace
             found = find(db, run_out)  # PostgreSQL waits here for whoever holds the table, SQLite did before
-            if self.clock() - now > seconds / 3:
-                run_out = now - seconds
+            if (waited := self.clock() - now) > seconds / 3:
+                at = self._lease_time(db)
+                run_out = at - waited - seconds
                 found = find(db, run_out)
             mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], run_out)
             leased = [wait for wait in found if wait.route.target_id in mine]
-            held = {"lease_owner": owner, "lease_until": self.clock() + seconds}
+            held = {"lease_owner": owner, "lease_until": at + seconds}
             _LEASE.run(db, [((wait.task_id, wait.route.digest), held) for wait in leased])
             return leased
 
         return await self.database.write(write, later=True)
+
+    def _lease_time(self, db: Connection) -> float:
+        """Epoch seconds by a clock that all who lease share: one that is ahead takes what others hold for run out."""
+        now: float = db.execute(_DATABASE_TIME).scalar_one() if self._shares_clock else self.clock()
+        return now
 
     def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], run_out: float) -> set[str]:
         """Those of the targets that no other relay leases a wait of at this moment.
@@ -188,9 +200,9 @@ class Store:
         due = select(func.min(waits.c.next_attempt_at)).where(
             waits.c.state == WaitState.ANSWERED,
             waits.c.engine == engine,
-            or_(waits.c.lease_until.is_(None), waits.c.lease_until <= self.clock()),
+            or_(waits.c.lease_until.is_(None), waits.c.lease_until <= bindparam("now")),
         )
-        return await self.database.read(lambda db: db.execute(due).scalar())
+        return await self.database.read(lambda db: db.execute(due, {"now": self._lease_time(db)}).scalar())
 
     def renew(self, owner: str, held: Collection[tuple[str, str]], *, seconds: float) -> int:
         """Hold these leases of a relay (task id, route's digest) longer; from any thread, and waits for it.
@@ -200,7 +212,7 @@ class Store:
         these = and_(waits.c.lease_owner == owner, tuple_(waits.c.task_id, waits.c.route_digest).in_(held))
 
         def write(db: Connection) -> int:
-            return db.execute(update(waits).where(these).values(lease_until=self.clock() + seconds)).rowcount
+            return db.execute(update(waits).where(these).values(lease_until=self._lease_time(db) + seconds)).rowcount
 
         return self.database.write_soon(write).result()
 
@@ -362,6 +374,7 @@ _FINISH = update(waits).where(
     waits.c.route_digest == bindparam("of_route"),
     waits.c.lease_owner == bindparam("of_owner"),
 )
+_DATABASE_TIME = select(cast(extract("epoch", func.clock_timestamp()), Float))
 _LEASE = Update(("lease_owner", "lease_until"), {"attempts": waits.c.attempts + 1})
 
 

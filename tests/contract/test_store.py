@@ -172,6 +172,22 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     assert await asyncio.to_thread(store.renew, "second", held, seconds=15) == 0
 
 
+async def test_clocks_that_differ(postgres: PostgresServer) -> None:
+    """However wrong a relay's clock is: what a living relay holds is its own, and what a dead one had is taken over."""
+    url = postgres.database()
+    right, ahead = Store(url), Store(url)
+    ahead.clock = lambda: time.time() + 60
+    await right.start()
+    await right.answer(outcome(), found_by="callback", route=route())
+    (held,) = await right.lease("shelf", "right", limit=9, seconds=15)
+    assert await ahead.lease("shelf", "ahead", limit=9, seconds=15) == []
+    assert await right.retry(held, "right", after=0, error="", not_ready=False)
+    assert len(await ahead.lease("shelf", "ahead", limit=9, seconds=0.5)) == 1
+    await asyncio.sleep(0.6)
+    assert len(await right.lease("shelf", "right", limit=9, seconds=15)) == 1
+    await asyncio.gather(right.stop(), ahead.stop())
+
+
 async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> None:
     """A delivery that blocks the event loop for longer than a lease lasts stays this relay's, and is made once."""
     delivered: list[str] = []
