@@ -70,7 +70,8 @@ async def test_waits_are_listed_for_people(store: Store) -> None:
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("columns", [40, 60, 79, 80, 81, 100, 160])
 async def test_no_letter_of_an_error_is_lost(store: Store, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However wide the terminal is, an error is folded, and not cut: words, addresses without a blank, and its end."""
+    """However wide the terminal is, and whatever stands beside it, an error is folded, and not cut: words, addresses
+    without a blank, and its end."""
     monkeypatch.setenv("COLUMNS", str(columns))
     error = (
         "RuntimeError: Failed client connect: Server connection error: "
@@ -85,7 +86,14 @@ async def test_no_letter_of_an_error_is_lost(store: Store, columns: int, monkeyp
     )
     (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
     await store.park(wait, "test", reason=error)
-    lines = (await run("waits", "--limit", "1")).output.splitlines()
+    await store.register("d" * 32, Route("temporal", {"workflow_id": "refund-3"}, "k3"), 900)
+    await store.answer(
+        Outcome(task_id="d" * 32, status="completed", response={"approved": True}, idempotency_key="k3"),
+        found_by="sweep",
+    )
+    (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
+    await store.delivered(wait, "test")
+    lines = (await run("waits", "--limit", "2")).output.splitlines()
     assert all(len(line) <= columns for line in lines)
     start = next(line.index("Last") for line in lines if "Last" in line)
     rows = lines[next(n for n, line in enumerate(lines) if line.startswith("State")) + 1 :]

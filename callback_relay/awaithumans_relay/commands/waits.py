@@ -52,9 +52,8 @@ def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("State", no_wrap=True)
     table.add_column("Asked", no_wrap=True)
-    table.add_column(
-        "Task, and who waits", overflow="fold", min_width=ID_CHARS if width >= WHOLE_IDS_FROM else None, max_width=36
-    )
+    # Not min_width: Rich shares the width out without regard to it, and what is too much is cut off the last column.
+    table.add_column("Task, and who waits", overflow="fold", width=ID_CHARS if width >= WHOLE_IDS_FROM else None)
     table.add_column("Last error", overflow="fold")
     for wait in waits:
         target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
