@@ -8,7 +8,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined, SchemaError
 from typing_extensions import is_typeddict
 
 from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.json_values import json_object
 
 R = TypeVar("R")
 
@@ -86,12 +87,26 @@ MOST_TWINS = 500
 
 def _json_schema(schema: Any) -> dict[str, Any]:
     known = adapter(schema)
-    twin = _IDENTITY.sub(r"\1", repr(known.core_schema))
+    twin = _IDENTITY.sub(r"\1", repr([known.core_schema, *_said(known.core_schema)]))
     if twin not in _TWINS:
         if len(_TWINS) >= MOST_TWINS:
             _TWINS.clear()
-        _TWINS[twin] = known.json_schema(schema_generator=_Untitled)
+        told = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
+        _TWINS[twin] = json_object(known.json_schema(schema_generator=_Untitled), told)
     return _TWINS[twin]
+
+
+def _said(part: Any) -> Iterator[object]:
+    """What the classes in a core schema say of themselves, which it leaves out: their docstrings and settings."""
+    if isinstance(part, dict):
+        if isinstance(cls := cast("dict[str, Any]", part).get("cls"), type):
+            settings = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
+            yield cls.__doc__, settings
+        part = cast("dict[str, Any]", part).values()
+    elif not isinstance(part, list | tuple):
+        return
+    for each in cast("Iterable[Any]", part):
+        yield from _said(each)
 
 
 _IDENTITY = re.compile(r"('(?:schema_)?ref': '[^']*?):\d+(?=')")

@@ -4,17 +4,16 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel
-from pydantic.types import JsonValue
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
+from awaithumans_core.json_values import json_object
 from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
 
@@ -29,9 +28,6 @@ DEFAULT_TIMEOUT_SECONDS = 15 * 60
 
 PROBLEMS_CHARS = 500
 """How much of what was wrong with an answer stands in the question that is asked again."""
-
-MAX_DEPTH = 100
-"""How deep a payload is searched for sets; JSON nests less."""
 
 AGAIN = " (asked again, as the answer given does not fit: "
 
@@ -123,7 +119,7 @@ class HumanTask(Generic[T]):
         if self.form is not None and not self.form.get("fields"):
             raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
         fields_of(self.response_schema)
-        _json_object(self.body(), "the question")
+        json_object({name: part for name, part in self.body().items() if name not in _CHECKED}, "the question")
 
     @property
     def seconds(self) -> int:
@@ -152,18 +148,18 @@ class HumanTask(Generic[T]):
         optional = {
             "assign_to": None if self.assign_to is None else _assignee(self.assign_to),
             "notify": [self.notify] if isinstance(self.notify, str) else self.notify and list(self.notify),
-            "verifier_config": None if self.verifier is None else _json_object(self.verifier, "verifier"),
+            "verifier_config": None if self.verifier is None else json_object(self.verifier, "verifier"),
             "redact_payload": self.redact_payload or None,
             "task_metadata": None if self.task_metadata is None else dict(self.task_metadata),
         }
         return {
             "task": self.task,
-            "payload": _json_object(self.payload, "payload"),
+            "payload": json_object(self.payload, "payload"),
             "payload_schema": self._payload_schema(),
             "response_schema": json_schema(self.response_schema),
             "form_definition": form_definition(self.response_schema)
             if self.form is None
-            else _json_object(self.form, "form"),
+            else json_object(self.form, "form"),
             "timeout_seconds": self.seconds,
             "idempotency_key": self.idempotency_key,
             **{name: value for name, value in optional.items() if value is not None},
@@ -179,6 +175,9 @@ class HumanTask(Generic[T]):
             return {"type": "object"}
         return json_schema(type(self.payload))
 
+
+_CHECKED = {"payload", "response_schema", "verifier_config"}
+"""What of a body is known to be JSON: a node that is resumed asks again, and pays for every look at it."""
 
 _ASSIGNEES = {"email", "emails", "pool", "role", "access_level", "user_id"}
 """What the server understands of an `assign_to`; it takes anything, and then nobody is asked."""
@@ -196,42 +195,6 @@ def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
             '{"pool": ...}, {"role": ..., "access_level": ...}, {"user_id": ...}'
         )
     return dict(asked)
-
-
-def _json_object(value: Any, name: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if _holds_a_set(value):
-        raise InvalidTaskError(f"{name} holds a set, whose order differs from run to run: give a sorted list")
-    try:
-        plain: JsonValue = to_jsonable_python(value)
-        json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
-    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidTaskError(f"{name} cannot be written as JSON: {error}") from None
-    if not isinstance(plain, dict):
-        raise InvalidTaskError(
-            f"{name} must be an object with named fields (a model, a dataclass or a dict), not {plain!r}"
-        )
-    return plain
-
-
-def _holds_a_set(value: Any, depth: int = 0) -> bool:
-    """Whether there is a set in it, whose order would make the same question another one after a restart."""
-    if isinstance(value, str | int | float | None):
-        return False
-    if isinstance(value, set | frozenset):
-        return len(cast("set[Any]", value)) > 1
-    if isinstance(value, BaseModel):
-        held: Iterable[Any] = vars(value).values()
-    elif is_dataclass(value) and not isinstance(value, type):
-        held = [getattr(value, each.name, None) for each in fields(value)]
-    elif isinstance(value, Mapping):
-        held = cast("Iterable[Any]", value.values())
-    elif isinstance(value, list | tuple):
-        held = cast("Sequence[Any]", value)
-    else:
-        return False
-    return depth < MAX_DEPTH and any(_holds_a_set(each, depth + 1) for each in held)
 
 
 def subject(body: Mapping[str, Any]) -> str:

@@ -581,10 +581,12 @@ def test_what_is_kept_on_a_class_does_not_show() -> None:
     assert json.loads(json.dumps(form_definition(schema))) == form_definition(schema)
 
 
-def twin(description: str = "How much?", most: int = 10) -> Any:
+def twin(description: str = "How much?", most: int = 10, says: str = "", extra: Any = None) -> Any:
     """A class made from the same lines again, as a workflow's sandbox does for every run."""
 
     class Inner(BaseModel):
+        __doc__ = says
+        model_config = ConfigDict(json_schema_extra=extra)
         limit: int = Field(default=most, description=description)
 
     class Outer(BaseModel):
@@ -595,7 +597,7 @@ def twin(description: str = "How much?", most: int = 10) -> Any:
 
 
 def test_twins_have_one_schema() -> None:
-    """It is written once for all classes that pydantic cannot tell apart, and anew for every other."""
+    """It is written once for all classes of the same lines, and anew for every other."""
     first, same, *others = twin(), twin(), twin("How many?"), twin(most=11)
     assert first is not same
     assert json_schema(first)["$defs"] is json_schema(same)["$defs"]
@@ -605,3 +607,24 @@ def test_twins_have_one_schema() -> None:
         {"default": 10, "description": "How many?", "type": "integer"},
         {"default": 11, "description": "How much?", "type": "integer"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ([{"says": "Of a day."}, {"says": "Of a week."}], "description"),
+        ([{"extra": {"unit": "day"}}, {"extra": {"unit": "week"}}], "unit"),
+    ],
+    ids=["docstring", "settings"],
+)
+def test_classes_that_say_other_things_of_themselves_are_no_twins(said: list[dict[str, Any]], name: str) -> None:
+    """What a class inside the answer says in its docstring and its settings reaches the person who is asked."""
+    schemas = [json_schema(twin(**each))["$defs"]["Inner"] for each in said]
+    assert len({found[name] for found in schemas}) == 2
+
+
+@pytest.mark.parametrize("extra", [{"units": {"day", "week"}}, {"units": object()}], ids=["set", "object"])
+def test_what_a_class_adds_to_its_schema_is_json(extra: Any) -> None:
+    """The server would not understand it, or understand it differently from run to run."""
+    with pytest.raises(InvalidTaskError, match="Outer"):
+        json_schema(twin(extra=extra))

@@ -1,0 +1,59 @@
+"""What goes over the wire as JSON, checked before it is sent."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic.types import JsonValue
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from awaithumans_core.errors import InvalidTaskError
+
+MAX_DEPTH = 100
+"""How deep a payload is searched for sets; JSON nests less."""
+_PLAIN = (str, int, float, type(None))
+
+
+def json_object(value: Any, name: str) -> dict[str, Any]:
+    """A value as JSON has it; nothing is an empty object.
+
+    Raises:
+        InvalidTaskError: it is no object with named fields, or JSON cannot say it, or not in the same way twice.
+    """
+    if value is None:
+        return {}
+    if _holds_a_set(value):
+        raise InvalidTaskError(f"{name} holds a set, whose order differs from run to run: give a sorted list")
+    try:
+        plain: JsonValue = to_jsonable_python(value)
+        json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidTaskError(f"{name} cannot be written as JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise InvalidTaskError(
+            f"{name} must be an object with named fields (a model, a dataclass or a dict), not {plain!r}"
+        )
+    return plain
+
+
+def _holds_a_set(value: Any, depth: int = 0) -> bool:
+    """Whether there is a set in it, whose order would make the same question another one after a restart."""
+    if depth > MAX_DEPTH or isinstance(value, _PLAIN):
+        return False
+    if isinstance(value, set | frozenset):
+        return len(cast("set[Any]", value)) > 1
+    return any(_holds_a_set(each, depth + 1) for each in _held(value))
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict | list | tuple):  # most of what there is, and found sooner than any Mapping
+        return cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
+    if isinstance(value, BaseModel):
+        return vars(value).values()
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, each.name, None) for each in fields(value)]
+    if isinstance(value, Mapping):
+        return cast("Iterable[Any]", value.values())
+    return ()
