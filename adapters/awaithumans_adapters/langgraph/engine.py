@@ -228,7 +228,8 @@ class GraphEngine:
             return await self._resume_shown(threads, route, outcome)
 
     async def _resume_shown(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
-        showing = [thread for thread in threads if await thread.pending(route.idempotency_key)]
+        waiting = {thread: await thread.pending(route.idempotency_key) for thread in threads}
+        showing = [thread for thread in threads if waiting[thread]]
         if not showing:
             return None
         thread = _only(showing)
@@ -242,7 +243,7 @@ class GraphEngine:
                 f"beside the question, {failed} after it had its own answer; resuming now would run it again",
                 retry_after=NOT_YET_SECONDS,
             )
-        await thread.resume(route.idempotency_key, outcome)
+        await thread.resume(route.idempotency_key, waiting[thread], outcome)
         return thread
 
     async def _go_on(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol
@@ -145,9 +145,9 @@ class Thread:
         """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
         return [task.name for task in _leaves(await self._snapshot()) if _under_way(task)]
 
-    async def resume(self, key: str, outcome: Outcome) -> None:
-        """Give the answer to every interrupt that waits for it, and run on."""
-        answers = {shown.id: _answer(shown, outcome) for shown in await self.pending(key)}
+    async def resume(self, key: str, waiting: Iterable[Interrupt], outcome: Outcome) -> None:
+        """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on."""
+        answers = {shown.id: _answer(shown, outcome) for shown in waiting}
         result = await self._run(key, Command(resume=answers), strict=True)
         if self._ended(result):
             return
