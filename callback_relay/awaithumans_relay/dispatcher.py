@@ -41,6 +41,8 @@ HELD_SECONDS = 1.0
 """How soon to look again at an answer whose target has a delivery under way elsewhere."""
 PARALLEL = 256
 """Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
+ROOM_SECONDS = 0.02
+"""With as many under way, how long to wait after one has ended: others end meanwhile, and one write leases for all."""
 LEASED_AT_ONCE = 64
 """In one write, behind which acknowledgements wait."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
@@ -79,8 +81,10 @@ class Dispatcher:
         self._steady_at = 0.0
         """While the store was away nobody could renew: those who live do so first, before a lease is taken over."""
         self._wake = {name: asyncio.Event() for name in engines}
-        self._held = set(engines)
+        self._held: set[str] = set()
         """Engines for which something is due that was not leased; a delivery that ends may make room for it."""
+        self._fewer: set[str] = set()
+        """Engines of which a delivery has ended since their loop began to look for work."""
         self.breakers = {name: Breaker(time.monotonic) for name in engines}
         self._behind: dict[str, dict[str, Wait]] = {}
         """By target and route: an answer is put off again and again for as long as people take."""
@@ -104,7 +108,8 @@ class Dispatcher:
         try:
             while True:
                 self._wake[engine.name].clear()
-                self._held.add(engine.name)  # for all that is known while it is looked
+                self._held.discard(engine.name)
+                self._fewer.discard(engine.name)
                 try:
                     leased = await self._lease(engine, under_way)
                     pause = 0.0 if leased else await self._until_due(engine)
@@ -119,13 +124,14 @@ class Dispatcher:
                     task = asyncio.create_task(self._deliver(engine, wait))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
-                    task.add_done_callback(lambda _: self.wake(self._held & {engine.name}))
+                    task.add_done_callback(lambda _: self._made_room(engine))
                 if not leased:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):  # wait_for loses a cancellation that comes with the event
                             await self._wake[engine.name].wait()
                 elif len(under_way) >= PARALLEL:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.sleep(ROOM_SECONDS)
         finally:
             await _drained(under_way)
 
@@ -151,14 +157,20 @@ class Dispatcher:
 
     async def _until_due(self, engine: Engine) -> float:
         """How long to sleep, when there is nothing to lease, unless an answer comes to this relay."""
-        if (closed_for := self.breakers[engine.name].opens_in) > 0:
-            return closed_for
-        due = await self._store.next_delivery(engine.name)
+        closed_for = self.breakers[engine.name].opens_in
+        due = None if closed_for > 0 else await self._store.next_delivery(engine.name)
         due_in = TICK_SECONDS if due is None else due - self._store.clock()
-        if due_in > 0:
-            self._held.discard(engine.name)
-        # What is due, and was not leased, is for a target that a delivery is under way to, of this relay or another.
-        return min(max(due_in, HELD_SECONDS), TICK_SECONDS)
+        if closed_for > 0 or due_in <= 0:
+            # Due and not leased: for a target that a delivery is under way to, of this relay or another.
+            self._held.add(engine.name)
+            if engine.name in self._fewer:
+                self.wake([engine.name])
+        return closed_for if closed_for > 0 else min(max(due_in, HELD_SECONDS), TICK_SECONDS)
+
+    def _made_room(self, engine: Engine) -> None:
+        self._fewer.add(engine.name)
+        if engine.name in self._held:
+            self.wake([engine.name])
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:
         try:

@@ -18,7 +18,13 @@ from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotRe
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.breaker import PROBES
 from awaithumans_relay.commands.serve import HANG_UP_SECONDS
-from awaithumans_relay.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
+from awaithumans_relay.dispatcher import (
+    GIVE_UP_SECONDS,
+    LEASED_AT_ONCE,
+    PARALLEL,
+    TRIES_BEFORE_GIVING_UP,
+    Dispatcher,
+)
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.retention import Retention
 from awaithumans_relay.schema import waits
@@ -51,8 +57,8 @@ async def until(store: Store, **counts: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
-    """Without anything to do the table is not asked more than once in several seconds."""
+def counting_leases(store: Store) -> Counter[str]:
+    """Has the store count how often it is asked for work."""
     looks = Counter[str]()
     lease = store.lease
 
@@ -61,9 +67,37 @@ async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
         return await lease(*args, **kwargs)  # type: ignore[arg-type]
 
     store.lease = counted  # type: ignore[method-assign, assignment]
+    return looks
+
+
+async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
+    """Without anything to do the table is not asked more than once in several seconds."""
+    looks = counting_leases(store)
     async with Dispatcher(store, {"shelf": Shelf()}).running():
         await asyncio.sleep(2)
     assert looks["lease"] <= 1
+
+
+@pytest.mark.parametrize("count", [60, PARALLEL + 60])
+async def test_deliveries_that_end_one_by_one_are_not_looked_behind_one_by_one(store: Store, count: int) -> None:
+    """All that is due is under way, or as many as may be: each end is not worth a write that finds next to nothing."""
+
+    class Turnstile:
+        name = "shelf"
+
+        def __init__(self) -> None:
+            self._gate = asyncio.Lock()
+
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            async with self._gate:
+                await asyncio.sleep(0.005)
+
+    looks = counting_leases(store)
+    for number in range(count):
+        await answered(store, number)
+    async with Dispatcher(store, {"shelf": Turnstile()}).running():
+        await until(store, delivered=count)
+    assert looks["lease"] <= count / LEASED_AT_ONCE + 3 + 0.5 * max(0, count - PARALLEL)
 
 
 async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
