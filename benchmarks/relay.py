@@ -47,7 +47,7 @@ AT_ONCE = [64, 16]
 SLOW = 64
 """Slow wakes under way."""
 FEW = 8
-"""The official receivers get so many times fewer callbacks: theirs take so many times longer."""
+"""The official receivers get so many times fewer callbacks, and threads: theirs take so many times longer."""
 
 
 @dataclass
@@ -173,8 +173,8 @@ async def _graphs(servers: Servers, stack: AsyncExitStack) -> Mapping[str, objec
 async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
     graphs = await _graphs(servers, stack)
     for side in _wakes.SIDES:
-        key = servers.humans.payload_key
-        rate = await _wakes.resumes(side, graphs[side], count, key, servers.folder, servers.at_rest)
+        key, many = servers.humans.payload_key, count // FEW if side == OFFICIAL else count
+        rate = await _wakes.resumes(side, graphs[side], many, key, servers.folder, servers.at_rest)
         figures.note("threads resumed a second", side, rate)
 
 
@@ -185,7 +185,7 @@ async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitSt
         figures.note("workflows signalled a second", side, rate)
 
 
-PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 150), "signals": (signals, 400)}
+PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 400), "signals": (signals, 400)}
 """With how many of each in a repeat."""
 
 
