@@ -26,6 +26,7 @@ from awaithumans_core import Engine, HumanTasks, Outcome, Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
+from awaithumans_relay.writes import CALM_SECONDS
 from benchmarks._callbacks import Answer, answer_for
 from benchmarks._workflows_bare import JustWait
 
@@ -83,6 +84,7 @@ async def dispatched(engine: Engine, answers: Sequence[Answer], folder: Path) ->
     try:
         await asyncio.gather(*(store.answer(outcome(each), found_by="callback", route=each.route) for each in answers))
         counted = Counted(engine, len(answers))
+        await asyncio.sleep(2 * CALM_SECONDS)  # a dispatcher gives way to acknowledgements, and these were the last
         began = time.perf_counter()
         async with Dispatcher(store, {engine.name: counted}).running():
             await counted.all_woken.wait()

@@ -185,7 +185,7 @@ async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitSt
         figures.note("workflows signalled a second", side, rate)
 
 
-PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 400), "signals": (signals, 400)}
+PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 400), "signals": (signals, 1000)}
 """With how many of each in a repeat."""
 
 
