@@ -83,15 +83,20 @@ async def test_loop_asks_afresh(bench: Bench) -> None:
 
 
 class SlowFor(HumanTasks):
-    """Takes its time to ask one of the questions."""
+    """Takes its time to ask one of the questions: another one is asked, and shown, before it."""
 
     def __init__(self, asker: HumanTasks, word: str) -> None:
         super().__init__(asker.settings)
         self._word = word
+        self._another = asyncio.Event()
 
     async def open(self, body: Any, route: Route, *, same_words: bool = True) -> Outcome:
-        if self._word in body["task"]:
-            await asyncio.sleep(0.3)
+        if self._word not in body["task"]:
+            outcome = await super().open(body, route, same_words=same_words)
+            self._another.set()
+            return outcome
+        await self._another.wait()
+        await asyncio.sleep(0.3)
         return await super().open(body, route, same_words=same_words)
 
 
