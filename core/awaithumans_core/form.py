@@ -17,7 +17,8 @@ from typing import Any, Literal, cast, get_args, get_origin
 from pydantic import ValidationError
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.schema import Field, adapter, fields
+from awaithumans_core.json_values import json_object
+from awaithumans_core.schema import Field, adapter, fields, once
 
 FORM_VERSION = 1
 """The `version` the server of 2026 understands."""
@@ -33,7 +34,14 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
     Raises:
         InvalidTaskError: the class is none of these, so a person could not answer it with named fields.
     """
-    return {"version": FORM_VERSION, "fields": [_shown(field) for field in fields(response_schema)]}
+    found = fields(response_schema)
+    if any(field.info.default_factory is not None for field in found):  # which may give another default every time
+        return _form(found)
+    return dict(once(response_schema, "__awaithumans_form__", lambda: _form(found)))
+
+
+def _form(found: Sequence[Field]) -> dict[str, Any]:
+    return json_object({"version": FORM_VERSION, "fields": [_shown(field) for field in found]}, "the form")
 
 
 def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[str, Any]:

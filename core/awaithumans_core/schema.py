@@ -56,7 +56,7 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     Raises:
         InvalidTaskError: pydantic cannot read it.
     """
-    return _once(schema, "__awaithumans_adapter__", lambda: _made(schema, TypeAdapter))
+    return once(schema, "__awaithumans_adapter__", lambda: _made(schema, TypeAdapter))
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def json_schema(schema: Any) -> dict[str, Any]:
     Raises:
         InvalidTaskError: none describes it.
     """
-    return dict(_once(schema, "__awaithumans_schema__", lambda: _made(schema, _json_schema)))
+    return dict(once(schema, "__awaithumans_schema__", lambda: _made(schema, _json_schema)))
 
 
 class _Untitled(GenerateJsonSchema):
@@ -120,7 +120,7 @@ def fields(schema: Any) -> tuple[Field, ...]:
         InvalidTaskError: it is none of these, so a person could not answer it with named fields; or it has a field that
             pydantic would not read from an answer, so that its default would stand whatever a person says.
     """
-    return _once(schema, "__awaithumans_fields__", lambda: _read(schema, tuple(_fields(schema))))
+    return once(schema, "__awaithumans_fields__", lambda: _read(schema, tuple(_fields(schema))))
 
 
 def extra(schema: Any) -> ExtraValues | None:
@@ -223,7 +223,8 @@ def _made(schema: Any, make: Callable[[Any], R]) -> R:
         raise InvalidTaskError(f"{schema!r} cannot be used as a schema: {unreadable}") from None
 
 
-def _once(schema: Any, name: str, compute: Callable[[], R]) -> R:
+def once(schema: Any, name: str, compute: Callable[[], R]) -> R:
+    """What was computed for a class before, kept on the class under this name."""
     if not isinstance(schema, type):
         return compute()
     held = vars(schema).get(name)  # not getattr: a subclass does not have its parent's fields

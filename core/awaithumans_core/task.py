@@ -176,7 +176,7 @@ class HumanTask(Generic[T]):
         return json_schema(type(self.payload))
 
 
-_CHECKED = {"payload", "response_schema", "verifier_config"}
+_CHECKED = {"payload", "response_schema", "form_definition", "verifier_config"}
 """What of a body is known to be JSON: a node that is resumed asks again, and pays for every look at it."""
 
 _ASSIGNEES = {"email", "emails", "pool", "role", "access_level", "user_id"}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy_checkpoint
@@ -35,6 +35,8 @@ class Look(BaseCheckpointSaver[Any]):
     """
 
     def __init__(self, saver: BaseCheckpointSaver[Any], clock: Callable[[], float] = time.monotonic) -> None:
+        for name in _LENT:  # here, and not when they are used: a run uses them dozens of times
+            self.__dict__[name] = getattr(saver, name)
         self._saver = saver
         self._seen: dict[tuple[str, str | None], CheckpointTuple | None] = {}
         """By graph, and checkpoint if not the latest."""
@@ -44,11 +46,13 @@ class Look(BaseCheckpointSaver[Any]):
         self.snapshot: StateSnapshot | None = None
         """The thread as it stands, subgraphs included, once somebody has asked for it."""
 
-    def __getattribute__(self, name: str) -> Any:
-        own = object.__getattribute__(self, "__dict__")
-        if name in own or name in vars(Look) or name.startswith("__"):
-            return object.__getattribute__(self, name)
-        return getattr(own["_saver"], name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._saver, name)  # what a saver has beside what all of them have
+
+    @property
+    def config_specs(self) -> list[Any]:
+        """What the saver can be configured with."""
+        return cast("Any", self._saver).config_specs  # type: ignore[no-any-return]
 
     def lent(self, config: RunnableConfig) -> RunnableConfig:
         """The config with which a graph reads, or runs, with this checkpointer."""
@@ -84,6 +88,10 @@ class Look(BaseCheckpointSaver[Any]):
 
     def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
         return self._seen.pop(place) if self._over else _to_work_on(self._seen[place])
+
+
+_LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(Look)]
+"""What a look leaves to its saver."""
 
 
 def _place(config: RunnableConfig) -> tuple[str, str | None]:

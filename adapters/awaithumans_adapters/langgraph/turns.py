@@ -1,8 +1,6 @@
 """A few at a time, each for a moment: what takes longer goes on, and keeps nobody from a turn."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
 from weakref import WeakKeyDictionary
 
 
@@ -19,13 +17,30 @@ class Turns:
         self._seconds = seconds
         self._free: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Wait for a turn. It is over when the block is, or its time."""
-        loop = asyncio.get_running_loop()
-        free = self._free.setdefault(loop, asyncio.Semaphore(self._at_once))
-        await free.acquire()
-        with ExitStack() as ending:
-            ending.callback(free.release)
-            ending.callback(loop.call_later(self._seconds, ending.close).cancel)
-            yield
+    def turn(self) -> "Turn":
+        """One turn, to wait for with `async with`. It is over when the block is, or its time."""
+        free = self._free.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
+        return Turn(free, self._seconds)
+
+
+class Turn:
+    """Taken from those that are free, given back once."""
+
+    __slots__ = ("_ending", "_free", "_seconds")
+
+    def __init__(self, free: asyncio.Semaphore, seconds: float) -> None:
+        self._free, self._seconds = free, seconds
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._free.acquire()
+        self._ending = asyncio.get_running_loop().call_later(self._seconds, self._end)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+            self._free.release()
