@@ -194,7 +194,7 @@ def create_router(
     engines: Sequence[Engine],
     *,
     settings: Settings | None = None,
-    database: str = DEFAULT_DATABASE,
+    database: str | None = None,
     retention: timedelta = RETENTION,
 ) -> APIRouter:
     """The relay as a router. Include it in your FastAPI app; it starts and stops with the app.
@@ -203,14 +203,15 @@ def create_router(
         engines: Whom it can wake; each has its own name.
         settings: Default: from the environment: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN (for the sweep),
             AWAITHUMANS_RELAY_SECRET, and AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY.
-        database: SQLAlchemy URL of the waits table. Default: a SQLite file in the working directory.
+        database: SQLAlchemy URL of the waits table. Default: AWAITHUMANS_RELAY_DATABASE, else a SQLite file in the
+            working directory.
         retention: How long delivered waits are kept.
 
     Raises:
         SettingsError: something of this is missing.
     """
     settings = settings or Settings.load()
-    relay = Relay(engines, settings, Store(database), retention)
+    relay = Relay(engines, settings, _store(database, settings), retention)
     router = APIRouter(lifespan=relay.lifespan, tags=["awaithumans relay"])
     _add_doors(router, relay, settings)
     return router
@@ -220,12 +221,12 @@ def create_app(
     engines: Sequence[Engine],
     *,
     settings: Settings | None = None,
-    database: str = DEFAULT_DATABASE,
+    database: str | None = None,
     retention: timedelta = RETENTION,
 ) -> FastAPI:
     """The relay as an application of its own; arguments as in `create_router`."""
     settings = settings or Settings.load()
-    relay = Relay(engines, settings, Store(database), retention)
+    relay = Relay(engines, settings, _store(database, settings), retention)
     app = FastAPI(
         title="awaithumans callback relay",
         lifespan=relay.lifespan,
@@ -237,6 +238,11 @@ def create_app(
     # Not included: that would look through all routes several times.
     _add_doors(app.router, relay, settings, route_class=Door)
     return app
+
+
+def _store(database: str | None, settings: Settings) -> Store:
+    named = settings.relay_database.get_secret_value() if settings.relay_database else None
+    return Store(database or named or DEFAULT_DATABASE)
 
 
 class Door(APIRoute):

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
 
     Give the relay the derived one instead where you can.
     """
+    relay_database: SecretStr | None = None
+    """Where the relay keeps its waits (SQLAlchemy URL, which may hold a password). Needed by the relay only."""
     relay_operator_token: SecretStr | None = None
     """Opens the relay's operator doors: its page, listing waits, redrive. Without it they stay closed."""
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # it ships no types
+import pytest
 from examples.demo.servers import Process, free_port
+from fastapi import FastAPI
 
 from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
+from awaithumans_relay import create_router
 from awaithumans_relay.commands.terminal import MISTAKE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,3 +116,24 @@ def test_the_environment_file_names_every_setting_of_a_relay() -> None:
     """What an operator may want stands there, empty."""
     named = {line.partition("=")[0] for line in (DEPLOY / "relay.env.example").read_text().splitlines()}
     assert {"AWAITHUMANS_RELAY_URL", "AWAITHUMANS_RELAY_OPERATOR_TOKEN"} <= named
+
+
+async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an application of one's own, too: an argument wins, then AWAITHUMANS_RELAY_DATABASE, then the default."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "ADMIN_API_TOKEN": "token",
+        "RELAY_SECRET": SECRET,
+        "PAYLOAD_KEY": PAYLOAD_KEY,
+        "URL": "http://127.0.0.1:9",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
+    for named, given, kept in [(None, None, "awaithumans-relay.db"), ("b.db", None, "b.db"), ("b.db", "c.db", "c.db")]:
+        monkeypatch.setenv("AWAITHUMANS_RELAY_DATABASE", f"sqlite:///{named}" if named else "")
+        app = FastAPI()
+        app.include_router(create_router([], database=f"sqlite:///{given}") if given else create_router([]))
+        for old in tmp_path.glob("*.db*"):
+            old.unlink()
+        async with app.router.lifespan_context(app):
+            assert {path.name for path in tmp_path.glob("*.db")} == {kept}
