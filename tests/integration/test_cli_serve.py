@@ -181,3 +181,25 @@ def test_it_says_what_it_is(tmp_path: Path) -> None:
     released = version("awaithumans-workflows")
     assert f"relay {released}; engines: temporal; waits in sqlite:///" in first
     assert first.rstrip().endswith("operator's page: off")
+
+
+@pytest.mark.parametrize(
+    ("extra", "flags"),
+    [("temporal", ["--temporal", "t:1"]), ("langgraph", ["--langgraph-server", "http://127.0.0.1:9"])],
+)
+def test_an_extra_that_is_not_installed(extra: str, flags: list[str]) -> None:
+    """What to install in a line, with the code of a mistake: a unit is not started again and again for it."""
+    package = {"temporal": "temporalio"}.get(extra, extra)
+    without = f"import sys; sys.modules[{package!r}] = None; from awaithumans_relay.cli import main; main()"
+    command = [sys.executable, "-c", without, "serve", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert f"awaithumans-workflows[{extra}]" in done.stderr
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    """Told in a line before it says that it has started, and not in a traceback."""
+    (tmp_path / "none.pem").write_text("no certificate")
+    code, told = serve("--temporal", "t:1", "--port", "0", "--ssl-certfile", "none.pem", "--ssl-keyfile", "none.pem")
+    assert (code, len(told.splitlines())) == (2, 1), told
+    assert "--ssl-certfile" in told

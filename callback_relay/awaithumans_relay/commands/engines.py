@@ -42,13 +42,16 @@ class Wanted:
         """All of them; graphs share one.
 
         Raises:
-            SettingsError: a flag is none that an engine can be made of.
+            SettingsError: a flag is none that an engine can be made of, or needs what is not installed.
         """
-        return [
-            *_temporal(self.temporal),
-            *await _graphs(self.graphs, stack),
-            *_server(self.langgraph_server, stack),
-        ]
+        try:
+            return [
+                *_temporal(self.temporal),
+                *await _graphs(self.graphs, stack),
+                *_server(self.langgraph_server, stack),
+            ]
+        except ImportError as missing:
+            raise SettingsError(str(missing)) from missing
 
     def apart(self) -> list[tuple[str, MakesEngines]]:
         """Each flag by itself: what it names, in words, and its engine."""
@@ -66,11 +69,11 @@ def _temporal(address: str | None) -> list[Engine]:
     _, colon, port = address.rpartition(":")
     if not address or "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
         raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
-    from temporalio.client import Client
-
-    from awaithumans_adapters.temporal import TemporalEngine
+    from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it says what to install
 
     runtime = _temporal_runtime()
+    from temporalio.client import Client
+
     return [TemporalEngine(lambda: Client.connect(address, runtime=runtime))]
 
 

@@ -47,14 +47,6 @@ async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_leve
         app = _app(engines, database)
         await _look_at_store(database)
         _look_at_port(host, port)
-        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
-        logger.info(
-            "relay %s; engines: %s; waits in %s; operator's page: %s",
-            version("awaithumans-workflows"),
-            ", ".join(engine.name for engine in engines),
-            shown_url(database),
-            page,
-        )
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
         config = uvicorn.Config(
             app,
@@ -66,6 +58,15 @@ async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_leve
             server_header=False,
             timeout_graceful_shutdown=HANG_UP_SECONDS,
             **tls,
+        )
+        _look_at_tls(config)
+        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
+        logger.info(
+            "relay %s; engines: %s; waits in %s; operator's page: %s",
+            version("awaithumans-workflows"),
+            ", ".join(engine.name for engine in engines),
+            shown_url(database),
+            page,
         )
         stack.callback(asyncio.create_task(startup.warn()).cancel)
         tune()
@@ -84,6 +85,18 @@ def tls_settings(certificate: Path | None, key: Path | None, authorities: Path |
     return {option: str(file) for option, file in files.items() if file} | (
         {"ssl_cert_reqs": ssl.CERT_REQUIRED} if authorities else {}
     )
+
+
+def _look_at_tls(config: uvicorn.Config) -> None:
+    """Before the server starts, which would tell it in a traceback."""
+    try:
+        config.load()
+    except OSError as unusable:  # OpenSSL's are of this kind, too
+        raise SettingsError(
+            f"TLS cannot be served with these files ({unusable.strerror or unusable}): --ssl-certfile and "
+            "--ssl-keyfile must be a certificate and its own key, and --ssl-ca-certs certificates; each in PEM, and "
+            "readable for the relay's user"
+        ) from None
 
 
 def _app(engines: list[Engine], database: str) -> FastAPI:
