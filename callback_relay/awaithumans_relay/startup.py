@@ -13,6 +13,7 @@ from awaithumans_core.settings import Settings
 logger = logging.getLogger("awaithumans.relay")
 
 LOOK_SECONDS = 5.0
+_ITS_ADDRESS = "give the server's own address as AWAITHUMANS_URL"
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0", None)  # noqa: S104 - recognised, not listened on
 
 
@@ -55,16 +56,22 @@ async def server(settings: Settings) -> str | None:
             )
     except (httpx.HTTPError, httpx.InvalidURL) as away:
         return (
-            f"the awaithumans server does not answer at {settings.url} ({type(away).__name__}): until it does, answers "
-            "that are not called back are not found"
+            f"the awaithumans server does not answer at {settings.url} ({type(away).__name__}): start it, or "
+            f"{_ITS_ADDRESS}; until then, answers that are not called back are not found"
         )
     if reply.status_code in {401, 403}:
         return (
             f"the awaithumans server refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status_code}): callbacks are taken, "
-            "but answers that are not called back (by e-mail, in Slack) will not be found"
+            "but answers that are not called back (by e-mail, in Slack) will not be found. Give the server's own token"
         )
-    return (
-        None
-        if reply.is_success
-        else f"{settings.url} answers {reply.status_code} to GET /api/tasks: is it the awaithumans server?"
-    )
+    if not reply.is_success:
+        return f"{settings.url} answers {reply.status_code} to GET /api/tasks: is it the awaithumans server?"
+    return None if _is_list(reply) else f"{settings.url} answers, but not as the awaithumans server: {_ITS_ADDRESS}"
+
+
+def _is_list(reply: httpx.Response) -> bool:
+    """A page for everything, as web apps and proxies have it, is no list of tasks."""
+    try:
+        return isinstance(reply.json(), list)
+    except ValueError:
+        return False

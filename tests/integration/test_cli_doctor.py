@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ async def doctor(*flags: str) -> tuple[int, dict[str, tuple[str, str]]]:
 
 def failed(found: dict[str, tuple[str, str]]) -> dict[str, str]:
     return {check: detail for check, (status, detail) in found.items() if status == "failed"}
+
+
+@asynccontextmanager
+async def served(app: FastAPI, **options: Any) -> AsyncGenerator[str]:
+    """The address at which the app answers."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", **options))
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @pytest.fixture
@@ -143,15 +159,9 @@ async def test_something_else_at_the_relays_address(
     async def refuse(path: str, _: Request) -> Response:
         return Response(status_code=status, headers={"Location": "https://relay.example"} if status == 307 else {})
 
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    monkeypatch.setenv("AWAITHUMANS_RELAY_URL", f"http://127.0.0.1:{port}")
-    _, found = await doctor()
-    server.should_exit = True
-    await serving
+    async with served(app) as address:
+        monkeypatch.setenv("AWAITHUMANS_RELAY_URL", address)
+        _, found = await doctor()
     assert told in failed(found)["running relay"]
 
 
@@ -186,6 +196,21 @@ async def test_engines_that_are_there(
         f"Temporal {temporal.address}",
         "graph refunds=graph_of_the_doctor:graph",
     }
+
+
+async def test_something_else_at_the_servers_address(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web app that has a page for every path, as dashboards do, is not taken for the awaithumans server."""
+    app = FastAPI()
+
+    @app.get("/{path:path}")
+    async def page(path: str) -> Response:
+        return Response("<!doctype html>", media_type="text/html")
+
+    async with served(app) as address:
+        monkeypatch.setenv("AWAITHUMANS_URL", address)
+        code, found = await doctor()
+    assert (code, set(failed(found))) == (1, {"awaithumans server"})
+    assert "AWAITHUMANS_URL" in failed(found)["awaithumans server"]
 
 
 GRAPH = """
