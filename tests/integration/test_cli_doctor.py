@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
+from tests.support.authority import Authority
 from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer
@@ -211,6 +212,18 @@ async def test_something_else_at_the_servers_address(relay: RunningRelay, monkey
         code, found = await doctor()
     assert (code, set(failed(found))) == (1, {"awaithumans server"})
     assert "AWAITHUMANS_URL" in failed(found)["awaithumans server"]
+
+
+async def test_a_certificate_that_is_not_trusted(
+    relay: RunningRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that runs is not to be started: its authority is to be made known."""
+    certificate, key = Authority(tmp_path).issue("relay")
+    async with served(FastAPI(), ssl_certfile=certificate, ssl_keyfile=key) as address:
+        monkeypatch.setenv("AWAITHUMANS_RELAY_URL", address.replace("http://127.0.0.1", "https://localhost"))
+        _, found = await doctor()
+    assert "SSL_CERT_FILE" in failed(found)["running relay"]
+    assert "start the relay" not in failed(found)["running relay"]
 
 
 GRAPH = """

@@ -107,7 +107,8 @@ async def _check(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
     except UnsetError as unset:
         return Finding(check=name, status=Status.SKIPPED, detail=str(unset))
     except TimeoutError:
-        return Finding(check=name, status=Status.FAILED, detail=f"no answer within {SECONDS:g} s")
+        told = f"no answer within {SECONDS:g} s: see whether it hangs, and whether its address is right"
+        return Finding(check=name, status=Status.FAILED, detail=told)
     except AwaitHumansError as wrong:
         return Finding(check=name, status=Status.FAILED, detail=str(wrong))
     except Exception as away:  # whatever a far end raises is the finding

@@ -28,10 +28,7 @@ async def of_relay(settings: Settings, database: str) -> str:
         async with httpx.AsyncClient(timeout=SEND_SECONDS) as http:
             sent = await http.post(f"{settings.relay()}/callbacks/{token}", content=body, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as away:
-        raise SettingsError(
-            f"nothing answers at {settings.relay()} ({type(away).__name__}): start the relay, or give the address at "
-            "which it is reached as AWAITHUMANS_RELAY_URL"
-        ) from None
+        raise SettingsError(_silence(settings.relay(), away)) from None
     if sent.status_code != 200:
         raise SettingsError(_refusal(settings.relay(), sent.status_code))
     async with existing_store(database) as store:
@@ -56,6 +53,18 @@ async def _arrived(store: Store, task_id: str, database: str) -> None:
     finally:
         for wait in await store.find(task_id):
             await store.remove(wait)
+
+
+def _silence(address: str, away: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(away):
+        return (
+            f"the certificate at {address} is not trusted here ({away}): give its authority's as SSL_CERT_FILE, to "
+            "those who ask and to the awaithumans server, too"
+        )
+    return (
+        f"nothing answers at {address} ({type(away).__name__}: {away}): start the relay, or give the address at which "
+        "it is reached, with https:// if it serves TLS, as AWAITHUMANS_RELAY_URL"
+    )
 
 
 def _refusal(address: str, status: int) -> str:
