@@ -156,6 +156,13 @@ async def test_redrive_of_all_or_of_one_engine(store: Store) -> None:
     assert (done.exit_code, done.output) == (0, "nothing is parked\n")
 
 
+async def test_an_engine_that_is_misspelt(store: Store) -> None:
+    """What is said is of that engine: others have waits, and parked ones."""
+    assert (await run("waits", "--engine", "temporla")).output == "nobody waits for the engine 'temporla'\n"
+    done = await run("redrive", "--all", "--yes", "--engine", "temporla")
+    assert done.output == "nothing is parked for the engine 'temporla'\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["task-1", "--all"], ["task-1", "--engine", "temporal"]])
 async def test_redrive_of_nothing_in_particular_is_refused(arguments: list[str]) -> None:
     """Everything is redriven only when that is said."""

@@ -33,7 +33,7 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
             return NOTHING
         redriven = await store.redrive(task_id=task_id, engine=engine)
     if not redriven:
-        console.print("nothing is parked")
+        console.print(f"nothing is parked for the engine {engine!r}" if engine else "nothing is parked")
         return 0
     console.print(
         f"redriven: {redriven:,} {_waits(redriven)}; a running relay delivers within {TICK_SECONDS:g} s, "

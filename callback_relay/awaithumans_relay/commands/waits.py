@@ -39,12 +39,13 @@ async def show(
     if as_json:
         print(json.dumps([wait.model_dump(mode="json") for wait in waits], indent=2))  # noqa: T201 - the result
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if waits:
         console.print(_table(waits, datetime.now(UTC), console.width))
     told = ", ".join(f"{counts[state]:,} {state}" for state in WaitState if counts.get(state))
     matching = sum(counts.get(state, 0) for state in states or WaitState)
-    console.print(f"{len(waits):,} of {matching:,} shown; {told}" if told else "nobody waits")
+    nobody = f"nobody waits for the engine {engine!r}" if engine else "nobody waits"
+    console.print(f"{len(waits):,} of {matching:,} shown; {told}" if told else nobody)
 
 
 def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
