@@ -54,6 +54,7 @@ def test_a_store_that_is_away(database: str) -> None:
     code, told = serve("--temporal", "127.0.0.1:9", "--database", database)
     assert (code, len(told.splitlines())) == (3, 1), told
     assert "does not answer" in told
+    assert ("Make its folder" in told) == database.startswith("sqlite")  # a file is not to be started
     assert "hush" not in told
 
 

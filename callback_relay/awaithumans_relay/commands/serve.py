@@ -24,7 +24,7 @@ from awaithumans_relay.app import create_app
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import AwayError
-from awaithumans_relay.database import KINDS
+from awaithumans_relay.database import KINDS, parsed
 from awaithumans_relay.store import Store
 from awaithumans_relay.tuning import tune
 
@@ -132,8 +132,10 @@ async def _look_at_store(database: str) -> None:
         await store.start()
     except (SQLAlchemyError, OSError) as away:
         reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
+        file = parsed(database).get_backend_name() == "sqlite"
+        mend = "Make its folder, in which the relay's user may write" if file else "Start it"
         raise AwayError(
-            f"the database {shown_url(database)} does not answer: {reason}. Start it, or give another with --database "
+            f"the database {shown_url(database)} does not answer: {reason}. {mend}, or give another with --database "
             "or AWAITHUMANS_RELAY_DATABASE"
         ) from None
     except RuntimeError as later:
