@@ -76,6 +76,7 @@ async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) 
     code, found = await doctor()
     assert (code, failed(found)) == (0, {})
     assert found["engines"][0] == "skipped"
+    assert "cannot be seen from here" in found["AWAITHUMANS_WEBHOOK_KEY"][1]  # signed here, and not by the server
     assert found["running relay"] == (
         "ok",
         f"took an answer at {relay.url}, stored it and delivered it to nobody",

@@ -12,6 +12,12 @@ from awaithumans_relay import startup
 from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.existing import existing_store, shown_url
 
+_UNSEEN = (
+    "Whether it is the server's own cannot be seen from here: if it is not, the relay's log says `refused (401)` of "
+    "every callback"
+)
+"""The probe is signed with the key that stands here, and the server tells nobody its own."""
+
 
 class UnsetError(SettingsError):
     """A setting that need not be set, and is not."""
@@ -77,9 +83,9 @@ def _keys(settings: Settings) -> str:
     if settings.payload_key:
         return (
             "derived here from AWAITHUMANS_PAYLOAD_KEY; `awaithumans-relay derive-key` prints the derived key, with "
-            "which the relay need not know the server's root key"
+            f"which the relay need not know the server's root key. {_UNSEEN}"
         )
-    return _so_many(len(settings.webhook_key))
+    return f"{_so_many(len(settings.webhook_key))}. {_UNSEEN}"
 
 
 async def of_server(settings: Settings) -> str:
