@@ -115,7 +115,7 @@ def test_wrong_settings_do_not_restart_the_unit() -> None:
 def test_the_environment_file_names_every_setting_of_a_relay() -> None:
     """What an operator may want stands there, empty."""
     named = {line.partition("=")[0] for line in (DEPLOY / "relay.env.example").read_text().splitlines()}
-    assert {"AWAITHUMANS_RELAY_URL", "AWAITHUMANS_RELAY_OPERATOR_TOKEN"} <= named
+    assert {"AWAITHUMANS_RELAY_URL", "AWAITHUMANS_RELAY_OPERATOR_TOKEN", "AWAITHUMANS_PUBLIC_URL"} <= named
 
 
 async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
