@@ -85,7 +85,9 @@ def serve(
         str,
         typer.Option(
             envvar="AWAITHUMANS_RELAY_DATABASE",
-            help="Where waits are kept: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (extra `postgres`). "
+            show_envvar=False,  # it stands above, where it has the room
+            show_default="awaithumans-relay.db here",
+            help="Where waits are kept, on SQLite or PostgreSQL. "
             "The file must outlive the process: unfinished waits are in it.",
         ),
     ] = DEFAULT_DATABASE,
@@ -114,6 +116,11 @@ def serve(
       AWAITHUMANS_RELAY_OPERATOR_TOKEN
                                     opens the operator's page and API (16
                                     characters or more); else they are closed
+      AWAITHUMANS_PUBLIC_URL        the server as people reach it, for links, if
+                                    that is not AWAITHUMANS_URL
+      AWAITHUMANS_RELAY_DATABASE    or --database: where waits are kept,
+                                    sqlite:///FILE or, with the extra `postgres`,
+                                    postgresql://USER:PASSWORD@HOST/NAME
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
                                     wants a key (LANGSMITH_API_KEY does as well)
     Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN,

@@ -64,6 +64,12 @@ class Route:
         return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
+_GENERATE = (
+    "give the relay and everyone who asks through it the same random secret, for instance from: "
+    'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+)
+
+
 class RouteSigner:
     """Issues and opens route tokens. The first secret signs; all of them verify, so that secrets can be rotated.
 
@@ -73,12 +79,9 @@ class RouteSigner:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         if not secrets:
-            raise SettingsError(
-                "AWAITHUMANS_RELAY_SECRET is not set: give the relay and everyone who asks through it the same random "
-                'secret, for instance from: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-            )
+            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
         if any(len(secret) < MIN_SECRET_CHARS for secret in secrets):
-            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters")
+            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters: {_GENERATE}")
         self._serializer = _serializer(secrets)
         self._signer = self._serializer.make_signer()
 

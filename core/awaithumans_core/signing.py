@@ -85,6 +85,12 @@ class KeyRing:
             raise CallbackRejectedError(UNSIGNED, http_status=401)
 
 
+_MEND = (
+    "give the server's own AWAITHUMANS_PAYLOAD_KEY (`awaithumans dev` keeps it in payload.key), or as "
+    "AWAITHUMANS_WEBHOOK_KEY what `awaithumans-relay derive-key` makes of it"
+)
+
+
 def _decode(text: str, name: str) -> bytes:
     """Both base64 alphabets, padding optional.
 
@@ -94,7 +100,7 @@ def _decode(text: str, name: str) -> bytes:
     try:
         raw = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise SettingsError(f"{name} is not base64") from None
+        raise SettingsError(f"{name} is not base64: {_MEND}") from None
     if len(raw) != KEY_BYTES:
-        raise SettingsError(f"{name} decodes to {len(raw)} bytes; it must be {KEY_BYTES}")
+        raise SettingsError(f"{name} decodes to {len(raw)} bytes; it must be {KEY_BYTES}: {_MEND}")
     return raw

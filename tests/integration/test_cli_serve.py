@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from awaithumans_relay.cli import cli
 
+ROOT = Path(__file__).resolve().parents[2]
+
 SETTINGS = {
     "AWAITHUMANS_URL": "http://127.0.0.1:9",
     "AWAITHUMANS_ADMIN_API_TOKEN": "token",
@@ -142,8 +144,12 @@ def test_version() -> None:
 
 def test_help_names_every_setting_and_both_databases() -> None:
     """What an operator can set is found where they look first."""
-    told = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "120"}).output
-    assert all(each in told for each in ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", "postgresql://"))
+    told = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "80"}).output
+    settings = (ROOT / "examples/deploy/relay.env.example").read_text().splitlines()
+    named = {line.partition("=")[0] for line in settings if line and not line.startswith("#")}
+    assert len(named) > 5
+    forms = {"postgresql://USER:PASSWORD@HOST/NAME", "sqlite:///FILE", "AWAITHUMANS_RELAY_DATABASE"}
+    assert {each for each in named | forms if each not in told} == set()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ Database = Annotated[
     str,
     typer.Option(
         envvar="AWAITHUMANS_RELAY_DATABASE",
-        help="Where the relay keeps its waits (SQLAlchemy URL); it need not be running.",
+        show_envvar=False,  # too long for its column
+        show_default="awaithumans-relay.db here",
+        help="Where the relay keeps its waits: as for `serve`, or as AWAITHUMANS_RELAY_DATABASE says. It need not run.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
