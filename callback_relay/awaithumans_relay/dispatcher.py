@@ -118,7 +118,8 @@ class Dispatcher:
                     failures += 1
                     self._shaken()
                     logger.exception("cannot read the waits to deliver; trying again")
-                    await asyncio.sleep(self._backoff.delay(failures))
+                    # Sooner when an answer comes: it has been stored, so the store is back.
+                    await self._woken(engine, within=min(self._backoff.delay(failures), TICK_SECONDS))
                     continue
                 for wait in leased:
                     task = asyncio.create_task(self._deliver(engine, wait))
@@ -126,14 +127,17 @@ class Dispatcher:
                     task.add_done_callback(under_way.discard)
                     task.add_done_callback(lambda _: self._made_room(engine))
                 if not leased:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause):  # wait_for loses a cancellation that comes with the event
-                            await self._wake[engine.name].wait()
+                    await self._woken(engine, within=pause)
                 elif len(under_way) >= PARALLEL:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                     await asyncio.sleep(ROOM_SECONDS)
         finally:
             await _drained(under_way)
+
+    async def _woken(self, engine: Engine, *, within: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):  # wait_for loses a cancellation that comes with the event
+                await self._wake[engine.name].wait()
 
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
         """What to deliver now."""
@@ -143,13 +147,22 @@ class Dispatcher:
             return []
         began = time.monotonic()
         grace = self._lease_seconds if began < self._steady_at else 0.0
-        leased = await self._store.lease(
-            engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace, probing=breaker.away
-        )
+        try:
+            leased = await self._store.lease(
+                engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace, probing=breaker.away
+            )
+        except asyncio.CancelledError:  # this relay stops; what the write under way leases would wait for its lease
+            with suppress(Exception):
+                await self._store.release(engine.name, self._owner, but=self._keeper.held())
+            raise
         if leased:
             breaker.probing()
-        if time.monotonic() - began > self._lease_seconds / RENEWALS:
+        took = time.monotonic() - began
+        if took > self._lease_seconds / RENEWALS:
             self._shaken()
+        if took > self._lease_seconds * (1 - 1 / RENEWALS):  # they may run out before they are renewed, or have already
+            await self._store.release(engine.name, self._owner, but=self._keeper.held())
+            return []
         return [wait for wait in leased if not self._keeper.holds(wait)]  # one of its own may have run out, too
 
     def _shaken(self) -> None:

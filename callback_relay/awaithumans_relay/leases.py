@@ -48,6 +48,10 @@ class LeaseKeeper:
         """Whether its delivery is under way here."""
         return _key(wait) in self._held
 
+    def held(self) -> set[tuple[str, str]]:
+        """Task id and route's digest of all whose delivery is under way here."""
+        return self._held.copy()
+
     @contextmanager
     def running(self) -> Generator[None]:
         """Renew while the block runs."""
@@ -64,7 +68,7 @@ class LeaseKeeper:
         pause = self._seconds / RENEWALS
         while not self._stopped.wait(pause):
             pause = self._seconds / RENEWALS
-            if not (held := self._held.copy()):
+            if not (held := self.held()):
                 continue
             try:
                 self._store.renew(self._owner, held, seconds=self._seconds)

@@ -216,6 +216,16 @@ class Store:
 
         return self.database.write_soon(write).result()
 
+    async def release(self, engine: str, owner: str, *, but: Collection[tuple[str, str]]) -> None:
+        """Let go of all that is leased for this engine but these (task id, route's digest)."""
+        others = and_(
+            waits.c.lease_owner == owner,
+            waits.c.engine == engine,
+            tuple_(waits.c.task_id, waits.c.route_digest).not_in(but),
+        )
+        let_go = update(waits).where(others).values(**RELEASED)
+        await self.database.write(lambda db: db.execute(let_go).rowcount)
+
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
         """The asker has the outcome, or does not want it any more, as the note says."""
         delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), kept(note))

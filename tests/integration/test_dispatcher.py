@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from awaithumans_relay.dispatcher import (
     GIVE_UP_SECONDS,
     LEASED_AT_ONCE,
     PARALLEL,
+    TICK_SECONDS,
     TRIES_BEFORE_GIVING_UP,
     Dispatcher,
 )
@@ -290,6 +291,102 @@ async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
         await begun.wait()
     assert len(shelf.held) == 1
     assert await store.counts() == {"delivered": 1}
+
+
+async def test_what_was_leased_so_slowly_that_it_has_run_out_is_not_delivered(store: Store, tmp_path: Path) -> None:
+    """The database stood still while a relay leased: by the time it hears of it, another one may have the answer."""
+    others = Store(f"sqlite:///{tmp_path / 'waits.db'}")
+    stalled, over = asyncio.Event(), asyncio.Event()
+    lease = store.lease
+
+    async def slowly(*args: object, **kwargs: object) -> object:
+        found = await lease(*args, **kwargs)  # type: ignore[arg-type]
+        if found and not stalled.is_set():
+            stalled.set()
+            await over.wait()
+        return found
+
+    store.lease = slowly  # type: ignore[method-assign, assignment]
+    shelf = Shelf()
+    await answered(store, 1)
+    slow, quick = (Dispatcher(each, {"shelf": shelf}, lease_seconds=0.5) for each in (store, others))
+    async with slow.running(), quick.running():
+        await stalled.wait()
+        await asyncio.sleep(0.6)
+        quick.wake()
+        await shelf.until(1)
+        over.set()
+        await asyncio.sleep(0.3)
+        await answered(store, 2)
+        slow.wake()
+        await shelf.until(2)
+    assert [outcome.task_id for _, outcome in shelf.held] == ["task-1", "task-2"]
+    await others.stop()
+
+
+async def test_stopping_in_the_middle_of_leasing_keeps_no_answer_back(store: Store) -> None:
+    """What a relay leases at the very moment it is stopped is another's at once; what it delivers stays its own."""
+    begun, leased, finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    lease = store.lease
+
+    async def stopped_meanwhile(*args: object, **kwargs: object) -> object:
+        found = await lease(*args, **kwargs)  # type: ignore[arg-type]
+        if begun.is_set() and found:
+            leased.set()
+            await asyncio.Event().wait()
+        return found
+
+    class Slow(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            begun.set()
+            await finish.wait()
+            await super().deliver(route, outcome)
+
+    slow, other = Slow(), Shelf()
+    store.lease = stopped_meanwhile  # type: ignore[method-assign, assignment]
+    first = Dispatcher(store, {"shelf": slow})
+    await answered(store, 1)
+    async with asyncio.timeout(10):
+        async with first.running():
+            await begun.wait()
+            await answered(store, 2)
+            first.wake()
+            await leased.wait()
+            store.lease = lease  # type: ignore[method-assign]
+            asyncio.get_running_loop().call_later(3, finish.set)  # after it has begun to stop
+            second = asyncio.create_task(_taken(store, other))
+        await second
+    assert [outcome.task_id for _, outcome in other.held] == ["task-2"]
+    assert [outcome.task_id for _, outcome in slow.held] == ["task-1"]
+
+
+async def _taken(store: Store, shelf: Shelf) -> None:
+    async with Dispatcher(store, {"shelf": shelf}).running():
+        await until(store, delivered=2)
+
+
+async def test_once_the_store_is_back_answers_do_not_wait_for_the_next_look(store: Store) -> None:
+    """The table was away for long, so it is asked seldom: an answer that could be stored is delivered at once."""
+    shelf = Shelf()
+    seldom = Backoff(first=600, most=600)
+
+    def renamed(old: str, new: str) -> Awaitable[int]:
+        return store.database.write(lambda db: db.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}").rowcount)
+
+    await renamed("waits", "elsewhere")
+    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=seldom)
+    async with dispatcher.running():
+        await asyncio.sleep(0.5)
+        await renamed("elsewhere", "waits")
+        await answered(store, 1)
+        dispatcher.wake()
+        await shelf.until(1, seconds=2)
+        await renamed("waits", "elsewhere")
+        dispatcher.wake()
+        await asyncio.sleep(0.5)
+        await renamed("elsewhere", "waits")
+        await answered(store, 2)  # by another relay, so that nobody wakes this one
+        await shelf.until(2, seconds=TICK_SECONDS + 2)
 
 
 async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries(store: Store) -> None:
