@@ -1,6 +1,7 @@
 """What goes over the wire as JSON, checked before it is sent."""
 
 import json
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
@@ -51,9 +52,9 @@ def _held(value: Any) -> Iterable[Any]:
     if isinstance(value, dict | list | tuple):  # most of what there is, and found sooner than any Mapping
         return cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
     if isinstance(value, BaseModel):
-        return vars(value).values()
+        return (*vars(value).values(), *(value.model_extra or {}).values())
     if is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, each.name, None) for each in fields(value)]
     if isinstance(value, Mapping):
         return cast("Iterable[Any]", value.values())
-    return ()
+    return cast("Iterable[Any]", value) if isinstance(value, deque) else ()

@@ -97,13 +97,15 @@ def _json_schema(schema: Any) -> dict[str, Any]:
 
 
 def _said(part: Any) -> Iterator[object]:
-    """What the classes in a core schema say of themselves, which it leaves out: their docstrings and settings."""
+    """What the classes in a core schema say of themselves, which it leaves out: docstrings, settings and methods."""
     if isinstance(part, dict):
         if isinstance(cls := cast("dict[str, Any]", part).get("cls"), type):
             settings = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
             yield cls.__doc__, settings
         part = cast("dict[str, Any]", part).values()
     elif not isinstance(part, list | tuple):
+        if isinstance(part, types.MethodType):
+            yield part.__func__  # of a method only its name and its class are shown
         return
     for each in cast("Iterable[Any]", part):
         yield from _said(each)

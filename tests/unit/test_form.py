@@ -12,9 +12,20 @@ import pytest
 from awaithumans.forms import FormDefinition  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, RootModel, StringConstraints, create_model
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    RootModel,
+    StringConstraints,
+    create_model,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from awaithumans_core.errors import InvalidTaskError, ResponseSchemaError
@@ -621,6 +632,22 @@ def test_classes_that_say_other_things_of_themselves_are_no_twins(said: list[dic
     """What a class inside the answer says in its docstring and its settings reaches the person who is asked."""
     schemas = [json_schema(twin(**each))["$defs"]["Inner"] for each in said]
     assert len({found[name] for found in schemas}) == 2
+
+
+def hooked(unit: str) -> Any:
+    class Limit(BaseModel):
+        limit: int
+
+        @classmethod
+        def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+            return {**handler.resolve_ref_schema(handler(schema)), "unit": unit}
+
+    return Limit
+
+
+def test_classes_that_write_their_own_schema_are_no_twins() -> None:
+    """The hook of each has the last word about it; what pydantic shows of the hook is its name."""
+    assert [json_schema(hooked(unit))["unit"] for unit in ("day", "week")] == ["day", "week"]
 
 
 @pytest.mark.parametrize("extra", [{"units": {"day", "week"}}, {"units": object()}], ids=["set", "object"])

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import FrozenInstanceError, dataclass
@@ -48,6 +49,10 @@ class Plain:
 
 class Uncallable(BaseModel):
     what: Callable[[], int]
+
+
+class Open(BaseModel, extra="allow"):
+    """Takes fields it does not name."""
 
 
 class Typed(TypedDict):
@@ -249,6 +254,17 @@ def test_what_json_cannot_say_is_refused(option: str, value: Any) -> None:
     """A task that exists can be sent: what cannot be written as JSON is refused at construction."""
     with pytest.raises(InvalidTaskError, match=option):
         ask(**{option: {"value": value}})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"of": {"a", "b"}}, Open(of={"a", "b"}), Open(of=[{"a", "b"}]), {"of": deque([frozenset({"a", "b"})])}],  # type: ignore[call-arg]  # extra
+    ids=["set", "extra", "within an extra", "deque"],
+)
+def test_a_set_is_refused_wherever_it_is(value: Any) -> None:
+    """Its order is another after a restart, and the question would be another question."""
+    with pytest.raises(InvalidTaskError, match="holds a set"):
+        ask(payload=value)
 
 
 @pytest.mark.parametrize(
