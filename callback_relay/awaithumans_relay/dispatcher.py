@@ -55,6 +55,8 @@ TRIES_BEFORE_GIVING_UP = 10
 """At least, whatever its age: a relay that was down itself for a week has not tried for a week."""
 RETRY_AFTER_SECONDS = 15 * 60.0
 """A longer Retry-After is cut to this."""
+RELEASE_SECONDS = 2.0
+"""What a relay that stops takes at most to let go of what it has leased and does not deliver."""
 DRAIN_SECONDS = 10.0
 """What deliveries under way get to finish when the relay stops."""
 
@@ -153,7 +155,8 @@ class Dispatcher:
             )
         except asyncio.CancelledError:  # this relay stops; what the write under way leases would wait for its lease
             with suppress(Exception):
-                await self._store.release(engine.name, self._owner, but=self._keeper.held())
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._store.release(engine.name, self._owner, but=self._keeper.held())
             raise
         if leased:
             breaker.probing()

@@ -310,16 +310,16 @@ async def test_what_was_leased_so_slowly_that_it_has_run_out_is_not_delivered(st
     shelf = Shelf()
     await answered(store, 1)
     slow, quick = (Dispatcher(each, {"shelf": shelf}, lease_seconds=0.5) for each in (store, others))
-    async with slow.running(), quick.running():
+    async with asyncio.timeout(30), slow.running():
         await stalled.wait()
         await asyncio.sleep(0.6)
-        quick.wake()
-        await shelf.until(1)
-        over.set()
-        await asyncio.sleep(0.3)
-        await answered(store, 2)
-        slow.wake()
-        await shelf.until(2)
+        async with quick.running():
+            await shelf.until(1)
+            over.set()
+            await asyncio.sleep(0.3)
+            await answered(store, 2)
+            slow.wake()
+            await shelf.until(2)
     assert [outcome.task_id for _, outcome in shelf.held] == ["task-1", "task-2"]
     await others.stop()
 
