@@ -296,13 +296,12 @@ async def test_relay_killed_while_resumed_nodes_run(
         env=env,
         port=langgraph_server.relay_port,
     )
-    monkeypatch.setenv("CHECKPOINTS", env["CHECKPOINTS"])
-    monkeypatch.setattr(served_graphs, "ACTS", langgraph_server.acts)
-    monkeypatch.setattr(served_graphs, "HUMAN_TASKS", HumanTasks(settings))
+    for name in ("CHECKPOINTS", "ACTS"):
+        monkeypatch.setenv(name, env[name])
     here, there = Bench(langgraph_server, people), Bench(langgraph_server, people)
     async with started(relay):
         watch = RunningRelay(relay.url, settings, Store(f"sqlite:///{folder / 'awaithumans-relay.db'}"))
-        async with served_graphs.one_on_disk() as graph:
+        async with served_graphs.one_on_disk(HumanTasks(settings)) as graph:
             state = {"name": here.name, "questions": [here.question], "answers": []}
             await graph.ainvoke(state, {"configurable": {"thread_id": here.name}})
         await there.ask()

@@ -38,13 +38,12 @@ async def test_twenty_answers_for_one_thread_at_once(
     settings = settings_for(humans, relays[0].url, secret)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fan_out, "HUMAN_TASKS", HumanTasks(settings))
     async with AsyncPostgresSaver.from_conn_string(checkpoints) as saver:
         await saver.setup()
     name = uuid.uuid4().hex[:8]
     config: Any = {"configurable": {"thread_id": name}}
     store = Store(waits)
-    async with started(*relays), fan_out.fan_out() as graph, httpx.AsyncClient() as http:
+    async with started(*relays), fan_out.fan_out(HumanTasks(settings)) as graph, httpx.AsyncClient() as http:
         paused = await graph.ainvoke({"name": name, "items": list(range(ITEMS)), "answers": []}, config)
         assert len(paused["__interrupt__"]) == ITEMS
         tasks = [shown.value for shown in paused["__interrupt__"]]

@@ -16,9 +16,6 @@ from awaithumans_adapters.langgraph import await_human
 from awaithumans_core import HumanTasks
 from tests.support.workflows import Decision
 
-HUMAN_TASKS: HumanTasks | None = None
-"""None: from the environment of the relay's process."""
-
 
 class State(TypedDict, total=False):
     name: str
@@ -36,15 +33,6 @@ def _record(line: str) -> None:
         file.write(f"{line}\n")
 
 
-async def _ask(one: Item) -> State:
-    item = one["item"]
-    decision = await await_human(
-        task=f"{one['name']}: item {item}?", payload={"item": item}, response_schema=Decision, human_tasks=HUMAN_TASKS
-    )
-    await asyncio.to_thread(_record, f"{item} {decision.approved}")
-    return {"answers": [(item, decision.approved)]}
-
-
 async def _act(state: State) -> State:
     await asyncio.to_thread(_record, "act")
     return {}
@@ -55,11 +43,20 @@ def _each(state: State) -> list[Send]:
 
 
 @asynccontextmanager
-async def fan_out() -> AsyncGenerator[Any]:
-    """The graph on the database in CHECKPOINTS, which all processes share."""
+async def fan_out(human_tasks: HumanTasks | None = None) -> AsyncGenerator[Any]:
+    """The graph on the database in CHECKPOINTS, which all processes share; asks as the environment says, or as told."""
+
+    async def ask(one: Item) -> State:
+        item, task = one["item"], f"{one['name']}: item {one['item']}?"
+        decision = await await_human(
+            task=task, payload={"item": item}, response_schema=Decision, human_tasks=human_tasks
+        )
+        await asyncio.to_thread(_record, f"{item} {decision.approved}")
+        return {"answers": [(item, decision.approved)]}
+
     async with AsyncPostgresSaver.from_conn_string(os.environ["CHECKPOINTS"]) as saver:
         builder: Any = StateGraph(State)  # its types do not follow what Send brings
-        builder.add_node("ask", _ask)
+        builder.add_node("ask", ask)
         builder.add_node("act", _act)
         builder.add_conditional_edges(START, _each, ["ask"])
         builder.add_edge("ask", "act")

@@ -22,18 +22,18 @@ from tests.support import graphs
 from tests.support.graphs import ask_then_act, asks, asks_sync
 from tests.support.workflows import Decision
 
-ACTS = Path(os.environ.get("ACTS", "acts"))
-HUMAN_TASKS: HumanTasks | None = None
-"""None: from the environment of the server's process, or the relay's."""
+
+def _acts() -> Path:
+    return Path(os.environ.get("ACTS", "acts"))
 
 
 def record(line: str) -> None:
-    with ACTS.open("a") as file:
+    with _acts().open("a") as file:
         file.write(f"{line}\n")
 
 
 def told_to(do: str, name: str) -> bool:
-    return ACTS.with_name(f"{name}-{do}").exists()
+    return _acts().with_name(f"{name}-{do}").exists()
 
 
 def _act_of_contract(state: graphs.State) -> graphs.State:
@@ -56,16 +56,16 @@ class State(TypedDict, total=False):
     tenant: str
 
 
-async def _asks(state: State, question: str) -> State:
+async def _asks(state: State, question: str, human_tasks: HumanTasks | None = None) -> State:
     name = state["name"]
     if told_to("stumble", name):
         raise ConnectionError("the shop is away")
-    decision = await await_human(task=question, response_schema=Decision, human_tasks=HUMAN_TASKS)
+    decision = await await_human(task=question, response_schema=Decision, human_tasks=human_tasks)
     await asyncio.to_thread(record, f"{name} goes on")
     while told_to("hold", name):
         await asyncio.sleep(0.05)
     if told_to("drop", name):
-        await asyncio.to_thread(ACTS.with_name(f"{name}-drop").unlink)
+        await asyncio.to_thread(_acts().with_name(f"{name}-drop").unlink)
         from langgraph_runtime.retry import RetryableException  # type: ignore[import-untyped]  # the server's
 
         raise RetryableException  # what a server makes of a worker that went away: the run is tried again
@@ -74,8 +74,13 @@ async def _asks(state: State, question: str) -> State:
     return {"answers": [(question, decision.approved)]}
 
 
-async def _first(state: State) -> State:
-    return await _asks(state, state["questions"][0])
+def _first(human_tasks: HumanTasks | None = None) -> Any:
+    """Asks as the environment of the server's process says, or the relay's, unless it is told."""
+
+    async def first(state: State) -> State:
+        return await _asks(state, state["questions"][0], human_tasks)
+
+    return first
 
 
 async def _second(state: State) -> State:
@@ -95,9 +100,9 @@ async def _act(state: State) -> State:
     return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or "nobody"}
 
 
-def _one() -> Any:
+def _one(human_tasks: HumanTasks | None = None) -> Any:
     builder = StateGraph(State, context_schema=Tenant)
-    builder.add_node("first", _first)
+    builder.add_node("first", _first(human_tasks))
     builder.add_node("slow", _slow)
     builder.add_node("act", _act)
     for node in ("first", "slow"):
@@ -125,7 +130,7 @@ def _two() -> Any:
     inner.add_node("second", _second)
     inner.add_edge(START, "second")
     builder = StateGraph(State)
-    builder.add_node("first", _first)
+    builder.add_node("first", _first())
     builder.add_node("sub", inner.compile())
     builder.add_node("act", _act)
     for node in ("first", "sub"):
@@ -144,7 +149,7 @@ two = _two().compile()
 
 
 @asynccontextmanager
-async def one_on_disk() -> AsyncGenerator[Any]:
+async def one_on_disk(human_tasks: HumanTasks | None = None) -> AsyncGenerator[Any]:
     """`one`, outside of a server."""
     async with AsyncSqliteSaver.from_conn_string(os.environ["CHECKPOINTS"]) as saver:
-        yield _one().compile(checkpointer=saver)
+        yield _one(human_tasks).compile(checkpointer=saver)
