@@ -156,7 +156,7 @@ class Dispatcher:
         except asyncio.CancelledError:  # this relay stops; what the write under way leases would wait for its lease
             with suppress(Exception):
                 async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._store.release(engine.name, self._owner, but=self._keeper.held())
+                    await self._let_go(engine)
             raise
         if leased:
             breaker.probing()
@@ -164,24 +164,32 @@ class Dispatcher:
         if took > self._lease_seconds / RENEWALS:
             self._shaken()
         if took > self._lease_seconds * (1 - 1 / RENEWALS):  # they may run out before they are renewed, or have already
-            await self._store.release(engine.name, self._owner, but=self._keeper.held())
+            await self._let_go(engine)
             return []
         return [wait for wait in leased if not self._keeper.holds(wait)]  # one of its own may have run out, too
+
+    async def _let_go(self, engine: Engine) -> None:
+        """Of what is leased here and not under way."""
+        await self._store.release(engine.name, self._owner, but=self._keeper.held())
 
     def _shaken(self) -> None:
         self._steady_at = time.monotonic() + self._lease_seconds
 
     async def _until_due(self, engine: Engine) -> float:
         """How long to sleep, when there is nothing to lease, unless an answer comes to this relay."""
-        closed_for = self.breakers[engine.name].opens_in
-        due = None if closed_for > 0 else await self._store.next_delivery(engine.name)
+        if (closed_for := self.breakers[engine.name].opens_in) > 0:
+            self._hold(engine)
+            return closed_for
+        due = await self._store.next_delivery(engine.name)
         due_in = TICK_SECONDS if due is None else due - self._store.clock()
-        if closed_for > 0 or due_in <= 0:
-            # Due and not leased: for a target that a delivery is under way to, of this relay or another.
-            self._held.add(engine.name)
-            if engine.name in self._fewer:
-                self.wake([engine.name])
-        return closed_for if closed_for > 0 else min(max(due_in, HELD_SECONDS), TICK_SECONDS)
+        if due_in <= 0:  # and was not leased: for a target that a delivery is under way to, of this relay or another
+            self._hold(engine)
+        return min(max(due_in, HELD_SECONDS), TICK_SECONDS)
+
+    def _hold(self, engine: Engine) -> None:
+        self._held.add(engine.name)
+        if engine.name in self._fewer:
+            self.wake([engine.name])
 
     def _made_room(self, engine: Engine) -> None:
         self._fewer.add(engine.name)
