@@ -3,12 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from examples.demo.servers import TemporalServer, free_port
 from fastapi import FastAPI, Request, Response
 from typer.testing import CliRunner
@@ -17,7 +15,7 @@ from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
 from tests.support.authority import Authority
 from tests.support.engines import Shelf
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, running_relay, served
 from tests.support.servers import FakeServer
 
 
@@ -30,21 +28,6 @@ async def doctor(*flags: str) -> tuple[int, dict[str, tuple[str, str]]]:
 
 def failed(found: dict[str, tuple[str, str]]) -> dict[str, str]:
     return {check: detail for check, (status, detail) in found.items() if status == "failed"}
-
-
-@asynccontextmanager
-async def served(app: FastAPI, **options: Any) -> AsyncGenerator[str]:
-    """The address at which the app answers."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", **options))
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @pytest.fixture
@@ -161,8 +144,9 @@ async def test_something_else_at_the_relays_address(
     async def refuse(path: str, _: Request) -> Response:
         return Response(status_code=status, headers={"Location": "https://relay.example"} if status == 307 else {})
 
-    async with served(app) as address:
-        monkeypatch.setenv("AWAITHUMANS_RELAY_URL", address)
+    port = free_port()
+    monkeypatch.setenv("AWAITHUMANS_RELAY_URL", f"http://127.0.0.1:{port}")
+    async with served(app, port, log_level="critical"):
         _, found = await doctor()
     assert told in failed(found)["running relay"]
 
@@ -208,8 +192,9 @@ async def test_something_else_at_the_servers_address(relay: RunningRelay, monkey
     async def page(path: str) -> Response:
         return Response("<!doctype html>", media_type="text/html")
 
-    async with served(app) as address:
-        monkeypatch.setenv("AWAITHUMANS_URL", address)
+    port = free_port()
+    monkeypatch.setenv("AWAITHUMANS_URL", f"http://127.0.0.1:{port}")
+    async with served(app, port, log_level="critical"):
         code, found = await doctor()
     assert (code, set(failed(found))) == (1, {"awaithumans server"})
     assert "AWAITHUMANS_URL" in failed(found)["awaithumans server"]
@@ -220,8 +205,9 @@ async def test_a_certificate_that_is_not_trusted(
 ) -> None:
     """A relay that runs is not to be started: its authority is to be made known."""
     certificate, key = Authority(tmp_path).issue("relay")
-    async with served(FastAPI(), ssl_certfile=certificate, ssl_keyfile=key) as address:
-        monkeypatch.setenv("AWAITHUMANS_RELAY_URL", address.replace("http://127.0.0.1", "https://localhost"))
+    port = free_port()
+    monkeypatch.setenv("AWAITHUMANS_RELAY_URL", f"https://localhost:{port}")
+    async with served(FastAPI(), port, log_level="critical", ssl_certfile=certificate, ssl_keyfile=key):
         _, found = await doctor()
     assert "SSL_CERT_FILE" in failed(found)["running relay"]
     assert "start the relay" not in failed(found)["running relay"]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 from examples.demo.servers import free_port
+from fastapi import FastAPI
 
 from awaithumans_core import Engine, HumanTasks, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
@@ -98,6 +99,23 @@ def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) 
 
 
 @asynccontextmanager
+async def served(app: FastAPI, port: int, **options: Any) -> AsyncGenerator[None]:
+    """On 127.0.0.1, in this process; options are uvicorn's."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options))
+    # The signal handlers of the test process stay its own.
+    serving = asyncio.create_task(server._serve())
+    try:
+        while not server.started:
+            if serving.done():
+                serving.result()
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
 async def running_relay(
     engines: Sequence[Engine],
     humans: TaskServer,
@@ -113,19 +131,9 @@ async def running_relay(
     settings = settings or settings_for(humans, url)
     database = database or f"sqlite:///{folder / 'relay.db'}"
     app = create_app(engines, settings=settings, database=database)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=access_log)
-    )
-    # The signal handlers of the test process stay its own.
-    serving = asyncio.create_task(server._serve())
     store = Store(database)
     try:
-        while not server.started:
-            if serving.done():
-                serving.result()
-            await asyncio.sleep(0.01)
-        yield RunningRelay(url, settings, store)
+        async with served(app, port, log_level="warning", access_log=access_log):
+            yield RunningRelay(url, settings, store)
     finally:
-        server.should_exit = True
-        await serving
         await store.stop()
