@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from awaithumans_core.route import Route
+from awaithumans_core.runs import StartedRuns
 from awaithumans_relay.bulk import Select, Update
 from awaithumans_relay.rows import RELEASED, WaitState, answered, open_row
 from awaithumans_relay.schema import waits
@@ -41,6 +42,18 @@ class Delivery:
     """Whose lease it was delivered under."""
     at: float
     note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """A run of the caller is about to start."""
+
+    task_id: str
+    route_digest: str
+    owner: str
+    """Whose lease it starts under."""
+    runs: StartedRuns
+    """The count with this start in it."""
 
 
 def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
@@ -75,16 +88,33 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
 
 def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
     """Whether each was still this owner's to write down."""
-    ids = [(this.task_id, this.route_digest) for this in deliveries]
-    held = {(task_id, digest): owner for task_id, digest, owner in _HELD.run(db, ids)}
-    mine = [held.get(each) == this.owner for each, this in zip(ids, deliveries, strict=True)]
+    mine = _still_leased(db, deliveries)
     rows = [
-        (each, {"delivered_at": this.at, "last_error": this.note})
-        for each, this, still in zip(ids, deliveries, mine, strict=True)
+        ((this.task_id, this.route_digest), {"delivered_at": this.at, "last_error": this.note})
+        for this, still in zip(deliveries, mine, strict=True)
         if still
     ]
     _DELIVERED.run(db, rows)
     return mine
+
+
+def write_run_starts(db: Connection, starts: Sequence[RunStart]) -> list[bool]:
+    """Record the starts; for each, whether its owner still holds the lease. Without it nothing is recorded."""
+    mine = _still_leased(db, starts)
+    rows = [
+        ((this.task_id, this.route_digest), {"run_position": this.runs.position, "run_starts": this.runs.starts})
+        for this, still in zip(starts, mine, strict=True)
+        if still
+    ]
+    _RUN_STARTED.run(db, rows)
+    return mine
+
+
+def _still_leased(db: Connection, writes: Sequence[Delivery | RunStart]) -> list[bool]:
+    """For each, whether its owner still holds the lease."""
+    ids = [(this.task_id, this.route_digest) for this in writes]
+    owners = {(task_id, digest): owner for task_id, digest, owner in _HELD.run(db, ids)}
+    return [owners.get(each) == this.owner for each, this in zip(ids, writes, strict=True)]
 
 
 def _values(answer: Answer) -> dict[str, Any]:
@@ -113,3 +143,4 @@ _KNOWN = Select(
 _ANSWER = Update(answered({}, "", 0.0))
 _HELD = Select((waits.c.task_id, waits.c.route_digest), (waits.c.task_id, waits.c.route_digest, waits.c.lease_owner))
 _DELIVERED = Update(("delivered_at", "last_error"), {"state": WaitState.DELIVERED, **RELEASED})
+_RUN_STARTED = Update(("run_position", "run_starts"))

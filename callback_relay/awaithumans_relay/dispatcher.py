@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import cast
 
 from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff, retry_after_seconds
+from awaithumans_core.runs import RecordsRuns
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
@@ -210,10 +212,7 @@ class Dispatcher:
             raise RuntimeError(f"wait on task {wait.task_id} is answered without an outcome")
         try:
             with self._observer.delivering(wait):
-                if wait.redriven and isinstance(engine, Redrives):
-                    await engine.redrive(wait.route, wait.outcome)
-                else:
-                    await engine.deliver(wait.route, wait.outcome)
+                await self._bring(engine, wait, wait.outcome)
         except TargetGone as gone:
             self._there(engine)
             await self._gone(wait, str(gone))
@@ -245,6 +244,15 @@ class Dispatcher:
             if behind := self._behind.pop(wait.route.target_id, None):
                 await self._store.hasten(list(behind.values()))
                 self.wake([engine.name])
+
+    async def _bring(self, engine: Engine, wait: Wait, outcome: Outcome) -> None:
+        if isinstance(engine, RecordsRuns):
+            runs = StoredRuns(self._store, wait, self._owner)
+            await engine.deliver_recorded(wait.route, outcome, runs, redriven=wait.redriven)
+        elif wait.redriven and isinstance(engine, Redrives):
+            await engine.redrive(wait.route, outcome)
+        else:
+            await engine.deliver(wait.route, outcome)
 
     def _there(self, engine: Engine) -> None:
         if self.breakers[engine.name].succeeded():
@@ -288,6 +296,23 @@ class Dispatcher:
             if self._ended(wait, "retried", mine=put_off):
                 said = "task %s not delivered to %s (%s); again in %.1f s"
                 logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
+
+
+class StoredRuns:
+    """The record, kept with the wait, of the runs that a delivery starts."""
+
+    def __init__(self, store: Store, wait: Wait, owner: str) -> None:
+        self._store = store
+        self._wait = wait
+        self._owner = owner
+        self._runs = wait.runs
+
+    async def start(self, position: str, *, settled: bool) -> None:
+        """Record a start, as `RunRecord.start`."""
+        runs = self._runs.after_start(position, settled=settled)
+        if not await self._store.start_run(self._wait, self._owner, runs):
+            raise RuntimeError("lease lost to another relay; the run was not started")
+        self._runs = runs
 
 
 async def _drained(under_way: set[asyncio.Task[None]]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.schedule import next_check
 
 
@@ -46,6 +47,8 @@ class Wait:
     redriven_at: float | None
     """When an operator last had it delivered once more."""
     last_error: str | None
+    runs: StartedRuns = NO_RUNS
+    """The runs that engines which run the caller themselves have started to deliver the answer."""
 
     @property
     def asker_gone(self) -> bool:
@@ -119,4 +122,5 @@ def wait_of(row: RowMapping) -> Wait:
         delivered_at=row["delivered_at"],
         redriven_at=row["redriven_at"],
         last_error=row["last_error"],
+        runs=StartedRuns(row["run_position"], row["run_starts"]),
     )

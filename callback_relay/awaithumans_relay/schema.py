@@ -49,6 +49,8 @@ waits = Table(
     Column("redriven_at", Float),
     Column("last_error", Text),
     Column("traceparent", String(55)),
+    Column("run_position", String(64)),
+    Column("run_starts", Integer, nullable=False, server_default="0", default=0),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -69,7 +71,12 @@ def _traced(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN traceparent VARCHAR(55)"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced}
+def _runs_recorded(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN run_position VARCHAR(64)"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN run_starts INTEGER DEFAULT 0 NOT NULL"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced, 4: _runs_recorded}
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 
 SCHEMA_VERSION = 1 + len(_STEPS)

@@ -32,7 +32,15 @@ from sqlalchemy.engine import URL
 
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
-from awaithumans_relay.answering import Answer, Delivery, write_answers, write_deliveries
+from awaithumans_core.runs import StartedRuns
+from awaithumans_relay.answering import (
+    Answer,
+    Delivery,
+    RunStart,
+    write_answers,
+    write_deliveries,
+    write_run_starts,
+)
 from awaithumans_relay.bulk import Update
 from awaithumans_relay.database import Database, lock_key
 from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
@@ -231,6 +239,14 @@ class Store:
         delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), kept(note))
         return await self.database.write_each(write_deliveries, delivery, order=wait.task_id, later=True)
 
+    async def start_run(self, wait: Wait, owner: str, runs: StartedRuns) -> bool:
+        """Record that a run of the caller is about to start. Returns whether `owner` still holds the lease.
+
+        Without the lease nothing is recorded, and the run must not start.
+        """
+        start = RunStart(wait.task_id, wait.route.digest, owner, runs)
+        return await self.database.write_each(write_run_starts, start, order=wait.task_id, later=True)
+
     async def retry(self, wait: Wait, owner: str, *, after: float, error: str, not_ready: bool) -> bool:
         """Try again `after` seconds from now; remember since when the target has been there and not ready."""
         now = self.clock()
@@ -287,7 +303,14 @@ class Store:
             *([waits.c.task_id == task_id] if task_id is not None else []),
             *([waits.c.engine == engine] if engine is not None else []),
         )
-        again = {"attempts": 0, "not_ready_since": None, "redriven_at": now, **RELEASED}
+        again = {
+            "attempts": 0,
+            "not_ready_since": None,
+            "redriven_at": now,
+            "run_position": None,
+            "run_starts": 0,
+            **RELEASED,
+        }
         unanswered, has_answer = and_(parked, waits.c.outcome.is_(None)), and_(parked, waits.c.outcome.is_not(None))
 
         def write(db: Connection) -> int:

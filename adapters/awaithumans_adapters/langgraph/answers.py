@@ -8,12 +8,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.types import Interrupt, StateSnapshot
+from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.names import PLACE, answer_to, is_ours, names_key
 
-UNFINISHED = ("__interrupt__", "__resume__", "__error__", "__scheduled__")
+RESUME = "__resume__"
+"""The channel under which a checkpoint keeps the answers that a task was resumed with."""
+
+ERROR = "__error__"
+"""The channel under which a checkpoint keeps how a task failed."""
+
+UNFINISHED = ("__interrupt__", RESUME, ERROR, "__scheduled__")
 """What a checkpoint keeps of a task that has not finished."""
 
 
@@ -72,16 +78,33 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
         finished = {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
-        answered = {task_id for task_id, given in _answers(saved) if any(answer_to(answer, key) for answer in given)}
+        answered = {
+            task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)
+        }
         return answered | (finished & {task_id for task_id, _ in questions(saved, key)})
-    counts = {task_id: len(given) for task_id, given in _answers(saved)}
-    parent = saved.config.get("configurable", {}).get("checkpoint_ns")
     return {
         task.id
         for task in (level.tasks if level else ())
-        for number in range(counts.get(task.id, 0))
-        if _nth_id("|".join(filter(None, (parent, f"{task.name}:{task.id}"))), number) == wanted
+        for number in range(len(given(saved, task.id)))
+        if _nth_id(_place_of(saved, task), number) == wanted
     }
+
+
+def given(saved: CheckpointTuple, task_id: str) -> list[Any]:
+    """The answers that a task of a checkpoint has been resumed with so far, in the order of its questions."""
+    none: list[Any] = []
+    return next((answers for task, answers in _answers(saved) if task == task_id), none)
+
+
+def foreign_answered(saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
+    """Whether the answer to an interrupt of a foreign node is stored with the task that still shows it."""
+    place = _place_of(saved, task)
+    return any(_nth_id(place, number) == shown.id for number in range(len(given(saved, task.id))))
+
+
+def _place_of(saved: CheckpointTuple, task: PregelTask) -> str:
+    parent = saved.config.get("configurable", {}).get("checkpoint_ns")
+    return "|".join(filter(None, (parent, f"{task.name}:{task.id}")))
 
 
 def _nth_id(place: str, answered: int) -> str:
@@ -92,8 +115,8 @@ def _nth_id(place: str, answered: int) -> str:
 def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:
     """What each task of a checkpoint has been resumed with, in the order of its questions."""
     for task_id, channel, value in saved.pending_writes or ():
-        if channel == "__resume__":
-            yield task_id, _listed(value)
+        if channel == RESUME and (answers := _listed(value)):
+            yield task_id, answers
 
 
 def _listed(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,12 +29,10 @@ from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_core.runs import RunRecord, RunsInMemory
 
-RUNNING_SECONDS = 10 * 60.0
-"""A node that runs beside the question is waited for this long, by this process's own clock.
-
-Then it counts as cut off, and the thread is resumed, which runs it again.
-"""
+RUNNING_TIMEOUT = timedelta(hours=24)
+"""How long a node that runs beside the question is waited for, by default."""
 
 STARTING = 8
 """Threads looked at and resumed at once, while what the look has seen is fresh.
@@ -65,7 +64,14 @@ class Resumed:
     values: Any
     """The thread's state, as `graph.get_state(config).values` has it."""
     interrupts: tuple[Interrupt[Any], ...]
-    """What it waits for now. Empty: it has run to its end."""
+    """The questions it waits at now."""
+    next: tuple[str, ...] = ()
+    """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty: it ran to its end."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread ran to its end, and does not wait at an interrupt or a static breakpoint."""
+        return not self.next and not self.interrupts
 
 
 OnResult = Callable[[Resumed], Awaitable[None]]
@@ -86,9 +92,16 @@ class GraphEngine:
         retry: Which failures after the answer are worth running the failed node again, how often and at which
             intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
             (A node's own retry policy is LangGraph's business and comes first.)
+        running_timeout: How long a node that runs beside the question, in the application's process, is waited for
+            (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node counts
+            as cut off, with its process, and the thread is resumed, which runs the node again. It must be longer than
+            any node takes that runs beside a question. Default: 24 hours.
+
+    A graph runs with LangGraph's durability "sync", and only after the checkpointer has stored the answer. A run whose
+    result could not be stored is started at most once more; then the wait is parked.
 
     Raises:
-        SettingsError: a graph is not compiled, or has no checkpointer.
+        SettingsError: a graph is not compiled, or has no checkpointer; `running_timeout` is not positive.
     """
 
     name = ENGINE
@@ -100,18 +113,26 @@ class GraphEngine:
         config: Callable[[str, str], RunnableConfig] | None = None,
         on_result: OnResult | None = None,
         retry: RetryPolicy | None = None,
+        running_timeout: float | timedelta = RUNNING_TIMEOUT,
     ) -> None:
         for name, graph in graphs.items():
             if not hasattr(graph, "checkpointer"):  # a StateGraph, most of the time
                 raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
+        self._running_seconds = (
+            running_timeout.total_seconds() if isinstance(running_timeout, timedelta) else float(running_timeout)
+        )
+        if not self._running_seconds > 0:
+            raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
         self._config = config or _thread_config
         self._on_result = on_result
         self._failed = FailedRuns(retry)
         self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._records: dict[str, RunsInMemory] = {}
+        """Of answers that `deliver` was called with and that are not delivered: the runs started so far."""
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
@@ -126,18 +147,25 @@ class GraphEngine:
             Exception: the thread has not taken the answer, or was cut off after it had; the next delivery goes on from
                 there.
         """
-        await self._bring(route, outcome, mended=False)
+        runs = self._records.setdefault(route.digest, RunsInMemory())
+        await self.deliver_recorded(route, outcome, runs, redriven=False)
+        self._records.pop(route.digest, None)
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
-        """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
-        await self._bring(route, outcome, mended=True)
+        """Deliver, and run a thread on that failed after it had the answer: its owner has repaired the cause."""
+        await self.deliver_recorded(route, outcome, RunsInMemory(), redriven=True)
 
-    async def _bring(self, route: Route, outcome: Outcome, *, mended: bool) -> None:
+    async def deliver_recorded(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> None:
+        """Deliver, or redrive, and record each run of the graph before it starts; what the relay calls.
+
+        Raises as `deliver` does, and TargetGone if the graph was run twice from the same position and its result could
+        not be stored.
+        """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # The library has no lock on a thread: two resumes at once would both run the rest.
         async with lock, self._turns.turn():
             try:
-                thread = await self._deliver(route, outcome, mended=mended)
+                thread = await self._deliver(route, outcome, runs, redriven=redriven)
             except TargetNotReady:
                 raise
             except GraphFailedError as failed:
@@ -151,9 +179,11 @@ class GraphEngine:
             self._cut_short.discard(route.digest)
             self._failed.forget(route)
         if self._on_result is not None:
-            values, interrupts = await thread.standing()
+            state = await thread.state()
             self._ran.add(route.digest)
-            await self._on_result(Resumed(thread.name, route.target["thread_id"], outcome, values, interrupts))
+            await self._on_result(
+                Resumed(thread.name, route.target["thread_id"], outcome, state.values, state.interrupts, state.next)
+            )
             self._ran.discard(route.digest)
 
     async def orphaned(self, route: Route) -> str | None:
@@ -174,15 +204,15 @@ class GraphEngine:
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
         for name, graph in self._graphs.items():
-            await Thread(name, graph, self._config(name, "doctor")).standing()
+            await Thread(name, graph, self._config(name, "doctor")).state()
 
-    def _threads(self, route: Route) -> list[Thread]:
+    def _threads(self, route: Route, runs: RunRecord | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
         names = graphs if graph_id is None else [graph_id]
-        return [Thread(name, graphs[name], self._resume_config(name, route)) for name in names]
+        return [Thread(name, graphs[name], self._resume_config(name, route), runs) for name in names]
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
@@ -190,15 +220,15 @@ class GraphEngine:
         named = {GRAPH: route.target[GRAPH]} if GRAPH in route.target else {}
         return {**config, "configurable": {**config.get("configurable", {}), **named}}
 
-    async def _deliver(self, route: Route, outcome: Outcome, *, mended: bool) -> Thread:
+    async def _deliver(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> Thread:
         """Bring the thread to where it has the answer and has run on; return it."""
-        threads = self._threads(route)
+        threads = self._threads(route, runs)
         if resumed := await self._resume(threads, route, outcome):
             return resumed
         for thread in threads:
             taken, asked = await thread.history(route.idempotency_key)
             if taken is not None:
-                return await self._go_on(threads, thread, taken, route, mended=mended)
+                return await self._go_on(threads, thread, taken, route, redriven=redriven)
             if asked:
                 # The interrupt may have been saved between the two looks.
                 if resumed := await self._resume(threads, route, outcome):
@@ -247,7 +277,7 @@ class GraphEngine:
         return thread
 
     async def _go_on(
-        self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route, *, mended: bool
+        self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route, *, redriven: bool
     ) -> Thread:
         """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
         if route.digest in self._ran:  # it ran to its end; what runs now is somebody else's
@@ -255,19 +285,20 @@ class GraphEngine:
         stopped = [thread for thread in threads if await thread.stopped_since(taken)]
         if not stopped:
             # A handler that failed may have kept its next question from being asked. Asking again is harmless.
-            if route.digest in self._cut_short and (await taker.standing())[1]:
-                await taker.go_on(route.idempotency_key)
+            if route.digest in self._cut_short and (await taker.state()).interrupts:
+                await taker.go_on(route.idempotency_key, settled=True)
             return taker
         thread = _only(stopped)
-        if (failed := await thread.failures()) and not (mended or self._failed.may_run_again):
+        failed = await thread.failures()
+        if failed and not (redriven or self._failed.may_run_again):
             raise GraphFailedError(failed)
-        await thread.go_on(route.idempotency_key)
+        await thread.go_on(route.idempotency_key, settled=bool(failed) and not redriven)
         return thread
 
     def _may_still_run(self, route: Route) -> bool:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
-        return time.monotonic() - since < RUNNING_SECONDS
+        return time.monotonic() - since < self._running_seconds
 
 
 def behind() -> TargetBusy:

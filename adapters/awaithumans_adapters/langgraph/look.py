@@ -1,7 +1,9 @@
 """One look at a thread: each of its checkpoints is read once, by whoever asks first."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from inspect import signature
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -9,6 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy
 from langgraph.types import StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import UNFINISHED
+from awaithumans_adapters.langgraph.stored_answers import StoredAnswers
 
 LENT_CHECKPOINTER = "__pregel_checkpointer"
 """Config key by which a graph lends its checkpointer to a subgraph."""
@@ -44,7 +47,10 @@ class Look(BaseCheckpointSaver[Any]):
         self._began = clock()
         self._over = False
         self.snapshot: StateSnapshot | None = None
-        """The thread as it stands, subgraphs included, once somebody has asked for it."""
+        """The thread's state, subgraphs included, once it was read."""
+        self.stored: StoredAnswers | None = None
+        """Answers that were stored ahead of the run."""
+        self._task_path = _takes_task_path(type(saver).put_writes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._saver, name)  # what a saver has beside what all of them have
@@ -58,8 +64,13 @@ class Look(BaseCheckpointSaver[Any]):
         """The config with which a graph reads, or runs, with this checkpointer."""
         return {**config, "configurable": {**config.get("configurable", {}), LENT_CHECKPOINTER: self}}
 
-    def end(self) -> None:
-        """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept."""
+    def end(self, stored: StoredAnswers | None = None) -> None:
+        """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept.
+
+        Args:
+            stored: Answers that were stored ahead of the run.
+        """
+        self.stored = stored
         latest = ("", None)
         seen = self._seen.get(latest)
         fresh = self._clock() - self._began <= FRESH_SECONDS
@@ -80,9 +91,25 @@ class Look(BaseCheckpointSaver[Any]):
             return self._note(place, await self._saver.aget_tuple(config))
         return self._known(place)
 
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task of the run writes."""
+        if self.stored is not None:
+            self.stored.observe(task_id, writes)
+        self._saver.put_writes(config, writes, task_id, *([task_path] if self._task_path else []))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task of the run writes, for savers with async methods."""
+        if self.stored is not None:
+            self.stored.observe(task_id, writes)
+        await self._saver.aput_writes(config, writes, task_id, *([task_path] if self._task_path else []))
+
     def _note(self, place: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
         if self._over:
-            return saved
+            return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
         self._seen[place] = saved
         return _to_work_on(saved)
 
@@ -92,6 +119,12 @@ class Look(BaseCheckpointSaver[Any]):
 
 _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(Look)]
 """What a look leaves to its saver."""
+
+
+@cache
+def _takes_task_path(put_writes: Callable[..., None]) -> bool:
+    """Whether a saver's method has the parameter that later releases of LangGraph have added."""
+    return "task_path" in signature(put_writes).parameters
 
 
 def _place(config: RunnableConfig) -> tuple[str, str | None]:

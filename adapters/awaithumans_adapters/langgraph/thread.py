@@ -1,8 +1,10 @@
 """One thread of one graph: what it shows, what it has taken, and how it is run on."""
 
 import asyncio
+import hashlib
+import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol
@@ -10,17 +12,30 @@ from typing import Any, Protocol
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.constants import START, TAG_HIDDEN
-from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid_resume
-from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
+from langgraph.errors import GraphRecursionError, InvalidUpdateError, UnknownInterruptError, is_invalid_resume
+from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSnapshot
 
-from awaithumans_adapters.langgraph.answers import asked, asker, opened, questions, showing, takers
+from awaithumans_adapters.langgraph.answers import (
+    RESUME,
+    asked,
+    asker,
+    foreign_answered,
+    given,
+    opened,
+    questions,
+    showing,
+    takers,
+)
+from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import is_ours, names_key
+from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.runs import RunRecord, RunsInMemory
 
 logger = logging.getLogger("awaithumans.langgraph")
 
@@ -44,20 +59,28 @@ class Graph(Protocol):
         """The same, for savers with async methods."""
         ...
 
-    def invoke(self, command: Any, config: RunnableConfig, /) -> Any:
+    def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
         """Run a thread to its end or its next interrupt."""
         ...
 
-    async def ainvoke(self, command: Any, config: RunnableConfig, /) -> Any:
-        """The same, for async nodes."""
+    async def ainvoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
+        """Run a thread with async nodes to its end or its next interrupt."""
         ...
 
 
 class Thread:
-    """One thread of one graph, read and resumed."""
+    """One thread of one graph, read and resumed.
 
-    def __init__(self, name: str, graph: Graph, config: RunnableConfig) -> None:
+    Args:
+        name: The graph's name.
+        graph: The compiled graph.
+        config: What the thread is read and run with.
+        runs: Where each run is recorded before it starts. Default: in memory.
+    """
+
+    def __init__(self, name: str, graph: Graph, config: RunnableConfig, runs: RunRecord | None = None) -> None:
         self.name = name
+        self._runs = runs or RunsInMemory()
         self._graph = graph
         self._config = config
         self._threaded = False
@@ -74,7 +97,7 @@ class Thread:
         finally:
             self._look = None
 
-    async def pending(self, key: str) -> list[Interrupt]:
+    async def pending(self, key: str) -> list[Waiting]:
         """The interrupts that wait for this answer, as the thread shows them."""
         if interrupt_id(key) is not None:
             return await self._pending_foreign(key)
@@ -82,19 +105,24 @@ class Thread:
         shown = await self._own(saved, key) if saved else []
         # What a node shows of a subgraph or of a task of its own stays there when that has its answer and the node has
         # failed: whoever asked is looked at.
-        return [each for each in shown if await self._waits(asker(each), key)]
+        return [waiting for each in shown if (waiting := await self._waiting(each, key))]
 
-    async def _pending_foreign(self, key: str) -> list[Interrupt]:
+    async def _pending_foreign(self, key: str) -> list[Waiting]:
         snapshot = await self._snapshot()
-        waiting: list[Interrupt] = []
+        waiting: list[Waiting] = []
         for level in _levels(snapshot):
             shown = [(task, i) for task in level.tasks for i in task.interrupts if self._asks(i, key)]
             if not shown:
                 continue
-            saved = await self._saved(level.config)
-            taken = takers(saved, key, level) if saved else set[str]()
+            if (saved := await self._saved(level.config)) is None:
+                continue
+            taken = takers(saved, key, level)
             # A failed node goes on showing its last interrupt, answered or not; a subgraph's is shown above it as well.
-            waiting += [i for task, i in shown if task.id not in taken and not isinstance(task.state, StateSnapshot)]
+            waiting += [
+                _waiting_at(saved, i, f"{_namespace(saved)}|{task.name}:{task.id}", task.id)
+                for task, i in shown
+                if task.id not in taken and not isinstance(task.state, StateSnapshot)
+            ]
         return waiting
 
     async def behind(self, key: str) -> bool:
@@ -103,7 +131,7 @@ class Thread:
         found = [saved async for saved in self._checkpoints() if questions(saved, key)]
         for saved in found:
             shown = await self._own(saved, key)
-            if await self._current(saved) and any([await self._waits(asker(each), key) for each in shown]):
+            if await self._current(saved) and any([await self._waiting(each, key) for each in shown]):
                 return True
         return False
 
@@ -120,10 +148,9 @@ class Thread:
         askers = showing(saved, key) if saved else set[str]()
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
 
-    async def standing(self) -> tuple[Any, tuple[Interrupt[Any], ...]]:
-        """The thread's values, and the interrupts it waits at."""
-        snapshot = await self._snapshot()
-        return snapshot.values, snapshot.interrupts
+    async def state(self) -> StateSnapshot:
+        """The thread's values, the interrupts it waits at and the nodes that run next."""
+        return await self._snapshot()
 
     async def failures(self, *, answered: bool = False) -> str:
         """Nodes of the current step that failed, and of what, in words; empty when none did.
@@ -145,20 +172,67 @@ class Thread:
         """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
         return [task.name for task in _leaves(await self._snapshot()) if _under_way(task)]
 
-    async def resume(self, key: str, waiting: Iterable[Interrupt], outcome: Outcome) -> None:
-        """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on."""
-        answers = {shown.id: _answer(shown, outcome) for shown in waiting}
-        result = await self._run(key, Command(resume=answers), strict=True)
+    async def resume(self, key: str, waiting: Sequence[Waiting], outcome: Outcome) -> None:
+        """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on.
+
+        The answer is stored first (see `stored_answers`), then the start of the run is recorded, then the graph runs.
+        """
+        answers = {each.shown.id: _answer(each.shown, outcome) for each in waiting}
+        # A node that failed before it came to its question is run again however often: how it ended is known.
+        settled, position = bool(await self.failures()), await self._position()
+        for each in waiting:
+            await self._put(each.config, each.writes(answers[each.shown.id]), each.task_id)
+        await self._runs.start(position, settled=settled)
+        result = await self._run(key, Command(resume=answers), StoredAnswers(waiting))
         if self._ended(result):
             return
         saved = await self._saved(self._config)
         # A step that is left standing holds the results of its tasks; where there are none, no more has to be read.
         if saved and saved.pending_writes and _left_standing(await self._snapshot()):
-            await self.go_on(key)
+            await self.go_on(key, settled=True)
 
-    async def go_on(self, key: str) -> None:
-        """Run on from the last checkpoint."""
+    async def go_on(self, key: str, *, settled: bool) -> None:
+        """Run on from the last checkpoint, once the checkpointer has accepted a write and the start is recorded.
+
+        Args:
+            key: The question's.
+            settled: As in `StartedRuns.after_start`. It always is where every task of the step has stored its result:
+                no node runs then before the next checkpoint is stored.
+        """
+        settled = settled or _left_standing(await self._snapshot())
+        position = await self._position()
+        await self._rewrite_answers()
+        await self._runs.start(position, settled=settled)
         await self._run(key, None)
+
+    async def _position(self) -> str:
+        """A fingerprint of how far the thread has come: its checkpoints, and the tasks of each that have finished."""
+        reached = [
+            (
+                place.get("checkpoint_ns", ""),
+                place.get("checkpoint_id"),
+                sorted(task.id for task in level.tasks if task.result is not None),
+            )
+            for level in _levels(await self._snapshot())
+            for place in [level.config.get("configurable", {})]
+        ]
+        return hashlib.sha256(json.dumps(reached).encode()).hexdigest()
+
+    async def _rewrite_answers(self) -> None:
+        """Write the answers of one task of the current step once more, to prove that the checkpointer can be written.
+
+        It changes nothing that a reader of the thread can see. A task without answers gets an empty list.
+        """
+        saved = await self._saved(self._config)
+        tasks = (await self._snapshot()).tasks
+        if saved is not None and tasks:
+            await self._put(saved.config, [(RESUME, given(saved, tasks[0].id))], tasks[0].id)
+
+    async def _put(self, config: RunnableConfig, writes: Writes, task_id: str) -> None:
+        if self._threaded:
+            await asyncio.to_thread(self._saver.put_writes, config, writes, task_id)
+        else:
+            await self._saver.aput_writes(config, writes, task_id)
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
@@ -181,7 +255,13 @@ class Thread:
 
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
         """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
-        if not (await self.running() or await self.failures() or _left_standing(await self._snapshot())):
+        unfinished = (
+            await self.running()
+            or await self.failures()
+            or _left_standing(await self._snapshot())
+            or await self._answered_not_run()
+        )
+        if not unfinished or await self.paused():
             return False
         place = resumed.config.get("configurable", {})
         root = resumed.metadata.get("parents", {}).get("") or place["checkpoint_id"]
@@ -196,6 +276,36 @@ class Thread:
                 return True
             if newer.metadata.get("source") != "loop":
                 return False  # new input, an update or a fork: what runs now is not what took the answer
+        return False
+
+    async def _answered_not_run(self) -> bool:
+        """Whether a node of the current step still shows a question whose answer is stored: its run was cut off."""
+        for level in _levels(await self._snapshot()):
+            for task in level.tasks:
+                if not task.interrupts or task.result is not None or isinstance(task.state, StateSnapshot):
+                    continue
+                saved = await self._saved(level.config)
+                if saved and all([await self._has_answer(saved, task, shown) for shown in task.interrupts]):
+                    return True
+        return False
+
+    async def _has_answer(self, saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
+        if not is_ours(shown.value):
+            return foreign_answered(saved, task, shown)
+        return await self._waiting(shown, shown.value["idempotency_key"]) is None
+
+    async def paused(self) -> bool:
+        """Whether the thread waits at a static breakpoint (`interrupt_before`, `interrupt_after`) of its graph."""
+        breakpoints = Breakpoints(self._graph)
+        if not breakpoints:
+            return False
+        for level in _levels(await self._snapshot()):
+            saved = await self._saved(level.config)
+            if saved is None or not breakpoints.may_hold(saved, level):
+                continue
+            ran_before = (await self._snapshot(level.parent_config)).next if level.parent_config else ()
+            if breakpoints.holds(saved, level, ran_before):
+                return True
         return False
 
     # A saver without async methods (SQLite's sync one, for instance) means a graph of sync nodes: it runs in a thread.
@@ -253,15 +363,18 @@ class Thread:
         visits = {named for task in (await self._snapshot()).tasks for named in (task.id, task.name)}
         return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
 
-    async def _waits(self, node: str, key: str) -> bool:
-        """Whether the node, in its last checkpoint, has asked this and has no answer."""
+    async def _waiting(self, shown: Interrupt, key: str) -> Waiting | None:
+        """A question of ours that has no answer in the last checkpoint of the node that asks it; None if it has one."""
+        node = asker(shown)
         graph, _, visit = node.rpartition("|")
         while (saved := await self._latest(graph)) is None and graph:
             graph = graph.rpartition("|")[0]  # a task is kept by the graph of the node that called it
         task_id = visit.rpartition(":")[2]
         if saved is None or task_id in takers(saved, key):
-            return False
-        return task_id in {writer for writer, _ in questions(saved, key)}
+            return None
+        if task_id not in {writer for writer, _ in questions(saved, key)}:
+            return None
+        return _waiting_at(saved, shown, node, task_id)
 
     async def _current(self, saved: CheckpointTuple) -> bool:
         """Whether nothing has come after a checkpoint, in its graph and in those around it."""
@@ -276,31 +389,49 @@ class Thread:
     async def _latest(self, graph: str) -> CheckpointTuple | None:
         return await self._saved({"configurable": {**self._config.get("configurable", {}), "checkpoint_ns": graph}})
 
-    async def _run(self, key: str, command: Command[Any] | None, *, strict: bool = False) -> Any:
+    async def _run(self, key: str, command: Command[Any] | None, stored: StoredAnswers | None = None) -> Any:
         """Run to the end or the next question; return what the graph returns.
+
+        Args:
+            key: The question's.
+            command: What the run is given.
+            stored: The answers in the command that were stored ahead of it.
 
         Raises:
             GraphFailedError: the graph itself failed, after it had taken the answer.
             Exception: it has not taken the answer. A node may fail before it comes to its question again.
         """
-        config = _strict(self._config) if strict else self._config
+        config = _strict(self._config) if stored else self._config
         if self._look is not None:
-            self._look.end()
+            self._look.end(stored)
             config, self._look = self._look.lent(config), None
         try:
             if self._threaded:
-                return await _to_its_end(asyncio.to_thread(self._graph.invoke, command, config))
-            return await self._graph.ainvoke(command, config)
+                invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync")
+                return await _to_its_end(invoked)
+            return await self._graph.ainvoke(command, config, durability="sync")
         except QuestionChangedError as changed:
+            await self._take_back(stored, changed)
             raise TargetGone(str(changed)) from changed
         except asyncio.CancelledError:
             if _cancelled_from_outside():
                 raise
-            await self._blame(key, RuntimeError("a node was cancelled from within"))
+            cancelled = RuntimeError("a node was cancelled from within")
+            await self._take_back(stored, cancelled)
+            await self._blame(key, cancelled)
         except Exception as failure:
+            await self._take_back(stored, failure)
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
+
+    async def _take_back(self, stored: StoredAnswers | None, failure: Exception) -> None:
+        """Remove stored answers that no node has taken, so that they are given again."""
+        if stored is None:
+            return
+        refused = isinstance(failure, UnknownInterruptError) or is_invalid_resume(failure)
+        for each in stored.not_written() if refused else stored.not_taken():
+            await self._put(each.config, each.writes(), each.task_id)
 
     def _ended(self, result: Any) -> bool:
         """Whether a run is known, by what it returned, to have met no question on its way, and so to have ended."""
@@ -325,7 +456,7 @@ class Thread:
 
     async def _owns(self, failure: Exception) -> bool:
         """Whether the graph itself failed: recorded by the thread, or a limit of its own; not the checkpointer."""
-        if isinstance(failure, GraphRecursionError | InvalidUpdateError | _NodeCancelledError):
+        if isinstance(failure, GraphRecursionError | InvalidUpdateError):
             return True
         snapshot = await self._snapshot()
         return any(task.error for level in _levels(snapshot) for task in level.tasks)
@@ -361,13 +492,18 @@ def _strict(config: RunnableConfig) -> RunnableConfig:
     return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
 
-class _NodeCancelledError(Exception):
-    """Stands for a CancelledError that nobody outside the graph asked for."""
-
-
 def _cancelled_from_outside() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _waiting_at(saved: CheckpointTuple, shown: Interrupt, place: str, task_id: str) -> Waiting:
+    path = tuple(part.rpartition(":")[2] for part in place.split("|"))
+    return Waiting(shown, saved.config, task_id, tuple(given(saved, task_id)), path)
+
+
+def _namespace(saved: CheckpointTuple) -> str:
+    return str(saved.config.get("configurable", {}).get("checkpoint_ns", ""))
 
 
 def _levels(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:

@@ -1,0 +1,82 @@
+"""An answer is stored in the checkpoint before any line of the graph runs.
+
+Law: a graph whose checkpointer cannot be written does not run. LangGraph runs a node first and notices the failed write
+afterwards, so each retry would act on the same answer again. The engine therefore writes the answer itself, under the
+channel and the task where LangGraph keeps it, and starts the run only after the checkpointer has accepted that write.
+
+The run still receives the answer as its command, because only that makes LangGraph check that the interrupt is pending.
+So what was stored ahead is hidden from the run's own reads; otherwise the node would find its answer twice.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.types import Interrupt
+
+from awaithumans_adapters.langgraph.answers import ERROR, RESUME
+
+Writes = Sequence[tuple[str, Any]]
+"""What a saver's `put_writes` takes: channel and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An interrupt that waits for an answer, and the task that raised it."""
+
+    shown: Interrupt
+    """The interrupt."""
+    config: RunnableConfig
+    """The checkpoint in which the task is kept."""
+    task_id: str
+    """The task."""
+    answers: tuple[Any, ...]
+    """What the task was resumed with before."""
+    path: tuple[str, ...]
+    """The task and the tasks around it, by id."""
+
+    def writes(self, *more: Any) -> Writes:
+        """The answers of the task, with these after the ones it had before."""
+        return [(RESUME, [*self.answers, *more])]
+
+
+@dataclass(eq=False)
+class StoredAnswers:
+    """Answers stored ahead of one run, and which of them its nodes have taken."""
+
+    waiting: Sequence[Waiting]
+    _failed: set[str] = field(default_factory=set[str])
+    """Tasks that failed without taking an answer."""
+    _took: set[str] = field(default_factory=set[str])
+    """Tasks that wrote more than how they failed."""
+
+    def hidden(self, saved: CheckpointTuple) -> CheckpointTuple:
+        """A checkpoint as it was before the answers were stored."""
+        before = {each.task_id: each for each in self.waiting if _place(each.config) == _place(saved.config)}
+        if not before or not saved.pending_writes:
+            return saved
+        others = [write for write in saved.pending_writes if write[1] != RESUME or write[0] not in before]
+        earlier = [(task_id, *each.writes()[0]) for task_id, each in before.items() if each.answers]
+        return saved._replace(pending_writes=[*others, *earlier])
+
+    def observe(self, task_id: str, writes: Iterable[tuple[str, Any]]) -> None:
+        """Note what the run writes for a task."""
+        channels = {channel for channel, _ in writes}
+        (self._failed if channels == {ERROR} else self._took).add(task_id)
+
+    def not_taken(self) -> list[Waiting]:
+        """Answers whose node failed before it came to its question, so that they may be given again."""
+        return [
+            each for each in self.waiting if each.task_id not in self._took and not self._failed.isdisjoint(each.path)
+        ]
+
+    def not_written(self) -> list[Waiting]:
+        """Answers of which the run has written nothing."""
+        return [each for each in self.waiting if each.task_id not in self._took]
+
+
+def _place(config: RunnableConfig) -> tuple[str, str | None]:
+    place = config.get("configurable", {})
+    return place.get("checkpoint_ns", ""), place.get("checkpoint_id")

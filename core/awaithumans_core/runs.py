@@ -1,0 +1,90 @@
+"""Runs that a delivery starts: counted before they start, so that one that may have acted does not run again and again.
+
+Law: a run whose result could not be stored is started at most once more from the same position. After that the wait is
+parked, because each further run could act on the same answer again. Only an operator's redrive starts another one.
+
+An engine that runs the caller itself (an in-process LangGraph graph) reports each start to a `RunRecord`. The relay
+keeps the record with the wait, so the count survives its process.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from awaithumans_core.engine import TargetGone
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+
+MAX_STARTS = 2
+"""Starts from one position: the first, and one more after a run whose result could not be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRuns:
+    """The runs started so far to deliver one answer."""
+
+    position: str | None = None
+    """Where the last run started: a fingerprint of the caller's stored state. None: no run was started."""
+    starts: int = 0
+    """How often the work that follows this position may have been done."""
+
+    def after_start(self, position: str, *, settled: bool) -> "StartedRuns":
+        """Count one more start.
+
+        Args:
+            position: The caller's stored state now. If it is not the position of the last start, that run made progress
+                and ended here, so what follows may have been done once already.
+            settled: The caller's stored state shows how its last run ended (a recorded failure, a new question), or an
+                operator redrives. Then nothing that was done is unknown, and counting begins again.
+
+        Raises:
+            TargetGone: the limit is reached; the wait is to be parked.
+        """
+        if settled or self.position is None:
+            return StartedRuns(position, 1)
+        starts = self.starts + 1 if position == self.position else 2
+        if starts > MAX_STARTS:
+            raise TargetGone(
+                f"the caller was run {self.starts} times from the same position and the result could not be stored, so "
+                "it may have acted on this answer. Find out what it did, repair its storage, then redrive to run it "
+                "once more"
+            )
+        return StartedRuns(position, starts)
+
+
+NO_RUNS = StartedRuns()
+"""No run was started yet."""
+
+
+class RunRecord(Protocol):
+    """Where the starts of one delivery are recorded."""
+
+    async def start(self, position: str, *, settled: bool) -> None:
+        """Record that a run is about to start, and return once that is stored.
+
+        Takes what `StartedRuns.after_start` takes, and raises as it does; any other error means that nothing was
+        recorded, so no run may start.
+        """
+        ...
+
+
+class RunsInMemory:
+    """The record of an engine that is used without a relay: it ends with the process."""
+
+    def __init__(self) -> None:
+        self._runs = NO_RUNS
+
+    async def start(self, position: str, *, settled: bool) -> None:
+        """Record a start, as `RunRecord.start`."""
+        self._runs = self._runs.after_start(position, settled=settled)
+
+
+@runtime_checkable
+class RecordsRuns(Protocol):
+    """An engine that runs the caller itself, instead of waking a process that does.
+
+    The relay calls `deliver_recorded` in place of `deliver` and `redrive`.
+    """
+
+    async def deliver_recorded(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> None:
+        """Deliver as `Engine.deliver`, or as `Redrives.redrive` if `redriven`, and record each run before it starts."""
+        ...
