@@ -1,107 +1,31 @@
 """One contract for every saver: asked once, answered once, and across a restart where the saver outlives one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.postgres import PostgresSaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from awaithumans_adapters.langgraph import await_human_sync
 from awaithumans_adapters.langgraph.foreign import key_of
 from awaithumans_core import Outcome, TargetGone
-from tests.support.bench import Bench, State
+from tests.support.bench import State
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay
-from tests.support.workflows import Decision
-
-Opens = Callable[[], AbstractAsyncContextManager[Any]]
-SYNC = (SqliteSaver, PostgresSaver)
-"""Savers without async methods: their graphs have sync nodes."""
+from tests.support.savers import SAVERS, Opens, SaverBench, opener
 
 
-class SaverBench(Bench):
-    """The same graph on any saver, of sync nodes where the saver is sync: `ask`, then `act`, which counts."""
-
-    @property
-    def is_sync(self) -> bool:
-        return isinstance(self.saver, SYNC)
-
-    def build(self) -> None:
-        builder = StateGraph(State)
-        builder.add_node("ask", self._ask_sync if self.is_sync else self._ask)
-        builder.add_node("act", self.act)
-        builder.add_edge(START, "ask")
-        builder.add_edge("ask", "act")
-        builder.add_edge("act", END)
-        self.use(builder)
-
-    async def start(self) -> None:
-        if self.is_sync:
-            await asyncio.to_thread(self.compiled.invoke, {"answers": []}, self.config)
-        else:
-            await self.compiled.ainvoke({"answers": []}, self.config)
-
-    async def state(self) -> Any:
-        if self.is_sync:
-            return await asyncio.to_thread(self.compiled.get_state, self.config)
-        return await self.compiled.aget_state(self.config)
-
-    async def _ask(self, state: State) -> State:
-        first, second = await self.ask("first"), await self.ask("second")
-        return {"answers": [("first", first.approved), ("second", second.approved)]}
-
-    def _ask_sync(self, state: State) -> State:
-        return {"answers": [(name, self._one(name)) for name in ("first", "second")]}
-
-    def _one(self, name: str) -> bool:
-        decision: Decision = await_human_sync(
-            task=f"{name} {self.thread_id}", response_schema=Decision, human_tasks=self.human_tasks
-        )
-        return decision.approved
-
-
-@pytest.fixture(params=["memory", "sqlite", "sqlite-async", "postgres", "postgres-async"])
+@pytest.fixture(params=SAVERS)
 def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
     """Opens the saver, each time anew on the same database; the one in memory is the same each time."""
     name: str = request.param
-    if name == "memory":
-        kept = InMemorySaver()
-    elif name.startswith("sqlite"):
-        database = str(tmp_path / "checkpoints.db")
-    else:
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        database = postgres.database()
-
-    @asynccontextmanager
-    async def opened() -> AsyncGenerator[Any]:
-        if name == "memory":
-            yield kept
-        elif name == "sqlite":
-            with SqliteSaver.from_conn_string(database) as saver:
-                yield saver
-        elif name == "sqlite-async":
-            async with AsyncSqliteSaver.from_conn_string(database) as saver_:
-                yield saver_
-        elif name == "postgres":
-            with PostgresSaver.from_conn_string(database) as pg:
-                pg.setup()
-                yield pg
-        else:
-            async with AsyncPostgresSaver.from_conn_string(database) as pg_:
-                await pg_.setup()
-                yield pg_
-
-    return opened
+    if not name.startswith("postgres"):
+        return opener(name, str(tmp_path / "checkpoints.db"))
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return opener(name, postgres.database())
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ The run still receives the answer as its command, because only that makes LangGr
 So what was stored ahead is hidden from the run's own reads; otherwise the node would find its answer twice.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +77,20 @@ class StoredAnswers:
     def not_written(self) -> list[Waiting]:
         """Answers of which the run has written nothing."""
         return [each for each in self.waiting if each.task_id not in self._took]
+
+
+async def end_failed_transaction(saver: object) -> None:
+    """Roll back the transaction that a failed write leaves open on the connection of an `AsyncSqliteSaver`.
+
+    The saver commits after each write and never rolls back. After a write that met another process's lock its
+    connection keeps an old view of the database, in which SQLite refuses every later write for good.
+    """
+    connection: Any = getattr(saver, "conn", None)
+    lock: Any = getattr(saver, "lock", None)
+    with suppress(ValueError):  # the connection is closed
+        if isinstance(lock, asyncio.Lock) and getattr(connection, "in_transaction", False):
+            async with lock:
+                await connection.rollback()
 
 
 def _place(config: RunnableConfig) -> tuple[str, str | None]:

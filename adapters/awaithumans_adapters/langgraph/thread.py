@@ -31,7 +31,7 @@ from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import is_ours, names_key
-from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes
+from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes, end_failed_transaction
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
 from awaithumans_core.outcome import Outcome
@@ -232,7 +232,11 @@ class Thread:
         if self._threaded:
             await asyncio.to_thread(self._saver.put_writes, config, writes, task_id)
         else:
-            await self._saver.aput_writes(config, writes, task_id)
+            try:
+                await self._saver.aput_writes(config, writes, task_id)
+            except Exception:
+                await end_failed_transaction(self._saver)
+                raise
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""

@@ -1,0 +1,202 @@
+"""A checkpointer that cannot be written: a person's yes is acted on at most once, and what was not stored is parked."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+
+from awaithumans_core import TargetGone
+from tests.support.bench import State
+from tests.support.people import People
+from tests.support.postgres import PostgresServer
+from tests.support.relay import RunningRelay
+from tests.support.savers import SAVERS, STORAGE_FAULTS, Refused, SaverBench, opener
+
+TRIES = 4
+"""Deliveries that a relay makes while the storage refuses."""
+
+
+class StorageBench(SaverBench):
+    """A node that asks and then acts, and a node that acts after it. Acts are counted in a file."""
+
+    def __init__(self, saver: Any, relay: RunningRelay, people: People, folder: Path) -> None:
+        super().__init__(saver, relay.human_tasks(), people)
+        self.file = folder / "acts"
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    def build(self) -> None:
+        builder = StateGraph(State)
+        builder.add_node("ask", self._asks_sync if self.is_sync else self._asks)
+        builder.add_node("pay", self._pays_sync if self.is_sync else self._pays)
+        builder.add_edge(START, "ask")
+        builder.add_edge("ask", "pay")
+        builder.add_edge("pay", END)
+        self.use(builder)
+
+    def count(self, node: str) -> int:
+        return self.file.read_text().split().count(node) if self.file.exists() else 0
+
+    async def deliver_again(self, times: int) -> list[Exception]:
+        """What each delivery raised."""
+        raised: list[Exception] = []
+        for _ in range(times):
+            try:
+                await self.give("q", True)
+            except Exception as error:
+                raised.append(error)
+        return raised
+
+    async def history(self) -> list[Any]:
+        if self.is_sync:
+            return list(await asyncio.to_thread(lambda: list(self.compiled.get_state_history(self.config))))
+        return [state async for state in self.compiled.aget_state_history(self.config)]
+
+    def _note(self, node: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{node}\n")
+
+    async def _asks(self, state: State) -> State:
+        approved = (await self.ask("q")).approved
+        self._note("ask")
+        return {"answers": [("q", approved)]}
+
+    def _asks_sync(self, state: State) -> State:
+        approved = self.ask_sync("q")
+        self._note("ask")
+        return {"answers": [("q", approved)]}
+
+    async def _pays(self, state: State) -> State:
+        self._note("pay")
+        await self.hold.wait()
+        return {}
+
+    def _pays_sync(self, state: State) -> State:
+        self._note("pay")
+        return {}
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The database of the saver that the test's parameter `saver_name` names."""
+    if not request.getfixturevalue("saver_name").startswith("postgres"):
+        return str(tmp_path / "checkpoints.db")
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.database()
+
+
+@pytest.fixture
+async def storage(
+    saver_name: str, database: str, registrar: RunningRelay, people: People, tmp_path: Path
+) -> AsyncGenerator[StorageBench]:
+    """A thread that waits for its answer."""
+    async with opener(saver_name, database)() as saver:
+        bench = StorageBench(saver, registrar, people, tmp_path)
+        bench.build()
+        await bench.start()
+        yield bench
+
+
+@pytest.mark.parametrize("saver_name", SAVERS)
+async def test_nothing_runs_while_every_write_is_refused(storage: StorageBench) -> None:
+    """Once the storage accepts writes again, the answer is delivered and each node acts once."""
+    storage.saver.refused = "everything"
+    raised = await storage.deliver_again(TRIES)
+    assert (len(raised), storage.count("ask")) == (TRIES, 0)
+    storage.saver.refused = None
+    await storage.give("q", True)
+    await storage.give("q", True)
+    assert (storage.count("ask"), storage.count("pay")) == (1, 1)
+
+
+@pytest.mark.parametrize("redriven", [False, True], ids=["delivered", "redriven"])
+@pytest.mark.parametrize(
+    ("fault", "saver_name"),
+    [(fault, f"{kind}{mode}") for fault, (kind, _) in STORAGE_FAULTS.items() for mode in ("", "-async")],
+)
+async def test_nothing_runs_on_real_storage_that_refuses(
+    storage: StorageBench, database: str, fault: str, *, redriven: bool
+) -> None:
+    """A full disk, another process's lock, a read-only server: no act meanwhile, and one of each node afterwards."""
+    async with STORAGE_FAULTS[fault][1](storage.saver, database):
+        for _ in range(TRIES):
+            with pytest.raises(Exception, match=r"full|locked|read-only|closed|terminat|lost"):
+                await storage.give("q", True, redriven=redriven)
+        assert storage.count("ask") == 0
+    if fault != "killed":
+        await storage.give("q", True, redriven=redriven)
+        assert (storage.count("ask"), storage.count("pay")) == (1, 1)
+
+
+@pytest.mark.parametrize("saver_name", ["memory", "sqlite-async", "postgres-async"])
+async def test_a_stopped_run_is_not_continued_while_writes_are_refused(storage: StorageBench) -> None:
+    """A run that was cut off in a later node: that node does not run again until the storage accepts writes."""
+    storage.hold.clear()
+    first = asyncio.create_task(storage.give("q", True))
+    async with asyncio.timeout(20):
+        while not storage.count("pay"):
+            await asyncio.sleep(0.02)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    storage.hold.set()
+    storage.saver.refused = "everything"
+    assert len(await storage.deliver_again(TRIES)) == TRIES
+    assert (storage.count("ask"), storage.count("pay")) == (1, 1)
+    storage.saver.refused = None
+    await storage.give("q", True)
+    assert (storage.count("ask"), storage.count("pay")) == (1, 2)
+
+
+@pytest.mark.parametrize("saver_name", SAVERS)
+async def test_the_stored_answer_is_not_visible_in_the_thread(storage: StorageBench) -> None:
+    """An answer that was stored ahead of a run adds no channel and no checkpoint to what the application reads."""
+    before, history = await storage.state(), await storage.history()
+    storage.saver.refused = "after the first write"
+    storage.saver.accepted = 0
+    with suppress(OSError):
+        await storage.give("q", True)
+    storage.saver.refused = None
+    after = await storage.state()
+    assert (after.values, after.next, after.interrupts, after.config) == (
+        before.values,
+        before.next,
+        before.interrupts,
+        before.config,
+    )
+    assert [each.config for each in await storage.history()] == [each.config for each in history]
+
+
+@pytest.mark.parametrize("saver_name", ["memory", "sqlite", "postgres-async"])
+@pytest.mark.parametrize("refused", ["results", "after the first write"])
+async def test_a_run_whose_result_is_refused_is_started_once_more_and_parked(
+    storage: StorageBench, refused: Refused
+) -> None:
+    """The node may have acted, so after a second run the wait is parked, with what to do about it."""
+    storage.saver.refused = refused
+    raised = await storage.deliver_again(TRIES)
+    assert len(raised) == TRIES
+    assert storage.count("ask") == (2 if refused == "results" else 1)
+    assert storage.count("pay") == 0
+    storage.saver.refused = None
+    if refused == "results":
+        with pytest.raises(TargetGone, match="run 2 times from the same position"):
+            await storage.give("q", True)
+        await storage.give("q", True, redriven=True)
+    else:
+        await storage.give("q", True)
+    assert (storage.count("ask"), storage.count("pay")) == (3 if refused == "results" else 2, 1)
+
+
+@pytest.mark.parametrize("saver_name", ["memory", "sqlite", "postgres-async"])
+async def test_refused_checkpoints_run_no_node_again(storage: StorageBench) -> None:
+    """The result of the node that asked is stored, so an outage of any length ends in one act of each node."""
+    storage.saver.refused = "checkpoints"
+    assert not any(isinstance(error, TargetGone) for error in await storage.deliver_again(TRIES))
+    assert (storage.count("ask"), storage.count("pay")) == (1, 0)
+    storage.saver.refused = None
+    await storage.give("q", True)
+    assert (storage.count("ask"), storage.count("pay")) == (1, 1)

@@ -1,0 +1,229 @@
+"""LangGraph checkpointers on real databases, and the faults their storage can have."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+
+from awaithumans_adapters.langgraph import await_human_sync
+from tests.support.bench import Bench, State
+from tests.support.workflows import Decision
+
+Opens = Callable[[], AbstractAsyncContextManager[Any]]
+SAVERS = ["memory", "sqlite", "sqlite-async", "postgres", "postgres-async"]
+SYNC = (SqliteSaver, PostgresSaver)
+"""Savers without async methods: their graphs have sync nodes."""
+
+Refused = Literal["everything", "checkpoints", "results", "after the first write"]
+NOT_RESULTS = {"__resume__", "__interrupt__", "__error__"}
+
+
+class StorageRefusedError(OSError):
+    """The storage under a checkpointer does not take a write."""
+
+
+class Refusals:
+    """Mixed into a saver: refuses the writes that `refused` names, and accepts the others."""
+
+    refused: Refused | None = None
+    accepted = 0
+
+    def _check_checkpoint(self) -> None:
+        if self.refused is not None and (self.refused != "after the first write" or self.accepted):
+            raise StorageRefusedError("no space left on device")
+
+    def _check_writes(self, writes: Sequence[tuple[str, Any]]) -> None:
+        is_result = any(channel not in NOT_RESULTS for channel, _ in writes)
+        if self.refused == "everything" or (self.refused == "results" and is_result):
+            raise StorageRefusedError("no space left on device")
+        if self.refused == "after the first write":
+            self.accepted += 1
+            if self.accepted > 1:
+                raise StorageRefusedError("no space left on device")
+
+    def put(self, *args: Any) -> Any:
+        self._check_checkpoint()
+        return super().put(*args)  # type: ignore[misc]
+
+    async def aput(self, *args: Any) -> Any:
+        self._check_checkpoint()
+        return await super().aput(*args)  # type: ignore[misc]
+
+    def put_writes(self, config: Any, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
+        self._check_writes(writes)
+        super().put_writes(config, writes, task_id, task_path)  # type: ignore[misc]
+
+    async def aput_writes(
+        self, config: Any, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self._check_writes(writes)
+        await super().aput_writes(config, writes, task_id, task_path)  # type: ignore[misc]
+
+
+class RefusingMemorySaver(Refusals, InMemorySaver):
+    # That saver's own async methods call the sync ones, which check already.
+    aput = InMemorySaver.aput
+    aput_writes = InMemorySaver.aput_writes
+
+
+class RefusingSqliteSaver(Refusals, SqliteSaver): ...
+
+
+class RefusingAsyncSqliteSaver(Refusals, AsyncSqliteSaver): ...
+
+
+class RefusingPostgresSaver(Refusals, PostgresSaver): ...
+
+
+class RefusingAsyncPostgresSaver(Refusals, AsyncPostgresSaver): ...
+
+
+def opener(name: str, database: str) -> Opens:
+    """Opens a saver, each time anew on the same database; the one in memory is the same each time."""
+    kept = RefusingMemorySaver()
+
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[Any]:
+        if name == "memory":
+            yield kept
+        elif name == "sqlite":
+            with RefusingSqliteSaver.from_conn_string(database) as saver:
+                yield saver
+        elif name == "sqlite-async":
+            async with RefusingAsyncSqliteSaver.from_conn_string(database) as saver_:
+                yield saver_
+        elif name == "postgres":
+            with RefusingPostgresSaver.from_conn_string(database) as pg:
+                pg.setup()
+                yield pg
+        else:
+            async with RefusingAsyncPostgresSaver.from_conn_string(database) as pg_:
+                await pg_.setup()
+                yield pg_
+
+    return opened
+
+
+class SaverBench(Bench):
+    """A graph on any saver, with sync nodes where the saver is sync: `ask`, then `act`, which counts."""
+
+    @property
+    def is_sync(self) -> bool:
+        return isinstance(self.saver, SYNC)
+
+    def build(self) -> None:
+        builder = StateGraph(State)
+        builder.add_node("ask", self._ask_sync if self.is_sync else self._ask)
+        builder.add_node("act", self.act)
+        builder.add_edge(START, "ask")
+        builder.add_edge("ask", "act")
+        builder.add_edge("act", END)
+        self.use(builder)
+
+    async def start(self) -> None:
+        if self.is_sync:
+            await asyncio.to_thread(self.compiled.invoke, {"answers": []}, self.config)
+        else:
+            await self.compiled.ainvoke({"answers": []}, self.config)
+
+    async def state(self) -> Any:
+        if self.is_sync:
+            return await asyncio.to_thread(self.compiled.get_state, self.config)
+        return await self.compiled.aget_state(self.config)
+
+    async def _ask(self, state: State) -> State:
+        first, second = await self.ask("first"), await self.ask("second")
+        return {"answers": [("first", first.approved), ("second", second.approved)]}
+
+    def _ask_sync(self, state: State) -> State:
+        return {"answers": [(name, self.ask_sync(name)) for name in ("first", "second")]}
+
+    def ask_sync(self, name: str) -> bool:
+        decision: Decision = await_human_sync(
+            task=f"{name} {self.thread_id}", response_schema=Decision, human_tasks=self.human_tasks
+        )
+        return decision.approved
+
+
+# --- Faults of real databases -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def full_disk(saver: Any, database: str) -> AsyncGenerator[None]:
+    """SQLite may not grow its file any more, and the last pages of the saver's tables are full."""
+    size = (await _sqlite(saver, "PRAGMA page_count"))[0][0]
+    await _sqlite(saver, f"PRAGMA max_page_count = {size + 8}")
+    for fill in (
+        "INSERT INTO checkpoints (thread_id, checkpoint_id) VALUES ('ballast', hex(randomblob(8)))",
+        "INSERT INTO writes (thread_id, checkpoint_id, task_id, idx, channel) "
+        "VALUES ('ballast', hex(randomblob(8)), '', 0, '')",
+    ):
+        with suppress(sqlite3.OperationalError):
+            while True:
+                await _sqlite(saver, fill)
+    yield
+    await _sqlite(saver, "PRAGMA max_page_count = 1000000")
+
+
+@asynccontextmanager
+async def locked(saver: Any, database: str) -> AsyncGenerator[None]:
+    """Another process holds SQLite's write lock, longer than the saver waits for it."""
+    await _sqlite(saver, "PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(Path(database), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE other (id)")
+        yield
+        other.execute("COMMIT")
+
+
+@asynccontextmanager
+async def read_only(saver: Any, database: str) -> AsyncGenerator[None]:
+    """PostgreSQL takes no writes, as after a failover."""
+    await _postgres(saver, "SET default_transaction_read_only = on")
+    yield
+    await _postgres(saver, "SET default_transaction_read_only = off")
+
+
+@asynccontextmanager
+async def killed(saver: Any, database: str) -> AsyncGenerator[None]:
+    """The saver's only connection to PostgreSQL is terminated, and does not come back."""
+    mine = saver.conn.info.backend_pid
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
+        await other.execute("SELECT pg_terminate_backend(%s)", [mine])
+    yield
+
+
+STORAGE_FAULTS = {
+    "full": ("sqlite", full_disk),
+    "locked": ("sqlite", locked),
+    "read-only": ("postgres", read_only),
+    "killed": ("postgres", killed),
+}
+"""Name -> the kind of database that has it, and the fault."""
+
+
+async def _sqlite(saver: Any, statement: str) -> list[Any]:
+    if isinstance(saver, AsyncSqliteSaver):
+        async with saver.lock, saver.conn.execute(statement) as cursor:
+            found = list(await cursor.fetchall())
+            await saver.conn.commit()
+            return found
+    with saver.cursor() as cursor:
+        return list(cursor.execute(statement).fetchall())
+
+
+async def _postgres(saver: Any, statement: str) -> None:
+    if isinstance(saver, AsyncPostgresSaver):
+        await saver.conn.execute(statement)  # type: ignore[union-attr, arg-type]
+    else:
+        saver.conn.execute(statement)
