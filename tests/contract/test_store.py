@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
+from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.database import Database
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
@@ -323,6 +324,23 @@ async def test_a_parked_answer_is_delivered_once_more(store: Store, now: Now) ->
     assert await store.redrive() == 0
 
 
+async def test_started_runs_are_recorded_with_the_wait(stores: tuple[Store, Store]) -> None:
+    """The count outlives the process that started the run; only who holds the lease counts; a redrive begins anew."""
+    store, other = stores
+    await store.answer(outcome(), found_by="callback", route=route())
+    (wait,) = await store.lease("shelf", "one", limit=1, seconds=60)
+    assert wait.runs == NO_RUNS
+    started = NO_RUNS.after_start("here", settled=False)
+    assert not await other.start_run(wait, "two", started)
+    assert await store.start_run(wait, "one", started)
+    (kept,) = await other.find("task-0")
+    assert kept.runs == StartedRuns("here", 1)
+    assert await store.park(wait, "one", reason="run twice")
+    assert await other.redrive(task_id="task-0") == 1
+    (again,) = await store.find("task-0")
+    assert again.runs == NO_RUNS
+
+
 async def test_delivered_waits_are_forgotten(store: Store, now: Now) -> None:
     """What was delivered long ago is deleted; what is parked, open or recent is kept."""
     for number in range(4):
@@ -421,7 +439,7 @@ async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> No
     store = Store(url, clock=now)
     await store.start()
     (wait,) = await store.find("task-0")
-    assert (wait.state, wait.route, wait.redriven_at) == ("open", route(), None)
+    assert (wait.state, wait.route, wait.redriven_at, wait.runs) == ("open", route(), None, NO_RUNS)
     assert len(await store.answer(outcome(), found_by="callback")) == 1
     await store.database.write(lambda db: db.execute(text("UPDATE schema_version SET version = 99")))
     with pytest.raises(RuntimeError, match="99, of a later release"):

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -14,7 +15,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
-from awaithumans_core import SettingsError, TargetGone, TargetNotReady
+from awaithumans_core import SettingsError, TargetBusy, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
 from tests.support.graphs import ask_then_act
 from tests.support.workflows import Decision
@@ -351,3 +352,95 @@ async def test_an_app_that_could_not_hear_does_not_run_what_runs(bench: Bench) -
     await app
     assert bench.acts == ["charge"]
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize("stop", ["before", "after"])
+@pytest.mark.parametrize("nodes", [["pay"], "*"], ids=["named", "all"])
+async def test_a_static_breakpoint_is_not_the_end_and_not_passed(
+    bench: Bench, stop: str, nodes: list[str] | Literal["*"]
+) -> None:
+    """`on_result` reports a thread that is paused there as not ended; delivering again does not take it past."""
+    results: list[Resumed] = []
+
+    async def note(resumed: Resumed) -> None:
+        results.append(resumed)
+
+    def pay(state: State) -> State:
+        bench.acts.append("pay")
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("node", _asks(bench))
+    builder.add_node("pay", pay)
+    builder.add_node("act", bench.act)
+    builder.add_edge(START, "node")
+    builder.add_edge("node", "pay")
+    builder.add_edge("pay", "act")
+    stops: dict[str, Any] = {"interrupt_before": nodes} if stop == "before" else {"interrupt_after": nodes}
+    bench.run(builder.compile(checkpointer=bench.saver, **stops), on_result=note)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    if stop == "before" and nodes == "*":
+        await bench.compiled.ainvoke(None, bench.config)
+    waits_at = ("act",) if stop == "after" and nodes != "*" else ("pay",)
+    acts = ["pay"] if waits_at == ("act",) else []
+    await bench.give("a", True)
+    for _ in range(2):  # as a relay does that died before it could record the delivery
+        bench.run(bench.compiled, on_result=note)
+        await bench.give("a", True)
+    assert [(each.next, each.interrupts, each.ended) for each in results] == [(waits_at, (), False)] * 3
+    assert bench.acts == acts
+    while (await bench.compiled.aget_state(bench.config)).next:
+        await bench.compiled.ainvoke(None, bench.config)
+    assert bench.acts == ["pay", "act"]
+
+
+async def test_a_breakpoint_inside_a_subgraph_is_not_passed(bench: Bench) -> None:
+    """The graph inside a node has breakpoints of its own, which a second delivery keeps as well."""
+    inner = StateGraph(State)
+    inner.add_node("node", _asks(bench))
+    inner.add_node("pay", bench.act)
+    inner.add_edge(START, "node")
+    inner.add_edge("node", "pay")
+    outer = StateGraph(State)
+    outer.add_node("inner", inner.compile(interrupt_before=["pay"]))
+    outer.add_edge(START, "inner")
+    bench.use(outer)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for _ in range(3):
+        bench.use(outer)
+        await bench.give("a", True)
+    assert bench.acts == []
+    await bench.compiled.ainvoke(None, bench.config)
+    assert bench.acts == ["act"]
+
+
+async def test_a_branch_beside_the_question_counts_as_cut_off_after_the_timeout(bench: Bench) -> None:
+    """Until then the answer waits for the branch; the owner of the graph says how long a branch may take."""
+
+    async def slow(state: State) -> State:
+        bench.acts.append("slow")
+        if len(bench.acts) == 1:
+            await asyncio.sleep(60)
+        return {"answers": []}
+
+    bench.graph(asks=_asks(bench), slow=slow)
+    run = asyncio.create_task(bench.compiled.ainvoke({"answers": []}, bench.config))
+    await bench.task("a")
+    await asyncio.sleep(0.3)
+    with pytest.raises(TargetBusy, match="slow still runs beside the question"):
+        await bench.give("a", True)
+    bench.engine = GraphEngine({"bench": bench.compiled}, running_timeout=timedelta(seconds=0.2))
+    with pytest.raises(TargetBusy):
+        await bench.give("a", True)
+    await asyncio.sleep(0.3)
+    await bench.give("a", True)
+    assert bench.acts == ["slow", "slow", "act"]
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, timedelta(0), float("nan")])
+def test_a_running_timeout_must_be_positive(bench: Bench, timeout: float | timedelta) -> None:
+    bench.graph(asks=_asks(bench))
+    with pytest.raises(SettingsError, match="running_timeout"):
+        GraphEngine({"bench": bench.compiled}, running_timeout=timeout)

@@ -1,16 +1,21 @@
 """A checkpointer that cannot be written: a person's yes is acted on at most once, and what was not stored is parked."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 
-from awaithumans_core import TargetGone
-from tests.support.bench import State
+from awaithumans_core import Outcome, TargetGone
+from awaithumans_relay.store import Store
+from tests.support.bench import Bench, State
+from tests.support.dying_relay import asks_and_pays
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay
@@ -200,3 +205,43 @@ async def test_refused_checkpoints_run_no_node_again(storage: StorageBench) -> N
     storage.saver.refused = None
     await storage.give("q", True)
     assert (storage.count("ask"), storage.count("pay")) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_relays_killed_in_a_run_start_it_once_more(
+    kind: str, registrar: RunningRelay, people: People, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The count is kept with the wait: a node whose relay is killed each time runs twice, then the wait is parked."""
+    checkpoints, acts = str(tmp_path / "checkpoints.db"), tmp_path / "acts"
+    waits = f"sqlite:///{tmp_path / 'waits.db'}"
+    if kind == "postgres":
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        waits = postgres.database()
+    async with AsyncSqliteSaver.from_conn_string(checkpoints) as saver:
+        bench = Bench(saver, registrar.human_tasks(), people)
+        graph = asks_and_pays(acts, human_tasks=bench.human_tasks).compile(checkpointer=saver)
+        (shown,) = (await graph.ainvoke({"answers": []}, bench.config))["__interrupt__"]
+    answer = Outcome(
+        task_id=shown.value["task_id"],
+        idempotency_key=shown.value["idempotency_key"],
+        status="completed",
+        response={"approved": True},
+    )
+    store = Store(waits)
+    await store.start()
+    await store.answer(answer, found_by="callback", route=bench.route_of(shown.value["idempotency_key"]))
+
+    async def relay(*die: str) -> int:
+        here = [sys.executable, "-m", "tests.support.dying_relay", checkpoints, waits, str(acts), *die]
+        process = await asyncio.create_subprocess_exec(*here)
+        return await asyncio.wait_for(process.wait(), 60)
+
+    assert [await relay("die") for _ in range(3)] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    (wait,) = await store.find(answer.task_id)
+    assert (wait.state, acts.read_text().split()) == ("parked", ["pay"] * 2)
+    assert "run 2 times from the same position" in (wait.last_error or "")
+    assert await store.redrive(task_id=answer.task_id) == 1
+    assert await relay() == 0
+    assert await store.counts() == {"delivered": 1}
+    assert acts.read_text().split() == ["pay"] * 3
+    await store.stop()

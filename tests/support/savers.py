@@ -224,6 +224,6 @@ async def _sqlite(saver: Any, statement: str) -> list[Any]:
 
 async def _postgres(saver: Any, statement: str) -> None:
     if isinstance(saver, AsyncPostgresSaver):
-        await saver.conn.execute(statement)  # type: ignore[union-attr, arg-type]
+        await saver.conn.execute(statement)  # type: ignore[union-attr]
     else:
         saver.conn.execute(statement)

@@ -107,7 +107,11 @@ class ServerThread:
         return None
 
     async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
-        """Start the run that brings the answer, or nothing if another run has come first. Returns its id."""
+        """Start the run that brings the answer, or nothing if another run has come first. Returns its id.
+
+        The server stores each step before the next one begins (durability "sync"). It has no way to store the answer
+        ahead of the run, so the node does: it notes in the server's store that it has its answer before it goes on.
+        """
         answers = dict.fromkeys(waiting, outcome.value())
         return await self._start(command={"resume": answers}, metadata={RESUMED_WITH: self._key})
 
@@ -132,6 +136,7 @@ class ServerThread:
                 **what,
                 **await self._circumstances(),
                 multitask_strategy="reject",
+                durability="sync",
             )
         except HTTPStatusError as refused:
             if refused.response.status_code == 409:
