@@ -64,12 +64,12 @@ def relay(folder: Path) -> FastAPI:
 def official(folder: Path) -> FastAPI:
     from awaithumans.adapters.langgraph import dispatch_resume  # type: ignore[import-untyped]  # it ships no types
 
-    from benchmarks._wakes import OFFICIAL, graphs
+    from benchmarks._wakes import OFFICIAL, graphs, sqlite_saver
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         settings = Settings.load()
-        async with graphs(settings, settings.url or "", settings.token(), folder) as compiled:
+        async with graphs(settings, settings.url or "", settings.token(), sqlite_saver(folder)) as compiled:
             app.state.graph = compiled[OFFICIAL]
             yield
 

@@ -7,13 +7,15 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from awaithumans.adapters import langgraph as official_graphs  # type: ignore[import-untyped]  # it ships no types
 from awaithumans.adapters.temporal import dispatch_signal  # type: ignore[import-untyped]  # the same
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
@@ -23,6 +25,7 @@ from temporalio.client import Client
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_core import Engine, HumanTasks, Outcome, Route, Settings
+from awaithumans_core.runs import RunRecord
 from awaithumans_core.signing import SIGNATURE_HEADER
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
@@ -33,7 +36,9 @@ from benchmarks._workflows_bare import JustWait
 AT_ONCE = 64
 """Signals; threads are resumed one after the other, as in a loop."""
 BARE, ENGINE, DISPATCHER, OFFICIAL = "bare", "engine", "dispatcher", "official"
+BARE_SYNC = "bare, durability sync"
 SIDES = [BARE, ENGINE, DISPATCHER, OFFICIAL]
+RESUMES = [BARE, BARE_SYNC, ENGINE, DISPATCHER, OFFICIAL]
 
 
 class Decision(BaseModel):
@@ -72,9 +77,24 @@ class Counted:
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         await self._engine.deliver(route, outcome)
+        self._count()
+
+    def _count(self) -> None:
         self._left -= 1
         if not self._left:
             self.all_woken.set()
+
+
+class CountedRuns(Counted):
+    """A counted engine that records the runs it starts."""
+
+    def __init__(self, engine: GraphEngine, count: int) -> None:
+        super().__init__(engine, count)
+        self._runs = engine
+
+    async def deliver_recorded(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> None:
+        await self._runs.deliver_recorded(route, outcome, runs, redriven=redriven)
+        self._count()
 
 
 async def dispatched(engine: Engine, answers: Sequence[Answer], folder: Path) -> float:
@@ -83,7 +103,8 @@ async def dispatched(engine: Engine, answers: Sequence[Answer], folder: Path) ->
     await store.start()
     try:
         await asyncio.gather(*(store.answer(outcome(each), found_by="callback", route=each.route) for each in answers))
-        counted = Counted(engine, len(answers))
+        many = len(answers)
+        counted = CountedRuns(engine, many) if isinstance(engine, GraphEngine) else Counted(engine, many)
         await asyncio.sleep(2 * CALM_SECONDS)  # a dispatcher gives way to acknowledgements, and these were the last
         began = time.perf_counter()
         async with Dispatcher(store, {engine.name: counted}).running():
@@ -135,11 +156,24 @@ async def signals(side: str, client: Client, count: int, payload_key: str, folde
 # --- LangGraph --------------------------------------------------------------------------------------------------------
 
 
+def sqlite_saver(folder: Path) -> AbstractAsyncContextManager[BaseCheckpointSaver[Any]]:
+    return AsyncSqliteSaver.from_conn_string(str(folder / "threads.db"))
+
+
 @asynccontextmanager
-async def graphs(settings: Settings, url: str, token: str, folder: Path) -> AsyncGenerator[dict[str, Any]]:
+async def postgres_saver(database: str) -> AsyncGenerator[BaseCheckpointSaver[Any]]:
+    async with AsyncPostgresSaver.from_conn_string(database) as saver:
+        await saver.setup()
+        yield saver
+
+
+@asynccontextmanager
+async def graphs(
+    settings: Settings, url: str, token: str, saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]
+) -> AsyncGenerator[dict[str, Any]]:
     """A graph of each side, on one saver."""
     human_tasks = HumanTasks(settings)
-    async with AsyncSqliteSaver.from_conn_string(str(folder / "threads.db")) as saver:
+    async with saver as checkpointer:
 
         async def by_hand(state: State) -> Any:
             return {"approved": interrupt(state["subject"])["response"]["approved"]}
@@ -172,10 +206,11 @@ async def graphs(settings: Settings, url: str, token: str, folder: Path) -> Asyn
             builder.add_edge(START, "ask")
             builder.add_edge("ask", "act")
             builder.add_edge("act", END)
-            return builder.compile(checkpointer=saver)
+            return builder.compile(checkpointer=checkpointer)
 
         mine = compiled(ours)
-        yield {BARE: compiled(by_hand), ENGINE: mine, DISPATCHER: mine, OFFICIAL: compiled(official)}
+        bare = compiled(by_hand)
+        yield {BARE: bare, BARE_SYNC: bare, ENGINE: mine, DISPATCHER: mine, OFFICIAL: compiled(official)}
 
 
 async def parked(graph: Any, count: int, payload_key: str) -> dict[str, Answer]:
@@ -202,6 +237,8 @@ async def resumes(
         answer = answers[thread]
         if side == BARE:
             await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread))
+        elif side == BARE_SYNC:
+            await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread), durability="sync")
         elif side == ENGINE:
             await engine.deliver(answer.route, outcome(answer))
         else:

@@ -8,7 +8,9 @@ machine and on what else it does.
 - callbacks: a bare FastAPI route that reads the body and checks its HMAC; the relay, which stores the answer on disk
   (SQLite, synchronous=FULL) before it acknowledges, and delivers it beside that; the official receivers.
 - beside slow wakes: the relay again, while 64 wakes that take nine seconds are under way.
-- resumes: a loop of `graph.ainvoke(Command(resume=...))` around a plain `interrupt`, on the same AsyncSqliteSaver.
+- resumes: a loop of `graph.ainvoke(Command(resume=...))` around a plain `interrupt`, on the same AsyncSqliteSaver, with
+  LangGraph's default durability and with "sync", which is what the engine runs graphs with and is compared to.
+- resumes-postgres: the same on an AsyncPostgresSaver.
 - signals: raw signals to the Temporal dev server, 64 at once.
 """
 
@@ -20,12 +22,15 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from examples.demo.servers import HumansServer, Process, TemporalServer, free_port, started
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from temporalio.client import Client
+from tests.support.postgres import PostgresServer
 
 from awaithumans_core import Route, Settings
 from awaithumans_relay.store import Store
@@ -35,7 +40,7 @@ from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_
 from benchmarks._load import ROOT, Load, load, request
 from benchmarks._receiver import receiving
 from benchmarks._report import Claim, Spread, columns, positive, say, verdict
-from benchmarks._wakes import BARE, DISPATCHER, ENGINE, OFFICIAL
+from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL
 
 RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "relay",
@@ -43,6 +48,7 @@ RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "official Temporal",
     "official LangGraph",
 )
+THREADS, THREADS_POSTGRES = "threads resumed a second, SQLite", "threads resumed a second, PostgreSQL"
 AT_ONCE = [64, 16]
 SLOW = 64
 """Slow wakes under way."""
@@ -62,7 +68,8 @@ class Figures:
 
     def ratios(self, what: str, side: str) -> Spread:
         sides = self.rates[what]
-        return Spread.of([mine / bare for mine, bare in zip(sides[side], sides[BARE], strict=True)])
+        reference = sides[BARE_SYNC if BARE_SYNC in sides else BARE]
+        return Spread.of([mine / bare for mine, bare in zip(sides[side], reference, strict=True)])
 
 
 class Servers:
@@ -123,7 +130,7 @@ async def callbacks(servers: Servers, figures: Figures, count: int, stack: Async
         receiving(servers.humans, servers.temporal.address, servers.folder / "r")
     )
     client = await Client.connect(servers.temporal.address)
-    graph = (await _graphs(servers, stack))[OFFICIAL]
+    graph = (await _graphs(servers, stack, _wakes.sqlite_saver(servers.folder)))[OFFICIAL]
     key = servers.humans.payload_key
 
     async def official_temporal() -> Load:
@@ -165,17 +172,36 @@ def _note(figures: Figures, at_once: int, side: str, seen: Load) -> None:
     figures.note(f"the sender's share of a CPU, {at_once} at once", side, seen.cpu / seen.seconds)
 
 
-async def _graphs(servers: Servers, stack: AsyncExitStack) -> Mapping[str, object]:
-    made = _wakes.graphs(servers.settings, servers.humans.url, servers.humans.token, servers.folder)
+async def _graphs(
+    servers: Servers, stack: AsyncExitStack, saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]
+) -> Mapping[str, object]:
+    made = _wakes.graphs(servers.settings, servers.humans.url, servers.humans.token, saver)
     return await stack.enter_async_context(made)
 
 
 async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
-    graphs = await _graphs(servers, stack)
-    for side in _wakes.SIDES:
+    await _resumes(THREADS, _wakes.sqlite_saver(servers.folder), servers, figures, count, stack)
+
+
+async def resumes_postgres(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
+    postgres = PostgresServer()
+    stack.callback(postgres.stop)
+    await _resumes(THREADS_POSTGRES, _wakes.postgres_saver(postgres.database()), servers, figures, count, stack)
+
+
+async def _resumes(
+    what: str,
+    saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]],
+    servers: Servers,
+    figures: Figures,
+    count: int,
+    stack: AsyncExitStack,
+) -> None:
+    graphs = await _graphs(servers, stack, saver)
+    for side in _wakes.RESUMES:
         key, many = servers.humans.payload_key, count // FEW if side == OFFICIAL else count
         rate = await _wakes.resumes(side, graphs[side], many, key, servers.folder, servers.at_rest)
-        figures.note("threads resumed a second", side, rate)
+        figures.note(what, side, rate)
 
 
 async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitStack) -> None:
@@ -185,7 +211,12 @@ async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitSt
         figures.note("workflows signalled a second", side, rate)
 
 
-PARTS = {"callbacks": (callbacks, 2000), "resumes": (resumes, 400), "signals": (signals, 1000)}
+PARTS = {
+    "callbacks": (callbacks, 2000),
+    "resumes": (resumes, 400),
+    "resumes-postgres": (resumes_postgres, 400),
+    "signals": (signals, 1000),
+}
 """With how many of each in a repeat."""
 
 
@@ -193,13 +224,15 @@ def claims(figures: Figures) -> list[Claim]:
     def at_least(what: str, side: str, least: float) -> Claim | None:
         if what not in figures.rates:
             return None
-        text = f"{what}: {side} has at least {least} of the bare rate (median)"
+        reference = "bare rate with durability sync" if what in (THREADS, THREADS_POSTGRES) else "bare rate"
+        text = f"{what}: {side} has at least {least} of the {reference} (median)"
         return Claim(text, figures.ratios(what, side).median >= least)
 
     said = [
         at_least("callbacks a second, 64 at once", RELAY, 0.4),
-        at_least("threads resumed a second", ENGINE, 0.85),
-        at_least("threads resumed a second", DISPATCHER, 0.85),
+        at_least(THREADS, ENGINE, 0.9),
+        at_least(THREADS, DISPATCHER, 0.85),
+        at_least(THREADS_POSTGRES, ENGINE, 0.9),
         at_least("workflows signalled a second", ENGINE, 0.9),
         at_least("workflows signalled a second", DISPATCHER, 0.9),
     ]
@@ -216,7 +249,7 @@ def table(figures: Figures) -> str:
     for what, sides in figures.rates.items():
         rows.append([what, "", ""])
         for side, rates in sides.items():
-            ratio = "" if side == BARE else figures.ratios(what, side).shown(2)
+            ratio = "" if side == BARE and BARE_SYNC not in sides else figures.ratios(what, side).shown(2)
             rows.append([f"  {side}", Spread.of(rates).shown(2 if max(rates) < 10 else 0), ratio])
     return columns(rows, [48, 28, 32])
 
