@@ -5,7 +5,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -13,9 +13,11 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, interrupt
+from pydantic import BaseModel, model_validator
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
-from awaithumans_core import SettingsError, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_adapters.langgraph.foreign import key_of
+from awaithumans_core import Outcome, SettingsError, TargetBusy, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
 from tests.support.graphs import ask_then_act
 from tests.support.workflows import Decision
@@ -444,3 +446,38 @@ def test_a_running_timeout_must_be_positive(bench: Bench, timeout: float | timed
     bench.graph(asks=_asks(bench))
     with pytest.raises(SettingsError, match="running_timeout"):
         GraphEngine({"bench": bench.compiled}, running_timeout=timeout)
+
+
+async def test_an_answer_that_the_node_refuses_leaves_its_interrupt_as_it_was(bench: Bench) -> None:
+    """The wait is parked, nothing of the answer is kept in the thread, and the application can resume it itself."""
+
+    class Choice(BaseModel):
+        answer: str
+
+        @model_validator(mode="after")
+        def known(self) -> Self:
+            if self.answer not in {"red", "blue"}:
+                raise ValueError("an unknown colour")
+            return self
+
+    def node(state: State) -> State:
+        choice = interrupt("Which colour?", response_schema=Choice)
+        bench.acts.append(choice.answer)
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    bench.use(builder)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    before = await bench.compiled.aget_state(bench.config)
+    (shown,) = before.interrupts
+    key = key_of(shown, bench.thread_id)
+    green = Outcome(task_id="t", status="completed", idempotency_key=key, response={"answer": "green"})
+    for _ in range(2):
+        with pytest.raises(TargetGone, match="does not take this answer"):
+            await bench.engine.deliver(bench.route_of(key), green)
+    after = await bench.compiled.aget_state(bench.config)
+    assert (after.interrupts, after.next, after.values) == (before.interrupts, before.next, before.values)
+    await bench.compiled.ainvoke(Command(resume={shown.id: {"answer": "blue"}}), bench.config)
+    assert bench.acts == ["blue"]

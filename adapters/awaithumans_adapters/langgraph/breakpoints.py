@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import StateSnapshot
 
 ALL = "*"
-"""Stands for every node in a graph's lists of breakpoints."""
+"""Means every node, in a graph's lists of breakpoints."""
 SEEN_AT_BREAKPOINT = "__interrupt__"
 """Under this name a checkpoint keeps which versions of its channels the last breakpoint has seen."""
 
@@ -34,7 +34,7 @@ class Breakpoints:
         """Whether the thread is paused here.
 
         Args:
-            saved: The checkpoint, of which `may_hold` is true.
+            saved: The checkpoint; `may_hold` is true for it.
             level: The same checkpoint as its graph shows it.
             ran_before: The nodes of the step before.
         """

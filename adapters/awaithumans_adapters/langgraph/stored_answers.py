@@ -75,7 +75,7 @@ class StoredAnswers:
         ]
 
     def not_written(self) -> list[Waiting]:
-        """Answers of which the run has written nothing."""
+        """Answers for which the run has written nothing."""
         return [each for each in self.waiting if each.task_id not in self._took]
 
 
