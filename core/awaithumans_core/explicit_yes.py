@@ -61,7 +61,8 @@ class _Copier:
             return part
         held = cast("dict[str, Any]", part)
         if not isinstance(kind := held.get("type"), str):  # schemas by name: fields, choices, parameters
-            return {key: self.copy(each, _name(held, str(key))) for key, each in held.items()}
+            copied = {key: self.copy(each, _name(held, str(key))) for key, each in held.items()}
+            return self._parameter(held, copied) if isinstance(held.get("name"), str) else copied
         field = _name(held, field)
         if (kind == "dataclass-field" and not held.get("init", True)) or (kind == "model" and held.get("custom_init")):
             self._refuse_yes(held, field, set())
@@ -70,6 +71,14 @@ class _Copier:
         copied = {key: value if key in _NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
         if kind == "typed-dict-field" and held["schema"]["type"] == "default" != copied["schema"]["type"]:
             copied["required"] = True  # the other kinds of field are required if they have no default
+        return copied
+
+    def _parameter(self, held: dict[str, Any], copied: dict[str, Any]) -> dict[str, Any]:
+        """A parameter, which keeps a default, since another with a default may be before it."""
+        node = held["schema"]
+        if node["type"] == "default" != copied["schema"]["type"]:
+            refused = self._checked(lambda: _known_default(node), node["schema"], held["name"])
+            copied["schema"] = {"type": "default", "schema": copied["schema"], "default_factory": refused}
         return copied
 
     def _default(self, node: dict[str, Any], field: str) -> Any:

@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     RootModel,
     StrictBool,
     WithJsonSchema,
@@ -23,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import core_schema
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from awaithumans_core import HumanTask, InvalidTaskError, Outcome, ResponseSchemaError, settle
@@ -50,6 +51,7 @@ class Inner(BaseModel):
 
 @dataclasses.dataclass
 class Record:
+    note: str = ""
     ok: Yes = True
 
 
@@ -283,6 +285,28 @@ def test_alias_is_the_name_that_is_missing(schema: Any) -> None:
 def test_field_may_be_given_by_name() -> None:
     """Where a class reads a field under two names, either is the person's word."""
     assert settled(Camel, {"is_approved": True}).is_approved is True
+
+
+def test_parameters_of_a_function_are_read_alike() -> None:
+    """pydantic reads some classes by the parameters of their constructor, as NamedTuples in its release 2.13."""
+
+    class Called:
+        def __init__(self, number: int, ok: bool) -> None:  # noqa: FBT001 - as an answer gives it
+            self.ok = ok
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+            defaults = {"number": (core_schema.int_schema(), 0), "ok": (core_schema.bool_schema(), True)}
+            parameters = [
+                core_schema.arguments_parameter(name, core_schema.with_default_schema(kind, default=default))
+                for name, (kind, default) in defaults.items()
+            ]
+            return core_schema.call_schema(core_schema.arguments_schema(parameters), cls)
+
+    schema = a_model(Annotated[Called, WithJsonSchema({})], ...)
+    assert problems(schema, {"answer": {"number": 1}}) == ("ok: Field required",)
+    assert settled(schema, {"answer": {"ok": True}}).answer.ok is True
+    assert settled(schema, {"answer": {"ok": False}}).answer.ok is False
 
 
 def test_validated_default_is_a_yes_as_well() -> None:

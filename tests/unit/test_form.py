@@ -50,7 +50,7 @@ class Inner(BaseModel):
 
 
 Name = NewType("Name", str)
-Item: Any = TypeVar("Item")  # Any, since mypy does not know aliases that are made at run time
+Item = TypeVar("Item")
 
 SWITCH = {"kind": "switch", "true_label": "Yes", "false_label": "No"}
 TEXT = {"kind": "short_text", "subtype": "plain"}
@@ -119,11 +119,12 @@ def test_optional_changes_the_need_and_not_the_input(annotation: Any, shape: dic
     assert only_field(answer_class(Annotated[annotation, "a note"] | None, None)) == expected
 
 
+Generic = TypeAliasType("Generic", Annotated[Item, "a note"], type_params=(Item,))
 NAMES: dict[str, Callable[[Any], Any]] = {
     "type alias": lambda kind: TypeAliasType("Named", kind),
     "alias of Annotated": lambda kind: TypeAliasType("Named", Annotated[kind, "a note"]),
     "alias of an alias": lambda kind: TypeAliasType("Named", TypeAliasType("Inner", kind)),
-    "generic alias": lambda kind: TypeAliasType("Named", Annotated[Item, "a note"], type_params=(Item,))[kind],
+    "generic alias": lambda kind: Generic.__getitem__(kind),
     "NewType": lambda kind: NewType("Named", kind),
     "NewType of an alias": lambda kind: NewType("Named", TypeAliasType("Inner", kind)),
 }
