@@ -22,6 +22,7 @@ from fastapi.routing import APIRoute
 from itsdangerous import BadSignature, TimestampSigner
 from sqlalchemy.exc import SQLAlchemyError
 
+from awaithumans_core.signing import BLANKS
 from awaithumans_relay.problem import problem
 
 FORM_SECONDS = 12 * 3600
@@ -48,7 +49,7 @@ class Operator:
 
     def is_caller(self, authorization: str | None, *, browsers: bool = True) -> bool:
         """Whether this Authorization header holds the token. Constant time in what it holds."""
-        given = _presented(authorization or "", browsers=browsers)
+        given = _presented(authorization, browsers=browsers)
         return self._token is not None and hmac.compare_digest(given, self._token.encode())
 
     def form_proof(self) -> str:
@@ -105,15 +106,20 @@ def _sealed(response: Response) -> Response:
     return response
 
 
-def _presented(authorization: str, *, browsers: bool) -> bytes:
+def credentials(authorization: str | None) -> tuple[str, str]:
+    """The scheme (in lower case) and the credentials of an Authorization header, without the blanks around them."""
+    scheme, _, given = (authorization or "").strip(BLANKS).partition(" ")
+    return scheme.lower(), given.strip(BLANKS)
+
+
+def _presented(authorization: str | None, *, browsers: bool) -> bytes:
     """The token in an Authorization header; empty if there is none."""
-    scheme, _, credentials = authorization.partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return credentials.strip().encode()
-        case "basic" if browsers:
+    match credentials(authorization):
+        case "bearer", token:
+            return token.encode()
+        case "basic", user_and_token if browsers:
             try:
-                return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+                return base64.b64decode(user_and_token, validate=True).partition(b":")[2]
             except (binascii.Error, ValueError):
                 return b""
         case _:

@@ -27,7 +27,7 @@ from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
-from awaithumans_relay.access import Operator
+from awaithumans_relay.access import Operator, credentials
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.limits import (
     MAX_REGISTRATION_BYTES,
@@ -291,11 +291,11 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     )
     async def register_wait(task_id: str, request: Request) -> Response:
         """Register a wait. Authenticated by the route token as bearer."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        scheme, token = credentials(request.headers.get("authorization"))
 
         async def stored() -> WaitState:
             body = await limited_body(request, MAX_REGISTRATION_BYTES)
-            if scheme.lower() != "bearer":
+            if scheme != "bearer":
                 raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
             return await relay.register(task_id, token, body)
 

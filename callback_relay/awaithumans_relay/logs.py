@@ -36,7 +36,7 @@ def about(task_id: str, route: Route) -> dict[str, str]:
 
 def claimed(task_id: str | None) -> str | None:
     """A task id that nobody has vouched for, fit for a log."""
-    return _TASK_ID.sub("?", task_id[:64]) if task_id else None
+    return _TASK_ID.sub("?", task_id.strip()[:64]) if task_id else None
 
 
 class TextFormatter(logging.Formatter):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route, RouteSigner
-from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, UNSIGNED, KeyRing
+from awaithumans_core.signing import BLANKS, SIGNATURE_HEADER, TASK_ID_HEADER, UNSIGNED, KeyRing
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """The server allows 5 MB of payload and response; headers and encoding come on top."""
@@ -47,14 +47,14 @@ def open_callback(
             or 403 (a true answer to another question).
     """
     too_large = len(body) > MAX_BODY_BYTES
-    signed = not too_large and keys.signed(body, headers.get(SIGNATURE_HEADER))
+    signed = not too_large and keys.signed(body, headers.get(SIGNATURE_HEADER, "").strip(BLANKS))
     route = signer.open(token)
     if too_large:
         raise CallbackRejectedError(f"the body is larger than {MAX_BODY_BYTES} bytes", http_status=413)
     if not signed:
         raise CallbackRejectedError(UNSIGNED, http_status=401)
     outcome = _parse(body)
-    if headers.get(TASK_ID_HEADER, outcome.task_id) != outcome.task_id:
+    if (named := headers.get(TASK_ID_HEADER)) is not None and named.strip(BLANKS) != outcome.task_id.strip(BLANKS):
         raise CallbackRejectedError(f"{TASK_ID_HEADER} names another task than the body", http_status=422)
     if outcome.idempotency_key != route.idempotency_key:
         raise CallbackRejectedError("the answer belongs to another question than this URL", http_status=403)

@@ -12,13 +12,13 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.json_values import json_object
-from awaithumans_core.schema import Field, adapter, fields, once
+from awaithumans_core.json_values import holds_yes, json_object
+from awaithumans_core.schema import Field, adapter, fields, named_type, once
 
 FORM_VERSION = 1
 """The `version` the server of 2026 understands."""
@@ -29,7 +29,11 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
 
     Takes a pydantic model, a dataclass or a TypedDict. Titles become labels, descriptions become hints. Types map to
     inputs: bool a switch; str a short text; int and float a number; date, datetime and time their pickers; Literal and
-    Enum a single select; a list of Enum or Literal a multi select; anything else a long text that takes JSON.
+    Enum a single select; a list of Enum or Literal a multi select; anything else a long text that takes JSON. A type
+    alias or a NewType gets the input of the type it names.
+
+    A default is where a switch or a select starts, so the reviewer sees what they submit. A default that is True, or
+    holds a True, counts only if the answer contains it.
 
     Raises:
         InvalidTaskError: the class is none of these, so a person could not answer it with named fields.
@@ -51,14 +55,15 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
     """
     answer = dict(response)
     for field in fields(response_schema):
-        value = answer.get(field.name)
-        if field.type is bool and field.default is True and field.name not in answer:
-            answer[field.name] = None  # nothing but a person's own yes is a yes
-        elif (value is None and not field.nullable) or (value == "" and field.type is not str):
-            if field.type is bool and field.default is True:
+        if field.name not in answer:
+            continue
+        value = answer[field.name]
+        if (value is None and not field.nullable) or (value == "" and field.type is not str):
+            if not _preselected(field):
+                if not field.required:
+                    del answer[field.name]  # not filled in: the class's own default counts
+            elif field.type is bool:
                 answer[field.name] = None
-            elif not field.required and (field.name not in answer or not _preselected(field)):
-                answer.pop(field.name, None)  # not filled in: the class's own default stands
         elif field.type is str:
             continue
         elif isinstance(value, str):
@@ -70,7 +75,9 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
 
 def _preselected(field: Field) -> bool:
     """Whether the form shows the default as chosen; a person who clears it has not chosen the default."""
-    return field.default is not None and (_options(field.type) or _options(_item(field.type))) is not None
+    if field.type is bool:
+        return field.preset is True
+    return field.preset is not None and (_options(field.type) or _options(_item(field.type))) is not None
 
 
 def _chosen(options: Mapping[str, Any], choice: object) -> object:
@@ -151,19 +158,20 @@ def _shown(field: Field) -> dict[str, Any]:
     shape: dict[str, Any]
     if field.type in _INPUTS:
         shape = _INPUTS[field.type](field)
-        if field.type is bool and isinstance(field.default, bool):
-            shape["default"] = field.default
-        elif field.default not in (None, ""):
-            common["hint"] = f"{common.get('hint', '')} (left blank: {field.default})".strip()
+        if field.type is bool and isinstance(field.preset, bool):
+            shape["default"] = field.preset
+        elif field.preset not in (None, ""):
+            common["hint"] = f"{common.get('hint', '')} (left blank: {field.preset})".strip()
     elif _options(field.type) is not None:
         shape = {"kind": "single_select", "options": _select(field.type)}
-        if field.default is not None:
-            shape["default"] = _form_text(field.default)
+        if field.preset is not None:
+            shape["default"] = _form_text(field.preset)
     elif _options(_item(field.type)) is not None:
         shape = {"kind": "multi_select", "options": _select(_item(field.type))}
-        if field.default:
-            shape["default"] = [_form_text(each) for each in field.default]
+        if field.preset:
+            shape["default"] = [_form_text(each) for each in field.preset]
     else:
+        common["required"] = field.required or holds_yes(field.default)
         shape = {"kind": "long_text"}
         example = '["a", "b"]' if _item(field.type) is not None else '{"key": "value"}'
         common.setdefault("hint", f"JSON, for instance {example}")
@@ -171,8 +179,11 @@ def _shown(field: Field) -> dict[str, Any]:
 
 
 def _item(kind: Any) -> Any:
-    """X of `list[X]`, None for everything else."""
-    return get_args(kind)[0] if get_origin(kind) is list and get_args(kind) else None
+    """X of `list[X]`, without the names and annotations of X; None for everything else."""
+    if get_origin(kind) is not list or not get_args(kind):
+        return None
+    item = named_type(get_args(kind)[0])
+    return named_type(get_args(item)[0]) if get_origin(item) is Annotated else item
 
 
 def _select(kind: Any) -> list[dict[str, str]]:
@@ -182,7 +193,13 @@ def _select(kind: Any) -> list[dict[str, str]]:
                 f"{kind.__name__}.{odd[0]} has a value that no answer can carry: give its members text or numbers"
             )
         return [{"value": _form_text(member), "label": member.name.replace("_", " ").capitalize()} for member in kind]
-    return [{"value": str(value), "label": str(value)} for value in get_args(kind)]
+    return [{"value": str(value), "label": str(value)} for value in _values(kind)]
+
+
+def _values(kind: Any) -> list[Any]:
+    """The values of a Literal, and of aliases of other Literals in it."""
+    values = (named_type(value) for value in get_args(kind))
+    return [each for value in values for each in (_values(value) if get_origin(value) is Literal else [value])]
 
 
 def _form_text(choice: Any) -> str:
@@ -193,7 +210,7 @@ def _form_text(choice: Any) -> str:
 def _options(kind: Any) -> dict[str, Any] | None:
     """Form text -> value of a Literal or an Enum; None for every other type."""
     if get_origin(kind) is Literal:
-        return {str(value): value for value in get_args(kind)}
+        return {str(value): value for value in _values(kind)}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {_form_text(member): member.value for member in kind}
     return None

@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -46,6 +47,16 @@ def _holds_a_set(value: Any, depth: int = 0) -> bool:
     if isinstance(value, set | frozenset):
         return len(cast("set[Any]", value)) > 1
     return any(_holds_a_set(each, depth + 1) for each in _held(value))
+
+
+def holds_yes(value: Any, depth: int = 0) -> bool:
+    """Whether a value is True, or holds a True at any depth. What is nested too deep to read counts as one."""
+    if value is True or depth > MAX_DEPTH:
+        return True
+    if isinstance(value, Enum):
+        return value.value is True
+    held = cast("Iterable[Any]", value) if isinstance(value, set | frozenset) else _held(value)
+    return any(holds_yes(each, depth + 1) for each in held)
 
 
 def _held(value: Any) -> Iterable[Any]:

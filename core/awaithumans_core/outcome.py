@@ -30,8 +30,9 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
+from awaithumans_core.explicit_yes import NotGiven
 from awaithumans_core.form import answer_from_form
-from awaithumans_core.schema import adapter, extra
+from awaithumans_core.schema import answer_reader, extra
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 T = TypeVar("T")
@@ -178,9 +179,11 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
     try:
         # As JSON, which is what it was on its way here: a strict class reads dates and enums from it as well.
         answer = to_json(answer_from_form(outcome.response, response_schema))
-        return adapter(response_schema).validate_json(answer, extra=extra(response_schema))
+        return answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
         raise _misfit(outcome, response_schema, *map(_problem, invalid.errors(include_input=False))) from None
+    except NotGiven as field:
+        raise _misfit(outcome, response_schema, f"{field}: Field required") from None
     except Exception as error:  # a validator of the class's own, or an answer deeper than JSON is read here
         raise _misfit(outcome, response_schema, f"response: {type(error).__name__}: {error}") from error
 

@@ -7,6 +7,7 @@ asked, and both name the idempotency key; only together do they move anything.
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,7 +37,10 @@ _CANONICAL, _PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":")), js
 
 _SALT = b"awaithumans-route-v1"
 _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-"""What is issued, to the letter; a decoder would pass over foreign characters."""
+"""The exact form of a token; a decoder would skip foreign characters. Earlier releases put a dot before long ones."""
+
+_ZLIB = b"eJ"
+"""How base64 of zlib data begins. That of JSON begins otherwise, so both need no mark."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,15 @@ def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":
     from itsdangerous.encoding import base64_encode
 
     class Tokens(URLSafeSerializer):
+        """Without the dot that itsdangerous puts before what it has compressed: many proxies refuse such paths."""
+
         def dump_payload(self, obj: Any) -> bytes:
             plain = json.dumps(obj, separators=(",", ":")).encode()
-            return base64_encode(plain) if len(plain) <= _LONG_BYTES else super().dump_payload(obj)
+            return base64_encode(plain if len(plain) <= _LONG_BYTES else min(plain, zlib.compress(plain), key=len))
+
+        def load_payload(self, payload: bytes, *args: Any, **options: Any) -> Any:
+            marked = b"." + payload if payload.startswith(_ZLIB) else payload
+            return super().load_payload(marked, *args, **options)
 
     oldest_first = [secret.encode() for secret in reversed(secrets)]
     return Tokens(oldest_first, salt=_SALT, signer_kwargs={"digest_method": hashlib.sha256})

@@ -17,13 +17,21 @@ from pydantic.config import ExtraValues
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticUndefined, SchemaError
-from typing_extensions import is_typeddict
+from pydantic_core import PydanticUndefined, SchemaError, SchemaValidator
+from typing_extensions import TypeAliasType, is_typeddict
 
 from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.explicit_yes import explicit_yes
 from awaithumans_core.json_values import json_object
 
 R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Annotation of a field: the form starts with this value, although an answer without it means something else."""
+
+    value: Any
 
 
 class Field(NamedTuple):
@@ -49,6 +57,11 @@ class Field(NamedTuple):
         default = self.info.get_default(call_default_factory=True)
         return None if default is PydanticUndefined else default
 
+    @property
+    def preset(self) -> Any:
+        """The value that the form starts with; None if it starts empty."""
+        return next((rule.value for rule in self.rules if isinstance(rule, Preset)), self.default)
+
 
 def adapter(schema: Any) -> TypeAdapter[Any]:
     """The validator of a class.
@@ -57,6 +70,22 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
         InvalidTaskError: pydantic cannot read it.
     """
     return once(schema, "__awaithumans_adapter__", lambda: _made(schema, TypeAdapter))
+
+
+def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
+    """The validator of answers: that of the class, without defaults that would give a yes.
+
+    Raises:
+        InvalidTaskError: pydantic cannot read the class, or it has a yes that no answer can replace.
+    """
+    return once(schema, "__awaithumans_answers__", lambda: _answer_reader(schema))
+
+
+def _answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
+    known = adapter(schema)
+    core = explicit_yes(known.core_schema, getattr(schema, "__name__", str(schema)))
+    # Without `_use_prebuilt`, every class inside it would be read by its own validator, which has these defaults.
+    return known if core is None else SchemaValidator(core, _use_prebuilt=False)
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
@@ -120,7 +149,7 @@ def fields(schema: Any) -> tuple[Field, ...]:
 
     Raises:
         InvalidTaskError: it is none of these, so a person could not answer it with named fields; or it has a field that
-            pydantic would not read from an answer, so that its default would stand whatever a person says.
+            pydantic would not read from an answer, so that its default would count whatever a person answers.
     """
     return once(schema, "__awaithumans_fields__", lambda: _read(schema, tuple(_fields(schema))))
 
@@ -136,6 +165,7 @@ def extra(schema: Any) -> ExtraValues | None:
 
 def _read(schema: Any, found: tuple[Field, ...]) -> tuple[Field, ...]:
     """The fields, once it is certain that the validator reads each of them under its name."""
+    answer_reader(schema)
     unread: set[object] = set()
     try:
         adapter(schema).validate_python({field.name: None for field in found}, extra="forbid")
@@ -191,11 +221,36 @@ def _of_dataclass(hint: Any, field: "dataclasses.Field[Any]") -> FieldInfo:
     return info
 
 
+_ALIASES = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
+"""The classes of type aliases: that of typing_extensions, and that of the `type` statement (Python 3.12)."""
+
+
+def named_type(annotation: Any) -> Any:
+    """The type behind the names of type aliases and NewTypes; the type itself if it has no such name."""
+    while True:
+        alias = get_origin(annotation) or annotation
+        if isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif isinstance(alias, _ALIASES) and not isinstance(value := _value(alias), str):
+            annotation = value if alias is annotation else value[get_args(annotation)]
+        else:
+            return annotation
+
+
+def _value(alias: Any) -> Any:
+    """What an alias names; its own name if that is not defined here, but where pydantic finds it."""
+    try:
+        return alias.__value__
+    except NameError:
+        return str(alias)
+
+
 def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """`X | None` and `Annotated[X, ...]` are X to a form; what the annotations say is kept."""
+    """`X | None`, `Annotated[X, ...]` and names of X are X to a form; the annotations are kept."""
     rules: tuple[Any, ...] = ()
     nullable = False
     while True:
+        annotation = named_type(annotation)
         if get_origin(annotation) is Annotated:
             annotation, *said = get_args(annotation)
             for rule in said:

@@ -15,6 +15,8 @@ from awaithumans_core.errors import CallbackRejectedError, SettingsError
 
 SIGNATURE_HEADER = "X-Awaithumans-Signature"
 TASK_ID_HEADER = "X-Awaithumans-Task-Id"
+BLANKS = " \t"
+"""What may be around the value of an HTTP header without being part of it (RFC 9110); not every parser removes it."""
 KEY_BYTES = 32
 """Size of root and derived keys: HMAC-SHA256's own."""
 

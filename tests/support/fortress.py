@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from awaithumans_relay.schema import waits
 
 KEY = bytes(range(32))
 SECRET = "a secret of this relay"
+OPERATOR_TOKEN = "the token of this relay's operator"
 
 
 class Taker:
@@ -45,6 +46,7 @@ class Fortress(logging.Handler):
             admin_api_token="none",
             relay_secret=SECRET,
             webhook_key=base64.b64encode(KEY).decode(),
+            relay_operator_token=OPERATOR_TOKEN,
         )
         self.signer = self.settings.signer()
         self.http = httpx.Client(base_url=self.url)
@@ -76,9 +78,12 @@ class Fortress(logging.Handler):
 
 
 @contextmanager
-def fortress(database: str) -> Generator[Fortress]:
+def fortress(database: str, *, parser: Literal["auto", "h11", "httptools"] = "auto") -> Generator[Fortress]:
+    """A relay that runs; `parser` is uvicorn's HTTP parser."""
     relay = Fortress(database)
-    config = uvicorn.Config(relay.app, host="127.0.0.1", port=relay.port, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        relay.app, host="127.0.0.1", port=relay.port, log_level="warning", access_log=False, http=parser
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     loggers = [logging.getLogger(name) for name in ("awaithumans", "uvicorn.error", "asyncio")]

@@ -4,6 +4,7 @@ import datetime
 import enum
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType, NotRequired, Optional
@@ -26,7 +27,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import CoreSchema
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from awaithumans_core.errors import InvalidTaskError, ResponseSchemaError
 from awaithumans_core.form import answer_from_form, form_definition
@@ -49,6 +50,7 @@ class Inner(BaseModel):
 
 
 Name = NewType("Name", str)
+Item = TypeVar("Item")
 
 SWITCH = {"kind": "switch", "true_label": "Yes", "false_label": "No"}
 TEXT = {"kind": "short_text", "subtype": "plain"}
@@ -115,6 +117,44 @@ def test_optional_changes_the_need_and_not_the_input(annotation: Any, shape: dic
     assert only_field(answer_class(annotation | None, None)) == expected
     assert only_field(answer_class(Optional[annotation], None)) == expected  # noqa: UP045 - this spelling is the point
     assert only_field(answer_class(Annotated[annotation, "a note"] | None, None)) == expected
+
+
+Generic = TypeAliasType("Generic", Annotated[Item, "a note"], type_params=(Item,))
+NAMES: dict[str, Callable[[Any], Any]] = {
+    "type alias": lambda kind: TypeAliasType("Named", kind),
+    "alias of Annotated": lambda kind: TypeAliasType("Named", Annotated[kind, "a note"]),
+    "alias of an alias": lambda kind: TypeAliasType("Named", TypeAliasType("Inner", kind)),
+    "generic alias": lambda kind: Generic.__getitem__(kind),
+    "NewType": lambda kind: NewType("Named", kind),
+    "NewType of an alias": lambda kind: NewType("Named", TypeAliasType("Inner", kind)),
+}
+"""Ways to give a type a name."""
+
+
+@every_kind
+@pytest.mark.parametrize("named", NAMES.values(), ids=NAMES)
+def test_named_type_has_the_input_of_the_type(named: Callable[[Any], Any], annotation: Any, shape: Any) -> None:
+    """A reviewer does not see what a type is called; required, optional and as the item of a list."""
+    common = {"name": "answer", "label": "Answer", "required": True}
+    optional = common | {"required": False}
+    kind = named(annotation)
+    assert only_field(answer_class(kind)) == common | shape
+    assert only_field(answer_class(kind | None, None)) == optional | shape
+    assert only_field(answer_class(list[kind])) == only_field(answer_class(list[annotation]))  # type: ignore[valid-type]
+
+
+def test_alias_of_an_optional_type_is_optional() -> None:
+    """`type Size = Literal["s", "l"] | None` may be null, wherever the null is written."""
+    size = TypeAliasType("size", Literal["s", "l"] | None)
+    assert only_field(answer_class(size))["kind"] == "single_select"
+    assert settled(answer_class(size), None).answer is None
+
+
+def test_literal_of_named_literals_shows_every_choice() -> None:
+    """A Literal may hold the names of other Literals; a reviewer chooses among all their values."""
+    low = TypeAliasType("low", Literal["a", "b"])
+    shown = only_field(answer_class(Literal[low, "c"]))
+    assert [option["value"] for option in shown["options"]] == ["a", "b", "c"]
 
 
 @every_kind
@@ -391,14 +431,10 @@ def test_a_choice_that_was_taken_back_is_not_the_default(annotation: Any, defaul
         settled(answer_class(annotation, default), blank)
 
 
-def test_a_yes_is_a_persons_own() -> None:
-    """A switch that is on by default and left out of an answer is no yes; one that is off is a no."""
-    on, off, maybe = answer_class(bool, True), answer_class(bool, False), answer_class(bool | None, True)
-    blank = Outcome(task_id="task-1", status="completed", response={})
-    with pytest.raises(ResponseSchemaError):
-        settle(blank, on)
-    assert settle(blank, off) == off(answer=False)
-    assert settle(blank, maybe) == maybe(answer=None)
+def test_a_switch_that_is_off_by_default_may_be_left_out() -> None:
+    """A default that is a no counts; one that is a yes does not, see `test_explicit_yes`."""
+    off = answer_class(bool, False)
+    assert settle(Outcome(task_id="task-1", status="completed", response={}), off) == off(answer=False)
 
 
 def test_a_misspelt_answer_does_not_leave_the_default_standing() -> None:

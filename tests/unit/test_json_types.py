@@ -1,7 +1,7 @@
 """Forms and checks from what only a JSON Schema describes."""
 
 from enum import Enum
-from typing import Any, Literal, Optional
+from typing import Any, Literal, NamedTuple, Optional
 
 import pytest
 from pydantic import BaseModel, Field
@@ -92,3 +92,49 @@ def test_names_that_python_has_other_uses_for() -> None:
     names = ["class", "model_config", "json", "_hidden", "with space", "field_0"]
     schema = {"properties": {name: {"type": "integer"} for name in names}}
     assert answer(dict.fromkeys(names, 1), object_type(schema, schema)) == dict.fromkeys(names, 1)
+
+
+class Switch(BaseModel):
+    ok: bool = True
+    below: Optional["Switch"] = None
+
+
+class Pair(NamedTuple):
+    number: int = 0
+    ok: bool = True
+
+
+class Switches(BaseModel):
+    by_name: dict[str, Switch] = {}
+    pair: Pair | None = None
+    listed: list[Switch] = []
+    one: Switch | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"by_name": {"a": {}}}, "by_name.a.ok: Field required"),
+        ({"pair": [1]}, "pair.1: Field required"),
+        ({"listed": [{}]}, "listed.0.ok: Field required"),
+        ({"one": {"ok": False, "below": {}}}, "one.below.ok: Field required"),
+        (
+            {"one": {"ok": False, "below": {"ok": False, "below": {"ok": False, "below": {}}}}},
+            "one.below.below: Value error, an object whose defaults are True, which cannot be checked here",
+        ),
+    ],
+    ids=["dict", "tuple", "list", "object", "deeper than is checked"],
+)
+def test_default_of_a_schema_is_no_yes(given: dict[str, Any], problem: str) -> None:
+    """What an answer leaves out, the node would fill with the default of its own class: so a yes must be given."""
+    schema = Switches.model_json_schema()
+    with pytest.raises(ResponseSchemaError) as raised:
+        answer(given, object_type(schema, schema))
+    assert raised.value.problems == (problem,)
+
+
+def test_given_yes_of_a_schema_comes_through() -> None:
+    """The node gets what the person gave, as JSON."""
+    schema = Switches.model_json_schema()
+    given = {"by_name": {"a": {"ok": True}}, "pair": [1, False], "listed": [{"ok": True}], "one": {"ok": False}}
+    assert answer(given, object_type(schema, schema)) == given

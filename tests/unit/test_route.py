@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, reject
 from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
@@ -51,6 +51,48 @@ def test_a_route_comes_back_from_its_token(route: Route) -> None:
 def test_a_token_stands_in_a_url_as_it_is(route: Route) -> None:
     """No character of a token needs quoting in a path."""
     assert set(SIGNER.issue(route)) <= set(URL_SAFE)
+
+
+long_routes = st.builds(
+    Route, words, st.dictionaries(words, st.text(max_size=40).map(lambda text: text * 40), max_size=3), words
+)
+
+
+@given(routes | long_routes)
+@example(Route("temporal", {"workflow_id": "refund-" * 300}, "q"))
+@example(Route("temporal", {"workflow_id": "1" * 1024}, "q"))
+@example(Route("", {}, ""))
+def test_no_proxy_refuses_a_token(route: Route) -> None:
+    """Rules against hidden files and other folders refuse path parts that begin or end with a dot, or hold two."""
+    try:
+        token = SIGNER.issue(route)
+    except SettingsError:
+        reject()  # too long for any URL
+    assert not token.startswith(".")
+    assert not token.endswith(".")
+    assert ".." not in token
+    assert set(token) <= set(URL_SAFE)
+    assert SIGNER.open(token) == route
+
+
+def test_long_routes_are_compressed() -> None:
+    """A route that would be too long for a URL is issued if it is short once compressed."""
+    route = Route("temporal", {"workflow_id": "refund-" * 1000}, "q")
+    assert len(SIGNER.issue(route)) < 300
+
+
+@given(routes | long_routes)
+@example(Route("temporal", {"workflow_id": "refund-" * 300}, "q"))
+def test_token_of_an_earlier_release_opens(route: Route) -> None:
+    """Tokens that begin with a dot were issued, and their answers may still come."""
+    token = forged({"e": route.engine, "t": dict(route.target), "k": route.idempotency_key})
+    assume(len(token) <= MAX_TOKEN_CHARS)
+    assert SIGNER.open(token) == route
+
+
+def test_earlier_tokens_of_these_tests_begin_with_a_dot() -> None:
+    """The tokens above are those of earlier releases."""
+    assert forged({"e": "temporal", "t": {"a": "b" * 100}, "k": "q"}).startswith(".")
 
 
 def test_a_trace_travels_beside_the_route() -> None:

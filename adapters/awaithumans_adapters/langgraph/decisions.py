@@ -7,7 +7,7 @@ typed into the form counts, whichever way they let the call run.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
@@ -19,6 +19,7 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
+from awaithumans_core.schema import Preset
 
 Kind: TypeAlias = Literal["approve", "edit", "reject", "respond"]
 
@@ -75,7 +76,8 @@ def decision_type(calls: Sequence[Call], check: Callable[[Mapping[str, Any]], No
                 "description": _shown(call, name),
                 "alias": f"new_{name}{end}",
             }
-            fields[f"new_{number}{end}"] = (_argument_type(call, name), Field(_present(call, name), **about))
+            kind, present = _argument_type(call, name), Preset(_present(call, name))
+            fields[f"new_{number}{end}"] = (Annotated[kind, present], Field(None, **about))
 
     def fits(answer: BaseModel) -> BaseModel:
         for decided in decisions(answer, calls):

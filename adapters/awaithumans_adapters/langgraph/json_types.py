@@ -1,13 +1,16 @@
 """Python types from JSON Schema, so that a form can be made of what only a schema describes, and its answer checked.
 
-What a schema says beyond these types (conditions between fields, patterns of property names) is not checked here.
+What a schema says beyond these types (conditions between fields, patterns of property names) is not checked here. Where
+a part that is not checked has defaults that are a yes, an answer may not leave that to the reader of the schema.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Optional, Union, cast
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
+
+from awaithumans_core.json_values import holds_yes
 
 Schema = Mapping[str, Any]
 
@@ -62,7 +65,7 @@ def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
     said = resolved(schema, root)
     kind = said.get("type")
     if depth > MAX_DEPTH:
-        return Any
+        return _unchecked(Any, said, root)
     if choices := said.get("enum") or ([said["const"]] if "const" in said else None):
         return Literal[tuple(choices)]
     if some := said.get("anyOf") or said.get("oneOf"):
@@ -70,14 +73,49 @@ def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
     if isinstance(kind, list):
         each_kind = cast("Sequence[str]", kind)
         return Union[tuple(json_type({**said, "type": one}, root, depth + 1) for one in each_kind)]  # noqa: UP007
+    if kind == "array" and _may_give_yes(places := said.get("prefixItems", []), root):
+        return tuple[tuple(json_type(each, root, depth + 1) for each in places)]  # type: ignore[misc]  # likewise
     if kind == "array":
         return list[json_type(said.get("items", {}), root, depth + 1)]  # type: ignore[misc]  # made at run time
     if said.get("properties"):
         return object_type(said, root, depth)
+    if kind == "object" and isinstance(values := said.get("additionalProperties"), Mapping):
+        return dict[str, json_type(cast("Schema", values), root, depth + 1)]  # type: ignore[misc]  # made at run time
     if (plain := (kind, said.get("format"))) not in _PLAIN and (plain := (kind, None)) not in _PLAIN:
-        return Any
+        return _unchecked(Any, said, root)
+    if kind == "object":
+        return _unchecked(dict[str, Any], said, root)
     rules = {rule: said[word] for word, rule in _RULES.items() if word in said and _PLAIN[plain] in {str, int, float}}
     return Annotated[_PLAIN[plain], Field(**rules)] if rules else _PLAIN[plain]
+
+
+def _unchecked(kind: Any, schema: Schema, root: Schema) -> Any:
+    """A type for what is not checked here, without objects if the schema's own defaults could add a yes to them."""
+    return Annotated[kind, AfterValidator(_without_objects)] if _may_give_yes(schema, root) else kind
+
+
+def _without_objects(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        raise ValueError("an object whose defaults are True, which cannot be checked here")  # noqa: TRY004  # pydantic's
+    if isinstance(value, list):
+        for each in cast("Sequence[Any]", value):
+            _without_objects(each)
+    return cast("Any", value)
+
+
+def _may_give_yes(part: Any, root: Schema, seen: set[str] | None = None) -> bool:
+    """Whether there is a default that is a yes in a part of a schema, or in what it refers to."""
+    seen = set() if seen is None else seen
+    if isinstance(part, list):
+        return any(_may_give_yes(each, root, seen) for each in cast("Sequence[Any]", part))
+    if not isinstance(part, Mapping):
+        return False
+    schema = cast("Schema", part)
+    parts: list[Any] = list(schema.values())
+    if isinstance(place := schema.get("$ref"), str) and place not in seen:
+        seen.add(place)
+        parts.append(resolved({"$ref": place}, root))
+    return holds_yes(schema.get("default")) or any(_may_give_yes(each, root, seen) for each in parts)
 
 
 def optional(kind: Any) -> Any:

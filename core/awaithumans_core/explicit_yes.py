@@ -1,0 +1,160 @@
+"""Reading a response class without the yes that one of its defaults would give.
+
+Law: nothing but a person's own yes is a yes. pydantic fills a field that an answer leaves out with the field's default.
+If that default is True, or holds a True, the class would report a decision that no person made. So the core schema of
+the class is copied without such defaults, and the copy reads the answers: the same instances, in which these fields are
+required, however deep they are and whatever their type is called.
+
+A default that is not a bool stays: which choice of a Literal or an Enum means yes, only the caller knows. So does what
+a validator or a `__post_init__` of the class itself fills in.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from pydantic_core import CoreSchema, SchemaValidator
+
+from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.json_values import holds_yes
+
+
+class NotGiven(Exception):
+    """An answer leaves out a field whose default, computed at this moment, is a yes. The text is the field's name."""
+
+
+def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
+    """A copy of a core schema in which no default gives a yes; None if the schema itself is like that.
+
+    Args:
+        core: The core schema of a response class.
+        name: The name of the class, for errors.
+
+    Raises:
+        InvalidTaskError: a default gives a yes that no answer can replace: the field is not part of `__init__`, or its
+            class has an `__init__` of its own, which reads the answer in its own way.
+    """
+    copier = _Copier(core, name)
+    copied = copier.copy({**core}, name)
+    return cast("CoreSchema", copied) if copier.changed else None
+
+
+_NO_SCHEMAS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
+"""Parts of a core schema that hold values, which may look like schemas."""
+
+_EMPTY: tuple[Any, ...] = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+"""Factories of empty values, in which there is no yes."""
+
+
+class _Copier:
+    def __init__(self, core: Mapping[str, Any], name: str) -> None:
+        self.changed = False
+        self._class = name
+        self._definitions: list[dict[str, Any]] = core.get("definitions", [])
+
+    def copy(self, part: Any, field: str) -> Any:
+        """A part of the core schema without defaults that give a yes; `field` is the name of the innermost field."""
+        if isinstance(part, list | tuple):
+            copies = [self.copy(each, field) for each in cast("Iterable[Any]", part)]
+            return tuple(copies) if isinstance(part, tuple) else copies
+        if not isinstance(part, dict):
+            return part
+        held = cast("dict[str, Any]", part)
+        if not isinstance(kind := held.get("type"), str):  # schemas by name: fields, choices, parameters
+            copied = {key: self.copy(each, _name(held, str(key))) for key, each in held.items()}
+            return self._parameter(held, copied) if isinstance(held.get("name"), str) else copied
+        field = _name(held, field)
+        if (kind == "dataclass-field" and not held.get("init", True)) or (kind == "model" and held.get("custom_init")):
+            self._refuse_yes(held, field, set())
+        elif kind == "default":
+            return self._default(held, field)
+        copied = {key: value if key in _NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
+        if kind == "typed-dict-field" and held["schema"]["type"] == "default" != copied["schema"]["type"]:
+            copied["required"] = True  # the other kinds of field are required if they have no default
+        return copied
+
+    def _parameter(self, held: dict[str, Any], copied: dict[str, Any]) -> dict[str, Any]:
+        """A parameter, which keeps a default, since another with a default may be before it."""
+        node = held["schema"]
+        if node["type"] == "default" != copied["schema"]["type"]:
+            refused = self._checked(lambda: _known_default(node), node["schema"], held["name"])
+            copied["schema"] = {"type": "default", "schema": copied["schema"], "default_factory": refused}
+        return copied
+
+    def _default(self, node: dict[str, Any], field: str) -> Any:
+        inner, factory = node["schema"], node.get("default_factory")
+        if self._is_yes(_known_default(node), inner):
+            self.changed = True
+            return self.copy(inner, field)
+        copied = {**node, "schema": self.copy(inner, field)}
+        if factory is not None and factory not in _EMPTY:
+            self.changed = True
+            copied["default_factory"] = self._checked(factory, inner, field)
+        return copied
+
+    def _checked(self, factory: Callable[..., Any], inner: Any, field: str) -> Callable[..., Any]:
+        """The factory, whose value may differ from time to time, or depend on the other answers."""
+
+        def checked(*given: Any) -> Any:
+            value = factory(*given)
+            if self._is_yes(value, inner):
+                raise NotGiven(field)
+            return value
+
+        return checked
+
+    def _is_yes(self, value: Any, inner: Any) -> bool:
+        """Whether a default is a yes, or is read as one: 1 and "yes" are True to a bool."""
+        if value is None or value is False:
+            return False
+        if holds_yes(value):
+            return True
+        schema: Any = {"type": "definitions", "schema": inner, "definitions": self._definitions}
+        with suppress(Exception):  # it does not fit, or a validator of the class wants more than the value
+            return holds_yes(SchemaValidator(schema).validate_python(value))
+        return False
+
+    def _refuse_yes(self, part: Any, field: str, seen: set[str]) -> None:
+        """Raise if a default gives a yes in a part that is not read by the copy, so that the yes cannot be removed."""
+        if isinstance(part, list | tuple):
+            for each in cast("Iterable[Any]", part):
+                self._refuse_yes(each, field, seen)
+        if not isinstance(part, dict):
+            return
+        held = cast("dict[str, Any]", part)
+        if not isinstance(kind := held.get("type"), str):
+            for key, each in held.items():
+                self._refuse_yes(each, _name(held, str(key)), seen)
+            return
+        field = _name(held, field)
+        if kind == "definition-ref" and (ref := held["schema_ref"]) not in seen:
+            target = [each for each in self._definitions if each.get("ref") == ref]
+            self._refuse_yes(target, field, {*seen, ref})
+        if kind == "default" and (
+            held.get("default_factory_takes_data") or self._is_yes(_known_default(held), held["schema"])
+        ):
+            raise InvalidTaskError(
+                f"{self._class} has a field {field!r} that is True by default, and an answer cannot change that: "
+                "let the field be part of an __init__ that pydantic or the dataclass makes, or let it have no default"
+            )
+        for key, value in held.items():
+            if key not in _NO_SCHEMAS:
+                self._refuse_yes(value, field, seen)
+
+
+def _known_default(node: Mapping[str, Any]) -> Any:
+    """The default, where it does not depend on the answer; else None."""
+    if "default" in node:
+        return node["default"]
+    if node.get("default_factory_takes_data"):
+        return None
+    try:
+        return node["default_factory"]()
+    except Exception:  # it fails here, and may not fail later
+        return None
+
+
+def _name(part: dict[str, Any], outer: str) -> str:
+    """What an answer calls the field that a part of a core schema describes; `outer` if it describes none."""
+    names = (part.get("validation_alias"), part.get("name"))
+    return next((name for name in names if isinstance(name, str)), outer)

@@ -1,0 +1,566 @@
+"""A default that is True is no answer: whatever the field's type is called and wherever it is."""
+
+import dataclasses
+import enum
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired
+
+import pydantic.dataclasses
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    RootModel,
+    StrictBool,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import TypeAliasType, TypedDict, TypeVar
+
+from awaithumans_core import HumanTask, InvalidTaskError, Outcome, ResponseSchemaError, settle
+from awaithumans_core.explicit_yes import _NO_SCHEMAS  # pyright: ignore[reportPrivateUsage]
+from awaithumans_core.json_values import holds_yes, json_object
+
+Yes = TypeAliasType("Yes", bool)
+Noted = TypeAliasType("Noted", Annotated[bool, "a note"])
+New = NewType("New", bool)
+Item = TypeVar("Item")
+Either = TypeAliasType("Either", Item | None, type_params=(Item,))
+Constant = TypeAliasType("Constant", Literal[True, False])
+
+
+class Choice(enum.Enum):
+    YES = True
+    NO = False
+
+
+class Inner(BaseModel):
+    ok: Yes = True
+    note: str = ""
+
+
+@dataclasses.dataclass
+class Record:
+    note: str = ""
+    ok: Yes = True
+
+
+@pydantic.dataclasses.dataclass
+class CheckedRecord:
+    ok: Yes = True
+
+
+class Pair(NamedTuple):
+    number: int = 0
+    ok: Yes = True
+
+
+class Root(RootModel[bool]):
+    root: bool = True
+
+
+class Box(BaseModel, Generic[Item]):
+    ok: Item
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    ok: bool = True
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Kind(NamedTuple):
+    """A type of field, a default of it that is a yes, and the JSON of a yes and of a no."""
+
+    annotation: Any
+    default: Any
+    yes: Any = True
+    no: Any = False
+    hollow: tuple[Any, str] | None = None
+    """An answer that leaves out the field inside it, and the path of that field."""
+    null: bool = False
+    """Whether null is an answer."""
+
+
+KINDS = {
+    "bool": Kind(bool, True),
+    "StrictBool": Kind(StrictBool, True),
+    "alias": Kind(Yes, True),
+    "alias of Annotated": Kind(Noted, True),
+    "alias or None": Kind(Yes | None, True, null=True),
+    "bool or None": Kind(bool | None, True, null=True),
+    "generic alias": Kind(Either[bool], True, null=True),
+    "NewType": Kind(New, True),
+    "Literal": Kind(Literal[True, False], True),
+    "alias of Literal": Kind(Constant, True),
+    "only True": Kind(Literal[True] | None, True, no=None, null=True),
+    "bool or text": Kind(bool | str, True),
+    "Enum": Kind(Choice, Choice.YES),
+    "anything": Kind(Any, True),
+    "read as True": Kind(bool, 1),
+    "class": Kind(Inner, Inner(), {"ok": True}, {"ok": False}, ({}, "ok")),
+    "class or None": Kind(Inner | None, Inner(), {"ok": True}, {"ok": False}, ({}, "ok"), null=True),
+    "dataclass": Kind(Record, Record(), {"ok": True}, {"ok": False}, ({}, "ok")),
+    "pydantic dataclass": Kind(CheckedRecord, CheckedRecord(), {"ok": True}, {"ok": False}, ({}, "ok")),
+    "generic class": Kind(Box[Yes], Box(ok=True), {"ok": True}, {"ok": False}),
+    "root model": Kind(Root, Root()),
+    "NamedTuple": Kind(Pair, Pair(), [1, True], [1, False], ([1], "1")),
+    "list": Kind(list[Inner], [Inner()], [{"ok": True}], [{"ok": False}], ([{"ok": False}, {}], "1.ok")),
+    "tuple": Kind(tuple[int, Yes], (1, True), [1, True], [1, False]),
+    "dict": Kind(dict[str, Inner], {"a": Inner()}, {"a": {"ok": True}}, {"a": {"ok": False}}, ({"b": {}}, "b.ok")),
+    "dict of bools": Kind(dict[str, bool], {"a": True}, {"a": True}, {"a": False}),
+    "union of classes": Kind(Inner | Record, Inner(), {"ok": True}, {"ok": False}),
+    "tagged union": Kind(
+        Pet, Cat(), {"kind": "cat", "ok": True}, {"kind": "cat", "ok": False}, ({"kind": "cat"}, "cat.ok")
+    ),
+}
+if sys.version_info >= (3, 12):
+    statement: dict[str, Any] = {}
+    exec("type Yes = bool", statement)  # noqa: S102 - no syntax of Python 3.11
+    KINDS["type statement"] = Kind(statement["Yes"], True)
+
+
+def a_model(annotation: Any, default: Any) -> Any:
+    return create_model("Answer", answer=(annotation, default))
+
+
+def a_model_by_factory(annotation: Any, default: Any) -> Any:
+    return create_model("Answer", answer=(annotation, Field(default_factory=lambda: default)))
+
+
+def a_dataclass(annotation: Any, default: Any) -> Any:
+    return dataclasses.make_dataclass(
+        "Answer", [("answer", annotation, dataclasses.field(default_factory=lambda: default))]
+    )
+
+
+def a_typed_dict(annotation: Any, default: Any) -> Any:
+    class Answer(TypedDict):
+        answer: NotRequired[Annotated[annotation, Field(default=default)]]
+
+    return Answer
+
+
+MAKERS = {
+    "model": a_model,
+    "model with factory": a_model_by_factory,
+    "dataclass": a_dataclass,
+    "TypedDict": a_typed_dict,
+}
+
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+every_class = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+Make = Callable[[Any, Any], Any]
+
+
+def settled(schema: Any, response: dict[str, Any]) -> Any:
+    """Ask, and settle this answer."""
+    HumanTask(task="Approve?", response_schema=schema)
+    return settle(Outcome(task_id="task-1", status="completed", response=response), schema)
+
+
+def plain(answer: Any) -> dict[str, Any]:
+    """The JSON form of a settled answer."""
+    return json_object(answer, "answer")
+
+
+def problems(schema: Any, response: dict[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(ResponseSchemaError) as raised:
+        settled(schema, response)
+    return raised.value.problems
+
+
+@every_class
+@every_kind
+def test_field_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None:
+    """The default is not the answer: the field is named as missing, so that the person can be asked again."""
+    assert problems(make(kind.annotation, kind.default), {}) == ("answer: Field required",)
+
+
+@every_class
+@every_kind
+def test_null_is_no_yes(make: Make, kind: Kind) -> None:
+    """Null is an answer where the type allows it, and stays null; elsewhere it is as good as left out."""
+    schema = make(kind.annotation, kind.default)
+    if kind.null:
+        assert plain(settled(schema, {"answer": None})) == {"answer": None}
+    else:
+        (problem,) = problems(schema, {"answer": None})
+        assert problem.startswith("answer: ")
+
+
+@every_class
+@every_kind
+def test_given_yes_is_a_yes(make: Make, kind: Kind) -> None:
+    """A person's own yes comes through."""
+    answer = plain(settled(make(kind.annotation, kind.default), {"answer": kind.yes}))
+    assert holds_yes(answer)
+    assert holds_yes(kind.yes)
+
+
+@every_class
+@every_kind
+def test_given_no_is_a_no(make: Make, kind: Kind) -> None:
+    """A person's own no comes through."""
+    assert not holds_yes(plain(settled(make(kind.annotation, kind.default), {"answer": kind.no})))
+
+
+@every_class
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS.values() if kind.hollow], ids=[name for name, kind in KINDS.items() if kind.hollow]
+)
+def test_field_inside_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None:
+    """An object without its switch is no yes either, whether the object itself is required or not."""
+    assert kind.hollow is not None
+    hollow, path = kind.hollow
+    for schema in (make(kind.annotation, kind.default), create_model("Answer", answer=(kind.annotation, ...))):
+        assert problems(schema, {"answer": hollow}) == (f"answer.{path}: Field required",)
+
+
+@every_class
+def test_text_of_a_form_is_read(make: Make) -> None:
+    """What a person types for `bool | str` is their own word."""
+    schema = make(bool | str, True)
+    typed = {"true": True, "false": False, "no": "no"}
+    assert {text: plain(settled(schema, {"answer": text}))["answer"] for text in typed} == typed
+    assert problems(schema, {"answer": ""}) == ("answer: Field required",)
+
+
+def test_class_that_holds_itself_is_read_to_the_end() -> None:
+    """A recursive class is not refused: its fields are required at each level."""
+
+    class Node(BaseModel):
+        ok: Yes = True
+        next: "Node | None" = None
+        more: list["Node"] = []
+
+    answer = {"ok": False, "next": {"ok": True, "more": [{"ok": False}, {"next": {}}]}}
+    assert problems(Node, answer) == ("next.more.1.ok: Field required", "next.more.1.next.ok: Field required")
+    assert settled(Node, {"ok": True, "next": {"ok": False}}).next == Node(ok=False)
+
+
+def test_inherited_switch_is_required() -> None:
+    """A subclass has its parent's fields, and its own reader of answers."""
+
+    class Child(Inner):
+        more: int = 0
+
+    assert problems(Child, {}) == ("ok: Field required",)
+    assert settled(Inner, {"ok": True}) == Inner()
+    assert settled(Child, {"ok": False}) == Child(ok=False)
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+    is_approved: Yes = True
+
+
+class Aliased(BaseModel):
+    ok: Yes = Field(True, validation_alias="isApproved")
+
+
+@pytest.mark.parametrize("schema", [Camel, Aliased], ids=["generator", "validation alias"])
+def test_alias_is_the_name_that_is_missing(schema: Any) -> None:
+    """A person is asked again for the field under the name that the form has."""
+    assert problems(schema, {}) == ("isApproved: Field required",)
+    assert holds_yes(plain(settled(schema, {"isApproved": True})))
+
+
+def test_field_may_be_given_by_name() -> None:
+    """Where a class reads a field under two names, either is the person's word."""
+    assert settled(Camel, {"is_approved": True}).is_approved is True
+
+
+def test_parameters_of_a_function_are_read_alike() -> None:
+    """pydantic reads some classes by the parameters of their constructor, as NamedTuples in its release 2.13."""
+
+    class Called:
+        def __init__(self, number: int, ok: bool) -> None:  # noqa: FBT001 - as an answer gives it
+            self.ok = ok
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+            defaults = {"number": (core_schema.int_schema(), 0), "ok": (core_schema.bool_schema(), True)}
+            parameters = [
+                core_schema.arguments_parameter(name, core_schema.with_default_schema(kind, default=default))
+                for name, (kind, default) in defaults.items()
+            ]
+            return core_schema.call_schema(core_schema.arguments_schema(parameters), cls)
+
+    schema = a_model(Annotated[Called, WithJsonSchema({})], ...)
+    assert problems(schema, {"answer": {"number": 1}}) == ("ok: Field required",)
+    assert settled(schema, {"answer": {"ok": True}}).answer.ok is True
+    assert settled(schema, {"answer": {"ok": False}}).answer.ok is False
+
+
+def test_validated_default_is_a_yes_as_well() -> None:
+    """A default in other words is a yes if validation makes it one."""
+
+    class Answer(BaseModel):
+        model_config = ConfigDict(validate_default=True)
+        ok: bool = "yes"  # type: ignore[assignment]  # that is the point
+        inner: Inner = {"note": "x"}  # type: ignore[assignment]
+
+    assert problems(Answer, {}) == ("ok: Field required", "inner: Field required")
+
+
+def test_default_made_of_other_answers_is_no_yes() -> None:
+    """One yes is not another: a factory that turns it into one is as if the field had been left out."""
+    schema = create_model(
+        "Answer", approved=(bool, ...), sure=(bool, Field(default_factory=lambda answers: answers["approved"]))
+    )
+    assert problems(schema, {"approved": True}) == ("sure: Field required",)
+    assert settled(schema, {"approved": False}).sure is False
+    assert settled(schema, {"approved": True, "sure": True}).sure is True
+
+
+def test_default_that_changes_is_no_yes() -> None:
+    """A factory that gives a no when the class is read, and a yes later."""
+    given = iter([False, False, True])
+    schema = create_model(
+        "Answer", inner=(create_model("Inner", ok=(bool, Field(default_factory=lambda: next(given)))), ...)
+    )
+    assert settled(schema, {"inner": {}}).inner.ok is False
+    assert problems(schema, {"inner": {}}) == ("ok: Field required",)
+
+
+def test_other_defaults_count() -> None:
+    """Only a yes has to be in the answer; what else is left out is what the class makes of it."""
+
+    class Answer(BaseModel):
+        ok: bool
+        off: bool = False
+        count: int = 1
+        size: Literal["small", "large"] = "small"
+        inner: Inner = Inner(ok=False)
+        tags: list[str] = Field(default_factory=list)
+
+    assert settled(Answer, {"ok": True}) == Answer(ok=True)
+
+
+def test_key_that_may_be_absent_is_absent() -> None:
+    """A TypedDict without a default has no value for a key that is left out, and so no yes."""
+
+    class Answer(TypedDict):
+        ok: NotRequired[Yes]
+
+    assert settled(Answer, {}) == {}
+
+
+def test_class_that_is_built_late_is_read_alike() -> None:
+    """`defer_build` leaves the schema of a class to its first use."""
+
+    class Late(BaseModel):
+        model_config = ConfigDict(defer_build=True)
+        inner: Inner
+        ok: bool = True
+
+    assert problems(Late, {"inner": {}}) == ("inner.ok: Field required", "ok: Field required")
+
+
+def test_settings_of_a_class_are_kept() -> None:
+    """The answers of a class with a yes are read by the class's own rules."""
+
+    class Answer(BaseModel):
+        model_config = ConfigDict(strict=True, frozen=True)
+        ok: bool = True
+        number: int = 0
+
+        @model_validator(mode="after")
+        def fits(self) -> "Answer":
+            if self.number < 0:
+                raise ValueError("no debts")
+            return self
+
+    assert problems(Answer, {"ok": "true"}) == ("ok: Input should be a valid boolean",)
+    assert problems(Answer, {"ok": True, "number": -1}) == ("response: Value error, no debts",)
+    assert problems(Answer, {"ok": True, "other": 1}) == ("other: Extra inputs are not permitted",)
+    answer = settled(Answer, {"ok": True})
+    assert type(answer) is Answer
+    assert answer.model_fields_set == {"ok"}
+
+
+def unreachable() -> dict[str, Any]:
+    class OwnInit(BaseModel):
+        ok: bool = True
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+
+    @dataclasses.dataclass
+    class NotInInit:
+        ok: bool = dataclasses.field(default=True, init=False)
+
+    class Recursive(BaseModel):
+        below: "Recursive | None" = None
+        own: OwnInit | None = None
+
+    class Around(BaseModel):
+        inner: list[Recursive]
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+
+    return {
+        "own init": create_model("Answer", inner=(OwnInit, ...)),
+        "not in init": create_model("Answer", inner=(list[NotInInit], ...)),
+        "recursive": Recursive,
+        "own init around it": Around,
+    }
+
+
+@pytest.mark.parametrize("schema", unreachable().values(), ids=unreachable())
+def test_yes_that_no_answer_replaces_is_refused(schema: Any) -> None:
+    """Where the class reads the answer in its own way, the question is not asked, and the field is named."""
+    with pytest.raises(InvalidTaskError, match="'ok' that is True by default"):
+        HumanTask(task="Approve?", response_schema=schema)
+
+
+def test_own_init_without_a_yes_is_fine() -> None:
+    """A class with an `__init__` of its own and no such default is read by it."""
+
+    class Answer(BaseModel):
+        ok: bool
+        off: bool = False
+        tags: list[str] = Field(default_factory=list)
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**{name: value for name, value in given.items() if value != "?"})
+
+    assert settled(Answer, {"ok": True, "off": "?"}) == Answer(ok=True)
+    assert problems(Answer, {}) == ("ok: Field required",)
+
+
+def test_json_box_with_a_yes_inside_has_to_be_filled() -> None:
+    """The form shows no default of a box, so it does not promise that it may stay blank; a switch starts at its own."""
+    shown = {
+        name: HumanTask(task="Approve?", response_schema=a_model(kind, default)).body()["form_definition"]["fields"][0]
+        for name, (kind, default) in {
+            "box": (Inner, Inner()),
+            "blank box": (Inner, Inner(ok=False)),
+            "switch": (Yes, True),
+        }.items()
+    }
+    assert {name: field["required"] for name, field in shown.items()} == {
+        "box": True,
+        "blank box": False,
+        "switch": False,
+    }
+    assert shown["switch"]["default"] is True
+
+
+def parts_of_core_schemas() -> Iterator[tuple[str, str]]:
+    """The parts of pydantic's core schemas, as (kind of schema, name of part), that hold schemas."""
+    for name, kind in inspect.getmembers(core_schema, inspect.isclass):
+        for part, annotation in getattr(kind, "__annotations__", {}).items():
+            text = getattr(annotation, "__forward_arg__", str(annotation))
+            if "CoreSchema" in text:
+                yield name, part
+
+
+def test_no_part_of_a_core_schema_is_missed() -> None:
+    """Parts that are not searched for defaults hold no schemas that validate, in this release of pydantic."""
+    found = set(parts_of_core_schemas())
+    assert ("WithDefaultSchema", "schema") in found
+    assert {part for _, part in found} & _NO_SCHEMAS == set()
+
+
+def test_what_a_validator_fills_in_is_the_classs_own() -> None:
+    """Code of the class decides what it decides: that is out of reach, and documented."""
+
+    def always(_: Any) -> bool:
+        return True
+
+    schema = a_model(Annotated[bool, BeforeValidator(always), WithJsonSchema({})], ...)
+    assert settled(schema, {"answer": None}).answer is True
+
+
+class Drawn(NamedTuple):
+    """A type of field, and a yes of it."""
+
+    annotation: Any
+    yes: Any
+
+
+NAMES = ("a", "b")
+SWITCHES = [
+    Drawn(kind, Choice.YES if kind is Choice else True)
+    for kind in (bool, Yes, Noted, New, StrictBool, Literal[True, False], Choice, bool | str, Any)
+]
+
+
+def drawn_class(make: Callable[[dict[str, tuple[Any, Any]]], Any], kinds: list[tuple[Drawn, bool]]) -> Drawn:
+    """A class with fields of these kinds, some of which are a yes by default."""
+    fields = dict(zip(NAMES, kinds, strict=False))
+    cls = make({name: (kind.annotation, kind.yes if given else ...) for name, (kind, given) in fields.items()})
+    return Drawn(cls, cls(**{name: kind.yes for name, (kind, _) in fields.items()}))
+
+
+def drawn_model(fields: dict[str, tuple[Any, Any]]) -> Any:
+    return create_model("Model", **fields)  # type: ignore[call-overload]  # made at run time
+
+
+def drawn_dataclass(fields: dict[str, tuple[Any, Any]]) -> Any:
+    required = [(name, kind) for name, (kind, yes) in fields.items() if yes is ...]
+    optional = [
+        (name, kind, dataclasses.field(default_factory=lambda yes=yes: yes))  # type: ignore[misc]  # as above
+        for name, (kind, yes) in fields.items()
+        if yes is not ...
+    ]
+    return dataclasses.make_dataclass("Record", [*required, *optional])
+
+
+def classes(kinds: st.SearchStrategy[Drawn]) -> st.SearchStrategy[Drawn]:
+    fields = st.lists(st.tuples(kinds, st.booleans()), min_size=1, max_size=2)
+    return st.builds(drawn_class, st.sampled_from([drawn_model, drawn_dataclass]), fields)
+
+
+def parametrized(generic: Any, *parameters: Any) -> Any:
+    return generic[parameters]
+
+
+def containers(kinds: st.SearchStrategy[Drawn]) -> st.SearchStrategy[Drawn]:
+    return st.one_of(
+        kinds.map(lambda kind: Drawn(parametrized(list, kind.annotation), [kind.yes])),
+        kinds.map(lambda kind: Drawn(parametrized(dict, str, kind.annotation), {"a": kind.yes})),
+        kinds.map(lambda kind: Drawn(parametrized(tuple, kind.annotation, ...), (kind.yes,))),
+        kinds.map(lambda kind: Drawn(kind.annotation | None, kind.yes)),
+        kinds.map(lambda kind: Drawn(TypeAliasType("Named", kind.annotation), kind.yes)),
+        classes(kinds),
+    )
+
+
+response_classes = classes(st.recursive(st.sampled_from(SWITCHES), containers, max_leaves=6))
+without_yes = st.recursive(
+    st.sampled_from([None, False, "", "no", 0]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(response_classes, st.lists(st.dictionaries(st.sampled_from(NAMES), without_yes, max_size=2), max_size=8))
+def test_no_answer_without_a_yes_becomes_one(drawn: Drawn, responses: list[dict[str, Any]]) -> None:
+    """For every class, whichever field is left out, no True comes from an answer in which there is none."""
+    for response in ({}, *responses):
+        try:
+            answer = settled(drawn.annotation, response)
+        except ResponseSchemaError:
+            continue
+        assert not holds_yes(answer)
