@@ -45,7 +45,7 @@ async def test_client_is_used_in_one_loop_after_another(server: TaskServer) -> N
 
 
 async def test_client_is_used_in_a_loop_that_was_closed_without_its_generators(server: TaskServer) -> None:
-    """Whoever closes a loop by hand may leave connections behind; the client opens others in the next loop."""
+    """A loop that is closed by hand may leave connections behind; the client opens others in the next loop."""
     client = TaskClient(server.url, server.token)
 
     def run() -> list[Outcome]:
@@ -104,7 +104,7 @@ async def test_sync_client_is_called_after_closing(server: TaskServer) -> None:
 
 
 def test_async_client_without_an_event_loop_is_refused() -> None:
-    """Where no asyncio loop runs (under trio, for instance), the first call says what to use instead."""
+    """Where no asyncio loop runs (under trio, for instance), the error of the first call names what to use instead."""
     client = TaskClient("http://127.0.0.1:1", "token")
     call = client.get("task-1")
     with pytest.raises(SettingsError, match="SyncTaskClient"):

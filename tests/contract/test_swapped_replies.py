@@ -152,3 +152,14 @@ async def test_server_that_hides_keys(on: Verb) -> None:
             withdrawn = await client.withdraw(HumanTask(task="not needed", response_schema=Number))
     assert [outcome and outcome.response for outcome in outcomes] == [{"number": number} for number in range(4)]
     assert withdrawn.status == "cancelled"
+
+
+async def test_list_compares_the_key() -> None:
+    """A record in the list of ended tasks counts only under the key of the question; otherwise its task is read."""
+    async with FakeHumans() as humans:
+        for number in range(4):
+            humans.answer(f"Number {number}?", {"number": number}).after(10 * (number + 1))
+        humans.fault(faults.changed(idempotency_key="another", response={"number": -1}), on="list", times=1000)
+        questions = [HumanTask(task=f"Number {number}?", response_schema=Number) for number in range(4)]
+        outcomes = await wait_for_many(humans, questions)
+    assert [outcome and outcome.response for outcome in outcomes] == [{"number": number} for number in range(4)]

@@ -76,7 +76,7 @@ def open_wait(name: str) -> None:
 
 
 def goes_on(name: str) -> None:
-    """What the parent began with a thread of its own cannot go on here, and says so instead of waiting for ever."""
+    """What the parent began in a thread of its own is an error here, instead of a wait without end."""
     try:
         next(begun)
     except SettingsError:
