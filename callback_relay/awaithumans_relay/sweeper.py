@@ -184,6 +184,9 @@ class Sweeper:
             return await self._client.cancel(task_id)
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
+        keys = {wait.route.idempotency_key for wait in waits}
+        if outcome.idempotency_key is None and len(keys) == 1:  # hidden from this token; the id names the task
+            outcome = outcome.model_copy(update={"idempotency_key": keys.pop()})
         for wait in waits:
             if wait.route.idempotency_key != outcome.idempotency_key:
                 await self._store.park_open(

@@ -12,6 +12,7 @@ import httpx
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
+from awaithumans_core.connections import PerLoop, PerProcess, generation
 from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
@@ -24,6 +25,7 @@ logger.addHandler(logging.NullHandler())  # an application that configures loggi
 
 T = TypeVar("T")
 R = TypeVar("R")
+X = TypeVar("X")
 OnStatus = Callable[[Outcome], None]
 """Called with every status change that is seen while waiting."""
 OnPause = Callable[[Pause], None]
@@ -31,10 +33,11 @@ OnPause = Callable[[Pause], None]
 
 
 class AsyncDriver:
-    """Sends what flows yield, over one httpx client."""
+    """Sends what flows yield, over one httpx client for each event loop and process."""
 
-    def __init__(self, http: httpx.AsyncClient, token: str, clock: Clock) -> None:
-        self._http = http
+    def __init__(self, http: Callable[[], httpx.AsyncClient], url: str, token: str, clock: Clock) -> None:
+        self._http = PerLoop(http)
+        self._url = url
         self._token = token
         self._clock = clock
 
@@ -55,7 +58,7 @@ class AsyncDriver:
                         async with slots or nullcontext():
                             heard = await self._send(step)
                     case Pause():
-                        _paused(step, self._http, on_pause)
+                        _paused(step, self._url, on_pause)
                         await self._clock.sleep(step.seconds)
                         heard = None
                     case Notice():
@@ -66,20 +69,22 @@ class AsyncDriver:
 
     async def _send(self, call: Call) -> Reply | Lost:
         try:
-            return _reply(await self._http.send(_request(self._http, self._token, call)))
+            http = await self._http.get()
+            return _reply(await http.send(_request(http, self._token, call)))
         except httpx.RequestError as error:
             return _lost(error)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections of the running event loop."""
         await self._http.aclose()
 
 
 class SyncDriver:
-    """The same, without an event loop."""
+    """Sends what flows yield without an event loop, over one httpx client for each process."""
 
-    def __init__(self, http: httpx.Client, token: str, clock: Clock) -> None:
-        self._http = http
+    def __init__(self, http: Callable[[], httpx.Client], url: str, token: str, clock: Clock) -> None:
+        self._http = PerProcess(http)
+        self._url = url
         self._token = token
         self._clock = clock
 
@@ -92,7 +97,7 @@ class SyncDriver:
                     case Call():
                         heard = self._send(step)
                     case Pause():
-                        _paused(step, self._http, on_pause)
+                        _paused(step, self._url, on_pause)
                         self._clock.sleep_sync(step.seconds)
                         heard = None
                     case Notice():
@@ -103,17 +108,23 @@ class SyncDriver:
 
     def _send(self, call: Call) -> Reply | Lost:
         try:
-            return _reply(self._http.send(_request(self._http, self._token, call)))
+            http = self._http.get()
+            return _reply(http.send(_request(http, self._token, call)))
         except httpx.RequestError as error:
             return _lost(error)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections of this process."""
+        if (http := self._http.pop()) is not None:
+            http.close()
 
 
 class TaskClient:
     """Async client of the awaithumans task API. An async context manager; calls may run concurrently.
+
+    Connections are opened at the first call, and belong to the event loop and to the process that opened them: one
+    client may be used in several event loops, one after the other or in several threads, and after a fork. A call
+    after closing opens new connections.
 
     Args:
         server_url: Default: `AWAITHUMANS_URL`, then a local `awaithumans dev`, then http://localhost:3001.
@@ -121,11 +132,13 @@ class TaskClient:
         settings: In place of both.
         patience: How long a call keeps trying while the server gives no usable reply (seconds).
         keep_alive: How many idle connections are kept open for the next call.
-        transport: An httpx transport, for instance that of a `FakeHumans` in tests.
+        transport: An httpx transport, for instance that of a `FakeHumans` in tests. It is shared by all event loops,
+            and cannot be used in a forked child.
         clock: Where seconds come from. Default: the machine's.
 
     Raises:
-        SettingsError: no token is known, or the address is not one.
+        SettingsError: no token is known, or the address is not one; from a call: the client has a `transport` of
+            another process, or no asyncio event loop is running.
     """
 
     def __init__(
@@ -143,9 +156,12 @@ class TaskClient:
         self.clock = clock or clocks.SYSTEM
         self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
-        self._driver = AsyncDriver(
-            httpx.AsyncClient(**_http_options(self.settings, keep_alive), transport=transport), token, self.clock
-        )
+        options, made_in = _http_options(self.settings, keep_alive), generation()
+
+        def http() -> httpx.AsyncClient:
+            return httpx.AsyncClient(**options, transport=_of_this_process(transport, made_in))
+
+        self._driver = AsyncDriver(http, self.settings.url, token, self.clock)
 
     async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
         """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
@@ -156,7 +172,7 @@ class TaskClient:
         return await self._driver.run(flow.get(task_id, self._patience))
 
     async def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and say how the task stands."""
+        """Hold one long poll of 1 to 30 seconds and return the task's status; an end is read from its record."""
         return await self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
 
     async def cancel(self, task_id: str) -> Outcome:
@@ -224,7 +240,7 @@ class TaskClient:
         return await self._driver.run(steps, on_status, slots=slots)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections of the running event loop."""
         await self._driver.aclose()
 
     async def __aenter__(self) -> Self:
@@ -237,7 +253,7 @@ class TaskClient:
 
 
 class SyncTaskClient:
-    """`TaskClient` without an event loop. A context manager; safe to share between threads."""
+    """`TaskClient` without an event loop. A context manager; safe to share between threads, and to use after a fork."""
 
     def __init__(
         self,
@@ -254,9 +270,12 @@ class SyncTaskClient:
         self.clock = clock or clocks.SYSTEM
         self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
-        self._driver = SyncDriver(
-            httpx.Client(**_http_options(self.settings, keep_alive), transport=transport), token, self.clock
-        )
+        options, made_in = _http_options(self.settings, keep_alive), generation()
+
+        def http() -> httpx.Client:
+            return httpx.Client(**options, transport=_of_this_process(transport, made_in))
+
+        self._driver = SyncDriver(http, self.settings.url, token, self.clock)
         self._own_transport = transport is not None
 
     def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
@@ -268,7 +287,7 @@ class SyncTaskClient:
         return self._driver.run(flow.get(task_id, self._patience))
 
     def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and say how the task stands."""
+        """Hold one long poll of 1 to 30 seconds and return the task's status; an end is read from its record."""
         return self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
 
     def cancel(self, task_id: str) -> Outcome:
@@ -323,7 +342,7 @@ class SyncTaskClient:
         return self._driver.run(steps, on_status)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections of this process."""
         self._driver.close()
 
     def __enter__(self) -> Self:
@@ -352,6 +371,16 @@ def _http_options(settings: Settings, keep_alive: int) -> dict[str, Any]:
         "base_url": settings.url,
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive),
     }
+
+
+def _of_this_process(transport: X, made_in: int) -> X:
+    """The transport that the caller gave, unless the process has forked since: its connections cannot be shared."""
+    if transport is not None and made_in != generation():
+        raise SettingsError(
+            "this client was created with transport= before its process forked. Connections cannot be shared between "
+            "processes: create the client in the child, or leave transport out"
+        )
+    return transport
 
 
 def _body(task: HumanTask[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -386,8 +415,8 @@ def _lost(error: httpx.RequestError) -> Lost:
     return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def _paused(pause: Pause, http: httpx.Client | httpx.AsyncClient, on_pause: OnPause | None) -> None:
-    logger.warning("awaithumans (server %s): %s; trying again in %.1f s", http.base_url, pause.reason, pause.seconds)
+def _paused(pause: Pause, url: str, on_pause: OnPause | None) -> None:
+    logger.warning("awaithumans (server %s): %s; trying again in %.1f s", url, pause.reason, pause.seconds)
     if on_pause is not None:
         on_pause(pause)
 

@@ -19,7 +19,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, ServerUnreachableError
+from awaithumans_core.connections import generation
+from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, ServerUnreachableError, SettingsError
 from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered
@@ -91,6 +92,7 @@ class _Wait:
     """One question whose task is open, and who is to be told."""
 
     task_id: str
+    key: str
     created_at: datetime | None
     opened: float
     until: float
@@ -159,7 +161,7 @@ class Crowd:
         now = self._clock.now()
         until = now + question.seconds + flow.TIMEOUT_GRACE_SECONDS
         if self._crowded:
-            ended = await self._seen(_Wait(created.task_id, created.created_at, now, until, now, _future()))
+            ended = await self._seen(_wait(created, question, now, until))
             if ended is not None:
                 return ended
         left = until - self._clock.now()
@@ -260,7 +262,7 @@ class Crowd:
     async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
         wait.looked = self._clock.now()
         try:
-            self._found(await self._run_flow(flow.get(wait.task_id, self._brief), slots=slots))
+            self._found(await self._run_flow(flow.get(wait.task_id, self._brief, key=wait.key), slots=slots))
         except RequestRefusedError as refused:
             if not wait.ended.done():
                 wait.ended.set_exception(refused)
@@ -274,9 +276,11 @@ class Crowd:
         return Patience(LOOK_SECONDS, clock=self._clock.now)
 
     def _found(self, outcome: Outcome) -> None:
+        """A record, from the list or of one task: the end of the questions that it names."""
         if outcome.terminal:
             for wait in self._open.get(outcome.task_id, ()):
-                _tell(wait, outcome)
+                if outcome.idempotency_key in (None, wait.key):
+                    _tell(wait, outcome)
 
     async def _run(self, steps: Flow[R]) -> R:
         return await self._run_flow(steps, slots=self._slots)
@@ -285,7 +289,11 @@ class Crowd:
 def in_a_thread(
     crowd: Callable[[], AsyncGenerator[tuple[int, Answer[T]]]],
 ) -> Generator[tuple[int, Answer[T]]]:
-    """The same without an event loop of the caller's: a thread has one of its own, and hands over what comes."""
+    """The same without an event loop of the caller's: a thread has one of its own, and hands over what comes.
+
+    A forked child has no such thread, so it cannot go on with what its parent began.
+    """
+    begun_in = generation()
     arrived: queue.SimpleQueue[tuple[int, Answer[T]] | BaseException | None] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
 
@@ -315,6 +323,11 @@ def in_a_thread(
             if isinstance(came, BaseException):
                 raise came
             yield came
+            if begun_in != generation():
+                raise SettingsError(
+                    "as_completed was begun before this process forked, and its thread is in the parent. Call it again "
+                    "here: questions with the same idempotency_key are picked up where they are"
+                )
     finally:
         if thread.is_alive():
             with suppress(RuntimeError):  # it has just ended
@@ -322,8 +335,9 @@ def in_a_thread(
         thread.join()
 
 
-def _future() -> "asyncio.Future[Outcome | None]":
-    return asyncio.get_running_loop().create_future()
+def _wait(created: Outcome, question: HumanTask[Any], now: float, until: float) -> _Wait:
+    ended: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+    return _Wait(created.task_id, question.idempotency_key, created.created_at, now, until, now, ended)
 
 
 def _listed(wait: _Wait, reached: datetime | None) -> bool:

@@ -4,6 +4,11 @@ A flow is a generator. It yields steps - a `Call` to send, a `Pause` to keep, a 
 of a call: a `Reply`, or `Lost` when no reply came. Two small drivers in `client.py` do the sending, one async and one
 not, so every rule of the protocol is written once, here.
 
+Law: a reply is the end of a question only if its own content names the question. Proxies and connections that are
+shared by accident deliver replies to the wrong request. So an end is read from a record whose task id and idempotency
+key are those of the question; a poll names neither, and only says when to read it. Where a server hides the key of a
+record (null), the id still names the task; in reply to a create, the text and the payload have to be the question's.
+
 The task API is the server's documented long-poll API: `GET /api/tasks/{id}/poll?timeout=25` holds the connection for up
 to `timeout` seconds (1 to 30), answers at once on a terminal status, and otherwise says how the task stands so that the
 client reconnects.
@@ -157,17 +162,34 @@ def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = T
     return outcome, ours
 
 
-def get(task_id: str, patience: Patience) -> Flow[Outcome]:
-    """`GET /api/tasks/{id}`: one look, with who answered and on which channel."""
+def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
+    """`GET /api/tasks/{id}`: one look, with who answered and on which channel.
+
+    Args:
+        task_id: Which task. The record of another task is no usable reply.
+        patience: How long to keep trying.
+        key: The idempotency key that the record must have, unless the server hides it. None: any.
+    """
     call = Call("GET", f"/api/tasks/{task_id}")
-    reply = yield from _insist(call, patience, lambda reply: _outcome(reply, task_id))
+    reply = yield from _insist(call, patience, lambda reply: _record(reply, task_id, key))
     if isinstance(reply, Outcome):
         return reply
     raise refusal(reply, task_id=task_id)
 
 
 def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Flow[Outcome]:
-    """One long poll of `seconds` (1 to 30)."""
+    """One long poll of `seconds` (1 to 30). An end that it reports is read from the record."""
+    reported = yield from _poll(task_id, patience, seconds)
+    if not reported.terminal:
+        return reported
+    record = yield from get(task_id, patience)
+    if not record.terminal:
+        yield Pause(patience.backoff.delay(1), _misled(reported, record))
+    return _unless_erased(record, reported)
+
+
+def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
+    """What one long poll reports about this task, or about another one if the reply was delivered wrongly."""
     call = Call(
         "GET",
         f"/api/tasks/{task_id}/poll",
@@ -182,32 +204,41 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
     raise refusal(reply, task_id=task_id)
 
 
-def close(task_id: str, patience: Patience) -> Flow[Outcome]:
+def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
     """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
 
-    `POST /api/tasks/{id}/cancel`, and a look if that is too late.
+    `POST /api/tasks/{id}/cancel`, and a look if that is too late. Both again while the record that comes back is open.
     """
     call = Call("POST", f"/api/tasks/{task_id}/cancel")
-    reply = yield from _insist(call, patience, lambda reply: _outcome(reply, task_id))
-    if isinstance(reply, Outcome):
-        return reply
-    if reply.status == 409:
-        return (yield from get(task_id, patience))
-    raise refusal(reply, task_id=task_id)
+    until = patience.clock() + patience.seconds
+    attempt = 0
+    while True:
+        attempt += 1
+        reply = yield from _insist(call, patience, lambda reply: _record(reply, task_id, key))
+        if isinstance(reply, Reply) and reply.status != 409:
+            raise refusal(reply, task_id=task_id)
+        record = (yield from get(task_id, patience, key=key)) if isinstance(reply, Reply) else reply
+        if record.terminal:
+            return record
+        trouble = f"{call.method} {call.url}: {record.status!r} is not the status of a cancelled task"
+        pause = patience.backoff.delay(attempt)
+        if patience.clock() + pause > until:
+            raise UnexpectedReplyError(trouble, url=call.url, attempts=attempt, task_id=task_id)
+        yield Pause(pause, trouble)
 
 
-def last_look(task_id: str, given: float, patience: Patience) -> Flow[Outcome]:
+def last_look(task_id: str, given: float, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
     """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
 
     A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
     waits: it stays open, and only this asker's time is up.
     """
-    standing = yield from get(task_id, patience)
+    standing = yield from get(task_id, patience, key=key)
     if standing.terminal:
         return standing
     if standing.timeout_seconds is not None and standing.timeout_seconds > given:
         return standing.model_copy(update={"status": TaskStatus.TIMED_OUT.value})
-    return at_deadline((yield from close(task_id, patience)))
+    return at_deadline((yield from close(task_id, patience, key=key)))
 
 
 def follow(
@@ -218,8 +249,9 @@ def follow(
     known: str | None = None,
     held: int = POLL_SECONDS,
     given: float = math.inf,
+    key: str | None = None,
 ) -> Flow[Outcome]:
-    """Long-poll, `held` seconds at a time, until the task ends, for at most `seconds`; then take a last look.
+    """Long-poll, `held` seconds at a time, until the record shows the end, for at most `seconds`; then a last look.
 
     Unknown statuses are pending. Every status other than the `known` one is noticed once.
 
@@ -230,16 +262,23 @@ def follow(
         known: The status that needs no notice.
         held: How long a poll may be held.
         given: The seconds this asker has given people.
+        key: The idempotency key of the question, as in `get`.
     """
     clock = patience.clock
     until = clock() + seconds
     failures = 0
+    reported: Outcome | None = None
     while (left := until - clock()) > 0:
         asked = clock()
+        trouble = None
         try:
-            outcome = yield from poll(
-                task_id, Patience(left, patience.backoff, clock), seconds=max(1, min(held, int(left)))
-            )
+            outcome = yield from _poll(task_id, Patience(left, patience.backoff, clock), max(1, min(held, int(left))))
+            if outcome.terminal:
+                reported, left = outcome, max(0.0, until - clock())
+                outcome = yield from get(task_id, Patience(left, patience.backoff, clock), key=key)
+                if outcome.terminal:
+                    return _unless_erased(outcome, reported)
+                trouble = _misled(reported, outcome)
         except ServerUnreachableError as away:
             if away.attempts == 0:  # a redirect: trying again will not help
                 raise
@@ -247,16 +286,48 @@ def follow(
             if (left := until - clock()) > 0:
                 yield Pause(left, str(away))
             break
-        if outcome.terminal:
-            return outcome
         if outcome.status != known:
             known = outcome.status
             yield Notice(outcome)
         # A poll that is not held would turn this loop into a storm.
-        failures = failures + 1 if clock() - asked < 0.5 else 0
-        if failures:
-            yield Pause(patience.backoff.delay(failures), "the server does not hold polls")
-    return (yield from last_look(task_id, given, patience))
+        if trouble is None and clock() - asked < 0.5:
+            trouble = "the server does not hold polls"
+        failures = failures + 1 if trouble else 0
+        if trouble:
+            yield Pause(patience.backoff.delay(failures), trouble)
+    return _unless_erased((yield from last_look(task_id, given, patience, key=key)), reported)
+
+
+def _misled(reported: Outcome, record: Outcome) -> str:
+    """The log line about a poll that reports an end which the record does not have."""
+    return (
+        f"a poll of task {record.task_id} reported {reported.status!r} while its record is {record.status!r}: that "
+        "reply belongs to another request. Does a proxy mix up replies?"
+    )
+
+
+def _unless_erased(record: Outcome, reported: Outcome | None) -> Outcome:
+    """The record; with the response a poll reported, if the server erased it between the poll and the read.
+
+    A poll names no task. That it reports the completion which the record shows is known by its moment.
+    """
+    if (
+        reported is None
+        or record.response is not None
+        or not (record.status == reported.status == TaskStatus.COMPLETED)
+        or not _same_moment(record.completed_at, reported.completed_at)
+    ):
+        return record
+    return record.model_copy(update={"response": reported.response})
+
+
+def _same_moment(one: datetime | None, other: datetime | None) -> bool:
+    """Whether these are equal to the second, millisecond or microsecond, by which of them is given less precisely."""
+    if one is None or other is None:
+        return False
+    unit = next(unit for unit in (1_000_000, 1_000, 1) if 0 in (one.microsecond % unit, other.microsecond % unit))
+    cut = [moment.replace(microsecond=moment.microsecond // unit * unit) for moment in (one, other)]
+    return cut[0] == cut[1]
 
 
 def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
@@ -271,15 +342,16 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: in
 def finish(
     opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS, given: float = math.inf
 ) -> Flow[Outcome]:
-    """`follow` an open task to its end, for at most `seconds`, and read who answered."""
-    brief = _brief(patience)
-    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status, held=held, given=given)
-    # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
-    try:
-        record = yield from get(opened.task_id, brief)
-    except AwaitHumansError:
-        return ended
-    return record.model_copy(update={"status": ended.status, "response": ended.response})
+    """`follow` an open task to its end, for at most `seconds`. The record it ends with also says who answered."""
+    return follow(
+        opened.task_id,
+        seconds,
+        _brief(patience),
+        known=opened.status,
+        held=held,
+        given=given,
+        key=opened.idempotency_key,
+    )
 
 
 def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tuple[int, datetime | None]]:
@@ -353,19 +425,19 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     An asker that is stopped in the middle of asking cannot know. The key finds the task that there may be.
     """
     outcome = yield from create(body, patience)
-    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
+    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
 
 
 def withdraw_key(key: str, patience: Patience) -> Flow[Outcome]:
     """The same for whoever knows only the key. A question that was never asked is asked for that, of nobody."""
     stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
     schemas = {"payload_schema": {"type": "object"}, "response_schema": {"type": "object"}}
-    call = Call("POST", "/api/tasks", json={**stub, **schemas, "idempotency_key": key})
-    reply = yield from _insist(call, patience, lambda reply: _created(reply, {"idempotency_key": key}))
+    body = {**stub, **schemas, "idempotency_key": key}
+    reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
     outcome, _, _ = reply
-    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience))
+    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=key))
 
 
 def open_wait(
@@ -393,7 +465,7 @@ def open_wait(
         # Nobody will wake this asker, so nobody should work for it. A task that others may share is theirs to end.
         if ours:
             with suppress(AwaitHumansError):
-                yield from close(outcome.task_id, _brief(patience))
+                yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
         raise refusal(reply, relay=url)
     return outcome
 
@@ -516,10 +588,13 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
     return f"{place}: {entry.get('msg', '')}"
 
 
-def _outcome(reply: Reply, task_id: str) -> Outcome:
+def _record(reply: Reply, task_id: str, key: str | None) -> Outcome:
+    """The record, if it is that of this task and of the question with this key."""
     outcome = Outcome.model_validate(_json(reply))
     if outcome.task_id != task_id:
         raise ValueError("the record of another task")
+    if key is not None and outcome.idempotency_key not in (None, key):
+        raise ValueError("the record of another question")
     return outcome
 
 
@@ -541,12 +616,19 @@ def _lenient(record: JsonValue) -> Outcome | None:
 
 def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any] | None, bool]:
     """The task, what it is about where the server shows it, and whether this call has made it."""
-    record = _json(reply)
-    if record.get("idempotency_key") not in (None, body.get("idempotency_key")):
-        raise ValueError("the record of another question")
+    record, key = _json(reply), body.get("idempotency_key")
+    shown = record.get("idempotency_key")
     hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
+    named = shown == key if shown is not None else not hidden and _asks(record) == _asks(body)
+    if not named:
+        raise ValueError("the record of another question")
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
-    return Outcome.model_validate(record), None if hidden else record, ours
+    return Outcome.model_validate(record | {"idempotency_key": key}), None if hidden else record, ours
+
+
+def _asks(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Text and payload of a question, or of a record."""
+    return words(body), subject(body)
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

@@ -4,11 +4,8 @@ Every engine adapter asks through here. Built on the asker's side from settings,
 a workflow input, a checkpoint or a history.
 """
 
-import asyncio
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
@@ -23,7 +20,9 @@ CLOSE_PATIENCE_SECONDS = 60.0
 
 
 class HumanTasks:
-    """Settings, signer and connections of one asking process. Safe to share between event loops and threads.
+    """Settings, signer and connections of one asking process.
+
+    Safe to share between event loops and threads, and to use after a fork.
 
     Args:
         settings: Default: from the environment, or from a local `awaithumans dev`.
@@ -40,9 +39,9 @@ class HumanTasks:
         self._relay = self.settings.relay()
         self._signer = self.settings.signer()
         self._patience = patience
-        # An httpx client belongs to the event loop it first ran in. Nothing is kept open between two questions, so
-        # there is nothing to close when a loop ends.
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
+        # No connection is kept open between two questions: an asker may ask once a day.
+        self._client = TaskClient(settings=self.settings, keep_alive=0)
+        self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
     async def open(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
@@ -60,7 +59,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            outcome = await self._client().run(self._open(body, traced, same_words))
+            outcome = await self._client.run(self._open(body, traced, same_words))
             note(task_id=outcome.task_id)
             return outcome
 
@@ -74,29 +73,18 @@ class HumanTasks:
     async def close(self, task_id: str) -> Outcome:
         """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client().run(flow.close(task_id, patience))
+        return await self._client.run(flow.close(task_id, patience))
 
-    async def last_look(self, task_id: str, given: float) -> Outcome:
+    async def last_look(self, task_id: str, given: float, *, key: str | None = None) -> Outcome:
         """How a task stands whose asker, who gave people `given` seconds, has no more time; see `flow.last_look`."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client().run(flow.last_look(task_id, given, patience))
+        return await self._client.run(flow.last_look(task_id, given, patience, key=key))
 
     async def withdraw(self, key: str) -> Outcome:
         """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client().run(flow.withdraw_key(key, patience))
+        return await self._client.run(flow.withdraw_key(key, patience))
 
     def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
         patience = Patience(self._patience or float(body["timeout_seconds"]))
         return flow.open_wait(body, self._relay, self._signer.issue(route), patience, same_words=same_words)
-
-    def _client(self) -> TaskClient:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = TaskClient(settings=self.settings, keep_alive=0)
-        return client
-
-    @cached_property
-    def _sync_client(self) -> SyncTaskClient:
-        return SyncTaskClient(settings=self.settings, keep_alive=0)

@@ -224,6 +224,15 @@ async def test_server_is_seen_to_be_there(bench: Bench) -> None:
     await away.aclose()
 
 
+async def test_engine_is_used_in_several_event_loops(langgraph_server: LangGraphServer) -> None:
+    """An application that is started again, or a relay in a thread of its own, keeps no connection of another loop."""
+    engine = LangGraphServerEngine(langgraph_server.url)
+    for _ in range(2):
+        await asyncio.to_thread(lambda: asyncio.run(engine.check()))
+        await engine.check()
+    await engine.aclose()
+
+
 async def test_second_resume_is_refused_where_it_arrives(bench: Bench) -> None:
     """A relay that looked, slept, and then resumes what another has resumed does not make the node act again."""
     await bench.ask()

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.clock import SystemClock
-from awaithumans_core.testing import FakeHumans
+from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.store import Store
 from awaithumans_relay.sweeper import Sweeper
 from tests.support.engines import Shelf
@@ -117,6 +117,47 @@ async def test_a_deleted_task_is_parked(office: FakeHumans, reader: TaskClient, 
     (wait,) = await store.find(deleted)
     assert wait.last_error == "the task was deleted on the awaithumans server"
     assert [wait.state for wait in await store.find(kept)] == ["open"]
+
+
+async def test_hidden_key_is_that_of_the_wait(office: FakeHumans, reader: TaskClient, store: Store) -> None:
+    """A server may hide keys from the relay's token: the record is known by the task's id, and no answer is parked."""
+    (task_id,) = await ask(office, store, 1)
+    office.complete(task_id, {"approved": True})
+    office.fault(faults.changed(idempotency_key=None), times=1000)
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "answered", 1)
+    (wait,) = await store.find(task_id)
+    assert wait.outcome is not None
+    assert wait.outcome.idempotency_key == wait.route.idempotency_key
+
+
+async def test_hidden_key_of_two_questions_is_parked(office: FakeHumans, reader: TaskClient, store: Store) -> None:
+    """Waits that name different questions for one task: nothing shows whose answer it is."""
+    (task_id,) = await ask(office, store, 1)
+    await store.register(task_id, Route("shelf", {"place": "other"}, "another key"), 900)
+    await store.postpone_checks(await store.find(task_id), 0)
+    office.complete(task_id, {"approved": True})
+    office.fault(faults.changed(idempotency_key=None), times=1000)
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "parked", 2)
+
+
+async def test_swapped_replies_answer_no_other_question(office: FakeHumans, store: Store) -> None:
+    """A proxy mixes up what the sweep reads, one by one and in the list: every wait gets its own answer."""
+    asked = await ask(office, store, 4)
+    for place, task_id in enumerate(asked):
+        office.complete(task_id, {"approved": True, "note": str(place)})
+    office.fault(faults.swapped(0.1), times=6)
+    settings = office.settings()
+    async with (
+        TaskClient(settings=settings, patience=0, transport=office.transport()) as client,
+        Sweeper(store, client, {}, on_answer=lambda: None).running(),
+    ):
+        await until(store, "answered", 4)
+    for place, task_id in enumerate(asked):
+        (wait,) = await store.find(task_id)
+        assert wait.outcome is not None
+        assert (wait.outcome.response or {})["note"] == str(place)
 
 
 async def test_retry_after_is_kept(office: FakeHumans, door: Door, reader: TaskClient, store: Store) -> None:

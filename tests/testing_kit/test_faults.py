@@ -238,14 +238,16 @@ async def test_trouble_up_to_the_deadline_is_reported(fault: Fault, error: type[
     assert type(raised.value) is error
 
 
-async def test_a_refused_last_look_loses_nothing() -> None:
-    """Who answered is not known then; the answer is."""
+async def test_refused_record_is_an_error_and_loses_nothing() -> None:
+    """Only the record shows whose answer a poll has reported; asked again with its key, the question has its answer."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).by("anna@example.com")
         humans.fault(faults.status(403), on="get")
-        outcome = await ask(humans)
+        with pytest.raises(PermissionDeniedError):
+            await ask(humans, idempotency_key="question-1")
+        outcome = await ask(humans, idempotency_key="question-1")
     assert outcome.response == YES
-    assert outcome.completed_by_email is None
+    assert outcome.completed_by_email == "anna@example.com"
 
 
 async def test_retry_after_is_kept() -> None:
@@ -325,6 +327,36 @@ async def test_match_names_the_task_that_is_created() -> None:
         await client.create(question("Approve?"))
         with pytest.raises(TaskRejectedError):
             await client.create(question("Deploy?"))
+
+
+async def test_swapped_replies_go_to_each_others_requests() -> None:
+    """Two reads of two tasks: each gets the record of the other, and the next two are right again."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        paths = [f"/api/tasks/{(await http.post('/api/tasks', json=asked(key))).json()['id']}" for key in ("1", "2")]
+        humans.fault(faults.swapped(), on="get", times=2)
+        for expected in (["2", "1"], ["1", "2"]):
+            replies = await asyncio.gather(*map(http.get, paths))
+            assert [reply.json()["idempotency_key"] for reply in replies] == expected
+
+
+async def test_swapped_replies_of_two_kinds() -> None:
+    """With `on="any"` the reply to one kind of request goes to another, with its status."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        path = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+        humans.fault(faults.swapped(), times=2)
+        created, read = await asyncio.gather(http.post("/api/tasks", json=asked("2")), http.get(path))
+    assert (created.status_code, created.json()["idempotency_key"]) == (200, "question-1")
+    assert (read.status_code, read.json()["idempotency_key"]) == (201, "2")
+
+
+async def test_reply_with_none_to_swap_it_for_is_late() -> None:
+    """It goes where it belongs when no other has come in time, on the fake's clock."""
+    async with FakeHumans() as humans, bare(humans) as http:
+        path = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+        humans.fault(faults.swapped(7), on="get", times=1)
+        before = humans.clock.now()
+        assert (await http.get(path)).json()["idempotency_key"] == "question-1"
+        assert humans.clock.now() - before == 7
 
 
 async def test_every_request_is_counted() -> None:

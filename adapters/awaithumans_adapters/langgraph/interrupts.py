@@ -6,7 +6,6 @@ The asker's side; the relay's is in `thread`. Both read what an interrupt asks w
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
@@ -81,7 +80,7 @@ class HumanInterrupts(GraphCallbackHandler):
     ) -> None:
         check_options(options)
         self._question = question
-        self._given = human_tasks
+        self._human_tasks = human_tasks
         self._options = options
         self._targets: dict[UUID, dict[str, str]] = {}
 
@@ -124,8 +123,6 @@ class HumanInterrupts(GraphCallbackHandler):
             **self._options,
         )
         route = Route(ENGINE, target, question.idempotency_key)
+        if self._human_tasks is None:
+            self._human_tasks = HumanTasks()
         self._human_tasks.open_sync(question.body(), route, same_words=False)
-
-    @cached_property
-    def _human_tasks(self) -> HumanTasks:
-        return self._given or HumanTasks()

@@ -8,11 +8,13 @@ between. Whoever is killed meanwhile, relay or server, the run goes on, and the 
 from collections.abc import Mapping
 
 from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, behind
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
+from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -30,17 +32,18 @@ class LangGraphServerEngine:
     name = SERVER_ENGINE
 
     def __init__(self, url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
-        # To the SDK, None means no key at all, and not the one of the environment.
-        self._client = (
-            get_client(url=url, headers=headers)
-            if api_key is None
-            else get_client(url=url, headers=headers, api_key=api_key)
-        )
+        def client() -> LangGraphClient:
+            # To the SDK, None means no key at all, and not the one of the environment.
+            if api_key is None:
+                return get_client(url=url, headers=headers)
+            return get_client(url=url, headers=headers, api_key=api_key)
+
+        self._clients = PerLoop(client)
         self._url = url
 
     async def aclose(self) -> None:
         """Close the connections to the server."""
-        await self._client.aclose()
+        await self._clients.aclose()
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and wait for its end or its next question.
@@ -52,11 +55,11 @@ class LangGraphServerEngine:
                 these: its node waits for another answer first.
             Exception: the thread has not taken the answer.
         """
-        await self._bring(ServerThread(self._client, route), outcome)
+        await self._bring(await self._thread(route), outcome)
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
         """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
-        thread = ServerThread(self._client, route)
+        thread = await self._thread(route)
         try:
             await self._bring(thread, outcome)
         except _FailedWithAnswer:
@@ -73,7 +76,7 @@ class LangGraphServerEngine:
 
     async def orphaned(self, route: Route) -> str | None:
         """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
-        thread = ServerThread(self._client, route)
+        thread = await self._thread(route)
         try:
             if await thread.busy() or await thread.waiting() or await thread.taken() or not await thread.asked():
                 return None
@@ -84,7 +87,10 @@ class LangGraphServerEngine:
 
     async def check(self) -> None:
         """Raise when the server is away, or does not take the key."""
-        await self._client.assistants.search(limit=1)
+        await (await self._clients.get()).assistants.search(limit=1)
+
+    async def _thread(self, route: Route) -> ServerThread:
+        return ServerThread(await self._clients.get(), route)
 
     async def _waiting(self, thread: ServerThread) -> set[str]:
         """Ids of the interrupts that wait for the answer; none if it was taken before."""

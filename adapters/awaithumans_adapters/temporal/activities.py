@@ -70,9 +70,13 @@ class HumanTaskActivities:
 
     @activity.defn(name=LAST_LOOK)
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """How the task stands at its deadline: `{"task_id", "timeout_seconds"}`; see `flow.last_look`."""
+        """How the task stands at its deadline: `{"task_id", "timeout_seconds", "idempotency_key"}`.
+
+        The key is missing in what workflows of earlier releases ask. See `flow.last_look`.
+        """
+        task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
-            return _fitting(await self._ready().last_look(asked["task_id"], asked["timeout_seconds"]))
+            return _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
             raise failure(error) from error
 
@@ -106,7 +110,8 @@ class HumanTaskActivities:
             human_tasks = self._ready()
             outcome = await human_tasks.open(body, Route(ENGINE, target, body["idempotency_key"]))
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
-                outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds())
+                key = body["idempotency_key"]
+                outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
             tried_for = info.start_to_close_timeout
             raise failure(error, asked_before=tried_for is not None and waited >= tried_for) from error

@@ -83,7 +83,7 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
     key = question.idempotency_key
     looking = workflow.start_activity(
         LAST_LOOK,
-        {"task_id": task_id, "timeout_seconds": question.seconds},
+        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": key},
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         retry_policy=RETRY,

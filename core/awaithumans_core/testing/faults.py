@@ -24,6 +24,8 @@ class Fault:
     """Done to the body of the server's reply."""
     seconds: float = 0.0
     """By how much the reply is late."""
+    swaps: bool = False
+    """The reply goes to the next request with such a fault, whose own reply comes here, within `seconds`."""
     breaks: Break | None = None
     """How the connection ends; `reset after`: when the server has done what was asked."""
 
@@ -84,6 +86,22 @@ def changed(**fields: Any) -> Fault:
         return to_json([each | fields for each in held] if isinstance(held, list) else held | fields)
 
     return Fault(f"changed {fields}", change=change)
+
+
+def swapped(seconds: float = 5.0) -> Fault:
+    """A proxy mixes up two requests: each gets the other's reply. Two requests are needed, so give an even `times`.
+
+    Whatever the requests ask for, the server does. With `on="any"` the reply to a poll may go to a request that reads
+    a record.
+
+    Args:
+        seconds: How long the first reply is kept, on the fake's clock, until there is a second one to swap it for. If
+            none comes, it goes where it belongs.
+
+    Example:
+        humans.fault(faults.swapped(), on="poll", times=10)
+    """
+    return Fault("swapped", seconds=seconds, swaps=True)
 
 
 def duplicate() -> CallbackFault:

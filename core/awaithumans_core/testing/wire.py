@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from awaithumans_core.clock import Clock
 from awaithumans_core.testing.clock import VirtualClock
 from awaithumans_core.testing.faults import Fault
+
+Answer = tuple[Message, bytes]
+"""The start of a reply, with its status and headers, and its body."""
 
 HALF_A_REPLY = b'{"status": "compl'
 
@@ -44,12 +48,31 @@ class _Broken(Exception):
         self.kind = kind
 
 
+class _Kept:
+    """A reply that is kept until there is another one to swap it for."""
+
+    def __init__(self, own: Answer) -> None:
+        self.own = own
+        self.other: Answer | None = None
+        self.swapped = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def swap(self, other: Answer) -> Answer:
+        """Take this reply and leave the other one in its place; from any event loop."""
+        self.other = other
+        with suppress(RuntimeError):  # the loop of the first request has ended meanwhile
+            self._loop.call_soon_threadsafe(self.swapped.set)
+        return self.own
+
+
 class Wire:
     """The app, with what goes wrong on the way to it and back."""
 
     def __init__(self, app: ASGIApp, town: Town) -> None:
         self._app = app
         self._town = town
+        self._kept: _Kept | None = None
+        self._swapping = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -68,7 +91,8 @@ class Wire:
     async def _go_wrong(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         if fault.breaks in {"refused", "reset"}:
             await self._break(fault, scope, send)
-        await self._delay(fault)
+        if not fault.swaps:
+            await self._delay(fault)
         if fault.reply is not None:
             status, body, headers = fault.reply
             await _respond(send, status, [(name.encode(), value.encode()) for name, value in headers.items()], body)
@@ -78,6 +102,8 @@ class Wire:
             await self._break(fault, scope, send)
         if fault.change is not None:
             body = fault.change(body)
+        if fault.swaps:
+            start, body = await self._swapped((start, body), fault.seconds)
         kept = [(name, value) for name, value in start["headers"] if name != b"content-length"]
         await _respond(send, start["status"], kept, body)
 
@@ -97,7 +123,31 @@ class Wire:
         if fault.seconds > patience:
             raise _Broken(httpx.ReadTimeout, fault.name)
 
-    async def _answered(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    async def _swapped(self, own: Answer, seconds: float) -> Answer:
+        """The reply of another request; this one, if there is no other in time."""
+        with self._swapping:
+            first, self._kept = self._kept, None
+            if first is not None:
+                return first.swap(own)
+            kept = self._kept = _Kept(own)
+        try:
+            await self._until(kept.swapped, seconds)
+        finally:
+            with self._swapping:
+                if self._kept is kept:
+                    self._kept = None
+        return kept.other or own
+
+    async def _until(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait for the event, or until so much time has passed on the fake's clock."""
+        clock = self._town.clock
+        if isinstance(clock, VirtualClock):
+            with clock.idle():
+                await _first(event.wait(), clock.alarm(seconds))
+        else:
+            await _first(event.wait(), clock.sleep(seconds))
+
+    async def _answered(self, scope: Scope, receive: Receive) -> Answer:
         """What the server says, kept back."""
         start: Message = {}
         parts: list[bytes] = []
@@ -120,6 +170,17 @@ class Wire:
                 await send({"type": "http.response.body", "body": HALF_A_REPLY, "more_body": True})
             _reset(connection)
         raise _Broken(httpx.ConnectError if fault.breaks == "refused" else httpx.ReadError, fault.name)
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of these and stop the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -1,0 +1,160 @@
+"""One client in several event loops, on the real server and on the one for tests: connections end with their loop."""
+
+import asyncio
+import gc
+import uuid
+import warnings
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+
+import pytest
+
+from awaithumans_core import HumanTask, Outcome, SettingsError, SyncTaskClient, TaskClient
+from awaithumans_core.connections import PerLoop
+from tests.support.connections import established
+from tests.support.people import People
+from tests.support.servers import TaskServer
+from tests.support.workflows import Decision
+
+
+def question(name: str = "") -> HumanTask[Decision]:
+    key = name or uuid.uuid4().hex
+    return HumanTask(task=f"Approve {key}?", response_schema=Decision, timeout_seconds=900, idempotency_key=key)
+
+
+async def in_a_loop_of_its_own(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def run() -> Outcome:
+        return await call()
+
+    return await asyncio.to_thread(lambda: asyncio.run(run()))
+
+
+async def test_client_is_used_in_one_loop_after_another(server: TaskServer) -> None:
+    """As in a script that calls `asyncio.run` for each question; no connection is left behind by an ended loop."""
+    port = int(server.url.rsplit(":", 1)[1])
+    before = set(established(port))
+    client = TaskClient(server.url, server.token)
+    asked = [question() for _ in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for task in asked:
+            opened = await in_a_loop_of_its_own(partial(client.create, task))
+            assert opened.idempotency_key == task.idempotency_key
+            assert set(established(port)) <= before
+        gc.collect()
+
+
+async def test_client_is_used_in_a_loop_that_was_closed_without_its_generators(server: TaskServer) -> None:
+    """A loop that is closed by hand may leave connections behind; the client opens others in the next loop."""
+    client = TaskClient(server.url, server.token)
+
+    def run() -> list[Outcome]:
+        found = []
+        for _ in range(2):
+            loop = asyncio.new_event_loop()
+            found.append(loop.run_until_complete(client.create(question())))
+            loop.close()
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert len({opened.task_id for opened in await asyncio.to_thread(run)}) == 2
+        async with client:
+            await client.create(question())
+        gc.collect()
+
+
+async def test_client_is_used_in_two_loops_at_the_same_time(server: TaskServer, somebody: People) -> None:
+    """Each loop gets the answer to its own question."""
+    asked = [question() for _ in range(4)]
+    async with TaskClient(server.url, server.token) as client:
+        asking = [
+            asyncio.create_task(in_a_loop_of_its_own(partial(client.ask, task, poll_seconds=5))) for task in asked
+        ]
+        for task in reversed(asked):
+            found = await somebody.by_key(task.idempotency_key)
+            await somebody.complete(found["id"], {"approved": True, "note": task.idempotency_key})
+        outcomes = await asyncio.gather(*asking)
+    assert [(outcome.response or {})["note"] for outcome in outcomes] == [task.idempotency_key for task in asked]
+
+
+async def test_closing_is_for_the_running_loop(server: TaskServer) -> None:
+    """A client that one loop closes goes on in another, and opens new connections when it is called again."""
+    client = TaskClient(server.url, server.token)
+    async with client:
+        await client.create(question())
+
+        async def create_and_close() -> Outcome:
+            async with client:
+                return await client.create(question())
+
+        await in_a_loop_of_its_own(create_and_close)
+        assert not (await client.create(question())).terminal
+    assert not (await client.create(question())).terminal
+    await client.aclose()
+    await client.aclose()
+
+
+async def test_sync_client_is_called_after_closing(server: TaskServer) -> None:
+    """As the async one."""
+    with SyncTaskClient(server.url, server.token) as client:
+        await asyncio.to_thread(client.create, question())
+    assert not (await asyncio.to_thread(client.create, question())).terminal
+    client.close()
+
+
+def test_async_client_without_an_event_loop_is_refused() -> None:
+    """Where no asyncio loop runs (under trio, for instance), the error of the first call names what to use instead."""
+    client = TaskClient("http://127.0.0.1:1", "token")
+    call = client.get("task-1")
+    with pytest.raises(SettingsError, match="SyncTaskClient"):
+        call.send(None)
+
+
+class Counted:
+    """Something that is closed once."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        self.closed += 1
+
+
+def test_what_a_loop_opened_is_closed_with_it() -> None:
+    """One value for each loop, shared by all that runs in it, closed when the loop ends."""
+    made: list[Counted] = []
+
+    def make() -> Counted:
+        made.append(Counted())
+        return made[-1]
+
+    kept = PerLoop(make)
+
+    async def use(times: int) -> None:
+        assert len({id(await kept.get()) for _ in range(times)}) == 1
+        assert len(set(await asyncio.gather(*(kept.get() for _ in range(times))))) == 1
+
+    for _ in range(3):
+        asyncio.run(use(2))
+    assert [each.closed for each in made] == [1, 1, 1]
+
+
+def test_closing_while_the_loop_ends() -> None:
+    """Generators that are closed together with the client's own may close the client, too."""
+    kept = PerLoop(Counted)
+
+    async def answers() -> AsyncGenerator[int]:
+        try:
+            await kept.get()
+            yield 1
+        finally:
+            await kept.aclose()
+
+    async def leaves_early() -> None:
+        left.append(answers())
+        await anext(left[0])
+
+    left: list[AsyncGenerator[int]] = []
+    asyncio.run(leaves_early())
