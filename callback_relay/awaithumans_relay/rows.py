@@ -46,6 +46,8 @@ class Wait:
     redriven_at: float | None
     """When an operator last had it delivered once more."""
     last_error: str | None
+    next_attempt_at: float | None = None
+    """When its next delivery is due, as long as it is answered."""
 
     @property
     def asker_gone(self) -> bool:
@@ -114,6 +116,7 @@ def wait_of(row: RowMapping) -> Wait:
         outcome=None if row["outcome"] is None else Outcome.model_validate(row["outcome"]),
         found_by=row["found_by"],
         answered_at=row["answered_at"],
+        next_attempt_at=row["next_attempt_at"],
         attempts=row["attempts"],
         not_ready_since=row["not_ready_since"],
         delivered_at=row["delivered_at"],
