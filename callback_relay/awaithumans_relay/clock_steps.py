@@ -44,6 +44,14 @@ class ClockSteps:
         """Seconds that the clock has jumped over since this wall clock time."""
         return sum(size for before, size in self._forward if before >= since)
 
+    def ago(self, seconds: float, now: float) -> float:
+        """The wall clock time this many seconds before `now`, without those that the clock has jumped over."""
+        then = now - seconds
+        for before, size in reversed(self._forward):
+            if then < before + size:
+                then -= size
+        return then
+
     @property
     def noted_for(self) -> float:
         """Seconds since the clock was noted first."""

@@ -51,8 +51,7 @@ class Retention:
         """Delete what is old now. Returns how many waits it were."""
         now, total = self._store.clock(), 0
         self._steps.note(now)
-        before = now - self._keep
-        before -= self._steps.skipped(before)
+        before = self._steps.ago(self._keep, now)
         while forgotten := await self._store.forget(before, limit=CHUNK):
             total += forgotten
         return total
