@@ -9,12 +9,15 @@ still readable through its open connection, is carried first. Nothing that was a
 """
 
 import logging
+import os
+import secrets
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -116,8 +119,10 @@ class Connections:
                 if files is None or files.in_place:
                     return
                 if files.database_in_place:
-                    _checkpoint(db)
+                    _replace_by_a_copy(db, files)
                 else:
+                    _checkpoint(db)
+                    files.remove_log()
                     self._left = db
             finally:
                 if self._left is None:
@@ -172,10 +177,29 @@ def _check(files: OpenFiles | None) -> None:
         files.check()
 
 
-def _checkpoint(db: Connection) -> None:
-    """Write a log that was deleted, but is still open, to its database.
+def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
+    """Its log is gone, but open: put a whole copy in the database's place. Other relays find the file replaced.
 
-    Not with TRUNCATE: the log may be in place, with only its index deleted, and in use by another process.
+    A new log beside the same file would be mixed up with the old one by those who still have that open.
+    """
+    path = os.path.realpath(next(iter(files.database)))
+    copy = f"{path}.{secrets.token_hex(4)}"
+    try:
+        with closing(sqlite3.connect(copy)) as target:
+            cast("sqlite3.Connection", db.connection.driver_connection).backup(target)
+        shutil.copymode(path, copy)
+        os.replace(copy, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(copy)
+        raise
+    files.remove_log()
+
+
+def _checkpoint(db: Connection) -> None:
+    """Write everything in the log to the database, be they deleted or not, so that the log is not needed any more.
+
+    Not with TRUNCATE, which would empty a log that another process has begun meanwhile.
     """
     cursor = db.connection.cursor()
     try:
@@ -183,7 +207,7 @@ def _checkpoint(db: Connection) -> None:
     finally:
         cursor.close()
     if busy:
-        raise StoreUnavailableError("its write-ahead log was deleted, and another process is still reading from it")
+        raise StoreUnavailableError("another process is still reading from its write-ahead log")
 
 
 def _without_rows(record: logging.LogRecord) -> bool:

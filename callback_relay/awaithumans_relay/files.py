@@ -47,6 +47,12 @@ class OpenFiles:
                 fate = "was deleted" if found == GONE else "was replaced"
                 raise StoreUnavailableError(f"the database file {os.path.basename(path)} {fate} while the relay runs")
 
+    def remove_log(self) -> None:
+        """Delete what is left of this log: SQLite would take it for that of whatever database is at the path next."""
+        for path, known in self.log.items():
+            if identity(path) == known:
+                os.unlink(path)
+
     @property
     def database_in_place(self) -> bool:
         """Whether the database file itself is the one that is open, whatever became of its log."""

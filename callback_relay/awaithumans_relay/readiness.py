@@ -31,7 +31,10 @@ class Readiness:
         self._steady = steady
         self._probe: Future[None] | None = None
         self._probed_at = 0.0
-        self._failure: Exception | None = None
+        self._noted: Future[None] | None = None
+        """The last probe whose end was taken into account."""
+        self._failure: BaseException | None = None
+        """Why nothing could be stored, when nothing was since."""
         self._failed_at = 0.0
 
     @contextmanager
@@ -46,17 +49,26 @@ class Readiness:
             raise
 
     def stored(self) -> None:
-        """A row of its own was written."""
+        """A row was written."""
         self._failure = None
 
     async def check(self) -> None:
         """Return if a callback could be stored now; raise what went wrong otherwise."""
         probe = self._current_probe()
-        async with asyncio.timeout(PROBE_SECONDS):
-            await asyncio.shield(asyncio.wrap_future(probe))  # others wait for it, too
+        if not probe.done():
+            async with asyncio.timeout(PROBE_SECONDS):
+                await asyncio.wait([asyncio.wrap_future(probe)])  # others wait for it, too, so it is not cancelled
+        self._note(probe)
         if self._failure is not None:
-            if self._failed_at >= self._probed_at:
-                raise self._failure
+            raise self._failure.with_traceback(None)
+
+    def _note(self, probe: "Future[None]") -> None:
+        if self._noted is probe:
+            return
+        self._noted = probe
+        if (error := probe.exception()) is not None:
+            self._failure, self._failed_at = error, self._steady()
+        elif self._failed_at < self._probed_at:
             self._failure = None
 
     def _current_probe(self) -> "Future[None]":

@@ -32,6 +32,15 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self._server.get_uri(database=name, driver=driver)
 
+    def execute(self, statement: str, *, database: str = "postgres") -> None:
+        """Run one statement as its owner."""
+        with psycopg.connect(self._server.get_uri(database=database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def end_sessions(self, database: str) -> None:
+        """End all connections to a database, as a failover does."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+
     @property
     def pid(self) -> int:
         """Process id, for tests that take the server away."""
