@@ -178,7 +178,7 @@ def _check(files: OpenFiles | None) -> None:
 
 
 def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
-    """Its log is gone, but open: put a whole copy in the database's place. Other relays find the file replaced.
+    """Its log was deleted, but is open: put a whole copy in the database's place. Other relays find the file replaced.
 
     A new log beside the same file would be mixed up with the old one by those who still have that open.
     """
@@ -220,7 +220,7 @@ def _engine(url: URL, *, connections: int) -> Engine:
     pool: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
     if url.get_backend_name() != "sqlite":
-        # None: psycopg would prepare a statement at its fifth use, for a session that a pooler gives to somebody else.
+        # None: psycopg would prepare a statement at its fifth use, in a session that a pooler shares out.
         options: dict[str, Any] = {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
         return create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
     engine = create_engine(url, **pool, **silent)

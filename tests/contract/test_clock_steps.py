@@ -122,7 +122,7 @@ class StoredTime:
     longest: float
     """How far ahead it can have been set, in seconds."""
     respected_for: float
-    """How long it is waited for while nobody sets the clock."""
+    """How long it is waited for while the clock is not set."""
 
 
 TIMES = [
@@ -260,7 +260,7 @@ async def test_a_step_forward_parks_nothing_early(url: str, clocks: Clocks, earl
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-async def test_an_hour_in_which_nobody_tried_is_not_counted(tmp_path: Path, clocks: Clocks, *, restarted: bool) -> None:
+async def test_an_hour_without_a_try_is_not_counted(tmp_path: Path, clocks: Clocks, *, restarted: bool) -> None:
     """Set forward while the relay runs, unnoticed, or down for an hour: the target gets its hour of tries."""
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: clocks.wall)
     await store.start()
