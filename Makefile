@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test soak bench bench-temporal bench-temporal-many bench-sweep lint format clean
+.PHONY: help demo test test-pgbouncer soak bench bench-temporal bench-temporal-many bench-sweep lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -18,6 +18,9 @@ demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are 
 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
+	@$(BIN)/python -m tests.pgbouncer
 
 soak: $(READY) ## 2,000 waits, two relays on one PostgreSQL killed at random, every effect counted (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -122,7 +122,7 @@ class Servers:
 
     async def at_rest(self) -> None:
         """Have the relay not look after what was just asked, which takes a good part of a CPU at first."""
-        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), 3600)
+        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), 900)
 
 
 async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:

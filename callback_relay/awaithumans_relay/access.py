@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.signing import BLANKS
 from awaithumans_relay.problem import problem
+from awaithumans_relay.unavailable import StoreUnavailableError, public_reason
 
 FORM_SECONDS = 12 * 3600
 """A page that stays open for longer is opened again before its buttons work."""
@@ -69,11 +70,12 @@ class Operator:
         return TimestampSigner(self._token, salt="awaithumans-relay-form-v1")
 
 
-def doors_of(operator: Operator, *, forms: bool = False) -> type[APIRoute]:
+def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, forms: bool = False) -> type[APIRoute]:
     """A class of routes that open for the operator alone, before anything else of a request is looked at.
 
     Args:
         operator: Whom they know.
+        refusal: The response, to the operator alone, while the relay is not running; None: it is.
         forms: Whether what is posted carries a proof of its own, so that a browser may post it.
     """
 
@@ -86,7 +88,7 @@ def doors_of(operator: Operator, *, forms: bool = False) -> type[APIRoute]:
                 if not operator.is_caller(request.headers.get("authorization"), browsers=browsers):
                     wanted = {"WWW-Authenticate": _CHALLENGE if browsers else _CHALLENGE_OF_PROGRAMS}
                     return _sealed(problem(401, "UNAUTHORISED", "not authorised", headers=wanted))
-                return _sealed(await _answered(handle, request))
+                return _sealed(refusal() or await _answered(handle, request))
 
             return guarded
 
@@ -96,8 +98,8 @@ def doors_of(operator: Operator, *, forms: bool = False) -> type[APIRoute]:
 async def _answered(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
     try:
         return await handle(request)
-    except (SQLAlchemyError, OSError):
-        return problem(503, "STORE_UNAVAILABLE", "the store does not answer")
+    except (SQLAlchemyError, OSError) as trouble:
+        return problem(503, StoreUnavailableError.code, public_reason(trouble))
 
 
 def _sealed(response: Response) -> Response:

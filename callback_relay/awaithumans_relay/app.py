@@ -6,10 +6,10 @@ is 4xx or 5xx. An acknowledgement waits for nothing but the store: waking the as
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -29,6 +29,7 @@ from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
 from awaithumans_relay.access import Operator, credentials
 from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.lifecycle import Lifecycle
 from awaithumans_relay.limits import (
     MAX_REGISTRATION_BYTES,
     MAX_TASK_ID_CHARS,
@@ -45,14 +46,15 @@ from awaithumans_relay.operations import Operations, operations_router
 from awaithumans_relay.pages import page_router
 from awaithumans_relay.probe import PROBE, PROBE_ENGINE
 from awaithumans_relay.problem import Problem, problem
+from awaithumans_relay.readiness import PROBE_SECONDS
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
+from awaithumans_relay.unavailable import StoreUnavailableError, public_reason
+
+T = TypeVar("T")
 
 logger = logging.getLogger("awaithumans.relay")
-
-PROBE_SECONDS = 3.0
-"""A probe that has not been answered for this long has failed."""
 
 
 class Registration(BaseModel):
@@ -93,43 +95,81 @@ class Relay:
             raise SettingsError(f"two engines share a name: {', '.join(engine.name for engine in engines)}")
         if PROBE_ENGINE in self.engines:
             raise SettingsError(f"the engine name {PROBE_ENGINE!r} is the relay's own")
+        self._settings = settings
         self._signer = settings.signer()
         self._keys = settings.key_ring()
-        # One look a call, and no connection held between looks.
-        self._client = TaskClient(settings=settings, patience=0, keep_alive=0)
+        self._retention = retention
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.store = store
+        self.lifecycle = Lifecycle()
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make the parts of one run.
+
+        They belong to the process and the event loop that run them, so every start makes its own: an application may be
+        started a second time, and a process may be forked after it has made the application.
+        """
+        # One look a call, and no connection held between looks.
+        self._client = TaskClient(settings=self._settings, patience=0, keep_alive=0)
         self.observer = Observer(self.engines)
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
-        self.dispatcher = Dispatcher(store, delivered_for, observer=self.observer)
-        self.lookout = Lookout(engines, self.observer.health)
-        self.retention = Retention(store, retention)
+        self.dispatcher = Dispatcher(self.store, delivered_for, observer=self.observer)
+        self.lookout = Lookout(self.engines.values(), self.observer.health)
+        self.retention = Retention(self.store, self._retention)
         self.sweeper = Sweeper(
-            store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
+            self.store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Open the store, then sweep and dispatch until the block ends."""
-        await self.store.start()
+        """Open the store, then sweep and dispatch until the block ends.
+
+        Started again while it runs (a router that is included twice, or a lifespan that is run by hand as well), it
+        goes on as it is, until the block that started it ends.
+        """
+        if self.lifecycle.begun:
+            yield
+            return
+        with self.lifecycle.of_start():
+            self._assemble()
+            self._loop = asyncio.get_running_loop()
+            try:
+                await self.store.start()
+                await self._report_missing_engines()
+                async with (
+                    self.lookout.running(),
+                    self.dispatcher.running(),
+                    self.sweeper.running(),
+                    self.retention.running(),
+                ):
+                    with self.lifecycle.of_work():
+                        yield
+            finally:
+                await self._client.aclose()
+                await self.store.stop()
+
+    async def _report_missing_engines(self) -> None:
         for name in set(await self.store.engines()) - self.engines.keys() - {PROBE_ENGINE}:
             logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
-        try:
-            async with (
-                self.lookout.running(),
-                self.dispatcher.running(),
-                self.sweeper.running(),
-                self.retention.running(),
-            ):
-                yield
-        finally:
-            await self._client.aclose()
-            await self.store.stop()
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncGenerator[None]:
         """The same, for an application or a router."""
         async with self.running():
             yield
+
+    def wake(self, engines: Iterable[str] | None = None) -> None:
+        """Have answers delivered, for these engines; by default for all. From any event loop."""
+        self._in_own_loop(self.dispatcher.wake, engines)
+
+    def _in_own_loop(self, act: Callable[[T], None], argument: T) -> None:
+        """Requests may be served by another event loop than the one that sweeps and dispatches."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            act(argument)
+        else:
+            with suppress(RuntimeError):  # that loop has ended, and its relay with it
+                self._loop.call_soon_threadsafe(act, argument)
 
     async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
         """An asker waits for a task. Its token says where the answer must go."""
@@ -148,7 +188,7 @@ class Relay:
             )
         state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds)
         if state == WaitState.ANSWERED:
-            self.dispatcher.wake()
+            self.wake()
         return state
 
     async def receive(self, token: str, request: Request) -> WaitState:
@@ -161,8 +201,8 @@ class Relay:
                 answered = await self.store.answer(outcome, found_by="callback", route=route)
             reception.result = "stored" if answered else "duplicate"
         if answered:
-            self.dispatcher.wake(answered)
-            self.sweeper.called_back(outcome)
+            self.wake(answered)
+            self._in_own_loop(self.sweeper.called_back, outcome)
         if logger.isEnabledFor(logging.INFO):
             this = about(outcome.task_id, route)
             logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)
@@ -170,8 +210,8 @@ class Relay:
 
     async def readiness(self) -> dict[str, Any]:
         """How everything stands. Raises when a callback could not be stored now."""
+        await self.store.readiness.check()
         async with asyncio.timeout(PROBE_SECONDS):
-            await self.store.ping()
             unfinished = await self.store.unfinished()
         waits: dict[str, int] = {}
         for (state, _), count in unfinished.items():
@@ -180,7 +220,9 @@ class Relay:
         return {"waits": waits} | self.observer.health.told(waiting)
 
     async def figures(self) -> bytes:
-        """For Prometheus, whether or not the store answers."""
+        """For Prometheus, whether or not the relay runs and the store answers."""
+        if not self.lifecycle.running:
+            return self.observer.metrics.text(None, 0)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 unfinished, oldest = await self.store.unfinished(), await self.store.oldest_undelivered()
@@ -198,6 +240,10 @@ def create_router(
     retention: timedelta = RETENTION,
 ) -> APIRouter:
     """The relay as a router. Include it in your FastAPI app; it starts and stops with the app.
+
+    Included before the app starts, that is. A router that is included later, or in an app that is mounted inside
+    another one, is started by your own lifespan: `async with router.lifespan_context(app):`. Until it runs, every
+    endpoint but `/healthz` and `/metrics` answers 503.
 
     Args:
         engines: Whom it can wake; each has its own name.
@@ -224,7 +270,12 @@ def create_app(
     database: str | None = None,
     retention: timedelta = RETENTION,
 ) -> FastAPI:
-    """The relay as an application of its own; arguments as in `create_router`."""
+    """The relay as an application of its own; arguments as in `create_router`.
+
+    Mounted inside another application, it is started by the lifespan of that one, which FastAPI and Starlette do not do
+    by themselves: `async with relay_app.router.lifespan_context(relay_app):`. Until it runs, every endpoint but
+    `/healthz` and `/metrics` answers 503.
+    """
     settings = settings or Settings.load()
     relay = Relay(engines, settings, _store(database, settings), retention)
     app = FastAPI(
@@ -265,6 +316,7 @@ class Door(APIRoute):
 
 def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_class: type[APIRoute] = APIRoute) -> None:
     mask_access_log()
+    gate = relay.lifecycle.gate
 
     # First, since routes are looked through in their order, and this one is the busy one. Whatever slashes there are: a
     # redirect to another form would count as delivered, and the answer would be gone.
@@ -279,16 +331,12 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         responses=_PROBLEMS,
         openapi_extra=_json_body(CALLBACK_BODY),
         response_model=Acknowledgement,
-        route_class_override=route_class,
+        route_class_override=gate(route_class),
     )
-    router.add_api_route("/callbacks", receive_callback, methods=["POST"], include_in_schema=False)
+    router.add_api_route(
+        "/callbacks", receive_callback, methods=["POST"], include_in_schema=False, route_class_override=gate(APIRoute)
+    )
 
-    @router.put(
-        "/waits/{task_id}",
-        responses=_PROBLEMS,
-        openapi_extra=_json_body(Registration.model_json_schema()),
-        response_model=Acknowledgement,
-    )
     async def register_wait(task_id: str, request: Request) -> Response:
         """Register a wait. Authenticated by the route token as bearer."""
         scheme, token = credentials(request.headers.get("authorization"))
@@ -301,12 +349,21 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
 
         return await _acknowledge(stored(), task_id)
 
+    router.add_api_route(
+        "/waits/{task_id}",
+        register_wait,
+        methods=["PUT"],
+        responses=_PROBLEMS,
+        openapi_extra=_json_body(Registration.model_json_schema()),
+        response_model=Acknowledgement,
+        route_class_override=gate(APIRoute),
+    )
+
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process runs."""
         return {"status": "ok"}
 
-    @router.get("/readyz", responses={503: {"model": Problem}}, response_model=None)
     async def readyz() -> dict[str, Any] | JSONResponse:
         """Whether a callback can be stored; what waits, and how the engines and the server are.
 
@@ -314,8 +371,17 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         """
         try:
             return await relay.readiness()
-        except (SQLAlchemyError, OSError):
-            return problem(503, "STORE_UNAVAILABLE", "the store takes nothing")
+        except (SQLAlchemyError, OSError) as trouble:
+            return problem(503, StoreUnavailableError.code, public_reason(trouble))
+
+    router.add_api_route(
+        "/readyz",
+        readyz,
+        methods=["GET"],
+        responses={503: {"model": Problem}},
+        response_model=None,
+        route_class_override=gate(APIRoute),
+    )
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -323,10 +389,10 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         return Response(await relay.figures(), media_type=CONTENT_TYPE_LATEST)
 
     operator = Operator(settings.operator_token())
-    operations = Operations(relay.store, relay.dispatcher.wake, settings.review_url)
+    operations = Operations(relay.store, relay.wake, settings.review_url, relay.lifecycle.refusal)
     router.include_router(operations_router(operations, operator))
     router.include_router(page_router(operations, operator, sorted(relay.engines)))
-    _ = (register_wait, receive_callback, healthz, readyz, metrics)
+    _ = (healthz, metrics)
 
 
 async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Response:
@@ -344,9 +410,9 @@ async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Res
     except DataError as error:  # the value itself is refused: coming back would not help
         logger.error("refused (422): the database cannot keep it (%s)", type(error.orig).__name__)  # noqa: TRY400
         return problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
-    except (SQLAlchemyError, OSError):
+    except (SQLAlchemyError, OSError) as trouble:
         logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
-        return problem(503, "STORE_UNAVAILABLE", "not stored; try again")
+        return problem(503, StoreUnavailableError.code, f"not stored; try again: {public_reason(trouble)}")
     return Response(_STORED[state], media_type="application/json")
 
 

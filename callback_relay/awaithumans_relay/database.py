@@ -7,10 +7,7 @@ of its own, so that its error is its own. A transaction that has begun goes on w
 
 import asyncio
 import hashlib
-import logging
-import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,23 +15,19 @@ from itertools import groupby
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from awaithumans_core.errors import SettingsError
+from awaithumans_relay.connections import READERS, Connections
 from awaithumans_relay.schema import migrate
+from awaithumans_relay.unavailable import StoreUnavailableError
 from awaithumans_relay.writes import Write, WriteQueue
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-logger = logging.getLogger("awaithumans.relay")
-
-READERS = 2
-BUSY_TIMEOUT_MS = 10_000
-"""How long SQLite waits for another process's write before it gives up."""
-LOGGING_NAME = "awaithumans_relay"
 TRIES = 3
 """Of a write that two relays have deadlocked on."""
 DRIVERS = {
@@ -95,27 +88,37 @@ class Database:
         given = parsed(url)
         self.url = given.set(drivername=DRIVERS.get(given.drivername, given.drivername))
         self.is_postgres = self.url.get_backend_name() == "postgresql"
-        self._engine = _engine(self.url)
+        self._connections = Connections(self.url, self._migrate)
         self._queue = WriteQueue()
         self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Write]] = WeakKeyDictionary()
         """What is asked for in this round of each event loop: handed over one by one it would be written one by one."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._stopped = False
 
     async def start(self) -> None:
-        """Create the tables, or bring them up to date."""
+        """Open it, and create the tables or bring them up to date. It may have been stopped before."""
+        if self._stopped:
+            self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
+            self._stopped = False
         await self.write(self._migrate)
 
     async def stop(self) -> None:
-        """Close the connections, once everything that waits to be written is written."""
+        """Close the connections, once everything that waits to be written is written. Later requests are refused."""
         self._hand_over(self._gathered.get(asyncio.get_running_loop(), []))
-        writer, self._writer = self._writer, None
+        with self._starting:
+            self._stopped = True
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                self._queue.close()
         if writer is not None:
-            self._queue.close()
             await asyncio.to_thread(writer.join)
         await asyncio.to_thread(self._readers.shutdown)  # a read whose caller has gone still holds its connection
-        self._engine.dispose()
+        if writer is None:
+            self._connections.dispose()
+        else:
+            await asyncio.to_thread(self._connections.close)
 
     async def write(self, operation: Callable[[Connection], R], *, order: str = "", later: bool = False) -> R:
         """Run an operation in a write transaction, and return when it is committed.
@@ -157,9 +160,11 @@ class Database:
         """Run an operation that only reads."""
 
         def run() -> R:
-            with self._engine.execution_options(read=True).connect() as db:
+            with self._connections.read() as db:
                 return operation(db)
 
+        if self._stopped:
+            raise _stopped()
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     def _migrate(self, db: Connection) -> None:
@@ -174,12 +179,15 @@ class Database:
             self._enqueue(writes)
 
     def _enqueue(self, writes: Sequence[Write]) -> None:
-        if self._writer is None:
-            with self._starting:
+        with self._starting:
+            if not self._stopped:
                 if self._writer is None:
                     self._writer = threading.Thread(target=self._write_all, name="waits-write", daemon=True)
                     self._writer.start()
-        self._queue.put(*writes)
+                self._queue.put(*writes)
+                return
+        _fail(writes, _stopped())
+        self._tell(writes)
 
     def _write_all(self) -> None:
         while batch := self._queue.batch():
@@ -191,7 +199,7 @@ class Database:
         """One transaction for all of them; nobody hears of it before it is committed."""
         begun = False
         try:
-            with self._engine.begin() as db:
+            with self._connections.write() as db:
                 begun = True
                 for operation, writes in groupby(batch, key=lambda write: write.operation):
                     _make(operation, list(writes), db)
@@ -205,7 +213,7 @@ class Database:
     def _commit_apart(self, batch: list[Write]) -> None:
         """The same when one of them fails. A savepoint costs as much as what is done in it, so most go without."""
         try:
-            with self._engine.begin() as db:
+            with self._connections.write() as db:
                 for write in batch:
                     try:
                         with db.begin_nested():
@@ -217,7 +225,7 @@ class Database:
         except Exception as error:
             _fail(batch, error)
 
-    def _tell(self, batch: list[Write]) -> None:
+    def _tell(self, batch: Sequence[Write]) -> None:
         """Pass on how they went: to an event loop all at once, since waking it costs as much as a write."""
         waiting: dict[asyncio.AbstractEventLoop | None, list[Write]] = {}
         for write in batch:
@@ -240,12 +248,16 @@ def _make(operation: Callable[[Connection, Sequence[Any]], Sequence[Any]], write
         write.result = result
 
 
+def _stopped() -> StoreUnavailableError:
+    return StoreUnavailableError("the store has been stopped")
+
+
 def lock_key(what: str) -> int:
     """Key of a PostgreSQL advisory lock; the database may hold other applications' locks."""
     return int.from_bytes(hashlib.sha256(f"awaithumans-relay {what}".encode()).digest()[:8], signed=True)
 
 
-def _fail(batch: list[Write], error: BaseException) -> None:
+def _fail(batch: Sequence[Write], error: BaseException) -> None:
     for write in batch:
         write.error = write.error or error
 
@@ -270,46 +282,3 @@ def _goes_on(db: Connection) -> bool:
 def _deadlocked(error: BaseException | None) -> bool:
     """Whether the database has chosen this write to give way; it may be made again."""
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
-
-
-def _without_rows(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
-
-
-def _engine(url: URL) -> Engine:
-    # Parameters and rows are questions, answers and tokens: no log and no error repeats them.
-    silent: dict[str, Any] = {"hide_parameters": True, "logging_name": LOGGING_NAME}
-    logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=READERS + 1, **silent)
-    engine = create_engine(url, **silent)
-
-    @event.listens_for(engine, "connect")
-    def configure(dbapi: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
-        dbapi.isolation_level = None  # transactions are begun below, with their write lock
-        cursor = dbapi.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA synchronous=FULL")
-        _use_wal(cursor)
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(db: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
-        reading = db.get_execution_options().get("read")
-        db.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _use_wal(cursor: Any) -> None:
-    """Workers that start on a new file at once all want this, and SQLite refuses all but one without waiting."""
-    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-        else:
-            return

@@ -23,10 +23,12 @@ from awaithumans_core.runs import RecordsRuns
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
+from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.leases import RENEWALS, LeaseKeeper
 from awaithumans_relay.logs import about
 from awaithumans_relay.metrics import Result
 from awaithumans_relay.observe import Observer
+from awaithumans_relay.schedule import LONGEST_RETRY_SECONDS
 from awaithumans_relay.store import Store, Wait
 
 logger = logging.getLogger("awaithumans.relay")
@@ -55,8 +57,6 @@ BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
 """An asker that waits for other people first may do so for as long as they have: 30 days, and then again."""
 TRIES_BEFORE_GIVING_UP = 10
 """At least, whatever its age: a relay that was down itself for a week has not tried for a week."""
-RETRY_AFTER_SECONDS = 15 * 60.0
-"""A longer Retry-After is cut to this."""
 RELEASE_SECONDS = 2.0
 """What a relay that stops takes at most to let go of what it has leased and does not deliver."""
 DRAIN_SECONDS = 10.0
@@ -84,6 +84,7 @@ class Dispatcher:
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._steady_at = 0.0
         """While the store was away nobody could renew: those who live do so first, before a lease is taken over."""
+        self._steps = ClockSteps(store.steady)
         self._wake = {name: asyncio.Event() for name in engines}
         self._held: set[str] = set()
         """Engines for which something is due that was not leased; a delivery that ends may make room for it."""
@@ -114,6 +115,7 @@ class Dispatcher:
                 self._wake[engine.name].clear()
                 self._held.discard(engine.name)
                 self._fewer.discard(engine.name)
+                self._steps.note(self._store.clock())
                 try:
                     leased = await self._lease(engine, under_way)
                     pause = 0.0 if leased else await self._until_due(engine)
@@ -222,6 +224,7 @@ class Dispatcher:
             await self._again(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
             self._there(engine)
+            wait = self._without_gap(wait)
             since = wait.not_ready_since
             await self._again(wait, early, since=since, give_up=NOT_READY_GIVE_UP_SECONDS, not_ready=True)
         except asyncio.CancelledError as cancelled:
@@ -284,8 +287,8 @@ class Dispatcher:
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
         told, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
-        after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), RETRY_AFTER_SECONDS))
-        age = 0.0 if since is None else self._store.clock() - since
+        after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), LONGEST_RETRY_SECONDS))
+        age = self._age(since)
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
             parked = await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
             if self._ended(wait, "parked", mine=parked):
@@ -296,6 +299,19 @@ class Dispatcher:
             if self._ended(wait, "retried", mine=put_off):
                 said = "task %s not delivered to %s (%s); again in %.1f s"
                 logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
+
+    def _without_gap(self, wait: Wait) -> Wait:
+        """The wait with the time not counted in which nobody tried: a relay was down, or a clock was set forward."""
+        late = self._age(wait.next_attempt_at) - LONGEST_RETRY_SECONDS
+        if wait.not_ready_since is None or late <= 0:
+            return wait
+        return replace(wait, not_ready_since=wait.not_ready_since + late)
+
+    def _age(self, since: float | None) -> float:
+        """Seconds since then, without those that the clock has jumped over."""
+        now = self._store.clock()
+        self._steps.note(now)
+        return 0.0 if since is None else now - since - self._steps.skipped(since)
 
 
 class StoredRuns:

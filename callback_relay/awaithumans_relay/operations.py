@@ -67,6 +67,8 @@ class Operations:
     wake: Callable[[], None]
     """Tells the dispatcher that there is something to deliver."""
     review_url: Callable[[str], str]
+    refusal: Callable[[], Response | None]
+    """The response to every request while the relay is not running."""
 
     async def listed(
         self, states: list[WaitState], engine: str | None, *, limit: int, offset: int
@@ -89,7 +91,7 @@ class Operations:
 def operations_router(operations: Operations, operator: Operator) -> APIRouter:
     """`GET /waits`, `POST /waits/redrive`, `POST /waits/{task_id}/redrive`."""
     refused: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 503)}
-    router = APIRouter(route_class=doors_of(operator), responses=refused)
+    router = APIRouter(route_class=doors_of(operator, operations.refusal), responses=refused)
 
     @router.get("/waits")
     async def list_waits(

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from awaithumans_relay.beside import beside
+from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.store import Store
 
 logger = logging.getLogger("awaithumans.relay")
@@ -28,6 +29,8 @@ class Retention:
     def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
         self._store = store
         self._keep = keep.total_seconds()
+        self._steps = ClockSteps(store.steady)
+        self._steps.note(store.clock())
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -46,7 +49,9 @@ class Retention:
 
     async def forget(self) -> int:
         """Delete what is old now. Returns how many waits it were."""
-        before, total = self._store.clock() - self._keep, 0
+        now, total = self._store.clock(), 0
+        self._steps.note(now)
+        before = self._steps.ago(self._keep, now)
         while forgotten := await self._store.forget(before, limit=CHUNK):
             total += forgotten
         return total

@@ -49,6 +49,8 @@ class Wait:
     last_error: str | None
     runs: StartedRuns = NO_RUNS
     """The runs that engines which run the caller themselves have started to deliver the answer."""
+    next_attempt_at: float | None = None
+    """When its next delivery is due, as long as it is answered."""
 
     @property
     def asker_gone(self) -> bool:
@@ -117,6 +119,7 @@ def wait_of(row: RowMapping) -> Wait:
         outcome=None if row["outcome"] is None else Outcome.model_validate(row["outcome"]),
         found_by=row["found_by"],
         answered_at=row["answered_at"],
+        next_attempt_at=row["next_attempt_at"],
         attempts=row["attempts"],
         not_ready_since=row["not_ready_since"],
         delivered_at=row["delivered_at"],

@@ -2,6 +2,9 @@
 
 The next look comes after 5 % of the wait's age: an answer that was never called back is noticed within a twentieth of
 the time the person took, and a wait of a month costs a few looks an hour, not one every few seconds.
+
+Law: the database holds absolute times, and a clock may be set back. A time that is further ahead than the longest
+interval it can have been set to was set by a clock that was ahead, and is due now.
 """
 
 import random
@@ -15,6 +18,12 @@ JITTER = 0.1
 """Looks are brought forward by up to this share, so that waits opened together do not stay together."""
 DEADLINE_MARGIN_SECONDS = 8.0
 """The server's scheduler marks a timeout up to 5 s after the deadline; look once it has."""
+
+
+LONGEST_RETRY_SECONDS = 15 * 60.0
+"""No delivery is put off for longer at once, whatever a target's Retry-After asks for."""
+LONGEST_LEASE_SECONDS = 60.0
+"""No relay leases a wait for longer at once."""
 
 
 def next_check(*, now: float, created_at: float, deadline_at: float) -> float:

@@ -7,8 +7,11 @@ number of times.
 An answer reaches only rows that wait for the same question: task id and idempotency key must both be the outcome's.
 """
 
+import math
+import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +25,7 @@ from sqlalchemy import (
     delete,
     extract,
     func,
+    not_,
     or_,
     select,
     tuple_,
@@ -42,9 +46,17 @@ from awaithumans_relay.answering import (
     write_run_starts,
 )
 from awaithumans_relay.bulk import Update
+from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.database import Database, lock_key
+from awaithumans_relay.probe import PROBE_ENGINE
+from awaithumans_relay.readiness import Readiness
 from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
-from awaithumans_relay.schedule import next_check
+from awaithumans_relay.schedule import (
+    LONGEST_LEASE_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    MOST_CHECK_SECONDS,
+    next_check,
+)
 from awaithumans_relay.schema import waits
 
 DEFAULT_DATABASE = "sqlite:///awaithumans-relay.db"
@@ -61,12 +73,23 @@ class Store:
         url: SQLAlchemy URL: `sqlite:///file.db`, or `postgresql://...` for any number of relays.
         clock: Epoch seconds. Default: this machine's, and for leases, which are held against other machines, that of
             PostgreSQL.
+        steady: Seconds that only grow, by which steps of the clock are noticed. Default: this machine's; a `clock` that
+            is given without it is taken to make no steps.
     """
 
-    def __init__(self, url: str | URL = DEFAULT_DATABASE, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        url: str | URL = DEFAULT_DATABASE,
+        *,
+        clock: Callable[[], float] | None = None,
+        steady: Callable[[], float] | None = None,
+    ) -> None:
         self.clock = clock or time.time
+        self.steady = steady or clock or time.monotonic
         self.database = Database(url)
         self._shares_clock = clock is None and self.database.is_postgres
+        self.readiness = Readiness(self._write_probe, self.steady)
+        self._lease_steps = ClockSteps(self.steady) if clock is None or steady is not None else None
 
     async def start(self) -> None:
         """Create the table, or bring it up to date. Raises RuntimeError when it is a later release's."""
@@ -76,10 +99,18 @@ class Store:
         """Close the connections, once the transactions under way have ended."""
         await self.database.stop()
 
-    async def ping(self) -> None:
-        """Raise when nothing can be written: the database is away, locked, or read-only."""
-        nothing = delete(waits).where(waits.c.task_id == "")
-        await self.database.write(lambda db: db.execute(nothing).rowcount)
+    def _write_probe(self) -> "Future[None]":
+        """Begin to write a wait that is deleted in the same transaction."""
+        now, this = self.clock(), secrets.token_hex(8)
+        route = Route(PROBE_ENGINE, {"readiness": this}, this)
+        row = open_row(f"{PROBE_ENGINE}-{this}", route, now=now, deadline_at=now)
+        probe = delete(waits).where(_this(row["task_id"], route))
+
+        def write(db: Connection) -> None:
+            self._insert(db, row)
+            db.execute(probe)
+
+        return self.database.write_soon(write)
 
     async def register(self, task_id: str, route: Route, timeout_seconds: int) -> WaitState:
         """An asker waits.
@@ -106,7 +137,8 @@ class Store:
                 return WaitState.OPEN
             return WaitState(state)
 
-        return await self.database.write(write, order=task_id)
+        with self.readiness.storing():
+            return await self.database.write(write, order=task_id)
 
     async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> list[str]:
         """A task has ended. Returns the engine of each wait this answered: none when all of them knew already.
@@ -118,21 +150,30 @@ class Store:
         """
         key = outcome.idempotency_key or ""
         answer = Answer(outcome.task_id, key, outcome.value(), found_by, self.clock(), route)
-        return await self.database.write_each(write_answers, answer, order=outcome.task_id)
+        with self.readiness.storing():
+            engines = await self.database.write_each(write_answers, answer, order=outcome.task_id)
+        if engines:
+            self.readiness.stored()
+        return engines
 
     async def claim_checks(self, limit: int) -> list[Wait]:
         """Open waits that are due for a look, each put off to its next one."""
         now = self.clock()
-        due = (
-            select(waits)
-            .where(waits.c.state == WaitState.OPEN, waits.c.next_check_at <= now)
-            .order_by(waits.c.next_check_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+
+        def due(db: Connection, when: ColumnElement[bool], most: int) -> list[Wait]:
+            rows = (
+                select(waits)
+                .where(waits.c.state == WaitState.OPEN, when)
+                .order_by(waits.c.next_check_at)
+                .limit(most)
+                .with_for_update(skip_locked=True)
+            )
+            return [wait_of(row) for row in db.execute(rows).mappings()]
 
         def write(db: Connection) -> list[Wait]:
-            found = [wait_of(row) for row in db.execute(due).mappings()]
+            found = due(db, waits.c.next_check_at <= now, limit)
+            if len(found) < limit:  # set by a clock that was ahead; not with OR, which would read all open waits
+                found += due(db, waits.c.next_check_at > now + MOST_CHECK_SECONDS, limit - len(found))
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
             _check_at(db, found, later)
             return found
@@ -148,13 +189,14 @@ class Store:
         do so for its own reason, and hide that all others would be taken.
 
         What another relay holds is taken over once its lease has run out for `grace` seconds; for `seconds` when this
-        write had to wait, as renewals then had to.
+        write had to wait, as renewals then had to. A lease that is longer than any relay's was given by a clock that
+        was ahead, and has run out. Just after a step of the clock nothing is taken over: living relays renew first.
         """
-        now = self.clock()
+        now, began = self.clock(), self.steady()
         leasable = _PROBES if probing else _LEASABLE
 
-        def find(db: Connection, run_out: float) -> list[Wait]:
-            line = {"of_engine": engine, "now": now, "run_out": run_out, "most": limit}
+        def find(db: Connection, valid: Mapping[str, float]) -> list[Wait]:
+            line = {"of_engine": engine, "now": now, "most": limit, **valid}
             rows = db.execute(leasable, line | {"crowd": limit * FEW}).mappings().all()
             if 0 < len(rows) < limit:  # all there are, or first of all many for a few targets
                 rows = db.execute(leasable, line | {"crowd": CROWD}).mappings().all()
@@ -162,13 +204,14 @@ class Store:
 
         def write(db: Connection) -> list[Wait]:
             at = self._lease_time(db)
-            run_out = at - grace
-            found = find(db, run_out)  # PostgreSQL waits here for whoever holds the table, SQLite did before
-            if (waited := self.clock() - now) > seconds / 3:
+            valid = self._valid_leases(at, seconds, grace)
+            db.execute(_BRING_BACK, {"of_engine": engine, "now": now, "far": now + LONGEST_RETRY_SECONDS})
+            found = find(db, valid)  # PostgreSQL waits here for whoever holds the table, SQLite did before
+            if (waited := self.steady() - began) > seconds / 3:
                 at = self._lease_time(db)
-                run_out = at - waited - seconds
-                found = find(db, run_out)
-            mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], run_out)
+                valid = self._valid_leases(at, seconds, waited + seconds)
+                found = find(db, valid)
+            mine = self._lock_targets(db, engine, [wait.route.target_id for wait in found], valid)
             leased = [wait for wait in found if wait.route.target_id in mine]
             held = {"lease_owner": owner, "lease_until": at + seconds}
             _LEASE.run(db, [((wait.task_id, wait.route.digest), held) for wait in leased])
@@ -181,7 +224,17 @@ class Store:
         now: float = db.execute(_DATABASE_TIME).scalar_one() if self._shares_clock else self.clock()
         return now
 
-    def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], run_out: float) -> set[str]:
+    def _valid_leases(self, at: float, seconds: float, grace: float) -> dict[str, float]:
+        """Between which times, `run_out` and `too_long`, a lease ends that is respected now."""
+        normal = {"run_out": at - grace, "too_long": at + max(seconds, LONGEST_LEASE_SECONDS)}
+        if (steps := self._lease_steps) is None:
+            return normal
+        steps.note(at)
+        if steps.quiet_for < seconds:
+            return {"run_out": -math.inf, "too_long": math.inf}
+        return normal if steps.noted_for >= seconds else normal | {"too_long": math.inf}
+
+    def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], valid: Mapping[str, float]) -> set[str]:
         """Those of the targets that no other relay leases a wait of at this moment.
 
         SQLite has one writer, so there it is all of them. On PostgreSQL two relays may come to two waits of one target
@@ -198,19 +251,26 @@ class Store:
         leased_meanwhile = select(waits.c.target_id).where(
             waits.c.state == WaitState.ANSWERED,
             waits.c.engine == engine,
-            waits.c.lease_until > run_out,
+            _held(),
             waits.c.target_id.in_(locked),
         )
-        return set(locked) - set(db.execute(leased_meanwhile).scalars())
+        return set(locked) - set(db.execute(leased_meanwhile, valid).scalars())
 
     async def next_delivery(self, engine: str) -> float | None:
         """When the next answered wait of this engine is due, held ones aside. None: there is none."""
-        due = select(func.min(waits.c.next_attempt_at)).where(
-            waits.c.state == WaitState.ANSWERED,
-            waits.c.engine == engine,
-            or_(waits.c.lease_until.is_(None), waits.c.lease_until <= bindparam("now")),
-        )
-        return await self.database.read(lambda db: db.execute(due, {"now": self._lease_time(db)}).scalar())
+        now = self.clock()
+        far = now + LONGEST_RETRY_SECONDS
+        which = (waits.c.state == WaitState.ANSWERED, waits.c.engine == engine)
+        free = or_(waits.c.lease_until.is_(None), not_(_held()))
+
+        def read(db: Connection) -> float | None:
+            at = self._lease_time(db)
+            ends = {"run_out": at, "too_long": at + LONGEST_LEASE_SECONDS}
+            first = db.execute(select(func.min(waits.c.next_attempt_at)).where(*which, free), ends).scalar()
+            ahead = select(func.max(waits.c.next_attempt_at)).where(*which, waits.c.next_attempt_at > far, free)
+            return first if db.execute(ahead, ends).scalar() is None else now
+
+        return await self.database.read(read)
 
     def renew(self, owner: str, held: Collection[tuple[str, str]], *, seconds: float) -> int:
         """Hold these leases of a relay (task id, route's digest) longer; from any thread, and waits for it.
@@ -251,7 +311,11 @@ class Store:
         """Try again `after` seconds from now; remember since when the target has been there and not ready."""
         now = self.clock()
         since = (wait.not_ready_since or now) if not_ready else None
-        values = {"next_attempt_at": now + after, "last_error": kept(error), "not_ready_since": since}
+        values = {
+            "next_attempt_at": now + min(after, LONGEST_RETRY_SECONDS),
+            "last_error": kept(error),
+            "not_ready_since": since,
+        }
         return await self._finish(wait, owner, **values, **RELEASED)
 
     async def park(self, wait: Wait, owner: str, *, reason: str) -> bool:
@@ -408,18 +472,31 @@ _FINISH = update(waits).where(
     waits.c.lease_owner == bindparam("of_owner"),
 )
 _DATABASE_TIME = select(cast(extract("epoch", func.clock_timestamp()), Float))
+_BRING_BACK = (
+    update(waits)
+    .where(
+        waits.c.state == WaitState.ANSWERED,
+        waits.c.engine == bindparam("of_engine"),
+        waits.c.next_attempt_at > bindparam("far"),
+    )
+    .values(next_attempt_at=bindparam("now"))
+)
+"""What a clock that was ahead has put off is due now. Not an OR in the search, which would read all that is not due."""
 _LEASE = Update(("lease_owner", "lease_until"), {"attempts": waits.c.attempts + 1})
+
+
+def _held() -> ColumnElement[bool]:
+    return and_(waits.c.lease_until > bindparam("run_out"), waits.c.lease_until <= bindparam("too_long"))
 
 
 def _leasable(*first: ColumnElement[Any]) -> Select[Any]:
     """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all, these first.
 
-    A target is busy while a lease of it has not run out at `run_out`.
+    A target is busy while a lease of it ends between `run_out` and `too_long`.
     """
     undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
     # Only answered waits are leased. The few that are have an index of their own; SQLite takes it for a range.
-    held = (waits.c.lease_owner > "", waits.c.lease_until > bindparam("run_out"))
-    busy = select(waits.c.target_id).where(waits.c.engine == bindparam("of_engine"), *held)
+    busy = select(waits.c.target_id).where(waits.c.engine == bindparam("of_engine"), waits.c.lease_owner > "", _held())
     in_line = (waits.c.next_attempt_at, waits.c.answered_at)
     due = (
         select(waits.c.task_id, waits.c.route_digest, waits.c.target_id, *in_line)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
 from awaithumans_core.runs import NO_RUNS, StartedRuns
+from awaithumans_relay.connections import READERS
 from awaithumans_relay.database import Database
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
@@ -469,3 +470,49 @@ def _first_release(db: Connection) -> None:
     values = ", ".join(f"'{value}'" for value in held.values())
     times = "created_at, deadline_at, next_check_at, attempts"
     db.exec_driver_sql(f"INSERT INTO waits ({columns}, {times}) VALUES ({values}, 1, 901, 6, 0)")  # noqa: S608
+
+
+async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: PostgresServer) -> None:
+    """A pooler in transaction mode gives each transaction another session: none holds a prepared statement or a lock,
+    listens, has a cursor or a temporary table open, or was set to anything."""
+    store = Store(postgres.database())
+    await store.start()
+    async with Dispatcher(store, {"shelf": Shelf()}).running(), asyncio.timeout(60):
+        for first in range(0, 200, 4):
+            for number in range(first, first + 4):
+                await store.register(f"task-{number}", route(number, target=str(number)), 900)
+            await asyncio.gather(
+                *(
+                    store.answer(outcome(number), found_by="callback", route=route(number, target=str(number)))
+                    for number in range(first, first + 4)
+                )
+            )
+            await store.claim_checks(10)
+            await store.readiness.check()
+            await store.unfinished()
+        while await store.counts() != {"delivered": 200}:
+            await asyncio.sleep(0.05)
+    together = threading.Barrier(READERS, timeout=20)
+
+    def state(db: Connection) -> dict[str, list[object]]:
+        return {
+            name: list(db.execute(text(f"SELECT * FROM {name} WHERE {which}")).all())  # noqa: S608
+            for name, which in {
+                "pg_prepared_statements": "true",
+                "pg_cursors": "is_holdable",
+                "pg_listening_channels()": "true",
+                "pg_locks": "locktype = 'advisory' AND pid = pg_backend_pid()",
+                "pg_settings": "source = 'session'",
+                "pg_class": "relpersistence = 't'",
+            }.items()
+        }
+
+    def state_of_each(db: Connection) -> dict[str, list[object]]:
+        together.wait()  # so that no two of them have the same connection
+        return state(db)
+
+    states = [await store.database.write(state)]
+    states += await asyncio.gather(*(store.database.read(state_of_each) for _ in range(READERS)))
+    for each in states:
+        assert {name: found for name, found in each.items() if found} == {}
+    await store.stop()

@@ -18,7 +18,7 @@ from awaithumans_core import Engine, Outcome, Route, Settings, SettingsError, Ta
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
 from awaithumans_relay.dispatcher import TICK_SECONDS
-from awaithumans_relay.store import Store, WaitState
+from awaithumans_relay.store import WaitState
 from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
@@ -464,13 +464,10 @@ async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_
     app = FastAPI(redirect_slashes=False)
     router = create_router(engines, settings=settings, database=f"sqlite:///{tmp_path / 'waits.db'}")
     app.include_router(router, prefix="/relay")
-    store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
-    await store.start()
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://host", auth=("me", TOKEN)) as http:
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host", auth=("me", TOKEN))
+    async with app.router.lifespan_context(app), client as http:
         page = Page((await http.get("/relay/operate")).text)
         sent = await http.post("/relay/operate", data={"proof": proof(), "all": "1"})
-    await store.stop()
     assert all(link.startswith(("?", "#")) for link in page.links)
     assert (sent.status_code, sent.headers["location"]) == (303, "?redriven=0")
 

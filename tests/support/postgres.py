@@ -7,6 +7,7 @@ import tempfile
 import uuid
 import warnings
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
@@ -27,10 +28,27 @@ class PostgresServer:
 
     def database(self, *, driver: str | None = None) -> str:
         """URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
+        return self._server.get_uri(database=self.new_database(), driver=driver)
+
+    def new_database(self) -> str:
+        """Name of a new, empty database."""
         name = f"db_{uuid.uuid4().hex}"
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return self._server.get_uri(database=name, driver=driver)
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    @property
+    def socket_folder(self) -> Path:
+        """Where it listens."""
+        return Path(parse_qs(urlsplit(self._server.get_uri()).query)["host"][0])
+
+    def execute(self, statement: str, *, database: str = "postgres") -> None:
+        """Run one statement as its owner."""
+        with psycopg.connect(self._server.get_uri(database=database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def end_sessions(self, database: str) -> None:
+        """End all connections to a database, as a failover does."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
 
     @property
     def pid(self) -> int:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from awaithumans_core.testing import FakeHumans
@@ -12,7 +13,10 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-NAMES = ["temporal", "combine", "langgraph", "engine", "langchain", "interrupts", "script", "many", "relay", "testing"]
+NAMES = [
+    *("temporal", "combine", "langgraph", "engine", "langchain", "interrupts", "script", "many"),
+    *("relay", "mounted", "included late", "testing"),
+]
 
 
 def test_there_are_blocks() -> None:
@@ -51,6 +55,21 @@ async def test_several_people_shown(fake_humans: FakeHumans) -> None:
     fake_humans.answer("Release", {"approved": True}).times(2)
     assert await shown["may_release"]("4.2", ["a@example.com", "b@example.com", "c@example.com"]) is True
     assert (await shown["on_call"]("disk full")).approved is False
+
+
+@pytest.mark.parametrize("name", ["mounted", "included late"])
+async def test_relay_shown_is_started(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A relay inside another application runs for as long as that one does."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"ADMIN_API_TOKEN": "t", "RELAY_SECRET": "s" * 32, "PAYLOAD_KEY": "A" * 43}
+    for setting, value in settings.items():
+        monkeypatch.setenv(f"AWAITHUMANS_{setting}", value)
+    shown: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(BLOCKS[NAMES.index(name)], "README.md", "exec"), shown)  # noqa: S102
+    app = shown["app"]
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host")
+    async with app.router.lifespan_context(app), client as http:
+        assert (await http.get("/awaithumans/readyz")).status_code == 200
 
 
 def test_every_variable_is_documented() -> None:

@@ -73,7 +73,7 @@ def _refusal(address: str, status: int) -> str:
         "another. Run this with the relay's own environment",
         404: "is not the relay: something else answers there, or a proxy does not pass /callbacks on",
         405: "is not the relay: something else answers there, or a proxy does not pass /callbacks on",
-        503: "cannot reach its database: see its log",
+        503: "is not running, or its database takes no answer now: see its log",
     }
     if 300 <= status < 400:
         return (

@@ -56,7 +56,7 @@ _POLICY = (
 
 def page_router(operations: Operations, operator: Operator, engines: Sequence[str]) -> APIRouter:
     """`GET /operate`, and `POST /operate` to redrive."""
-    router = APIRouter(route_class=doors_of(operator, forms=True), include_in_schema=False)
+    router = APIRouter(route_class=doors_of(operator, operations.refusal, forms=True), include_in_schema=False)
 
     @router.get("/operate")
     async def page(

@@ -1,0 +1,369 @@
+"""A relay that is not running acknowledges nothing, whatever keeps it from running."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from examples.demo.servers import Process, free_port
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from awaithumans_core import Outcome, Route, Settings
+from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
+from awaithumans_relay import create_app, create_router
+from awaithumans_relay.schema import waits
+from awaithumans_relay.store import Store
+from tests.support.engines import Shelf
+
+OPERATOR = "an operator's token"
+PAYLOAD_KEY = "A" * 43
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings.load(
+        url="http://127.0.0.1:9",
+        admin_api_token="token",
+        relay_secret=secrets.token_urlsafe(32),
+        payload_key=PAYLOAD_KEY,
+        relay_operator_token=OPERATOR,
+    )
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'waits.db'}"
+
+
+def route(number: int = 0) -> Route:
+    return Route("shelf", {"place": str(number)}, f"question-{number}")
+
+
+def asking(app: ASGIApp, prefix: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://host{prefix}/", timeout=10)
+
+
+async def call_back(http: httpx.AsyncClient, settings: Settings, number: int = 0) -> httpx.Response:
+    body = {"task_id": f"task-{number}", "idempotency_key": f"question-{number}", "status": "completed"}
+    raw = json.dumps(body | {"response": {"approved": True}}).encode()
+    signature = {SIGNATURE_HEADER: sign(raw, derive_webhook_key(PAYLOAD_KEY))}
+    return await http.post(f"callbacks/{settings.signer().issue(route(number))}", content=raw, headers=signature)
+
+
+async def register(http: httpx.AsyncClient, settings: Settings, number: int = 0) -> httpx.Response:
+    bearer = {"Authorization": f"Bearer {settings.signer().issue(route(number))}"}
+    return await http.put(f"waits/task-{number}", json={"timeout_seconds": 900}, headers=bearer)
+
+
+async def replies(http: httpx.AsyncClient, settings: Settings) -> dict[str, httpx.Response]:
+    """What every endpoint that needs a running relay answers."""
+    operator = {"Authorization": f"Bearer {OPERATOR}"}
+    return {
+        "callback": await call_back(http, settings),
+        "registration": await register(http, settings),
+        "readyz": await http.get("readyz"),
+        "list": await http.get("waits", headers=operator),
+        "redrive": await http.post("waits/redrive", headers=operator),
+        "redrive one": await http.post("waits/task-0/redrive", headers=operator),
+        "page": await http.get("operate", headers=operator),
+        "form": await http.post("operate", headers=operator, data={"all": "1"}),
+    }
+
+
+def reasons(replied: dict[str, httpx.Response]) -> set[tuple[int, str, str]]:
+    return {(each.status_code, each.json()["error"], each.json()["message"]) for each in replied.values()}
+
+
+NEW = (503, "RELAY_NOT_RUNNING", "this relay has not been started: its lifespan has not run")
+STARTING = (503, "RELAY_NOT_RUNNING", "this relay is starting")
+FAILED = (503, "RELAY_NOT_RUNNING", "this relay could not start")
+STOPPED = (503, "RELAY_NOT_RUNNING", "this relay has stopped")
+
+
+def mounted(settings: Settings, database: str) -> ASGIApp:
+    app = FastAPI()
+    app.mount("/relay", create_app([Shelf()], settings=settings, database=database))
+    return app
+
+
+def mounted_in_starlette(settings: Settings, database: str) -> ASGIApp:
+    return Starlette(routes=[Mount("/relay", app=create_app([Shelf()], settings=settings, database=database))])
+
+
+def router_of_a_mounted_app(settings: Settings, database: str) -> ASGIApp:
+    inner, app = FastAPI(redirect_slashes=False), FastAPI()
+    inner.include_router(create_router([Shelf()], settings=settings, database=database))
+    app.mount("/relay", inner)
+    return app
+
+
+def router_included_after_the_start(settings: Settings, database: str) -> ASGIApp:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        app.include_router(create_router([Shelf()], settings=settings, database=database), prefix="/relay")
+        yield
+
+    return FastAPI(redirect_slashes=False, lifespan=lifespan)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new database", "used database"])
+@pytest.mark.parametrize(
+    "build", [mounted, mounted_in_starlette, router_of_a_mounted_app, router_included_after_the_start]
+)
+async def test_a_relay_whose_lifespan_does_not_run_refuses_everything(
+    build: Callable[[Settings, str], FastAPI],
+    used: bool,  # noqa: FBT001 - a parameter of the test
+    settings: Settings,
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """503 with the reason on every endpoint, nothing is stored, the process is alive, and the fix is logged once."""
+    store = Store(database)
+    if used:
+        await store.start()
+    app = build(settings, database)
+    async with app.router.lifespan_context(app), asking(app, "/relay") as http, asyncio.timeout(20):
+        assert reasons(await replies(http, settings)) == {NEW}
+        assert (await http.get("healthz")).status_code == 200
+        assert "awaithumans_relay_store_up 0.0" in (await http.get("metrics")).text
+        assert (await http.get("waits")).status_code == 401
+    logged = [record.getMessage() for record in caplog.records if record.name == "awaithumans.relay"]
+    assert len(logged) == 1
+    assert "async with relay_app.router.lifespan_context(relay_app):" in logged[0]
+    if used:
+        assert await store.counts() == {}
+    else:
+        assert not Path(str(store.database.url.database)).exists()
+    await store.stop()
+
+
+async def test_a_mounted_relay_that_the_outer_lifespan_runs_delivers(settings: Settings, database: str) -> None:
+    """The set-up that the log line and the README name."""
+    shelf = Shelf()
+    relay_app = create_app([shelf], settings=settings, database=database)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with relay_app.router.lifespan_context(relay_app):
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.mount("/relay", relay_app)
+    async with app.router.lifespan_context(app), asking(app, "/relay") as http:
+        assert (await call_back(http, settings)).status_code == 200
+        await shelf.until(1)
+        assert (await http.get("readyz")).status_code == 200
+
+
+async def test_a_router_that_an_own_lifespan_runs_delivers(settings: Settings, database: str) -> None:
+    """A router that is made in the lifespan of its application, with what is connected there."""
+    shelf = Shelf()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        relay_router = create_router([shelf], settings=settings, database=database)
+        app.include_router(relay_router, prefix="/relay")
+        async with relay_router.lifespan_context(app):
+            yield
+
+    app = FastAPI(redirect_slashes=False, lifespan=lifespan)
+    async with app.router.lifespan_context(app), asking(app, "/relay") as http:
+        assert (await call_back(http, settings)).status_code == 200
+        await shelf.until(1)
+
+
+async def test_a_relay_that_has_stopped_refuses_until_it_is_started_again(settings: Settings, database: str) -> None:
+    """An application is started, stopped and started again: it refuses in between, and delivers before and after."""
+    owners: set[str] = set()
+    observer = Store(database)
+
+    class Watching(Shelf):
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            leased = select(waits.c.lease_owner).where(waits.c.task_id == outcome.task_id)
+            owners.add(str(await observer.database.read(lambda db: db.execute(leased).scalar())))
+            await super().deliver(route, outcome)
+
+    shelf = Watching()
+    app = create_app([shelf], settings=settings, database=database)
+    async with asking(app) as http:
+        for number in range(2):
+            async with app.router.lifespan_context(app):
+                assert (await call_back(http, settings, number)).status_code == 200
+                await shelf.until(number + 1)
+                assert (await http.get("readyz")).status_code == 200
+            assert reasons(await replies(http, settings)) == {STOPPED}
+    assert len(owners) == 2, "processes that were forked after the application was made must not share leases"
+    await observer.stop()
+
+
+async def test_a_request_while_the_relay_starts_is_refused(settings: Settings, database: str, tmp_path: Path) -> None:
+    """The database is locked while the relay starts: a request does not wait for it."""
+    app = create_app([Shelf()], settings=settings, database=database)
+    holder = sqlite3.connect(tmp_path / "waits.db", isolation_level=None)
+    holder.execute("PRAGMA journal_mode=WAL")
+    holder.execute("BEGIN IMMEDIATE")
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            await stop.wait()
+
+    running = asyncio.create_task(run())
+    await asyncio.sleep(0.2)
+    async with asking(app) as http:
+        assert reasons(await replies(http, settings)) == {STARTING}
+        holder.rollback()
+        holder.close()
+        async with asyncio.timeout(20):
+            while (await http.get("readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
+        assert (await call_back(http, settings)).status_code == 200
+    stop.set()
+    await running
+
+
+async def test_a_relay_that_could_not_start_refuses(settings: Settings, tmp_path: Path) -> None:
+    """The folder of the database is missing; once it is there, the same application starts."""
+    shelf = Shelf()
+    app = create_app([shelf], settings=settings, database=f"sqlite:///{tmp_path / 'later' / 'waits.db'}")
+    with pytest.raises(OperationalError):
+        async with app.router.lifespan_context(app):
+            raise AssertionError("it has started")
+    async with asking(app) as http:
+        assert reasons(await replies(http, settings)) == {FAILED}
+        (tmp_path / "later").mkdir()
+        async with app.router.lifespan_context(app):
+            assert (await call_back(http, settings)).status_code == 200
+            await shelf.until(1)
+
+
+async def test_callbacks_while_the_relay_stops_are_stored_or_refused(settings: Settings, database: str) -> None:
+    """Callbacks come in all the time while the relay stops: whatever got 2xx is in the database."""
+    app = create_app([], settings=settings, database=database)
+    stored: set[str] = set()
+    seen: set[int] = set()
+    over = asyncio.Event()
+    async with asking(app) as http:
+
+        async def caller(first: int) -> None:
+            number = first
+            while not over.is_set():
+                reply = await call_back(http, settings, number)
+                seen.add(reply.status_code)
+                if reply.status_code == 200:
+                    stored.add(f"task-{number}")
+                number += 8
+                await asyncio.sleep(0.001)
+
+        async with app.router.lifespan_context(app):
+            callers = [asyncio.create_task(caller(first)) for first in range(8)]
+            await asyncio.sleep(0.5)
+        over.set()
+        await asyncio.gather(*callers)
+    assert seen == {200, 503}
+    store = Store(database)
+    assert {wait.task_id for wait in await store.listed(limit=10_000)} == stored
+    await store.stop()
+
+
+async def test_a_router_that_is_included_twice_runs_once(settings: Settings, database: str) -> None:
+    """One relay at two prefixes: its lifespan is run twice, every answer is delivered once, and it stops."""
+    shelf = Shelf()
+    router = create_router([shelf], settings=settings, database=database)
+    app = FastAPI(redirect_slashes=False)
+    app.include_router(router, prefix="/old")
+    app.include_router(router, prefix="/new")
+    async with asking(app, "/old") as old, asking(app, "/new") as new:
+        async with app.router.lifespan_context(app):
+            for number in range(10):
+                assert (await call_back((old, new)[number % 2], settings, number)).status_code == 200
+            await shelf.until(10)
+            await asyncio.sleep(0.2)
+            assert shelf.calls == 10
+        assert reasons(await replies(new, settings)) == {STOPPED}
+
+
+async def test_requests_of_another_event_loop_are_delivered_at_once(settings: Settings, database: str) -> None:
+    """The relay runs in one thread, its endpoints are called in another: an answer does not wait for the next tick."""
+    delivered, stop, started = threading.Event(), threading.Event(), threading.Event()
+
+    class Ringing:
+        name = "shelf"
+
+        async def deliver(self, route: Route, outcome: Outcome) -> None:
+            delivered.set()
+
+    app = create_app([Ringing()], settings=settings, database=database)
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            started.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert await asyncio.to_thread(started.wait, 20)
+        await asyncio.sleep(0.5)  # it sleeps for several seconds now
+        async with asking(app) as http:
+            assert (await call_back(http, settings)).status_code == 200
+            assert (await http.get("readyz")).status_code == 200
+        assert await asyncio.to_thread(delivered.wait, 3)
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
+MOUNTED = """
+from fastapi import FastAPI
+from awaithumans_relay import create_app
+app = FastAPI()
+app.mount("/relay", create_app([], database="sqlite:///waits.db"))
+"""
+
+
+async def test_sigterm_ends_a_process_with_a_relay_that_never_started(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A registration and a callback are refused at once, and nothing keeps the process."""
+    caplog.set_level(logging.CRITICAL)
+    (tmp_path / "mounted.py").write_text(MOUNTED)
+    port = free_port()
+    process = Process(
+        [sys.executable, "-m", "uvicorn", "mounted:app", "--port", str(port)],
+        tmp_path,
+        {
+            "AWAITHUMANS_RELAY_SECRET": settings.relay_secret[0].get_secret_value(),
+            "AWAITHUMANS_PAYLOAD_KEY": PAYLOAD_KEY,
+            "AWAITHUMANS_ADMIN_API_TOKEN": "token",
+            "PYTHONPATH": str(tmp_path),
+        },
+    )
+    process.start()
+    try:
+        await process.answers(f"http://127.0.0.1:{port}/relay/healthz")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/relay/", timeout=5) as http:
+            assert (await register(http, settings)).status_code == 503
+            assert (await call_back(http, settings)).status_code == 503
+        os.kill(process.pid, signal.SIGTERM)
+        async with asyncio.timeout(8):
+            while process.alive:
+                await asyncio.sleep(0.05)
+        assert process.output().count("requests are refused (503)") == 1
+    finally:
+        process.stop()

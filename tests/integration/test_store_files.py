@@ -1,0 +1,429 @@
+"""The SQLite file is deleted, replaced or moved while the relay runs, and the disk is full.
+
+Whatever was acknowledged is in the file that a restarted relay opens, and nothing is acknowledged that would not be.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import secrets
+import shutil
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from examples.demo.servers import Process, free_port
+from sqlalchemy import text
+
+from awaithumans_core import Outcome, Route, Settings
+from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
+from awaithumans_relay import create_app
+from awaithumans_relay.connections import REOPEN_SECONDS
+from awaithumans_relay.readiness import PROBE_EVERY_SECONDS, Readiness
+from awaithumans_relay.store import Store
+from awaithumans_relay.unavailable import StoreUnavailableError
+from tests.support.postgres import PostgresServer
+
+PAYLOAD_KEY = "A" * 43
+
+
+def route(number: int) -> Route:
+    return Route("away", {"place": str(number)}, f"question-{number}")
+
+
+async def answer(store: Store, number: int) -> None:
+    outcome = Outcome(
+        task_id=f"task-{number}",
+        status="completed",
+        response={"approved": True},
+        idempotency_key=f"question-{number}",
+    )
+    await store.answer(outcome, found_by="callback", route=route(number))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "relay").mkdir()
+    return tmp_path / "relay"
+
+
+@pytest.fixture
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'waits.db'}"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncGenerator[Store]:
+    opened = Store(url)
+    await opened.start()
+    await opened.engines()  # a connection that reads is open, too
+    yield opened
+    await opened.stop()
+
+
+def delete_all(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def delete(name: str) -> Callable[[Path], None]:
+    def one(folder: Path) -> None:
+        (folder / name).unlink()
+
+    one.__name__ = f"delete {name}"
+    return one
+
+
+def replace_by_an_empty_file(folder: Path) -> None:
+    (folder / "new").touch()
+    (folder / "new").rename(folder / "waits.db")
+
+
+def restore_a_backup(folder: Path) -> None:
+    with sqlite3.connect(folder / "waits.db") as db:
+        db.execute("VACUUM INTO ?", (str(folder / "backup"),))
+    db.close()
+    with sqlite3.connect(folder / "backup") as db:
+        db.execute("DELETE FROM waits WHERE task_id = 'task-1'")
+        db.execute("UPDATE waits SET state = 'open', outcome = NULL")
+    db.close()
+    for name in ("waits.db-wal", "waits.db-shm"):
+        (folder / name).unlink()
+    (folder / "backup").rename(folder / "waits.db")
+
+
+def replace_the_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+
+
+FAULTS = [
+    delete_all,
+    delete("waits.db"),
+    delete("waits.db-wal"),
+    delete("waits.db-shm"),
+    replace_by_an_empty_file,
+    restore_a_backup,
+    replace_the_folder,
+]
+every_fault = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+
+
+async def stored_after_restart(url: str) -> dict[str, str]:
+    """The waits that a new process finds, with their states."""
+    store = Store(url)
+    await store.start()
+    found = {wait.task_id: str(wait.state) for wait in await store.listed()}
+    await store.stop()
+    return found
+
+
+@every_fault
+async def test_what_would_be_lost_is_not_acknowledged(
+    store: Store, url: str, folder: Path, fault: Callable[[Path], None]
+) -> None:
+    """The first write is refused; the next one is stored in the file at the path, beside all that was stored before."""
+    await answer(store, 0)
+    await answer(store, 1)
+    fault(folder)
+    with pytest.raises(StoreUnavailableError, match=r"waits\.db.* was (deleted|replaced) while the relay runs"):
+        await answer(store, 2)
+    await answer(store, 3)
+    assert len(await store.unanswered(["task-0", "task-1", "task-3"])) == 0
+    (leased, *_) = await store.lease("away", "relay", limit=9, seconds=15)
+    assert await store.delivered(leased, "relay")
+    await store.stop()
+    found = await stored_after_restart(url)
+    assert found.keys() >= {"task-0", "task-1", "task-3"}
+    assert sorted(state for name, state in found.items() if name != "task-2")[:2] == ["answered", "answered"]
+
+
+@every_fault
+async def test_what_was_stored_is_saved_when_the_relay_stops_at_that_moment(
+    store: Store, url: str, folder: Path, fault: Callable[[Path], None]
+) -> None:
+    """The relay stops before it writes again: what it had acknowledged is in the file at the path."""
+    await answer(store, 0)
+    await answer(store, 1)
+    fault(folder)
+    await store.stop()
+    assert await stored_after_restart(url) == {"task-0": "answered", "task-1": "answered"}
+
+
+@every_fault
+async def test_two_relays_on_one_file_save_it_together(
+    store: Store, url: str, folder: Path, fault: Callable[[Path], None]
+) -> None:
+    """Each carries what it has; what one of them has delivered meanwhile is not delivered again."""
+    other = Store(url)
+    await other.start()
+    for number in range(4):
+        await answer((store, other)[number % 2], number)
+    fault(folder)
+    for each, number in ((store, 4), (other, 5)):
+        with pytest.raises(StoreUnavailableError):
+            await answer(each, number)
+    await answer(store, 6)
+    for wait in await store.lease("away", "relay", limit=9, seconds=15):
+        assert await store.delivered(wait, "relay")
+    await answer(other, 7)
+    assert await other.counts() == await store.counts()
+    assert await other.counts() == {"delivered": 5, "answered": 1}
+    await other.stop()
+    await store.stop()
+    assert (await stored_after_restart(url)).keys() == {f"task-{number}" for number in (0, 1, 2, 3, 6, 7)}
+
+
+async def test_a_folder_that_is_gone_is_waited_for(store: Store, url: str, folder: Path) -> None:
+    """Refused until there is a folder again, and then everything is there."""
+    await answer(store, 0)
+    shutil.rmtree(folder)
+    for number in range(1, 3):
+        with pytest.raises(StoreUnavailableError):
+            await answer(store, number)
+    folder.mkdir()
+    await asyncio.sleep(REOPEN_SECONDS)
+    await answer(store, 3)
+    await store.stop()
+    assert (await stored_after_restart(url)).keys() == {"task-0", "task-3"}
+
+
+async def test_a_folder_that_was_away_for_a_moment_is_the_same(store: Store, url: str, folder: Path) -> None:
+    """Renamed and renamed back: refused meanwhile, and nothing is copied."""
+    await answer(store, 0)
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    folder.with_name("elsewhere").rename(folder)
+    await answer(store, 2)
+    await store.stop()
+    assert (await stored_after_restart(url)).keys() == {"task-0", "task-2"}
+
+
+async def test_a_link_that_points_to_another_file_is_followed(tmp_path: Path) -> None:
+    """The configured path is a symbolic link; what was stored behind its old target is carried to the new one."""
+    link = tmp_path / "waits.db"
+    link.symlink_to(tmp_path / "first.db")
+    store = Store(f"sqlite:///{link}")
+    await store.start()
+    await answer(store, 0)
+    link.unlink()
+    link.symlink_to(tmp_path / "second.db")
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    await answer(store, 2)
+    await store.stop()
+    assert (await stored_after_restart(f"sqlite:///{tmp_path / 'second.db'}")).keys() == {"task-0", "task-2"}
+
+
+async def test_a_file_that_is_no_database_is_not_written_to(store: Store, folder: Path, url: str) -> None:
+    """Something else is at the path: refused with the reason, and continued once it is gone."""
+    await answer(store, 0)
+    delete_all(folder)
+    (folder / "waits.db").write_text("something else" * 100)
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    with pytest.raises(StoreUnavailableError, match="not a database"):
+        await answer(store, 2)
+    (folder / "waits.db").unlink()
+    await asyncio.sleep(REOPEN_SECONDS)
+    await answer(store, 3)
+    await store.stop()
+    assert (await stored_after_restart(url)).keys() == {"task-0", "task-3"}
+
+
+class Away:
+    """An engine that is down: what was acknowledged has to be kept."""
+
+    name = "away"
+
+    async def deliver(self, route: Route, outcome: Outcome) -> None:
+        raise ConnectionError("down")
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings.load(
+        url="http://127.0.0.1:9",
+        admin_api_token="token",
+        relay_secret=secrets.token_urlsafe(32),
+        payload_key=PAYLOAD_KEY,
+    )
+
+
+async def call_back(http: httpx.AsyncClient, settings: Settings, number: int) -> httpx.Response:
+    body = {"task_id": f"task-{number}", "idempotency_key": f"question-{number}", "status": "completed"}
+    raw = json.dumps(body | {"response": {"approved": True}}).encode()
+    signature = {SIGNATURE_HEADER: sign(raw, derive_webhook_key(PAYLOAD_KEY))}
+    return await http.post(f"/callbacks/{settings.signer().issue(route(number))}", content=raw, headers=signature)
+
+
+async def test_a_relay_says_so_and_goes_on(settings: Settings, url: str, folder: Path) -> None:
+    """The callback and /readyz are 503 with the reason; within seconds both are well again, without a restart."""
+    app = create_app([Away()], settings=settings, database=url)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
+    async with app.router.lifespan_context(app), client as http:
+        assert (await http.get("/readyz")).status_code == 200
+        assert (await call_back(http, settings, 0)).status_code == 200
+        shutil.rmtree(folder)
+        replies = await call_back(http, settings, 1), await http.get("/readyz")
+        for reply in replies:
+            assert (reply.status_code, reply.json()["error"]) == (503, "STORE_UNAVAILABLE")
+            assert "waits.db was deleted while the relay runs" in reply.json()["message"]
+        folder.mkdir()
+        async with asyncio.timeout(20):
+            while (await call_back(http, settings, 1)).status_code != 200:
+                await asyncio.sleep(0.1)
+        assert (await http.get("/readyz")).json()["waits"] == {"answered": 2}
+    assert await stored_after_restart(url) == {"task-0": "answered", "task-1": "answered"}
+
+
+APP = """
+from awaithumans_relay import create_app
+app = create_app([], database="sqlite:///waits.db")
+"""
+
+
+async def test_a_full_disk_is_not_ready(settings: Settings, tmp_path: Path) -> None:
+    """No file can grow any more: /readyz is 503 without a callback, the callback is 503, and both are well again."""
+    (tmp_path / "relay_app.py").write_text(APP)
+    port = free_port()
+    process = Process(
+        [sys.executable, "-m", "uvicorn", "relay_app:app", "--port", str(port), "--log-level", "warning"],
+        tmp_path,
+        {
+            "AWAITHUMANS_RELAY_SECRET": settings.relay_secret[0].get_secret_value(),
+            "AWAITHUMANS_PAYLOAD_KEY": PAYLOAD_KEY,
+            "AWAITHUMANS_ADMIN_API_TOKEN": "token",
+            "PYTHONPATH": str(tmp_path),
+        },
+    )
+    process.start()
+
+    def file_size_limit(limit: int) -> None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    try:
+        await process.answers(f"http://127.0.0.1:{port}/healthz")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            file_size_limit(os.path.getsize(tmp_path / "waits.db-wal"))
+            assert (await http.get("/readyz")).status_code == 503
+            assert (await call_back(http, settings, 0)).status_code == 503
+            assert (await http.get("/readyz")).status_code == 503
+            file_size_limit(resource.RLIM_INFINITY)
+            assert (await call_back(http, settings, 0)).status_code == 200
+            assert (await http.get("/readyz")).status_code == 200
+            file_size_limit(os.path.getsize(tmp_path / "waits.db-wal"))
+            assert (await call_back(http, settings, 1)).status_code == 503
+            assert (await http.get("/readyz")).status_code == 503
+    finally:
+        process.stop()
+
+
+POSTGRES_FAULTS = {
+    "read-only after a failover": "ALTER DATABASE {name} SET default_transaction_read_only = on",
+    "table dropped": "DROP TABLE waits",
+    "database dropped": "DROP DATABASE {name} WITH (FORCE)",
+}
+
+
+@pytest.mark.parametrize("fault", POSTGRES_FAULTS.values(), ids=POSTGRES_FAULTS.keys())
+async def test_a_postgres_that_takes_nothing_is_not_ready(
+    settings: Settings, postgres: PostgresServer, fault: str
+) -> None:
+    """Callback and /readyz are 503, whether or not a callback came first."""
+    url = postgres.database()
+    app = create_app([Away()], settings=settings, database=url)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
+    async with app.router.lifespan_context(app), client as http:
+        name = url.partition("@/")[2].partition("?")[0]
+        postgres.execute(fault.format(name=name), database=name if "TABLE" in fault else "postgres")
+        postgres.end_sessions(name)
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await call_back(http, settings, 0)).status_code == 503
+        assert (await http.get("/readyz")).status_code == 503
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+async def test_the_probe_writes_one_row_every_five_seconds(
+    request: pytest.FixtureRequest, url: str, where: str
+) -> None:
+    """However often it is asked for, at once and one after another; and it leaves nothing behind."""
+    steady = [100.0]
+    if where == "postgres":
+        url = request.getfixturevalue("postgres").database()
+    store = Store(url, steady=lambda: steady[0])
+    await store.start()
+
+    async def written() -> int:
+        counted = "SELECT count(*) FROM probes"
+        return int(await store.database.read(lambda db: db.execute(text(counted)).scalar_one()))
+
+    def count_inserts(db: object) -> None:
+        for statement in _COUNTING[where]:
+            db.exec_driver_sql(statement)  # type: ignore[attr-defined]
+
+    await store.database.write(count_inserts)
+    for _ in range(3):
+        await asyncio.gather(*(store.readiness.check() for _ in range(20)))
+    assert await written() == 1
+    steady[0] += PROBE_EVERY_SECONDS - 0.1
+    await store.readiness.check()
+    assert await written() == 1
+    steady[0] += 0.2
+    await asyncio.gather(*(store.readiness.check() for _ in range(20)))
+    assert await written() == 2
+    assert await store.counts() == {}
+    await store.stop()
+
+
+_COUNTING = {
+    "sqlite": [
+        "CREATE TABLE probes (task_id TEXT)",
+        "CREATE TRIGGER counting AFTER INSERT ON waits BEGIN INSERT INTO probes VALUES (new.task_id); END",
+    ],
+    "postgres": [
+        "CREATE TABLE probes (task_id TEXT)",
+        "CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO probes VALUES (new.task_id); RETURN new; END'",
+        "CREATE TRIGGER counting AFTER INSERT ON waits FOR EACH ROW EXECUTE FUNCTION counted()",
+    ],
+}
+
+
+async def test_an_answer_that_could_not_be_stored_counts_until_one_is(store: Store) -> None:
+    """The last probe went well; the failure counts at once, and until a row is written."""
+    await store.readiness.check()
+    await store.database.write(lambda db: db.execute(text("ALTER TABLE waits RENAME TO elsewhere")))
+    with pytest.raises(Exception, match="no such table"):
+        await answer(store, 0)
+    with pytest.raises(Exception, match="no such table"):
+        await store.readiness.check()
+    await store.database.write(lambda db: db.execute(text("ALTER TABLE elsewhere RENAME TO waits")))
+    with pytest.raises(Exception, match="no such table"):
+        await store.readiness.check()
+    await answer(store, 0)
+    await store.readiness.check()
+
+
+async def test_a_probe_that_hangs_is_shared(store: Store) -> None:
+    """A second look does not begin a second write behind the first."""
+    from concurrent.futures import Future
+
+    begun: list[Future[None]] = []
+
+    def probe() -> "Future[None]":
+        begun.append(Future())
+        return begun[-1]
+
+    readiness = Readiness(probe, store.steady)
+    checks = [asyncio.create_task(readiness.check()) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    checks[0].cancel()
+    begun[0].set_result(None)
+    assert await asyncio.gather(*checks[1:]) == [None] * 4
+    assert len(begun) == 1
