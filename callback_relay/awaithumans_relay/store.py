@@ -35,6 +35,7 @@ from awaithumans_core.route import Route
 from awaithumans_relay.answering import Answer, Delivery, write_answers, write_deliveries
 from awaithumans_relay.bulk import Update
 from awaithumans_relay.database import Database, lock_key
+from awaithumans_relay.limits import storable
 from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
 from awaithumans_relay.schedule import next_check
 from awaithumans_relay.schema import waits
@@ -109,7 +110,7 @@ class Store:
             route: From a callback's URL: waits for the answer even when its registration has not come yet.
         """
         key = outcome.idempotency_key or ""
-        answer = Answer(outcome.task_id, key, outcome.value(), found_by, self.clock(), route)
+        answer = Answer(outcome.task_id, key, storable(outcome).value(), found_by, self.clock(), route)
         return await self.database.write_each(write_answers, answer, order=outcome.task_id)
 
     async def claim_checks(self, limit: int) -> list[Wait]:
