@@ -14,6 +14,7 @@ from langgraph.errors import GraphRecursionError, InvalidUpdateError, is_invalid
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import asked, asker, opened, questions, showing, takers
+from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
@@ -147,7 +148,8 @@ class Thread:
 
     async def resume(self, key: str, waiting: Iterable[Interrupt], outcome: Outcome) -> None:
         """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on."""
-        answers = {shown.id: _answer(shown, outcome) for shown in waiting}
+        carried = kept(outcome, self._saver.serde)
+        answers = {shown.id: _answer(shown, carried) for shown in waiting}
         result = await self._run(key, Command(resume=answers), strict=True)
         if self._ended(result):
             return
