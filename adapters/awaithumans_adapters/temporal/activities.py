@@ -216,12 +216,9 @@ class _Patience:
 
 def _refused_since(*, asked: bool) -> datetime:
     """When this activity was first refused because of a setting, since it last succeeded in asking."""
-    since = remembered().get("refused_since")
-    if since is not None:
-        return datetime.fromisoformat(since)
-    started = activity.info().started_time
-    remember(asked=asked, refused_since=started.isoformat())
-    return started
+    since = remembered().get("refused_since") or activity.info().started_time.isoformat()
+    remember(asked=asked, refused_since=since)  # each time: a later heartbeat replaces an earlier one
+    return datetime.fromisoformat(since)
 
 
 def _asked_before() -> bool:

@@ -77,7 +77,6 @@ async def wrong(
                 "AWAITHUMANS_RELAY_SECRET of this process",
             ),
             "relay-url-of-another-service": (changed(right, relay_url=elsewhere), "AWAITHUMANS_RELAY_URL of this"),
-            "relay-url-of-the-server": (changed(right, relay_url=humans.url), "AWAITHUMANS_RELAY_URL of this"),
             "relay-without-the-engine": (
                 changed(without.settings, relay_secret=without.settings.relay_secret),
                 "start the relay with this engine",
