@@ -357,4 +357,4 @@ async def test_an_odd_answer_that_was_there_before_the_question(asker: Asker, pe
     body = {"task": question, "payload": {}, "payload_schema": {}, "response_schema": {}, "timeout_seconds": 900}
     task = (await people.http.post("/api/tasks", json=body | {"idempotency_key": key})).json()
     await people.complete(task["id"], {"approved": True, "note": nested(230), "more": 10**30})
-    assert (await told(await asker.ask(question, idempotency_key=key)))["error"] == "ResponseMissingError"
+    assert (await told(await asker.ask(question, idempotency_key=key)))["error"] in LEFT_OUT | MISFIT
