@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
 from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
-from awaithumans_core.errors import CallbackRejectedError, SettingsError
+from awaithumans_core.errors import CallbackRejectedError, EngineUnknownError, SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
@@ -182,9 +182,8 @@ class Relay:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in invalid.errors())
             raise CallbackRejectedError(wrong, http_status=422) from None
         if route.engine not in self.engines:
-            raise CallbackRejectedError(
-                f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}",
-                http_status=422,
+            raise EngineUnknownError(
+                f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}"
             )
         state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds)
         if state == WaitState.ANSWERED:

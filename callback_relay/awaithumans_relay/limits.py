@@ -79,14 +79,19 @@ def checked_route(route: Route) -> Route:
 
 
 def checked_outcome(outcome: Outcome) -> Outcome:
-    """The outcome, if a database can keep it: one of them takes what is not JSON, the other does not.
+    """The outcome, if a database can keep which task it is about.
 
     Raises:
         CallbackRejectedError: 422.
     """
     checked_task_id(outcome.task_id)
+    return outcome
+
+
+def storable(outcome: Outcome) -> Outcome:
+    """The outcome without a response that the database cannot keep: one takes what is not JSON, the other does not."""
     try:
         _JSON.encode(outcome.response)
     except ValueError:
-        raise CallbackRejectedError("the response holds a number that JSON does not have", http_status=422) from None
+        return outcome.without_response("it holds a number that JSON does not have; read it from the server")
     return outcome

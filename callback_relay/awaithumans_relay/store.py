@@ -48,6 +48,7 @@ from awaithumans_relay.answering import (
 from awaithumans_relay.bulk import Update
 from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.database import Database, lock_key
+from awaithumans_relay.limits import storable
 from awaithumans_relay.probe import PROBE_ENGINE
 from awaithumans_relay.readiness import Readiness
 from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
@@ -149,7 +150,7 @@ class Store:
             route: From a callback's URL: waits for the answer even when its registration has not come yet.
         """
         key = outcome.idempotency_key or ""
-        answer = Answer(outcome.task_id, key, outcome.value(), found_by, self.clock(), route)
+        answer = Answer(outcome.task_id, key, storable(outcome).value(), found_by, self.clock(), route)
         with self.readiness.storing():
             engines = await self.database.write_each(write_answers, answer, order=outcome.task_id)
         if engines:

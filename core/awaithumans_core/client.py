@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing, closing, nullcontext
 from types import TracebackType
@@ -401,6 +402,9 @@ def _request(http: httpx.Client | httpx.AsyncClient, token: str, call: Call) -> 
         raise SettingsError(f"{http.base_url or call.url} is not an address: {error}") from None
 
 
+_STATUS = re.compile(r"[45]\d\d(?= )")
+
+
 def _reply(response: httpx.Response) -> Reply:
     return Reply(
         response.status_code,
@@ -409,9 +413,12 @@ def _reply(response: httpx.Response) -> Reply:
     )
 
 
-def _lost(error: httpx.RequestError) -> Lost:
+def _lost(error: httpx.RequestError) -> Reply | Lost:
     if isinstance(error, httpx.UnsupportedProtocol):
         raise SettingsError(f"{error}: an address starts with http:// or https://") from None
+    # A proxy that refuses to open a tunnel has replied: "407 Proxy Authentication Required".
+    if isinstance(error, httpx.ProxyError) and (refused := _STATUS.match(str(error))):
+        return Reply(int(refused[0]), {}, b"")
     return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 

@@ -18,12 +18,16 @@
         UnexpectedReplyError          something answered, but it is not the API that was called
       SettingsError                 something is not configured; the text names the variable
       CallbackRejectedError         a callback that proves nothing: carries the HTTP status to answer with
+        EngineUnknownError            a wait for an engine that the relay does not have
 
 Facts are attributes, the text says what to do next, `code` is stable across releases, and every error survives
 pickling.
 """
 
 from typing import Any, ClassVar
+
+ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
+"""Code of a relay that does not have the engine a wait is registered for."""
 
 
 class AwaitHumansError(Exception):
@@ -89,6 +93,8 @@ class RequestRefusedError(AwaitHumansError):
     """HTTP status of the refusal."""
     server_code: str | None = None
     """The server's own error code, for instance `TASK_NOT_FOUND`."""
+    from_api: bool = True
+    """Whether the refusal has the form of the API that was called. False: a proxy or another service answered."""
 
 
 class InvalidTaskError(RequestRefusedError, ValueError):
@@ -160,3 +166,10 @@ class CallbackRejectedError(AwaitHumansError):
     code = "CALLBACK_REJECTED"
     http_status: int = 401
     """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed."""
+
+
+class EngineUnknownError(CallbackRejectedError):
+    """A wait for an engine that this relay does not have."""
+
+    code = ENGINE_UNKNOWN
+    http_status = 422

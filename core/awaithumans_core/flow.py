@@ -14,7 +14,6 @@ to `timeout` seconds (1 to 30), answers at once on a terminal status, and otherw
 client reconnects.
 """
 
-import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
@@ -24,10 +23,10 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic.types import JsonValue
-from pydantic_core import from_json
 
 from awaithumans_core import clock as clocks
 from awaithumans_core.errors import (
+    ENGINE_UNKNOWN,
     AuthenticationError,
     AwaitHumansError,
     PermissionDeniedError,
@@ -38,6 +37,7 @@ from awaithumans_core.errors import (
     TaskRejectedError,
     UnexpectedReplyError,
 )
+from awaithumans_core.json_values import read_json
 from awaithumans_core.outcome import Outcome, at_deadline
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import TaskStatus
@@ -148,7 +148,7 @@ def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
 
 
 def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = True) -> Flow[tuple[Outcome, bool]]:
-    """The task, and whether it is certainly ours: made by this very call, and not found under its key."""
+    """The task, and whether it was created for this caller: by this call, or by an earlier one with the same mark."""
     reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
@@ -428,20 +428,80 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
 
 
-def withdraw_key(key: str, patience: Patience) -> Flow[Outcome]:
-    """The same for whoever knows only the key. A question that was never asked is asked for that, of nobody."""
+def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -> Flow[Outcome]:
+    """Cancel the question with this key, whether or not its task is known to exist yet.
+
+    If no task has this key, create an unassigned one and cancel it.
+
+    Args:
+        key: The idempotency key.
+        patience: For each call.
+        asked_by: Cancel only a task that was created for this caller (see `open_wait`). Default: whoever created it.
+    """
     stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
-    schemas = {"payload_schema": {"type": "object"}, "response_schema": {"type": "object"}}
+    schemas = {"payload_schema": _marked({"type": "object"}, asked_by), "response_schema": {"type": "object"}}
     body = {**stub, **schemas, "idempotency_key": key}
     reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
-    outcome, _, _ = reply
-    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=key))
+    outcome, _, ours = reply
+    if outcome.terminal or (asked_by is not None and not ours):
+        return outcome
+    return (yield from close(outcome.task_id, patience, key=key))
+
+
+def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
+    """`close`, unless the task was created for another caller under a key that is shared; then return how it stands.
+
+    Args:
+        task_id: Which.
+        asked_by: The mark this caller's tasks carry under that key; None if the key is never shared.
+        patience: For each call.
+    """
+    call = Call("GET", f"/api/tasks/{task_id}")
+    reply = yield from _insist(call, patience, lambda reply: (_record(reply, task_id, None), _mark(_json(reply))))
+    if isinstance(reply, Reply):
+        raise refusal(reply, task_id=task_id)
+    outcome, mark = reply
+    own = asked_by(outcome.idempotency_key or "")
+    if outcome.terminal or (own is not None and own != mark):
+        return outcome
+    return (yield from close(task_id, patience, key=outcome.idempotency_key))
+
+
+ASKED_BY = "x-awaithumans-asked-by"
+"""Annotation in a task's payload_schema: a digest that names the caller it was created for.
+
+People are not shown it, and the server returns it with the record. So a later attempt, in another process, knows
+whether a task that it finds under its key was created for its own question, or is another caller's.
+"""
+
+
+def _marked(schema: Mapping[str, Any], asked_by: str | None) -> dict[str, Any]:
+    return {**schema} if asked_by is None else {**schema, ASKED_BY: asked_by}
+
+
+def _mark(body: Mapping[str, Any]) -> str | None:
+    """The mark of a task body, or of a task record."""
+    schema = body.get("payload_schema")
+    mark = cast("Mapping[str, Any]", schema).get(ASKED_BY) if isinstance(schema, Mapping) else None
+    return mark if isinstance(mark, str) else None
+
+
+def is_refusal(error: AwaitHumansError) -> bool:
+    """Whether there was a usable reply, which refused the request."""
+    return not (isinstance(error, ServerUnreachableError) and error.attempts > 0)
 
 
 def open_wait(
-    body: Mapping[str, Any], relay: str, token: str, patience: Patience, *, same_words: bool = True
+    body: Mapping[str, Any],
+    relay: str,
+    token: str,
+    patience: Patience,
+    *,
+    same_words: bool = True,
+    asked_by: str | None = None,
+    gives_up: Callable[[AwaitHumansError], bool] = is_refusal,
 ) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
@@ -449,25 +509,40 @@ def open_wait(
 
     In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
     the same. A task that has ended already (its key was used before) needs no wait.
+
+    Args:
+        body: Of `POST /api/tasks`.
+        relay: Its address.
+        token: The signed route.
+        patience: For each call.
+        same_words: Whether the text must be the one the key was first asked with.
+        asked_by: Names the caller, in the same words at every attempt. A task that it finds under its key and that
+            carries this mark was created for it by an earlier attempt.
+        gives_up: Whether the caller gives the question up because of this error. Then a task that was created for it is
+            cancelled. A task is never cancelled between two attempts, because that uses up its key.
     """
     asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
+    if "payload_schema" in body:
+        asked["payload_schema"] = _marked(body["payload_schema"], asked_by)
     outcome, ours = yield from _create(asked, patience, same_words=same_words)
     if outcome.terminal:
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
     call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
+    error: AwaitHumansError
     try:
         reply = yield from _insist(call, patience, _json)
     except ServerUnreachableError as away:
         told = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
-        raise type(away)(told, url=url, attempts=away.attempts, task_id=outcome.task_id) from None
-    if isinstance(reply, Reply):
-        # Nobody will wake this asker, so nobody should work for it. A task that others may share is theirs to end.
-        if ours:
-            with suppress(AwaitHumansError):
-                yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
-        raise refusal(reply, relay=url)
-    return outcome
+        error = type(away)(told, url=url, attempts=away.attempts, task_id=outcome.task_id)
+    else:
+        if not isinstance(reply, Reply):
+            return outcome
+        error = refusal(reply, task_id=outcome.task_id, relay=url)
+    if ours and gives_up(error):
+        with suppress(AwaitHumansError):
+            yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
+    raise error
 
 
 def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
@@ -488,10 +563,14 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
             trouble = reply.error if isinstance(reply, Lost) else _summary(reply)
         pause = patience.backoff.delay(attempt, at_least=min(_retry_after(reply), RETRY_AFTER_SECONDS))
         if patience.clock() + pause > until:
-            error = ServerUnreachableError if isinstance(reply, Lost) or _away(reply) else UnexpectedReplyError
+            down = isinstance(reply, Lost) or _away(reply)
+            error = ServerUnreachableError if down else UnexpectedReplyError
+            server = "AWAITHUMANS_URL the address of an awaithumans server"
+            relay = "AWAITHUMANS_RELAY_URL the address of the relay"
+            address = "" if down else f". Is {server if call.url.startswith('/') else relay}?"
             raise error(
                 f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
-                f"last: {trouble}. The same call with the same key picks up where this one stopped",
+                f"last: {trouble}{address}. The same call with the same key picks up where this one stopped",
                 url=call.url,
                 attempts=attempt,
                 retry_after=min(_retry_after(reply), RETRY_AFTER_SECONDS),
@@ -518,11 +597,26 @@ _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
     403: PermissionDeniedError,
 }
 
+_PROXY = "a proxy refuses the request: correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY of this process"
+
 _ADVICE: Mapping[int, str] = {
     401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
     403: "use a token of an operator, an admin or the task's assignee",
     404: "is AWAITHUMANS_URL really the address of an awaithumans server?",
+    407: _PROXY,
 }
+
+_RELAY_ADVICE: Mapping[int | str, str] = {
+    401: "AWAITHUMANS_RELAY_SECRET of this process is not the relay's: set both to the same value",
+    403: "a proxy refuses the request: AWAITHUMANS_RELAY_URL of this process must be an address at which the relay "
+    "itself answers",
+    404: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
+    405: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
+    407: _PROXY,
+    ENGINE_UNKNOWN: "start the relay with this engine, or set AWAITHUMANS_RELAY_URL of this process to a relay that "
+    "has it",
+}
+"""What to do about a refusal of the relay, by its code, else by its status."""
 
 
 def refusal(
@@ -532,16 +626,23 @@ def refusal(
     server_code, told = _error_words(reply)
     text = f"{reply.status}: {told}"
     if 300 <= reply.status < 400:
+        setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
         return UnexpectedReplyError(
             f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: "
-            "set the address to where it really is",
+            f"set the address ({setting}) to where it really is",
             task_id=task_id,
         )
+    facts = {
+        "task_id": task_id,
+        "status_code": reply.status,
+        "server_code": server_code,
+        "from_api": _api_form(reply),
+    }
     if relay is not None:
+        advice = _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status)
+        what_to_do = f". {advice}" if advice else ""
         return RequestRefusedError(
-            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL)",
-            status_code=reply.status,
-            server_code=server_code,
+            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}", **facts
         )
     if reply.status == 405 and at_create:
         return UnexpectedReplyError(
@@ -556,12 +657,12 @@ def refusal(
     if error is None:
         error = TaskRejectedError if at_create else RequestRefusedError
     advice = None if error is TaskNotFoundError else _ADVICE.get(reply.status)
-    return error(
-        f"{text} ({advice})" if advice else text,
-        task_id=task_id,
-        status_code=reply.status,
-        server_code=server_code,
-    )
+    return error(f"{text} ({advice})" if advice else text, **facts)
+
+
+def _api_form(reply: Reply) -> bool:
+    """Whether the body is one of the API's three error shapes."""
+    return not {"detail", "error", "error_code"}.isdisjoint(_quiet_json(reply) or {})
 
 
 def _error_words(reply: Reply) -> tuple[str | None, str]:
@@ -600,7 +701,7 @@ def _record(reply: Reply, task_id: str, key: str | None) -> Outcome:
 
 def _records(reply: Reply) -> tuple[list[Outcome], int]:
     """Those that can be read, and how many there are."""
-    held = _any_json(reply)
+    held = read_json(reply.body)
     if not isinstance(held, list):
         raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
     return [outcome for record in held if (outcome := _lenient(record)) is not None], len(held)
@@ -615,14 +716,14 @@ def _lenient(record: JsonValue) -> Outcome | None:
 
 
 def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any] | None, bool]:
-    """The task, what it is about where the server shows it, and whether this call has made it."""
+    """The task, what it is about where the server shows it, and whether it was created for this caller."""
     record, key = _json(reply), body.get("idempotency_key")
     shown = record.get("idempotency_key")
     hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
     named = shown == key if shown is not None else not hidden and _asks(record) == _asks(body)
     if not named:
         raise ValueError("the record of another question")
-    ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
+    ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _mark(record) == (_mark(body) or "")
     return Outcome.model_validate(record | {"idempotency_key": key}), None if hidden else record, ours
 
 
@@ -632,21 +733,10 @@ def _asks(body: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:
-    held = _any_json(reply)
+    held = read_json(reply.body)
     if not isinstance(held, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
     return held
-
-
-def _any_json(reply: Reply) -> JsonValue:
-    """The body. pydantic's reader is the faster one, the standard library's goes deeper."""
-    try:
-        return cast("JsonValue", from_json(reply.body))
-    except ValueError:
-        try:
-            return cast("JsonValue", json.loads(reply.body))
-        except RecursionError:
-            raise ValueError("nested too deep") from None
 
 
 def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:

@@ -4,11 +4,12 @@ Every engine adapter asks through here. Built on the asker's side from settings,
 a workflow input, a checkpoint or a history.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
+from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -43,7 +44,15 @@ class HumanTasks:
         self._client = TaskClient(settings=self.settings, keep_alive=0)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
-    async def open(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
+    async def open(
+        self,
+        body: Mapping[str, Any],
+        route: Route,
+        *,
+        same_words: bool = True,
+        asked_by: str | None = None,
+        gives_up: Callable[[AwaitHumansError], bool] | None = None,
+    ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
         A task that has ended already (its key was used before) comes back with its outcome, and nobody waits for it.
@@ -52,6 +61,9 @@ class HumanTasks:
             body: `HumanTask.body()`.
             route: Where the answer must go.
             same_words: Whether the text must be the one the key was first asked with, too, and not the payload alone.
+            asked_by: Names the caller, in the same words at every attempt. Default: the route's digest.
+            gives_up: Whether the caller gives the question up because of this error; then a task that was created for
+                it is cancelled. Default: because of every refusal.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -59,32 +71,59 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            outcome = await self._client.run(self._open(body, traced, same_words))
+            outcome = await self._client.run(self._open(body, traced, same_words, asked_by, gives_up))
             note(task_id=outcome.task_id)
             return outcome
 
     def open_sync(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:
-            outcome = self._sync_client.run(self._open(body, traced, same_words))
+            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None))
             note(task_id=outcome.task_id)
             return outcome
 
-    async def close(self, task_id: str) -> Outcome:
-        """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins."""
+    async def close(self, task_id: str, *, asked_by: Callable[[str], str | None] | None = None) -> Outcome:
+        """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
+
+        Args:
+            task_id: Which.
+            asked_by: The mark this caller's tasks carry under the task's key; None for a key that is never shared. A
+                task that was created for another caller stays open. Default: it is cancelled, whoever created it.
+        """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client.run(flow.close(task_id, patience))
+        closing = flow.close(task_id, patience) if asked_by is None else flow.close_own(task_id, asked_by, patience)
+        return await self._client.run(closing)
 
     async def last_look(self, task_id: str, given: float, *, key: str | None = None) -> Outcome:
         """How a task stands whose asker, who gave people `given` seconds, has no more time; see `flow.last_look`."""
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client.run(flow.last_look(task_id, given, patience, key=key))
 
-    async def withdraw(self, key: str) -> Outcome:
-        """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended."""
-        patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client.run(flow.withdraw_key(key, patience))
+    async def withdraw(self, key: str, *, asked_by: str | None = None) -> Outcome:
+        """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended.
 
-    def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
+        Args:
+            key: The idempotency key.
+            asked_by: Cancel only a task that was created for this caller, as named to `open`. Default: any.
+        """
+        patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
+        return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by))
+
+    def _open(
+        self,
+        body: Mapping[str, Any],
+        route: Route,
+        same_words: bool,  # noqa: FBT001
+        asked_by: str | None,
+        gives_up: Callable[[AwaitHumansError], bool] | None,
+    ) -> Flow[Outcome]:
         patience = Patience(self._patience or float(body["timeout_seconds"]))
-        return flow.open_wait(body, self._relay, self._signer.issue(route), patience, same_words=same_words)
+        return flow.open_wait(
+            body,
+            self._relay,
+            self._signer.issue(route),
+            patience,
+            same_words=same_words,
+            asked_by=asked_by or route.digest,
+            gives_up=gives_up or flow.is_refusal,
+        )

@@ -7,7 +7,7 @@ going wrong ends in "approved".
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar, overload
+from typing import Annotated, Any, Self, TypeVar, overload
 
 from pydantic import (
     AfterValidator,
@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic.types import JsonValue
 from pydantic_core import to_json
@@ -62,6 +64,10 @@ Text = Annotated[str | None, WrapValidator(_if_readable)]
 Number = Annotated[int | None, WrapValidator(_if_readable)]
 
 
+_TOO_DEEP = "recursion_depth_exceeded"
+"""pydantic's word."""
+
+
 class Outcome(BaseModel):
     """One lenient reading of a create reply, a poll reply, a task record and a callback body.
 
@@ -98,6 +104,19 @@ class Outcome(BaseModel):
     response_omitted: str | None = None
     """Why there is no response although a person gave one; an engine that could not carry it says so."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _despite_its_depth(cls, held: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """A response that is nested deeper than anything here reads is an answer all the same: it is left out."""
+        try:
+            return read(held)
+        except ValidationError as invalid:
+            if not isinstance(held, Mapping) or not any(e["type"] == _TOO_DEEP for e in invalid.errors()):
+                raise
+            return read(
+                {**held, "response": None, "response_omitted": "it is nested too deep; read it from the server"}
+            )
+
     @property
     def terminal(self) -> bool:
         """Whether the task has ended. An unknown status has not."""
@@ -105,8 +124,20 @@ class Outcome(BaseModel):
 
     @property
     def answered(self) -> bool:
-        """Whether there is something to hand over: any end, except a completion whose response is not there."""
-        return self.terminal and not (self.status == TaskStatus.COMPLETED and self.response is None)
+        """Whether there is something to hand over: any end, except a completion whose response is gone.
+
+        A response that was left out on the way is one: the caller is to be woken, and not to wait for more.
+        """
+        completed = self.status == TaskStatus.COMPLETED
+        return self.terminal and not (completed and self.response is None and self.response_omitted is None)
+
+    def without_response(self, reason: str) -> Self:
+        """The same outcome where its response cannot be carried on; `settle` gives the reason.
+
+        Args:
+            reason: Completes "its response is not here: ..."; without anything of the response itself.
+        """
+        return self.model_copy(update={"response": None, "response_omitted": reason})
 
     def value(self) -> dict[str, Any]:
         """JSON-safe form without empty fields, for histories, checkpoints and rows."""

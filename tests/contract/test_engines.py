@@ -8,6 +8,7 @@ LangGraph server.
 
 import asyncio
 import json
+import math
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
@@ -311,3 +312,49 @@ async def test_an_answer_for_an_asker_that_has_gone_is_kept(
     assert wait.outcome.response == {"approved": True}
     assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
     assert asker.acts[asked.name] == 0
+
+
+def nested(depth: int) -> Any:
+    inner: Any = "the end"
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+Errors = frozenset[str | None]
+LEFT_OUT, TAKEN, MISFIT = Errors({"ResponseMissingError"}), Errors({None}), Errors({"ResponseSchemaError"})
+ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
+    "a NUL": ({"note": "a\0b"}, TAKEN),
+    "half a character": ({"note": "a\ud83d"}, TAKEN),
+    "half a character in a name": ({"\ud83d": "a"}, TAKEN | MISFIT),
+    "250 levels": ({"note": nested(250)}, LEFT_OUT),
+    "300 levels": ({"note": nested(300)}, LEFT_OUT),
+    "no number": ({"note": math.nan}, LEFT_OUT),
+    "infinite": ({"note": math.inf}, LEFT_OUT),
+    "more than 64 bits": ({"note": 10**30}, LEFT_OUT | MISFIT),
+    "150 levels": ({"note": nested(150)}, MISFIT),
+}
+"""What a response holds beside its yes, and what a caller can make of it: an answer, or a typed error."""
+
+
+async def test_odd_answers_reach_the_caller(
+    asker: Asker, relay: RunningRelay, people: People, humans: HumansServer, question: str
+) -> None:
+    """An answer that an engine cannot carry arrives as missing content: the caller is woken, and told so."""
+    asked = {name: await asker.ask(f"{name}: {question}") for name in ODD_ANSWERS}
+    for name, (odd, _) in ODD_ANSWERS.items():
+        (task,) = await people.find(f"{name}: {question}")
+        response = {"approved": True} | odd
+        await call_back(relay, humans, asked[name], task, status="completed", response=response)
+    made = {name: await told(each) for name, each in asked.items()}
+    errors = {name: each.get("error") for name, each in made.items()}
+    assert {name for name, (_, fits) in ODD_ANSWERS.items() if errors[name] not in fits} == set(), errors
+
+
+async def test_an_odd_answer_that_was_there_before_the_question(asker: Asker, people: People, question: str) -> None:
+    """A task that has ended already is read by the caller itself, which carries its answer no further than it can."""
+    key = f"odd {question}"
+    body = {"task": question, "payload": {}, "payload_schema": {}, "response_schema": {}, "timeout_seconds": 900}
+    task = (await people.http.post("/api/tasks", json=body | {"idempotency_key": key})).json()
+    await people.complete(task["id"], {"approved": True, "note": nested(230), "more": 10**30})
+    assert (await told(await asker.ask(question, idempotency_key=key)))["error"] in LEFT_OUT | MISFIT

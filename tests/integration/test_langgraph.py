@@ -2,22 +2,26 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import pytest
-from examples.demo.servers import HumansServer
+from examples.demo.servers import HumansServer, free_port
+from fastapi import FastAPI
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human
-from awaithumans_core import SettingsError, TargetGone, TargetNotReady
+from awaithumans_core import HumanTasks, ServerUnreachableError, SettingsError, TargetGone, TargetNotReady
+from awaithumans_core.errors import RequestRefusedError
 from tests.support.bench import Bench, State
 from tests.support.people import People
-from tests.support.relay import RunningRelay
+from tests.support.relay import RunningRelay, served, settings_for
 from tests.support.workflows import Decision
 
 
@@ -393,3 +397,32 @@ async def test_without_a_checkpointer_nobody_is_asked(bench: Bench, people: Peop
     with pytest.raises((SettingsError, ValueError), match=r"(?i)checkpointer"):
         await compiled.ainvoke({"answers": []}, bench.config if saver is None else {})
     assert await people.find(f"a {bench.thread_id}", count=0) == []
+
+
+async def test_a_task_of_an_earlier_run_is_cancelled_when_the_relay_refuses(
+    humans: HumansServer, people: People
+) -> None:
+    """The relay was down at the first run and refuses at the next: nobody is left working for the question."""
+    question, refusing = f"Orphaned? {uuid.uuid4().hex}", free_port()
+    asks_through = [
+        HumanTasks(settings_for(humans, f"http://127.0.0.1:{free_port()}"), patience=1),
+        HumanTasks(settings_for(humans, f"http://127.0.0.1:{refusing}"), patience=1),
+    ]
+
+    async def node(state: State) -> State:
+        await await_human(task=question, response_schema=Decision, human_tasks=asks_through.pop(0))
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config: RunnableConfig = {"configurable": {"thread_id": uuid.uuid4().hex}}
+    with pytest.raises(ServerUnreachableError):
+        await graph.ainvoke({"answers": []}, config)
+    (task,) = await people.find(question)
+    assert task["status"] == "created"
+    async with served(FastAPI(), refusing, log_level="critical"):
+        with pytest.raises(RequestRefusedError):
+            await graph.ainvoke(None, config)
+    assert (await people.task(task["id"]))["status"] == "cancelled"

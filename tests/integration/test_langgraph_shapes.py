@@ -90,7 +90,7 @@ class SlowFor(HumanTasks):
         self._word = word
         self._another = asyncio.Event()
 
-    async def open(self, body: Any, route: Route, *, same_words: bool = True) -> Outcome:
+    async def open(self, body: Any, route: Route, *, same_words: bool = True, **more: Any) -> Outcome:
         if self._word not in body["task"]:
             outcome = await super().open(body, route, same_words=same_words)
             self._another.set()

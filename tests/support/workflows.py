@@ -41,6 +41,22 @@ class Ask:
 
 
 @workflow.defn
+class AskForFacts:
+    """Returns the error of `await_human` with its facts, and how long it took."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any]) -> dict[str, Any]:
+        began = workflow.now()
+        told: dict[str, Any] = {"error": None}
+        try:
+            await await_human(response_schema=Decision, **options)
+        except AwaitHumansError as error:
+            names = ("task_id", "status_code", "server_code", "url", "attempts")
+            told = {"error": type(error).__name__} | {name: getattr(error, name, None) for name in names}
+        return told | {"began": began.isoformat(), "ended": workflow.now().isoformat()}
+
+
+@workflow.defn
 class AskUncaught:
     """Lets the error of `await_human` fail the workflow."""
 
@@ -238,6 +254,29 @@ class AskBarely:
 
 
 @workflow.defn
+class AskLocally:
+    """Calls one of the activities as a local activity, with a question or a task id."""
+
+    @workflow.run
+    async def run(self, about: str, activity: str) -> dict[str, Any]:
+        question = HumanTask(task=about, response_schema=Decision, idempotency_key=f"local: {about}")
+        argument = about if activity == "awaithumans.close_wait" else question.body()
+        made: dict[str, Any] = await workflow.execute_local_activity(
+            activity, argument, result_type=dict[str, Any], start_to_close_timeout=timedelta(seconds=5)
+        )
+        return made
+
+
+@workflow.defn
+class AskUnderAnyKey:
+    """Has a key in its code that earlier releases took for none."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
+        return (await await_human(task=question, response_schema=Decision, via=via, idempotency_key="unnamed")).approved
+
+
+@workflow.defn
 class AskHugely:
     """Asks about more than Temporal carries."""
 
@@ -278,6 +317,7 @@ class AskUpTheLadder:
 
 WORKFLOWS: list[type] = [
     Ask,
+    AskForFacts,
     AskUncaught,
     AskSeveral,
     AskImpatiently,
@@ -289,6 +329,8 @@ WORKFLOWS: list[type] = [
     AskInChild,
     AskAndEnd,
     AskBarely,
+    AskLocally,
+    AskUnderAnyKey,
     AskHugely,
     AskTwoOfThree,
     AskUpTheLadder,

@@ -93,6 +93,17 @@ def test_half_a_character_does_not_lose_an_answer(note: str, read: str) -> None:
     assert received(body).outcome.response == {"note": read}
 
 
+@pytest.mark.parametrize("depth", [150, 250, 400])
+def test_a_deep_answer_is_taken(depth: int) -> None:
+    """What is nested deeper than anything reads is left out of the outcome, and its caller is woken."""
+    deep: Any = "end"
+    for _ in range(depth):
+        deep = [deep]
+    outcome = received(said(response={"deep": deep})).outcome
+    assert outcome.answered
+    assert outcome.response == ({"deep": deep} if depth < 255 else None)
+
+
 def test_headers_are_looked_up_as_http_does() -> None:
     """Header names differ in case between servers; a case-blind mapping is all that is needed."""
     body = said()

@@ -10,13 +10,14 @@ import awaithumans_core.engine
 from awaithumans_core import errors
 from awaithumans_core.client import _lost
 from awaithumans_core.errors import AwaitHumansError, SettingsError
-from awaithumans_core.flow import Lost
+from awaithumans_core.flow import Lost, Reply
 from awaithumans_core.outcome import Outcome
 
 CODES = {
     "AuthenticationError": "UNAUTHENTICATED",
     "AwaitHumansError": "AWAITHUMANS_ERROR",
     "CallbackRejectedError": "CALLBACK_REJECTED",
+    "EngineUnknownError": "ENGINE_UNKNOWN",
     "InvalidTaskError": "TASK_INVALID",
     "PermissionDeniedError": "PERMISSION_DENIED",
     "QuestionChangedError": "QUESTION_CHANGED",
@@ -43,6 +44,7 @@ FACTS: dict[str, object] = {
     "problems": ("approved: Input should be a valid boolean",),
     "status_code": 404,
     "server_code": "TASK_NOT_FOUND",
+    "from_api": False,
     "url": "/api/tasks",
     "attempts": 3,
     "http_status": 403,
@@ -141,6 +143,12 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 def test_httpx_has_no_new_error() -> None:
     """A request error that a new httpx adds is looked at by a person before it is retried."""
     assert {kind.__name__ for kind in httpx_errors(httpx.RequestError)} == HTTPX_REQUEST_ERRORS
+
+
+@pytest.mark.parametrize(("said", "status"), [("407 Proxy Authentication Required", 407), ("403 Forbidden", 403)])
+def test_a_proxy_that_opens_no_tunnel_has_replied(said: str, status: int) -> None:
+    """Its refusal is a reply like any other: it is no outage, and trying again does not help."""
+    assert _lost(httpx.ProxyError(said)) == Reply(status, {}, b"")
 
 
 @pytest.mark.parametrize(

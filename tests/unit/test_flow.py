@@ -13,18 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
+from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
+    CallbackRejectedError,
+    InvalidTaskError,
     PermissionDeniedError,
     QuestionChangedError,
     RequestRefusedError,
     ServerUnreachableError,
+    SettingsError,
     TaskNotFoundError,
     TaskRejectedError,
+    TaskTimeoutError,
     UnexpectedReplyError,
 )
 from awaithumans_core.flow import (
+    ASKED_BY,
     FIRST_PAGE,
     HEAVY_PAGE_BYTES,
     MOST_ON_PAGE,
@@ -37,6 +43,7 @@ from awaithumans_core.flow import (
     Reply,
     ask,
     close,
+    close_own,
     create,
     ended,
     finish,
@@ -1494,6 +1501,173 @@ def test_a_relay_that_stays_down_is_named() -> None:
     talk = Talk([reply(201, record())], then=REFUSED)
     error = refused_with(ServerUnreachableError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
     assert error.url == f"{RELAY}/waits/task-1"
+
+
+# --- created for whom
+
+MARKED = {**BODY, "payload_schema": {"type": "object"}}
+
+
+def marked(mark: str | None, status: str = "created", **fields: Any) -> dict[str, Any]:
+    """A record that was created for this caller."""
+    return record(status, payload_schema={"type": "object"} | ({} if mark is None else {ASKED_BY: mark}), **fields)
+
+
+def found(mark: str | None) -> Reply:
+    """The same, found under its key."""
+    return reply(201, marked(mark), idempotent_replayed="true")
+
+
+def test_a_task_names_the_caller_it_was_created_for() -> None:
+    """In an annotation of its payload schema; the caller's own body stays as it was."""
+    talk = Talk([reply(201, marked("caller-1")), reply(200, {"state": "open"})])
+    talk.run(open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1"))
+    assert talk.calls[0].json is not None
+    assert talk.calls[0].json["payload_schema"] == {"type": "object", ASKED_BY: "caller-1"}
+    assert MARKED["payload_schema"] == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("mark", "cancelled"), [("caller-1", True), ("caller-2", False), (None, False)], ids=["own", "another's", "unknown"]
+)
+def test_a_refused_caller_cancels_the_task_of_its_earlier_attempt(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """And no task that another caller has created under the same key."""
+    talk = Talk([found(mark), reply(422, {"error": "X", "message": "no"})], then=reply(200, record("cancelled")))
+    error = refused_with(RequestRefusedError, talk, open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1"))
+    assert error.task_id == "task-1"
+    assert talk.said == [CREATE, REGISTER, *([CANCEL] if cancelled else [])]
+
+
+def test_a_caller_that_tries_again_leaves_its_task_open() -> None:
+    """To cancel it would use up its key."""
+    talk = Talk([reply(201, marked("caller-1")), reply(401, {"error": "X", "message": "no"})])
+    opening = open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1", gives_up=lambda error: False)
+    refused_with(RequestRefusedError, talk, opening)
+    assert talk.said == [CREATE, REGISTER]
+
+
+def test_a_caller_whose_time_is_over_cancels_its_task_while_the_relay_is_down() -> None:
+    """Not only a refusal can be the end of asking."""
+    replies = iter([reply(201, marked("caller-1"))])
+    cancelled = reply(200, record("cancelled"))
+    talk = Talk([], then=lambda call: next(replies, cancelled if "cancel" in call.url else REFUSED))
+    opening = open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1", gives_up=lambda error: True)
+    error = refused_with(ServerUnreachableError, talk, opening)
+    assert error.task_id == "task-1"
+    assert talk.said[-1] == CANCEL
+
+
+@pytest.mark.parametrize(("mark", "cancelled"), [("caller-1", True), ("caller-2", False), (None, False)])
+def test_withdraw_by_key_leaves_what_others_have_asked(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """A key that is shared may belong to a caller that still waits."""
+    talk = Talk([found(mark)], then=reply(200, record("cancelled")))
+    outcome = talk.run(withdraw_key("question-1", talk.patience, asked_by="caller-1"))
+    assert outcome.status == ("cancelled" if cancelled else "created")
+    assert talk.said == [CREATE, *([CANCEL] if cancelled else [])]
+
+
+def test_withdraw_by_key_leaves_nothing_open() -> None:
+    """A task that did not exist is created and cancelled, also with a mark."""
+    talk = Talk([reply(201, record()), reply(200, record("cancelled"))])
+    assert talk.run(withdraw_key("question-1", talk.patience, asked_by="caller-1")).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("own", "mark", "cancelled"),
+    [("caller-1", "caller-1", True), ("caller-1", "caller-2", False), ("caller-1", None, False), (None, None, True)],
+    ids=["own", "another's", "unknown", "never shared"],
+)
+def test_a_caller_closes_its_own_task(own: str | None, mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """One that was created for another caller under the same key stays open."""
+    asked: list[str] = []
+    talk = Talk([reply(200, marked(mark))], then=reply(200, record("cancelled")))
+    outcome = talk.run(close_own("task-1", lambda key: asked.append(key) or own, talk.patience))  # type: ignore[func-returns-value]
+    assert outcome.status == ("cancelled" if cancelled else "created")
+    assert talk.said == [GET, *([CANCEL] if cancelled else [])]
+    assert asked == ["question-1"]
+
+
+def test_a_caller_closes_nothing_that_has_ended_or_cannot_be_read() -> None:
+    """An answer given in the meantime wins; a refusal is an error."""
+    talk = Talk([reply(200, marked("caller-2", "completed", response=ANSWER))])
+    assert talk.run(close_own("task-1", lambda key: None, talk.patience)).response == ANSWER
+    talk = Talk([reply(401, {"detail": "no"})])
+    refused_with(AuthenticationError, talk, close_own("task-1", lambda key: None, talk.patience))
+
+
+# --- what a refusal is about
+
+SETTING, QUESTION, OUTAGE = Cause.SETTING, Cause.QUESTION, Cause.OUTAGE
+UNKNOWN_ENGINE = reply(422, {"error": "ENGINE_UNKNOWN", "message": "this relay has no engine 'temporal'"})
+AT_CREATE: dict[str, tuple[Reply | Lost, Cause]] = {
+    "another token": (reply(401, {"detail": "no"}), SETTING),
+    "too weak a token": (reply(403, {"detail": "no"}), SETTING),
+    "a proxy's 403": (reply(403, b"<html>", content_type="text/html"), SETTING),
+    "a proxy's 407": (reply(407, b"<html>", content_type="text/html"), SETTING),
+    "another service, 404": (reply(404, {"detail": "Not Found"}), SETTING),
+    "another service, 404 page": (PROXY_404, SETTING),
+    "another service, 405": (reply(405, {"detail": "Method Not Allowed"}), SETTING),
+    "another service, 400 page": (reply(400, b"<html>", content_type="text/html"), SETTING),
+    "another service, 422 page": (reply(422, b"<html>", content_type="text/html"), SETTING),
+    "another service, 200 page": (HTML, SETTING),
+    "another host": (reply(421, b""), SETTING),
+    "a redirect": (reply(307, b"", location="https://elsewhere.example"), SETTING),
+    "malformed": (reply(422, {"detail": [{"loc": ["body"], "msg": "no"}]}), QUESTION),
+    "too large": (reply(413, b"<html>", content_type="text/html"), QUESTION),
+    "conflict": (reply(409, {"error": "X", "message": "no"}), QUESTION),
+    "down": (REFUSED, OUTAGE),
+    "bad gateway": (reply(502, b"<html>", content_type="text/html"), OUTAGE),
+    "too many requests": (reply(429, {"detail": "no"}), OUTAGE),
+}
+AT_RELAY: dict[str, tuple[Reply | Lost, Cause]] = {
+    "another secret": (reply(401, {"error": "CALLBACK_REJECTED", "message": "no"}), SETTING),
+    "another service, 404": (reply(404, {"detail": "Not Found"}), SETTING),
+    "another service, 404 page": (PROXY_404, SETTING),
+    "another service, 405": (reply(405, {"detail": "Method Not Allowed"}), SETTING),
+    "no such engine": (UNKNOWN_ENGINE, SETTING),
+    "a proxy's 407": (reply(407, b""), SETTING),
+    "a malformed route": (reply(422, {"error": "CALLBACK_REJECTED", "message": "no"}), QUESTION),
+    "down": (REFUSED, OUTAGE),
+    "not running": (reply(503, {"error": "NOT_RUNNING", "message": "no"}), OUTAGE),
+}
+
+
+@pytest.mark.parametrize("case", AT_CREATE)
+def test_what_a_refusal_of_the_server_is_about(case: str) -> None:
+    """One table says whether the question, a setting or the moment is at fault."""
+    answer, cause = AT_CREATE[case]
+    talk = Talk([], then=answer, seconds=5)
+    with pytest.raises(AwaitHumansError) as raised:
+        talk.run(create(BODY, talk.patience))
+    assert cause_of(raised.value) == cause
+
+
+@pytest.mark.parametrize("case", AT_RELAY)
+def test_what_a_refusal_of_the_relay_is_about(case: str) -> None:
+    """The same table; the message of a wrong setting names what to correct."""
+    answer, cause = AT_RELAY[case]
+    talk = Talk([reply(201, record())], then=lambda call: answer if "waits" in call.url else OPEN, seconds=5)
+    with pytest.raises(AwaitHumansError) as raised:
+        talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience))
+    assert cause_of(raised.value) == cause
+    if cause == SETTING:
+        assert "AWAITHUMANS_RELAY" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (SettingsError("no token"), SETTING),
+        (QuestionChangedError("another"), QUESTION),
+        (InvalidTaskError("empty"), QUESTION),
+        (TaskTimeoutError("late"), QUESTION),
+        (CallbackRejectedError("no"), OUTAGE),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else "",
+)
+def test_what_other_errors_are_about(error: AwaitHumansError, cause: Cause) -> None:
+    """Errors without a reply are classified by their type."""
+    assert cause_of(error) == cause
 
 
 # --- whatever comes

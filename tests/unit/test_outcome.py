@@ -346,3 +346,21 @@ def test_any_other_end_stands_at_the_deadline(status: str) -> None:
     """An answer given just before still counts, and a pending task does not become an end."""
     closed = Outcome(task_id="task-1", status=status, response={"approved": True})
     assert at_deadline(closed) == closed
+
+
+def test_a_response_too_deep_to_be_read_is_left_out() -> None:
+    """The task has ended all the same: whoever waits for it is told that the answer cannot be had here."""
+    deep: dict[str, Any] = {}
+    for _ in range(1000):
+        deep = {"in": deep}
+    outcome = Outcome.model_validate({"id": "task-1", "status": "completed", "response": deep, "completed_at": None})
+    assert outcome.answered
+    assert Outcome.model_validate(outcome.value()) == outcome
+    with pytest.raises(ResponseMissingError, match="nested too deep"):
+        settle(outcome, dict)
+
+
+def test_what_else_cannot_be_read_is_no_outcome() -> None:
+    """A record without a status is none, however deep it is."""
+    with pytest.raises(ValidationError):
+        Outcome.model_validate({"id": "task-1", "response": {}})

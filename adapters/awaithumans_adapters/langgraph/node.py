@@ -15,9 +15,10 @@ from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissi
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
+from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
 from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
-from awaithumans_adapters.langgraph.place import Place, answer_given, configured, next_place
+from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
@@ -197,7 +198,7 @@ def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
 def _opened(outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks) -> dict[str, Any]:
     return {
         "number": place.number,
-        "outcome": outcome.value(),
+        "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
         "review_url": human_tasks.settings.review_url(outcome.task_id),

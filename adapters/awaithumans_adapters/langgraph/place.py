@@ -11,6 +11,7 @@ from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
 
 from awaithumans_adapters.langgraph.names import answer_to, place_key
@@ -71,6 +72,11 @@ def answer_given(key: str) -> Outcome | None:
 def configured() -> dict[str, Any]:
     """What LangGraph has set for the node that runs."""
     return get_config().get("configurable", {})
+
+
+def checkpointer() -> BaseCheckpointSaver[Any]:
+    """What keeps the thread of the node that runs."""
+    return cast("BaseCheckpointSaver[Any]", configured()["__pregel_checkpointer"])
 
 
 def _scratchpad() -> _Scratchpad:

@@ -8,6 +8,7 @@ from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Config, Context, Run, Thread, ThreadState
 
+from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace, place_key
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
@@ -112,7 +113,7 @@ class ServerThread:
         The server stores each step before the next one begins (durability "sync"). It has no way to store the answer
         ahead of the run, so the node does: it notes in the server's store that it has its answer before it goes on.
         """
-        answers = dict.fromkeys(waiting, outcome.value())
+        answers = dict.fromkeys(waiting, kept(outcome).value())
         return await self._start(command={"resume": answers}, metadata={RESUMED_WITH: self._key})
 
     async def run_on(self) -> str | None:

@@ -27,6 +27,7 @@ from awaithumans_adapters.langgraph.answers import (
     takers,
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
+from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
@@ -177,7 +178,8 @@ class Thread:
 
         The answer is stored first (see `stored_answers`), then the start of the run is recorded, then the graph runs.
         """
-        answers = {each.shown.id: _answer(each.shown, outcome) for each in waiting}
+        carried = kept(outcome, self._saver.serde)
+        answers = {each.shown.id: _answer(each.shown, carried) for each in waiting}
         # A node that failed before it came to its question is run again however often: how it ended is known.
         settled, position = bool(await self.failures()), await self._position()
         for each in waiting:

@@ -1,14 +1,19 @@
 """The worker's side: the activities that speak HTTP. Settings stay here; no token or key enters a history."""
 
+import logging
+import math
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal.failures import failure
-from awaithumans_adapters.temporal.limits import fitting, size_of
+from awaithumans_adapters.temporal.failures import SettingErrors, failure
+from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.memory import remember, remembered
 from awaithumans_adapters.temporal.names import (
     AWAIT_HUMAN,
     CLOSE_WAIT,
@@ -17,8 +22,10 @@ from awaithumans_adapters.temporal.names import (
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
+    within,
 )
-from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.cause import Cause, cause_of
+from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, SettingsError
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -27,8 +34,13 @@ from awaithumans_core.settings import Settings
 if TYPE_CHECKING:
     from awaithumans_core.human_tasks import HumanTasks
 
+logger = logging.getLogger("awaithumans.temporal")
+
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
+
+LOGGED_EVERY_SECONDS = 300.0
+"""How often one wrong setting is logged by a worker, however many questions meet it."""
 
 
 class HumanTaskActivities:
@@ -36,11 +48,20 @@ class HumanTaskActivities:
 
     Args:
         settings: Default: read from the worker's environment when the first question is asked.
+        setting_errors: What a wrong setting does: see `HumanTasksPlugin`.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
+        if setting_errors not in ("retry", "fail"):
+            raise SettingsError(f'setting_errors is {setting_errors!r}: give "retry" or "fail"')
         self.settings = settings
+        self.setting_errors: SettingErrors = setting_errors
         self._human_tasks: HumanTasks | None = None
+        self._logged: dict[tuple[object, ...], float] = {}
+
+    def same_as(self, other: "HumanTaskActivities") -> bool:
+        """Whether both do the same: two plugins with the same settings are one."""
+        return (self.settings, self.setting_errors) == (other.settings, other.setting_errors)
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
@@ -50,23 +71,25 @@ class HumanTaskActivities:
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
         # No run id: the answer goes to the run that is current when it comes.
-        route = Route(ENGINE, _caller(), body["idempotency_key"])
+        key = body["idempotency_key"]
+        route = Route(ENGINE, _caller(), key)
+        patience = _Patience(self.setting_errors, body["timeout_seconds"])
         try:
             human_tasks = self._ready()
-            outcome = await human_tasks.open(body, route)
+            outcome = await human_tasks.open(body, route, asked_by=_asked_by(key), gives_up=patience.over)
         except AwaitHumansError as error:
-            raise failure(error) from error
+            raise self._failed(error, patience) from error
         if outcome.terminal:
             return _fitting(outcome)
         return {"task_id": outcome.task_id, "review_url": human_tasks.settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
     async def close_wait(self, task_id: str) -> dict[str, Any]:
-        """Cancel the task unless it has ended, and say how it ended."""
+        """Cancel the task unless it has ended or is shared, and say how it stands."""
         try:
-            return _brief(await self._ready().close(task_id))
+            return _brief(await self._ready().close(task_id, asked_by=_shared_mark))
         except AwaitHumansError as error:
-            raise failure(error) from error
+            raise self._failed(error, _Patience(self.setting_errors)) from error
 
     @activity.defn(name=LAST_LOOK)
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +101,7 @@ class HumanTaskActivities:
         try:
             return _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
-            raise failure(error) from error
+            raise self._failed(error, _Patience(self.setting_errors, asked["timeout_seconds"])) from error
 
     @activity.defn(name=AWAIT_HUMAN)
     async def await_human(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +110,7 @@ class HumanTaskActivities:
         `await_human(..., via="activity")` in a workflow uses it; it may also be called by itself. Set a start-to-close
         timeout: it is how often an answer that was not called back is looked for. Set no heartbeat timeout. Called by
         itself, its question outlives a workflow that is cancelled: an activity that is not running cannot hear of it.
+        It cannot be a local activity, since nothing outside of the worker can complete one.
 
         Args:
             body: `HumanTask.body()`, or the JSON body of `POST /api/tasks`. Without `idempotency_key` the activity's
@@ -100,32 +124,44 @@ class HumanTaskActivities:
             decision = settle(Outcome.model_validate(outcome), Decision)
         """
         info = activity.info()
+        if info.is_local:
+            raise ApplicationError(
+                f"{AWAIT_HUMAN} was called as a local activity, which nothing outside of its worker can complete: call "
+                "it with workflow.execute_activity_method, or call await_human of awaithumans_adapters.temporal",
+                type=SettingsError.__name__,
+                non_retryable=True,
+            )
         target = _caller() | {"activity_id": info.activity_id}
         if not info.activity_id.startswith(OWN_ACTIVITY):  # an id like "7" names something else in another run
             target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
+        key = body["idempotency_key"]
         waited = info.current_attempt_scheduled_time - info.scheduled_time
         given = timedelta(seconds=body["timeout_seconds"])
+        until = info.scheduled_time + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
+        patience = _Patience(self.setting_errors, given.total_seconds(), until if _asked_before() else None)
         try:
             human_tasks = self._ready()
-            outcome = await human_tasks.open(body, Route(ENGINE, target, body["idempotency_key"]))
+            route = Route(ENGINE, target, key)
+            outcome = await human_tasks.open(body, route, asked_by=_asked_by(key), gives_up=patience.over)
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 key = body["idempotency_key"]
                 outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
-            tried_for = info.start_to_close_timeout
-            raise failure(error, asked_before=tried_for is not None and waited >= tried_for) from error
+            raise self._failed(error, patience) from error
         if not outcome.terminal:
+            if remembered():  # only after a refusal: each heartbeat is billed
+                remember(asked=True)
             activity.raise_complete_async()
         return _fitting(outcome)
 
     @activity.defn(name=WITHDRAW)
     async def withdraw(self, key: str) -> dict[str, Any]:
-        """Cancel a question by its key. One that was never asked is asked for that, of nobody."""
+        """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it."""
         try:
-            return _brief(await self._ready().withdraw(key))
+            return _brief(await self._ready().withdraw(key, asked_by=_shared_mark(key)))
         except AwaitHumansError as error:
-            raise failure(error) from error
+            raise self._failed(error, _Patience(self.setting_errors)) from error
 
     def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
@@ -134,6 +170,70 @@ class HumanTaskActivities:
 
             self._human_tasks = HumanTasks(self.settings, patience=PATIENCE_SECONDS)
         return self._human_tasks
+
+    def _failed(self, error: AwaitHumansError, patience: "_Patience") -> ApplicationError:
+        retried_for = patience.left(error)
+        if retried_for > 0 and cause_of(error) is Cause.SETTING:
+            self._log(error)
+        return failure(error, retried_for=retried_for, attempt=activity.info().attempt)
+
+    def _log(self, error: AwaitHumansError) -> None:
+        """Log a wrong setting, unless it was logged a moment ago."""
+        refused = error if isinstance(error, RequestRefusedError) else RequestRefusedError("")
+        which = (type(error), refused.status_code, refused.server_code)
+        now = time.monotonic()
+        if now - self._logged.get(which, -math.inf) >= LOGGED_EVERY_SECONDS:
+            self._logged[which] = now
+            logger.error("questions wait for a setting to be corrected: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long an error is retried by one activity. All times are the Temporal server's."""
+
+    setting_errors: SettingErrors
+    given: float | None = None
+    """Seconds for which a wrong setting is retried, counted from the first attempt that it refused. None: the
+    activity's own timeouts end it.
+    """
+    with_people_until: datetime | None = None
+    """The question has been asked and its answer may come by callback: no refusal ends it before that."""
+
+    def left(self, error: AwaitHumansError) -> float:
+        """Seconds for which this is still retried; 0 or less ends the activity."""
+        cause, asked = cause_of(error), self.with_people_until is not None
+        if cause is Cause.OUTAGE or (cause is Cause.QUESTION and asked):
+            return math.inf
+        if cause is Cause.QUESTION or (self.setting_errors == "fail" and not asked):
+            return 0.0
+        # A setting that is missing refuses nothing: nothing was sent.
+        if self.given is None or isinstance(error, SettingsError):
+            return math.inf
+        since = _refused_since(asked=asked)
+        if self.with_people_until is not None:
+            since = max(since, self.with_people_until)
+        return self.given - (activity.info().started_time - since).total_seconds()
+
+    def over(self, error: AwaitHumansError) -> bool:
+        """Whether this error ends the activity."""
+        return self.left(error) <= 0
+
+
+def _refused_since(*, asked: bool) -> datetime:
+    """When this activity was first refused because of a setting, since it last succeeded in asking."""
+    since = remembered().get("refused_since") or activity.info().started_time.isoformat()
+    remember(asked=asked, refused_since=since)  # each time: a later heartbeat replaces an earlier one
+    return datetime.fromisoformat(since)
+
+
+def _asked_before() -> bool:
+    """Whether an earlier attempt of this activity has asked the question."""
+    info, memory = activity.info(), remembered()
+    if memory:
+        return bool(memory.get("asked"))
+    # Nothing was refused, so an attempt that ran until its start-to-close timeout had asked.
+    waited = info.current_attempt_scheduled_time - info.scheduled_time
+    return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
 
 
 def _caller() -> dict[str, str]:
@@ -144,9 +244,24 @@ def _caller() -> dict[str, str]:
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
+def _asked_by(key: str) -> str:
+    """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
+    return Route(ENGINE, _caller(), key).digest
+
+
+def _shared_mark(key: str) -> str | None:
+    """The mark a task with this key carries if it was created for this workflow; None for a key that is never shared.
+
+    That is a key the mailbox has made: it names one question of one workflow.
+    """
+    return _asked_by(key) if within(key) == key else None
+
+
 def _fitting(outcome: Outcome) -> dict[str, Any]:
     """What of it fits into a history."""
-    return fitting(outcome, size_of(activity.payload_converter().to_payloads([outcome.value()]))).value()
+    converter = activity.payload_converter()
+    carried = readable(outcome, converter)
+    return fitting(carried, size_of(converter.to_payloads([carried.value()]))).value()
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

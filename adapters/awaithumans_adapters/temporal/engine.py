@@ -6,15 +6,18 @@ from typing import Any
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from awaithumans_adapters.temporal.limits import fitting, size_of
+from awaithumans_adapters.temporal.limits import fitting, readable, size_of
 from awaithumans_adapters.temporal.names import ENGINE, SIGNAL
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
 RPC_TIMEOUT = timedelta(seconds=10)
+PYDANTIC = PydanticPayloadConverter()
+"""How workers with `HumanTasksPlugin` read what comes, unless they have a converter of their own."""
 _GOING_ON = (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW)
 
 
@@ -22,12 +25,12 @@ class TemporalEngine:
     """Wakes the workflow that asked, in whichever namespace it lives.
 
     Duplicates and early answers are the normal case of the workflow's mailbox and of an activity's id; Temporal keeps
-    both for a workflow whose worker is down. An answer that is larger than Temporal carries is delivered without its
-    content, which fails the wait at once and says why.
+    both for a workflow whose worker is down. An answer that is larger than Temporal carries, or that a worker could not
+    decode, is delivered without its content, which fails the wait at once and says why.
 
     Args:
         client: A connected client, or an async function that connects one; then the relay starts while Temporal is
-            still down. With a payload codec, the same one as the workers'.
+            still down. With a payload codec or a payload converter of your own, the same one as the workers'.
     """
 
     name = ENGINE
@@ -46,9 +49,11 @@ class TemporalEngine:
         client = await self._client(route.target["namespace"])
         wake = _complete if "activity_id" in route.target else _signal
         try:
-            # As this client will write it: completing an activity with more than Temporal takes fails the activity.
-            size = size_of(await client.data_converter.encode([outcome.value()]))
-            await wake(client, route.target, fitting(outcome, size))
+            # As this client will write it, and as a worker with the plugin will read it.
+            carried = readable(outcome, client.data_converter.payload_converter, PYDANTIC)
+            # Completing an activity with more than Temporal takes fails the activity.
+            size = size_of(await client.data_converter.encode([carried.value()]))
+            await wake(client, route.target, fitting(carried, size))
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND and not _namespace_missing(error):
                 raise TargetGone(

@@ -16,7 +16,8 @@ from temporalio.worker import (
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.mailbox import Mailbox
     from awaithumans_adapters.temporal.names import HEADER
-    from awaithumans_adapters.temporal.workflow import free
+    from awaithumans_adapters.temporal.signal_mode import freed
+    from awaithumans_adapters.temporal.workflow import freeing
 
 
 class HumanTasksInterceptor(Interceptor):
@@ -59,7 +60,11 @@ class _Outbound(WorkflowOutboundInterceptor):
 
 
 async def _free_all(mailbox: Mailbox | None) -> None:
-    """Nobody works for a run that has ended."""
+    """Nobody works for a run that has ended.
+
+    Also called when a worker drops a run from its cache, which goes on elsewhere. The SDK then refuses to start an
+    activity, by an exception. So they are started before anything else, and no coroutine is left that never ran.
+    """
     if mailbox is not None:
         mailbox.closed = True
-        await asyncio.gather(*(free(asked) for asked in (*mailbox.inherited, *mailbox.open)))
+        await freed(*[freeing(asked) for asked in (*mailbox.inherited, *mailbox.open)])

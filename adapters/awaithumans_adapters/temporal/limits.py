@@ -4,8 +4,10 @@ Sizes are those of the payloads that a converter makes: JSON with escapes is twi
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadConverter
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.outcome import Outcome
@@ -39,8 +41,27 @@ def fitting(outcome: Outcome, size: int) -> Outcome:
     """An outcome that Temporal can carry. An answer that is too large stays on the server, and the outcome says so."""
     if size <= MOST_BYTES:
         return outcome
-    omitted = f"it is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB; read it from the server"
-    return outcome.model_copy(update={"response": None, "response_omitted": omitted})
+    return outcome.without_response(
+        f"it is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB; read it from the server"
+    )
+
+
+def readable(outcome: Outcome, *converters: PayloadConverter) -> Outcome:
+    """An outcome that each of these converters can write and read. An answer that one of them cannot is left out.
+
+    A worker drops a signal that it cannot decode, and cannot go on after an activity result that it cannot decode.
+    """
+    value = outcome.value()
+    for converter in converters:
+        try:
+            converter.from_payloads(converter.to_payloads([value]), [dict[str, Any]])
+        except Exception as error:
+            # Not what the error says: it may quote the answer.
+            return outcome.without_response(
+                f"{type(converter).__name__} cannot carry it ({type(error).__name__}), as it may be nested too deep; "
+                "read it from the server"
+            )
+    return outcome
 
 
 def summary(text: str) -> str:

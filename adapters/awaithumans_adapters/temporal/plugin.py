@@ -13,6 +13,7 @@ from temporalio.worker import Interceptor, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from awaithumans_adapters.temporal.activities import HumanTaskActivities
+from awaithumans_adapters.temporal.failures import SettingErrors
 from awaithumans_adapters.temporal.interceptor import HumanTasksInterceptor
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.settings import Settings
@@ -41,14 +42,17 @@ class HumanTasksPlugin(SimplePlugin):
 
     Args:
         settings: Default: read from the worker's environment when the first question is asked.
+        setting_errors: What a wrong setting (an address, a token, a secret, a relay without Temporal) does to a
+            workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it; after
+            `timeout_seconds` it fails with the typed error. `"fail"`: it fails at once.
 
     Raises:
         SettingsError: when the client or the worker is made: its converter does not carry JSON, or the activities are
             registered by somebody else, with other settings.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._activities = HumanTaskActivities(settings)
+    def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
+        self._activities = HumanTaskActivities(settings, setting_errors=setting_errors)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             "awaithumans.HumanTasksPlugin",
             data_converter=_converter,
@@ -73,7 +77,7 @@ class HumanTasksPlugin(SimplePlugin):
             return super().configure_worker(config)
         for function in others:
             owner = getattr(function, "__self__", None)
-            if not isinstance(owner, HumanTaskActivities) or owner.settings != self._activities.settings:
+            if not isinstance(owner, HumanTaskActivities) or not self._activities.same_as(owner):
                 raise SettingsError(
                     f"the activity {_name(function)!r} is registered already, and not with this plugin's settings: "
                     "give HumanTasksPlugin to the client or to the worker, once, and leave its activities out of "

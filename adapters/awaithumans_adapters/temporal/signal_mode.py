@@ -105,17 +105,26 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
 
 async def close(task_id: str) -> None:
     """Cancel the task."""
-    await _free(CLOSE_WAIT, task_id)
+    await freed(closing(task_id))
 
 
 async def withdraw(key: str) -> None:
     """Cancel the question by its key, whose task is not known here."""
-    await _free(WITHDRAW, key)
+    await freed(withdrawing(key))
 
 
-async def _free(how: str, what: str) -> None:
-    """Nobody is to work for this any more; a failure to say so does not keep the workflow from ending."""
-    freeing = workflow.start_activity(
+def closing(task_id: str) -> workflow.ActivityHandle[Any]:
+    """Start cancelling the task."""
+    return _freeing(CLOSE_WAIT, task_id)
+
+
+def withdrawing(key: str) -> workflow.ActivityHandle[Any]:
+    """Start cancelling the question by its key."""
+    return _freeing(WITHDRAW, key)
+
+
+def _freeing(how: str, what: str) -> workflow.ActivityHandle[Any]:
+    return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
@@ -124,6 +133,12 @@ async def _free(how: str, what: str) -> None:
         retry_policy=RETRY,
         summary="nobody waits any more",
     )
-    await workflow.wait([freeing])
-    if not freeing.cancelled() and (failure := freeing.exception()) is not None:
-        workflow.logger.warning("%s could not be cancelled: %s", what, failure)
+
+
+async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
+    """Wait until these have ended; a failure to cancel a question does not keep the workflow from ending."""
+    if freeing:
+        await workflow.wait(freeing)
+    for each in freeing:
+        if not each.cancelled() and (failure := each.exception()) is not None:
+            workflow.logger.warning("a question could not be cancelled: %s", failure)

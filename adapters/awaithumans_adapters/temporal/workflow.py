@@ -13,7 +13,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity
     from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-    from awaithumans_adapters.temporal.signal_mode import close, wait_for_signal, withdraw
+    from awaithumans_adapters.temporal.signal_mode import closing, wait_for_signal, withdrawing
     from awaithumans_core.errors import InvalidTaskError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
@@ -21,8 +21,8 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
-UNNAMED = "unnamed"
-"""Stands in for a key until the mailbox has made one."""
+_NO_KEY = "(none)"
+"""Fills the field of a question whose key the mailbox makes. Any text will do: it is compared with nothing."""
 
 Via = Literal["signal", "activity"]
 """How the answer comes back."""
@@ -88,7 +88,8 @@ async def await_human(
             decision = await await_human(task="Approve $250 refund?", payload=refund, response_schema=Decision)
             return "paid" if decision.approved else "declined"
     """
-    named = options.setdefault("idempotency_key", UNNAMED) is not UNNAMED
+    named = "idempotency_key" in options
+    options.setdefault("idempotency_key", _NO_KEY)
     question = HumanTask(task=task, response_schema=response_schema, **options)
     pace = _pace(via, recheck)
     mailbox = Mailbox.here()
@@ -133,9 +134,8 @@ async def _still_there(mailbox: Mailbox) -> None:
         await workflow.wait_condition(lambda: False)
 
 
-async def free(asked: Asked) -> None:
-    """Cancel the task of a question that nobody waits for any more."""
+def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
+    """Start cancelling the task of a question whose caller is gone."""
     if asked.waiting is not None and asked.waiting.task_id is not None:
-        await close(asked.waiting.task_id)
-    else:
-        await withdraw(asked.waiting.key if asked.waiting is not None else asked.key)
+        return closing(asked.waiting.task_id)
+    return withdrawing(asked.waiting.key if asked.waiting is not None else asked.key)

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 from examples.demo.servers import TemporalServer
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
@@ -18,9 +19,11 @@ from tests.support.temporal import NO, YES, HastyPeople, failures, result, start
 from tests.support.workflows import (
     AskBarely,
     AskInChild,
+    AskLocally,
     AskSeveral,
     AskTwoOfThree,
     AskUncaught,
+    AskUnderAnyKey,
     CountsRightly,
     CountsWrongly,
 )
@@ -136,3 +139,33 @@ async def test_an_answer_for_another_run_completes_nothing_else(client: Client, 
         )
     await people.complete(task["id"], YES)
     assert await result(handle) == {"approved": True}
+
+
+async def test_any_text_can_be_a_key(client: Client, people: People) -> None:
+    """A caller's key is taken as it is, whatever stands in for the key of a question that has none."""
+    handles = [await start(client, AskUnderAnyKey.run, "Any text?", via) for via in ("signal", "activity")]
+    await people.complete((await people.by_key("unnamed"))["id"], YES)
+    assert [await result(handle) for handle in handles] == [True, True]
+    assert len(await people.find("Any text?")) == 1
+
+
+async def test_the_bare_activity_as_a_local_activity_says_what_to_do(
+    client: Client, people: People, question: str
+) -> None:
+    """Nothing can complete a local activity from outside: refused before anybody is asked."""
+    with pytest.raises(WorkflowFailureError) as failed:
+        await result(await start(client, AskLocally.run, question, "awaithumans.await_human"))
+    cause = failed.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert cause.non_retryable
+    assert "execute_activity_method" in str(cause)
+    assert await people.find(question, count=0) == []
+
+
+async def test_other_activities_may_be_local(client: Client, people: People, question: str) -> None:
+    """A task is created and cancelled by local activities as by any other."""
+    opened = await result(await start(client, AskLocally.run, question, "awaithumans.open_wait"))
+    (task,) = await people.find(question)
+    assert opened["task_id"] == task["id"]
+    closed = await result(await start(client, AskLocally.run, task["id"], "awaithumans.close_wait"))
+    assert closed["task_id"] == task["id"]

@@ -1,16 +1,21 @@
 """Who stops waiting frees the person, in both modes."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer, free_port
+from fastapi import FastAPI
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
+from awaithumans_core import HumanTask, Settings, TaskClient
 from tests.support.people import People
-from tests.support.relay import settings_for
+from tests.support.relay import RunningRelay, served, settings_for
 from tests.support.temporal import result, start, until_parked
-from tests.support.workflows import WORKFLOWS, Ask, AskAndEnd, AskImpatiently, AskUncaught
+from tests.support.workflows import WORKFLOWS, Ask, AskAndEnd, AskImpatiently, AskUncaught, Decision
 
 
 @pytest.mark.parametrize("end", ["returns", "fails"])
@@ -68,3 +73,74 @@ async def test_abandoned_wait_frees_the_person(client: Client, people: People, q
     assert await result(handle) == "went on without an answer"
     (task,) = await people.find(question)
     assert task["status"] == "cancelled"
+
+
+@pytest.fixture(scope="module")
+async def not_a_relay() -> AsyncGenerator[str]:
+    """Another service, which refuses every registration."""
+    port = free_port()
+    async with served(FastAPI(), port, log_level="critical"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def giving_up(temporal: TemporalServer, queue: str, settings: Settings) -> AsyncGenerator[Client]:
+    """A worker that gives a question up at the first refusal."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings, setting_errors="fail")])
+    async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
+        yield client
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+async def test_a_task_of_an_earlier_attempt_is_cancelled_when_asking_is_given_up(
+    people: People,
+    humans: HumansServer,
+    temporal: TemporalServer,
+    not_a_relay: str,
+    question: str,
+    via: str,
+    named: bool,  # noqa: FBT001 - the parameter is the case
+) -> None:
+    """The relay was down when the task was created; a later attempt, by another worker, is refused for good."""
+    options = {"task": question, "via": via} | ({"idempotency_key": f"key of {question}"} if named else {})
+    down = settings_for(humans, f"http://127.0.0.1:{free_port()}")
+    async with giving_up(temporal, question, down) as client:
+        handle = await start(client, AskUncaught.run, options, task_queue=question)
+        (task,) = await people.find(question)
+    assert (await people.task(task["id"]))["status"] == "created", "nothing is cancelled between two attempts"
+    async with giving_up(temporal, question, settings_for(humans, not_a_relay)):
+        with pytest.raises(WorkflowFailureError):
+            await result(handle)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+
+
+async def created_by_another(humans: HumansServer, question: str) -> str:
+    """A question that another caller has asked under its own key; returns the task's id."""
+    asked = HumanTask(task=question, response_schema=Decision, idempotency_key=question)
+    async with TaskClient(humans.url, humans.token) as client:
+        return (await client.create(asked)).task_id
+
+
+async def test_a_shared_task_stays_open_when_one_caller_gives_up(
+    people: People, humans: HumansServer, temporal: TemporalServer, not_a_relay: str, question: str, via: str
+) -> None:
+    """The other caller still waits for it."""
+    task_id = await created_by_another(humans, question)
+    async with giving_up(temporal, question, settings_for(humans, not_a_relay)) as client:
+        options = {"task": question, "via": via, "idempotency_key": question}
+        with pytest.raises(WorkflowFailureError):
+            await result(await start(client, AskUncaught.run, options, task_queue=question))
+    assert (await people.task(task_id))["status"] == "created"
+
+
+async def test_a_shared_task_stays_open_when_one_caller_is_cancelled(
+    client: Client, people: People, humans: HumansServer, relay: RunningRelay, question: str, via: str
+) -> None:
+    """A workflow that has joined another caller's question does not end it for that caller."""
+    task_id = await created_by_another(humans, question)
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via, "idempotency_key": question})
+    await relay.wait_for(task_id, "open")
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert (await people.task(task_id))["status"] == "created"

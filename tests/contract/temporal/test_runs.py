@@ -1,7 +1,9 @@
 """From run to run, in both modes: replayed, continued as new, reset, retried."""
 
 import asyncio
+import gc
 import uuid
+import warnings
 from datetime import timedelta
 
 import pytest
@@ -38,6 +40,25 @@ async def test_replay_without_a_cache(people: People, relay: RunningRelay, tempo
         for question, approved in [("first", True), ("second", False), ("left", True), ("right", False)]:
             await people.answer(f"{name}: {question}?", {"approved": approved})
         assert await result(handle) == [True, False, True, False]
+
+
+async def test_a_run_dropped_from_the_cache_leaves_no_coroutine_behind(
+    people: People, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
+) -> None:
+    """A worker that drops runs with open waits, and goes on with them later, has no warning to log.
+
+    Both questions are asked beside the workflow's own code, which is stopped first.
+    """
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with Worker(client, task_queue=question, workflows=WORKFLOWS, max_cached_workflows=0):
+            handle = await start(client, AskNamedAndUnnamed.run, {"task": question, "via": via}, task_queue=question)
+            for task in await people.find(question, count=2):
+                await people.complete(task["id"], YES)
+            assert await result(handle) == {"named": True, "unnamed": True}
+        gc.collect()
+    assert [str(each.message) for each in caught if "never awaited" in str(each.message)] == []
 
 
 async def test_open_waits_go_on_in_the_next_run(

@@ -4,16 +4,14 @@ import json
 import uuid
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from examples.demo.servers import HumansServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
 
-from awaithumans_adapters.temporal import HumanTasksPlugin
 from tests.support.people import People
-from tests.support.relay import RunningRelay, settings_for
+from tests.support.relay import RunningRelay
 from tests.support.temporal import result, start, until_parked
-from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
+from tests.support.workflows import Ask, AskUncaught
 
 
 async def test_secrets_stay_out_of_history(
@@ -66,22 +64,6 @@ async def test_cancelled_while_asking_frees_the_person(client: Client, people: P
     with pytest.raises(WorkflowFailureError):
         await result(handle)
     assert [task["status"] for task in await people.find("already gone?", count=0)] in ([], ["cancelled"])
-
-
-async def test_refused_registration_frees_the_person(
-    people: People, relay: RunningRelay, temporal: TemporalServer, humans: HumansServer
-) -> None:
-    """A worker whose relay secret is not the relay's hears it at once, and nobody is left working for it."""
-    stranger = settings_for(humans, relay.url)
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(stranger)])
-    queue = f"q-{uuid.uuid4().hex}"
-    async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
-        handle = await client.start_workflow(AskUncaught.run, {"task": f"{queue}?"}, id=queue, task_queue=queue)
-        with pytest.raises(WorkflowFailureError) as failed:
-            await result(handle)
-    assert "the relay refused" in str(failed.value.cause)
-    (task,) = await people.find(f"{queue}?")
-    assert task["status"] == "cancelled"
 
 
 async def test_key_of_another_question_is_refused(client: Client, people: People) -> None:
