@@ -60,6 +60,8 @@ class Registration(BaseModel):
 
     timeout_seconds: int = Field(gt=0, le=2_592_000)
     """The task's timeout; the relay looks at the task once it has passed."""
+    missing: bool = False
+    """Whether the caller, which asks again after a failure, did not find its task on the server."""
 
 
 class Acknowledgement(BaseModel):
@@ -146,7 +148,7 @@ class Relay:
                 f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}",
                 http_status=422,
             )
-        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds)
+        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds, missing=asked.missing)
         if state == WaitState.ANSWERED:
             self.dispatcher.wake()
         return state

@@ -21,6 +21,12 @@ class WaitState(StrEnum):
     PARKED = "parked"
 
 
+MISSING = "missing"
+"""`found_by` of an end that no record states: the task was deleted on the server, which is confirmed."""
+READABLE: Mapping[str, Any] = {"missing_since": None, "missing_count": None}
+"""The task was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """One row, read. Times are epoch seconds."""
@@ -35,7 +41,9 @@ class Wait:
     """When the sweep looks at the task next, as long as the wait is open."""
     outcome: Outcome | None
     found_by: str | None
-    """How the answer came: `callback`, `sweep` or `registration` (it was here before the asker registered)."""
+    """How the answer came: `callback`, `sweep`, `registration` (it was here before the asker registered), or `missing`
+    (there is none: the task was deleted).
+    """
     answered_at: float | None
     attempts: int
     """Deliveries tried since it was answered, or since it was last redriven."""
@@ -46,6 +54,8 @@ class Wait:
     redriven_at: float | None
     """When an operator last had it delivered once more."""
     last_error: str | None
+    missing_since: float | None = None
+    """Since when the server answers that it does not know the task; None when it was read last."""
 
     @property
     def asker_gone(self) -> bool:
@@ -119,4 +129,5 @@ def wait_of(row: RowMapping) -> Wait:
         delivered_at=row["delivered_at"],
         redriven_at=row["redriven_at"],
         last_error=row["last_error"],
+        missing_since=row["missing_since"],
     )

@@ -6,10 +6,12 @@ the time the person took, and a wait of a month costs a few looks an hour, not o
 
 import random
 
+from awaithumans_core.missing import DETECT_SECONDS
+
 FIRST_CHECK_SECONDS = 5.0
 """Never sooner: the server's own callback queue runs every 5 s."""
-MOST_CHECK_SECONDS = 15 * 60.0
-"""Never later, however old the wait is."""
+MOST_CHECK_SECONDS = DETECT_SECONDS
+"""Never later, however old the wait is: a task that was deleted is noticed by a check alone."""
 AGE_SHARE = 0.05
 JITTER = 0.1
 """Looks are brought forward by up to this share, so that waits opened together do not stay together."""

@@ -49,10 +49,15 @@ waits = Table(
     Column("redriven_at", Float),
     Column("last_error", Text),
     Column("traceparent", String(55)),
+    Column("missing_since", Float),
+    Column("missing_count", Integer),
+    Column("seen_at", Float),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
     Index("waits_finished", "state", "delivered_at"),
+    Index("waits_missing", "missing_since"),
+    Index("waits_seen", "seen_at"),
 )
 """Times are epoch seconds."""
 
@@ -69,7 +74,15 @@ def _traced(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN traceparent VARCHAR(55)"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced}
+def _missing(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN missing_since FLOAT"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN missing_count INTEGER"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN seen_at FLOAT"))
+    db.execute(text("CREATE INDEX waits_missing ON waits (missing_since)"))
+    db.execute(text("CREATE INDEX waits_seen ON waits (seen_at)"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced, 4: _missing}
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 
 SCHEMA_VERSION = 1 + len(_STEPS)

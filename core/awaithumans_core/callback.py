@@ -78,11 +78,11 @@ def _whole(body: bytes) -> bytes:
 
 def _read(body: bytes) -> Outcome:
     try:
-        return Outcome.model_validate_json(body)
+        return Outcome.model_validate_json(body).from_server()
     except ValidationError:
         if (whole := _whole(body)) == body:
             raise
-        return Outcome.model_validate_json(whole)
+        return Outcome.model_validate_json(whole).from_server()
 
 
 def _parse(body: bytes) -> Outcome:

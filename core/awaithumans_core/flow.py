@@ -33,9 +33,10 @@ from awaithumans_core.errors import (
     TaskRejectedError,
     UnexpectedReplyError,
 )
-from awaithumans_core.outcome import Outcome, at_deadline
+from awaithumans_core.missing import Readings, Verdict
+from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff, retry_after_seconds
-from awaithumans_core.status import TaskStatus
+from awaithumans_core.status import NOT_FOUND, TaskStatus
 from awaithumans_core.task import subject, words
 
 R = TypeVar("R")
@@ -93,6 +94,10 @@ class Pause:
 
     seconds: float
     reason: str
+    missing: bool = False
+    """Whether the server replies, and does not know the task; otherwise there was no usable reply."""
+    logged: bool = True
+    """False: the same reason was logged before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
         timeout=seconds + POLL_MARGIN_SECONDS,
     )
     reply = yield from _insist(
-        call, patience, lambda reply: Outcome.model_validate(_json(reply) | {"task_id": task_id})
+        call, patience, lambda reply: Outcome.model_validate(_json(reply) | {"task_id": task_id}).from_server()
     )
     if isinstance(reply, Outcome):
         return reply
@@ -200,9 +205,13 @@ def last_look(task_id: str, given: float, patience: Patience) -> Flow[Outcome]:
     """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
 
     A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
-    waits: it stays open, and only this asker's time is up.
+    waits: it stays open, and only this asker's time is up. A task that the server does not know is a timeout as well:
+    that it was deleted is not confirmed.
     """
-    standing = yield from get(task_id, patience)
+    try:
+        standing = yield from get(task_id, patience)
+    except TaskNotFoundError:
+        return Outcome(task_id=task_id, status=TaskStatus.TIMED_OUT.value)
     if standing.terminal:
         return standing
     if standing.timeout_seconds is not None and standing.timeout_seconds > given:
@@ -218,10 +227,12 @@ def follow(
     known: str | None = None,
     held: int = POLL_SECONDS,
     given: float = math.inf,
+    readings: Readings | None = None,
 ) -> Flow[Outcome]:
     """Long-poll, `held` seconds at a time, until the task ends, for at most `seconds`; then take a last look.
 
-    Unknown statuses are pending. Every status other than the `known` one is noticed once.
+    Unknown statuses are pending. Every status other than the `known` one is noticed once. A task that the server does
+    not know is polled until it is confirmed that it was deleted; see `missing.py`.
 
     Args:
         task_id: Which.
@@ -230,10 +241,15 @@ def follow(
         known: The status that needs no notice.
         held: How long a poll may be held.
         given: The seconds this asker has given people.
+        readings: Shared by the questions of one caller. Default: this task's own.
+
+    Raises:
+        TaskNotFoundError: the task was deleted, which is confirmed.
     """
     clock = patience.clock
     until = clock() + seconds
     failures = 0
+    readings = readings or Readings()
     while (left := until - clock()) > 0:
         asked = clock()
         try:
@@ -247,6 +263,11 @@ def follow(
             if (left := until - clock()) > 0:
                 yield Pause(left, str(away))
             break
+        except TaskNotFoundError as unknown:
+            yield _missing(task_id, unknown, readings, clock(), until)
+            known = None  # its status is news once it is there again
+            continue
+        readings.present(task_id, clock())
         if outcome.terminal:
             return outcome
         if outcome.status != known:
@@ -259,6 +280,35 @@ def follow(
     return (yield from last_look(task_id, given, patience))
 
 
+MISSING_BACKOFF = Backoff(first=2.0, most=60.0)
+"""Between the polls of a task that the server does not know."""
+
+
+def _missing(task_id: str, unknown: TaskNotFoundError, readings: Readings, now: float, until: float) -> Pause:
+    """What to wait for after a 404 that does not confirm a deletion.
+
+    Raises:
+        TaskNotFoundError: this one confirms it.
+    """
+    doubted_before = readings.doubted
+    verdict = readings.missing(task_id, now)
+    if verdict == Verdict.DELETED:
+        raise end_without_answer(Outcome(task_id=task_id, status=NOT_FOUND)) or unknown
+    missing, rule = readings.missing_tasks[task_id], readings.rule
+    delay = MISSING_BACKOFF.delay(missing.count)
+    if missing.count >= rule.readings and verdict == Verdict.UNCONFIRMED:
+        delay = min(delay, missing.since + rule.seconds - now)
+    reason = (
+        f"task {task_id} is not on the server ({unknown}). It is read again; if it stays missing for "
+        f"{rule.seconds / 60:.0f} minutes, it was deleted"
+    )
+    if verdict == Verdict.DOUBTED:
+        census = readings.census(missing.since)
+        reason = f"{census}: it may be running on another database, so no question ends (task {task_id})"
+    first = missing.count == 1 or (verdict == Verdict.DOUBTED and not doubted_before)
+    return Pause(max(0.0, min(delay, until - now)), reason, missing=True, logged=first)
+
+
 def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
     """The whole way of a plain script: create, follow to the end, and read who answered."""
     outcome = yield from create(body, patience)
@@ -269,11 +319,19 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: in
 
 
 def finish(
-    opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS, given: float = math.inf
+    opened: Outcome,
+    seconds: float,
+    patience: Patience,
+    *,
+    held: int = POLL_SECONDS,
+    given: float = math.inf,
+    readings: Readings | None = None,
 ) -> Flow[Outcome]:
     """`follow` an open task to its end, for at most `seconds`, and read who answered."""
     brief = _brief(patience)
-    ended = yield from follow(opened.task_id, seconds, brief, known=opened.status, held=held, given=given)
+    ended = yield from follow(
+        opened.task_id, seconds, brief, known=opened.status, held=held, given=given, readings=readings
+    )
     # A poll does not say who answered, the record does. It adds to what was concluded here and never replaces it.
     try:
         record = yield from get(opened.task_id, brief)
@@ -369,7 +427,13 @@ def withdraw_key(key: str, patience: Patience) -> Flow[Outcome]:
 
 
 def open_wait(
-    body: Mapping[str, Any], relay: str, token: str, patience: Patience, *, same_words: bool = True
+    body: Mapping[str, Any],
+    relay: str,
+    token: str,
+    patience: Patience,
+    *,
+    same_words: bool = True,
+    known: str | None = None,
 ) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
@@ -377,13 +441,30 @@ def open_wait(
 
     In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
     the same. A task that has ended already (its key was used before) needs no wait.
+
+    Args:
+        body: `HumanTask.body()`.
+        relay: Its address.
+        token: Proof of the route.
+        patience: For each call.
+        same_words: Whether the text must be the one the key was first asked with.
+        known: The task that an earlier attempt created for this question. It is read and never created again: if the
+            server does not know it, the relay finds out whether it was deleted. A new task is noticed when it is made.
     """
-    asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
-    outcome, ours = yield from _create(asked, patience, same_words=same_words)
+    wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
+    if known is None:
+        asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
+        outcome, ours = yield from _create(asked, patience, same_words=same_words)
+        yield Notice(outcome)
+    elif (found := (yield from _reread(known, body, patience))) is not None:
+        outcome, ours = found, False
+    else:
+        outcome, ours = Outcome(task_id=known, status=TaskStatus.CREATED.value), False
+        wait["missing"] = True
     if outcome.terminal:
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
-    call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
+    call = Call("PUT", url, json=wait, bearer=token)
     try:
         reply = yield from _insist(call, patience, _json)
     except ServerUnreachableError as away:
@@ -396,6 +477,15 @@ def open_wait(
                 yield from close(outcome.task_id, _brief(patience))
         raise refusal(reply, relay=url)
     return outcome
+
+
+def _reread(task_id: str, body: Mapping[str, Any], patience: Patience) -> Flow[Outcome | None]:
+    """A task that was created for this question. None: the server does not know it, or has another one by its id."""
+    try:
+        outcome = yield from get(task_id, patience)
+    except TaskNotFoundError:
+        return None
+    return outcome if outcome.idempotency_key in (None, body["idempotency_key"]) else None
 
 
 def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
@@ -517,7 +607,7 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
 
 
 def _outcome(reply: Reply, task_id: str) -> Outcome:
-    outcome = Outcome.model_validate(_json(reply))
+    outcome = Outcome.model_validate(_json(reply)).from_server()
     if outcome.task_id != task_id:
         raise ValueError("the record of another task")
     return outcome
@@ -534,7 +624,7 @@ def _records(reply: Reply) -> tuple[list[Outcome], int]:
 def _lenient(record: JsonValue) -> Outcome | None:
     """One record that cannot be read does not hide the others."""
     try:
-        return Outcome.model_validate(record)
+        return Outcome.model_validate(record).from_server()
     except ValidationError:
         return None
 
@@ -546,7 +636,7 @@ def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[st
         raise ValueError("the record of another question")
     hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
-    return Outcome.model_validate(record), None if hidden else record, ours
+    return Outcome.model_validate(record).from_server(), None if hidden else record, ours
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

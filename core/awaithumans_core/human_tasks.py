@@ -5,7 +5,7 @@ a workflow input, a checkpoint or a history.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,7 +44,15 @@ class HumanTasks:
         # there is nothing to close when a loop ends.
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
 
-    async def open(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
+    async def open(
+        self,
+        body: Mapping[str, Any],
+        route: Route,
+        *,
+        same_words: bool = True,
+        known: str | None = None,
+        on_created: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
         A task that has ended already (its key was used before) comes back with its outcome, and nobody waits for it.
@@ -53,6 +61,8 @@ class HumanTasks:
             body: `HumanTask.body()`.
             route: Where the answer must go.
             same_words: Whether the text must be the one the key was first asked with, too, and not the payload alone.
+            known: The task that an earlier attempt has created for this question. It is never created again.
+            on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -60,7 +70,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            outcome = await self._client().run(self._open(body, traced, same_words))
+            outcome = await self._client().run(self._open(body, traced, same_words, known), on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
 
@@ -86,9 +96,16 @@ class HumanTasks:
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client().run(flow.withdraw_key(key, patience))
 
-    def _open(self, body: Mapping[str, Any], route: Route, same_words: bool) -> Flow[Outcome]:  # noqa: FBT001
+    def _open(
+        self,
+        body: Mapping[str, Any],
+        route: Route,
+        same_words: bool,  # noqa: FBT001
+        known: str | None = None,
+    ) -> Flow[Outcome]:
         patience = Patience(self._patience or float(body["timeout_seconds"]))
-        return flow.open_wait(body, self._relay, self._signer.issue(route), patience, same_words=same_words)
+        token = self._signer.issue(route)
+        return flow.open_wait(body, self._relay, token, patience, same_words=same_words, known=known)
 
     def _client(self) -> TaskClient:
         loop = asyncio.get_running_loop()

@@ -233,5 +233,5 @@ async def test_for_people(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) 
     assert done.exit_code == 1
     assert "✓ AWAITHUMANS_URL\n" in done.stdout
     assert "✗ awaithumans server\n" in done.stdout
-    assert "1 of 10 checks failed" in done.stdout
+    assert "1 of 11 checks failed" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())

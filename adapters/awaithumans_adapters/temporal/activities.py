@@ -53,7 +53,7 @@ class HumanTaskActivities:
         route = Route(ENGINE, _caller(), body["idempotency_key"])
         try:
             human_tasks = self._ready()
-            outcome = await human_tasks.open(body, route)
+            outcome = await human_tasks.open(body, route, known=_known_task(), on_created=_remember)
         except AwaitHumansError as error:
             raise failure(error) from error
         if outcome.terminal:
@@ -104,7 +104,8 @@ class HumanTaskActivities:
         given = timedelta(seconds=body["timeout_seconds"])
         try:
             human_tasks = self._ready()
-            outcome = await human_tasks.open(body, Route(ENGINE, target, body["idempotency_key"]))
+            route = Route(ENGINE, target, body["idempotency_key"])
+            outcome = await human_tasks.open(body, route, known=_known_task(), on_created=_remember)
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds())
         except AwaitHumansError as error:
@@ -137,6 +138,21 @@ def _caller() -> dict[str, str]:
     if info.workflow_id is None:
         raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
+
+
+def _remember(created: Outcome) -> None:
+    """Keep the task for later attempts: Temporal hands the last heartbeat on to them, whichever worker runs them."""
+    activity.heartbeat(created.task_id)
+
+
+def _known_task() -> str | None:
+    """The task an earlier attempt has created. It is not created again, even if it was deleted meanwhile."""
+    match activity.info().heartbeat_details:
+        case [str(task_id), *_]:
+            activity.heartbeat(task_id)
+            return task_id
+        case _:
+            return None
 
 
 def _fitting(outcome: Outcome) -> dict[str, Any]:
