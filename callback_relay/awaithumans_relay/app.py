@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -51,6 +51,8 @@ from awaithumans_relay.sweeper import Sweeper
 
 logger = logging.getLogger("awaithumans.relay")
 
+T = TypeVar("T")
+
 PROBE_SECONDS = 3.0
 """A probe that has not been answered for this long has failed."""
 
@@ -69,6 +71,13 @@ class Acknowledgement(BaseModel):
 
     state: WaitState
     """How the wait stands now."""
+
+
+class Asked(BaseModel):
+    """Body of `GET /waits/asked`."""
+
+    task_id: str | None
+    """The task of the wait that the route has open; null: it has none."""
 
 
 CALLBACK_BODY: dict[str, Any] = {
@@ -152,6 +161,10 @@ class Relay:
         if state == WaitState.ANSWERED:
             self.dispatcher.wake()
         return state
+
+    async def asked(self, token: str) -> str | None:
+        """The task of the wait that this route has open."""
+        return await self.store.asked(checked_route(self._signer.open(token)))
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
@@ -303,6 +316,18 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
 
         return await _acknowledge(stored(), task_id)
 
+    @router.get("/waits/asked", responses=_PROBLEMS, response_model=Asked)
+    async def asked(request: Request) -> Response:
+        """The task of a caller that runs again and remembers nothing. Authenticated as `PUT /waits/{task_id}`."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+
+        async def found() -> str | None:
+            if scheme.lower() != "bearer":
+                raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
+            return await relay.asked(token)
+
+        return await _reply(found(), None, lambda task_id: Asked(task_id=task_id).model_dump_json())
+
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process runs."""
@@ -328,13 +353,17 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     operations = Operations(relay.store, relay.dispatcher.wake, settings.review_url)
     router.include_router(operations_router(operations, operator))
     router.include_router(page_router(operations, operator, sorted(relay.engines)))
-    _ = (register_wait, receive_callback, healthz, readyz, metrics)
+    _ = (asked, register_wait, receive_callback, healthz, readyz, metrics)
 
 
 async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Response:
+    return await _reply(stored, task_id, _STORED.__getitem__)
+
+
+async def _reply(done: Awaitable[T], task_id: str | None, body: Callable[[T], str]) -> Response:
     """One place decides what a caller hears: stored, refused, or come back later."""
     try:
-        state = await stored
+        state = await done
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
@@ -349,7 +378,7 @@ async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Res
     except (SQLAlchemyError, OSError):
         logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
         return problem(503, "STORE_UNAVAILABLE", "not stored; try again")
-    return Response(_STORED[state], media_type="application/json")
+    return Response(body(state), media_type="application/json")
 
 
 _STORED = {state: Acknowledgement(state=state).model_dump_json() for state in WaitState}

@@ -58,6 +58,7 @@ waits = Table(
     Index("waits_finished", "state", "delivered_at"),
     Index("waits_missing", "missing_since"),
     Index("waits_seen", "seen_at"),
+    Index("waits_of_route", "route_digest"),
 )
 """Times are epoch seconds."""
 
@@ -80,6 +81,7 @@ def _missing(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN seen_at FLOAT"))
     db.execute(text("CREATE INDEX waits_missing ON waits (missing_since)"))
     db.execute(text("CREATE INDEX waits_seen ON waits (seen_at)"))
+    db.execute(text("CREATE INDEX waits_of_route ON waits (route_digest)"))
 
 
 _STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced, 4: _missing}

@@ -123,6 +123,14 @@ class Store:
         answer = Answer(outcome.task_id, key, outcome.value(), found_by, self.clock(), route)
         return await self.database.write_each(write_answers, answer, order=outcome.task_id)
 
+    async def asked(self, route: Route) -> str | None:
+        """The task of the wait that this route has open, or whose deletion it has not been given yet."""
+        undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.found_by == MISSING)
+        its = and_(waits.c.route_digest == route.digest, waits.c.idempotency_key == route.idempotency_key)
+        open_one = select(waits.c.task_id).where(its, or_(waits.c.state == WaitState.OPEN, undelivered))
+        latest = open_one.order_by(waits.c.created_at.desc()).limit(1)
+        return await self.database.read(lambda db: db.execute(latest).scalar())
+
     async def missing(self, task_id: str, rule: Rule = RULE) -> Missing | None:
         """The server answers that it does not know this task. None: no wait on it is open."""
         return await self.database.write(

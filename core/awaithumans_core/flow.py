@@ -153,13 +153,18 @@ def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = T
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
     outcome, about, ours = reply
+    _check_same(body, about, outcome.task_id, same_words=same_words)
+    return outcome, ours
+
+
+def _check_same(body: Mapping[str, Any], about: Mapping[str, Any] | None, task_id: str, *, same_words: bool) -> None:
+    """Raise if the task is about something else than the question; None: the server does not show what it is about."""
     if about is not None and (subject(about) != subject(body) or (same_words and words(about) != words(body))):
         raise QuestionChangedError(
             f"idempotency_key {body.get('idempotency_key')!r} belongs to another question: {words(about)!r}, with its "
-            f"own payload (task {outcome.task_id}). Give each question a key of its own, or ask what was asked",
-            task_id=outcome.task_id,
+            f"own payload (task {task_id}). Give each question a key of its own, or ask what was asked",
+            task_id=task_id,
         )
-    return outcome, ours
 
 
 def get(task_id: str, patience: Patience) -> Flow[Outcome]:
@@ -434,6 +439,7 @@ def open_wait(
     *,
     same_words: bool = True,
     known: str | None = None,
+    may_repeat: bool = False,
 ) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
@@ -450,13 +456,16 @@ def open_wait(
         same_words: Whether the text must be the one the key was first asked with.
         known: The task that an earlier attempt created for this question. It is read and never created again: if the
             server does not know it, the relay finds out whether it was deleted. A new task is noticed when it is made.
+        may_repeat: Whether an earlier attempt that nobody remembers may have created the task: the relay is asked.
     """
+    if known is None and may_repeat:
+        known = yield from _registered(relay, token, patience)
     wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
     if known is None:
         asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
         outcome, ours = yield from _create(asked, patience, same_words=same_words)
         yield Notice(outcome)
-    elif (found := (yield from _reread(known, body, patience))) is not None:
+    elif (found := (yield from _reread(known, body, patience, same_words=same_words))) is not None:
         outcome, ours = found, False
     else:
         outcome, ours = Outcome(task_id=known, status=TaskStatus.CREATED.value), False
@@ -479,13 +488,27 @@ def open_wait(
     return outcome
 
 
-def _reread(task_id: str, body: Mapping[str, Any], patience: Patience) -> Flow[Outcome | None]:
+def _registered(relay: str, token: str, patience: Patience) -> Flow[str | None]:
+    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or no such relay."""
+    call = Call("GET", f"{relay}/waits/asked", bearer=token)
+    reply = yield from _insist(call, patience, lambda reply: _json(reply).get("task_id"))
+    return reply if isinstance(reply, str) else None
+
+
+def _reread(task_id: str, body: Mapping[str, Any], patience: Patience, *, same_words: bool) -> Flow[Outcome | None]:
     """A task that was created for this question. None: the server does not know it, or has another one by its id."""
-    try:
-        outcome = yield from get(task_id, patience)
-    except TaskNotFoundError:
+    call = Call("GET", f"/api/tasks/{task_id}")
+    reply = yield from _insist(call, patience, lambda reply: (_outcome(reply, task_id), _shown(_json(reply))))
+    if isinstance(reply, Reply):
+        refused = refusal(reply, task_id=task_id)
+        if isinstance(refused, TaskNotFoundError):
+            return None
+        raise refused
+    outcome, about = reply
+    if outcome.idempotency_key not in (None, body["idempotency_key"]):
         return None
-    return outcome if outcome.idempotency_key in (None, body["idempotency_key"]) else None
+    _check_same(body, about, task_id, same_words=same_words)
+    return outcome
 
 
 def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
@@ -634,9 +657,14 @@ def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[st
     record = _json(reply)
     if record.get("idempotency_key") not in (None, body.get("idempotency_key")):
         raise ValueError("the record of another question")
-    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true"
-    return Outcome.model_validate(record).from_server(), None if hidden else record, ours
+    return Outcome.model_validate(record).from_server(), _shown(record), ours
+
+
+def _shown(record: dict[str, JsonValue]) -> Mapping[str, Any] | None:
+    """The record, if the server shows what the task is about."""
+    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
+    return None if hidden else record
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

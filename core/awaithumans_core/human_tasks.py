@@ -52,6 +52,7 @@ class HumanTasks:
         same_words: bool = True,
         known: str | None = None,
         on_created: Callable[[Outcome], None] | None = None,
+        may_repeat: bool = False,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -63,6 +64,7 @@ class HumanTasks:
             same_words: Whether the text must be the one the key was first asked with, too, and not the payload alone.
             known: The task that an earlier attempt has created for this question. It is never created again.
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
+            may_repeat: Whether an earlier attempt that nobody remembers may have created the task: the relay is asked.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -70,14 +72,17 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            outcome = await self._client().run(self._open(body, traced, same_words, known), on_status=on_created)
+            steps = self._open(body, traced, same_words, known, may_repeat)
+            outcome = await self._client().run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
 
-    def open_sync(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
+    def open_sync(
+        self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = False
+    ) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:
-            outcome = self._sync_client.run(self._open(body, traced, same_words))
+            outcome = self._sync_client.run(self._open(body, traced, same_words, None, may_repeat))
             note(task_id=outcome.task_id)
             return outcome
 
@@ -101,11 +106,14 @@ class HumanTasks:
         body: Mapping[str, Any],
         route: Route,
         same_words: bool,  # noqa: FBT001
-        known: str | None = None,
+        known: str | None,
+        may_repeat: bool,  # noqa: FBT001
     ) -> Flow[Outcome]:
         patience = Patience(self._patience or float(body["timeout_seconds"]))
         token = self._signer.issue(route)
-        return flow.open_wait(body, self._relay, token, patience, same_words=same_words, known=known)
+        return flow.open_wait(
+            body, self._relay, token, patience, same_words=same_words, known=known, may_repeat=may_repeat
+        )
 
     def _client(self) -> TaskClient:
         loop = asyncio.get_running_loop()

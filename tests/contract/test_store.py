@@ -565,6 +565,12 @@ async def deliver(store: Store) -> None:
     assert await store.delivered(wait, "relay")
 
 
+async def deliver_all(store: Store) -> None:
+    while leased := await store.lease("shelf", "relay", limit=9, seconds=15):
+        for wait in leased:
+            assert await store.delivered(wait, "relay")
+
+
 async def test_an_answer_replaces_an_end_that_was_not_delivered(store: Store, now: Now) -> None:
     """The server was on another database after all: the person's answer is what the caller gets."""
     await deleted(store, now)
@@ -606,6 +612,21 @@ async def test_a_question_that_is_asked_again_is_open_again(store: Store, now: N
     (wait,) = await store.find("task-0")
     assert (wait.outcome, wait.found_by, wait.missing_since) == (None, None, None)
     assert len(await store.answer(outcome(), found_by="callback")) == 1
+
+
+async def test_a_route_finds_its_task_while_it_waits(store: Store, now: Now) -> None:
+    """Until it was answered, or given the end; afterwards its question may be asked anew."""
+    assert await store.asked(route()) is None
+    await registered(store, 2)
+    assert await store.asked(route()) == "task-0"
+    assert await store.asked(Route("shelf", {"place": "somebody"}, "another")) is None
+    await store.answer(outcome(1), found_by="callback")
+    assert await store.asked(route(1)) is None
+    await read_missing(store, now, "task-0")
+    await store.review_missing("task-0")
+    assert await store.asked(route()) == "task-0"
+    await deliver_all(store)
+    assert await store.asked(route()) is None
 
 
 async def test_a_caller_that_does_not_find_its_task_is_given_the_end(store: Store, now: Now) -> None:

@@ -347,7 +347,12 @@ async def test_a_deleted_task_among_many_is_noticed_in_a_quarter_of_an_hour() ->
     """Sixty questions of four hours over two connections: its caller is not the last to learn of it."""
     hours = 4 * 3600.0
     server = Server(dict.fromkeys(range(60), hours + 3600.0))
-    server.trouble = lambda _: server.tasks.pop("key-37", None) and None if server.clock.now() > hours else None
+
+    def deleting(call: Call) -> None:
+        if server.clock.now() > hours:
+            server.tasks.pop("key-37", None)
+
+    server.trouble = deleting
     async with aclosing(server.crowd(2).answers(questions(60))) as answers:
         place, answer = await anext(answers)
     assert (place, type(answer.error)) == (37, TaskNotFoundError)
@@ -359,8 +364,12 @@ async def test_a_deleted_task_among_many_is_noticed_in_a_quarter_of_an_hour() ->
 async def test_another_database_ends_no_question(connections: int, caplog: pytest.LogCaptureFixture) -> None:
     """For half an hour the server knows none of the tasks; afterwards every answer comes."""
     server = Server(dict.fromkeys(range(12), 6000.0))
-    away = lambda call: reply(404, {"error": "TASK_NOT_FOUND"}) if "task-" in call.url else reply(200, [])  # noqa: E731
-    server.trouble = lambda call: away(call) if 1000 < server.clock.now() < 2800 else None
+    unknown = refusing("task-", reply(404, {"error": "TASK_NOT_FOUND"}))
+    server.trouble = lambda call: (
+        (unknown(call) or (reply(200, []) if f"{call.method} {call.url}" == LIST else None))
+        if 1000 < server.clock.now() < 2800
+        else None
+    )
     came = await server.all(questions(12), connections)
     assert sorted(right(came)) == list(range(12))
     assert connections == 50 or caplog.text.count("another database") == 1  # a client logs what a poll meets

@@ -1330,6 +1330,37 @@ def test_a_task_that_an_earlier_attempt_created_is_not_created_again() -> None:
     ]
 
 
+ASKED = f"GET {RELAY}/waits/asked"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [reply(200, {"task_id": None}), reply(404, {"detail": "Not Found"}), reply(405, {}), reply(401, {})],
+    ids=["none", "an older relay", "no such method", "refused"],
+)
+def test_a_question_no_relay_knows_is_asked(nothing: Reply) -> None:
+    """A caller that may have asked before asks the relay first; whether the route is accepted shows later."""
+    talk = Talk([nothing, reply(201, record()), reply(200, {"state": "open"})])
+    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    assert talk.said == [ASKED, CREATE, REGISTER]
+    assert talk.calls[0].bearer == TOKEN
+
+
+def test_a_question_the_relay_knows_is_not_asked_again() -> None:
+    """A caller that remembers nothing goes on with the task it created before it died."""
+    talk = Talk([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
+    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    assert talk.said == [ASKED, GET, REGISTER]
+
+
+def test_a_known_task_about_something_else_is_not_joined() -> None:
+    """A caller's own key that belongs to another question is refused, as it is when a task is created."""
+    other = record(task="Approve?", payload={"amount": 250})
+    talk = Talk([reply(200, other)])
+    body = BODY | {"payload": {"amount": 251}}
+    refused_with(QuestionChangedError, talk, open_wait(body, RELAY, TOKEN, talk.patience, known="task-1"))
+
+
 def test_the_answer_to_a_known_task_needs_no_wait() -> None:
     """The next attempt finds it on the record."""
     talk = Talk([reply(200, record("completed", response=ANSWER))])

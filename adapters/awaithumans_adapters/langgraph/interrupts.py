@@ -124,7 +124,8 @@ class HumanInterrupts(GraphCallbackHandler):
             **self._options,
         )
         route = Route(ENGINE, target, question.idempotency_key)
-        self._human_tasks.open_sync(question.body(), route, same_words=False)
+        # An interrupt is shown again whenever another one of its thread is answered.
+        self._human_tasks.open_sync(question.body(), route, same_words=False, may_repeat=True)
 
     @cached_property
     def _human_tasks(self) -> HumanTasks:
