@@ -70,6 +70,7 @@ async def await_human(
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
             mended.

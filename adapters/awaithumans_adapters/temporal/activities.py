@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -53,7 +53,7 @@ class HumanTaskActivities:
         route = Route(ENGINE, _caller(), body["idempotency_key"])
         try:
             human_tasks = self._ready()
-            outcome = await human_tasks.open(body, route, known=_known_task(), on_created=_remember)
+            outcome = await human_tasks.open(body, route, **_memory())
         except AwaitHumansError as error:
             raise failure(error) from error
         if outcome.terminal:
@@ -105,7 +105,7 @@ class HumanTaskActivities:
         try:
             human_tasks = self._ready()
             route = Route(ENGINE, target, body["idempotency_key"])
-            outcome = await human_tasks.open(body, route, known=_known_task(), on_created=_remember)
+            outcome = await human_tasks.open(body, route, **_memory())
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds())
         except AwaitHumansError as error:
@@ -140,19 +140,27 @@ def _caller() -> dict[str, str]:
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
-def _remember(created: Outcome) -> None:
-    """Keep the task for later attempts: Temporal hands the last heartbeat on to them, whichever worker runs them."""
-    activity.heartbeat(created.task_id)
+class _Memory(TypedDict):
+    known: str | None
+    on_created: Callable[[Outcome], None]
+    may_repeat: bool
 
 
-def _known_task() -> str | None:
-    """The task an earlier attempt has created. It is not created again, even if it was deleted meanwhile."""
-    match activity.info().heartbeat_details:
-        case [str(task_id), *_]:
-            activity.heartbeat(task_id)
-            return task_id
-        case _:
-            return None
+def _memory() -> _Memory:
+    """What attempts know of the task of an earlier one, which is not created again, even if it was deleted meanwhile.
+
+    Temporal hands the last heartbeat on to the next attempt, on whichever worker. The relay is asked when there is
+    none: a worker may have died before it was sent.
+    """
+    info = activity.info()
+    known = next((task_id for task_id in info.heartbeat_details if isinstance(task_id, str)), None)
+    if known is not None:
+        activity.heartbeat(known)
+    return {
+        "known": known,
+        "on_created": lambda created: activity.heartbeat(created.task_id),
+        "may_repeat": info.attempt > 1,
+    }
 
 
 def _fitting(outcome: Outcome) -> dict[str, Any]:

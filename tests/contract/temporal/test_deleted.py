@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer, free_port
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.exceptions import ApplicationError
+from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
@@ -18,7 +18,7 @@ from tests.support.temporal import result, start
 from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
 
 
-async def until_attempt(handle: WorkflowHandle[object, object], number: int, seconds: float = 60.0) -> None:
+async def until_attempt(handle: WorkflowHandle[Any, Any], number: int, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities
@@ -56,27 +56,35 @@ async def test_attempts_of_other_workers_do_not_ask_again(
         await relay.wait_for(task["id"], "delivered")
 
 
-async def test_an_attempt_that_could_not_register_does_not_ask_again(
-    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str, via: str
+async def test_attempts_that_could_not_register_do_not_ask_again(
+    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
-    """The relay is down when the task is created, and the task is deleted before it is up: both modes learn of it."""
+    """The relay is down during an attempt, and the task is deleted meanwhile: the next leaves it to the relay."""
     port = free_port()
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     engine = TemporalEngine(lambda: Client.connect(temporal.address))
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
-    async with Worker(client, task_queue=question, workflows=WORKFLOWS):
-        handle = await start(client, AskUncaught.run, {"task": question, "via": via}, task_queue=question)
-        (task,) = await people.find(question)
+
+    async def asked_and_deleted(via: str) -> tuple[WorkflowHandle[Any, Any], str]:
+        named = {"task": f"{question} {via}", "via": via}
+        handle = await start(client, AskUncaught.run, named, task_queue=question)
+        (task,) = await people.find(named["task"])
         await people.delete(task["id"])
+        await until_attempt(handle, 2)
+        return handle, task["id"]
+
+    async with Worker(client, task_queue=question, workflows=WORKFLOWS):
+        asked = await asyncio.gather(asked_and_deleted("signal"), asked_and_deleted("activity"))
         async with running_relay([engine], humans, tmp_path, settings=settings, port=port) as relay:
-            await relay.wait_for(task["id"], "open")
-            assert await people.find(question, count=0) == []
-            await relay.confirm_deletion(task["id"])
-            with pytest.raises(WorkflowFailureError) as failed:
-                await result(handle)
-    assert isinstance(failed.value.cause, ApplicationError)
-    assert failed.value.cause.type == "TaskNotFoundError"
-    assert await people.find(question, count=0) == []
+            for _, task_id in asked:
+                await relay.wait_for(task_id, "open")
+            async with asyncio.timeout(60):
+                while (await relay.store.missing_tasks(9))[0] < 2:
+                    await asyncio.sleep(0.1)
+        for via in ("signal", "activity"):
+            assert await people.find(f"{question} {via}", count=0) == []
+        for handle, _ in asked:
+            await handle.terminate()
 
 
 async def test_an_end_a_worker_does_not_know_is_not_an_answer(
