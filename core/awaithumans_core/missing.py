@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     UNCONFIRMED = "unconfirmed"
     """Too few readings, or over too short a time."""
     DOUBTED = "doubted"
-    """So many tasks are missing that the server may be running on another database."""
+    """Most tasks are missing: the server may be running on another database."""
     DELETED = "deleted"
 
 
@@ -48,7 +48,7 @@ class Rule:
 
     @staticmethod
     def doubted(census: "Census") -> bool:
-        """Whether so many tasks are missing that the database is in doubt."""
+        """Whether most tasks are missing, which puts the database in doubt."""
         return census.missing >= 2 and 2 * census.missing > census.read
 
 

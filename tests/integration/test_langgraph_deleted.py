@@ -96,7 +96,7 @@ async def test_an_interrupt_that_is_shown_again_is_not_asked_again(
         return {"right": interrupt(f"{question} right")}
 
     builder = StateGraph(Reviewed).add_node(left).add_node(right).add_edge(START, "left").add_edge(START, "right")
-    graph = builder.compile(checkpointer=InMemorySaver())
+    graph: Any = builder.compile(checkpointer=InMemorySaver())
     config: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
     async with relay_of(graph, fake, tmp_path, free_port()) as relay:
         config["callbacks"] = [HumanInterrupts(human_tasks=relay.human_tasks())]

@@ -719,14 +719,13 @@ def test_a_task_that_is_there_again_is_followed_to_its_end() -> None:
 
 def test_readings_in_between_begin_the_count_again() -> None:
     """Five minutes of 404 with one reading among them confirm nothing."""
-    since = START
 
-    def server(call: Call) -> Event:
-        return held() if 200 < talk.clock.now - since < 240 and "poll" in call.url else GONE
+    def server(_: Call) -> Event:
+        return held() if 150 < talk.clock.now - START < 250 else GONE
 
     talk = Talk([], then=server)
     refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
-    assert talk.called_at[-1] >= 200 + 300
+    assert talk.called_at[-1] >= 150 + 300
 
 
 def test_the_deadline_of_a_missing_task_is_a_timeout() -> None:
@@ -1351,6 +1350,17 @@ def test_a_question_the_relay_knows_is_not_asked_again() -> None:
     talk = Talk([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
     assert talk.said == [ASKED, GET, REGISTER]
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [(reply(401, {}), AuthenticationError), (reply(404, {"detail": "Not Found"}), UnexpectedReplyError)],
+    ids=["401", "another service's 404"],
+)
+def test_a_known_task_that_may_not_be_read_is_an_error(refused: Reply, kind: type[AwaitHumansError]) -> None:
+    """Only the API's own TASK_NOT_FOUND is left to the relay."""
+    talk = Talk([refused])
+    refused_with(kind, talk, open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1"))
 
 
 def test_a_known_task_about_something_else_is_not_joined() -> None:
