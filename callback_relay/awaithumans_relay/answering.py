@@ -4,6 +4,7 @@ A statement costs more than what it does to one row, and each of them gives the 
 moment; under load many callbacks share a transaction, and then its statements as well.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns
 from awaithumans_relay.bulk import Select, Update
-from awaithumans_relay.rows import RELEASED, WaitState, answered, open_row
+from awaithumans_relay.rows import MISSING, RELEASED, WaitState, answered, open_row
 from awaithumans_relay.schema import waits
+
+logger = logging.getLogger("awaithumans.relay")
+
+LATE = (
+    "the answer came after the caller was given TaskNotFoundError: the task was not on the awaithumans server for a "
+    "while. See whether the server ran on another database; a redrive delivers the answer"
+)
+"""Why an answer to a question that counted as deleted is parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +66,32 @@ class RunStart:
 
 
 def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
-    """The engines whose waits each of them answered. A wait that is answered already keeps its answer."""
+    """The engines whose waits each of them answered. A wait that is answered already keeps its answer.
+
+    That a task was deleted is not an answer: an answer replaces it, and is parked if the caller was given that end.
+    """
     engines: list[list[str]] = [[] for _ in answers]
     first: dict[tuple[str, str], int] = {}
     for place, answer in enumerate(answers):
         first.setdefault((answer.task_id, answer.idempotency_key), place)
     known: set[tuple[str, str]] = set()
     rows: list[tuple[tuple[str, str], dict[str, Any]]] = []
-    for task_id, digest, key, engine, unanswered in _KNOWN.run(db, [(answer.task_id,) for answer in answers]):
+    late: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    for task_id, digest, key, engine, unanswered, found_by, state in _KNOWN.run(db, [(a.task_id,) for a in answers]):
         known.add((task_id, digest))
         its = first.get((task_id, key))
-        if unanswered and its is not None:
+        if its is None or not (unanswered or (found_by == MISSING and answers[its].found_by != MISSING)):
+            continue
+        if not unanswered:
+            logger.warning("task %s counted as deleted, and an answer to it came (wait %s)", task_id, state)
+        if not unanswered and state == WaitState.DELIVERED:
+            parked = {"state": WaitState.PARKED, "last_error": LATE}
+            late.append(((task_id, digest), _values(answers[its]) | parked))
+        else:
             rows.append(((task_id, digest), _values(answers[its])))
-            engines[its].append(engine)
+        engines[its].append(engine)
     _ANSWER.run(db, rows)
+    _ANSWER_LATE.run(db, late)
     early: dict[tuple[str, str], int] = {}
     added_rows: list[dict[str, Any]] = []
     for place, answer in enumerate(answers):
@@ -138,9 +159,18 @@ def _add(insert: Any) -> Any:
 _ADD = {"sqlite": _add(sqlite.insert), "postgresql": _add(postgresql.insert)}
 _KNOWN = Select(
     (waits.c.task_id,),
-    (waits.c.task_id, waits.c.route_digest, waits.c.idempotency_key, waits.c.engine, waits.c.outcome.is_(None)),
+    (
+        waits.c.task_id,
+        waits.c.route_digest,
+        waits.c.idempotency_key,
+        waits.c.engine,
+        waits.c.outcome.is_(None),
+        waits.c.found_by,
+        waits.c.state,
+    ),
 )
 _ANSWER = Update(answered({}, "", 0.0))
+_ANSWER_LATE = Update((*answered({}, "", 0.0), "last_error"))
 _HELD = Select((waits.c.task_id, waits.c.route_digest), (waits.c.task_id, waits.c.route_digest, waits.c.lease_owner))
 _DELIVERED = Update(("delivered_at", "last_error"), {"state": WaitState.DELIVERED, **RELEASED})
 _RUN_STARTED = Update(("run_position", "run_starts"))

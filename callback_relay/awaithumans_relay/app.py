@@ -62,6 +62,8 @@ class Registration(BaseModel):
 
     timeout_seconds: int = Field(gt=0, le=2_592_000)
     """The task's timeout; the relay looks at the task once it has passed."""
+    missing: bool = False
+    """Whether the caller, which asks again after a failure, did not find its task on the server."""
 
 
 class Acknowledgement(BaseModel):
@@ -69,6 +71,13 @@ class Acknowledgement(BaseModel):
 
     state: WaitState
     """How the wait stands now."""
+
+
+class Asked(BaseModel):
+    """Body of `GET /waits/asked`."""
+
+    task_id: str | None
+    """The task of the wait that the route has open; null: it has none."""
 
 
 CALLBACK_BODY: dict[str, Any] = {
@@ -185,10 +194,14 @@ class Relay:
             raise EngineUnknownError(
                 f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}"
             )
-        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds)
+        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds, missing=asked.missing)
         if state == WaitState.ANSWERED:
             self.wake()
         return state
+
+    async def asked(self, token: str) -> str | None:
+        """The task of the wait that this route has open."""
+        return await self.store.asked(checked_route(self._signer.open(token)))
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
@@ -358,6 +371,26 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         route_class_override=gate(APIRoute),
     )
 
+    async def asked(request: Request) -> Response:
+        """The task of a caller that runs again and remembers nothing. Authenticated as `PUT /waits/{task_id}`."""
+        scheme, token = credentials(request.headers.get("authorization"))
+
+        async def found() -> str | None:
+            if scheme != "bearer":
+                raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
+            return await relay.asked(token)
+
+        return await _reply(found(), None, lambda task_id: Asked(task_id=task_id).model_dump_json())
+
+    router.add_api_route(
+        "/waits/asked",
+        asked,
+        methods=["GET"],
+        responses=_PROBLEMS,
+        response_model=Asked,
+        route_class_override=gate(APIRoute),
+    )
+
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process runs."""
@@ -395,9 +428,13 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
 
 
 async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Response:
+    return await _reply(stored, task_id, _STORED.__getitem__)
+
+
+async def _reply(done: Awaitable[T], task_id: str | None, body: Callable[[T], str]) -> Response:
     """One place decides what a caller hears: stored, refused, or come back later."""
     try:
-        state = await stored
+        state = await done
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
@@ -412,7 +449,7 @@ async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Res
     except (SQLAlchemyError, OSError) as trouble:
         logger.exception("the store is away; the caller is asked to come back", extra={"task_id": claimed(task_id)})
         return problem(503, StoreUnavailableError.code, f"not stored; try again: {public_reason(trouble)}")
-    return Response(_STORED[state], media_type="application/json")
+    return Response(body(state), media_type="application/json")
 
 
 _STORED = {state: Acknowledgement(state=state).model_dump_json() for state in WaitState}

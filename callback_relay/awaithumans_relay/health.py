@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from awaithumans_core.missing import Census
+
 State = Literal["unknown", "ok", "failing", "missing"]
 
 
@@ -63,6 +65,8 @@ class Health:
     def __init__(self, engines: Iterable[str]) -> None:
         self.server = Reach()
         self.engines = {name: Reach() for name in engines}
+        self.doubt: Census | None = None
+        """So many tasks are missing on the server that it may be running on another database."""
 
     def told(self, waiting: Iterable[str]) -> dict[str, Any]:
         """Body of `/readyz`, given the engines that unfinished waits name.
@@ -70,10 +74,21 @@ class Health:
         Degraded is ready: a relay that can store callbacks must get them, whoever else is away.
         """
         missing = set(waiting) - self.engines.keys()
-        troubled = missing or "failing" in {self.server.state, *(reach.state for reach in self.engines.values())}
+        troubled = (
+            missing
+            or self.doubt is not None
+            or "failing" in {self.server.state, *(reach.state for reach in self.engines.values())}
+        )
         engines = {name: reach.told() for name, reach in self.engines.items()}
+        doubt = {} if self.doubt is None else {"missing_tasks": _doubted(self.doubt)}
         return {
             "status": "degraded" if troubled else "ready",
             "engines": engines | {name: {"state": "missing"} for name in sorted(missing)},
             "server": self.server.told(),
+            **doubt,
         }
+
+
+def _doubted(census: Census) -> dict[str, Any]:
+    reason = f"{census}: it may be running on another database, so no wait ends"
+    return {"missing": census.missing, "read": census.read, "reason": reason}

@@ -22,6 +22,12 @@ class WaitState(StrEnum):
     PARKED = "parked"
 
 
+MISSING = "missing"
+"""`found_by` of an end that no record states: the task was deleted on the server, which is confirmed."""
+READABLE: Mapping[str, Any] = {"missing_since": None, "missing_count": None}
+"""The task was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """One row, read. Times are epoch seconds."""
@@ -36,7 +42,9 @@ class Wait:
     """When the sweep looks at the task next, as long as the wait is open."""
     outcome: Outcome | None
     found_by: str | None
-    """How the answer came: `callback`, `sweep` or `registration` (it was here before the asker registered)."""
+    """How the answer came: `callback`, `sweep`, `registration` (it was here before the asker registered), or `missing`
+    (there is none: the task was deleted).
+    """
     answered_at: float | None
     attempts: int
     """Deliveries tried since it was answered, or since it was last redriven."""
@@ -51,6 +59,8 @@ class Wait:
     """The runs that engines which run the caller themselves have started to deliver the answer."""
     next_attempt_at: float | None = None
     """When its next delivery is due, as long as it is answered."""
+    missing_since: float | None = None
+    """Since when the server answers that it does not know the task; None when it was read last."""
 
     @property
     def asker_gone(self) -> bool:
@@ -126,4 +136,5 @@ def wait_of(row: RowMapping) -> Wait:
         redriven_at=row["redriven_at"],
         last_error=row["last_error"],
         runs=StartedRuns(row["run_position"], row["run_starts"]),
+        missing_since=row["missing_since"],
     )

@@ -9,10 +9,12 @@ interval it can have been set to was set by a clock that was ahead, and is due n
 
 import random
 
+from awaithumans_core.missing import DETECT_SECONDS
+
 FIRST_CHECK_SECONDS = 5.0
 """Never sooner: the server's own callback queue runs every 5 s."""
-MOST_CHECK_SECONDS = 15 * 60.0
-"""Never later, however old the wait is."""
+MOST_CHECK_SECONDS = DETECT_SECONDS
+"""Never later, however old the wait is: a task that was deleted is noticed by a check alone."""
 AGE_SHARE = 0.05
 JITTER = 0.1
 """Looks are brought forward by up to this share, so that waits opened together do not stay together."""

@@ -51,10 +51,16 @@ waits = Table(
     Column("traceparent", String(55)),
     Column("run_position", String(64)),
     Column("run_starts", Integer, nullable=False, server_default="0", default=0),
+    Column("missing_since", Float),
+    Column("missing_count", Integer),
+    Column("seen_at", Float),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
     Index("waits_finished", "state", "delivered_at"),
+    Index("waits_missing", "missing_since"),
+    Index("waits_seen", "seen_at"),
+    Index("waits_of_route", "route_digest"),
 )
 """Times are epoch seconds."""
 
@@ -76,7 +82,21 @@ def _runs_recorded(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN run_starts INTEGER DEFAULT 0 NOT NULL"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {2: _redriven_and_forgotten, 3: _traced, 4: _runs_recorded}
+def _missing(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN missing_since FLOAT"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN missing_count INTEGER"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN seen_at FLOAT"))
+    db.execute(text("CREATE INDEX waits_missing ON waits (missing_since)"))
+    db.execute(text("CREATE INDEX waits_seen ON waits (seen_at)"))
+    db.execute(text("CREATE INDEX waits_of_route ON waits (route_digest)"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {
+    2: _redriven_and_forgotten,
+    3: _traced,
+    4: _runs_recorded,
+    5: _missing,
+}
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 
 SCHEMA_VERSION = 1 + len(_STEPS)

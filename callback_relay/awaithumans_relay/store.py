@@ -34,9 +34,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 
+from awaithumans_core.missing import RULE, Census, Missing, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns
+from awaithumans_relay import missing_rows
 from awaithumans_relay.answering import (
     Answer,
     Delivery,
@@ -51,7 +53,7 @@ from awaithumans_relay.database import Database, lock_key
 from awaithumans_relay.limits import storable
 from awaithumans_relay.probe import PROBE_ENGINE
 from awaithumans_relay.readiness import Readiness
-from awaithumans_relay.rows import RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
+from awaithumans_relay.rows import MISSING, READABLE, RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
 from awaithumans_relay.schedule import (
     LONGEST_LEASE_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -113,12 +115,19 @@ class Store:
 
         return self.database.write_soon(write)
 
-    async def register(self, task_id: str, route: Route, timeout_seconds: int) -> WaitState:
+    async def register(self, task_id: str, route: Route, timeout_seconds: int, *, missing: bool = False) -> WaitState:
         """An asker waits.
 
         An answer that is here already is delivered. One that was delivered before is delivered again if the same route
         registers once more: then somebody new waits there for the same question, and to everybody else a second
         delivery is harmless.
+
+        Args:
+            task_id: The task.
+            route: Where the answer must go.
+            timeout_seconds: The task's.
+            missing: Whether the caller, which asks again after a failure, did not find its task on the server.
+                Otherwise a registration proves that the task is there.
         """
         now = self.clock()
         row = open_row(task_id, route, now=now, deadline_at=now + timeout_seconds)
@@ -126,12 +135,14 @@ class Store:
         def write(db: Connection) -> WaitState:
             this = _this(task_id, route)
             self._insert(db, row)
+            if not missing:
+                _found_again(db, task_id, route, now)
             state, registered_before = db.execute(select(waits.c.state, waits.c.registered_at).where(this)).one()
             db.execute(update(waits).where(this).values(registered_at=now))
-            outcome = _known_outcome(db, task_id, route.idempotency_key)
+            outcome, found_by = _known_outcome(db, task_id, route.idempotency_key, deleted=missing)
             served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and registered_before is None)
             if outcome is not None and not served:
-                db.execute(update(waits).where(this).values(**answered(outcome, "registration", now)))
+                db.execute(update(waits).where(this).values(**answered(outcome, found_by, now)))
                 return WaitState.ANSWERED
             if state == WaitState.PARKED and outcome is None:  # set aside too early: somebody does wait for this task
                 db.execute(update(waits).where(this).values(state=WaitState.OPEN, next_check_at=now))
@@ -156,6 +167,40 @@ class Store:
         if engines:
             self.readiness.stored()
         return engines
+
+    async def asked(self, route: Route) -> str | None:
+        """The task of the wait that this route has open, or whose deletion it has not been given yet."""
+        undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.found_by == MISSING)
+        its = and_(waits.c.route_digest == route.digest, waits.c.idempotency_key == route.idempotency_key)
+        open_one = select(waits.c.task_id).where(its, or_(waits.c.state == WaitState.OPEN, undelivered))
+        latest = open_one.order_by(waits.c.created_at.desc()).limit(1)
+        return await self.database.read(lambda db: db.execute(latest).scalar())
+
+    async def missing(self, task_id: str, rule: Rule = RULE) -> Missing | None:
+        """The server answers that it does not know this task. None: no wait on it is open."""
+        return await self.database.write(
+            lambda db: missing_rows.record_missing(db, task_id, self.clock(), rule), order=task_id
+        )
+
+    async def seen(self, seen: Mapping[str, float]) -> None:
+        """These tasks were read, each at its time."""
+        await self.database.write(lambda db: missing_rows.record_seen(db, seen), order=min(seen, default=""))
+
+    async def review_missing(self, task_id: str, rule: Rule = RULE) -> missing_rows.Review:
+        """End the waits on a task that was just read as missing, if that confirms its deletion."""
+        return await self.database.write(lambda db: missing_rows.review(db, task_id, self.clock(), rule), order=task_id)
+
+    async def any_missing(self) -> bool:
+        """Whether the task of an open wait is missing."""
+        return await self.database.read(missing_rows.any_missing)
+
+    async def missing_doubt(self, rule: Rule = RULE) -> Census | None:
+        """Why no deletion ends a wait at present: so many tasks are missing. None: nothing is in doubt."""
+        return await self.database.read(lambda db: missing_rows.doubt(db, self.clock(), rule))
+
+    async def missing_tasks(self, limit: int) -> tuple[int, list[str]]:
+        """How many tasks of open waits are missing, and some of them."""
+        return await self.database.read(lambda db: missing_rows.missing_tasks(db, limit))
 
     async def claim_checks(self, limit: int) -> list[Wait]:
         """Open waits that are due for a look, each put off to its next one."""
@@ -547,9 +592,32 @@ def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> 
     db.execute(planned, rows)
 
 
-def _known_outcome(db: Connection, task_id: str, key: str) -> dict[str, Any] | None:
-    known = select(waits.c.outcome).where(_same_question(task_id, key), waits.c.outcome.is_not(None)).limit(1)
-    return db.execute(known).scalar()
+def _known_outcome(
+    db: Connection, task_id: str, key: str, *, deleted: bool
+) -> tuple[dict[str, Any], str] | tuple[None, str]:
+    """How the question ended, and `found_by` of a wait that gets it now. `deleted`: that its task was counts, too."""
+    known = (
+        select(waits.c.outcome, waits.c.found_by)
+        .where(_same_question(task_id, key), waits.c.outcome.is_not(None))
+        .order_by(waits.c.found_by == MISSING)
+        .limit(1)
+    )
+    found = db.execute(known).first()
+    if found is None or (found.found_by == MISSING and not deleted):
+        return None, "registration"
+    return found.outcome, MISSING if found.found_by == MISSING else "registration"
+
+
+def _found_again(db: Connection, task_id: str, route: Route, now: float) -> None:
+    """The task is on the server: what counted as deleted is open again, unless another caller was given that end."""
+    db.execute(update(waits).where(waits.c.task_id == task_id, waits.c.state == WaitState.OPEN).values(READABLE))
+    ended = and_(
+        _same_question(task_id, route.idempotency_key),
+        waits.c.found_by == MISSING,
+        or_(waits.c.state != WaitState.DELIVERED, waits.c.route_digest == route.digest),
+    )
+    reopened = {"state": WaitState.OPEN, "outcome": None, "found_by": None, "answered_at": None, "next_check_at": now}
+    db.execute(update(waits).where(ended).values(**reopened, **READABLE, **RELEASED))
 
 
 def _this(task_id: str, route: Route) -> ColumnElement[bool]:

@@ -21,10 +21,12 @@ from awaithumans_core.errors import (
     ServerUnreachableError,
     TaskNotFoundError,
 )
+from awaithumans_core.missing import RULE, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.ahead import Ahead
 from awaithumans_relay.beside import beside
+from awaithumans_relay.deletions import Deletions
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.orphans import Orphans
@@ -58,6 +60,7 @@ class Sweeper:
         on_answer: Called after an answer was stored.
         pace: Looks a second.
         observer: Told of every look.
+        rule: When a deleted task ends its waits.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Sweeper:
         on_answer: Callable[[], None],
         pace: Pace | None = None,
         observer: Observer | None = None,
+        rule: Rule = RULE,
     ) -> None:
         self._observer = observer or Observer(engines)
         self._store = store
@@ -78,13 +82,14 @@ class Sweeper:
         self._outage = Outage()
         self._orphans = Orphans(store, engines, self._observer)
         self._ahead = Ahead(store, client, self._pace, self._observer, on_answer=on_answer)
+        self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
         self._requests = asyncio.Semaphore(PARALLEL)
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Sweep while the block runs."""
-        async with beside(sweep=self._run(), ahead=self._ahead.running()):
+        async with self._deletions.running(), beside(sweep=self._run(), ahead=self._ahead.running()):
             yield
 
     def called_back(self, outcome: Outcome) -> None:
@@ -149,10 +154,7 @@ class Sweeper:
             outcome = await self._read(task_id, waits, probe=probe)
         except TaskNotFoundError:
             self._answered()
-            for wait in waits:
-                await self._store.park_open(wait, reason="the task was deleted on the awaithumans server")
-                told = "parked task %s: it was deleted on the server"
-                logger.warning(told, task_id, extra=about(task_id, wait.route))
+            await self._deletions.missing(task_id, waits)
         except PermissionDeniedError as refused:  # perhaps of this task alone, which keeps its schedule
             self._missed(refused)
         except (RequestRefusedError, ServerUnreachableError) as trouble:
@@ -177,6 +179,7 @@ class Sweeper:
                 return None
             outcome = await self._client.get(task_id)
         self._answered()
+        self._deletions.present(task_id)
         if outcome.terminal or not await self._orphans.all_gone(waits):
             return outcome
         self._pace.spend(1)

@@ -76,6 +76,7 @@ async def await_human(
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape, `max_reasks` times and once more.
         AuthenticationError, PermissionDeniedError, TaskRejectedError, InvalidTaskError: the call must be mended.
         ServerUnreachableError: the server could not be reached up to the deadline.

@@ -64,13 +64,13 @@ def open_callback(
 def _read(body: bytes) -> Outcome:
     """Read a body. pydantic's own reader is the fastest and refuses what is nested deep, or holds half a character."""
     try:
-        return Outcome.model_validate_json(body)
+        return Outcome.model_validate_json(body).from_server()
     except ValidationError as invalid:
         try:
             held = read_json(body)
         except ValueError:
             raise invalid from None
-        return Outcome.model_validate(held)
+        return Outcome.model_validate(held).from_server()
 
 
 def _parse(body: bytes) -> Outcome:

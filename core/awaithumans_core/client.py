@@ -197,6 +197,9 @@ class TaskClient:
     ) -> Outcome:
         """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline.
 
+        A task that is deleted on the server ends in `TaskNotFoundError` once that is confirmed: three readings in a
+        row over five minutes. Called again with the same key, `ask` creates the question anew.
+
         Args:
             task: The question.
             on_status: Called with every change of status that a poll brings.
@@ -423,7 +426,8 @@ def _lost(error: httpx.RequestError) -> Reply | Lost:
 
 
 def _paused(pause: Pause, url: str, on_pause: OnPause | None) -> None:
-    logger.warning("awaithumans (server %s): %s; trying again in %.1f s", url, pause.reason, pause.seconds)
+    if pause.logged:
+        logger.warning("awaithumans (server %s): %s; trying again in %.1f s", url, pause.reason, pause.seconds)
     if on_pause is not None:
         on_pause(pause)
 

@@ -36,7 +36,7 @@ class Vote(Generic[T]):
 
     person: Person
     said: Literal["yes", "no", "nothing"]
-    """`nothing`: timed out, cancelled, or an answer that does not fit."""
+    """`nothing`: timed out, cancelled, deleted, or an answer that does not fit."""
     answer: T | None = None
     error: QuestionEndedError | None = None
 

@@ -1,14 +1,18 @@
 """Many waits in one process, over a few connections.
 
-Law: what waiting costs grows with the connections that are allowed, not with the questions that are open. A long poll
+Law: what waiting costs grows with the connections that are allowed, not with the questions that are open, but for one
+read of each question every nine minutes, which shows whether its task was deleted. A long poll
 keeps a connection and a busy server each, so no more questions than connections are ever polled. While there are more,
 one look every few seconds serves them all: the server's list of ended tasks, which costs it as much as six single reads
 for two hundred tasks. What a list may not show (a task that was deleted, one that this token may read but not list) is
-found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago. Of
-questions much older than the others only those few pages are listed that cost less than reading them one by one.
+found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago, and
+each of them within `DETECT_SECONDS`. Of questions much older than the others only those few pages are listed that cost
+less than reading them one by one.
 """
 
 import asyncio
+import logging
+import math
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
@@ -20,11 +24,21 @@ from typing import Any, Generic, Protocol, TypeVar
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
 from awaithumans_core.connections import generation
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, ServerUnreachableError, SettingsError
+from awaithumans_core.errors import (
+    AwaitHumansError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    SettingsError,
+    TaskNotFoundError,
+)
 from awaithumans_core.flow import Flow, Patience
-from awaithumans_core.outcome import Outcome
+from awaithumans_core.missing import DETECT_SECONDS, Readings, Verdict
+from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.reask import answered
+from awaithumans_core.status import NOT_FOUND
 from awaithumans_core.task import HumanTask
+
+logger = logging.getLogger("awaithumans")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +52,7 @@ LOOK_SECONDS = 4.0
 LOOK_SHARE = 0.04
 """The older the youngest question, the rarer the looks: an answer is seen within 5 % of the time the person took."""
 
-LOOK_MOST_SECONDS = 15 * 60.0
+LOOK_MOST_SECONDS = DETECT_SECONDS
 """As the relay's sweep."""
 
 REST = 10.0
@@ -46,7 +60,11 @@ REST_MOST_SECONDS = 60.0
 """A look is followed by a rest of so many times what it took, to a minute: no server is kept busy by looking."""
 
 PATROL = 5
-"""Questions read one by one with each look."""
+"""Questions read one by one with each look, at least."""
+
+
+RECHECK_SHARE = 0.9
+"""A missing task is read with the first look after this share of the time after which it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,7 @@ class Crowd:
         self._page = flow.FIRST_PAGE
         self._rest = self._next = 0.0
         self._opened = asyncio.Event()
+        self._readings = Readings()
 
     async def answers(self, questions: Iterable[HumanTask[T]]) -> AsyncGenerator[tuple[int, Answer[T]]]:
         """Ask them all; yield each answer, with the place of its question, as it comes."""
@@ -165,7 +184,7 @@ class Crowd:
             if ended is not None:
                 return ended
         left = until - self._clock.now()
-        return await self._run(flow.finish(created, left, patience, given=question.seconds))
+        return await self._run(flow.finish(created, left, patience, given=question.seconds, readings=self._readings))
 
     async def _seen(self, wait: _Wait) -> Outcome | None:
         self._open.setdefault(wait.task_id, []).append(wait)
@@ -219,6 +238,8 @@ class Crowd:
         youngest = min((now - wait.opened for wait in waits), default=0.0)
         deadline = min((wait.until - now for wait in waits), default=LOOK_MOST_SECONDS)
         usual = min(max(LOOK_SECONDS, LOOK_SHARE * youngest), LOOK_MOST_SECONDS)
+        if self._readings.missing_tasks.keys() & self._open.keys():
+            usual = min(usual, self._readings.rule.recheck_seconds)
         return max(min(usual, max(deadline, LOOK_SECONDS)), self._rest)
 
     async def _pause(self, seconds: float) -> None:
@@ -236,7 +257,8 @@ class Crowd:
         """One look at the list and at the patrol's; whether the list could be read."""
         waits = sorted(self._waits, key=lambda wait: wait.looked)
         created = [wait.created_at for wait in waits if wait.created_at is not None]
-        patrol, rest = waits[:PATROL], waits[PATROL:]
+        patrol = self._patrolled(waits)
+        rest = [wait for wait in waits if wait not in patrol]
         try:
             self._page, reached = await self._run_flow(
                 flow.ended(created, self._page, self._brief), on_status=self._found, slots=self._looks
@@ -250,6 +272,14 @@ class Crowd:
         await self._patrol([wait for wait in rest if self._is_due(wait) and not _listed(wait, reached)], self._slots)
         return True
 
+    def _patrolled(self, waits: list[_Wait]) -> list[_Wait]:
+        """Which of these, in the order of their last readings, to read with this look; missing ones soon again."""
+        now, missing = self._clock.now(), self._readings.missing_tasks
+        share = math.ceil(len(waits) * self._interval() / DETECT_SECONDS)
+        recheck = self._readings.rule.recheck_seconds
+        again = [wait for wait in waits if wait.task_id in missing and now - wait.looked >= recheck * RECHECK_SHARE]
+        return [*again, *(wait for wait in waits[: max(PATROL, share)] if wait not in again)]
+
     def _is_due(self, wait: _Wait) -> bool:
         """Whether a question that no list shows should be read again, by its own age."""
         now = self._clock.now()
@@ -262,13 +292,30 @@ class Crowd:
     async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
         wait.looked = self._clock.now()
         try:
-            self._found(await self._run_flow(flow.get(wait.task_id, self._brief, key=wait.key), slots=slots))
+            outcome = await self._run_flow(flow.get(wait.task_id, self._brief, key=wait.key), slots=slots)
+            self._readings.present(wait.task_id, self._clock.now())
+            self._found(outcome)
+        except TaskNotFoundError as unknown:
+            self._missing(wait, unknown)
         except RequestRefusedError as refused:
             if not wait.ended.done():
                 wait.ended.set_exception(refused)
         except ServerUnreachableError:
             return False
         return True
+
+    def _missing(self, wait: _Wait, unknown: TaskNotFoundError) -> None:
+        now, doubted_before = self._clock.now(), self._readings.doubted
+        verdict = self._readings.missing(wait.task_id, now)
+        missing = self._readings.missing_tasks[wait.task_id]
+        if verdict == Verdict.DELETED and not wait.ended.done():
+            gone = Outcome(task_id=wait.task_id, status=NOT_FOUND)
+            wait.ended.set_exception(end_without_answer(gone) or unknown)
+        elif verdict == Verdict.DOUBTED and not doubted_before:
+            told = "%s: it may be running on another database, so no question ends"
+            logger.warning(told, self._readings.census(missing.since))
+        elif missing.count == 1:
+            logger.warning("task %s is not on the server (%s); it is read again", wait.task_id, unknown)
 
     @property
     def _brief(self) -> Patience:

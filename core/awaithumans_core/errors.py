@@ -13,7 +13,8 @@
         TaskRejectedError             the server refused to create the task (4xx)
         AuthenticationError           401: no token, or a wrong one
         PermissionDeniedError         403: the token may not see this task
-        TaskNotFoundError             404: there is no such task
+        TaskNotFoundError             404: there is no such task. Also a QuestionEndedError: a task that was deleted
+                                      on the server is an end without an answer
       ServerUnreachableError        the operator's side: no usable reply until the time was up; the task is not lost
         UnexpectedReplyError          something answered, but it is not the API that was called
       SettingsError                 something is not configured; the text names the variable
@@ -130,8 +131,8 @@ class PermissionDeniedError(RequestRefusedError):
     code = "PERMISSION_DENIED"
 
 
-class TaskNotFoundError(RequestRefusedError):
-    """There is no such task (404)."""
+class TaskNotFoundError(RequestRefusedError, QuestionEndedError):
+    """There is no such task (404); a caller that waits gets this once it is confirmed that the task was deleted."""
 
     code = "TASK_NOT_FOUND"
 

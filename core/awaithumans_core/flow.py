@@ -38,9 +38,10 @@ from awaithumans_core.errors import (
     UnexpectedReplyError,
 )
 from awaithumans_core.json_values import read_json
-from awaithumans_core.outcome import Outcome, at_deadline
+from awaithumans_core.missing import Readings, Verdict
+from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff, retry_after_seconds
-from awaithumans_core.status import TaskStatus
+from awaithumans_core.status import NOT_FOUND, TaskStatus
 from awaithumans_core.task import subject, words
 
 R = TypeVar("R")
@@ -98,6 +99,10 @@ class Pause:
 
     seconds: float
     reason: str
+    missing: bool = False
+    """Whether the server replies, and does not know the task; otherwise there was no usable reply."""
+    logged: bool = True
+    """False: the same reason was logged before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +158,18 @@ def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = T
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
     outcome, about, ours = reply
+    _check_same(body, about, outcome.task_id, same_words=same_words)
+    return outcome, ours
+
+
+def _check_same(body: Mapping[str, Any], about: Mapping[str, Any] | None, task_id: str, *, same_words: bool) -> None:
+    """Raise if the task is about something else than the question; None: the server does not show what it is about."""
     if about is not None and (subject(about) != subject(body) or (same_words and words(about) != words(body))):
         raise QuestionChangedError(
             f"idempotency_key {body.get('idempotency_key')!r} belongs to another question: {words(about)!r}, with its "
-            f"own payload (task {outcome.task_id}). Give each question a key of its own, or ask what was asked",
-            task_id=outcome.task_id,
+            f"own payload (task {task_id}). Give each question a key of its own, or ask what was asked",
+            task_id=task_id,
         )
-    return outcome, ours
 
 
 def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
@@ -197,7 +207,7 @@ def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
         timeout=seconds + POLL_MARGIN_SECONDS,
     )
     reply = yield from _insist(
-        call, patience, lambda reply: Outcome.model_validate(_json(reply) | {"task_id": task_id})
+        call, patience, lambda reply: Outcome.model_validate(_json(reply) | {"task_id": task_id}).from_server()
     )
     if isinstance(reply, Outcome):
         return reply
@@ -231,9 +241,13 @@ def last_look(task_id: str, given: float, patience: Patience, *, key: str | None
     """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
 
     A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
-    waits: it stays open, and only this asker's time is up.
+    waits: it stays open, and only this asker's time is up. A task that the server does not know is a timeout as well:
+    that it was deleted is not confirmed.
     """
-    standing = yield from get(task_id, patience, key=key)
+    try:
+        standing = yield from get(task_id, patience, key=key)
+    except TaskNotFoundError:
+        return Outcome(task_id=task_id, status=TaskStatus.TIMED_OUT.value, idempotency_key=key)
     if standing.terminal:
         return standing
     if standing.timeout_seconds is not None and standing.timeout_seconds > given:
@@ -250,10 +264,12 @@ def follow(
     held: int = POLL_SECONDS,
     given: float = math.inf,
     key: str | None = None,
+    readings: Readings | None = None,
 ) -> Flow[Outcome]:
     """Long-poll, `held` seconds at a time, until the record shows the end, for at most `seconds`; then a last look.
 
-    Unknown statuses are pending. Every status other than the `known` one is noticed once.
+    Unknown statuses are pending. Every status other than the `known` one is noticed once. A task that the server does
+    not know is polled until it is confirmed that it was deleted; see `missing.py`.
 
     Args:
         task_id: Which.
@@ -263,11 +279,16 @@ def follow(
         held: How long a poll may be held.
         given: The seconds this asker has given people.
         key: The idempotency key of the question, as in `get`.
+        readings: Shared by the questions of one caller. Default: this task's own.
+
+    Raises:
+        TaskNotFoundError: the task was deleted, which is confirmed.
     """
     clock = patience.clock
     until = clock() + seconds
     failures = 0
     reported: Outcome | None = None
+    readings = readings or Readings()
     while (left := until - clock()) > 0:
         asked = clock()
         trouble = None
@@ -286,6 +307,11 @@ def follow(
             if (left := until - clock()) > 0:
                 yield Pause(left, str(away))
             break
+        except TaskNotFoundError as unknown:
+            yield _missing(task_id, unknown, readings, clock(), until)
+            known = None  # its status is news once it is there again
+            continue
+        readings.present(task_id, clock())
         if outcome.status != known:
             known = outcome.status
             yield Notice(outcome)
@@ -330,6 +356,35 @@ def _same_moment(one: datetime | None, other: datetime | None) -> bool:
     return cut[0] == cut[1]
 
 
+MISSING_BACKOFF = Backoff(first=2.0, most=60.0)
+"""Between the polls of a task that the server does not know."""
+
+
+def _missing(task_id: str, unknown: TaskNotFoundError, readings: Readings, now: float, until: float) -> Pause:
+    """What to wait for after a 404 that does not confirm a deletion.
+
+    Raises:
+        TaskNotFoundError: this one confirms it.
+    """
+    doubted_before = readings.doubted
+    verdict = readings.missing(task_id, now)
+    if verdict == Verdict.DELETED:
+        raise end_without_answer(Outcome(task_id=task_id, status=NOT_FOUND)) or unknown
+    missing, rule = readings.missing_tasks[task_id], readings.rule
+    delay = MISSING_BACKOFF.delay(missing.count)
+    if missing.count >= rule.readings and verdict == Verdict.UNCONFIRMED:
+        delay = min(delay, missing.since + rule.seconds - now)
+    reason = (
+        f"task {task_id} is not on the server ({unknown}). It is read again; if it stays missing for "
+        f"{rule.seconds / 60:.0f} minutes, it was deleted"
+    )
+    if verdict == Verdict.DOUBTED:
+        census = readings.census(missing.since)
+        reason = f"{census}: it may be running on another database, so no question ends (task {task_id})"
+    first = missing.count == 1 or (verdict == Verdict.DOUBTED and not doubted_before)
+    return Pause(max(0.0, min(delay, until - now)), reason, missing=True, logged=first)
+
+
 def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
     """The whole way of a plain script: create, follow to the end, and read who answered."""
     outcome = yield from create(body, patience)
@@ -340,7 +395,13 @@ def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: in
 
 
 def finish(
-    opened: Outcome, seconds: float, patience: Patience, *, held: int = POLL_SECONDS, given: float = math.inf
+    opened: Outcome,
+    seconds: float,
+    patience: Patience,
+    *,
+    held: int = POLL_SECONDS,
+    given: float = math.inf,
+    readings: Readings | None = None,
 ) -> Flow[Outcome]:
     """`follow` an open task to its end, for at most `seconds`. The record it ends with also says who answered."""
     return follow(
@@ -351,6 +412,7 @@ def finish(
         held=held,
         given=given,
         key=opened.idempotency_key,
+        readings=readings,
     )
 
 
@@ -488,6 +550,11 @@ def _mark(body: Mapping[str, Any]) -> str | None:
     return mark if isinstance(mark, str) else None
 
 
+def _is_marked(record: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Whether a record carries the mark of this body, which has one."""
+    return (mark := _mark(body)) is not None and _mark(record) == mark
+
+
 def is_refusal(error: AwaitHumansError) -> bool:
     """Whether there was a usable reply, which refused the request."""
     return not (isinstance(error, ServerUnreachableError) and error.attempts > 0)
@@ -502,6 +569,8 @@ def open_wait(
     same_words: bool = True,
     asked_by: str | None = None,
     gives_up: Callable[[AwaitHumansError], bool] = is_refusal,
+    known: str | None = None,
+    may_repeat: bool = False,
 ) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
@@ -511,7 +580,7 @@ def open_wait(
     the same. A task that has ended already (its key was used before) needs no wait.
 
     Args:
-        body: Of `POST /api/tasks`.
+        body: `HumanTask.body()`.
         relay: Its address.
         token: The signed route.
         patience: For each call.
@@ -520,15 +589,28 @@ def open_wait(
             carries this mark was created for it by an earlier attempt.
         gives_up: Whether the caller gives the question up because of this error. Then a task that was created for it is
             cancelled. A task is never cancelled between two attempts, because that uses up its key.
+        known: The task that an earlier attempt created for this question. It is read and never created again: if the
+            server does not know it, the relay finds out whether it was deleted. A new task is noticed when it is made.
+        may_repeat: Whether an earlier attempt that left no trace may have created the task: the relay is asked.
     """
+    if known is None and may_repeat:
+        known = yield from _registered(relay, token, patience)
+    wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
     asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
     if "payload_schema" in body:
         asked["payload_schema"] = _marked(body["payload_schema"], asked_by)
-    outcome, ours = yield from _create(asked, patience, same_words=same_words)
+    if known is None:
+        outcome, ours = yield from _create(asked, patience, same_words=same_words)
+        yield Notice(outcome)
+    elif (found := (yield from _reread(known, asked, patience, same_words=same_words))) is not None:
+        outcome, ours = found
+    else:
+        outcome, ours = Outcome(task_id=known, status=TaskStatus.CREATED.value), False
+        wait["missing"] = True
     if outcome.terminal:
         return outcome
     url = f"{relay}/waits/{outcome.task_id}"
-    call = Call("PUT", url, json={"timeout_seconds": body["timeout_seconds"]}, bearer=token)
+    call = Call("PUT", url, json=wait, bearer=token)
     error: AwaitHumansError
     try:
         reply = yield from _insist(call, patience, _json)
@@ -543,6 +625,34 @@ def open_wait(
         with suppress(AwaitHumansError):
             yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
     raise error
+
+
+def _registered(relay: str, token: str, patience: Patience) -> Flow[str | None]:
+    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or no such relay."""
+    call = Call("GET", f"{relay}/waits/asked", bearer=token)
+    reply = yield from _insist(call, patience, lambda reply: _json(reply).get("task_id"))
+    return reply if isinstance(reply, str) else None
+
+
+def _reread(
+    task_id: str, body: Mapping[str, Any], patience: Patience, *, same_words: bool
+) -> Flow[tuple[Outcome, bool] | None]:
+    """A task that was created for this question, and whether it carries this caller's mark.
+
+    None: the server does not know it, or has another one by its id.
+    """
+    call = Call("GET", f"/api/tasks/{task_id}")
+    reply = yield from _insist(call, patience, lambda reply: (_record(reply, task_id, None), _json(reply)))
+    if isinstance(reply, Reply):
+        refused = refusal(reply, task_id=task_id)
+        if isinstance(refused, TaskNotFoundError):
+            return None
+        raise refused
+    outcome, record = reply
+    if outcome.idempotency_key not in (None, body["idempotency_key"]):
+        return None
+    _check_same(body, _shown(record), task_id, same_words=same_words)
+    return outcome, _is_marked(record, body)
 
 
 def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
@@ -691,7 +801,7 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
 
 def _record(reply: Reply, task_id: str, key: str | None) -> Outcome:
     """The record, if it is that of this task and of the question with this key."""
-    outcome = Outcome.model_validate(_json(reply))
+    outcome = Outcome.model_validate(_json(reply)).from_server()
     if outcome.task_id != task_id:
         raise ValueError("the record of another task")
     if key is not None and outcome.idempotency_key not in (None, key):
@@ -710,7 +820,7 @@ def _records(reply: Reply) -> tuple[list[Outcome], int]:
 def _lenient(record: JsonValue) -> Outcome | None:
     """One record that cannot be read does not hide the others."""
     try:
-        return Outcome.model_validate(record)
+        return Outcome.model_validate(record).from_server()
     except ValidationError:
         return None
 
@@ -718,18 +828,23 @@ def _lenient(record: JsonValue) -> Outcome | None:
 def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any] | None, bool]:
     """The task, what it is about where the server shows it, and whether it was created for this caller."""
     record, key = _json(reply), body.get("idempotency_key")
-    shown = record.get("idempotency_key")
-    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
-    named = shown == key if shown is not None else not hidden and _asks(record) == _asks(body)
+    about, shown = _shown(record), record.get("idempotency_key")
+    named = shown == key if shown is not None else about is not None and _asks(about) == _asks(body)
     if not named:
         raise ValueError("the record of another question")
-    ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _mark(record) == (_mark(body) or "")
-    return Outcome.model_validate(record | {"idempotency_key": key}), None if hidden else record, ours
+    ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _is_marked(record, body)
+    return Outcome.model_validate(record | {"idempotency_key": key}).from_server(), about, ours
 
 
 def _asks(body: Mapping[str, Any]) -> tuple[str, str]:
     """Text and payload of a question, or of a record."""
     return words(body), subject(body)
+
+
+def _shown(record: dict[str, JsonValue]) -> Mapping[str, Any] | None:
+    """The record, if the server shows what the task is about."""
+    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
+    return None if hidden else record
 
 
 def _json(reply: Reply) -> dict[str, JsonValue]:

@@ -52,6 +52,9 @@ class HumanTasks:
         same_words: bool = True,
         asked_by: str | None = None,
         gives_up: Callable[[AwaitHumansError], bool] | None = None,
+        known: str | None = None,
+        on_created: Callable[[Outcome], None] | None = None,
+        may_repeat: bool = False,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -64,6 +67,9 @@ class HumanTasks:
             asked_by: Names the caller, in the same words at every attempt. Default: the route's digest.
             gives_up: Whether the caller gives the question up because of this error; then a task that was created for
                 it is cancelled. Default: because of every refusal.
+            known: The task that an earlier attempt has created for this question. It is never created again.
+            on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
+            may_repeat: Whether an earlier attempt that nobody remembers may have created the task: the relay is asked.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -71,14 +77,17 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            outcome = await self._client.run(self._open(body, traced, same_words, asked_by, gives_up))
+            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat)
+            outcome = await self._client.run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
 
-    def open_sync(self, body: Mapping[str, Any], route: Route, *, same_words: bool = True) -> Outcome:
+    def open_sync(
+        self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = False
+    ) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:
-            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None))
+            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat))
             note(task_id=outcome.task_id)
             return outcome
 
@@ -116,6 +125,8 @@ class HumanTasks:
         same_words: bool,  # noqa: FBT001
         asked_by: str | None,
         gives_up: Callable[[AwaitHumansError], bool] | None,
+        known: str | None,
+        may_repeat: bool,  # noqa: FBT001
     ) -> Flow[Outcome]:
         patience = Patience(self._patience or float(body["timeout_seconds"]))
         return flow.open_wait(
@@ -126,4 +137,6 @@ class HumanTasks:
             same_words=same_words,
             asked_by=asked_by or route.digest,
             gives_up=gives_up or flow.is_refusal,
+            known=known,
+            may_repeat=may_repeat,
         )

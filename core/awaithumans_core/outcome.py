@@ -29,13 +29,14 @@ from awaithumans_core.errors import (
     ResponseMissingError,
     ResponseSchemaError,
     TaskCancelledError,
+    TaskNotFoundError,
     TaskTimeoutError,
     VerificationExhaustedError,
 )
 from awaithumans_core.explicit_yes import NotGiven
 from awaithumans_core.form import answer_from_form
 from awaithumans_core.schema import answer_reader, extra
-from awaithumans_core.status import TERMINAL, TaskStatus
+from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Outcome(BaseModel):
     task_id: str = Field(validation_alias=AliasChoices("task_id", "id"))
     """The task on the awaithumans server."""
     status: str
-    """One of `TaskStatus`, or a word this release does not know yet."""
+    """One of `TaskStatus`, `NOT_FOUND`, or a word this release does not know yet."""
     idempotency_key: str | None = None
     """Which question this answers. Poll replies lack it; records and callbacks carry it."""
     response: dict[str, JsonValue] | None = None
@@ -117,10 +118,22 @@ class Outcome(BaseModel):
                 {**held, "response": None, "response_omitted": "it is nested too deep; read it from the server"}
             )
 
+    def from_server(self) -> Self:
+        """The outcome, if it was read from what a server sent: a reply or a callback body.
+
+        `NOT_FOUND` is ours to conclude. From a server it is a status this release does not know, which is pending.
+        """
+        return self.model_copy(update={"status": f"server:{NOT_FOUND}"}) if self.deleted else self
+
     @property
     def terminal(self) -> bool:
         """Whether the task has ended. An unknown status has not."""
-        return self.status in TERMINAL
+        return self.status in TERMINAL or self.deleted
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is confirmed that the task was deleted on the server."""
+        return self.status == NOT_FOUND
 
     @property
     def answered(self) -> bool:
@@ -169,7 +182,22 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
         VerificationExhaustedError,
         "the verifier rejected every answer to task {id} ({attempts} attempts)",
     ),
+    NOT_FOUND: (
+        TaskNotFoundError,
+        "task {id} was deleted on the awaithumans server before anybody answered it. The question is not asked again "
+        "by itself: to ask again, call again",
+    ),
 }
+
+
+def end_without_answer(outcome: Outcome) -> QuestionEndedError | None:
+    """The typed error of a task that ended without an answer. None: it has one, or has not ended."""
+    ended = _ENDED.get(outcome.status)
+    if ended is None:
+        return None
+    error, text = ended
+    attempts = outcome.verification_attempt or "all"
+    return error(text.format(id=outcome.task_id, attempts=attempts), task_id=outcome.task_id, outcome=outcome)
 
 
 @overload
@@ -181,6 +209,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the documented ends without an answer.
+        TaskNotFoundError: the task was deleted on the server.
         ResponseSchemaError: a person answered in another shape; the server does not check answers, so it is done here.
         ResponseMissingError: completed, but the response is not there any more.
         ValueError: the outcome is not terminal; there is nothing to settle yet.
@@ -192,11 +221,8 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         >>> settle(Outcome(task_id="t1", status="completed", response={"approved": True}), Decision)
         Decision(approved=True)
     """
-    ended = _ENDED.get(outcome.status)
-    if ended is not None:
-        error, text = ended
-        attempts = outcome.verification_attempt or "all"
-        raise error(text.format(id=outcome.task_id, attempts=attempts), task_id=outcome.task_id, outcome=outcome)
+    if (error := end_without_answer(outcome)) is not None:
+        raise error
     if outcome.status != TaskStatus.COMPLETED:
         raise ValueError(f"task {outcome.task_id} is {outcome.status}: it has not ended, so it cannot be settled")
     if outcome.response is None:

@@ -50,7 +50,7 @@ class Progress:
         self._known = True
 
     def trouble(self, pause: Pause) -> None:
-        """There was no usable reply; it is tried again."""
+        """There was no usable reply, or the server does not know the task; it is tried again."""
 
     def ends(self, outcome: Outcome) -> Outcome:
         """This is how it ended."""
@@ -94,7 +94,7 @@ class Progress:
 class PlainProgress(Progress):
     """One line for a log, once the question is asked."""
 
-    _told = _away = False
+    _told = _away = _missing = False
 
     def asks(self, question: HumanTask[Any]) -> None:
         """This is asked next; it gets a line of its own."""
@@ -112,8 +112,11 @@ class PlainProgress(Progress):
             )
 
     def trouble(self, pause: Pause) -> None:
-        """The first trouble is another line."""
-        if not self._away:
+        """The first trouble of each kind is another line."""
+        if pause.missing and not self._missing:
+            self._missing = True
+            self.say(f"{self.asked.task} - {pause.reason}")
+        elif not pause.missing and not self._away:
             self._away = True
             self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
 

@@ -71,7 +71,7 @@ class LiveProgress(Progress):
 
     def trouble(self, pause: Pause) -> None:
         """The block shows it until there is news again."""
-        self._away = pause.reason
+        self._away = pause.reason if pause.missing else f"the server does not answer ({pause.reason}); trying on"
 
     def ends(self, outcome: Outcome) -> Outcome:
         """One line of the block stays: how it ended."""
@@ -94,8 +94,7 @@ class LiveProgress(Progress):
         shown = self._shown_lines()
         if self._away is None:
             return shown
-        away = f"  the server does not answer ({self._away}); trying on"
-        return Group(shown, Text(away, style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(shown, Text(f"  {self._away}", style="yellow", no_wrap=True, overflow="ellipsis"))
 
     def _shown_lines(self) -> RenderableType:
         if self._standing is None:

@@ -166,6 +166,20 @@ async def test_ended_without_answer(
     assert asker.acts[asked.name] == 1
 
 
+async def test_deleted_on_the_server(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+    """A confirmed deletion is an end of its own in the asker's own code, and nobody is asked again."""
+    asked = await asker.ask(question)
+    (task,) = await people.find(question)
+    await relay.wait_for(task["id"], "open")
+    await people.delete(task["id"])
+    await relay.confirm_deletion(task["id"])
+    assert (await told(asked))["error"] == "TaskNotFoundError"
+    (wait,) = await relay.wait_for(task["id"], "delivered")
+    assert wait.found_by == "missing"
+    assert asker.acts[asked.name] == 1
+    assert await people.find(question, count=0) == []
+
+
 async def test_cancelled_on_the_server(asker: Asker, people: People, question: str) -> None:
     """An operator who cancels the task frees the asker, through the server's own callback."""
     asked = await asker.ask(question)

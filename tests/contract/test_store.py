@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
+from awaithumans_core.missing import Census, Missing
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.connections import READERS
 from awaithumans_relay.database import Database
@@ -430,6 +431,234 @@ async def test_what_a_failing_disk_has_undone_is_not_acknowledged(tmp_path: Path
     assert acknowledged <= {number for number in told if await store.find(f"task-{number}")}
     assert len(await store.answer(outcome(1), found_by="callback", route=route(1))) == 1
     await store.stop()
+
+
+# --- tasks that the server does not know
+
+
+async def registered(store: Store, count: int) -> None:
+    for number in range(count):
+        await store.register(f"task-{number}", route(number), 30 * 24 * 3600)
+
+
+async def read_missing(store: Store, now: Now, *task_ids: str) -> None:
+    """Each of these is missing at three readings over five minutes."""
+    for seconds in (0, 150, 151):
+        now.time += seconds
+        for task_id in task_ids:
+            await store.missing(task_id)
+
+
+async def states(store: Store, *task_ids: str) -> list[str]:
+    return [wait.state for task_id in task_ids for wait in await store.find(task_id)]
+
+
+async def test_a_deletion_ends_its_waits(stores: tuple[Store, Store], now: Now) -> None:
+    """Readings of several relays count together, and the end is an outcome, for every wait on the task."""
+    first, second = stores
+    await registered(first, 2)
+    await first.register("task-0", route(target="also"), 900)
+    assert await first.missing("task-0") == Missing(now.time, 1)
+    since = now.time
+    now.time += 150
+    assert await second.missing("task-0") == Missing(since, 2)
+    assert (await second.review_missing("task-0")).engines == ()
+    now.time += 151
+    assert await first.missing("task-0") == Missing(since, 3)
+    assert sorted((await first.review_missing("task-0")).engines) == ["shelf", "shelf"]
+    for wait in await first.find("task-0"):
+        assert (wait.state, wait.found_by) == ("answered", "missing")
+        assert wait.outcome == Outcome(task_id="task-0", status="not_found", idempotency_key="question-0")
+    assert await states(first, "task-1") == ["open"]
+    assert await first.missing("task-0") is None
+
+
+async def test_a_missing_task_is_checked_again_in_time(store: Store, now: Now) -> None:
+    """However rarely its age would have it read, three readings fit into five minutes and a little."""
+    await registered(store, 1)
+    now.time += 7 * 24 * 3600
+    times = list[float]()
+    for _ in range(3):
+        (wait,) = await store.find("task-0")
+        now.time = max(now.time, wait.next_check_at)
+        assert len(await store.claim_checks(9)) == 1
+        await store.missing("task-0")
+        times.append(now.time)
+    assert 300 <= times[2] - times[0] <= 305
+    (wait,) = await store.find("task-0")
+    assert wait.next_check_at - now.time > 400  # in doubt, it is read on its ordinary schedule
+
+
+async def test_other_tasks_are_read_when_one_is_missing(store: Store, now: Now) -> None:
+    """Whether the database is still the same is known before the first deletion is confirmed."""
+    await registered(store, 4)
+    now.time += 7 * 24 * 3600
+    await store.claim_checks(9)
+    await store.missing("task-0")
+    assert {wait.task_id for wait in await store.claim_checks(9)} == {"task-1", "task-2", "task-3"}
+
+
+async def test_nothing_ends_while_most_tasks_are_missing(store: Store, now: Now) -> None:
+    """Two of three tasks: the waits are kept, and the reason is known; once the third is there no more, still."""
+    await registered(store, 3)
+    await store.missing("task-0")
+    now.time += 1
+    await store.seen({"task-2": now.time})
+    assert await store.missing_doubt() is None
+    await read_missing(store, now, "task-0", "task-1")
+    review = await store.review_missing("task-0")
+    assert (review.doubted, review.census, review.engines) == (True, Census(2, 3), ())
+    assert await store.missing_doubt() == Census(2, 3)
+    assert await states(store, "task-0", "task-1", "task-2") == ["open"] * 3
+    assert await store.missing_tasks(1) == (2, ["task-0"])
+
+
+async def test_half_of_the_tasks_are_no_doubt(store: Store, now: Now) -> None:
+    """Two of four: both were deleted."""
+    await registered(store, 4)
+    await store.missing("task-0")
+    await store.missing("task-1")
+    now.time += 1
+    await store.seen({"task-2": now.time, "task-3": now.time})
+    await read_missing(store, now, "task-0", "task-1")
+    assert (await store.review_missing("task-0")).engines == ["shelf"]
+    assert (await store.review_missing("task-1")).engines == ["shelf"]
+
+
+async def test_tasks_that_were_there_before_show_nothing(store: Store, now: Now) -> None:
+    """What was read before the first 404 may have been read from another database."""
+    await registered(store, 4)
+    await store.seen({"task-2": now.time, "task-3": now.time})
+    now.time += 1
+    await read_missing(store, now, "task-0", "task-1")
+    assert (await store.review_missing("task-0")).doubted
+
+
+async def test_waits_that_were_just_ended_count_as_missing(store: Store, now: Now) -> None:
+    """On another database the first of two tasks is missing alone; the second is not ended after it."""
+    await registered(store, 2)
+    await read_missing(store, now, "task-0")
+    assert (await store.review_missing("task-0")).engines == ["shelf"]
+    now.time -= 10  # its first reading was before the other one's end
+    await store.missing("task-1")
+    now.time += 10
+    await read_missing(store, now, "task-1")
+    assert (await store.review_missing("task-1")).doubted
+
+
+async def test_a_task_that_is_there_again_begins_anew(store: Store, now: Now) -> None:
+    """By a reading or by a registration. A reading from before the first 404 changes nothing."""
+    await registered(store, 1)
+    early = now.time - 1
+    await store.missing("task-0")
+    await store.seen({"task-0": early})
+    (wait,) = await store.find("task-0")
+    assert wait.missing_since == now.time
+    await store.seen({"task-0": now.time + 1})
+    assert not await store.any_missing()
+    await store.missing("task-0")
+    await store.register("task-0", route(), 900)
+    assert not await store.any_missing()
+    await store.missing("task-0")
+    await store.register("task-0", route(), 900, missing=True)
+    assert await store.any_missing()
+
+
+async def test_a_clock_that_was_set_back_begins_the_readings_again(store: Store, now: Now) -> None:
+    """Readings that seem to come from the future confirm nothing, and do not keep later ones from confirming."""
+    await registered(store, 1)
+    await store.missing("task-0")
+    now.time -= 3600
+    await read_missing(store, now, "task-0")
+    assert (await store.review_missing("task-0")).engines == ["shelf"]
+
+
+async def deleted(store: Store, now: Now) -> None:
+    await registered(store, 1)
+    await read_missing(store, now, "task-0")
+    assert (await store.review_missing("task-0")).engines == ["shelf"]
+
+
+async def deliver(store: Store) -> None:
+    (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
+    assert await store.delivered(wait, "relay")
+
+
+async def deliver_all(store: Store) -> None:
+    while leased := await store.lease("shelf", "relay", limit=9, seconds=15):
+        for wait in leased:
+            assert await store.delivered(wait, "relay")
+
+
+async def test_an_answer_replaces_an_end_that_was_not_delivered(store: Store, now: Now) -> None:
+    """The server was on another database after all: the person's answer is what the caller gets."""
+    await deleted(store, now)
+    assert await store.answer(outcome(), found_by="callback", route=route()) == ["shelf"]
+    (wait,) = await store.find("task-0")
+    assert (wait.state, wait.outcome, wait.found_by) == ("answered", outcome(), "callback")
+
+
+async def test_an_answer_after_the_end_was_delivered_is_parked(store: Store, now: Now) -> None:
+    """It is not lost: an operator sees it with the reason, and may have it delivered."""
+    await deleted(store, now)
+    await deliver(store)
+    for _ in range(2):
+        await store.answer(outcome(), found_by="callback", route=route())
+    (wait,) = await store.find("task-0")
+    assert (wait.state, wait.outcome, wait.found_by) == ("parked", outcome(), "callback")
+    assert "TaskNotFoundError" in str(wait.last_error)
+    assert await store.redrive(task_id="task-0") == 1
+    await deliver(store)
+
+
+async def test_an_end_does_not_replace_an_answer(store: Store, now: Now) -> None:
+    """A callback that comes while a deletion is being confirmed."""
+    await registered(store, 1)
+    await read_missing(store, now, "task-0")
+    await store.answer(outcome(), found_by="callback", route=route())
+    assert (await store.review_missing("task-0")).engines == ()
+    (wait,) = await store.find("task-0")
+    assert wait.outcome == outcome()
+
+
+@pytest.mark.parametrize("delivered", [False, True], ids=["not delivered", "delivered"])
+async def test_a_question_that_is_asked_again_is_open_again(store: Store, now: Now, delivered: bool) -> None:  # noqa: FBT001
+    """A registration proves that the task is there; only a caller that did not find it is given the end."""
+    await deleted(store, now)
+    if delivered:
+        await deliver(store)
+    assert await store.register("task-0", route(), 900) == "open"
+    (wait,) = await store.find("task-0")
+    assert (wait.outcome, wait.found_by, wait.missing_since) == (None, None, None)
+    assert len(await store.answer(outcome(), found_by="callback")) == 1
+
+
+async def test_a_route_finds_its_task_while_it_waits(store: Store, now: Now) -> None:
+    """Until it was answered, or given the end; afterwards its question may be asked anew."""
+    assert await store.asked(route()) is None
+    await registered(store, 2)
+    assert await store.asked(route()) == "task-0"
+    assert await store.asked(Route("shelf", {"place": "somebody"}, "another")) is None
+    await store.answer(outcome(1), found_by="callback")
+    assert await store.asked(route(1)) is None
+    await read_missing(store, now, "task-0")
+    await store.review_missing("task-0")
+    assert await store.asked(route()) == "task-0"
+    await deliver_all(store)
+    assert await store.asked(route()) is None
+
+
+async def test_a_caller_that_does_not_find_its_task_is_given_the_end(store: Store, now: Now) -> None:
+    """Its earlier attempt registered the wait, or another caller waits for the same task."""
+    await deleted(store, now)
+    await deliver(store)
+    also = route(target="also")
+    assert await store.register("task-0", also, 900, missing=True) == "answered"
+    (wait,) = [wait for wait in await store.find("task-0") if wait.route == also]
+    assert wait.outcome is not None
+    assert wait.outcome.deleted
+    await store.answer(outcome(), found_by="callback", route=also)
+    assert sorted(await states(store, "task-0")) == ["answered", "parked"]
 
 
 async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> None:

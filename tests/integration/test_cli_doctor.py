@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from examples.demo.servers import TemporalServer, free_port
 from fastapi import FastAPI, Request, Response
 from typer.testing import CliRunner
 
+from awaithumans_core import Route
 from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
 from tests.support.authority import Authority
@@ -225,6 +227,29 @@ graph = builder.compile(checkpointer=InMemorySaver())
 """
 
 
+async def test_missing_tasks_are_reported(relay: RunningRelay) -> None:
+    """By doctor at the first 404, and once most of the tasks stay missing by `/readyz`; callbacks are still taken."""
+    for number in range(2):
+        await relay.store.register(f"unknown-{number}", Route("shelf", {"place": str(number)}, f"key-{number}"), 900)
+        await relay.hurry(f"unknown-{number}")
+    async with asyncio.timeout(60):
+        while (await relay.store.missing_tasks(9))[0] < 2:
+            await asyncio.sleep(0.05)
+    code, found = await doctor()
+    assert code == 1
+    assert set(failed(found)) == {"tasks of open waits"}
+    assert "2 tasks of open waits are missing" in failed(found)["tasks of open waits"]
+    assert "unknown-0" in failed(found)["tasks of open waits"]
+    for number in range(2):
+        await relay.confirm_deletion(f"unknown-{number}")
+    async with httpx.AsyncClient(base_url=relay.url) as http, asyncio.timeout(60):
+        while (ready := await http.get("/readyz")).json()["status"] != "degraded":
+            await asyncio.sleep(0.05)
+    assert ready.status_code == 200
+    assert ready.json()["missing_tasks"]["missing"] == 2
+    assert await relay.store.counts() == {"open": 2}
+
+
 async def test_for_people(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line for each check with its mark, what was found beneath it, and a sum; nothing wider than the terminal."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -233,5 +258,5 @@ async def test_for_people(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) 
     assert done.exit_code == 1
     assert "✓ AWAITHUMANS_URL\n" in done.stdout
     assert "✗ awaithumans server\n" in done.stdout
-    assert "1 of 10 checks failed" in done.stdout
+    assert "1 of 11 checks failed" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())

@@ -90,14 +90,14 @@ class SlowFor(HumanTasks):
         self._word = word
         self._another = asyncio.Event()
 
-    async def open(self, body: Any, route: Route, *, same_words: bool = True, **more: Any) -> Outcome:
+    async def open(self, body: Any, route: Route, **options: Any) -> Outcome:
         if self._word not in body["task"]:
-            outcome = await super().open(body, route, same_words=same_words)
+            outcome = await super().open(body, route, **options)
             self._another.set()
             return outcome
         await self._another.wait()
         await asyncio.sleep(0.3)
-        return await super().open(body, route, same_words=same_words)
+        return await super().open(body, route, **options)
 
 
 async def test_gathered_in_one_node(bench: Bench) -> None:

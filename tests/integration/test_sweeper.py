@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.clock import SystemClock
+from awaithumans_core.missing import Rule
 from awaithumans_core.testing import FakeHumans, faults
+from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store
 from awaithumans_relay.sweeper import Sweeper
 from tests.support.engines import Shelf
@@ -107,16 +109,85 @@ async def test_an_outage_is_waited_out(
     assert ("AWAITHUMANS_ADMIN_API_TOKEN" in caplog.text) == (status != 503)
 
 
-async def test_a_deleted_task_is_parked(office: FakeHumans, reader: TaskClient, store: Store) -> None:
-    """There is no such question any more: its wait is set aside with the reason, the one beside it goes on."""
+SHORTLY = Rule(seconds=1.0)
+"""For tests in real time: a deletion is confirmed after a second."""
+
+
+async def test_a_deleted_task_ends_its_wait(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After three readings its wait is answered with that end, and the dispatcher woken; the one beside it goes on."""
+    caplog.set_level(logging.WARNING)
     deleted, kept = await ask(office, store, 2)
-    async with office.client() as client, httpx.AsyncClient(transport=office.transport(), base_url=office.url) as http:
-        await http.delete(f"/api/tasks/{deleted}", headers={"Authorization": f"Bearer {client.settings.token()}"})
-    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
-        await until(store, "parked", 1)
+    office.delete(deleted)
+    woken = asyncio.Event()
+    began = time.monotonic()
+    async with Sweeper(store, reader, {}, on_answer=woken.set, rule=SHORTLY).running():
+        await asyncio.wait_for(woken.wait(), 60)
+    assert time.monotonic() - began >= 1.0
     (wait,) = await store.find(deleted)
-    assert wait.last_error == "the task was deleted on the awaithumans server"
+    assert (wait.state, wait.found_by, wait.outcome and wait.outcome.status) == ("answered", "missing", "not_found")
     assert [wait.state for wait in await store.find(kept)] == ["open"]
+    assert [call for _, call in office.calls].count("get") >= 4
+    (logged,) = caplog.messages
+    assert logged == f"task {deleted} was deleted on the awaithumans server: its caller gets TaskNotFoundError"
+
+
+async def test_another_database_ends_no_wait(
+    office: FakeHumans, reader: TaskClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The doubt is reported once, and readiness is degraded; later the tasks are there again, and answers arrive."""
+    caplog.set_level(logging.WARNING)
+    asked = await ask(office, store, 3)
+    observer = Observer()
+    sweeper = Sweeper(store, reader, {}, on_answer=lambda: None, rule=SHORTLY, observer=observer)
+
+    async def until_doubted(doubted: bool) -> None:  # noqa: FBT001
+        async with asyncio.timeout(60):
+            while (observer.health.doubt is not None) is not doubted:
+                await asyncio.sleep(0.05)
+
+    async with sweeper.running():
+        with office.another_database():
+            await until_doubted(True)
+            told = observer.health.told([])
+            assert told["status"] == "degraded"
+            assert told["missing_tasks"]["missing"] == 3
+            assert "another database" in told["missing_tasks"]["reason"]
+            assert await store.counts() == {"open": 3}
+        for task_id in asked:
+            await store.postpone_checks(await store.find(task_id), 0)
+        await until_doubted(False)
+        assert observer.health.told([])["status"] == "ready"
+        office.complete(asked[0], {"approved": True})
+        await store.postpone_checks(await store.find(asked[0]), 0)
+        await until(store, "answered", 1)
+    assert await store.counts() == {"open": 2, "answered": 1}
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Response("Not Found", 404),
+        Response('{"detail": "Not Found"}', 404, media_type="application/json"),
+        Response('{"error": "ROUTE_NOT_FOUND"}', 404, media_type="application/json"),
+    ],
+    ids=["a proxy's page", "another service", "another code"],
+)
+async def test_a_404_without_the_code_is_no_deletion(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store, reply: Response
+) -> None:
+    """Only the API's own TASK_NOT_FOUND counts."""
+    await ask(office, store, 1)
+    door.shut = reply
+    async with Sweeper(store, reader, {}, on_answer=lambda: None, rule=Rule(seconds=0.0)).running():
+        async with asyncio.timeout(60):
+            while not door.knocks:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+    assert not await store.any_missing()
+    assert await store.counts() == {"open": 1}
 
 
 async def test_hidden_key_is_that_of_the_wait(office: FakeHumans, reader: TaskClient, store: Store) -> None:

@@ -60,6 +60,9 @@ class People:
     async def cancel(self, task_id: str) -> None:
         (await self.http.post(f"/api/tasks/{task_id}/cancel")).raise_for_status()
 
+    async def delete(self, task_id: str) -> None:
+        (await self.http.delete(f"/api/tasks/{task_id}")).raise_for_status()
+
     async def answer(self, question: str, response: dict[str, Any]) -> dict[str, Any]:
         (task,) = await self.find(question)
         await self.complete(task["id"], response)

@@ -14,10 +14,12 @@ import httpx
 import uvicorn
 from examples.demo.servers import free_port
 from fastapi import FastAPI
+from sqlalchemy import update
 
 from awaithumans_core import Engine, HumanTasks, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app
+from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store, Wait
 from tests.support.servers import TaskServer
 
@@ -54,6 +56,19 @@ class RunningRelay:
                 if found and all(wait.state == state for wait in found):
                     return found
                 await asyncio.sleep(0.05)
+
+    async def confirm_deletion(self, task_id: str, seconds: float = 60.0) -> None:
+        """Have the relay read a deleted task for the third time, five minutes after the first.
+
+        It reads the task once by itself; the minutes in between are taken off the time that its table keeps.
+        """
+        await self.hurry(task_id)
+        async with asyncio.timeout(seconds):
+            while not any(wait.missing_since for wait in await self.store.find(task_id)):
+                await asyncio.sleep(0.05)
+        read_before = {"missing_since": waits.c.missing_since - 301, "missing_count": 2, "next_check_at": 0.0}
+        earlier = update(waits).where(waits.c.task_id == task_id).values(**read_before)
+        await self.store.database.write(lambda db: db.execute(earlier).rowcount)
 
 
 class Server:

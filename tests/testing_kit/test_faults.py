@@ -16,7 +16,6 @@ from awaithumans_core.errors import (
     PermissionDeniedError,
     RequestRefusedError,
     ServerUnreachableError,
-    TaskNotFoundError,
     TaskRejectedError,
     UnexpectedReplyError,
 )
@@ -171,13 +170,11 @@ async def test_reset_after_on_cancel_cancels() -> None:
 # --- what a client reports
 
 
-NOT_FOUND = {"error": "TASK_NOT_FOUND", "message": "Task not found."}
 REFUSALS: dict[str, tuple[Fault, Verb, type[AwaitHumansError]]] = {
     "401": (faults.status(401), "create", AuthenticationError),
     "401 while waiting": (faults.status(401), "poll", AuthenticationError),
     "403": (faults.status(403), "create", PermissionDeniedError),
     "403 while waiting": (faults.status(403), "poll", PermissionDeniedError),
-    "404": (faults.status(404, body=NOT_FOUND), "poll", TaskNotFoundError),
     "404 of another API": (faults.status(404), "poll", UnexpectedReplyError),
     "409": (faults.status(409), "poll", RequestRefusedError),
     "422": (faults.status(422), "create", TaskRejectedError),

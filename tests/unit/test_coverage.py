@@ -100,5 +100,6 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
         "typing",
     }
     assert {name for name in imported if name.startswith("awaithumans_core.")} == {
-        f"awaithumans_core.{name}" for name in ("clock", "errors", "json_values", "outcome", "retry", "status", "task")
+        f"awaithumans_core.{name}"
+        for name in ("clock", "errors", "json_values", "missing", "outcome", "retry", "status", "task")
     }

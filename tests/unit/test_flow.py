@@ -46,6 +46,7 @@ from awaithumans_core.flow import (
     close_own,
     create,
     ended,
+    ended_page,
     finish,
     follow,
     get,
@@ -55,9 +56,10 @@ from awaithumans_core.flow import (
     withdraw,
     withdraw_key,
 )
+from awaithumans_core.missing import Readings
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import AGAIN
-from tests.unit.scripted import After, Event, Talk, held, polled, record, reply
+from tests.unit.scripted import START, After, Event, Talk, held, polled, record, reply
 
 BODY = {"task": "Approve?", "timeout_seconds": 900, "idempotency_key": "question-1"}
 RELAY = "http://relay.example"
@@ -682,17 +684,91 @@ def test_a_server_that_stays_away_is_said_to_be_away() -> None:
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        (GONE, TaskNotFoundError),
         (reply(404, {"detail": "Not Found"}), UnexpectedReplyError),
         (reply(401, {}), AuthenticationError),
         (reply(307, b"", location="/login"), UnexpectedReplyError),
     ],
-    ids=["404", "another service's 404", "401", "307"],
+    ids=["another service's 404", "401", "307"],
 )
 def test_a_refusal_ends_a_wait(trouble: Reply, kind: type[AwaitHumansError]) -> None:
     """What will be refused again is not polled for until the deadline."""
     talk = Talk([held(), trouble])
     refused_with(kind, talk, follow("task-1", 900, talk.patience))
+
+
+# --- a task that the server does not know
+
+
+def test_a_deleted_task_ends_follow_once_that_is_confirmed() -> None:
+    """Three readings at least, over five minutes at least; the error carries the outcome."""
+    talk = Talk([held()], then=GONE)
+    error = refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
+    assert error.outcome == Outcome(task_id="task-1", status="not_found")
+    assert error.task_id == "task-1"
+    first, *_, last = talk.called_at[1:]
+    assert 300 <= last - first < 330
+    assert set(talk.said) == {POLL}
+
+
+def test_one_pause_of_a_missing_task_is_logged() -> None:
+    """However often it is read until its deletion is confirmed."""
+    talk = Talk([held()], then=GONE)
+    refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
+    assert all(pause.missing for pause in talk.pauses)
+    assert [pause.logged for pause in talk.pauses] == [True] + [False] * (len(talk.pauses) - 1)
+
+
+def test_a_task_that_is_there_again_is_followed_to_its_end() -> None:
+    """A server that ran on another database for a while: the answer comes, and the status is news once more."""
+    talk = Talk([held(), GONE, GONE, GONE, held(), polled("completed", ANSWER), DONE])
+    assert talk.run(follow("task-1", 900, talk.patience, known="created")).response == ANSWER
+    assert talk.noticed == ["created"]
+
+
+def test_readings_in_between_begin_the_count_again() -> None:
+    """Five minutes of 404 with one reading among them confirm nothing."""
+
+    def server(_: Call) -> Event:
+        return held() if 150 < talk.clock.now - START < 250 else GONE
+
+    talk = Talk([], then=server)
+    refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
+    assert talk.called_at[-1] >= 150 + 300
+
+
+def test_the_deadline_of_a_missing_task_is_a_timeout() -> None:
+    """One that comes before its deletion is confirmed is what the caller agreed to wait for."""
+    talk = Talk([held()], then=GONE)
+    ended = talk.run(follow("task-1", 200, talk.patience))
+    assert (ended.status, ended.task_id) == ("timed_out", "task-1")
+    assert talk.called_at[-1] >= 200
+    assert CREATE not in talk.said
+
+
+def test_no_question_ends_while_most_tasks_are_missing() -> None:
+    """Two of the two tasks that a caller waits for are missing: both are waited for until their deadline."""
+    readings = Readings()
+    readings.missing("another", START)
+    talk = Talk([], then=GONE)
+    ended = talk.run(follow("task-1", 900, talk.patience, readings=readings))
+    assert ended.status == "timed_out"
+    assert "another database" in [pause.reason for pause in talk.pauses if pause.logged][-1]
+    assert sum(pause.logged for pause in talk.pauses) == 2
+
+
+def test_a_status_of_ours_from_the_server_is_pending() -> None:
+    """No record, poll or list can claim that a task was deleted."""
+    talk = Talk([polled("not_found"), polled("completed", ANSWER), DONE])
+    assert talk.run(follow("task-1", 900, talk.patience)).response == ANSWER
+    claimed = reply(200, record("not_found"))
+    talk = Talk([claimed])
+    assert not talk.run(get("task-1", talk.patience)).terminal
+    talk = Talk([claimed])
+    assert not talk.run(create(BODY | {"idempotency_key": "question-1"}, talk.patience)).terminal
+    talk = Talk([claimed, reply(200, record("cancelled"))])  # an open task is cancelled once more
+    assert talk.run(close("task-1", talk.patience)).status == "cancelled"
+    talk = Talk([reply(200, [record("not_found")])])
+    assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).ended] == [False]
 
 
 # --- ask
@@ -808,11 +884,11 @@ def test_finish_waits_out_what_is_longer_than_its_patience() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "kind"),
-    [(GONE, TaskNotFoundError), (reply(401, {}), AuthenticationError), (reply(403, {}), PermissionDeniedError)],
-    ids=["404", "401", "403"],
+    [(reply(401, {}), AuthenticationError), (reply(403, {}), PermissionDeniedError)],
+    ids=["401", "403"],
 )
 def test_a_refusal_ends_finish(trouble: Reply, kind: type[AwaitHumansError]) -> None:
-    """A task that is gone, or that may not be read, is not waited for."""
+    """A task that may not be read is not waited for."""
     talk = Talk([held(), trouble])
     refused_with(kind, talk, finish(OPENED, 900, talk.patience))
 
@@ -968,13 +1044,22 @@ def test_record_that_cannot_be_read_is_waited_for(trouble: Reply) -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "kind"),
-    [(GONE, TaskNotFoundError), (reply(403, {}), PermissionDeniedError), (reply(307, b""), UnexpectedReplyError)],
-    ids=["404", "403", "307"],
+    [(reply(403, {}), PermissionDeniedError), (reply(307, b""), UnexpectedReplyError)],
+    ids=["403", "307"],
 )
 def test_record_that_is_refused_is_an_error(trouble: Reply, kind: type[AwaitHumansError]) -> None:
     """Without a record nothing shows whose answer a poll has reported, so it is not taken."""
     talk = Talk([reply(201, record()), polled("completed", ANSWER), trouble])
     refused_with(kind, talk, ask(BODY, 900, talk.patience))
+
+
+def test_record_that_is_missing_after_the_end_is_read_until_that_is_confirmed() -> None:
+    """A 404 of the record right after a poll reported the end: the answer counts once the record is there again."""
+    talk = Talk([reply(201, record()), polled("completed", ANSWER), GONE, polled("completed", ANSWER), DONE])
+    assert talk.run(ask(BODY, 900, talk.patience)).response == ANSWER
+    talk = Talk([reply(201, record()), polled("completed", ANSWER)], then=GONE)
+    refused_with(TaskNotFoundError, talk, ask(BODY, 900, talk.patience))
+    assert talk.clock.now - START >= 300
 
 
 def test_key_that_the_server_hides() -> None:
@@ -1416,9 +1501,79 @@ def test_a_wait_is_opened_in_two_steps() -> None:
     assert talk.run(open_wait(body, RELAY, TOKEN, talk.patience)) == Outcome.model_validate(record())
     assert talk.steps == [
         Call("POST", "/api/tasks", json=BODY | {"callback_url": f"{RELAY}/callbacks/{TOKEN}"}),
+        Notice(Outcome.model_validate(record())),
         Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer=TOKEN),
     ]
     assert body == BODY
+
+
+def test_a_task_that_an_earlier_attempt_created_is_not_created_again() -> None:
+    """The next attempt reads it, and registers its wait once more."""
+    talk = Talk([reply(200, record()), reply(200, {"state": "open"})])
+    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1")) == Outcome.model_validate(record())
+    assert talk.calls == [
+        Call("GET", "/api/tasks/task-1"),
+        Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer=TOKEN),
+    ]
+
+
+ASKED = f"GET {RELAY}/waits/asked"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [reply(200, {"task_id": None}), reply(404, {"detail": "Not Found"}), reply(405, {}), reply(401, {})],
+    ids=["none", "an older relay", "no such method", "refused"],
+)
+def test_a_question_no_relay_knows_is_asked(nothing: Reply) -> None:
+    """A caller that may have asked before asks the relay first; whether the route is accepted shows later."""
+    talk = Talk([nothing, reply(201, record()), reply(200, {"state": "open"})])
+    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    assert talk.said == [ASKED, CREATE, REGISTER]
+    assert talk.calls[0].bearer == TOKEN
+
+
+def test_a_question_the_relay_knows_is_not_asked_again() -> None:
+    """A caller that remembers nothing goes on with the task it created before it died."""
+    talk = Talk([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
+    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    assert talk.said == [ASKED, GET, REGISTER]
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [(reply(401, {}), AuthenticationError), (reply(404, {"detail": "Not Found"}), UnexpectedReplyError)],
+    ids=["401", "another service's 404"],
+)
+def test_a_known_task_that_may_not_be_read_is_an_error(refused: Reply, kind: type[AwaitHumansError]) -> None:
+    """Only the API's own TASK_NOT_FOUND is left to the relay."""
+    talk = Talk([refused])
+    refused_with(kind, talk, open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1"))
+
+
+def test_a_known_task_about_something_else_is_not_joined() -> None:
+    """A caller's own key that belongs to another question is refused, as it is when a task is created."""
+    other = record(task="Approve?", payload={"amount": 250})
+    talk = Talk([reply(200, other)])
+    body = BODY | {"payload": {"amount": 251}}
+    refused_with(QuestionChangedError, talk, open_wait(body, RELAY, TOKEN, talk.patience, known="task-1"))
+
+
+def test_the_answer_to_a_known_task_needs_no_wait() -> None:
+    """The next attempt finds it on the record."""
+    talk = Talk([reply(200, record("completed", response=ANSWER))])
+    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1")).response == ANSWER
+    assert talk.said == ["GET /api/tasks/task-1"]
+
+
+@pytest.mark.parametrize("read", [GONE, reply(200, record(idempotency_key="another"))], ids=["404", "another task"])
+def test_a_known_task_that_is_missing_is_left_to_the_relay(read: Reply) -> None:
+    """It is neither created again nor given up at the first 404: the wait is registered as one of a missing task."""
+    talk = Talk([read, reply(200, {"state": "open"})])
+    outcome = talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1"))
+    assert (outcome.task_id, outcome.terminal) == ("task-1", False)
+    registered = {"timeout_seconds": 900, "missing": True}
+    assert talk.calls[1:] == [Call("PUT", f"{RELAY}/waits/task-1", json=registered, bearer=TOKEN)]
 
 
 def test_the_api_token_is_for_the_task_server_only() -> None:

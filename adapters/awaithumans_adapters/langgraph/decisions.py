@@ -16,6 +16,7 @@ from awaithumans_core.errors import (
     QuestionEndedError,
     ResponseSchemaError,
     TaskCancelledError,
+    TaskNotFoundError,
     TaskTimeoutError,
     VerificationExhaustedError,
 )
@@ -120,6 +121,7 @@ _WHY: Mapping[type[QuestionEndedError], str] = {
     TaskCancelledError: "the question was cancelled before anybody decided",
     VerificationExhaustedError: "every decision about it was turned down",
     ResponseSchemaError: "the decision about it does not fit",
+    TaskNotFoundError: "the question was deleted before anybody decided",
 }
 
 

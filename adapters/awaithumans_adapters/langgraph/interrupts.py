@@ -125,4 +125,5 @@ class HumanInterrupts(GraphCallbackHandler):
         route = Route(ENGINE, target, question.idempotency_key)
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
-        self._human_tasks.open_sync(question.body(), route, same_words=False)
+        # An interrupt is shown again whenever another one of its thread is answered.
+        self._human_tasks.open_sync(question.body(), route, same_words=False, may_repeat=True)

@@ -71,6 +71,7 @@ async def await_human(
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
             mended.
@@ -172,12 +173,15 @@ _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgr
 
 async def _opening(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    return _opened(await asker.open(named, route, same_words=_has_key(body)), named, place, asker)
+    # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
+    outcome = await asker.open(named, route, same_words=_has_key(body), may_repeat=True)
+    return _opened(outcome, named, place, asker)
 
 
 def _opening_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    return _opened(asker.open_sync(named, route, same_words=_has_key(body)), named, place, asker)
+    outcome = asker.open_sync(named, route, same_words=_has_key(body), may_repeat=True)
+    return _opened(outcome, named, place, asker)
 
 
 # Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.

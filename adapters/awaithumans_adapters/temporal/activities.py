@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal.failures import SettingErrors, failure
 from awaithumans_adapters.temporal.limits import fitting, readable, size_of
-from awaithumans_adapters.temporal.memory import remember, remembered
+from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
     AWAIT_HUMAN,
     CLOSE_WAIT,
@@ -73,15 +73,14 @@ class HumanTaskActivities:
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
         route = Route(ENGINE, _caller(), key)
-        patience = _Patience(self.setting_errors, body["timeout_seconds"])
+        patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"])
         try:
-            human_tasks = self._ready()
-            outcome = await human_tasks.open(body, route, asked_by=_asked_by(key), gives_up=patience.over)
+            outcome = await self._open(body, route, patience)
         except AwaitHumansError as error:
             raise self._failed(error, patience) from error
         if outcome.terminal:
             return _fitting(outcome)
-        return {"task_id": outcome.task_id, "review_url": human_tasks.settings.review_url(outcome.task_id)}
+        return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
     async def close_wait(self, task_id: str) -> dict[str, Any]:
@@ -89,7 +88,7 @@ class HumanTaskActivities:
         try:
             return _brief(await self._ready().close(task_id, asked_by=_shared_mark))
         except AwaitHumansError as error:
-            raise self._failed(error, _Patience(self.setting_errors)) from error
+            raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
     @activity.defn(name=LAST_LOOK)
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class HumanTaskActivities:
         try:
             return _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
-            raise self._failed(error, _Patience(self.setting_errors, asked["timeout_seconds"])) from error
+            raise self._failed(error, _Patience(self.setting_errors, Memory(), asked["timeout_seconds"])) from error
 
     @activity.defn(name=AWAIT_HUMAN)
     async def await_human(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -139,19 +138,18 @@ class HumanTaskActivities:
         waited = info.current_attempt_scheduled_time - info.scheduled_time
         given = timedelta(seconds=body["timeout_seconds"])
         until = info.scheduled_time + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
-        patience = _Patience(self.setting_errors, given.total_seconds(), until if _asked_before() else None)
+        memory = Memory()
+        with_people_until = until if _asked_before(memory) else None
+        patience = _Patience(self.setting_errors, memory, given.total_seconds(), with_people_until)
         try:
-            human_tasks = self._ready()
-            route = Route(ENGINE, target, key)
-            outcome = await human_tasks.open(body, route, asked_by=_asked_by(key), gives_up=patience.over)
+            outcome = await self._open(body, Route(ENGINE, target, key), patience)
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
-                key = body["idempotency_key"]
-                outcome = await human_tasks.last_look(outcome.task_id, given.total_seconds(), key=key)
+                outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
             raise self._failed(error, patience) from error
         if not outcome.terminal:
-            if remembered():  # only after a refusal: each heartbeat is billed
-                remember(asked=True)
+            if memory.get("refused_since"):
+                memory.keep(asked=True, refused_since=None)
             activity.raise_complete_async()
         return _fitting(outcome)
 
@@ -161,7 +159,29 @@ class HumanTaskActivities:
         try:
             return _brief(await self._ready().withdraw(key, asked_by=_shared_mark(key)))
         except AwaitHumansError as error:
-            raise self._failed(error, _Patience(self.setting_errors)) from error
+            raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
+
+    async def _open(self, body: dict[str, Any], route: Route, patience: "_Patience") -> Outcome:
+        """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
+
+        The relay knows the task once its wait is registered. Until then the attempts remember it.
+        """
+        created: list[Outcome] = []
+        key = body["idempotency_key"]
+        try:
+            return await self._ready().open(
+                body,
+                route,
+                asked_by=_asked_by(key),
+                gives_up=patience.over,
+                known=patience.memory.get("task_id"),
+                on_created=created.append,
+                may_repeat=activity.info().attempt > 1,
+            )
+        except AwaitHumansError:
+            if created:
+                patience.memory.keep(task_id=created[0].task_id)
+            raise
 
     def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
@@ -192,6 +212,7 @@ class _Patience:
     """How long an error is retried by one activity. All times are the Temporal server's."""
 
     setting_errors: SettingErrors
+    memory: Memory
     given: float | None = None
     """Seconds for which a wrong setting is retried, counted from the first attempt that it refused. None: the
     activity's own timeouts end it.
@@ -209,7 +230,7 @@ class _Patience:
         # A setting that is missing refuses nothing: nothing was sent.
         if self.given is None or isinstance(error, SettingsError):
             return math.inf
-        since = _refused_since(asked=asked)
+        since = _refused_since(self.memory, asked=asked)
         if self.with_people_until is not None:
             since = max(since, self.with_people_until)
         return self.given - (activity.info().started_time - since).total_seconds()
@@ -219,17 +240,19 @@ class _Patience:
         return self.left(error) <= 0
 
 
-def _refused_since(*, asked: bool) -> datetime:
+def _refused_since(memory: Memory, *, asked: bool) -> datetime:
     """When this activity was first refused because of a setting, since it last succeeded in asking."""
-    since = remembered().get("refused_since") or activity.info().started_time.isoformat()
-    remember(asked=asked, refused_since=since)  # each time: a later heartbeat replaces an earlier one
+    since: str | None = memory.get("refused_since")
+    if since is None:
+        since = activity.info().started_time.isoformat()
+        memory.keep(asked=asked, refused_since=since)
     return datetime.fromisoformat(since)
 
 
-def _asked_before() -> bool:
+def _asked_before(memory: Memory) -> bool:
     """Whether an earlier attempt of this activity has asked the question."""
-    info, memory = activity.info(), remembered()
-    if memory:
+    info = activity.info()
+    if memory.get("asked") is not None:
         return bool(memory.get("asked"))
     # Nothing was refused, so an attempt that ran until its start-to-close timeout had asked.
     waited = info.current_attempt_scheduled_time - info.scheduled_time

@@ -1,24 +1,32 @@
-"""What one attempt of an activity leaves for the next: a mapping among its heartbeat details."""
+"""What the attempts of one activity leave for each other: a mapping among its heartbeat details.
 
-from collections.abc import Mapping, Sequence
+Temporal hands the details of the last heartbeat on to the next attempt, on whichever worker. A heartbeat is a billed
+action, so nothing is kept in the ordinary case.
+"""
+
+from collections.abc import Mapping
 from typing import Any, cast
 
 from temporalio import activity
 
 
-def remembered() -> dict[str, Any]:
-    """What the attempts before this one have left."""
-    details: Sequence[object] = activity.info().heartbeat_details
-    for each in details:
-        if isinstance(each, Mapping):
-            return dict(cast("Mapping[str, Any]", each))
-    return {}
+class Memory:
+    """The memory of the attempt that runs."""
 
+    def __init__(self) -> None:
+        details = list(activity.info().heartbeat_details)
+        self._others = [each for each in details if not isinstance(each, Mapping)]
+        mappings = [cast("Mapping[str, Any]", each) for each in details if isinstance(each, Mapping)]
+        self._facts: dict[str, Any] = dict(mappings[0]) if mappings else {}
 
-def remember(**facts: Any) -> None:
-    """Leave this for the next attempt, in place of what was left. It reaches the server also if this attempt fails.
+    def get(self, name: str) -> Any:
+        """What was kept under this name; None if nothing was."""
+        return self._facts.get(name)
 
-    Other details, which are not mappings, stay.
-    """
-    others = [each for each in activity.info().heartbeat_details if not isinstance(each, Mapping)]
-    activity.heartbeat(*others, facts)
+    def keep(self, **facts: Any) -> None:
+        """Keep these for the next attempt, beside what is kept already. None removes. It also survives a failure.
+
+        Other details, which are not mappings, stay.
+        """
+        self._facts = {name: value for name, value in (self._facts | facts).items() if value is not None}
+        activity.heartbeat(*self._others, self._facts)

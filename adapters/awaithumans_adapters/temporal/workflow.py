@@ -77,6 +77,7 @@ async def await_human(
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must

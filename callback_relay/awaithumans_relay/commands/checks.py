@@ -19,6 +19,10 @@ _UNSEEN = (
 """The probe is signed with the key that stands here, and the server tells nobody its own."""
 
 
+SHOWN_TASKS = 3
+"""Missing tasks that are named."""
+
+
 class UnsetError(SettingsError):
     """A setting that need not be set, and is not."""
 
@@ -101,6 +105,19 @@ async def of_database(url: str) -> str:
         counts = await store.counts()
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         return f"{shown_url(url)}: {told or 'nobody waits'}"
+
+
+async def of_tasks(url: str) -> str:
+    """The server knows the tasks of all open waits."""
+    async with existing_store(url) as store:
+        count, some = await store.missing_tasks(SHOWN_TASKS)
+    if not count:
+        return "no open wait asks about a task that is missing on the server"
+    raise SettingsError(
+        f"{count:,} tasks of open waits are missing on the awaithumans server, for instance {', '.join(some)}. Either "
+        "they were deleted, which their callers learn within 15 minutes, or the server runs on another database: then "
+        "no wait ends. See whether AWAITHUMANS_URL is the right server, and which database it runs on"
+    )
 
 
 async def of_engine(made: MakesEngines) -> str:

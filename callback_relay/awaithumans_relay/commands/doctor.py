@@ -23,6 +23,7 @@ from awaithumans_relay.commands.checks import (
     of_engine,
     of_server,
     of_settings,
+    of_tasks,
     readable,
 )
 from awaithumans_relay.commands.engines import MakesEngines
@@ -82,6 +83,10 @@ async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]]) 
     )
     findings.append(await _check("database", partial(of_database, database)))
     broken |= {"database"} if findings[-1].status == Status.FAILED else set()
+    findings.append(
+        _unlooked("tasks of open waits", broken & {"database"})
+        or await _check("tasks of open waits", partial(of_tasks, database))
+    )
     findings += [await _check(name, partial(of_engine, made)) for name, made in engines]
     if not engines:
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"

@@ -146,6 +146,7 @@ class Desk:
         self._began, self._began_at = clock.now(), datetime.now(UTC)
         self._keys: dict[str, str] = {}
         self._plan: list[_Planned] = []
+        self._other: tuple[dict[str, FakeTask], dict[str, str], list[_Planned]] = ({}, {}, [])
         self._places = itertools.count()
         self._watchers: set[Callable[[], None]] = set()
 
@@ -190,6 +191,13 @@ class Desk:
         with self.lock:
             task = self.get(task_id)
             del self.tasks[task_id], self._keys[task.asked["idempotency_key"]]
+        self.notify()
+
+    def swap(self) -> None:
+        """Go on with the other of two databases, which is empty at first. Time passes in both."""
+        with self.lock:
+            here = (self.tasks, self._keys, self._plan)
+            (self.tasks, self._keys, self._plan), self._other = self._other, here
         self.notify()
 
     def complete(

@@ -134,6 +134,19 @@ class FakeHumans:
         """Cancel this task now."""
         self._desk.cancel(task_id)
 
+    def delete(self, task_id: str) -> None:
+        """Remove this task now, as the server's own DELETE does. Its key may be used again."""
+        self._desk.delete(task_id)
+
+    @contextmanager
+    def another_database(self) -> Generator[None]:
+        """In here the server runs on another, empty database: it knows no task that was created before."""
+        self._desk.swap()
+        try:
+            yield
+        finally:
+            self._desk.swap()
+
     @property
     def tasks(self) -> list[FakeTask]:
         """All tasks, oldest first."""

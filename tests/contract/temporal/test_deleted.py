@@ -1,0 +1,102 @@
+"""A task that is deleted on the server while its workflow waits: it is never created again."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer, free_port
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_core import Outcome
+from tests.contract.temporal.test_outages import worker_process
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.temporal import result, start
+from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
+
+
+async def until_attempt(handle: WorkflowHandle[Any, Any], number: int, seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            pending = (await handle.describe()).raw_description.pending_activities
+            if any(activity.attempt >= number for activity in pending):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_attempts_of_other_workers_do_not_ask_again(
+    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
+) -> None:
+    """Activity mode: the task is deleted and the worker killed; attempts of another worker wait for the relay."""
+    async with running_relay([TemporalEngine(lambda: Client.connect(temporal.address))], humans, tmp_path) as relay:
+        acts = tmp_path / "acts.txt"
+        worker = worker_process(temporal, relay, tmp_path, question, acts)
+        worker.start()
+        client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+        options = {"task": question, "via": "activity", "recheck": 2}
+        handle = await start(client, Ask.run, options, task_queue=question)
+        (task,) = await people.find(question)
+        await relay.wait_for(task["id"], "open")
+        worker.kill()
+        await people.delete(task["id"])
+        other = worker_process(temporal, relay, tmp_path, question, acts)
+        other.start()
+        try:
+            await until_attempt(handle, 3)
+            await asyncio.sleep(1)
+            assert await people.find(question, count=0) == []
+            await relay.confirm_deletion(task["id"])
+            assert (await result(handle))["error"] == "TaskNotFoundError"
+        finally:
+            other.stop()
+        assert await people.find(question, count=0) == []
+        await relay.wait_for(task["id"], "delivered")
+
+
+async def test_attempts_that_could_not_register_do_not_ask_again(
+    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
+) -> None:
+    """The relay is down during an attempt, and the task is deleted meanwhile: the next leaves it to the relay."""
+    port = free_port()
+    settings = settings_for(humans, f"http://127.0.0.1:{port}")
+    engine = TemporalEngine(lambda: Client.connect(temporal.address))
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
+
+    async def asked_and_deleted(via: str) -> tuple[WorkflowHandle[Any, Any], str]:
+        named = {"task": f"{question} {via}", "via": via}
+        handle = await start(client, AskUncaught.run, named, task_queue=question)
+        (task,) = await people.find(named["task"])
+        await people.delete(task["id"])
+        await until_attempt(handle, 2)
+        return handle, task["id"]
+
+    async with Worker(client, task_queue=question, workflows=WORKFLOWS):
+        asked = await asyncio.gather(asked_and_deleted("signal"), asked_and_deleted("activity"))
+        async with running_relay([engine], humans, tmp_path, settings=settings, port=port) as relay:
+            for _, task_id in asked:
+                await relay.wait_for(task_id, "open")
+            async with asyncio.timeout(60):
+                while (await relay.store.missing_tasks(9))[0] < 2:
+                    await asyncio.sleep(0.1)
+        for via in ("signal", "activity"):
+            assert await people.find(f"{question} {via}", count=0) == []
+        for handle, _ in asked:
+            await handle.terminate()
+
+
+async def test_an_end_a_worker_does_not_know_is_not_an_answer(
+    relay: RunningRelay, people: People, client: Client, temporal: TemporalServer, question: str, via: str
+) -> None:
+    """An outcome with a status of a later release: the workflow neither goes on with it nor fails; it keeps waiting."""
+    handle = await start(client, Ask.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    (wait,) = await relay.wait_for(task["id"], "open")
+    later = Outcome(task_id=task["id"], status="a_later_end", idempotency_key=wait.route.idempotency_key)
+    await TemporalEngine(client).deliver(wait.route, later)
+    with pytest.raises(TimeoutError):
+        await result(handle, 3)
+    assert (await handle.describe()).status is not None
+    await handle.terminate()

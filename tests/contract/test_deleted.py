@@ -1,0 +1,140 @@
+"""A task that is deleted while a script waits for it, on virtual time."""
+
+import asyncio
+import io
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from awaithumans_core import HumanTask, TaskNotFoundError, TaskTimeoutError, await_human, await_human_sync
+from awaithumans_core import clock as clocks
+from awaithumans_core.testing import FakeHumans
+from tests.support.workflows import Decision
+
+HOUR = 3600
+
+
+def question(**options: Any) -> HumanTask[Decision]:
+    return HumanTask(task="Approve?", response_schema=Decision, **{"timeout_seconds": 2 * HOUR} | options)
+
+
+async def of_client(humans: FakeHumans) -> None:
+    client = humans.sync_client()
+    await asyncio.to_thread(client.ask, question())
+
+
+async def of_async_client(humans: FakeHumans) -> None:
+    async with humans.client() as client:
+        await client.ask(question())
+
+
+async def of_await_human(humans: FakeHumans) -> None:
+    await await_human(
+        task="Approve?",
+        response_schema=Decision,
+        timeout_seconds=2 * HOUR,
+        server_url=humans.url,
+        api_key=humans.token,
+    )
+
+
+async def of_await_human_sync(humans: FakeHumans) -> None:
+    await asyncio.to_thread(
+        await_human_sync,
+        task="Approve?",
+        response_schema=Decision,
+        timeout_seconds=2 * HOUR,
+        server_url=humans.url,
+        api_key=humans.token,
+    )
+
+
+CALLERS: list[Callable[[FakeHumans], Any]] = [of_client, of_async_client, of_await_human, of_await_human_sync]
+
+
+async def created(humans: FakeHumans) -> str:
+    async with asyncio.timeout(60):
+        while not humans.tasks:
+            await asyncio.sleep(0.002)
+    return humans.tasks[0].id
+
+
+@pytest.mark.parametrize("ask", CALLERS, ids=lambda ask: ask.__name__)
+async def test_a_script_learns_of_a_deletion(
+    ask: Callable[[FakeHumans], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within 15 minutes, as TaskNotFoundError with the task; it is asked once, and logged and shown once."""
+    caplog.set_level(logging.WARNING, "awaithumans")
+    humans, shown = FakeHumans(), io.StringIO()
+    monkeypatch.setattr(clocks, "SYSTEM", humans.clock)
+    monkeypatch.setattr(sys, "stderr", shown)
+    with humans.serving():
+        asking = asyncio.create_task(ask(humans))
+        task_id = await created(humans)
+        humans.delete(task_id)
+        deleted_at = humans.clock.now()
+        with pytest.raises(TaskNotFoundError) as raised:
+            await asking
+    assert raised.value.task_id == task_id
+    assert raised.value.outcome.deleted
+    assert 300 <= humans.clock.now() - deleted_at <= 900
+    assert [call for _, call in humans.calls].count("create") == 1
+    assert caplog.text.count("is not on the server") == 1
+    if "await_human" in ask.__name__:
+        assert shown.getvalue().count("is not on the server") == 1
+
+
+async def test_a_database_that_is_back_loses_no_answer() -> None:
+    """For four minutes the server runs on another database; the answer given afterwards arrives."""
+    async with FakeHumans() as humans, humans.client() as client:
+        humans.answer("Approve?", {"approved": True}).after(1000)
+        asking = asyncio.create_task(client.ask(question()))
+        await created(humans)
+        with humans.another_database():
+            async with asyncio.timeout(60):
+                while humans.clock.now() < 240:
+                    await asyncio.sleep(0.002)
+        outcome = await asking
+    assert outcome.response == {"approved": True}
+    assert [call for _, call in humans.calls].count("create") == 1
+
+
+async def test_a_deadline_before_the_confirmation_is_a_timeout() -> None:
+    """A question of two minutes whose task is deleted: what the caller gets is the deadline it has set."""
+    async with FakeHumans() as humans, humans.client() as client:
+        asking = asyncio.create_task(client.wait_all([question(timeout_seconds=120)]))
+        humans.delete(await created(humans))
+        (answer,) = await asking
+    assert isinstance(answer.error, TaskTimeoutError)
+    assert 120 <= humans.clock.now() <= 200
+
+
+async def test_two_deleted_of_many_are_the_only_ones_that_end() -> None:
+    """Of six questions over their own connections two are deleted; the other four are answered."""
+    names = [f"Approve {number}?" for number in range(6)]
+    async with FakeHumans() as humans, humans.client() as client:
+        for name in names[2:]:
+            humans.answer(name, {"approved": True}).after(1200)
+        tasks = [HumanTask(task=name, response_schema=Decision, timeout_seconds=2 * HOUR) for name in names]
+        asking = asyncio.create_task(client.wait_all(tasks))
+        async with asyncio.timeout(60):
+            while len(humans.tasks) < 6:
+                await asyncio.sleep(0.002)
+        for name in names[:2]:
+            humans.delete(humans.task(name).id)
+        answers = await asking
+    assert [type(answer.error) for answer in answers] == [TaskNotFoundError] * 2 + [type(None)] * 4
+
+
+async def test_called_again_with_the_key_the_question_is_asked_anew() -> None:
+    """The caller's own decision, once it knows of the deletion."""
+    async with FakeHumans() as humans, humans.client() as client:
+        asking = asyncio.create_task(client.ask(question(idempotency_key="refund:1")))
+        humans.delete(await created(humans))
+        with pytest.raises(TaskNotFoundError):
+            await asking
+        humans.answer("Approve?", {"approved": True})
+        assert (await client.ask(question(idempotency_key="refund:1"))).response == {"approved": True}
