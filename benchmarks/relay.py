@@ -33,6 +33,7 @@ from temporalio.client import Client
 from tests.support.postgres import PostgresServer
 
 from awaithumans_core import Route, Settings
+from awaithumans_relay.schedule import MOST_CHECK_SECONDS
 from awaithumans_relay.store import Store
 from awaithumans_relay.tuning import tune
 from benchmarks import _wakes
@@ -122,7 +123,7 @@ class Servers:
 
     async def at_rest(self) -> None:
         """Have the relay not look after what was just asked, which takes a good part of a CPU at first."""
-        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), 900)
+        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS)
 
 
 async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:

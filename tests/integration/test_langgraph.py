@@ -11,6 +11,7 @@ import aiosqlite
 import pytest
 from examples.demo.servers import HumansServer, free_port
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -403,14 +404,20 @@ async def test_a_task_of_an_earlier_run_is_cancelled_when_the_relay_refuses(
     humans: HumansServer, people: People
 ) -> None:
     """The relay was down at the first run and refuses at the next: nobody is left working for the question."""
-    question, refusing = f"Orphaned? {uuid.uuid4().hex}", free_port()
-    asks_through = [
-        HumanTasks(settings_for(humans, f"http://127.0.0.1:{free_port()}"), patience=1),
-        HumanTasks(settings_for(humans, f"http://127.0.0.1:{refusing}"), patience=1),
-    ]
+    question, port = f"Orphaned? {uuid.uuid4().hex}", free_port()
+    human_tasks = HumanTasks(settings_for(humans, f"http://127.0.0.1:{port}"), patience=1)
+    relay, status = FastAPI(), [503]
+
+    @relay.get("/waits/asked")
+    async def asked() -> dict[str, None]:
+        return {"task_id": None}
+
+    @relay.put("/waits/{task_id}")
+    async def register(task_id: str) -> Response:
+        return JSONResponse({"error": "RELAY"}, status[0])
 
     async def node(state: State) -> State:
-        await await_human(task=question, response_schema=Decision, human_tasks=asks_through.pop(0))
+        await await_human(task=question, response_schema=Decision, human_tasks=human_tasks)
         return {}
 
     builder = StateGraph(State)
@@ -418,11 +425,12 @@ async def test_a_task_of_an_earlier_run_is_cancelled_when_the_relay_refuses(
     builder.add_edge(START, "node")
     graph = builder.compile(checkpointer=InMemorySaver())
     config: RunnableConfig = {"configurable": {"thread_id": uuid.uuid4().hex}}
-    with pytest.raises(ServerUnreachableError):
-        await graph.ainvoke({"answers": []}, config)
-    (task,) = await people.find(question)
-    assert task["status"] == "created"
-    async with served(FastAPI(), refusing, log_level="critical"):
+    async with served(relay, port, log_level="critical"):
+        with pytest.raises(ServerUnreachableError):
+            await graph.ainvoke({"answers": []}, config)
+        (task,) = await people.find(question)
+        assert task["status"] == "created"
+        status[0] = 422
         with pytest.raises(RequestRefusedError):
             await graph.ainvoke(None, config)
     assert (await people.task(task["id"]))["status"] == "cancelled"

@@ -19,6 +19,7 @@ from awaithumans_core.clock import SystemClock
 from awaithumans_core.missing import Rule
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.observe import Observer
+from awaithumans_relay.schedule import MOST_CHECK_SECONDS
 from awaithumans_relay.store import Store
 from awaithumans_relay.sweeper import Sweeper
 from tests.support.engines import Shelf
@@ -325,7 +326,7 @@ async def _asked_yesterday(
             body = {**task.body(), "callback_url": f"{relay}/callbacks/{issue(route)}"}
             task_id = (await client.create(body)).task_id
         await store.register(task_id, route, MONTH_SECONDS)
-        await store.postpone_checks(await store.find(task_id), 24 * 3600 + 600)
+        await store.postpone_checks(await store.find(task_id), 24 * 3600 + MOST_CHECK_SECONDS - 30)
         return task_id
 
     async with humans.client() as client:
