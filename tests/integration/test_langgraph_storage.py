@@ -289,6 +289,26 @@ async def test_a_question_that_the_outer_graph_could_not_store_gets_its_answer(p
     assert partly.acts == ["first", "second", "act"]
 
 
+async def test_a_question_behind_one_that_was_replaced_gets_its_answer(partly: Bench) -> None:
+    """The application forks a subgraph and its run is cut off: the node around it goes on showing the old question."""
+    inner = StateGraph(State)
+    inner.add_node("first", asks_and_acts(partly, "first"))
+    inner.add_node("second", asks_and_acts(partly, "second"))
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "second")
+    partly.graph(sub=inner.compile())
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    await partly.give("first", True)
+    (around,) = (await partly.compiled.aget_state(partly.config, subgraphs=True)).tasks
+    await partly.compiled.aupdate_state(around.state.config, {"answers": []}, as_node="first")
+    partly.saver.refused, partly.saver.outer = frozenset({"__interrupt__"}), True
+    with pytest.raises(OSError, match="no space"):
+        await partly.compiled.ainvoke(None, partly.config)
+    partly.saver.refused = frozenset()
+    await partly.give("second", False)
+    assert partly.acts == ["first", "second", "act"]
+
+
 async def test_a_storage_fault_in_a_subgraph_is_not_a_failure_of_the_graph(partly: Bench) -> None:
     """LangGraph stores it as what the node around the subgraph failed of; the next delivery runs it on."""
     inner = StateGraph(State)

@@ -234,6 +234,10 @@ class GraphEngine:
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
+                    if await thread.shows_old_question(route.idempotency_key):
+                        await thread.go_on(route.idempotency_key, settled=False)
+                        if resumed := await self._resume(threads, route, outcome):
+                            return resumed
                     raise behind()
                 if all([await other.strange(route.idempotency_key) for other in threads]):
                     raise TargetNotReady(

@@ -139,6 +139,13 @@ class Thread:
                 return True
         return False
 
+    async def shows_old_question(self, key: str) -> bool:
+        """Whether all that a node around a subgraph shows has been answered or replaced, so that it shows nothing new.
+
+        Two runs at once, or one that was cut off, leave it so.
+        """
+        return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
+
     async def gathered(self, key: str) -> bool:
         """Whether a node has asked this beside another question, and has shown only that one so far."""
         if not (await self._snapshot()).interrupts:
