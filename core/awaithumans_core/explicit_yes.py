@@ -171,7 +171,7 @@ def _is_bool(schema: Mapping[str, Any]) -> bool:
     """Whether a field is a bool. pydantic does not check defaults, so its default 1 or "no" is left as it is: true."""
     while isinstance(inner := schema.get("schema"), Mapping):
         schema = cast("Mapping[str, Any]", inner)
-    return schema["type"] == "bool"
+    return bool(schema["type"] == "bool")
 
 
 def _name(part: dict[str, Any], outer: str) -> str:
