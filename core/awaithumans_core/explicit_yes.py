@@ -118,10 +118,10 @@ class _Copier:
 
     def _refuse_yes_of_init(self, held: dict[str, Any]) -> None:
         """Raise if an `__init__` of the class's own has a parameter whose default is a yes."""
-        parameters = signature(held["cls"].__init__).parameters if held["type"] == "model" else {}
-        for name, parameter in parameters.items():
-            if holds_yes(parameter.default):
-                raise _unchangeable(self._class, name)
+        if held["type"] == "model":
+            for parameter in signature(held["cls"].__init__).parameters.values():
+                if holds_yes(parameter.default):
+                    raise _unchangeable(self._class, parameter.name)
 
     def _refuse_yes(self, part: Any, field: str, seen: set[str]) -> None:
         """Raise if a default gives a yes in a part that is not read by the copy, so that the yes cannot be removed."""
