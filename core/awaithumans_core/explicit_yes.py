@@ -11,6 +11,7 @@ a validator or a `__post_init__` of the class itself fills in.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from inspect import signature
 from typing import Any, cast
 
 from pydantic_core import CoreSchema, SchemaValidator
@@ -66,6 +67,7 @@ class _Copier:
         field = _name(held, field)
         if (kind == "dataclass-field" and not held.get("init", True)) or (kind == "model" and held.get("custom_init")):
             self._refuse_yes(held, field, set())
+            self._refuse_yes_of_init(held)
         elif kind == "default":
             return self._default(held, field)
         copied = {key: value if key in _NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
@@ -107,12 +109,19 @@ class _Copier:
         """Whether a default is a yes, or is read as one: 1 and "yes" are True to a bool."""
         if value is None or value is False:
             return False
-        if holds_yes(value):
+        if holds_yes(value) or (_is_bool(inner) and value):
             return True
         schema: Any = {"type": "definitions", "schema": inner, "definitions": self._definitions}
         with suppress(Exception):  # it does not fit, or a validator of the class wants more than the value
             return holds_yes(SchemaValidator(schema).validate_python(value))
         return False
+
+    def _refuse_yes_of_init(self, held: dict[str, Any]) -> None:
+        """Raise if an `__init__` of the class's own has a parameter whose default is a yes."""
+        if held["type"] == "model":
+            for parameter in signature(held["cls"].__init__).parameters.values():
+                if holds_yes(parameter.default):
+                    raise _unchangeable(self._class, parameter.name)
 
     def _refuse_yes(self, part: Any, field: str, seen: set[str]) -> None:
         """Raise if a default gives a yes in a part that is not read by the copy, so that the yes cannot be removed."""
@@ -133,13 +142,17 @@ class _Copier:
         if kind == "default" and (
             held.get("default_factory_takes_data") or self._is_yes(_known_default(held), held["schema"])
         ):
-            raise InvalidTaskError(
-                f"{self._class} has a field {field!r} that is True by default, and an answer cannot change that: "
-                "let the field be part of an __init__ that pydantic or the dataclass makes, or let it have no default"
-            )
+            raise _unchangeable(self._class, field)
         for key, value in held.items():
             if key not in _NO_SCHEMAS:
                 self._refuse_yes(value, field, seen)
+
+
+def _unchangeable(name: str, field: str) -> InvalidTaskError:
+    return InvalidTaskError(
+        f"{name} has a field {field!r} that is True by default, and an answer cannot change that: let the field be "
+        "part of an __init__ that pydantic or the dataclass makes, or let it have no default"
+    )
 
 
 def _known_default(node: Mapping[str, Any]) -> Any:
@@ -152,6 +165,13 @@ def _known_default(node: Mapping[str, Any]) -> Any:
         return node["default_factory"]()
     except Exception:  # it fails here, and may not fail later
         return None
+
+
+def _is_bool(schema: Mapping[str, Any]) -> bool:
+    """Whether a field is a bool. pydantic does not check defaults, so its default 1 or "no" is left as it is: true."""
+    while isinstance(inner := schema.get("schema"), Mapping):
+        schema = cast("Mapping[str, Any]", inner)
+    return bool(schema["type"] == "bool")
 
 
 def _name(part: dict[str, Any], outer: str) -> str:

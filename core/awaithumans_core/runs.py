@@ -44,9 +44,9 @@ class StartedRuns:
         starts = self.starts + 1 if position == self.position else 2
         if starts > MAX_STARTS:
             raise TargetGone(
-                f"the caller was run {self.starts} times from the same position and the result could not be stored, so "
-                "it may have acted on this answer. Find out what it did, repair its storage, then redrive to run it "
-                "once more"
+                f"the caller was run {self.starts} times from the same position and no result was stored, so it may "
+                "have acted on this answer. Find out what it did, repair its storage or its code, then redrive to run "
+                "it once more"
             )
         return StartedRuns(position, starts)
 

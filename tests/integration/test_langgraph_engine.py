@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, interrupt
@@ -481,3 +482,109 @@ async def test_an_answer_that_the_node_refuses_leaves_its_interrupt_as_it_was(be
     assert (after.interrupts, after.next, after.values) == (before.interrupts, before.next, before.values)
     await bench.compiled.ainvoke(Command(resume={shown.id: {"answer": "blue"}}), bench.config)
     assert bench.acts == ["blue"]
+
+
+async def test_a_node_that_fails_before_its_second_question_gets_the_answer_later(bench: Bench) -> None:
+    """It runs once more; what it did with its first answer is then not repeated until an operator redrives."""
+    failing = [False]
+
+    async def node(state: State) -> State:
+        first = await bench.ask("first")
+        bench.acts.append("charge")
+        if failing[0]:
+            raise ConnectionError("the shop is unreachable")
+        second = await bench.ask("second")
+        return {"answers": [("first", first.approved), ("second", second.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("first", True)
+    failing[0] = True
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            await bench.give("second", False)
+    with pytest.raises(TargetGone, match="run 2 times from the same position"):
+        await bench.give("second", False)
+    assert bench.acts == ["charge"] * 3
+    failing[0] = False
+    await bench.give("second", False, redriven=True)
+    assert await bench.answers() == {("first", True), ("second", False)}
+
+
+async def test_a_failure_that_is_over_does_not_hold_back_the_next_answer(bench: Bench) -> None:
+    """A redriven node asks a second question; the checkpoint still holds what it failed of before."""
+    failing = [True]
+
+    async def node(state: State) -> State:
+        first = await bench.ask("first")
+        if failing:
+            raise ConnectionError
+        second = await bench.ask("second")
+        return {"answers": [("first", first.approved), ("second", second.approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    with pytest.raises(TargetGone, match="node 'node' failed"):
+        await bench.give("first", True)
+    failing.clear()
+    await bench.give("first", True, redriven=True)
+    await bench.give("second", False)
+    assert await bench.answers() == {("first", True), ("second", False)}
+
+
+async def test_a_node_that_failed_after_its_subgraph_is_not_reported_as_delivered(bench: Bench) -> None:
+    """Deliveries go on reporting the failure, and a redrive runs the node again."""
+    failing = [True]
+    inner = StateGraph(State)
+
+    async def ask(state: State) -> State:
+        return {"answers": [("q", (await bench.ask("q")).approved)]}
+
+    inner.add_node("ask", ask)
+    inner.add_edge(START, "ask")
+    subgraph = inner.compile()
+
+    async def node(state: State) -> State:
+        answers = (await subgraph.ainvoke({"answers": []}))["answers"]
+        bench.acts.append("charge")
+        if failing:
+            raise ConnectionError
+        return {"answers": answers}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for _ in range(2):
+        with pytest.raises(TargetGone, match="node 'node' failed"):
+            await bench.give("q", True)
+    assert bench.acts == ["charge"]
+    failing.clear()
+    await bench.give("q", True, redriven=True)
+    assert bench.acts == ["charge", "charge", "act"]
+
+
+async def test_a_relay_that_stops_in_a_task_leaves_no_failure(bench: Bench) -> None:
+    """LangGraph stores the cancellation as what the flow failed of; the next delivery runs it on."""
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    @task
+    async def pays() -> None:
+        bench.acts.append("pay")
+        started.set()
+        await gate.wait()
+
+    @entrypoint(checkpointer=bench.saver)
+    async def flow(name: str) -> bool:
+        approved = (await bench.ask(name)).approved
+        await pays()
+        return approved
+
+    bench.run(flow)
+    await flow.ainvoke("q", bench.config)
+    first = asyncio.create_task(bench.give("q", True))
+    await asyncio.wait_for(started.wait(), 20)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gate.set()
+    await bench.give("q", True)
+    assert (await flow.aget_state(bench.config)).values is True
+    assert bench.acts == ["pay", "pay"]

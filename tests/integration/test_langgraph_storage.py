@@ -12,14 +12,15 @@ import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 
-from awaithumans_core import Outcome, TargetGone
+from awaithumans_adapters.langgraph import GraphEngine
+from awaithumans_core import Outcome, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support.bench import Bench, State
 from tests.support.dying_relay import asks_and_pays
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay
-from tests.support.savers import SAVERS, STORAGE_FAULTS, Refused, SaverBench, opener
+from tests.support.savers import SAVERS, STORAGE_FAULTS, PartlyRefusingSaver, Refused, SaverBench, opener
 
 TRIES = 4
 """Deliveries that a relay makes while the storage refuses."""
@@ -205,6 +206,122 @@ async def test_refused_checkpoints_run_no_node_again(storage: StorageBench) -> N
     storage.saver.refused = None
     await storage.give("q", True)
     assert (storage.count("ask"), storage.count("pay")) == (1, 1)
+
+
+# --- Results of one node, or of one graph, are refused
+
+
+def asks_and_acts(bench: Bench, name: str) -> Any:
+    async def node(state: State) -> State:
+        approved = (await bench.ask(name)).approved
+        bench.acts.append(name)
+        return {"answers": [(name, approved)]}
+
+    return node
+
+
+async def refused_and_parked(bench: Bench, question: str) -> None:
+    """Deliver until the wait is parked: the first run, one more, no third."""
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            await bench.give(question, True)
+    for _ in range(TRIES):
+        with pytest.raises(TargetGone, match="run 2 times from the same position"):
+            await bench.give(question, True)
+
+
+@pytest.fixture
+def partly(registrar: RunningRelay, people: People) -> Bench:
+    """Its saver refuses some of the writes."""
+    return Bench(PartlyRefusingSaver(), registrar.human_tasks(), people)
+
+
+async def test_a_node_around_a_subgraph_runs_once_more(partly: Bench) -> None:
+    """The subgraph's results are stored and its node's are not: the question that node still shows has its answer."""
+    inner = StateGraph(State)
+    inner.add_node("ask", asks_and_acts(partly, "q"))
+    inner.add_edge(START, "ask")
+    subgraph = inner.compile()
+
+    async def node(state: State) -> State:
+        answers = (await subgraph.ainvoke({"answers": []}))["answers"]
+        partly.acts.append("node")
+        return {"answers": answers}
+
+    partly.graph(node=node)
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    partly.saver.refused, partly.saver.outer = frozenset({"answers", "checkpoints"}), True
+    await refused_and_parked(partly, "q")
+    assert partly.acts == ["q", "node", "node"]
+
+
+async def test_a_node_whose_result_is_refused_is_not_run_for_another_answer(partly: Bench) -> None:
+    """Two nodes wait beside each other. The limit of the first holds when the answer of the second comes."""
+    partly.graph(a=asks_and_acts(partly, "a"), b=asks_and_acts(partly, "b"))
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    partly.saver.refused = frozenset({"answers"})
+    await refused_and_parked(partly, "a")
+    partly.saver.refused = frozenset()
+    with pytest.raises(TargetNotReady, match="a has its own answer and its result is not stored"):
+        await partly.give("b", True)
+    assert partly.acts == ["a", "a"]
+    await partly.give("a", True, redriven=True)
+    await partly.give("b", True)
+    assert partly.acts == ["a", "a", "a", "b", "act"]
+
+
+async def test_a_question_that_the_outer_graph_could_not_store_gets_its_answer(partly: Bench) -> None:
+    """The subgraph has stored its second question and the graph around it has not; the relay is another one then."""
+    inner = StateGraph(State)
+    inner.add_node("first", asks_and_acts(partly, "first"))
+    inner.add_node("second", asks_and_acts(partly, "second"))
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "second")
+    partly.graph(sub=inner.compile())
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    partly.saver.refused, partly.saver.outer = frozenset({"__interrupt__"}), True
+    with pytest.raises(OSError, match="no space"):
+        await partly.give("first", True)
+    partly.saver.refused = frozenset()
+    partly.engine = GraphEngine({"bench": partly.compiled})
+    await partly.give("first", True)
+    await partly.give("second", True)
+    assert partly.acts == ["first", "second", "act"]
+
+
+async def test_a_question_behind_one_that_was_replaced_gets_its_answer(partly: Bench) -> None:
+    """The application forks a subgraph and its run is cut off: the node around it goes on showing the old question."""
+    inner = StateGraph(State)
+    inner.add_node("first", asks_and_acts(partly, "first"))
+    inner.add_node("second", asks_and_acts(partly, "second"))
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "second")
+    partly.graph(sub=inner.compile())
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    await partly.give("first", True)
+    (around,) = (await partly.compiled.aget_state(partly.config, subgraphs=True)).tasks
+    await partly.compiled.aupdate_state(around.state.config, {"answers": []}, as_node="first")
+    partly.saver.refused, partly.saver.outer = frozenset({"__interrupt__"}), True
+    with pytest.raises(OSError, match="no space"):
+        await partly.compiled.ainvoke(None, partly.config)
+    partly.saver.refused = frozenset()
+    await partly.give("second", False)
+    assert partly.acts == ["first", "second", "act"]
+
+
+async def test_a_storage_fault_in_a_subgraph_is_not_a_failure_of_the_graph(partly: Bench) -> None:
+    """LangGraph stores it as what the node around the subgraph failed of; the next delivery runs it on."""
+    inner = StateGraph(State)
+    inner.add_node("ask", asks_and_acts(partly, "q"))
+    inner.add_edge(START, "ask")
+    partly.graph(sub=inner.compile())
+    await partly.compiled.ainvoke({"answers": []}, partly.config)
+    partly.saver.refused = frozenset({"checkpoints"})
+    with pytest.raises(OSError, match="no space"):
+        await partly.give("q", True)
+    partly.saver.refused = frozenset()
+    await partly.give("q", True)
+    assert partly.acts == ["q", "act"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -155,6 +155,25 @@ class SaverBench(Bench):
         return decision.approved
 
 
+class PartlyRefusingSaver(InMemorySaver):
+    """Refuses writes by channel, or "checkpoints"; of all graphs or, if `outer`, of the outer one alone."""
+
+    refused: frozenset[str] = frozenset()
+    outer = False
+
+    def _check(self, config: Any, names: set[str]) -> None:
+        if names & self.refused and not (self.outer and config["configurable"].get("checkpoint_ns")):
+            raise StorageRefusedError("no space left on device")
+
+    def put(self, config: Any, *args: Any) -> Any:
+        self._check(config, {"checkpoints"})
+        return super().put(config, *args)
+
+    def put_writes(self, config: Any, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
+        self._check(config, {channel for channel, _ in writes})
+        super().put_writes(config, writes, task_id, task_path)
+
+
 # --- Faults of real databases -----------------------------------------------------------------------------------------
 
 

@@ -320,6 +320,15 @@ def test_validated_default_is_a_yes_as_well() -> None:
     assert problems(Answer, {}) == ("ok: Field required", "inner: Field required")
 
 
+@pytest.mark.parametrize("default", [1, 1.0, "no"])
+@pytest.mark.parametrize("kind", [bool, StrictBool, bool | None, Yes])
+def test_default_that_is_true_without_being_a_bool_is_a_yes(kind: Any, default: Any) -> None:
+    """pydantic leaves such a default of a bool field as it is, and a caller's `if answer.ok` takes it for a yes."""
+    schema = create_model("Answer", ok=(kind, default))
+    assert problems(schema, {}) == ("ok: Field required",)
+    assert settled(schema, {"ok": False}).ok is False
+
+
 def test_default_made_of_other_answers_is_no_yes() -> None:
     """One yes is not another: a factory that turns it into one is as if the field had been left out."""
     schema = create_model(
@@ -407,6 +416,12 @@ def unreachable() -> dict[str, Any]:
     class NotInInit:
         ok: bool = dataclasses.field(default=True, init=False)
 
+    class OwnDefault(BaseModel):
+        ok: bool
+
+        def __init__(self, ok: bool = True, **given: Any) -> None:  # noqa: FBT001, FBT002
+            super().__init__(ok=ok, **given)
+
     class Recursive(BaseModel):
         below: "Recursive | None" = None
         own: OwnInit | None = None
@@ -418,6 +433,7 @@ def unreachable() -> dict[str, Any]:
             super().__init__(**given)
 
     return {
+        "own default": OwnDefault,
         "own init": create_model("Answer", inner=(OwnInit, ...)),
         "not in init": create_model("Answer", inner=(list[NotInInit], ...)),
         "recursive": Recursive,

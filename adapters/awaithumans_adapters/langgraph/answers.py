@@ -77,17 +77,56 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
     if wanted is None:
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
-        finished = {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
-        answered = {
-            task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)
-        }
-        return answered | (finished & {task_id for task_id, _ in questions(saved, key)})
+        holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
+        return holders | (finished(saved) & {task_id for task_id, _ in questions(saved, key)})
     return {
         task.id
         for task in (level.tasks if level else ())
         for number in range(len(given(saved, task.id)))
         if _nth_id(_place_of(saved, task), number) == wanted
     }
+
+
+def left_over(saved: CheckpointTuple) -> dict[str, str]:
+    """The nodes of a checkpoint that have the answer to their question of ours, and neither a result nor a failure.
+
+    Their run was cut off, or its result could not be stored. By checkpoint namespace, each with its question's key.
+    """
+    failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
+    ended = finished(saved) | failed
+    return {
+        asker(shown): key
+        for task, channel, value in saved.pending_writes or ()
+        if channel == "__interrupt__" and task not in ended
+        for shown in _listed(value)
+        if is_ours(shown.value) and ids(asker(shown))[-1] == task
+        for key in [shown.value["idempotency_key"]]
+        if any(answer_to(answer, key) for answer in given(saved, task))
+    }
+
+
+def finished(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint whose result is stored."""
+    return {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
+
+
+def answered(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint that have taken an answer, and the tasks around them."""
+    taken = takers(saved)
+    around = [saved.config.get("configurable", {}).get("checkpoint_ns", "")] if taken else []
+    asked_by = [
+        asker(shown)
+        for task, channel, value in saved.pending_writes or ()
+        if channel == "__interrupt__" and task in taken
+        for shown in _listed(value)
+        if is_ours(shown.value)
+    ]
+    return taken.union(*map(ids, around + asked_by))
+
+
+def ids(place: str) -> list[str]:
+    """The ids of the tasks in a checkpoint namespace, outermost first."""
+    return [part.rpartition(":")[2] for part in place.split("|")]
 
 
 def given(saved: CheckpointTuple, task_id: str) -> list[Any]:

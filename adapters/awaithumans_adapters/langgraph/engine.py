@@ -234,6 +234,10 @@ class GraphEngine:
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
+                    if await thread.shows_old_question(route.idempotency_key):
+                        await thread.go_on(route.idempotency_key, settled=False)
+                        if resumed := await self._resume(threads, route, outcome):
+                            return resumed
                     raise behind()
                 if all([await other.strange(route.idempotency_key) for other in threads]):
                     raise TargetNotReady(
@@ -268,9 +272,15 @@ class GraphEngine:
                 f"{', '.join(busy)} still runs beside the question; resuming now would run it twice",
                 retry_after=NOT_YET_SECONDS,
             )
-        if failed := await thread.failures(answered=True):
+        if failed := await thread.failed_with_answer():
             raise TargetNotReady(
                 f"beside the question, {failed} after it had its own answer; resuming now would run it again",
+                retry_after=NOT_YET_SECONDS,
+            )
+        if unstored := await thread.left_over(route.idempotency_key):
+            raise TargetNotReady(
+                f"beside the question, {', '.join(unstored)} has its own answer and its result is not stored; resuming "
+                "now would run it again",
                 retry_after=NOT_YET_SECONDS,
             )
         await thread.resume(route.idempotency_key, waiting[thread], outcome)
@@ -286,7 +296,7 @@ class GraphEngine:
         if not stopped:
             # A handler that failed may have kept its next question from being asked. Asking again is harmless.
             if route.digest in self._cut_short and (await taker.state()).interrupts:
-                await taker.go_on(route.idempotency_key, settled=True)
+                await taker.go_on(route.idempotency_key, settled=not await taker.between_questions())
             return taker
         thread = _only(stopped)
         failed = await thread.failures()

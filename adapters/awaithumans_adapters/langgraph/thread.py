@@ -17,10 +17,14 @@ from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSna
 
 from awaithumans_adapters.langgraph.answers import (
     RESUME,
+    answered,
     asked,
     asker,
+    finished,
     foreign_answered,
     given,
+    ids,
+    left_over,
     opened,
     questions,
     showing,
@@ -136,6 +140,13 @@ class Thread:
                 return True
         return False
 
+    async def shows_old_question(self, key: str) -> bool:
+        """Whether all that a node around a subgraph shows has been answered or replaced, so that it shows nothing new.
+
+        Two runs at once, or one that was cut off, leave it so.
+        """
+        return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
+
     async def gathered(self, key: str) -> bool:
         """Whether a node has asked this beside another question, and has shown only that one so far."""
         if not (await self._snapshot()).interrupts:
@@ -153,21 +164,45 @@ class Thread:
         """The thread's values, the interrupts it waits at and the nodes that run next."""
         return await self._snapshot()
 
-    async def failures(self, *, answered: bool = False) -> str:
-        """Nodes of the current step that failed, and of what, in words; empty when none did.
+    async def failures(self) -> str:
+        """Nodes of the current step that failed, and of what, in words; empty when none did."""
+        return _in_words([task for task in await self._stopped_tasks() if not _cancelled(task)])
 
-        Args:
-            answered: Only those that had taken an answer.
+    async def failed_with_answer(self) -> str:
+        """Nodes of the current step that failed or were cut off after an answer, in words, as `failures`."""
+        if not (stopped := await self._stopped_tasks()):
+            return ""
+        answered_by = set[str]().union(*[answered(saved) async for saved in self._checkpoints()])
+        return _in_words([task for task in stopped if task.id in answered_by])
+
+    async def _stopped_tasks(self) -> list[PregelTask]:
+        """The tasks of the current step that failed or were cancelled.
+
+        A failure stays stored: also after the node has run again, to its end or to a question that waits.
         """
-        told: list[str] = []
+        return [
+            task
+            for level in _levels(await self._snapshot())
+            for task in level.tasks
+            if _failed(task) and (not task.interrupts or await self._shows_answered(level, task))
+        ]
+
+    async def left_over(self, key: str) -> list[str]:
+        """Nodes that have the answer to another question than this, and of which no result is stored."""
+        return [
+            place.rpartition("|")[2].partition(":")[0]
+            for level in _levels(await self._snapshot())
+            if (saved := await self._saved(level.config))
+            for place, other in left_over(saved).items()
+            if other != key
+        ]
+
+    async def between_questions(self) -> bool:
+        """Whether a node of the current step has an answer, and so waits at a later question or has not finished."""
         for level in _levels(await self._snapshot()):
-            failed = [task for task in level.tasks if _failed(task) and not isinstance(task.state, StateSnapshot)]
-            if failed and answered:
-                saved = await self._saved(level.config)
-                answered_by = takers(saved) if saved else set[str]()
-                failed = [task for task in failed if task.id in answered_by]
-            told += [f"node {task.name!r} failed ({task.error})" for task in failed]
-        return ", ".join(told)
+            if (saved := await self._saved(level.config)) and takers(saved) - finished(saved):
+                return True
+        return False
 
     async def running(self) -> list[str]:
         """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
@@ -180,8 +215,9 @@ class Thread:
         """
         carried = kept(outcome, self._saver.serde)
         answers = {each.shown.id: _answer(each.shown, carried) for each in waiting}
-        # A node that failed before it came to its question is run again however often: how it ended is known.
-        settled, position = bool(await self.failures()), await self._position()
+        # A node that failed before its first question is run again however often: it had no answer to act on.
+        failed = any(_failed(task) for level in _levels(await self._snapshot()) for task in level.tasks)
+        settled, position = failed and not any(each.answers for each in waiting), await self._position()
         for each in waiting:
             await self._put(each.config, each.writes(answers[each.shown.id]), each.task_id)
         await self._runs.start(position, settled=settled)
@@ -263,8 +299,8 @@ class Thread:
         """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
         unfinished = (
             await self.running()
-            or await self.failures()
-            or _left_standing(await self._snapshot())
+            or await self._stopped_tasks()
+            or any(_left_standing(level) for level in _levels(await self._snapshot()))
             or await self._answered_not_run()
         )
         if not unfinished or await self.paused():
@@ -285,15 +321,22 @@ class Thread:
         return False
 
     async def _answered_not_run(self) -> bool:
-        """Whether a node of the current step still shows a question whose answer is stored: its run was cut off."""
+        """Whether a node of the current step has the answer to what it shows: its run was cut off.
+
+        A node around a subgraph goes on showing what was asked inside it until its own run is stored.
+        """
         for level in _levels(await self._snapshot()):
+            if (saved := await self._saved(level.config)) and left_over(saved):
+                return True
             for task in level.tasks:
-                if not task.interrupts or task.result is not None or isinstance(task.state, StateSnapshot):
-                    continue
-                saved = await self._saved(level.config)
-                if saved and all([await self._has_answer(saved, task, shown) for shown in task.interrupts]):
+                if task.interrupts and task.result is None and await self._shows_answered(level, task):
                     return True
         return False
+
+    async def _shows_answered(self, level: StateSnapshot, task: PregelTask) -> bool:
+        """Whether every interrupt that a task of this level shows has its answer."""
+        saved = await self._saved(level.config)
+        return saved is not None and all([await self._has_answer(saved, task, shown) for shown in task.interrupts])
 
     async def _has_answer(self, saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
         if not is_ours(shown.value):
@@ -424,7 +467,7 @@ class Thread:
                 raise
             cancelled = RuntimeError("a node was cancelled from within")
             await self._take_back(stored, cancelled)
-            await self._blame(key, cancelled)
+            await self._blame(key, cancelled, owned=True)
         except Exception as failure:
             await self._take_back(stored, failure)
             if is_invalid_resume(failure):
@@ -450,10 +493,16 @@ class Thread:
         tags = chain.from_iterable(each or () for each in tagged)
         return TAG_HIDDEN not in tags  # what such a node asks is not returned
 
-    async def _blame(self, key: str, failure: Exception) -> None:
-        """Raise a failure as what it is: the answer is untaken or the run unfinished, or it is the graph's own."""
+    async def _blame(self, key: str, failure: Exception, *, owned: bool = False) -> None:
+        """Raise a failure as what it is: the answer is untaken or the run unfinished, or it is the graph's own.
+
+        Args:
+            key: The question's.
+            failure: What the run raised.
+            owned: The failure is known to be the graph's own.
+        """
         resumed, _ = await self.history(key)
-        if resumed is None or await self.pending(key) or not await self._owns(failure):
+        if resumed is None or await self.pending(key) or not (owned or await self._owns(failure)):
             raise failure
         where = self._config.get("configurable", {}).get("thread_id")
         logger.error("graph %s failed after thread %s had taken the answer", self.name, where, exc_info=failure)
@@ -462,10 +511,7 @@ class Thread:
 
     async def _owns(self, failure: Exception) -> bool:
         """Whether the graph itself failed: recorded by the thread, or a limit of its own; not the checkpointer."""
-        if isinstance(failure, GraphRecursionError | InvalidUpdateError):
-            return True
-        snapshot = await self._snapshot()
-        return any(task.error for level in _levels(snapshot) for task in level.tasks)
+        return isinstance(failure, GraphRecursionError | InvalidUpdateError) or bool(await self.failures())
 
     def _asks(self, shown: Interrupt, key: str) -> bool:
         """Whether this interrupt is the question with this key."""
@@ -504,8 +550,7 @@ def _cancelled_from_outside() -> bool:
 
 
 def _waiting_at(saved: CheckpointTuple, shown: Interrupt, place: str, task_id: str) -> Waiting:
-    path = tuple(part.rpartition(":")[2] for part in place.split("|"))
-    return Waiting(shown, saved.config, task_id, tuple(given(saved, task_id)), path)
+    return Waiting(shown, saved.config, task_id, tuple(given(saved, task_id)), tuple(ids(place)))
 
 
 def _namespace(saved: CheckpointTuple) -> str:
@@ -535,8 +580,21 @@ def _under_way(task: PregelTask) -> bool:
 
 
 def _failed(task: PregelTask) -> bool:
-    """A node that was run again, and well, goes on showing what it failed of."""
-    return task.error is not None and task.result is None
+    """Whether a failure of this task is stored, and no result.
+
+    One around a subgraph fails with what is in there: it is meant itself only where the subgraph has ended.
+    """
+    inside = isinstance(task.state, StateSnapshot) and bool(task.state.tasks)
+    return task.error is not None and task.result is None and not inside
+
+
+def _cancelled(task: PregelTask) -> bool:
+    """Whether a task was cut off with its run. LangGraph stores that like a failure, by its `repr`."""
+    return str(task.error).startswith("CancelledError(")
+
+
+def _in_words(failed: Sequence[PregelTask]) -> str:
+    return ", ".join(f"node {task.name!r} failed ({task.error})" for task in failed)
 
 
 def _left_standing(snapshot: StateSnapshot) -> bool:
