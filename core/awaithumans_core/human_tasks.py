@@ -54,7 +54,7 @@ class HumanTasks:
         gives_up: Callable[[AwaitHumansError], bool] | None = None,
         known: str | None = None,
         on_created: Callable[[Outcome], None] | None = None,
-        may_repeat: bool = False,
+        may_repeat: bool = True,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -69,7 +69,8 @@ class HumanTasks:
                 it is cancelled. Default: because of every refusal.
             known: The task that an earlier attempt has created for this question. It is never created again.
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
-            may_repeat: Whether an earlier attempt that nobody remembers may have created the task: the relay is asked.
+            may_repeat: Whether an earlier attempt may have created the task without a trace here: the relay is asked for
+                it first.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -83,7 +84,7 @@ class HumanTasks:
             return outcome
 
     def open_sync(
-        self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = False
+        self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = True
     ) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:

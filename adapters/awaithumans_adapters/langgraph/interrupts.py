@@ -126,4 +126,4 @@ class HumanInterrupts(GraphCallbackHandler):
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
         # An interrupt is shown again whenever another one of its thread is answered.
-        self._human_tasks.open_sync(question.body(), route, same_words=False, may_repeat=True)
+        self._human_tasks.open_sync(question.body(), route, same_words=False)

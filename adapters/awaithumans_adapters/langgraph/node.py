@@ -174,13 +174,13 @@ _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgr
 async def _opening(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
     # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
-    outcome = await asker.open(named, route, same_words=_has_key(body), may_repeat=True)
+    outcome = await asker.open(named, route, same_words=_has_key(body))
     return _opened(outcome, named, place, asker)
 
 
 def _opening_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    outcome = asker.open_sync(named, route, same_words=_has_key(body), may_repeat=True)
+    outcome = asker.open_sync(named, route, same_words=_has_key(body))
     return _opened(outcome, named, place, asker)
 
 
