@@ -111,6 +111,8 @@ class Look(BaseCheckpointSaver[Any]):
         if self._over:
             return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
         self._seen[place] = saved
+        if saved is not None:  # the latest checkpoint may be asked for by its id as well
+            self._seen[_place(saved.config)] = saved
         return _to_work_on(saved)
 
     def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
