@@ -10,7 +10,7 @@ machine and on what else it does.
 - beside slow wakes: the relay again, while 64 wakes that take nine seconds are under way.
 - resumes: a loop of `graph.ainvoke(Command(resume=...))` around a plain `interrupt`, on the same AsyncSqliteSaver, with
   LangGraph's default durability and with "sync", which is what the engine runs graphs with and is compared to.
-- resumes-postgres: the same on an AsyncPostgresSaver.
+- resumes-postgres: the same on an AsyncPostgresSaver, whose server waits for the disk at each commit.
 - signals: raw signals to the Temporal dev server, 64 at once.
 """
 
@@ -185,7 +185,7 @@ async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncEx
 
 
 async def resumes_postgres(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
-    postgres = PostgresServer()
+    postgres = PostgresServer(durable=True)
     stack.callback(postgres.stop)
     await _resumes(THREADS_POSTGRES, _wakes.postgres_saver(postgres.database()), servers, figures, count, stack)
 

