@@ -31,8 +31,10 @@ from awaithumans_relay.unavailable import StoreUnavailableError
 logger = logging.getLogger("awaithumans.relay")
 
 READERS = 2
-BUSY_TIMEOUT_MS = 10_000
-"""How long SQLite waits for another process's write before it gives up."""
+LOCK_TIMEOUT_MS = 10_000
+"""How long a statement waits for another process's lock before it fails: a relay that waited without a limit would not
+refuse callbacks in the meantime, and would not end when it is stopped.
+"""
 LOGGING_NAME = "awaithumans_relay"
 REOPEN_SECONDS = 1.0
 """Between two attempts to continue in another file: the folder may be missing, and the old file may be large."""
@@ -200,8 +202,7 @@ def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
         with closing(sqlite3.connect(copy)) as target:
             _driver(db).backup(target)
         shutil.copymode(files.path, copy)
-        if not files.only_log_deleted:  # another relay was faster, or a process has opened the file with a new log
-            raise StoreUnavailableError("the database file has changed again")
+        files.check_only_log_deleted()
         os.replace(copy, files.path)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -240,14 +241,20 @@ def _engine(url: URL, *, connections: int) -> Engine:
     if url.get_backend_name() != "sqlite":
         # None: psycopg would prepare a statement at its fifth use, in a session that a pooler shares out.
         options: dict[str, Any] = {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
-        return create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
+        engine = create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
+
+        @event.listens_for(engine, "begin")
+        def limit(db: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
+            db.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+
+        return engine
     engine = create_engine(url, **pool, **silent)
 
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, record: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
         dbapi.isolation_level = None  # transactions are begun below, with their write lock
         cursor = dbapi.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
         cursor.execute("PRAGMA synchronous=FULL")
         _use_wal(cursor)
         record.info[_FILES] = OpenFiles.of(cursor, url.database)
@@ -263,7 +270,7 @@ def _engine(url: URL, *, connections: int) -> Engine:
 
 def _use_wal(cursor: Any) -> None:
     """Workers that start on a new file at once all want this, and SQLite refuses all but one without waiting."""
-    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    until = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

@@ -59,6 +59,11 @@ class OpenFiles:
         """Whether the database is the one that is open, its log was deleted, and no process has begun another one."""
         return self._database_in_place and not self.in_place and self._no_other_log
 
+    def check_only_log_deleted(self) -> None:
+        """Raise StoreUnavailableError if another relay was faster, or a process has begun another log meanwhile."""
+        if not self.only_log_deleted:
+            raise StoreUnavailableError(f"the database file {os.path.basename(self.path)} has changed again")
+
     @property
     def log_left_behind(self) -> bool:
         """Whether the database is not at its own path any more, and its log still is.
