@@ -20,6 +20,7 @@ from examples.demo.servers import Process, free_port
 from sqlalchemy import text
 
 from awaithumans_core import Outcome, Route, Settings
+from awaithumans_core.runs import StartedRuns
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app
 from awaithumans_relay.connections import REOPEN_SECONDS
@@ -218,6 +219,50 @@ async def test_a_link_that_points_to_another_file_is_followed(tmp_path: Path) ->
     await answer(store, 2)
     await store.stop()
     assert (await stored_after_restart(f"sqlite:///{tmp_path / 'second.db'}")).keys() == {"task-0", "task-2"}
+
+
+async def test_an_older_backup_does_not_set_started_runs_back(store: Store, url: str, folder: Path) -> None:
+    """A wait that was parked because its runs may have acted is answered in the backup: it must not run again."""
+    await answer(store, 0)
+    with sqlite3.connect(folder / "waits.db") as db:
+        db.execute("VACUUM INTO ?", (str(folder / "backup"),))
+    db.close()
+    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
+    assert await store.start_run(wait, "relay", StartedRuns("position", 2))
+    assert await store.park(wait, "relay", reason="it may have acted")
+    (folder / "backup").rename(folder / "waits.db")
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    await answer(store, 2)
+    (wait,) = await store.find("task-0")
+    assert (wait.state, wait.runs) == ("parked", StartedRuns("position", 2))
+
+
+@pytest.mark.parametrize("since", ["registered again", "redriven"])
+async def test_a_second_relay_does_not_set_back_what_was_asked_for_since(
+    store: Store, url: str, folder: Path, since: str
+) -> None:
+    """The first relay has carried the rows, and a wait is to be delivered once more; then the second carries them."""
+    other = Store(url)
+    await other.start()
+    await store.register("task-0", route(0), 900)
+    await answer(store, 0)
+    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
+    if since == "redriven":
+        await store.start_run(wait, "relay", StartedRuns("position", 2))
+        await store.park(wait, "relay", reason="it may have acted")
+    else:
+        await store.delivered(wait, "relay")
+    delete_all(folder)
+    for each in (store, other):
+        with pytest.raises(StoreUnavailableError):
+            await answer(each, 1)
+    await answer(store, 2)
+    await (store.redrive(task_id="task-0") if since == "redriven" else store.register("task-0", route(0), 900))
+    await answer(other, 3)
+    (wait,) = await other.find("task-0")
+    assert wait.state == "answered"
+    await other.stop()
 
 
 def log_files(database: Path) -> dict[str, int]:
