@@ -1,10 +1,11 @@
 """Carries everything from one SQLite database into another: from a file that was deleted while it was open.
 
-A row that exists on both sides stays as it is, unless the carried wait is further on its way: it has the answer, or is
-delivered, and the other is not. Carrying the same rows twice, or rows that another relay has carried, changes nothing.
+A row that exists on both sides stays as it is, unless the carried wait is further on its way: it has the answer, is
+delivered, or has started more runs, and the other has not. A wait that was registered again or redriven since is not
+set back. Carrying the same rows twice, or rows that another relay has carried, changes nothing.
 """
 
-from sqlalchemy import Connection, Table, and_, or_, select
+from sqlalchemy import Connection, Table, and_, func, or_, select
 from sqlalchemy.dialects import sqlite
 
 from awaithumans_relay.rows import WaitState
@@ -27,9 +28,18 @@ def _carry_table(table: Table, old: Connection, new: Connection) -> int:
     carried = 0
     insert = sqlite.insert(table)
     if table is waits:
+        carries = insert.excluded
+        delivered, more_runs = carries.state == WaitState.DELIVERED, carries.run_starts > waits.c.run_starts
         further = or_(
-            and_(waits.c.outcome.is_(None), insert.excluded.outcome.is_not(None)),
-            and_(waits.c.state != WaitState.DELIVERED, insert.excluded.state == WaitState.DELIVERED),
+            and_(waits.c.outcome.is_(None), carries.outcome.is_not(None)),
+            and_(
+                waits.c.state != WaitState.DELIVERED,
+                or_(delivered, more_runs),
+                *(
+                    func.coalesce(carries[name], 0) >= func.coalesce(waits.c[name], 0)
+                    for name in ("registered_at", "redriven_at")
+                ),
+            ),
         )
         values = {column.name: insert.excluded[column.name] for column in waits.columns if not column.primary_key}
         insert = insert.on_conflict_do_update(index_elements=waits.primary_key.columns, set_=values, where=further)

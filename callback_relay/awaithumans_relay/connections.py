@@ -4,8 +4,9 @@ Law: nothing of a connection outlives its transaction, because a pooler such as 
 another session: no prepared statements, no SET, no LISTEN, no session locks, no server-side cursors.
 
 On SQLite the writer's connection also notices that the file was deleted or replaced (`files`). The transaction fails
-then, and the next one continues in the file that is at the path by that time, into which everything in the old one,
-still readable through its open connection, is carried first. Nothing that was acknowledged is lost.
+then, and the next one continues in the file that is at the path by that time. Everything in the old one, still readable
+through its open connection, is copied to a temporary database first and carried into the new one. Nothing that was
+acknowledged is lost. A database that is healthy and that other processes may use is not touched.
 """
 
 import logging
@@ -21,6 +22,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import StaticPool
 
 from awaithumans_relay.carry import carry
 from awaithumans_relay.files import OpenFiles
@@ -29,8 +31,10 @@ from awaithumans_relay.unavailable import StoreUnavailableError
 logger = logging.getLogger("awaithumans.relay")
 
 READERS = 2
-BUSY_TIMEOUT_MS = 10_000
-"""How long SQLite waits for another process's write before it gives up."""
+LOCK_TIMEOUT_MS = 10_000
+"""How long a statement waits for another process's lock before it fails: a relay that waited without a limit would not
+refuse callbacks in the meantime, and would not end when it is stopped.
+"""
 LOGGING_NAME = "awaithumans_relay"
 REOPEN_SECONDS = 1.0
 """Between two attempts to continue in another file: the folder may be missing, and the old file may be large."""
@@ -55,8 +59,8 @@ class Connections:
         self._trouble: StoreUnavailableError | None = None
         """What was wrong with the SQLite file at the last transaction."""
         self._reopen_at = 0.0
-        self._left: Connection | None = None
-        """To a file that was deleted or replaced, until everything in it is carried over."""
+        self._left: Engine | None = None
+        """A copy of what was in a file that was deleted or replaced, until it is carried over."""
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -91,7 +95,7 @@ class Connections:
     def dispose(self) -> None:
         """Close all of them, when nothing was written."""
         if self._left is not None:
-            self._left.invalidate()
+            self._left.dispose()
             self._left = None
         self._reading.dispose()
         self._writing.dispose()
@@ -113,32 +117,32 @@ class Connections:
 
     def _reopen(self) -> None:
         if self._left is None:
-            db = self._writing.execution_options(**_READ).connect()
-            try:
-                files = _files(db)
-                if files is None or files.in_place:
+            with self._writing.execution_options(**_READ).connect() as db:
+                if (files := _files(db)) is None:
                     return
-                if files.database_in_place:
-                    _replace_by_a_copy(db, files)
-                else:
+                if files.log_left_behind:
                     _checkpoint(db)
                     files.remove_log()
-                    self._left = db
-            finally:
-                if self._left is None:
-                    db.close()
+                if files.in_place:
+                    return
+                if files.only_log_deleted:
+                    _replace_by_a_copy(db, files)
+                else:
+                    self._left = _copied(db)
+        # Before the file at the path is opened: if it is the same file with another log, SQLite would use the index of
+        # the old log for the new one, as long as this process has the old one open.
         self._reading.dispose()
-        self._writing.dispose()  # closes what is idle, which the connection to a file that was left is not
+        self._writing.dispose()
         if self._left is not None:
             self._carry_over(self._left)
 
-    def _carry_over(self, old: Connection) -> None:
-        with self._writing.begin() as new:
+    def _carry_over(self, left: Engine) -> None:
+        with left.connect() as old, self._writing.begin() as new:
             self._prepare(new)
             carried = carry(old, new)
             files = _files(new)
         _check(files)
-        old.invalidate()
+        left.dispose()
         self._left = None
         logger.warning("the SQLite file was deleted or replaced; its %d rows are in the one at its path now", carried)
 
@@ -177,23 +181,38 @@ def _check(files: OpenFiles | None) -> None:
         files.check()
 
 
+def _copied(db: Connection) -> Engine:
+    """A temporary database with everything that this connection reads; SQLite deletes it when it is closed."""
+    copy = sqlite3.connect("", check_same_thread=False)
+    try:
+        _driver(db).backup(copy)
+    except BaseException:
+        copy.close()
+        raise
+    return create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool, hide_parameters=True)
+
+
 def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
     """Its log was deleted, but is open: put a whole copy in the database's place. Other relays find the file replaced.
 
     A new log beside the same file would be mixed up with the old one by those who still have that open.
     """
-    path = os.path.realpath(next(iter(files.database)))
-    copy = f"{path}.{secrets.token_hex(4)}"
+    copy = f"{files.path}.{secrets.token_hex(4)}"
     try:
         with closing(sqlite3.connect(copy)) as target:
-            cast("sqlite3.Connection", db.connection.driver_connection).backup(target)
-        shutil.copymode(path, copy)
-        os.replace(copy, path)
+            _driver(db).backup(target)
+        shutil.copymode(files.path, copy)
+        files.check_only_log_deleted()
+        os.replace(copy, files.path)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(copy)
         raise
     files.remove_log()
+
+
+def _driver(db: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", db.connection.driver_connection)
 
 
 def _checkpoint(db: Connection) -> None:
@@ -222,14 +241,20 @@ def _engine(url: URL, *, connections: int) -> Engine:
     if url.get_backend_name() != "sqlite":
         # None: psycopg would prepare a statement at its fifth use, in a session that a pooler shares out.
         options: dict[str, Any] = {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
-        return create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
+        engine = create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
+
+        @event.listens_for(engine, "begin")
+        def limit(db: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
+            db.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+
+        return engine
     engine = create_engine(url, **pool, **silent)
 
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, record: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
         dbapi.isolation_level = None  # transactions are begun below, with their write lock
         cursor = dbapi.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
         cursor.execute("PRAGMA synchronous=FULL")
         _use_wal(cursor)
         record.info[_FILES] = OpenFiles.of(cursor, url.database)
@@ -245,7 +270,7 @@ def _engine(url: URL, *, connections: int) -> Engine:
 
 def _use_wal(cursor: Any) -> None:
     """Workers that start on a new file at once all want this, and SQLite refuses all but one without waiting."""
-    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    until = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

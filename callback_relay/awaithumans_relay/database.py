@@ -205,7 +205,7 @@ class Database:
                     _make(operation, list(writes), db)
                 begun = False
         except Exception as error:  # nothing of it is written
-            if begun and len(batch) > 1:
+            if begun and len(batch) > 1 and not _locked(error):  # each of them would wait for the lock again
                 self._commit_apart(batch)
             else:
                 _fail(batch, error)
@@ -277,6 +277,11 @@ def _goes_on(db: Connection) -> bool:
     To go on then would commit nothing, and acknowledge what came before.
     """
     return bool(getattr(db.connection.dbapi_connection, "in_transaction", True))  # PostgreSQL fails the commit itself
+
+
+def _locked(error: BaseException) -> bool:
+    """Whether PostgreSQL has waited for a lock for as long as it may."""
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) == "55P03"
 
 
 def _deadlocked(error: BaseException | None) -> bool:

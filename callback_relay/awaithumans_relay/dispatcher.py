@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import cast
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff, retry_after_seconds
@@ -241,12 +243,29 @@ class Dispatcher:
             await self._again(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
             self._there(engine)
-            if self._ended(wait, "delivered", mine=await self._store.delivered(wait, self._owner)):
+            if self._ended(wait, "delivered", mine=await self._recorded(wait)):
                 this = about(wait.task_id, wait.route)
                 logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
             if behind := self._behind.pop(wait.route.target_id, None):
                 await self._store.hasten(list(behind.values()))
                 self.wake([engine.name])
+
+    async def _recorded(self, wait: Wait) -> bool:
+        """Record that the engine has taken the answer. Returns False if the lease was lost to another relay.
+
+        While the store is unavailable this is tried again, because without it the answer would be delivered twice. The
+        lease is renewed meanwhile, and a relay that stops ends it with the other deliveries.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._store.delivered(wait, self._owner)
+            except (SQLAlchemyError, OSError) as error:
+                failures += 1
+                after = min(self._backoff.delay(failures), TICK_SECONDS)
+                told = "task %s was delivered, which could not be recorded (%s); trying again in %.1f s"
+                logger.warning(told, wait.task_id, type(error).__name__, after, extra=about(wait.task_id, wait.route))
+                await asyncio.sleep(after)
 
     async def _bring(self, engine: Engine, wait: Wait, outcome: Outcome) -> None:
         if isinstance(engine, RecordsRuns):

@@ -214,13 +214,14 @@ async def test_a_living_relay_keeps_its_leases_when_the_clock_is_set(url: str, c
     await other.stop()
 
 
-async def test_a_relay_that_starts_does_not_take_a_long_lease_at_once(url: str, clocks: Clocks) -> None:
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+async def test_a_relay_that_starts_takes_nothing_over_at_once(url: str, clocks: Clocks, step: float) -> None:
     """It cannot know whether the clock was set a moment ago, and another relay is about to renew; later it does."""
     first, second = (Store(url, clock=lambda: clocks.wall, steady=lambda: clocks.steady) for _ in range(2))
     await first.start()
     await answered(first)
     assert await lease(first, "first")
-    clocks.is_set(-HOUR)
+    clocks.is_set(step)
     assert await lease(second, "second") == []
     clocks.passes(LEASE + 1)
     assert len(await lease(second, "second")) == 1

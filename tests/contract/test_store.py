@@ -5,7 +5,9 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import cast
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -13,7 +15,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from awaithumans_core import Outcome, Route
 from awaithumans_core.missing import Census, Missing
 from awaithumans_core.runs import NO_RUNS, StartedRuns
-from awaithumans_relay.connections import READERS
+from awaithumans_relay.connections import LOCK_TIMEOUT_MS, READERS
 from awaithumans_relay.database import Database
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
@@ -187,7 +189,7 @@ async def test_clocks_that_differ(postgres: PostgresServer) -> None:
     assert await right.retry(held, "right", after=0, error="", not_ready=False)
     assert len(await ahead.lease("shelf", "ahead", limit=9, seconds=0.5)) == 1
     await asyncio.sleep(0.6)
-    assert len(await right.lease("shelf", "right", limit=9, seconds=15)) == 1
+    assert len(await right.lease("shelf", "right", limit=9, seconds=0.5)) == 1
     await asyncio.gather(right.stop(), ahead.stop())
 
 
@@ -701,6 +703,21 @@ def _first_release(db: Connection) -> None:
     db.exec_driver_sql(f"INSERT INTO waits ({columns}, {times}) VALUES ({values}, 1, 901, 6, 0)")  # noqa: S608
 
 
+async def test_a_lock_of_another_session_fails_writes_and_starts_in_time(postgres: PostgresServer) -> None:
+    """A table that stays locked must not make callbacks or the end of the process wait without a limit."""
+    url = postgres.database()
+    store, starting = Store(url), Store(url)
+    await store.start()
+    with psycopg.connect(url) as holder:
+        holder.execute("LOCK TABLE waits, schema_version")
+        answers = (store.answer(outcome(number), found_by="callback", route=route(number)) for number in range(3))
+        async with asyncio.timeout(1.5 * LOCK_TIMEOUT_MS / 1000):
+            results = await asyncio.gather(*answers, starting.start(), store.counts(), return_exceptions=True)
+        assert {type(getattr(error, "orig", error)).__name__ for error in results} == {"LockNotAvailable"}
+    assert await store.answer(outcome(0), found_by="callback", route=route(0)) == ["shelf"]
+    await asyncio.gather(store.stop(), starting.stop())
+
+
 async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: PostgresServer) -> None:
     """A pooler in transaction mode gives each transaction another session: none holds a prepared statement or a lock,
     listens, has a cursor or a temporary table open, or was set to anything."""
@@ -724,8 +741,10 @@ async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: Postgr
     together = threading.Barrier(READERS, timeout=20)
 
     def state(db: Connection) -> dict[str, list[object]]:
+        session = cast("psycopg.Connection", db.connection.driver_connection)
+        session.rollback()  # and with it what SET LOCAL has set
         return {
-            name: list(db.execute(text(f"SELECT * FROM {name} WHERE {which}")).all())  # noqa: S608
+            name: list(session.execute(f"SELECT * FROM {name} WHERE {which}".encode()).fetchall())  # noqa: S608
             for name, which in {
                 "pg_prepared_statements": "true",
                 "pg_cursors": "is_holdable",

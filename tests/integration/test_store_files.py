@@ -20,6 +20,7 @@ from examples.demo.servers import Process, free_port
 from sqlalchemy import text
 
 from awaithumans_core import Outcome, Route, Settings
+from awaithumans_core.runs import StartedRuns
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app
 from awaithumans_relay.connections import REOPEN_SECONDS
@@ -218,6 +219,141 @@ async def test_a_link_that_points_to_another_file_is_followed(tmp_path: Path) ->
     await answer(store, 2)
     await store.stop()
     assert (await stored_after_restart(f"sqlite:///{tmp_path / 'second.db'}")).keys() == {"task-0", "task-2"}
+
+
+async def test_an_older_backup_does_not_set_started_runs_back(store: Store, url: str, folder: Path) -> None:
+    """A wait that was parked because its runs may have acted is answered in the backup: it must not run again."""
+    await answer(store, 0)
+    with sqlite3.connect(folder / "waits.db") as db:
+        db.execute("VACUUM INTO ?", (str(folder / "backup"),))
+    db.close()
+    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
+    assert await store.start_run(wait, "relay", StartedRuns("position", 2))
+    assert await store.park(wait, "relay", reason="it may have acted")
+    (folder / "backup").rename(folder / "waits.db")
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    await answer(store, 2)
+    (wait,) = await store.find("task-0")
+    assert (wait.state, wait.runs) == ("parked", StartedRuns("position", 2))
+
+
+@pytest.mark.parametrize("since", ["registered again", "redriven"])
+async def test_a_second_relay_does_not_set_back_what_was_asked_for_since(
+    store: Store, url: str, folder: Path, since: str
+) -> None:
+    """The first relay has carried the rows, and a wait is to be delivered once more; then the second carries them."""
+    other = Store(url)
+    await other.start()
+    await store.register("task-0", route(0), 900)
+    await answer(store, 0)
+    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
+    if since == "redriven":
+        await store.start_run(wait, "relay", StartedRuns("position", 2))
+        await store.park(wait, "relay", reason="it may have acted")
+    else:
+        await store.delivered(wait, "relay")
+    delete_all(folder)
+    for each in (store, other):
+        with pytest.raises(StoreUnavailableError):
+            await answer(each, 1)
+    await answer(store, 2)
+    await (store.redrive(task_id="task-0") if since == "redriven" else store.register("task-0", route(0), 900))
+    await answer(other, 3)
+    (wait,) = await other.find("task-0")
+    assert wait.state == "answered"
+    await other.stop()
+
+
+def log_files(database: Path) -> dict[str, int]:
+    """The inodes of the write-ahead log and its index."""
+    return {kind: database.with_name(database.name + kind).stat().st_ino for kind in ("-wal", "-shm")}
+
+
+async def test_the_log_of_a_healthy_database_is_kept_when_a_link_changes(tmp_path: Path) -> None:
+    """Another process uses the database behind the old target: what it commits afterwards goes to the same log."""
+    database, link = tmp_path / "first.db", tmp_path / "waits.db"
+    link.symlink_to(database)
+    store = Store(f"sqlite:///{link}")
+    await store.start()
+    await answer(store, 0)
+    other = sqlite3.connect(database)
+    other.execute("SELECT count(*) FROM waits").fetchall()
+    before = log_files(database)
+    link.unlink()
+    link.symlink_to(tmp_path / "second.db")
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 1)
+    await answer(store, 2)
+    assert log_files(database) == before
+    other.close()
+    await store.stop()
+
+
+@pytest.mark.parametrize("moved", ["the folder", "the database file"])
+async def test_the_log_is_kept_when_the_database_comes_back_during_the_change(
+    store: Store, folder: Path, moved: str
+) -> None:
+    """An open read of another connection delays the checkpoint; the database is at its path again before it ends."""
+    await answer(store, 0)
+    reader = sqlite3.connect(folder / "waits.db", isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM waits").fetchall()
+    await answer(store, 1)
+    before = log_files(folder / "waits.db")
+    here = folder if moved == "the folder" else folder / "waits.db"
+    elsewhere = here.rename(folder.with_name("elsewhere"))
+    with pytest.raises(StoreUnavailableError):
+        await answer(store, 2)
+    change = asyncio.create_task(answer(store, 3))
+    await asyncio.sleep(0.3)
+    elsewhere.rename(here)
+    reader.execute("COMMIT")
+    await asyncio.gather(change, return_exceptions=True)
+    assert log_files(folder / "waits.db") == before
+    reader.close()
+    await asyncio.sleep(REOPEN_SECONDS)
+    await answer(store, 4)
+    assert {"task-0", "task-1", "task-4"} <= {wait.task_id for wait in await store.listed()}
+
+
+SECOND_RELAY = """
+import asyncio, sys
+from awaithumans_core import Outcome, Route
+from awaithumans_relay.store import Store
+
+async def main():
+    store = Store(sys.argv[1])
+    await store.start()
+    outcome = Outcome(task_id="task-9", status="completed", response={}, idempotency_key="question-9")
+    await store.answer(outcome, found_by="callback", route=Route("away", {"place": "9"}, "question-9"))
+    print("stored", flush=True)
+    sys.stdin.readline()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_relay_that_starts_after_the_log_was_deleted_loses_nothing(store: Store, url: str) -> None:
+    """It begins a new log beside the one that the first relay has open. The waits in both of them are kept."""
+    await answer(store, 0)
+    for kind in ("-wal", "-shm"):
+        os.unlink(url.removeprefix("sqlite:///") + kind)
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SECOND_RELAY, url, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"stored\n"
+    with pytest.raises(StoreUnavailableError, match="was replaced"):
+        await answer(store, 1)
+    await answer(store, 2)
+    other.kill()
+    await other.wait()
+    await store.stop()
+    assert (await stored_after_restart(url)).keys() == {"task-0", "task-2", "task-9"}
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
 
 
 async def test_a_file_that_is_no_database_is_not_written_to(store: Store, folder: Path, url: str) -> None:
