@@ -69,8 +69,8 @@ class HumanTasks:
                 it is cancelled. Default: because of every refusal.
             known: The task that an earlier attempt has created for this question. It is never created again.
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
-            may_repeat: Whether an earlier attempt may have created the task without a trace here: the relay is asked for
-                it first.
+            may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
+                asked for it first.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
