@@ -364,3 +364,11 @@ def test_what_else_cannot_be_read_is_no_outcome() -> None:
     """A record without a status is none, however deep it is."""
     with pytest.raises(ValidationError):
         Outcome.model_validate({"id": "task-1", "response": {}})
+
+
+@pytest.mark.parametrize("field", ["completed_by_email", "completed_by_display_name", "completed_via_channel"])
+def test_a_text_beside_the_answer_that_no_engine_could_carry_is_left_out(field: str) -> None:
+    """The answer arrives all the same."""
+    told = {"task_id": "t1", "status": "completed", "response": {"approved": True}, field: "x" * 2_100_000}
+    outcome = Outcome.model_validate(told)
+    assert (outcome.response, getattr(outcome, field)) == ({"approved": True}, None)
