@@ -65,7 +65,7 @@ MAX_TEXT_CHARS = 1_000
 """Of a text beside the answer. A longer one would keep an engine from carrying the outcome."""
 
 Text = Annotated[str | None, Field(max_length=MAX_TEXT_CHARS), WrapValidator(_if_readable)]
-Number = Annotated[int | None, WrapValidator(_if_readable)]
+Number = Annotated[int | None, Field(ge=0, lt=2**31), WrapValidator(_if_readable)]
 
 
 _TOO_DEEP = "recursion_depth_exceeded"

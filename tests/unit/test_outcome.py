@@ -366,9 +366,19 @@ def test_what_else_cannot_be_read_is_no_outcome() -> None:
         Outcome.model_validate({"id": "task-1", "response": {}})
 
 
-@pytest.mark.parametrize("field", ["completed_by_email", "completed_by_display_name", "completed_via_channel"])
-def test_a_text_beside_the_answer_that_no_engine_could_carry_is_left_out(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("completed_by_email", "x" * 2_100_000),
+        ("completed_by_display_name", "x" * 2_100_000),
+        ("completed_via_channel", "x" * 2_100_000),
+        ("verification_attempt", 10**40),
+        ("timeout_seconds", 10**40),
+    ],
+)
+def test_what_stands_beside_the_answer_and_no_engine_could_carry_is_left_out(field: str, value: object) -> None:
     """The answer arrives all the same."""
-    told = {"task_id": "t1", "status": "completed", "response": {"approved": True}, field: "x" * 2_100_000}
-    outcome = Outcome.model_validate(told)
+    outcome = Outcome.model_validate(
+        {"task_id": "t1", "status": "completed", "response": {"approved": True}, field: value}
+    )
     assert (outcome.response, getattr(outcome, field)) == ({"approved": True}, None)
