@@ -594,7 +594,11 @@ def open_wait(
         may_repeat: Whether an earlier attempt that left no trace may have created the task: the relay is asked.
     """
     if known is None and may_repeat:
-        known = yield from _registered(relay, token, patience)
+        try:
+            known = yield from _registered(relay, token, patience)
+        except AwaitHumansError as error:
+            if not gives_up(error):  # else the task of an earlier attempt has to be found and cancelled
+                raise
     wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
     asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
     if "payload_schema" in body:
@@ -609,29 +613,43 @@ def open_wait(
         wait["missing"] = True
     if outcome.terminal:
         return outcome
-    url = f"{relay}/waits/{outcome.task_id}"
-    call = Call("PUT", url, json=wait, bearer=token)
-    error: AwaitHumansError
+    call = Call("PUT", f"{relay}/waits/{outcome.task_id}", json=wait, bearer=token)
     try:
-        reply = yield from _insist(call, patience, _json)
-    except ServerUnreachableError as away:
-        told = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
-        error = type(away)(told, url=url, attempts=away.attempts, task_id=outcome.task_id)
-    else:
-        if not isinstance(reply, Reply):
-            return outcome
-        error = refusal(reply, task_id=outcome.task_id, relay=url)
-    if ours and gives_up(error):
-        with suppress(AwaitHumansError):
-            yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
-    raise error
+        reply = yield from _insist_relay(call, patience, _json, task_id=outcome.task_id)
+        if isinstance(reply, Reply):
+            raise refusal(reply, task_id=outcome.task_id, relay=call.url)
+    except AwaitHumansError as error:
+        if ours and gives_up(error):
+            with suppress(AwaitHumansError):
+                yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
+        raise
+    return outcome
 
 
 def _registered(relay: str, token: str, patience: Patience) -> Flow[str | None]:
-    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or no such relay."""
+    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or an older relay.
+
+    Raises:
+        AwaitHumansError: the relay refuses the route, or is not there. It would refuse the registration as well.
+    """
     call = Call("GET", f"{relay}/waits/asked", bearer=token)
-    reply = yield from _insist(call, patience, lambda reply: _json(reply).get("task_id"))
-    return reply if isinstance(reply, str) else None
+    reply = yield from _insist_relay(call, patience, lambda reply: _json(reply).get("task_id"))
+    if not isinstance(reply, Reply):
+        return reply if isinstance(reply, str) else None
+    if reply.status == 405 and "PUT" in reply.headers.get("allow", ""):  # an older relay: a task by this name
+        return None
+    raise refusal(reply, relay=call.url)
+
+
+def _insist_relay(
+    call: Call, patience: Patience, read: Callable[[Reply], R], *, task_id: str | None = None
+) -> Flow[R | Reply]:
+    """`_insist`, with the name of the relay's setting in the error."""
+    try:
+        return (yield from _insist(call, patience, read))
+    except ServerUnreachableError as away:
+        text = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
+        raise type(away)(text, url=call.url, attempts=away.attempts, task_id=task_id) from None
 
 
 def _reread(

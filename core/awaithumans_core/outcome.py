@@ -61,8 +61,11 @@ def _if_readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
 Moment = Annotated[datetime | None, AfterValidator(_utc), WrapValidator(_if_readable)]
 """A point in time. Callback bodies carry no zone and mean UTC; poll replies end in `Z`."""
 
-Text = Annotated[str | None, WrapValidator(_if_readable)]
-Number = Annotated[int | None, WrapValidator(_if_readable)]
+MAX_TEXT_CHARS = 1_000
+"""Of a text beside the answer. A longer one would keep an engine from carrying the outcome."""
+
+Text = Annotated[str | None, Field(max_length=MAX_TEXT_CHARS), WrapValidator(_if_readable)]
+Number = Annotated[int | None, Field(ge=0, lt=2**31), WrapValidator(_if_readable)]
 
 
 _TOO_DEEP = "recursion_depth_exceeded"

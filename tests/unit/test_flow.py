@@ -1522,15 +1522,52 @@ ASKED = f"GET {RELAY}/waits/asked"
 
 @pytest.mark.parametrize(
     "nothing",
-    [reply(200, {"task_id": None}), reply(404, {"detail": "Not Found"}), reply(405, {}), reply(401, {})],
-    ids=["none", "an older relay", "no such method", "refused"],
+    [reply(200, {"task_id": None}), reply(405, {"detail": "Method Not Allowed"}, allow="PUT")],
+    ids=["none", "an older relay"],
 )
 def test_a_question_no_relay_knows_is_asked(nothing: Reply) -> None:
-    """A caller that may have asked before asks the relay first; whether the route is accepted shows later."""
+    """A caller that may have asked before asks the relay first."""
     talk = Talk([nothing, reply(201, record()), reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
     assert talk.said == [ASKED, CREATE, REGISTER]
     assert talk.calls[0].bearer == TOKEN
+
+
+REFUSALS = pytest.mark.parametrize(
+    ("refused", "setting"),
+    [
+        (reply(401, {}), "AWAITHUMANS_RELAY_SECRET"),
+        (reply(404, {"detail": "Not Found"}), "AWAITHUMANS_RELAY_URL"),
+        (reply(405, {"detail": "Method Not Allowed"}, allow="GET"), "AWAITHUMANS_RELAY_URL"),
+    ],
+    ids=["another secret", "another service", "no such method"],
+)
+
+
+@REFUSALS
+def test_a_relay_that_refuses_does_not_make_a_retried_caller_ask_again(refused: Reply, setting: str) -> None:
+    """Its task may have been deleted, and without the relay nothing shows that there was one."""
+    talk = Talk([refused])
+    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True, gives_up=lambda _: False)
+    assert setting in str(refused_with(RequestRefusedError, talk, flow))
+    assert talk.said == [ASKED]
+
+
+@REFUSALS
+def test_a_retried_caller_that_gives_up_cancels_the_task_it_may_have_created(refused: Reply, setting: str) -> None:
+    """An earlier attempt may have created a task, which is found by its key."""
+    talk = Talk([refused, reply(201, record()), refused, reply(200, record("cancelled"))])
+    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True)
+    assert setting in str(refused_with(RequestRefusedError, talk, flow))
+    assert talk.said == [ASKED, CREATE, REGISTER, CANCEL]
+
+
+def test_a_relay_that_is_down_is_named_to_a_retried_caller() -> None:
+    """The error names the setting, as it does when the registration fails."""
+    talk = Talk([REFUSED] * 99)
+    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True)
+    assert "AWAITHUMANS_RELAY_URL" in str(refused_with(ServerUnreachableError, talk, flow))
+    assert set(talk.said) == {ASKED}
 
 
 def test_a_question_the_relay_knows_is_not_asked_again() -> None:

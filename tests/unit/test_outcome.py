@@ -364,3 +364,21 @@ def test_what_else_cannot_be_read_is_no_outcome() -> None:
     """A record without a status is none, however deep it is."""
     with pytest.raises(ValidationError):
         Outcome.model_validate({"id": "task-1", "response": {}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("completed_by_email", "x" * 2_100_000),
+        ("completed_by_display_name", "x" * 2_100_000),
+        ("completed_via_channel", "x" * 2_100_000),
+        ("verification_attempt", 10**40),
+        ("timeout_seconds", 10**40),
+    ],
+)
+def test_what_stands_beside_the_answer_and_no_engine_could_carry_is_left_out(field: str, value: object) -> None:
+    """The answer arrives all the same."""
+    outcome = Outcome.model_validate(
+        {"task_id": "t1", "status": "completed", "response": {"approved": True}, field: value}
+    )
+    assert (outcome.response, getattr(outcome, field)) == ({"approved": True}, None)

@@ -1,5 +1,6 @@
 """The worker's side: the activities that speak HTTP. Settings stay here; no token or key enters a history."""
 
+import asyncio
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from awaithumans_adapters.temporal.limits import fitting, readable, size_of
 from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
     AWAIT_HUMAN,
+    CARRIED,
     CLOSE_WAIT,
     ENGINE,
     LAST_LOOK,
@@ -146,9 +148,12 @@ class HumanTaskActivities:
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
-            raise self._failed(error, patience) from error
+            failed = self._failed(error, patience)
+            if not failed.non_retryable and memory.get("asked") is None and with_people_until is None:
+                memory.keep(asked=False)
+            raise failed from error
         if not outcome.terminal:
-            if memory.get("refused_since"):
+            if memory.get("asked") is False or memory.get("refused_since") is not None:
                 memory.keep(asked=True, refused_since=None)
             activity.raise_complete_async()
         return _fitting(outcome)
@@ -168,6 +173,7 @@ class HumanTaskActivities:
         """
         created: list[Outcome] = []
         key = body["idempotency_key"]
+        carried, body = CARRIED in body, {name: value for name, value in body.items() if name != CARRIED}
         try:
             return await self._ready().open(
                 body,
@@ -176,9 +182,9 @@ class HumanTaskActivities:
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=activity.info().attempt > 1,
+                may_repeat=carried or activity.info().attempt > 1,
             )
-        except AwaitHumansError:
+        except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
                 patience.memory.keep(task_id=created[0].task_id)
             raise
@@ -223,9 +229,9 @@ class _Patience:
     def left(self, error: AwaitHumansError) -> float:
         """Seconds for which this is still retried; 0 or less ends the activity."""
         cause, asked = cause_of(error), self.with_people_until is not None
-        if cause is Cause.OUTAGE or (cause is Cause.QUESTION and asked):
+        if cause is Cause.OUTAGE:
             return math.inf
-        if cause is Cause.QUESTION or (self.setting_errors == "fail" and not asked):
+        if not asked and (cause is Cause.QUESTION or self.setting_errors == "fail"):
             return 0.0
         # A setting that is missing refuses nothing: nothing was sent.
         if self.given is None or isinstance(error, SettingsError):
@@ -254,7 +260,7 @@ def _asked_before(memory: Memory) -> bool:
     info = activity.info()
     if memory.get("asked") is not None:
         return bool(memory.get("asked"))
-    # Nothing was refused, so an attempt that ran until its start-to-close timeout had asked.
+    # No attempt has failed, so one that ran until its start-to-close timeout had asked.
     waited = info.current_attempt_scheduled_time - info.scheduled_time
     return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
 

@@ -48,6 +48,8 @@ class Asked:
     waiting: Waiting | None = None
     named: bool = False
     """Whether its caller has named it; else the mailbox has."""
+    inherited: bool = False
+    """Whether the run before had it open."""
 
     def carried(self, *, answered: bool) -> dict[str, Any]:
         """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
@@ -212,7 +214,7 @@ class Mailbox:
         """Take over what the run before had open."""
         for held in carried["asked"]:
             waiting = Waiting(**held["waiting"]) if held["waiting"] is not None else None
-            self.inherited.append(Asked(held["key"], held["about"], waiting, held["named"]))
+            self.inherited.append(Asked(held["key"], held["about"], waiting, held["named"], inherited=True))
         self._publish()
 
     # What people see

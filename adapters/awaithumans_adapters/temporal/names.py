@@ -19,6 +19,8 @@ QUERY = "pending_human_tasks"
 """Query: what the workflow waits for."""
 HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands its open waits on."""
+CARRIED = "awaithumans_carried"
+"""Field beside a question's own in the input of an activity: the run before may have asked it. No server gets it."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError
 from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
@@ -29,7 +29,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     waiting = asked.waiting
     if waiting is None or waiting.key != key or waiting.task_id is None:
         waiting = mailbox.waits(asked, question, "signal")
-        opened = await _open(question)
+        opened = await _open(question, asked)
         standing = Outcome.model_validate({"status": "created"} | opened)
         if standing.terminal:
             return standing
@@ -50,11 +50,11 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     return mailbox.answer(key) or await _last_look(mailbox, question, task_id)
 
 
-async def _open(question: HumanTask[Any]) -> dict[str, Any]:
+async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked_body(question),
+        checked_body(question, asked),
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         retry_policy=RETRY,
@@ -71,9 +71,9 @@ async def _open(question: HumanTask[Any]) -> dict[str, Any]:
     return opened
 
 
-def checked_body(question: HumanTask[Any]) -> dict[str, Any]:
-    """The question, if Temporal can carry it."""
-    body = question.body()
+def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it."""
+    body = question.body() | ({CARRIED: True} if asked.inherited else {})
     check_question(size_of(workflow.payload_converter().to_payloads([body])))
     return body
 

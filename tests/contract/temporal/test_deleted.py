@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer, free_port
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
-from awaithumans_core import Outcome
+from awaithumans_core import Outcome, Settings
 from tests.contract.temporal.test_outages import worker_process
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.temporal import result, start
-from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
+from tests.support.temporal import next_run, result, start, until_parked
+from tests.support.workflows import WORKFLOWS, Ask, AskAcrossRuns, AskUncaught
 
 
 async def until_attempt(handle: WorkflowHandle[Any, Any], number: int, seconds: float = 60.0) -> None:
@@ -85,6 +86,75 @@ async def test_attempts_that_could_not_register_do_not_ask_again(
             assert await people.find(f"{question} {via}", count=0) == []
         for handle, _ in asked:
             await handle.terminate()
+
+
+async def test_a_worker_that_is_shut_down_before_it_registers_leaves_the_task_to_the_next(
+    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str, via: str
+) -> None:
+    """The relay is down, the worker is deployed anew, and the task is deleted meanwhile: it is not created again."""
+    port = free_port()
+    settings = settings_for(humans, f"http://127.0.0.1:{port}")
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
+
+    def worker() -> Worker:
+        return Worker(client, task_queue=question, workflows=WORKFLOWS)
+
+    async with worker():
+        handle = await start(client, AskUncaught.run, {"task": question, "via": via}, task_queue=question)
+        (task,) = await people.find(question)
+        await asyncio.sleep(0.5)
+    await people.delete(task["id"])
+    engine = TemporalEngine(lambda: Client.connect(temporal.address))
+    async with running_relay([engine], humans, tmp_path, settings=settings, port=port) as relay, worker():
+        await relay.wait_for(task["id"], "open")
+        assert await people.find(question, count=0) == []
+        await handle.terminate()
+
+
+async def test_attempts_that_the_relay_refuses_do_not_ask_again(
+    relay: RunningRelay, people: People, temporal: TemporalServer, question: str
+) -> None:
+    """Activity mode: the task is deleted, and the next attempt's worker has another relay secret."""
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    async with Worker(client, task_queue=question, workflows=WORKFLOWS):
+        options = {"task": question, "via": "activity", "recheck": 3}
+        handle = await start(client, AskUncaught.run, options, task_queue=question)
+        (task,) = await people.find(question)
+        await relay.wait_for(task["id"], "open")
+    await people.delete(task["id"])
+    stranger = HumanTasksPlugin(Settings.load(**relay.settings.model_dump() | {"relay_secret": "x" * 43}))
+    other = await Client.connect(temporal.address, plugins=[stranger])
+    async with Worker(other, task_queue=question, workflows=WORKFLOWS), asyncio.timeout(60):
+        failed = ""
+        while "AWAITHUMANS_RELAY_SECRET" not in failed:
+            await asyncio.sleep(0.1)
+            (pending,) = (await handle.describe()).raw_description.pending_activities
+            failed = pending.last_failure.message
+    assert await people.find(question, count=0) == []
+    await handle.terminate()
+
+
+async def test_the_next_run_does_not_ask_again(
+    people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str, via: str
+) -> None:
+    """The task is deleted and the workflow continues as new: the next run gets the end, and creates no task."""
+    async with running_relay([TemporalEngine(lambda: Client.connect(temporal.address))], humans, tmp_path) as relay:
+        client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+        async with Worker(client, task_queue=question, workflows=WORKFLOWS):
+            handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via}, task_queue=question)
+            (task,) = await people.find(question)
+            await relay.wait_for(task["id"], "open")
+            await people.delete(task["id"])
+            await next_run(handle, AskAcrossRuns.go_on)
+            await until_parked(handle)
+            await asyncio.sleep(1)
+            assert await people.find(question, count=0) == []
+            await relay.confirm_deletion(task["id"])
+            with pytest.raises(WorkflowFailureError) as failed:
+                await result(handle)
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "TaskNotFoundError"
+    assert await people.find(question, count=0) == []
 
 
 async def test_an_end_a_worker_does_not_know_is_not_an_answer(

@@ -154,6 +154,21 @@ async def test_an_option_fails_at_once(
     assert {task["status"] for task in tasks} <= {"cancelled"}
 
 
+async def test_a_refused_question_fails_at_once_after_an_outage(
+    temporal: TemporalServer, relay: RunningRelay, question: str
+) -> None:
+    """Activity mode: an outage that lasts longer than the recheck interval does not count as having asked."""
+    server = FakeHumans(clock=SystemClock())
+    server.fault(faults.status(503, retry_after=60), times=3)
+    server.fault(faults.status(422, body={"detail": "no"}), times=99)
+    with server.serving() as url:
+        async with worker(temporal.address, question, changed(relay.settings, url=url)) as client:
+            options = {"task": question, "via": "activity", "recheck": 2}
+            handle = await start(client, AskForFacts.run, options, task_queue=question)
+            told = await result(handle, 30)
+    assert (told["error"], told["status_code"]) == ("TaskRejectedError", 422)
+
+
 @pytest.mark.parametrize("name", ["another-relay-secret", "another-token", "url-of-another-service"])
 async def test_it_fails_when_the_questions_time_is_over(
     wrong: dict[str, tuple[Settings, str]], people: People, question: str, via: str, name: str
@@ -182,9 +197,7 @@ async def test_many_workflows_with_a_wrong_token_are_bounded(
 ) -> None:
     """Twenty workflows make one request an attempt each, spread over time, and a worker logs one line for all."""
     count = 20
-    settings = fake.fake.settings(
-        admin_api_token="wrong", relay_url="http://127.0.0.1:9", relay_secret=secrets.token_urlsafe(32)
-    )
+    settings = fake.fake.settings(admin_api_token="wrong", relay_url=fake.url, relay_secret=secrets.token_urlsafe(32))
     before = len(fake.fake.calls)
     caplog.set_level(logging.INFO)
     async with worker(temporal.address, question, settings) as client:
