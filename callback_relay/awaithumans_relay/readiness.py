@@ -56,8 +56,10 @@ class Readiness:
         """Return if a callback could be stored now; raise what went wrong otherwise."""
         probe = self._current_probe()
         if not probe.done():
+            waiting = asyncio.wrap_future(probe)
+            waiting.add_done_callback(_retrieve)
             async with asyncio.timeout(PROBE_SECONDS):
-                await asyncio.wait([asyncio.wrap_future(probe)])  # others wait for it, too, so it is not cancelled
+                await asyncio.wait([waiting])  # others wait for it, too, so it is not cancelled
         self._note(probe)
         if self._failure is not None:
             raise self._failure.with_traceback(None)
@@ -79,3 +81,9 @@ class Readiness:
         self._probed_at = self._steady()
         self._probe = new = self._begin_probe()
         return new
+
+
+def _retrieve(waiting: "asyncio.Future[None]") -> None:
+    """Take the exception of a future, which asyncio would log otherwise. The probe itself reports it."""
+    if not waiting.cancelled():
+        waiting.exception()
