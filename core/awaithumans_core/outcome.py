@@ -35,7 +35,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.explicit_yes import NotGiven
 from awaithumans_core.form import answer_from_form
-from awaithumans_core.schema import answer_reader, extra
+from awaithumans_core.schema import adapter, answer_reader, extra
 from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
 
 T = TypeVar("T")
@@ -241,17 +241,32 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         answer = to_json(answer_from_form(outcome.response, response_schema))
         return answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
-        raise _misfit(outcome, response_schema, *map(_problem, invalid.errors(include_input=False))) from None
+        problems = [_problem(found) for found in invalid.errors(include_input=False)]
+        why = _BY_DEFAULT if _fits(answer, response_schema) else ""
+        raise _misfit(outcome, response_schema, *problems, why=why) from None
     except NotGiven as field:
-        raise _misfit(outcome, response_schema, f"{field}: Field required") from None
+        raise _misfit(outcome, response_schema, f"{field}: Field required", why=_BY_DEFAULT) from None
     except Exception as error:  # a validator of the class's own, or an answer deeper than JSON is read here
         raise _misfit(outcome, response_schema, f"response: {type(error).__name__}: {error}") from error
 
 
-def _misfit(outcome: Outcome, response_schema: Any, *problems: str) -> ResponseSchemaError:
+_BY_DEFAULT = " (a default that is True counts only if the answer contains it)"
+"""Added to the error about an answer that only a default would complete."""
+
+
+def _fits(answer: bytes, response_schema: Any) -> bool:
+    """Whether the class itself, with all of its defaults, reads this answer."""
+    try:
+        adapter(response_schema).validate_json(answer, extra=extra(response_schema))
+    except Exception:  # a validator of the class's own may raise anything
+        return False
+    return True
+
+
+def _misfit(outcome: Outcome, response_schema: Any, *problems: str, why: str = "") -> ResponseSchemaError:
     return ResponseSchemaError(
         f"the answer to task {outcome.task_id} does not fit "
-        f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}. With a larger "
+        f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}{why}. With a larger "
         "max_reasks the person is told so and asked again",
         task_id=outcome.task_id,
         outcome=outcome,

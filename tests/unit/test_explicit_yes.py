@@ -195,6 +195,18 @@ def test_field_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None:
 
 @every_class
 @every_kind
+def test_error_says_why_a_field_with_a_default_is_required(make: Make, kind: Kind) -> None:
+    """The caller sees that its default is the reason; an answer that is wrong in another way has no such remark."""
+    schema = make(kind.annotation, kind.default)
+    with pytest.raises(ResponseSchemaError, match="a default that is True counts only if the answer contains it"):
+        settled(schema, {})
+    with pytest.raises(ResponseSchemaError) as raised:
+        settled(schema, {"answer": {"no": {"such": "value"}}, "unknown": 1})
+    assert "a default that is True" not in str(raised.value)
+
+
+@every_class
+@every_kind
 def test_null_is_no_yes(make: Make, kind: Kind) -> None:
     """Null is an answer where the type allows it, and stays null; elsewhere it is as good as left out."""
     schema = make(kind.annotation, kind.default)
