@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-pgbouncer soak bench bench-temporal bench-temporal-many bench-sweep lint format clean
+.PHONY: help demo test test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -18,6 +18,9 @@ demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are 
 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (three minutes). ARGS="-k name" to choose
+	@$(BIN)/python -m pytest -m edges $(ARGS)
 
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer

@@ -22,6 +22,8 @@ from awaithumans_relay.store import Store, Wait, WaitState
 from tests.support.engines import Shelf
 from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.edges
+
 HOUR = 3600.0
 LEASE = 15.0
 ROUTE = Route("shelf", {"place": "here"}, "question")

@@ -22,8 +22,8 @@ def question(**options: Any) -> HumanTask[Decision]:
 
 
 async def of_client(humans: FakeHumans) -> None:
-    client = humans.sync_client()
-    await asyncio.to_thread(client.ask, question())
+    with humans.sync_client() as client:
+        await asyncio.to_thread(client.ask, question())
 
 
 async def of_async_client(humans: FakeHumans) -> None:

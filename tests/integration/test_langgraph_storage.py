@@ -324,6 +324,7 @@ async def test_a_storage_fault_in_a_subgraph_is_not_a_failure_of_the_graph(partl
     assert partly.acts == ["q", "act"]
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_relays_killed_in_a_run_start_it_once_more(
     kind: str, registrar: RunningRelay, people: People, tmp_path: Path, request: pytest.FixtureRequest

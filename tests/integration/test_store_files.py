@@ -420,6 +420,8 @@ async def test_a_relay_says_so_and_goes_on(settings: Settings, url: str, folder:
 
 APP = """
 from awaithumans_relay import create_app
+
+pytestmark = pytest.mark.edges
 app = create_app([], database="sqlite:///waits.db")
 """
 

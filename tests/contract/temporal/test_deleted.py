@@ -18,6 +18,8 @@ from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.temporal import next_run, result, start, until_parked
 from tests.support.workflows import WORKFLOWS, Ask, AskAcrossRuns, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 
 async def until_attempt(handle: WorkflowHandle[Any, Any], number: int, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):

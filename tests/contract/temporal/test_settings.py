@@ -27,6 +27,8 @@ from tests.support.servers import FakeServer
 from tests.support.temporal import YES, result, start
 from tests.support.workflows import WORKFLOWS, AskForFacts, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 
 def changed(settings: Settings, **fields: Any) -> Settings:
     return Settings.load(**settings.model_dump() | fields)
