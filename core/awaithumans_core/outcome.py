@@ -236,6 +236,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
             task_id=outcome.task_id,
             outcome=outcome,
         )
+    answer = b""
     try:
         # As JSON, which is what it was on its way here: a strict class reads dates and enums from it as well.
         answer = to_json(answer_from_form(outcome.response, response_schema))
