@@ -29,6 +29,8 @@ from awaithumans_relay.store import Store
 from awaithumans_relay.unavailable import StoreUnavailableError
 from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.edges
+
 PAYLOAD_KEY = "A" * 43
 
 
@@ -420,8 +422,6 @@ async def test_a_relay_says_so_and_goes_on(settings: Settings, url: str, folder:
 
 APP = """
 from awaithumans_relay import create_app
-
-pytestmark = pytest.mark.edges
 app = create_app([], database="sqlite:///waits.db")
 """
 
