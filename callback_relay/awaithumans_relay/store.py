@@ -237,7 +237,7 @@ class Store:
         What another relay holds is taken over once its lease has run out for `grace` seconds; for `seconds` when this
         write had to wait, as renewals then had to. A lease that is longer than any relay's was given by a clock that
         was ahead, and has run out. Just after a step of the clock nothing is taken over: living relays renew first. Nor
-        is anything for `seconds` after the start, because a step just before it is not known.
+        is anything for `seconds` after the start on SQLite, because a step just before it is not known.
         """
         now, began = self.clock(), self.steady()
         leasable = _PROBES if probing else _LEASABLE
@@ -277,9 +277,11 @@ class Store:
         if (steps := self._lease_steps) is None:
             return normal
         steps.note(at)
-        if min(steps.quiet_for, steps.noted_for) < seconds:
+        starting = steps.noted_for < seconds
+        # The clock of PostgreSQL is not set when a relay starts; that of this machine may have been set just before.
+        if steps.quiet_for < seconds or (starting and not self._shares_clock):
             return {"run_out": -math.inf, "too_long": math.inf}
-        return normal
+        return normal | {"too_long": math.inf} if starting else normal
 
     def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], valid: Mapping[str, float]) -> set[str]:
         """Those of the targets that no other relay leases a wait of at this moment.

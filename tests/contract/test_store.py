@@ -328,6 +328,18 @@ async def test_a_parked_answer_is_delivered_once_more(store: Store, now: Now) ->
     assert await store.redrive() == 0
 
 
+async def test_a_relay_that_has_just_started_takes_over_from_a_dead_one(postgres: PostgresServer) -> None:
+    """Leases on PostgreSQL are held by the database's clock, so relays that live for seconds only deliver as well."""
+    url = postgres.database()
+    dead, started = Store(url), Store(url)
+    await dead.start()
+    await dead.answer(outcome(), found_by="callback", route=route())
+    assert len(await dead.lease("shelf", "dead", limit=1, seconds=0.5)) == 1
+    await asyncio.sleep(0.7)
+    assert len(await started.lease("shelf", "started", limit=1, seconds=15)) == 1
+    await asyncio.gather(dead.stop(), started.stop())
+
+
 async def test_started_runs_are_recorded_with_the_wait(stores: tuple[Store, Store]) -> None:
     """The count outlives the process that started the run; only who holds the lease counts; a redrive begins anew."""
     store, other = stores
