@@ -348,6 +348,7 @@ def test_restarted_while_a_poll_is_held() -> None:
         with humans.serving(httpx.URL(url).port or 0):
             clock.advance(60)
             until_sync(waiting.done)
+            client.close()
         client.close()
     assert waiting.result().response == YES
     assert len(humans.tasks) == 1
