@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy
 from langgraph.types import StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import UNFINISHED
-from awaithumans_adapters.langgraph.stored_answers import StoredAnswers
+from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, place_of
 
 LENT_CHECKPOINTER = "__pregel_checkpointer"
 """Config key by which a graph lends its checkpointer to a subgraph."""
@@ -79,14 +79,14 @@ class Look(BaseCheckpointSaver[Any]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """A checkpoint, as it was when it was first asked for."""
-        place = _place(config)
+        place = place_of(config)
         if place not in self._seen:
             return self._note(place, self._saver.get_tuple(config))
         return self._known(place)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The same, for savers with async methods."""
-        place = _place(config)
+        place = place_of(config)
         if place not in self._seen:
             return self._note(place, await self._saver.aget_tuple(config))
         return self._known(place)
@@ -112,7 +112,7 @@ class Look(BaseCheckpointSaver[Any]):
             return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
         self._seen[place] = saved
         if saved is not None:  # the latest checkpoint may be asked for by its id as well
-            self._seen[_place(saved.config)] = saved
+            self._seen[place_of(saved.config)] = saved
         return _to_work_on(saved)
 
     def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
@@ -127,11 +127,6 @@ _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") 
 def _takes_task_path(put_writes: Callable[..., None]) -> bool:
     """Whether a saver's method has the parameter that later releases of LangGraph have added."""
     return "task_path" in signature(put_writes).parameters
-
-
-def _place(config: RunnableConfig) -> tuple[str, str | None]:
-    place = config.get("configurable", {})
-    return place.get("checkpoint_ns", ""), place.get("checkpoint_id")
 
 
 def _holds_results(saved: CheckpointTuple) -> bool:

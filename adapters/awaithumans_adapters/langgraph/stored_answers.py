@@ -56,7 +56,7 @@ class StoredAnswers:
 
     def hidden(self, saved: CheckpointTuple) -> CheckpointTuple:
         """A checkpoint as it was before the answers were stored."""
-        before = {each.task_id: each for each in self.waiting if _place(each.config) == _place(saved.config)}
+        before = {each.task_id: each for each in self.waiting if place_of(each.config) == place_of(saved.config)}
         if not before or not saved.pending_writes:
             return saved
         others = [write for write in saved.pending_writes if write[1] != RESUME or write[0] not in before]
@@ -93,6 +93,7 @@ async def end_failed_transaction(saver: object) -> None:
                 await connection.rollback()
 
 
-def _place(config: RunnableConfig) -> tuple[str, str | None]:
+def place_of(config: RunnableConfig) -> tuple[str, str | None]:
+    """The checkpoint namespace, and the checkpoint id if it is not the latest, that a config names."""
     place = config.get("configurable", {})
     return place.get("checkpoint_ns", ""), place.get("checkpoint_id")
