@@ -66,8 +66,8 @@ class Deletions:
             self._doubt(review.census)
         elif review.engines:
             for wait in waits:
-                told = "task %s was deleted on the awaithumans server: its caller gets TaskNotFoundError"
-                logger.warning(told, task_id, extra=about(task_id, wait.route))
+                message = "task %s was deleted on the awaithumans server: its caller gets TaskNotFoundError"
+                logger.warning(message, task_id, extra=about(task_id, wait.route))
             self._on_answer()
 
     async def _run(self) -> None:

@@ -263,8 +263,8 @@ class Dispatcher:
             except (SQLAlchemyError, OSError) as error:
                 failures += 1
                 after = min(self._backoff.delay(failures), TICK_SECONDS)
-                told = "task %s was delivered, which could not be recorded (%s); trying again in %.1f s"
-                logger.warning(told, wait.task_id, type(error).__name__, after, extra=about(wait.task_id, wait.route))
+                text = "task %s was delivered, which could not be recorded (%s); trying again in %.1f s"
+                logger.warning(text, wait.task_id, type(error).__name__, after, extra=about(wait.task_id, wait.route))
                 await asyncio.sleep(after)
 
     async def _bring(self, engine: Engine, wait: Wait, outcome: Outcome) -> None:
