@@ -1,12 +1,15 @@
 """The look at a thread: what it does itself, what it leaves to the saver, and when it stops remembering."""
 
-from typing import Any
+import asyncio
+from contextlib import suppress
+from typing import Any, cast
 
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS, Look
+from awaithumans_adapters.langgraph.stored_answers import StoredAnswers
 from tests.support.clocks import StillClock
 from tests.support.reads import Reads
 
@@ -103,6 +106,39 @@ def test_an_old_look_is_not_started_from(saver: Reads, look: Look, clock: StillC
     clock.now = FRESH_SECONDS * 2
     look.end()
     assert latest(look) == second
+
+
+async def test_a_run_reads_the_thread_once_the_answers_are_stored(saver: Reads, look: Look, clock: StillClock) -> None:
+    """What was read before a slow write is old by then."""
+    latest(look)
+    accept = asyncio.Event()
+
+    async def store() -> None:
+        await accept.wait()
+
+    look.end(StoredAnswers([], asyncio.create_task(store())))
+    reading = asyncio.create_task(look.aget_tuple(ROOT))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    second = add(saver)
+    clock.now = FRESH_SECONDS * 2
+    accept.set()
+    saved = await reading
+    assert saved is not None
+    assert saved.checkpoint["id"] == second
+
+
+async def test_a_run_that_gives_up_ends_the_storing(look: Look) -> None:
+    storing = asyncio.create_task(asyncio.Event().wait())
+    stored = StoredAnswers([], cast("asyncio.Task[None]", storing))
+    look.end(stored)
+    reading = asyncio.create_task(look.aget_tuple(ROOT))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    with suppress(asyncio.CancelledError):
+        await reading
+    assert storing.cancelled()
+    assert await stored.refused()
 
 
 def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads, look: Look) -> None:

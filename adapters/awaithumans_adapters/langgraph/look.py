@@ -68,28 +68,37 @@ class Look(BaseCheckpointSaver[Any]):
         """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept.
 
         Args:
-            stored: Answers that were stored ahead of the run.
+            stored: Answers that are stored ahead of the run.
         """
         self.stored = stored
         latest = ("", None)
         seen = self._seen.get(latest)
-        fresh = self._clock() - self._began <= FRESH_SECONDS
-        self._seen = {latest: seen} if seen is not None and fresh and not _holds_results(seen) else {}
+        self._seen = {latest: seen} if seen is not None and not _holds_results(seen) else {}
         self._over = True
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """A checkpoint, as it was when it was first asked for."""
-        place = place_of(config)
-        if place not in self._seen:
-            return self._note(place, self._saver.get_tuple(config))
-        return self._known(place)
+        """A checkpoint, as it was when it was first read."""
+        self._forget_old()
+        saved = self.read(config)
+        return saved if self._over else _to_work_on(saved)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The same, for savers with async methods. A run gets it once the answers are stored ahead of it."""
+        if self.stored is not None:
+            await self.stored.accepted()
+        self._forget_old()
+        saved = await self.aread(config)
+        return saved if self._over else _to_work_on(saved)
+
+    def read(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """A checkpoint that is not changed by its reader."""
+        place = place_of(config)
+        return self._known(place) if place in self._seen else self._note(place, self._saver.get_tuple(config))
+
+    async def aread(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The same, for savers with async methods."""
         place = place_of(config)
-        if place not in self._seen:
-            return self._note(place, await self._saver.aget_tuple(config))
-        return self._known(place)
+        return self._known(place) if place in self._seen else self._note(place, await self._saver.aget_tuple(config))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -107,16 +116,20 @@ class Look(BaseCheckpointSaver[Any]):
             self.stored.observe(task_id, writes)
         await self._saver.aput_writes(config, writes, task_id, *([task_path] if self._task_path else []))
 
+    def _forget_old(self) -> None:
+        if self._over and self._clock() - self._began > FRESH_SECONDS:
+            self._seen.clear()
+
     def _note(self, place: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
         if self._over:
             return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
         self._seen[place] = saved
         if saved is not None:  # the latest checkpoint may be asked for by its id as well
             self._seen[place_of(saved.config)] = saved
-        return _to_work_on(saved)
+        return saved
 
     def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
-        return self._seen.pop(place) if self._over else _to_work_on(self._seen[place])
+        return self._seen.pop(place) if self._over else self._seen[place]
 
 
 _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(Look)]

@@ -2,7 +2,8 @@
 
 Law: a graph whose checkpointer cannot be written does not run. LangGraph runs a node first and notices the failed write
 afterwards, so each retry would act on the same answer again. The engine therefore writes the answer itself, under the
-channel and the task where LangGraph keeps it, and starts the run only after the checkpointer has accepted that write.
+channel and the task where LangGraph keeps it, and the run waits until the checkpointer has accepted that write: its first
+read of the thread, which comes before any node, returns only then.
 
 The run still receives the answer as its command, because only that makes LangGraph check that the interrupt is pending.
 So what was stored ahead is hidden from the run's own reads; otherwise the node would find its answer twice.
@@ -49,10 +50,34 @@ class StoredAnswers:
     """Answers stored ahead of one run, and which of them its nodes have taken."""
 
     waiting: Sequence[Waiting]
+    storing: asyncio.Task[None] | None = None
+    """Stores them and records the start of the run. None: that is done."""
     _failed: set[str] = field(default_factory=set[str])
     """Tasks that failed without taking an answer."""
     _took: set[str] = field(default_factory=set[str])
     """Tasks that wrote more than how they failed."""
+
+    async def accepted(self) -> None:
+        """Return once they are stored and the start of the run is recorded.
+
+        Raises:
+            Exception: they cannot be, so the run must not start.
+        """
+        if self.storing is not None:
+            await self.storing
+
+    async def refused(self) -> bool:
+        """Whether they could not be stored, or the start of the run was refused."""
+        if self.storing is None:
+            return False
+        await asyncio.wait([self.storing])
+        return self.storing.cancelled() or self.storing.exception() is not None
+
+    async def abandon(self) -> None:
+        """End the storing that a run has not waited for."""
+        if self.storing is not None and not self.storing.done():
+            self.storing.cancel()
+            await asyncio.wait([self.storing])
 
     def hidden(self, saved: CheckpointTuple) -> CheckpointTuple:
         """A checkpoint as it was before the answers were stored."""

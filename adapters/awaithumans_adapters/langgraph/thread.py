@@ -212,16 +212,28 @@ class Thread:
         """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on.
 
         The answer is stored first (see `stored_answers`), then the start of the run is recorded, then the graph runs.
+        With a saver that has async methods, LangGraph prepares the run meanwhile.
         """
         carried = kept(outcome, self._saver.serde)
         answers = {each.shown.id: _answer(each.shown, carried) for each in waiting}
         # A node that failed before its first question is run again however often: it had no answer to act on.
         failed = any(_failed(task) for level in _levels(await self._snapshot()) for task in level.tasks)
         settled, position = failed and not any(each.answers for each in waiting), await self._position()
-        for each in waiting:
-            await self._put(each.config, each.writes(answers[each.shown.id]), each.task_id)
-        await self._runs.start(position, settled=settled)
-        result = await self._run(key, Command(resume=answers), StoredAnswers(waiting))
+
+        async def store() -> None:
+            for each in waiting:
+                await self._put(each.config, each.writes(answers[each.shown.id]), each.task_id)
+            await self._runs.start(position, settled=settled)
+
+        if self._threaded or self._look is None:
+            await store()
+            stored = StoredAnswers(waiting)
+        else:
+            stored = StoredAnswers(waiting, asyncio.create_task(store()))
+        try:
+            result = await self._run(key, Command(resume=answers), stored)
+        finally:
+            await stored.abandon()
         if self._ended(result):
             return
         saved = await self._saved(self._config)
@@ -395,13 +407,13 @@ class Thread:
                 yield saved
 
     async def _saved(self, config: RunnableConfig) -> CheckpointTuple | None:
-        saver = self._look or self._saver
+        look = self._look
         if not self._threaded:
             try:
-                return await saver.aget_tuple(config)
+                return await (look.aread if look else self._saver.aget_tuple)(config)
             except NotImplementedError:
                 self._threaded = True
-        return await asyncio.to_thread(saver.get_tuple, config)
+        return await asyncio.to_thread(look.read if look else self._saver.get_tuple, config)
 
     async def _own(self, saved: CheckpointTuple, key: str) -> list[Interrupt]:
         """The interrupts with this question, of nodes this graph is at: the thread may be another graph's."""
@@ -469,6 +481,8 @@ class Thread:
             await self._take_back(stored, cancelled)
             await self._blame(key, cancelled, owned=True)
         except Exception as failure:
+            if stored is not None and await stored.refused():
+                raise
             await self._take_back(stored, failure)
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
