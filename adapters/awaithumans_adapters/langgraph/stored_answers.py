@@ -2,7 +2,7 @@
 
 Law: a graph whose checkpointer cannot be written does not run. LangGraph runs a node first and notices the failed write
 afterwards, so each retry would act on the same answer again. The engine therefore writes the answer itself, under the
-channel and the task where LangGraph keeps it, and the run waits until the checkpointer has accepted that write: its first
+channel and the task where LangGraph keeps it. The run waits until the checkpointer has accepted that write: its first
 read of the thread, which comes before any node, returns only then.
 
 The run still receives the answer as its command, because only that makes LangGraph check that the interrupt is pending.
