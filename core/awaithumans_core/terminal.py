@@ -28,6 +28,9 @@ MOST_SHOWN = 10
 WATCHED_POLL_SECONDS = 5
 """A poll brings a change of status only when its time is up, and somebody is watching."""
 
+NAME_CHARS = 60
+"""Of the name of the person who answered, so that it does not push out what was asked."""
+
 FAR = timedelta(hours=20)
 """A deadline further away than this needs its date."""
 
@@ -76,10 +79,11 @@ class LiveProgress(Progress):
 
     def ends(self, outcome: Outcome) -> Outcome:
         """One line of the block stays: how it ended."""
-        by = f" by {who}" if (who := outcome.completed_by_display_name or outcome.completed_by_email) else ""
+        who = outcome.completed_by_display_name or outcome.completed_by_email
+        by = f" by {one_line(who, NAME_CHARS)}" if who else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
         line = f"awaithumans: {outcome.status}{by}{where} after {self._waited()} · {self.asked.task}"
-        self._print(Text(one_line(line), no_wrap=True, overflow="ellipsis"))
+        self._print(Text(one_line(line)), no_wrap=True, overflow="ellipsis")  # Rich ignores these on the text itself
         return super().ends(outcome)
 
     def say(self, words: str) -> None:

@@ -327,7 +327,9 @@ def test_a_question_has_at_most_500_characters() -> None:
         ask(task="é" * (MAX_TASK_CHARS + 1))
 
 
-@pytest.mark.parametrize("text", ["Ship 👩🏽‍⚕️ 👨‍👩‍👧 1️⃣?", "می‌خواهم؟", "क्‍ष?", "葛\U000e0100さん?", "ไทย\u200bคำ?"], ids=ascii)  # noqa: RUF001
+@pytest.mark.parametrize(
+    "text", ["Ship 👩🏽‍⚕️ 👨‍👩‍👧 1️⃣?", "می‌خواهم؟", "क्‍ष?", "葛\U000e0100さん?", "ไทย\u200bคำ?"], ids=ascii
+)
 def test_questions_in_every_script_are_allowed(text: str) -> None:
     """Joiners, word breaks and variation selectors that ordinary text needs are no reason to refuse it."""
     assert ask(task=text).body()["task"] == text

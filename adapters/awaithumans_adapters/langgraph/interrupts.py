@@ -59,7 +59,8 @@ class HumanInterrupts(GraphCallbackHandler):
     a checkpointer that asker and relay share: without one nobody can resume it.
 
     Args:
-        question: The question for an interrupt, one line. Default: its text, or that of its `question` or `message`.
+        question: The question for an interrupt. Default: its text, or that of its `question` or `message`. Line breaks
+            and control characters become visible escapes, and it is shortened to 500 characters.
         human_tasks: Settings and connections. Default: from the environment, when the first interrupt comes.
         options: As in `HumanTask`: timeout_seconds, assign_to, notify, verifier, redact_payload, task_metadata.
 

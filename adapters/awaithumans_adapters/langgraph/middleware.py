@@ -32,7 +32,7 @@ class ApprovalOptions(PeopleOptions, total=False):
     """How people are asked about a tool."""
 
     question: str | Callable[[ToolCall], str]
-    """One line; default: May the agent run {tool}?"""
+    """Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500 characters."""
     max_reasks: int
 
 
