@@ -7,7 +7,6 @@ than open waits go back; what it does not show is found on the schedule. Reading
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from awaithumans_core import flow
@@ -16,12 +15,13 @@ from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.pace import Pace
 from awaithumans_relay.store import Store, Wait
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 LATE_SECONDS = 5.5
 """The queue wakes every 5 s; a callback that comes later than this had others before it."""

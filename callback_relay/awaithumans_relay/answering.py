@@ -4,7 +4,6 @@ A statement costs more than what it does to one row, and each of them gives the 
 moment; under load many callbacks share a transaction, and then its statements as well.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.bulk import Select, Update
 from awaithumans_relay.rows import MISSING, RELEASED, WaitState, answered, open_row
 from awaithumans_relay.schema import waits
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 LATE = (
     "the answer came after the caller was given TaskNotFoundError: the task was not on the awaithumans server for a "

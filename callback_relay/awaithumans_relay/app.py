@@ -24,6 +24,7 @@ from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
 from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, EngineUnknownError, SettingsError
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
@@ -54,7 +55,7 @@ from awaithumans_relay.unavailable import StoreUnavailableError, public_reason
 
 T = TypeVar("T")
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 
 class Registration(BaseModel):

@@ -24,11 +24,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.carry import carry
 from awaithumans_relay.files import OpenFiles
 from awaithumans_relay.unavailable import StoreUnavailableError
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 READERS = 2
 LOCK_TIMEOUT_MS = 10_000

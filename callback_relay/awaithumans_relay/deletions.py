@@ -4,17 +4,17 @@ The rule is `awaithumans_core.missing`. An end that is confirmed is stored as an
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from awaithumans_core.missing import RULE, Census, Rule
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.beside import beside
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 FLUSH_SECONDS = 5.0
 """Between two times at which readings of tasks that are there are stored, while some task is missing."""

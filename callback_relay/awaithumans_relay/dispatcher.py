@@ -6,7 +6,6 @@ normal case.
 """
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -22,6 +21,7 @@ from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, Ta
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.runs import RecordsRuns
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import TaskStatus
 from awaithumans_relay.beside import beside
 from awaithumans_relay.breaker import Breaker
@@ -33,7 +33,7 @@ from awaithumans_relay.observe import Observer
 from awaithumans_relay.schedule import LONGEST_RETRY_SECONDS
 from awaithumans_relay.store import Store, Wait
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 LEASE_SECONDS = 15.0
 """A delivery whose relay has died is taken over after this long; a living one renews three times as often."""

@@ -4,14 +4,14 @@ Law: a delivery that takes long is not taken over. Waking a graph may take minut
 loop must not make another relay believe that this one has died: leases are renewed from a thread of their own.
 """
 
-import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.store import Store, Wait
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 RENEWALS = 3
 """So many times a lease is renewed before it would run out."""

@@ -17,9 +17,10 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.problem import problem
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 
 class Phase(StrEnum):

@@ -4,15 +4,17 @@ Every line about a wait carries `task_id` and `wait_id` (the route's digest) as 
 formatter the application has. Law: no secret, token, payload or answer stands in a log, at any level.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from textwrap import dedent
 from typing import Any, cast
 
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import indented
+from awaithumans_core.safe_text import json_line, one_line
 
 
 class LogFormat(StrEnum):
@@ -48,7 +50,12 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
         """The line without its traceback."""
         wait_id = getattr(record, "wait_id", None)
-        return super().formatMessage(record) + (f"  wait={wait_id}" if wait_id else "")
+        return one_line(super().formatMessage(record)) + (f"  wait={one_line(wait_id)}" if wait_id else "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and its traceback indented below it: whatever logger it comes from, it cannot forge a line."""
+        line, _, trace = super().format(record).partition("\n")
+        return f"{line}\n{indented(dedent(trace))}" if trace else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -65,7 +72,7 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json_line(line)
 
 
 def configure(level: str, log_format: LogFormat) -> None:

@@ -5,16 +5,16 @@ engine that can be asked (`Reachable`) is asked at the first one, and then until
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from awaithumans_core.engine import Engine, Reachable
 from awaithumans_core.retry import Backoff
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.beside import beside
 from awaithumans_relay.health import Health
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 ANSWER_SECONDS = 10.0
 """An engine that has not answered for this long is away."""

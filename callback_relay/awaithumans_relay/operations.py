@@ -1,6 +1,5 @@
 """The operator's doors for programs: list waits, redrive parked ones. The page for people is in `pages`."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -8,12 +7,13 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, BeforeValidator, StringConstraints
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.access import Operator, doors_of
 from awaithumans_relay.problem import Problem, problem
 from awaithumans_relay.store import Store, WaitState
 from awaithumans_relay.view import WaitView
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 MOST = 500
 """Waits in one listing."""

@@ -5,15 +5,15 @@ asker that has gone alone is set aside.
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from awaithumans_core.engine import Engine, SeesOrphans
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.logs import about
 from awaithumans_relay.observe import Observer
 from awaithumans_relay.store import Store, Wait, WaitState
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 ANSWER_SECONDS = 10.0
 """How long an engine may think about whether somebody waits."""

@@ -3,12 +3,11 @@
 An outage, and a token that is not accepted, are said once, loudly, and not for every task; so is their end.
 """
 
-import logging
-
 from awaithumans_core.errors import AwaitHumansError, RequestRefusedError
 from awaithumans_core.retry import Backoff
+from awaithumans_core.safe_logging import safe_logger
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 AWAY_AFTER = 4
 """So many looks in a row that failed: it is not about one task any more."""

@@ -5,17 +5,17 @@ one, and delivering it again is harmless.
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.beside import beside
 from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.store import Store
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 RETENTION = timedelta(days=30)
 EVERY_SECONDS = 3600.0

@@ -3,14 +3,14 @@
 It starts all the same: the server may come back, and callbacks are taken meanwhile.
 """
 
-import logging
 from urllib.parse import urlsplit
 
 import httpx
 
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 LOOK_SECONDS = 5.0
 _ITS_ADDRESS = "give the server's own address as AWAITHUMANS_URL"

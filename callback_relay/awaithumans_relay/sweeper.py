@@ -8,7 +8,6 @@ a look that did not come about is made up for soon.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -24,6 +23,7 @@ from awaithumans_core.errors import (
 from awaithumans_core.missing import RULE, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.ahead import Ahead
 from awaithumans_relay.beside import beside
 from awaithumans_relay.deletions import Deletions
@@ -34,7 +34,7 @@ from awaithumans_relay.outage import Outage
 from awaithumans_relay.pace import Pace
 from awaithumans_relay.store import Store, Wait
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 TICK_SECONDS = 1.0
 """How often the table is asked what is due, when nothing was."""

@@ -18,10 +18,11 @@ from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
-logger = logging.getLogger("awaithumans")
+logger = safe_logger("awaithumans")
 logger.addHandler(logging.NullHandler())  # an application that configures logging hears it; stderr is the application's
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ less than reading them one by one.
 """
 
 import asyncio
-import logging
 import math
 import queue
 import threading
@@ -35,10 +34,11 @@ from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.missing import DETECT_SECONDS, Readings, Verdict
 from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.reask import answered
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_core.task import HumanTask
 
-logger = logging.getLogger("awaithumans")
+logger = safe_logger("awaithumans")
 
 T = TypeVar("T")
 R = TypeVar("R")

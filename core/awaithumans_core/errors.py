@@ -27,6 +27,8 @@ pickling.
 
 from typing import Any, ClassVar
 
+from awaithumans_core.safe_text import block, one_line
+
 ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
 """Code of a relay that does not have the engine a wait is registered for."""
 
@@ -41,9 +43,14 @@ class AwaitHumansError(Exception):
     """The task it is about, once there is one."""
 
     def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(message)
+        super().__init__(self._safe(message))
         for name, value in facts.items():
             setattr(self, name, value)
+
+    @staticmethod
+    def _safe(message: str) -> str:
+        """The message, safe to show: it may quote questions, answers and replies."""
+        return one_line(message)
 
 
 class QuestionEndedError(AwaitHumansError):
@@ -159,6 +166,10 @@ class SettingsError(AwaitHumansError):
     """A setting is missing or malformed; the text names it and says how to set it."""
 
     code = "SETTINGS"
+
+    @staticmethod
+    def _safe(message: str) -> str:
+        return block(message)  # each wrong setting has a line
 
 
 class CallbackRejectedError(AwaitHumansError):

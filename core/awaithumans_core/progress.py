@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from awaithumans_core.flow import POLL_SECONDS, Pause
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.status import TaskStatus
 from awaithumans_core.task import HumanTask
@@ -123,7 +124,7 @@ class PlainProgress(Progress):
     def say(self, words: str) -> None:
         """One line, at once. A stderr that is gone does not end the wait."""
         with suppress(OSError, ValueError):
-            sys.stderr.write(f"awaithumans: {words}\n")
+            sys.stderr.write(f"awaithumans: {one_line(words)}\n")
             sys.stderr.flush()
 
 

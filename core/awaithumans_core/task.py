@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
 
@@ -26,8 +27,11 @@ MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 DEFAULT_TIMEOUT_SECONDS = 15 * 60
 """As the official SDK's examples."""
 
-PROBLEMS_CHARS = 500
-"""How much of what was wrong with an answer stands in the question that is asked again."""
+MAX_TASK_CHARS = 500
+"""Length of a question, which is one line."""
+
+MIN_PROBLEMS_CHARS = 100
+"""Room for what was wrong with an answer in a question that is asked again. A longer question is shortened for it."""
 
 AGAIN = " (asked again, as the answer given does not fit: "
 
@@ -68,7 +72,7 @@ class HumanTask(Generic[T]):
     """
 
     task: str
-    """The question, one line, as the reviewer reads it."""
+    """The question as the reviewer reads it: one line of at most 500 characters without control characters."""
     response_schema: type[T]
     """What the answer must look like: a pydantic model, a dataclass or a TypedDict."""
     payload: Any = None
@@ -107,6 +111,7 @@ class HumanTask(Generic[T]):
                 raise InvalidTaskError(f"{name} is {getattr(self, name)!r}: give text")
         if not self.task.strip():
             raise InvalidTaskError("task is empty: say in one line what the person is to decide")
+        _check_line(self.task)
         if not self.idempotency_key.strip():
             raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
         if not MIN_TIMEOUT_SECONDS <= self.seconds <= MAX_TIMEOUT_SECONDS:
@@ -138,10 +143,10 @@ class HumanTask(Generic[T]):
 
     def again(self, key: str, problems: Sequence[str]) -> Self:
         """The same question under another key, with what was wrong with the answer given to it."""
-        wrong = "; ".join(problems)
-        if len(wrong) > PROBLEMS_CHARS:
-            wrong = f"{wrong[:PROBLEMS_CHARS]}..."
-        return replace(self, task=f"{self.task}{AGAIN}{wrong})", idempotency_key=key)
+        room = MAX_TASK_CHARS - len(AGAIN) - len(")")
+        asked = one_line(self.task, room - MIN_PROBLEMS_CHARS)
+        wrong = one_line("; ".join(problems), room - len(asked))
+        return replace(self, task=f"{asked}{AGAIN}{wrong})", idempotency_key=key)
 
     def body(self) -> dict[str, Any]:
         """The JSON body of `POST /api/tasks`, without `callback_url`."""
@@ -174,6 +179,24 @@ class HumanTask(Generic[T]):
         if self.payload is None or isinstance(self.payload, Mapping):
             return {"type": "object"}
         return json_schema(type(self.payload))
+
+
+def _check_line(task: str) -> None:
+    """Raise unless a person sees all of the question, as one line.
+
+    Raises:
+        InvalidTaskError: it is too long, or has line breaks, control characters or invisible characters.
+    """
+    if len(task) > MAX_TASK_CHARS:
+        raise InvalidTaskError(
+            f"task has {len(task):,} characters, and one line of at most {MAX_TASK_CHARS} is allowed: "
+            f"{one_line(task, 60)!r}. Ask in a short line and put the rest into payload"
+        )
+    if one_line(task, len(task)) != task:
+        raise InvalidTaskError(
+            f"task has line breaks, control characters or invisible characters, shown here as escapes: "
+            f"{one_line(task)}. Ask in one line without them and put the rest into payload"
+        )
 
 
 _CHECKED = {"payload", "response_schema", "form_definition", "verifier_config"}

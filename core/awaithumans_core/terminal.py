@@ -18,6 +18,7 @@ from rich.text import Text
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import Progress, duration
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
@@ -26,6 +27,9 @@ MOST_SHOWN = 10
 
 WATCHED_POLL_SECONDS = 5
 """A poll brings a change of status only when its time is up, and somebody is watching."""
+
+NAME_CHARS = 60
+"""Of the name of the person who answered, so that it does not push out what was asked."""
 
 FAR = timedelta(hours=20)
 """A deadline further away than this needs its date."""
@@ -75,15 +79,16 @@ class LiveProgress(Progress):
 
     def ends(self, outcome: Outcome) -> Outcome:
         """One line of the block stays: how it ended."""
-        by = f" by {who}" if (who := outcome.completed_by_display_name or outcome.completed_by_email) else ""
+        who = outcome.completed_by_display_name or outcome.completed_by_email
+        by = f" by {one_line(who, NAME_CHARS)}" if who else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
         line = f"awaithumans: {outcome.status}{by}{where} after {self._waited()} · {self.asked.task}"
-        self._print(Text(line, no_wrap=True, overflow="ellipsis"))
+        self._print(Text(one_line(line)), no_wrap=True, overflow="ellipsis")  # Rich ignores these on the text itself
         return super().ends(outcome)
 
     def say(self, words: str) -> None:
         """Above the block."""
-        self._print(f"awaithumans: {words}", markup=False, highlight=False, soft_wrap=True)
+        self._print(f"awaithumans: {one_line(words)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _print(self, shown: RenderableType, **options: Any) -> None:
         with suppress(OSError, ValueError):  # a terminal that has gone does not end the wait
@@ -94,19 +99,20 @@ class LiveProgress(Progress):
         shown = self._shown_lines()
         if self._away is None:
             return shown
-        return Group(shown, Text(f"  {self._away}", style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(shown, Text(one_line(f"  {self._away}"), style="yellow", no_wrap=True, overflow="ellipsis"))
 
     def _shown_lines(self) -> RenderableType:
+        task = one_line(self.asked.task)
         if self._standing is None:
-            return Text(f"{self._waited()} asking · {self.asked.task}", no_wrap=True, overflow="ellipsis")
+            return Text(f"{self._waited()} asking · {task}", no_wrap=True, overflow="ellipsis")
         left = self._until - datetime.now()
         moment = self._until.strftime("%d %b %H:%M" if left > FAR else "%H:%M")
         deadline = f"{duration(left.total_seconds())} left, until {moment}" if left > timedelta() else "at its deadline"
         head = Text.assemble(
-            (self._waited(), "bold"), " ", (self._standing.status, "bold cyan"), f" · {deadline} · {self.asked.task}"
+            (self._waited(), "bold"), " ", (one_line(self._standing.status), "bold cyan"), f" · {deadline} · {task}"
         )
         head.no_wrap, head.overflow = True, "ellipsis"
-        return Group(head, Text(f"  {self.review_url(self._standing)}", style="blue", overflow="fold"))
+        return Group(head, Text(f"  {one_line(self.review_url(self._standing))}", style="blue", overflow="fold"))
 
     def _waited(self) -> str:
         return duration(time.monotonic() - self._since)

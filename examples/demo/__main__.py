@@ -17,10 +17,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
+from awaithumans_core.safe_text import block
 from awaithumans_relay.store import Store
 from examples import langgraph_refund
 from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
@@ -149,7 +151,7 @@ async def play(*, human: bool) -> bool:
                 return await scenes(stage)
             except TimeoutError as late:
                 timeline.console.print(
-                    f"\n[bold red]{late}[/]. The relay's last words:\n{relay.process.output()[-1500:]}"
+                    f"\n[bold red]{late}[/]. The relay's last words:\n{escape(block(relay.process.output()[-1500:]))}"
                 )
                 return False
             finally:

@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
 from examples.demo.servers import HumansServer, RelayServer, TemporalServer
 
@@ -40,7 +41,7 @@ class Timeline:
 
     def tell(self, who: str, what: str) -> None:
         colour = COLOURS.get(who, "white")
-        self.console.print(f"  {time.monotonic() - self._since:5.1f} s  [{colour}]{who:<9}[/] {escape(what)}")
+        self.console.print(f"  {time.monotonic() - self._since:5.1f} s  [{colour}]{who:<9}[/] {escape(one_line(what))}")
 
 
 @dataclass

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
 from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
+from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
 from tests.support.engines import Shelf
 from tests.support.people import People
@@ -516,6 +517,32 @@ async def test_interrupt_of_a_subgraph(bench: Bench) -> None:
     await bench.give(task, {"answer": "yes"})
     await bench.give(task, {"answer": "yes"})
     assert bench.ran == [("said", "yes")]
+
+
+HOSTILE_ORDER = "A-1\n# approved \u202e" + "x" * 600
+"""As a model may write it."""
+
+
+async def test_a_models_words_become_one_short_line(bench: Bench) -> None:
+    """A question made of a model's arguments is asked as one line that is seen whole; the payload has the arguments."""
+    bench.agent(bench.approval(), {"args": {"order": HOSTILE_ORDER, "amount": 5}})
+    await bench.start()
+    shown = one_line(f"Refund {HOSTILE_ORDER} {bench.thread_id}?", 500)
+    (task,) = await bench.people.find(shown)
+    assert task["payload"]["arguments"]["order"] == HOSTILE_ORDER
+    assert "\n" not in shown
+    await bench.give(task, {"decision": "reject"})
+    assert bench.ran == []
+
+
+async def test_the_words_for_an_interrupt_become_one_short_line(bench: Bench) -> None:
+    """So does a question that an application makes of an interrupt."""
+    node(bench, asks(bench, "inside?"))
+    handler = HumanInterrupts(
+        human_tasks=bench.human_tasks, question=lambda _: f"Adopted {bench.thread_id} {HOSTILE_ORDER}"
+    )
+    await bench.start(handler)
+    await bench.people.find(one_line(f"Adopted {bench.thread_id} {HOSTILE_ORDER}", 500))
 
 
 async def test_graph_called_inside_a_node(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
 from awaithumans_relay.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
+from tests.support import hostile
 from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
@@ -288,6 +289,16 @@ async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: h
     assert {tag for tag, _ in page.elements} & {"script", "img", "iframe", "object", "embed"} == set()
     assert not any(name.startswith("on") for _, has in page.elements for name in has)
     assert "secret" not in reply.text
+
+
+async def test_page_shows_no_hidden_characters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """A target that a workflow's author or a model has named cannot reverse or hide what an operator reads."""
+    name = hostile.ALL.replace("\x00", "").replace("\ud800", "")  # as databases can hold
+    await relay.store.register("task-1", Route("shelf", {"place": name}, "k"), 900)
+    page = Page((await browser.get("/operate")).text)
+    (shown,) = [text for text in page.texts if "owned" in text]
+    assert hostile.hidden(shown) == set()
+    assert hostile.hidden("".join(page.texts), allowed="\n") == set()
 
 
 async def test_page_is_sealed(relay: RunningRelay, browser: httpx.AsyncClient) -> None:

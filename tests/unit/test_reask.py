@@ -23,7 +23,8 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync, attempts
-from awaithumans_core.task import PROBLEMS_CHARS, HumanTask, subject
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import AGAIN, MAX_TASK_CHARS, MIN_PROBLEMS_CHARS, HumanTask, subject
 
 
 class Decision(BaseModel):
@@ -213,20 +214,36 @@ def test_a_long_list_of_problems_is_cut() -> None:
     many = create_model("Many", **fields)
     person = Person(completed({}), completed({f"field_{number}": 1 for number in range(200)}))
     answered_sync(question(response_schema=many, max_reasks=1), person)
-    problems = person.texts[1].partition("does not fit: ")[2]
-    assert problems.startswith("field_0: Field required; field_1: ")
-    assert problems.endswith("...)")
-    assert len(problems) == PROBLEMS_CHARS + len("...)")
+    again = person.texts[1]
+    assert again.startswith(f"Approve?{AGAIN}field_0: Field required; field_1: ")
+    assert again.endswith("…)")
+    assert len(again) == MAX_TASK_CHARS
+
+
+ROOM = MAX_TASK_CHARS - len(f"Approve?{AGAIN})")
 
 
 @pytest.mark.parametrize(
-    ("length", "told"),
-    [(PROBLEMS_CHARS, "x" * PROBLEMS_CHARS), (PROBLEMS_CHARS + 1, "x" * PROBLEMS_CHARS + "...")],
+    ("length", "shown"),
+    [(ROOM, "x" * ROOM), (ROOM + 1, "x" * (ROOM - 1) + "…")],
     ids=["what just fits", "one letter more"],
 )
-def test_what_fits_is_not_cut(length: int, told: str) -> None:
+def test_what_fits_is_not_cut(length: int, shown: str) -> None:
     """The cut is made where it has to be, and is shown."""
-    assert question().again("again", ["x" * length]).task.endswith(f"does not fit: {told})")
+    assert question().again("again", ["x" * length]).task == f"Approve?{AGAIN}{shown})"
+
+
+def test_a_long_question_is_shortened_when_it_is_asked_again() -> None:
+    """The longest question that is allowed can be asked again: it leaves room for what was wrong with the answer."""
+    again = question(task="q" * MAX_TASK_CHARS).again("again", ["x" * MAX_TASK_CHARS]).task
+    assert len(again) == MAX_TASK_CHARS
+    assert again.startswith("qqq")
+    assert again.endswith(f"…{AGAIN}{'x' * (MIN_PROBLEMS_CHARS - 1)}…)")
+
+
+def test_problems_with_control_characters_do_not_stop_the_next_question() -> None:
+    """What is wrong with an answer may quote the answer: it is shown in one line, with visible escapes."""
+    assert question().again("again", ["a\x1b[2J\nb\u202e"]).task == rf"Approve?{AGAIN}a\x1b[2J\nb\u202e)"
 
 
 # --- what stays
@@ -264,7 +281,7 @@ def test_the_server_does_not_hear_of_max_reasks() -> None:
     assert question(max_reasks=3).body() == question().body()
 
 
-texts = st.text(min_size=1).filter(str.strip)
+texts = st.text(min_size=1).map(lambda text: one_line(text, 300)).filter(str.strip)
 wordings = texts | texts.map(lambda text: f"{text} (asked again, as the answer given does not fit: that)")
 
 

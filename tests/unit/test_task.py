@@ -17,7 +17,8 @@ from pydantic import BaseModel, RootModel
 from pydantic_core import from_json
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.task import HumanTask, subject
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, subject
 
 MONTH = 30 * 24 * 3600
 
@@ -291,7 +292,50 @@ def test_a_typed_dict_of_the_standard_library_works_or_is_refused() -> None:
         ask(response_schema=Typed)
 
 
-@given(st.dictionaries(st.text(), json_values), st.text(min_size=1).filter(lambda text: bool(text.strip())))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Approve?\n12:00 INFO delivered",
+        "Approve?\r",
+        "Approve\t?",
+        "\x1b[2JApprove?",
+        "\x1b]8;;https://evil.example\x07Approve?",
+        "Approve\x9b2J?",
+        "Approve \u202e$052?",
+        "Approve \u2066$250\u2069?",
+        "Approve\u2028?",
+        "Approve\u2029?",
+        "Ap\u200bprove?",
+        "Ap\u200dprove?",
+        "Approve\ufeff?",
+        "Approve\U000e0041?",
+        "Approve\ud800?",
+    ],
+    ids=ascii,
+)
+def test_a_question_is_one_line_that_is_seen_whole(text: str) -> None:
+    """Nothing in a question hides, reorders or forges what a person reads; the error says where the rest belongs."""
+    with pytest.raises(InvalidTaskError, match=r"task has .* put the rest into payload") as refused:
+        ask(task=text)
+    assert one_line(refused.value) == str(refused.value)
+
+
+def test_a_question_has_at_most_500_characters() -> None:
+    """One character more is refused, with the length and what to do."""
+    assert len(ask(task="é" * MAX_TASK_CHARS).task) == MAX_TASK_CHARS
+    with pytest.raises(InvalidTaskError, match=r"has 501 characters, .* at most 500 .* put the rest into payload"):
+        ask(task="é" * (MAX_TASK_CHARS + 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["Ship 👩🏽‍⚕️ 👨‍👩‍👧 1️⃣?", "می‌خواهم؟", "क्‍ष?", "葛\U000e0100さん?", "ไทย\u200bคำ?"], ids=ascii
+)
+def test_questions_in_every_script_are_allowed(text: str) -> None:
+    """Joiners, word breaks and variation selectors that ordinary text needs are no reason to refuse it."""
+    assert ask(task=text).body()["task"] == text
+
+
+@given(st.dictionaries(st.text(), json_values), st.text(min_size=1).map(one_line).filter(str.strip))
 def test_what_a_question_is_about_survives_the_wire(payload: dict[str, Any], text: str) -> None:
     """A question that is asked again is known by what the server shows of it, to the last digit."""
     body = ask(task=text, payload=payload).body()

@@ -30,6 +30,8 @@ from awaithumans_adapters.langgraph.json_types import Schema, json_type, object_
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionEndedError
 from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import MAX_TASK_CHARS
 
 _SERDE = JsonPlusSerializer()
 _KEY = re.compile(r"langgraph:.*:interrupt:([0-9a-f]{32}):[0-9a-f]{16}", re.DOTALL)
@@ -115,7 +117,11 @@ def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
     tools = ", ".join(call.tool for call in calls)
     can_refuse = all("reject" in call.allowed for call in calls)
     return Question(
-        f"May the agent run {tools}?", value, decision_type(calls), decided, refusal=refused if can_refuse else None
+        one_line(f"May the agent run {tools}?", MAX_TASK_CHARS),
+        value,
+        decision_type(calls),
+        decided,
+        refusal=refused if can_refuse else None,
     )
 
 
@@ -172,12 +178,12 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         named = cast("Mapping[str, Any]", value)
         value = next((named[name] for name in _WORDS if isinstance(named.get(name), str)), None)
-    return (value.strip() if isinstance(value, str) else "") or OPEN_QUESTION
+    return one_line(value.strip() if isinstance(value, str) else "", MAX_TASK_CHARS) or OPEN_QUESTION
 
 
 def _payload(value: Any) -> Any:
-    """An object as it is, anything else as one; a text stands in the question."""
-    if value is None or isinstance(value, str):
+    """An object as it is, anything else as one; a text stands in the question, if it fits there."""
+    if value is None or (isinstance(value, str) and _words(value) == (value.strip() or OPEN_QUESTION)):
         return None
     plain: Any = to_jsonable_python(value, fallback=lambda other: other)
     return value if isinstance(plain, dict) else {"value": value}

@@ -18,7 +18,8 @@ from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, is_ours
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.route import Route
-from awaithumans_core.task import HumanTask
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import MAX_TASK_CHARS, HumanTask
 
 
 class PeopleOptions(TypedDict, total=False):
@@ -58,7 +59,8 @@ class HumanInterrupts(GraphCallbackHandler):
     a checkpointer that asker and relay share: without one nobody can resume it.
 
     Args:
-        question: The question for an interrupt, one line. Default: its text, or that of its `question` or `message`.
+        question: The question for an interrupt. Default: its text, or that of its `question` or `message`. Line breaks
+            and control characters become visible escapes, and it is shortened to 500 characters.
         human_tasks: Settings and connections. Default: from the environment, when the first interrupt comes.
         options: As in `HumanTask`: timeout_seconds, assign_to, notify, verifier, redact_payload, task_metadata.
 
@@ -116,7 +118,7 @@ class HumanInterrupts(GraphCallbackHandler):
             raise SettingsError("HumanInterrupts needs a graph that is run with a thread_id, or nobody can resume it")
         asked = question_of(shown)
         question = HumanTask(
-            task=self._question(shown) if self._question else asked.task,
+            task=one_line(self._question(shown), MAX_TASK_CHARS) if self._question else asked.task,
             payload=asked.payload,
             response_schema=asked.response_schema,
             idempotency_key=key_of(shown, target["thread_id"]),

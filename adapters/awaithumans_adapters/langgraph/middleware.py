@@ -22,7 +22,8 @@ from awaithumans_adapters.langgraph.interrupts import PeopleOptions, check_optio
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_core.errors import QuestionEndedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
-from awaithumans_core.task import TaskOptions
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import MAX_TASK_CHARS, TaskOptions
 
 Result: TypeAlias = ToolMessage | Command[Any]
 
@@ -31,7 +32,7 @@ class ApprovalOptions(PeopleOptions, total=False):
     """How people are asked about a tool."""
 
     question: str | Callable[[ToolCall], str]
-    """One line; default: May the agent run {tool}?"""
+    """Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500 characters."""
     max_reasks: int
 
 
@@ -136,7 +137,8 @@ class _Asked:
         self.response = decision_type([self._call], _checker(expected))
         people = dict(options)
         question = people.pop("question", f"May the agent run {name}?")
-        self.task = str(question(request.tool_call) if callable(question) else question)
+        words = question(request.tool_call) if callable(question) else question
+        self.task = one_line(words, MAX_TASK_CHARS)  # a model may have written it; the payload has the whole call
         self.options = cast("TaskOptions", {**people, "payload": {"tool": name, "arguments": args}})
 
     def ruled(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import logging
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -41,8 +40,9 @@ from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.runs import RunRecord, RunsInMemory
+from awaithumans_core.safe_logging import safe_logger
 
-logger = logging.getLogger("awaithumans.langgraph")
+logger = safe_logger("awaithumans.langgraph")
 
 STRICT_RESUME = "__pregel_strict_resume"
 """Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""

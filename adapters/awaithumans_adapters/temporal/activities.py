@@ -1,7 +1,6 @@
 """The worker's side: the activities that speak HTTP. Settings stay here; no token or key enters a history."""
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -31,12 +30,13 @@ from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, Setti
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 
 if TYPE_CHECKING:
     from awaithumans_core.human_tasks import HumanTasks
 
-logger = logging.getLogger("awaithumans.temporal")
+logger = safe_logger("awaithumans.temporal")
 
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""

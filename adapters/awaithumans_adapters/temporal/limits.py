@@ -11,6 +11,7 @@ from temporalio.converter import PayloadConverter
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import markdown, one_line
 
 MOST_BYTES = 1_900_000
 """Of one payload: a question on its way out, or an answer on its way in."""
@@ -65,5 +66,6 @@ def readable(outcome: Outcome, *converters: PayloadConverter) -> Outcome:
 
 
 def summary(text: str) -> str:
-    """As much of it as Temporal takes."""
-    return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+    """As much of a question as Temporal takes. Temporal reads a summary as Markdown, so nothing in it is markup."""
+    room = SUMMARY_BYTES - len("``")  # of a code span
+    return markdown(one_line(text).encode()[:room].decode(errors="ignore"))

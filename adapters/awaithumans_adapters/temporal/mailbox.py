@@ -16,6 +16,7 @@ from temporalio import workflow
 from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, within
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import markdown
 from awaithumans_core.task import HumanTask, subject
 
 MOST_TOLD = 10
@@ -178,11 +179,12 @@ class Mailbox:
         """The task has ended; who decided stays to be seen."""
         assigned = asked.waiting.who if asked.waiting is not None and "@" in asked.waiting.who else None
         who = outcome.completed_by_display_name or outcome.completed_by_email or (outcome.answered and assigned)
-        by = f" by {who}" if who else ""
-        where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
+        by = f" by {markdown(who)}" if who else ""
+        where = f" ({markdown(outcome.completed_via_channel)})" if outcome.completed_via_channel else ""
         at = outcome.completed_at or outcome.timed_out_at
         when = f", {at:%Y-%m-%d %H:%M} UTC" if at is not None else ""
-        line = f"**{asked.waiting.question if asked.waiting else asked.key}** {outcome.status}{by}{where}{when}"
+        question = markdown(asked.waiting.question if asked.waiting else asked.key)
+        line = f"**{question}** {markdown(outcome.status)}{by}{where}{when}"
         self._told = [*self._told, line][-MOST_TOLD:]
         asked.waiting = None
         self._publish()
@@ -224,13 +226,17 @@ class Mailbox:
         return [asdict(asked.waiting) for asked in (*self.inherited, *self.open) if asked.waiting is not None]
 
     def _publish(self) -> None:
-        """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set."""
+        """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set.
+
+        They are Markdown. The place to answer comes first, and the texts of others hold no markup and no links.
+        """
         now = workflow.get_current_details()
         if now != self._shown:
             self._users = now
         lines = [
-            f"Waiting for {waiting['who'] or 'a person'}: **{waiting['question'] or 'asked by the run before'}**"
-            + (f"\n\n{waiting['review_url']}" if waiting["review_url"] else "")
+            (f"{waiting['review_url']}\n\n" if waiting["review_url"] else "")
+            + f"Waiting for {markdown(waiting['who'] or 'a person')}: "
+            + f"**{markdown(waiting['question'] or 'asked by the run before')}**"
             for waiting in self.pending()
         ]
         self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])

@@ -14,6 +14,7 @@ from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
 from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
 ACTIVITY_TIMEOUT = timedelta(seconds=60)
@@ -141,4 +142,4 @@ async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
         await workflow.wait(freeing)
     for each in freeing:
         if not each.cancelled() and (failure := each.exception()) is not None:
-            workflow.logger.warning("a question could not be cancelled: %s", failure)
+            workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))

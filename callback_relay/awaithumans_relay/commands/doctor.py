@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.safe_text import block
 from awaithumans_relay.commands.checks import (
     UnsetError,
     of_database,
@@ -28,7 +29,6 @@ from awaithumans_relay.commands.checks import (
 )
 from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.probing import of_relay
-from awaithumans_relay.commands.terminal import plain
 
 SECONDS = 15.0
 """For each check."""
@@ -127,7 +127,7 @@ def _print(findings: Sequence[Finding]) -> None:
     for each in findings:
         mark, style = marks[each.status]
         console.print(Text.assemble((f"{mark} {each.check}", style)))
-        told = Text(plain(each.detail), style="" if each.status == Status.FAILED else "dim")
+        told = Text(block(each.detail), style="" if each.status == Status.FAILED else "dim")
         console.print(Padding(told, (0, 0, 0, 2)))
     failed = sum(each.status == Status.FAILED for each in findings)
     console.print(Text("all is well" if not failed else f"{failed} of {len(findings)} checks failed", style="bold"))

@@ -5,7 +5,6 @@ A composition root: the one module of the relay that knows the adapters.
 
 import importlib
 import inspect
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.safe_logging import safe_logger
 
 if TYPE_CHECKING:
     from temporalio.runtime import Runtime
@@ -81,7 +81,7 @@ def _temporal_runtime() -> "Runtime":
     """What runs Temporal's clients. Its warnings go to our log; by itself it writes them to the terminal, coloured."""
     from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig
 
-    forwarding = LogForwardingConfig(logging.getLogger("awaithumans.relay.temporal"), append_target_to_name=False)
+    forwarding = LogForwardingConfig(safe_logger("awaithumans.relay.temporal"), append_target_to_name=False)
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(LoggingConfig.default.filter, forwarding)))
 
 

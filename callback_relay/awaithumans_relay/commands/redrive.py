@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.safe_text import one_line
 from awaithumans_relay.commands.existing import existing_store
 from awaithumans_relay.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
@@ -29,7 +30,7 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
             raise SettingsError(f"nobody waits on task {task_id!r} here; `awaithumans-relay waits` lists them")
         elif all(wait.state != WaitState.PARKED for wait in found):
             states = ", ".join(sorted({wait.state for wait in found}))
-            console.print(f"task {task_id} is not parked: it is {states}")
+            console.print(f"task {one_line(task_id)} is not parked: it is {states}")
             return NOTHING
         redriven = await store.redrive(task_id=task_id, engine=engine)
     if not redriven:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import socket
 import ssl
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay import startup
 from awaithumans_relay.app import create_app
@@ -28,7 +28,7 @@ from awaithumans_relay.database import KINDS, parsed
 from awaithumans_relay.store import Store
 from awaithumans_relay.tuning import tune
 
-logger = logging.getLogger("awaithumans.relay")
+logger = safe_logger("awaithumans.relay")
 
 HANG_UP_SECONDS = 3
 """Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""

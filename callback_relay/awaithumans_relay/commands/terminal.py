@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from awaithumans_core.errors import AwaitHumansError, SettingsError
+from awaithumans_core.safe_text import block
 
 MISTAKE = 2
 """Exit code when a command could not do its work: settings, arguments, the database."""
@@ -39,11 +40,6 @@ def troubles_told() -> Generator[None]:
     try:
         yield
     except AwaitHumansError as error:
-        told = Text.assemble((error.code, "bold red"), " ", plain(str(error)))
+        told = Text.assemble((error.code, "bold red"), " ", block(error))
         Console(stderr=True, soft_wrap=True).print(told)
         raise typer.Exit(AWAY if isinstance(error, AwayError) else MISTAKE) from None
-
-
-def plain(text: str) -> str:
-    """A foreign text without what a terminal would take for a command."""
-    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_relay.commands.existing import existing_store
-from awaithumans_relay.commands.terminal import plain
 from awaithumans_relay.store import WaitState
 from awaithumans_relay.view import WaitView, ago
 
@@ -58,15 +58,16 @@ def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
     table.add_column("Last error", overflow="fold")
     for wait in waits:
         target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
+        who = f"{wait.engine}: {target}" if target else wait.engine
         table.add_row(
             Text.assemble((wait.state, STYLES[wait.state]), ("\nasker gone" if wait.asker_gone else "", "dim")),
             ago(wait.created_at, now),
-            Text.assemble(wait.task_id, ("\n" + plain(f"{wait.engine}: {target}" if target else wait.engine), "dim")),
+            Text.assemble(one_line(wait.task_id), (f"\n{one_line(who)}", "dim")),
             Text(_shortened(wait.last_error or "")),
         )
     return table
 
 
 def _shortened(error: str) -> str:
-    text = plain(" ".join(error.split()))
-    return text if len(text) <= ERROR_CHARS else f"{text[:ERROR_CHARS]}… (--json has all of it)"
+    text = one_line(" ".join(error.split()), ERROR_CHARS)
+    return f"{text} (--json has all of it)" if text.endswith("…") else text

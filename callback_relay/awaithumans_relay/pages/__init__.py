@@ -17,6 +17,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from awaithumans_core.safe_text import one_line
 from awaithumans_relay.access import Operator, doors_of
 from awaithumans_relay.operations import EngineName, Offset, OneState, Operations
 from awaithumans_relay.store import WaitState
@@ -40,9 +41,16 @@ _MEANINGS = {
     WaitState.DELIVERED: "Whoever asked has it, or had gone",
 }
 
+
+def _safe(value: object) -> object:
+    """What a template shows, without hidden characters; markup of our own (`| safe`) as it is."""
+    return one_line(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 _PAGES = Environment(
     loader=PackageLoader("awaithumans_relay", "pages"),
     autoescape=select_autoescape(),
+    finalize=_safe,
     trim_blocks=True,
     lstrip_blocks=True,
 )

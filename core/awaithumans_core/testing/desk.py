@@ -7,7 +7,6 @@ whatever was asked now, any response is taken, what has ended stays as it is.
 import heapq
 import itertools
 import json
-import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,10 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from awaithumans_core.clock import Clock
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import TERMINAL, TaskStatus
 from awaithumans_core.testing.people import CALLED_BACK, Script
 
-logger = logging.getLogger("awaithumans.testing")
+logger = safe_logger("awaithumans.testing")
 
 
 class UnknownTaskError(LookupError):

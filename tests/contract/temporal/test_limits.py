@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer
+from markdown_it import MarkdownIt
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
@@ -76,6 +77,29 @@ async def test_what_is_waited_for_is_seen(
         while "second?" not in (details := await current_details(handle)):
             await asyncio.sleep(0.05)
     assert f"**{question}: first?** completed by anna@example.com (dashboard), 20" in details
+    await handle.cancel()
+
+
+@pytest.mark.parametrize("via", ["signal"])
+async def test_no_link_of_a_question_is_a_link_in_the_ui(
+    client: Client, people: People, humans: HumansServer, question: str, via: str
+) -> None:
+    """Questions, people and names are text in the Temporal UI; the only link is ours, and it comes first."""
+    attack = f"{question} [Approve here](https://evil.example) <b>"
+    handle = await start(
+        client, Ask.run, {"task": attack, "via": via, "assign_to": {"pool": "x](https://evil.example)"}}
+    )
+    (task,) = await people.find(attack)
+    await until_parked(handle)
+    review_url = f"{humans.url}/task?id={task['id']}"
+    async with asyncio.timeout(60):
+        while review_url not in (details := await current_details(handle)):
+            await asyncio.sleep(0.05)
+    assert details.startswith(review_url)
+    inside = [child for token in MarkdownIt("commonmark").parse(details) for child in token.children or ()]
+    assert not {child.type for child in inside} & {"link_open", "html_inline", "image"}
+    assert [child.content for child in inside if "://" in child.content and child.type == "text"] == [review_url]
+    assert attack in [child.content for child in inside if child.type == "code_inline"]
     await handle.cancel()
 
 
