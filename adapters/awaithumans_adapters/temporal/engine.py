@@ -206,6 +206,8 @@ def _handle(client: Client, target: Mapping[str, str]) -> WorkflowHandle[Any, An
 
 def _pending(caller: WorkflowExecutionDescription, activity_id: str) -> PendingActivityInfo | None:
     """The activity, if it is waiting for its result. Temporal bounds how many a workflow may have."""
+    if caller.status != WorkflowExecutionStatus.RUNNING:  # a terminated workflow still lists them
+        return None
     pending = caller.raw_description.pending_activities
     return next((activity for activity in pending if activity.activity_id == activity_id), None)
 

@@ -137,7 +137,7 @@ async def test_registrations_for_an_ended_workflow_read_no_history(
     state: str,
     via: str,
 ) -> None:
-    """Eight registrations, each after the one before was dealt with, cost a few small calls."""
+    """Eight registrations cost a few small calls, and no history for a caller that had its answer."""
     handle = await start(client, "Ask", task_queue="no worker")
     route = route_to(handle.id, "question-1", **({"activity_id": "human:1"} if via == "activity" else {}))
     async with counting_relay(temporal, humans, tmp_path, calls) as (relay, server):
@@ -153,10 +153,10 @@ async def test_registrations_for_an_ended_workflow_read_no_history(
             assert (await server.register(route)).status_code == 200
             await asyncio.sleep(0.1)
         made = dict(calls.made)
+    # One at once, the next after 1, 2 and 4 s: few in the time that this takes.
+    assert sum(made.values()) <= (3 if state == "delivered" else 6)
     if state == "delivered":
-        assert made == {"describe": 1}
-    else:  # once at once; the next ones are due a second later, and later still
-        assert sum(made.values()) <= 4
+        assert set(made) == {"describe"}
 
 
 @pytest.mark.parametrize("end", ["continued as new", "reset"])
