@@ -20,7 +20,14 @@ from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
 
 Temporal = Annotated[
     str | None,
-    typer.Option(help="Wake Temporal workflows at this address, for instance localhost:7233. Any namespace there."),
+    typer.Option(help="Wake Temporal workflows at this address, for instance localhost:7233."),
+]
+TemporalNamespaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A Temporal namespace that answers may go to. Repeat for more. Without it: only the namespace `default`.",
+    ),
 ]
 Graphs = Annotated[
     list[str] | None,
@@ -74,9 +81,16 @@ def relay(
     """
 
 
+def _wanted(temporal: str | None, namespaces: list[str] | None, graphs: list[str] | None, server: str | None) -> Wanted:
+    if namespaces and temporal is None:
+        raise typer.BadParameter("give --temporal ADDRESS as well", param_hint="--temporal-namespace")
+    return Wanted(temporal, graphs or [], server, namespaces or [])
+
+
 @cli.command()
 def serve(
     temporal: Temporal = None,
+    temporal_namespace: TemporalNamespaces = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
@@ -136,7 +150,7 @@ def serve(
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
-    wanted = Wanted(temporal, graph or [], langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
     with troubles_told():
         asyncio.run(
             serving.serve(wanted, host=host, port=port, database=database, log_level=log_level.lower(), tls=tls)
@@ -223,6 +237,7 @@ def derive_key() -> None:
 @cli.command()
 def doctor(
     temporal: Temporal = None,
+    temporal_namespace: TemporalNamespaces = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     database: Database = DEFAULT_DATABASE,
@@ -242,7 +257,7 @@ def doctor(
     \b
     Exit codes: 0 all is well, 1 something is not.
     """
-    wanted = Wanted(temporal, graph or [], langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
     with troubles_told():
         well = asyncio.run(examine(database, wanted.apart(), as_json=as_json))
     raise typer.Exit(0 if well else 1)

@@ -17,7 +17,7 @@ from typing import cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from awaithumans_core.engine import Engine, Redrives, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_core.engine import Engine, Redrives, SeesAnswers, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.runs import RecordsRuns
@@ -268,6 +268,9 @@ class Dispatcher:
                 await asyncio.sleep(after)
 
     async def _bring(self, engine: Engine, wait: Wait, outcome: Outcome) -> None:
+        again = wait.delivered_at is not None and not wait.redriven
+        if again and isinstance(engine, SeesAnswers) and await engine.has_answer(wait.route):
+            return
         if isinstance(engine, RecordsRuns):
             runs = StoredRuns(self._store, wait, self._owner)
             await engine.deliver_recorded(wait.route, outcome, runs, redriven=wait.redriven)

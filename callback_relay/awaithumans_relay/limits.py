@@ -34,7 +34,7 @@ async def limited_body(request: Request, limit: int, *, proven: Callable[[], boo
         request: Whose.
         limit: In bytes.
         proven: Asked once, of a body of more than `UNPROVEN_BYTES`. If not, nothing of it is kept: it is read to the
-            same end, and hashed as a signed one would be, so that a stranger cannot tell by the time it takes.
+            same end, and hashed as a signed one would be. So the time shows little of which proof is wrong.
     """
     chunks: list[bytes] = []
     size, kept, hashed = 0, True, hashlib.sha256()

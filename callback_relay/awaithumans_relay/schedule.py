@@ -24,6 +24,18 @@ DEADLINE_MARGIN_SECONDS = 8.0
 
 LONGEST_RETRY_SECONDS = 15 * 60.0
 """No delivery is put off for longer at once, whatever a target's Retry-After asks for."""
+REDELIVERY_SECONDS = 1.0
+"""A caller that registers again gets its answer again at once, the next time after this long, then after twice that."""
+LONGEST_REDELIVERY_SECONDS = 5 * 60.0
+"""The longest spacing between two repeated deliveries of one wait."""
+REDELIVERIES = 20
+"""Repeated deliveries of one wait, until it has rested for `REDELIVERY_REST_SECONDS`.
+
+A caller that restarts, is reset or continues as new needs one each time and normally none, because it finds the answer
+on the server first. 20 last for more than an hour of restarts in a row; what a holder of a leaked route token can
+cause with them is 20 signals that Temporal drops.
+"""
+REDELIVERY_REST_SECONDS = 24 * 3600.0
 LONGEST_LEASE_SECONDS = 60.0
 """No relay leases a wait for longer at once."""
 
@@ -34,3 +46,20 @@ def next_check(*, now: float, created_at: float, deadline_at: float) -> float:
     due = now + interval * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
     at_deadline = deadline_at + DEADLINE_MARGIN_SECONDS
     return min(due, at_deadline) if now < at_deadline else due
+
+
+def next_redelivery(*, now: float, count: int, last: float | None) -> tuple[float, int] | None:
+    """When a delivered answer may be delivered once more, and the new count. None: not before a rest.
+
+    Args:
+        now: Epoch seconds.
+        count: Repeated deliveries so far.
+        last: When the last of them was due; None: there was none.
+    """
+    last = None if last is None or last > now + LONGEST_REDELIVERY_SECONDS else last
+    if last is None or now - last >= REDELIVERY_REST_SECONDS:
+        return now, 1
+    if count >= REDELIVERIES:
+        return None
+    spacing = min(REDELIVERY_SECONDS * 2 ** (count - 1), LONGEST_REDELIVERY_SECONDS)
+    return min(max(now, last + spacing), now + LONGEST_REDELIVERY_SECONDS), count + 1

@@ -54,6 +54,8 @@ waits = Table(
     Column("missing_since", Float),
     Column("missing_count", Integer),
     Column("seen_at", Float),
+    Column("redeliveries", Integer, nullable=False, server_default="0", default=0),
+    Column("redelivered_at", Float),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -91,11 +93,17 @@ def _missing(db: Connection) -> None:
     db.execute(text("CREATE INDEX waits_of_route ON waits (route_digest)"))
 
 
+def _redelivered(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN redeliveries INTEGER DEFAULT 0 NOT NULL"))
+    db.execute(text("ALTER TABLE waits ADD COLUMN redelivered_at FLOAT"))
+
+
 _STEPS: dict[int, Callable[[Connection], None]] = {
     2: _redriven_and_forgotten,
     3: _traced,
     4: _runs_recorded,
     5: _missing,
+    6: _redelivered,
 }
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 

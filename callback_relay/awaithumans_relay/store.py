@@ -59,6 +59,7 @@ from awaithumans_relay.schedule import (
     LONGEST_RETRY_SECONDS,
     MOST_CHECK_SECONDS,
     next_check,
+    next_redelivery,
 )
 from awaithumans_relay.schema import waits
 
@@ -118,9 +119,9 @@ class Store:
     async def register(self, task_id: str, route: Route, timeout_seconds: int, *, missing: bool = False) -> WaitState:
         """An asker waits.
 
-        An answer that is here already is delivered. One that was delivered before is delivered again if the same route
-        registers once more: then somebody new waits there for the same question, and to everybody else a second
-        delivery is harmless.
+        An answer that is here already is delivered. One that was delivered or parked before is delivered again if the
+        same route registers once more, because its caller may have restarted: at once the first time, then with
+        growing spacing and only a limited number of times (`next_redelivery`).
 
         Args:
             task_id: The task.
@@ -137,12 +138,21 @@ class Store:
             self._insert(db, row)
             if not missing:
                 _found_again(db, task_id, route, now)
-            state, registered_before = db.execute(select(waits.c.state, waits.c.registered_at).where(this)).one()
+            before = db.execute(select(*_BEFORE_REGISTRATION).where(this)).one()
+            state = before.state
             db.execute(update(waits).where(this).values(registered_at=now))
             outcome, found_by = _known_outcome(db, task_id, route.idempotency_key, deleted=missing)
-            served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and registered_before is None)
+            served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and before.registered_at is None)
             if outcome is not None and not served:
-                db.execute(update(waits).where(this).values(**answered(outcome, found_by, now)))
+                if not before.has_outcome:  # the first delivery
+                    db.execute(update(waits).where(this).values(**answered(outcome, found_by, now)))
+                    return WaitState.ANSWERED
+                again = next_redelivery(now=now, count=before.redeliveries, last=before.redelivered_at)
+                if again is None:
+                    return WaitState(state)
+                due, count = again
+                counted = {"redeliveries": count, "redelivered_at": due}
+                db.execute(update(waits).where(this).values(**answered(outcome, found_by, due), **counted))
                 return WaitState.ANSWERED
             if state == WaitState.PARKED and outcome is None:  # set aside too early: somebody does wait for this task
                 db.execute(update(waits).where(this).values(state=WaitState.OPEN, next_check_at=now))
@@ -515,6 +525,13 @@ class Store:
 # What every delivery takes is written down once: to build a statement, and the key under which its compiled form is
 # kept, takes longer than to execute it.
 
+_BEFORE_REGISTRATION = (
+    waits.c.state,
+    waits.c.registered_at,
+    waits.c.outcome.is_not(None).label("has_outcome"),
+    waits.c.redeliveries,
+    waits.c.redelivered_at,
+)
 _FINISH = update(waits).where(
     waits.c.task_id == bindparam("of_task"),
     waits.c.route_digest == bindparam("of_route"),

@@ -50,6 +50,22 @@ class SeesOrphans(Protocol):
 
 
 @runtime_checkable
+class SeesAnswers(Protocol):
+    """Optional: the engine can find out cheaply that a caller does not need its answer a second time.
+
+    A caller that restarts registers again and must be given an answer that was delivered before. The relay asks before
+    it delivers such an answer again.
+    """
+
+    async def has_answer(self, route: Route) -> bool:
+        """Whether the caller, to whom the answer was delivered before, still has it or can never take it.
+
+        False when that is not known: then the answer is delivered again. Must not read more than a bounded amount.
+        """
+        ...
+
+
+@runtime_checkable
 class Redrives(Protocol):
     """What an engine may offer besides: an operator's redrive does more than another delivery would.
 

@@ -22,7 +22,7 @@ from awaithumans_core import Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign
 from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.served import ServedAsker
 
 ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync", "langgraph-server"]
@@ -258,6 +258,23 @@ async def test_twice_at_once(asker: Asker, people: People, question: str) -> Non
         await asker.engine.deliver(route, outcome)
     except TargetGone as gone:
         assert "ended" in str(gone)  # noqa: PT017 - either is right: already delivered, or finished
+    assert asker.acts[asked.name] == 1
+
+
+async def test_registered_again_after_the_delivery(
+    asker: Asker, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
+) -> None:
+    """Whoever holds the route token registers the delivered wait again and again: the caller acts once."""
+    asked = await asker.ask(question)
+    task = await answer(asked, {"approved": True})
+    assert (await told(asked))["approved"] is True
+    await relay.wait_for(task["id"], "delivered")
+    server = Server(relay, humans)
+    for _ in range(3):
+        reply = await server.register(asked.route(task["idempotency_key"]), task["id"])
+        assert reply.status_code == 200
+    await relay.wait_for(task["id"], "delivered")
+    await server.http.aclose()
     assert asker.acts[asked.name] == 1
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
@@ -602,6 +602,38 @@ async def deliver_all(store: Store) -> None:
     while leased := await store.lease("shelf", "relay", limit=9, seconds=15):
         for wait in leased:
             assert await store.delivered(wait, "relay")
+
+
+async def park(store: Store) -> None:
+    (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
+    assert await store.park(wait, "relay", reason="the workflow has ended")
+
+
+@pytest.mark.parametrize("finish", [deliver, park], ids=["delivered", "parked"])
+async def test_repeated_registrations_deliver_again_with_growing_spacing_and_a_cap(
+    store: Store, now: Now, finish: Callable[[Store], Awaitable[None]]
+) -> None:
+    """A restarted caller gets its answer at once; the holder of a leaked route token cannot have it sent for ever."""
+    await store.register("task-0", route(), 900)
+    await store.answer(outcome(), found_by="callback")
+    await finish(store)
+    (finished,) = await store.find("task-0")
+    spacing: list[float] = []
+    for _ in range(25):
+        if await store.register("task-0", route(), 900) != "answered":
+            break
+        (wait,) = await store.find("task-0")
+        assert wait.next_attempt_at is not None
+        spacing.append(wait.next_attempt_at - now.time)
+        if spacing[-1] == 1:  # not yet; and another registration changes nothing
+            assert await store.register("task-0", route(), 900) == "answered"
+            assert await store.lease("shelf", "relay", limit=9, seconds=15) == []
+        now.time = wait.next_attempt_at
+        await finish(store)
+    assert spacing == [0, *(2.0**doubled for doubled in range(9)), *[300.0] * 10]
+    assert await store.register("task-0", route(), 900) == finished.state
+    now.time += 24 * 3600
+    assert await store.register("task-0", route(), 900) == "answered"
 
 
 async def test_an_answer_replaces_an_end_that_was_not_delivered(store: Store, now: Now) -> None:

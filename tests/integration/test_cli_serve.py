@@ -155,6 +155,7 @@ def test_help_names_every_setting_and_both_databases() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["serve", "--temporal-namespace", "payments"], "give --temporal ADDRESS as well"),
         (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "give --ssl-certfile, too"),
         (["redrive", "task-1", "--all"], "not both"),
         (["serve", "--temporal", "t:1", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),

@@ -471,3 +471,32 @@ async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_pa
         dawdler.close()
     finally:
         await asyncio.to_thread(relay.stop)
+
+
+async def test_an_answer_is_not_delivered_again_to_a_caller_that_has_it(store: Store) -> None:
+    """The engine is asked first; an operator's redrive is delivered without asking."""
+
+    class Remembers(Shelf):
+        checked = 0
+
+        async def has_answer(self, route: Route) -> bool:
+            self.checked += 1
+            return bool(self.held)
+
+    shelf = Remembers()
+    await store.register("task-1", route(1), 900)
+    await answered(store, 1)
+    dispatcher = Dispatcher(store, {"shelf": shelf})
+    async with dispatcher.running():
+        await until(store, delivered=1)
+        assert (shelf.calls, shelf.checked) == (1, 0)
+        await store.register("task-1", route(1), 900)
+        dispatcher.wake()
+        await until(store, delivered=1)
+        assert (shelf.calls, shelf.checked) == (1, 1)
+        shelf.held.clear()  # it restarted, and has forgotten
+        await store.register("task-1", route(1), 900)
+        dispatcher.wake()
+        await shelf.until(1)
+        await until(store, delivered=1)
+        assert (shelf.calls, shelf.checked) == (2, 2)

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from awaithumans_core.missing import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
 from awaithumans_relay.deletions import FLUSH_SECONDS
-from awaithumans_relay.schedule import MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.schedule import (
+    LONGEST_REDELIVERY_SECONDS,
+    MOST_CHECK_SECONDS,
+    REDELIVERIES,
+    REDELIVERY_REST_SECONDS,
+    next_check,
+    next_redelivery,
+)
 
 NOW = 1_790_000_000.0
 MONTH = 30 * 24 * 3600.0
@@ -96,3 +103,16 @@ def test_a_deleted_task_is_confirmed_within_a_quarter_of_an_hour() -> None:
     confirming = (RULE.readings - 1) * RULE.recheck_seconds
     assert confirming >= CONFIRM_SECONDS
     assert MOST_CHECK_SECONDS + confirming + FLUSH_SECONDS + 50 <= DEADLINE_SECONDS == 900
+
+
+@given(st.integers(0, 2 * REDELIVERIES), st.floats(-MONTH, MONTH))
+def test_a_repeated_delivery_is_never_far_ahead_and_never_past_the_cap(count: int, since_last: float) -> None:
+    """Whatever the clock did meanwhile: a time that is too far ahead was set by a clock that was ahead."""
+    planned = next_redelivery(now=NOW, count=count, last=NOW - since_last)
+    if planned is None:
+        assert count >= REDELIVERIES
+        assert since_last < REDELIVERY_REST_SECONDS
+    else:
+        due, counted = planned
+        assert NOW <= due <= NOW + LONGEST_REDELIVERY_SECONDS
+        assert counted <= REDELIVERIES

@@ -33,6 +33,8 @@ class Wanted:
     """Graphs of this process, each as NAME=module:attribute."""
     langgraph_server: str | None
     """URL of a LangGraph server."""
+    namespaces: Sequence[str] = ()
+    """Temporal namespaces that answers may go to; empty: the client's own."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
@@ -46,7 +48,7 @@ class Wanted:
         """
         try:
             return [
-                *_temporal(self.temporal),
+                *_temporal(self.temporal, self.namespaces),
                 *await _graphs(self.graphs, stack),
                 *_server(self.langgraph_server, stack),
             ]
@@ -57,13 +59,13 @@ class Wanted:
         """Each flag by itself: what it names, in words, and its engine."""
         named = [(f"graph {each}", Wanted(None, [each], None)) for each in self.graphs]
         if self.temporal is not None:
-            named.insert(0, (f"Temporal {self.temporal}", Wanted(self.temporal, [], None)))
+            named.insert(0, (f"Temporal {self.temporal}", Wanted(self.temporal, [], None, self.namespaces)))
         if self.langgraph_server is not None:
             named.append((f"LangGraph server {self.langgraph_server}", Wanted(None, [], self.langgraph_server)))
         return [(name, wanted.engines) for name, wanted in named]
 
 
-def _temporal(address: str | None) -> list[Engine]:
+def _temporal(address: str | None, namespaces: Sequence[str]) -> list[Engine]:
     if address is None:
         return []
     _, colon, port = address.rpartition(":")
@@ -74,7 +76,7 @@ def _temporal(address: str | None) -> list[Engine]:
     runtime = _temporal_runtime()
     from temporalio.client import Client
 
-    return [TemporalEngine(lambda: Client.connect(address, runtime=runtime))]
+    return [TemporalEngine(lambda: Client.connect(address, runtime=runtime), namespaces=namespaces or None)]
 
 
 def _temporal_runtime() -> "Runtime":
