@@ -10,7 +10,7 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import fitting, readable, size_of
-from awaithumans_adapters.temporal.names import ENGINE, SIGNAL
+from awaithumans_adapters.temporal.names import ENGINE, SIGNAL, mark_of
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -81,6 +81,10 @@ class TemporalEngine:
         if asker.status is None or asker.status in _GOING_ON:
             return None
         return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
+
+    def asked_by(self, route: Route) -> str:
+        """The mark on tasks of the route's workflow."""
+        return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
         """Raise when Temporal is away, or not well."""
