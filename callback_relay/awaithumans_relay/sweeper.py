@@ -58,7 +58,7 @@ LAPSED = (
     "the task's deadline is long past, and the awaithumans server still reports it as open: does its scheduler run? "
     "This wait will be deleted; a callback brings it back"
 )
-"""Why an open wait is parked that nobody will answer any more."""
+"""Reason of a parked wait whose task has no end, long after its deadline."""
 MOST_ODD = 10_000
 """Tasks whose odd replies are counted; of more, the count of the oldest begins anew."""
 
@@ -222,7 +222,7 @@ class Sweeper:
             await self._park([wait for wait in waits if wait.deadline_at < before], LAPSED)
 
     async def _cancel(self, outcome: Outcome, waits: Sequence[Wait]) -> Outcome:
-        """Cancel a task that was created for one of these callers; return how it stands. An answer wins."""
+        """Cancel a task that was created for one of these callers; return its record. An answer wins."""
         key = waits[0].route.idempotency_key
         marks = await self._orphans.marks(outcome.task_id, key)
         self._pace.spend(2)
@@ -263,8 +263,8 @@ class Sweeper:
         if len(self._odd) > MOST_ODD:
             del self._odd[next(iter(self._odd))]
         if count == 1:
-            told = "sweep: task %s cannot be read, and is read again at growing intervals: %s"
-            logger.warning(told, task_id, trouble, extra={"task_id": task_id})
+            message = "sweep: task %s cannot be read, and is read again at growing intervals: %s"
+            logger.warning(message, task_id, trouble, extra={"task_id": task_id})
         if self._outage.odd(task_id, trouble):
             self._observer.missed(trouble)
         return ODD.delay(count)

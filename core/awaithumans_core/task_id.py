@@ -1,6 +1,6 @@
-"""The shape of a task id: it stands in URLs beside the API token, so it holds no character that means anything there.
+"""The shape of a task id. It is part of URLs that are sent with the API token, so no character has a meaning there.
 
-The server's ids are 32 hex digits. Whatever else calls itself a task id (`..`, `a?b=1`, `%2e%2e%2fstatus`) would name
+The server's ids are 32 hex digits. Any other text (`..`, `a?b=1`, `%2e%2e%2fstatus`) would name
 another endpoint of the server.
 """
 

@@ -52,7 +52,7 @@ async def test_leaked_callback_url_registers_nothing_and_asks_nothing(server: Se
 
 
 async def test_proof_of_one_task_registers_no_other(server: Server, relay: RunningRelay) -> None:
-    """Whoever reads one registration can repeat it, and no more."""
+    """A registration that is read on its way can be repeated, and nothing more."""
     proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, 'task-1')}"}
     replies = [
         await server.http.put(f"/waits/{task_id}", json={"timeout_seconds": 900}, headers=proof)
@@ -91,7 +91,7 @@ async def test_question_of_another_caller_under_the_same_key_is_not_cancelled(
 
 @pytest.mark.parametrize("odd", ["..", "a?b=1", "%2e%2e%2fstatus", "a b", "a" * 65, "\u0430"], ids=repr)
 async def test_odd_task_id_is_refused_with_every_proof(server: Server, relay: RunningRelay, odd: str) -> None:
-    """What would name another endpoint of the server enters by neither door."""
+    """What would name another endpoint of the server is refused by both endpoints."""
     proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, odd)}"}
     path = f"/waits/{quote(odd, safe='').replace('.', '%2E')}"
     registered = await server.http.put(path, json={"timeout_seconds": 900}, headers=proof)
