@@ -55,7 +55,7 @@ async def _ask(order: int) -> str:
     info, settings = activity.info(), _settings()
     assert info.workflow_id
     route = Route("temporal", {"namespace": info.namespace, "workflow_id": info.workflow_id}, info.workflow_id)
-    token = settings.signer().issue(route)
+    signer = settings.signer()
     task = await _client().post(
         f"{settings.url}/api/tasks",
         json=BODY
@@ -63,7 +63,7 @@ async def _ask(order: int) -> str:
             "task": f"Approve order {order}?",
             "payload": {"order": order, "amount": 250.0},
             "idempotency_key": info.workflow_id,
-            "callback_url": f"{settings.relay()}/callbacks/{token}",
+            "callback_url": f"{settings.relay()}/callbacks/{signer.issue(route)}",
         },
         headers={"Authorization": f"Bearer {settings.token()}"},
     )
@@ -71,7 +71,7 @@ async def _ask(order: int) -> str:
     wait = await _client().put(
         f"{settings.relay()}/waits/{task_id}",
         json={"timeout_seconds": BODY["timeout_seconds"]},
-        headers={"Authorization": f"Bearer {token}"},
+        headers={"Authorization": f"Bearer {signer.prove(route, task_id)}"},
     )
     wait.raise_for_status()
     return task_id

@@ -24,16 +24,17 @@ from awaithumans_core.callback import MAX_BODY_BYTES, open_callback
 from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import CallbackRejectedError, EngineUnknownError, SettingsError
+from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
+from awaithumans_core.task_id import TASK_ID_PATTERN
 from awaithumans_relay.access import Operator, credentials
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.lifecycle import Lifecycle
 from awaithumans_relay.limits import (
     MAX_REGISTRATION_BYTES,
-    MAX_TASK_ID_CHARS,
     STRANGER,
     checked_outcome,
     checked_route,
@@ -85,13 +86,20 @@ CALLBACK_BODY: dict[str, Any] = {
     "type": "object",
     "required": ["task_id", "idempotency_key", "status"],
     "properties": {
-        "task_id": {"type": "string", "minLength": 1, "maxLength": MAX_TASK_ID_CHARS},
+        "task_id": {"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"},
         "idempotency_key": {"type": "string"},
         "status": {"enum": sorted(TERMINAL)},
         "response": {"type": ["object", "null"]},
     },
 }
 """What of the server's body moves something; it sends more."""
+
+_NO_PROOF = "send the proof of the wait as: Authorization: Bearer <proof>"
+_OF_CALLBACK_URL = (
+    "the bearer is the token of a callback URL, which registers no wait: update awaithumans-workflows in the processes "
+    "that ask. If they are up to date, a stranger has read a callback URL"
+)
+"""Reasons that only the log has."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 413, 422, 503)}
 
@@ -128,7 +136,12 @@ class Relay:
         self.lookout = Lookout(self.engines.values(), self.observer.health)
         self.retention = Retention(self.store, self._retention)
         self.sweeper = Sweeper(
-            self.store, self._client, self.engines, on_answer=self.dispatcher.wake, observer=self.observer
+            self.store,
+            self._client,
+            self.engines,
+            on_answer=self.dispatcher.wake,
+            observer=self.observer,
+            lapsed_before=self.retention.before,
         )
 
     @asynccontextmanager
@@ -181,9 +194,18 @@ class Relay:
             with suppress(RuntimeError):  # that loop has ended, and its relay with it
                 self._loop.call_soon_threadsafe(act, argument)
 
-    async def register(self, task_id: str, token: str, body: bytes) -> WaitState:
-        """An asker waits for a task. Its token says where the answer must go."""
-        route = checked_route(self._signer.open(token))
+    def _proven(self, proof: str, task_id: str | None) -> Route:
+        """The route in a caller's proof for this task, or for asking which task it has open."""
+        try:
+            return checked_route(self._signer.open_proof(proof, task_id))
+        except CallbackRejectedError as refused:
+            if refused.http_status == 401 and self._signer.knows(proof):
+                raise CallbackRejectedError(_OF_CALLBACK_URL, http_status=401) from None
+            raise
+
+    async def register(self, task_id: str, proof: str, body: bytes) -> WaitState:
+        """A caller waits for a task. Its proof says where the answer must go."""
+        route = self._proven(proof, task_id)
         if len(body) > MAX_REGISTRATION_BYTES:
             raise CallbackRejectedError(f"the body is larger than {MAX_REGISTRATION_BYTES} bytes", http_status=413)
         try:
@@ -200,9 +222,9 @@ class Relay:
             self.wake()
         return state
 
-    async def asked(self, token: str) -> str | None:
+    async def asked(self, proof: str) -> str | None:
         """The task of the wait that this route has open."""
-        return await self.store.asked(checked_route(self._signer.open(token)))
+        return await self.store.asked(self._proven(proof, None))
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
@@ -264,7 +286,7 @@ def create_router(
             AWAITHUMANS_RELAY_SECRET, and AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY.
         database: SQLAlchemy URL of the waits table. Default: AWAITHUMANS_RELAY_DATABASE, else a SQLite file in the
             working directory.
-        retention: How long delivered waits are kept.
+        retention: How long delivered waits are kept, and waits without an answer after the deadline of their task.
 
     Raises:
         SettingsError: something of this is missing.
@@ -351,14 +373,14 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     )
 
     async def register_wait(task_id: str, request: Request) -> Response:
-        """Register a wait. Authenticated by the route token as bearer."""
-        scheme, token = credentials(request.headers.get("authorization"))
+        """Register a wait. Authenticated by the caller's proof for this route and task as bearer."""
+        scheme, proof = credentials(request.headers.get("authorization"))
 
         async def stored() -> WaitState:
             body = await limited_body(request, MAX_REGISTRATION_BYTES)
             if scheme != "bearer":
-                raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
-            return await relay.register(task_id, token, body)
+                raise CallbackRejectedError(_NO_PROOF, http_status=401)
+            return await relay.register(task_id, proof, body)
 
         return await _acknowledge(stored(), task_id)
 
@@ -366,20 +388,20 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         "/waits/{task_id}",
         register_wait,
         methods=["PUT"],
-        responses=_PROBLEMS,
+        responses=_PROBLEMS | {429: {"model": Problem}},
         openapi_extra=_json_body(Registration.model_json_schema()),
         response_model=Acknowledgement,
         route_class_override=gate(APIRoute),
     )
 
     async def asked(request: Request) -> Response:
-        """The task of a caller that runs again and remembers nothing. Authenticated as `PUT /waits/{task_id}`."""
-        scheme, token = credentials(request.headers.get("authorization"))
+        """The task of a caller that runs again and remembers nothing. Authenticated by its proof as bearer."""
+        scheme, proof = credentials(request.headers.get("authorization"))
 
         async def found() -> str | None:
             if scheme != "bearer":
-                raise CallbackRejectedError("send the route token as: Authorization: Bearer <token>", http_status=401)
-            return await relay.asked(token)
+                raise CallbackRejectedError(_NO_PROOF, http_status=401)
+            return await relay.asked(proof)
 
         return await _reply(found(), None, lambda task_id: Asked(task_id=task_id).model_dump_json())
 

@@ -14,13 +14,14 @@ from starlette.requests import Request
 from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_core.task_id import TASK_ID_RULE, is_task_id
 
 MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
 UNPROVEN_BYTES = 64 * 1024
 """Of a body are kept of whoever it is; as much as the HTTP server reads at a time."""
-MAX_TASK_ID_CHARS = 255
-"""The width of its column."""
+MAX_OPEN_WAITS = 8
+"""Of one route. A route is one question, which has one task at a time."""
 
 _JSON = json.JSONEncoder(allow_nan=False)
 
@@ -59,8 +60,8 @@ def checked_task_id(task_id: str) -> str:
     Raises:
         CallbackRejectedError: 422.
     """
-    if not 0 < len(task_id) <= MAX_TASK_ID_CHARS or not task_id.isprintable():
-        raise CallbackRejectedError(f"a task id is 1 to {MAX_TASK_ID_CHARS} printable characters long", http_status=422)
+    if not is_task_id(task_id):
+        raise CallbackRejectedError(TASK_ID_RULE, http_status=422)
     return task_id
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"Connection": "close"},
     413: {"Connection": "close"},
+    429: {"Retry-After": "30"},
     503: {"Retry-After": "5"},
 }
 """Headers by status. What is left of a body that is too large is not read."""

@@ -1,7 +1,9 @@
-"""Delivered waits are deleted after a while, so that the table does not grow for ever.
+"""Waits are deleted some time after they have ended, so that the table does not grow for ever.
 
-What is open, answered or parked is never deleted. A callback that comes again for a wait that was deleted makes a new
-one, and delivering it again is harmless.
+A delivered wait is deleted `RETENTION` after its delivery, a parked one without an answer `RETENTION` after the
+deadline of its task. An open wait is never deleted: the sweep parks it once the server shows that its task is still
+open `RETENTION` after its deadline. Nor is one with an answer that is not delivered. A callback that comes for a wait
+that was deleted makes a new one, and delivering it again is harmless.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ CHUNK = 1000
 
 
 class Retention:
-    """Deletes what was delivered longer ago than `keep`."""
+    """Deletes what ended longer ago than `keep`."""
 
     def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
         self._store = store
@@ -42,16 +44,20 @@ class Retention:
         while True:
             try:
                 if forgotten := await self.forget():
-                    logger.info("deleted %d waits that were delivered %.0f days ago", forgotten, self._keep / 86400)
+                    logger.info("deleted %d waits that ended %.0f days ago", forgotten, self._keep / 86400)
             except Exception:
                 logger.exception("could not delete old waits; trying again in an hour")
             await asyncio.sleep(EVERY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - relays do not come together
 
+    def before(self) -> float:
+        """Epoch seconds: what ended before is old now."""
+        now = self._store.clock()
+        self._steps.note(now)
+        return self._steps.ago(self._keep, now)
+
     async def forget(self) -> int:
         """Delete what is old now. Returns how many waits it were."""
-        now, total = self._store.clock(), 0
-        self._steps.note(now)
-        before = self._steps.ago(self._keep, now)
+        before, total = self.before(), 0
         while forgotten := await self._store.forget(before, limit=CHUNK):
             total += forgotten
         return total

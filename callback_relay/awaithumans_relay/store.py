@@ -29,11 +29,13 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 
+from awaithumans_core.errors import TooManyWaitsError
 from awaithumans_core.missing import RULE, Census, Missing, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -50,7 +52,7 @@ from awaithumans_relay.answering import (
 from awaithumans_relay.bulk import Update
 from awaithumans_relay.clock_steps import ClockSteps
 from awaithumans_relay.database import Database, lock_key
-from awaithumans_relay.limits import storable
+from awaithumans_relay.limits import MAX_OPEN_WAITS, storable
 from awaithumans_relay.probe import PROBE_ENGINE
 from awaithumans_relay.readiness import Readiness
 from awaithumans_relay.rows import MISSING, READABLE, RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
@@ -129,12 +131,17 @@ class Store:
             timeout_seconds: The task's.
             missing: Whether the caller, which asks again after a failure, did not find its task on the server.
                 Otherwise a registration proves that the task is there.
+
+        Raises:
+            TooManyWaitsError: the route has `MAX_OPEN_WAITS` waits on other tasks that nobody has answered.
         """
         now = self.clock()
         row = open_row(task_id, route, now=now, deadline_at=now + timeout_seconds)
 
-        def write(db: Connection) -> WaitState:
+        def write(db: Connection) -> WaitState | None:
             this = _this(task_id, route)
+            if not _has_room(db, task_id, route):
+                return None
             self._insert(db, row)
             if not missing:
                 _found_again(db, task_id, route, now)
@@ -160,7 +167,14 @@ class Store:
             return WaitState(state)
 
         with self.readiness.storing():
-            return await self.database.write(write, order=task_id)
+            state = await self.database.write(write, order=task_id)
+        if state is None:
+            raise TooManyWaitsError(
+                f"this route has {MAX_OPEN_WAITS} waits without an answer, on other tasks than {task_id}: give each "
+                "question an idempotency key of its own",
+                task_id=task_id,
+            )
+        return state
 
     async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> list[str]:
         """A task has ended. Returns the engine of each wait this answered: none when all of them knew already.
@@ -448,12 +462,15 @@ class Store:
         return await self.database.write(write, order=task_id or "")
 
     async def forget(self, before: float, *, limit: int = 1000) -> int:
-        """Delete waits that were delivered before this time, some at a time. Returns how many it were."""
-        old = (
-            select(waits.c.task_id, waits.c.route_digest)
-            .where(waits.c.state == WaitState.DELIVERED, waits.c.delivered_at < before)
-            .limit(limit)
-        )
+        """Delete waits that were delivered before this time, or parked without an answer and with a deadline before it.
+
+        Some at a time; returns how many it were. A wait with an answer that is not delivered is never deleted.
+        """
+        delivered = and_(waits.c.state == WaitState.DELIVERED, waits.c.delivered_at < before)
+        lapsed = and_(waits.c.state == WaitState.PARKED, waits.c.outcome.is_(None), waits.c.deadline_at < before)
+        old = union_all(
+            *(select(waits.c.task_id, waits.c.route_digest).where(which) for which in (delivered, lapsed))
+        ).limit(limit)
         forgotten = delete(waits).where(tuple_(waits.c.task_id, waits.c.route_digest).in_(old))
         return await self.database.write(lambda db: db.execute(forgotten).rowcount)
 
@@ -626,6 +643,13 @@ def _known_outcome(
     if found is None or (found.found_by == MISSING and not deleted):
         return None, "registration"
     return found.outcome, MISSING if found.found_by == MISSING else "registration"
+
+
+def _has_room(db: Connection, task_id: str, route: Route) -> bool:
+    """Whether the route may wait for this task: it does so already, or has fewer unanswered waits than it may have."""
+    its = select(waits.c.task_id, waits.c.outcome.is_(None)).where(waits.c.route_digest == route.digest)
+    unanswered: dict[str, bool] = {row[0]: row[1] for row in db.execute(its)}
+    return task_id in unanswered or sum(unanswered.values()) < MAX_OPEN_WAITS
 
 
 def _found_again(db: Connection, task_id: str, route: Route, now: float) -> None:

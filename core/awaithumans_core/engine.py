@@ -66,6 +66,18 @@ class SeesAnswers(Protocol):
 
 
 @runtime_checkable
+class MarksTasks(Protocol):
+    """What an engine may offer besides: its callers give `HumanTasks.open` another `asked_by` than the default.
+
+    The relay cancels a task only if it was created for one of the callers that wait for it, which it sees by this mark.
+    """
+
+    def asked_by(self, route: Route) -> str:
+        """The `asked_by` with which the caller of this route opens its questions. Default: the route's digest."""
+        ...
+
+
+@runtime_checkable
 class Redrives(Protocol):
     """What an engine may offer besides: an operator's redrive does more than another delivery would.
 

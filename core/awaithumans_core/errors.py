@@ -20,6 +20,7 @@
       SettingsError                 something is not configured; the text names the variable
       CallbackRejectedError         a callback that proves nothing: carries the HTTP status to answer with
         EngineUnknownError            a wait for an engine that the relay does not have
+        TooManyWaitsError             a route has as many unanswered waits as it may have
 
 Facts are attributes, the text says what to do next, `code` is stable across releases, and every error survives
 pickling.
@@ -177,7 +178,9 @@ class CallbackRejectedError(AwaitHumansError):
 
     code = "CALLBACK_REJECTED"
     http_status: int = 401
-    """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed."""
+    """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed,
+    429 too many waits.
+    """
 
 
 class EngineUnknownError(CallbackRejectedError):
@@ -185,3 +188,10 @@ class EngineUnknownError(CallbackRejectedError):
 
     code = ENGINE_UNKNOWN
     http_status = 422
+
+
+class TooManyWaitsError(CallbackRejectedError):
+    """A route has as many unanswered waits as it may have: a route is one question, which has one task at a time."""
+
+    code = "TOO_MANY_WAITS"
+    http_status = 429

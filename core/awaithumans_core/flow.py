@@ -15,7 +15,7 @@ client reconnects.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,7 @@ from awaithumans_core.errors import (
     ENGINE_UNKNOWN,
     AuthenticationError,
     AwaitHumansError,
+    InvalidTaskError,
     PermissionDeniedError,
     QuestionChangedError,
     RequestRefusedError,
@@ -43,6 +44,7 @@ from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import NOT_FOUND, TaskStatus
 from awaithumans_core.task import subject, words
+from awaithumans_core.task_id import MAX_TASK_ID_CHARS, TASK_ID_RULE, is_task_id
 
 R = TypeVar("R")
 
@@ -143,6 +145,20 @@ class Patience:
     """Seconds that only ever grow."""
 
 
+def _task_url(task_id: str, below: str = "") -> str:
+    """Path of a task on the server.
+
+    Raises:
+        InvalidTaskError: no task has such an id; nothing was sent.
+    """
+    if not is_task_id(task_id):
+        raise InvalidTaskError(
+            f"{task_id[:MAX_TASK_ID_CHARS]!r} is not a task id: {TASK_ID_RULE}. Use the id that the server returned "
+            "when the task was created"
+        )
+    return f"/api/tasks/{task_id}{below}"
+
+
 def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe.
 
@@ -180,7 +196,7 @@ def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Out
         patience: How long to keep trying.
         key: The idempotency key that the record must have, unless the server hides it. None: any.
     """
-    call = Call("GET", f"/api/tasks/{task_id}")
+    call = Call("GET", _task_url(task_id))
     reply = yield from _insist(call, patience, lambda reply: _record(reply, task_id, key))
     if isinstance(reply, Outcome):
         return reply
@@ -202,7 +218,7 @@ def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
     """What one long poll reports about this task, or about another one if the reply was delivered wrongly."""
     call = Call(
         "GET",
-        f"/api/tasks/{task_id}/poll",
+        _task_url(task_id, "/poll"),
         params={"timeout": seconds},
         timeout=seconds + POLL_MARGIN_SECONDS,
     )
@@ -219,7 +235,7 @@ def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[O
 
     `POST /api/tasks/{id}/cancel`, and a look if that is too late. Both again while the record that comes back is open.
     """
-    call = Call("POST", f"/api/tasks/{task_id}/cancel")
+    call = Call("POST", _task_url(task_id, "/cancel"))
     until = patience.clock() + patience.seconds
     attempt = 0
     while True:
@@ -520,13 +536,30 @@ def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Pat
         asked_by: The mark this caller's tasks carry under that key; None if the key is never shared.
         patience: For each call.
     """
-    call = Call("GET", f"/api/tasks/{task_id}")
+
+    def own(key: str | None, mark: str | None) -> bool:
+        expected = asked_by(key or "")
+        return expected is None or expected == mark
+
+    return _close_if(own, task_id, patience)
+
+
+def close_of(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
+    """`close` a task with this key that was created for a caller with one of these marks; else return how it stands.
+
+    Whatever else is known about a task, one that was created for somebody else is not closed.
+    """
+    return _close_if(lambda shown, mark: shown in (None, key) and mark in marks, task_id, patience)
+
+
+def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, patience: Patience) -> Flow[Outcome]:
+    """`close` a task if `ours` accepts the key and the mark of its record; else return how it stands."""
+    call = Call("GET", _task_url(task_id))
     reply = yield from _insist(call, patience, lambda reply: (_record(reply, task_id, None), _mark(_json(reply))))
     if isinstance(reply, Reply):
         raise refusal(reply, task_id=task_id)
     outcome, mark = reply
-    own = asked_by(outcome.idempotency_key or "")
-    if outcome.terminal or (own is not None and own != mark):
+    if outcome.terminal or not ours(outcome.idempotency_key, mark):
         return outcome
     return (yield from close(task_id, patience, key=outcome.idempotency_key))
 
@@ -560,10 +593,22 @@ def is_refusal(error: AwaitHumansError) -> bool:
     return not (isinstance(error, ServerUnreachableError) and error.attempts > 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What a caller signs for its route."""
+
+    token: str
+    """Of the callback URL."""
+    of_wait: Callable[[str], str]
+    """Task id -> the bearer that registers the wait on it."""
+    of_asking: Callable[[], str]
+    """The bearer that asks the relay which task the route has open."""
+
+
 def open_wait(
     body: Mapping[str, Any],
     relay: str,
-    token: str,
+    proofs: Proofs,
     patience: Patience,
     *,
     same_words: bool = True,
@@ -582,7 +627,7 @@ def open_wait(
     Args:
         body: `HumanTask.body()`.
         relay: Its address.
-        token: The signed route.
+        proofs: Those of the caller's route.
         patience: For each call.
         same_words: Whether the text must be the one the key was first asked with.
         asked_by: Names the caller, in the same words at every attempt. A task that it finds under its key and that
@@ -595,12 +640,12 @@ def open_wait(
     """
     if known is None and may_repeat:
         try:
-            known = yield from _registered(relay, token, patience)
+            known = yield from _registered(relay, proofs.of_asking(), patience)
         except AwaitHumansError as error:
             if not gives_up(error):  # else the task of an earlier attempt has to be found and cancelled
                 raise
     wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
-    asked = {**body, "callback_url": f"{relay}/callbacks/{token}"}
+    asked = {**body, "callback_url": f"{relay}/callbacks/{proofs.token}"}
     if "payload_schema" in body:
         asked["payload_schema"] = _marked(body["payload_schema"], asked_by)
     if known is None:
@@ -613,7 +658,8 @@ def open_wait(
         wait["missing"] = True
     if outcome.terminal:
         return outcome
-    call = Call("PUT", f"{relay}/waits/{outcome.task_id}", json=wait, bearer=token)
+    url, proof = f"{relay}/waits/{outcome.task_id}", proofs.of_wait(outcome.task_id)
+    call = Call("PUT", url, json=wait, bearer=proof)
     try:
         reply = yield from _insist_relay(call, patience, _json, task_id=outcome.task_id)
         if isinstance(reply, Reply):
@@ -626,13 +672,13 @@ def open_wait(
     return outcome
 
 
-def _registered(relay: str, token: str, patience: Patience) -> Flow[str | None]:
+def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
     """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or an older relay.
 
     Raises:
         AwaitHumansError: the relay refuses the route, or is not there. It would refuse the registration as well.
     """
-    call = Call("GET", f"{relay}/waits/asked", bearer=token)
+    call = Call("GET", f"{relay}/waits/asked", bearer=proof)
     reply = yield from _insist_relay(call, patience, lambda reply: _json(reply).get("task_id"))
     if not isinstance(reply, Reply):
         return reply if isinstance(reply, str) else None
@@ -659,7 +705,7 @@ def _reread(
 
     None: the server does not know it, or has another one by its id.
     """
-    call = Call("GET", f"/api/tasks/{task_id}")
+    call = Call("GET", _task_url(task_id))
     reply = yield from _insist(call, patience, lambda reply: (_record(reply, task_id, None), _json(reply)))
     if isinstance(reply, Reply):
         refused = refusal(reply, task_id=task_id)
@@ -688,7 +734,7 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
         elif isinstance(reply, Reply) and _final(reply):
             return reply
         else:
-            trouble = reply.error if isinstance(reply, Lost) else _summary(reply)
+            trouble = reply.error if isinstance(reply, Lost) else _trouble(reply)
         pause = patience.backoff.delay(attempt, at_least=min(_retry_after(reply), RETRY_AFTER_SECONDS))
         if patience.clock() + pause > until:
             down = isinstance(reply, Lost) or _away(reply)
@@ -735,7 +781,8 @@ _ADVICE: Mapping[int, str] = {
 }
 
 _RELAY_ADVICE: Mapping[int | str, str] = {
-    401: "AWAITHUMANS_RELAY_SECRET of this process is not the relay's: set both to the same value",
+    401: "AWAITHUMANS_RELAY_SECRET of this process is not the relay's: set both to the same value. If they are the "
+    "same, the relay is of an earlier release: update it before the processes that ask",
     403: "a proxy refuses the request: AWAITHUMANS_RELAY_URL of this process must be an address at which the relay "
     "itself answers",
     404: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
@@ -851,7 +898,10 @@ def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[st
     if not named:
         raise ValueError("the record of another question")
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _is_marked(record, body)
-    return Outcome.model_validate(record | {"idempotency_key": key}).from_server(), about, ours
+    outcome = Outcome.model_validate(record | {"idempotency_key": key}).from_server()
+    if not is_task_id(outcome.task_id):
+        raise ValueError(f"{outcome.task_id[:MAX_TASK_ID_CHARS]!r} is not a task id: {TASK_ID_RULE}")
+    return outcome, about, ours
 
 
 def _asks(body: Mapping[str, Any]) -> tuple[str, str]:
@@ -877,6 +927,15 @@ def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:
         return _json(reply)
     except ValueError:
         return None
+
+
+MAX_TROUBLE_CHARS = 300
+"""Of the words in which a reply says why it is none."""
+
+
+def _trouble(reply: Reply) -> str:
+    """Why this reply is not usable, in its own words if it has the form of the API."""
+    return f"{reply.status}: {_error_words(reply)[1][:MAX_TROUBLE_CHARS]}" if _api_form(reply) else _summary(reply)
 
 
 def _summary(reply: Reply) -> str:

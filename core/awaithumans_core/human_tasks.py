@@ -10,7 +10,7 @@ from typing import Any
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.errors import AwaitHumansError
-from awaithumans_core.flow import Flow, Patience
+from awaithumans_core.flow import Flow, Patience, Proofs
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
@@ -133,7 +133,7 @@ class HumanTasks:
         return flow.open_wait(
             body,
             self._relay,
-            self._signer.issue(route),
+            self._proofs(route),
             patience,
             same_words=same_words,
             asked_by=asked_by or route.digest,
@@ -141,3 +141,7 @@ class HumanTasks:
             known=known,
             may_repeat=may_repeat,
         )
+
+    def _proofs(self, route: Route) -> Proofs:
+        prove = self._signer.prove
+        return Proofs(self._signer.issue(route), lambda task_id: prove(route, task_id), lambda: prove(route))

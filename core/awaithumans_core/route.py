@@ -1,7 +1,12 @@
-"""Where an answer must go, and the signed token that carries it in the callback URL.
+"""Where an answer must go, the signed token that carries it in the callback URL, and the proof that a wait is the
+caller's own.
 
 Law: an answer is never given to the wrong question. The body's signature proves what was answered, the token proves who
 asked, and both name the idempotency key; only together do they move anything.
+
+Law: a callback URL opens `/callbacks/` and nothing else. It can be read where task ids can: in the server's list of
+deliveries, in the logs of proxies, in traces. What a caller sends to `/waits/` is signed under a salt of its own and
+bound to one task, and is never part of a URL.
 """
 
 import hashlib
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 MAX_TOKEN_CHARS = 4096
 """Longer ones are refused unread; common servers and proxies cut request lines at 8 KB."""
 
+MAX_PROOF_CHARS = MAX_TOKEN_CHARS + 256
+"""A proof holds a task id beside the route, so that every route that has a token has proofs."""
+
 _LONG_BYTES = 1024
 """Longer routes are compressed. Others are not: to decompress gives the interpreter to another thread, and a relay that
 answers callbacks waits milliseconds until it has it back.
@@ -35,7 +43,7 @@ MAX_TRACEPARENT_CHARS = 55
 
 _CANONICAL, _PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":")), json.JSONEncoder()
 
-_SALT = b"awaithumans-route-v1"
+_CALLBACK_SALT, _REGISTRATION_SALT = b"awaithumans-route-v1", b"awaithumans-registration-v1"
 _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 """The exact form of a token; a decoder would skip foreign characters. Earlier releases put a dot before long ones."""
 
@@ -86,30 +94,38 @@ class RouteSigner:
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
         if any(len(secret) < MIN_SECRET_CHARS for secret in secrets):
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters: {_GENERATE}")
-        self._serializer = _serializer(secrets)
-        self._signer = self._serializer.make_signer()
+        self._callbacks = _Signed(secrets, _CALLBACK_SALT, MAX_TOKEN_CHARS)
+        self._registrations = _Signed(secrets, _REGISTRATION_SALT, MAX_PROOF_CHARS)
 
     def __repr__(self) -> str:
         return "RouteSigner(********)"
 
     def issue(self, route: Route) -> str:
-        """A URL-safe token for this route. It is a proof, not a secret, and holds no credential."""
-        held = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key}
-        text = self._signed(held | ({"p": route.traceparent} if route.traceparent else {}))
-        if len(text) > MAX_TOKEN_CHARS:  # an answer matters more than its trace
-            text = self._signed(held)
-        if len(text) > MAX_TOKEN_CHARS:
+        """The URL-safe token of this route's callback URL. It holds no credential, and opens no other endpoint."""
+        token = self._callbacks.sign(route, {})
+        if token is None:
             raise SettingsError(
-                f"the route is too long for a URL ({len(text)} characters): shorten ids or the idempotency key"
+                f"the route is too long for a URL of {MAX_TOKEN_CHARS} characters: shorten ids or the idempotency key"
             )
-        return text
+        return token
 
-    def _signed(self, held: Mapping[str, object]) -> str:
-        token = self._serializer.dumps(held)
-        return token.decode() if isinstance(token, bytes) else token
+    def prove(self, route: Route, task_id: str | None = None) -> str:
+        """The bearer with which the caller of this route registers its wait on this task.
+
+        Args:
+            route: Where the answer must go.
+            task_id: The task. None: the proof with which a caller that runs again asks for the task it has open.
+        """
+        proof = self._registrations.sign(route, {"w": task_id})
+        if proof is None:
+            raise SettingsError(
+                f"the route is too long for a header of {MAX_PROOF_CHARS} characters: shorten ids or the idempotency "
+                "key"
+            )
+        return proof
 
     def open(self, token: str) -> Route:
-        """The route in a token.
+        """The route in the token of a callback URL.
 
         Raises:
             CallbackRejectedError: 401, whatever is wrong with it.
@@ -122,14 +138,7 @@ class RouteSigner:
         Raises:
             CallbackRejectedError: 401.
         """
-        from itsdangerous import BadSignature
-
-        if len(token) > MAX_TOKEN_CHARS or not _SHAPE.fullmatch(token):
-            raise _refused()
-        try:
-            return self._signer.unsign(token)
-        except BadSignature:
-            raise _refused() from None
+        return self._callbacks.verify(token)
 
     def read(self, verified: bytes) -> Route:
         """The route in what `verify` has returned.
@@ -137,13 +146,20 @@ class RouteSigner:
         Raises:
             CallbackRejectedError: 401: the secret has signed something that is not a route.
         """
-        from itsdangerous import BadData
+        return _route(self._callbacks.read(verified))
 
-        try:
-            held = self._serializer.load_payload(verified)
-        except BadData:
-            raise _refused() from None
-        return _route(held)
+    def open_proof(self, proof: str, task_id: str | None = None) -> Route:
+        """The route in a proof that was made for this task; None: for asking which task the route has open.
+
+        Raises:
+            CallbackRejectedError: 401, whatever is wrong with it.
+        """
+        held = self._registrations.read(self._registrations.verify(proof))
+        match held:
+            case {"w": None | str() as named} if named == task_id:
+                return _route(held)
+            case _:
+                raise _refused()
 
     def knows(self, token: str) -> bool:
         """Whether the token is signed with one of the secrets."""
@@ -172,7 +188,56 @@ def _route(held: "JsonValue") -> Route:
             raise _refused()
 
 
-def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":
+class _Signed:
+    """Routes and what is bound to them, signed under one salt."""
+
+    def __init__(self, secrets: Sequence[str], salt: bytes, most: int) -> None:
+        self._serializer = _serializer(secrets, salt)
+        self._signer = self._serializer.make_signer()
+        self._most = most
+
+    def sign(self, route: Route, bound: Mapping[str, str | None]) -> str | None:
+        """Text for URLs and headers. None: it would be too long, also without the trace, which matters less."""
+        held = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
+        traced = {"p": route.traceparent} if route.traceparent else {}
+        for each in (held | traced, held):
+            signed = self._serializer.dumps(each)
+            text = signed.decode() if isinstance(signed, bytes) else signed
+            if len(text) <= self._most:
+                return text
+        return None
+
+    def verify(self, text: str) -> bytes:
+        """The content of a text with a valid signature, for `read`. Nothing of it is decoded yet.
+
+        Raises:
+            CallbackRejectedError: 401.
+        """
+        from itsdangerous import BadSignature
+
+        if len(text) > self._most or not _SHAPE.fullmatch(text):
+            raise _refused()
+        try:
+            return self._signer.unsign(text)
+        except BadSignature:
+            raise _refused() from None
+
+    def read(self, verified: bytes) -> "JsonValue":
+        """What was signed.
+
+        Raises:
+            CallbackRejectedError: 401: it cannot be decoded.
+        """
+        from itsdangerous import BadData
+
+        try:
+            held: JsonValue = self._serializer.load_payload(verified)
+        except BadData:
+            raise _refused() from None
+        return held
+
+
+def _serializer(secrets: Sequence[str], salt: bytes) -> "URLSafeSerializer":
     # Imported here so that workflows, which use Route and never a signer, load nothing outside the sandbox's reach.
     from itsdangerous import URLSafeSerializer
     from itsdangerous.encoding import base64_encode
@@ -189,4 +254,4 @@ def _serializer(secrets: Sequence[str]) -> "URLSafeSerializer":
             return super().load_payload(marked, *args, **options)
 
     oldest_first = [secret.encode() for secret in reversed(secrets)]
-    return Tokens(oldest_first, salt=_SALT, signer_kwargs={"digest_method": hashlib.sha256})
+    return Tokens(oldest_first, salt=salt, signer_kwargs={"digest_method": hashlib.sha256})

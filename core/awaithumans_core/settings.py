@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -158,7 +159,7 @@ class Settings(BaseSettings):
 
     def review_url(self, task_id: str) -> str:
         """Where a person answers this task in the dashboard."""
-        return f"{(self.public_url or self.url).rstrip('/')}/task?id={task_id}"
+        return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='')}"
 
 
 class _Discovery(PydanticBaseSettingsSource):

@@ -13,11 +13,13 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
+from awaithumans_core.errors import TooManyWaitsError
 from awaithumans_core.missing import Census, Missing
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.connections import LOCK_TIMEOUT_MS, READERS
 from awaithumans_relay.database import Database
 from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.limits import MAX_OPEN_WAITS
 from awaithumans_relay.store import Store, WaitState
 from tests.support.engines import Shelf
 from tests.support.postgres import PostgresServer
@@ -355,6 +357,36 @@ async def test_started_runs_are_recorded_with_the_wait(stores: tuple[Store, Stor
     assert await other.redrive(task_id="task-0") == 1
     (again,) = await store.find("task-0")
     assert again.runs == NO_RUNS
+
+
+async def test_parked_wait_without_an_answer_is_forgotten_after_its_deadline(store: Store, now: Now) -> None:
+    """Open waits, and parked ones whose answer may still be delivered, are kept however old they are."""
+    routes = {name: Route("shelf", {"place": name}, name) for name in ("open", "parked", "young", "answered")}
+    for name, route in routes.items():
+        await store.register(name, route, 1000 if name == "young" else 10)
+    for name in ("parked", "young"):
+        await store.park_open((await store.find(name))[0], reason="another question")
+    await store.answer(Outcome(task_id="answered", status="cancelled", idempotency_key="answered"), found_by="sweep")
+    (wait,) = await store.lease("shelf", "me", limit=1, seconds=30)
+    await store.park(wait, "me", reason="gone")
+    now.time += 500
+    assert await store.forget(now.time) == 1
+    assert [name for name in routes if not await store.find(name)] == ["parked"]
+
+
+async def test_a_route_holds_a_handful_of_unanswered_waits(store: Store) -> None:
+    """One question has one task: a ninth wait is refused, until one of the others has its answer."""
+    route = Route("shelf", {}, "question-1")
+    for number in range(MAX_OPEN_WAITS):
+        await store.register(f"task-{number}", route, 900)
+    await store.park_open((await store.find("task-0"))[0], reason="another question")
+    with pytest.raises(TooManyWaitsError, match="8 waits without an answer"):
+        await store.register("task-more", route, 900)
+    assert await store.find("task-more") == []
+    assert await store.register("task-1", route, 900) == "open"
+    assert await store.register("task-more", Route("shelf", {}, "question-2"), 900) == "open"
+    await store.answer(Outcome(task_id="task-1", status="cancelled", idempotency_key="question-1"), found_by="sweep")
+    assert await store.register("task-more", route, 900) == "open"
 
 
 async def test_delivered_waits_are_forgotten(store: Store, now: Now) -> None:

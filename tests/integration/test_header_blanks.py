@@ -69,7 +69,7 @@ def test_authorization_with_blanks_is_taken(relay: Fortress, verb: str, scheme: 
     if verb == "GET":
         path, body, token = "/waits", b"", OPERATOR_TOKEN
     else:
-        path, body, token = "/waits/task-2", b'{"timeout_seconds": 900}', relay.token(key)
+        path, body, token = "/waits/task-2", b'{"timeout_seconds": 900}', relay.proof(key, "task-2")
     if scheme == "Basic":
         token = base64.b64encode(f"any:{token}".encode()).decode()
     expected = 401 if (verb, scheme) == ("PUT", "Basic") else 200

@@ -153,10 +153,10 @@ def test_the_content_type_decides_nothing(relay: Fortress, content_type: str) ->
 )
 def test_half_a_character_in_a_route(relay: Fortress, odd: Route) -> None:
     """What no database keeps, or no page could show, is refused at both doors."""
-    token = relay.signer.issue(odd)
+    proof = relay.signer.prove(odd, "odd")
     replies = [
-        relay.call_back(token, body(odd.idempotency_key)),
-        relay.http.put("/waits/odd", content=REGISTRATION, headers={"Authorization": f"Bearer {token}"}),
+        relay.call_back(relay.signer.issue(odd), body(odd.idempotency_key)),
+        relay.http.put("/waits/odd", content=REGISTRATION, headers={"Authorization": f"Bearer {proof}"}),
     ]
     assert [reply.status_code for reply in replies] in ([422, 422], [403, 422])
     assert relay.rows("k") == []
@@ -258,6 +258,25 @@ def altered(draw: st.DrawFn, true: str) -> str:
     )
 
 
+@MANY
+@given(st.data())
+def test_almost_a_proof_of_a_wait_is_none(relay: Fortress, data: st.DataObject) -> None:
+    """A proof for another task, for asking, or that is not exactly right: the same 401 at both endpoints."""
+    key, task_id = "registrations", data.draw(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+    assume(task_id != "asked")
+    true = relay.proof(key, task_id)
+    others = [relay.token(key), relay.proof(key, f"{task_id}x"[:64] + "y"), relay.proof(key, None)]
+    given_proof = data.draw(st.sampled_from(others) | altered(true))
+    assume(given_proof != true)
+    held = [(b"authorization", f"Bearer {given_proof}".encode("latin-1"))]
+    replies = [relay.http.put(f"/waits/{task_id}", content=REGISTRATION, headers=held)]
+    if given_proof != others[2]:
+        replies.append(relay.http.get("/waits/asked", headers=held))
+    stranger = relay.http.put("/waits/x", content=b"")
+    assert {(reply.status_code, reply.content) for reply in replies} == {(401, stranger.content)}
+    assert relay.rows(key) == []
+
+
 TOKEN_KEY = "proofs"
 
 
@@ -283,12 +302,17 @@ def test_almost_a_proof_is_none(relay: Fortress, data: st.DataObject) -> None:
 def test_a_stranger_cannot_tell_what_exists(relay: Fortress) -> None:
     """A known task, an unknown one, a forged token and a forged signature get one and the same reply."""
     key = f"known {next(NUMBERS)}"
-    held = {"Authorization": f"Bearer {relay.token(key)}"}
+    held = {"Authorization": f"Bearer {relay.proof(key, 'known')}"}
+    leaked = {"Authorization": f"Bearer {relay.token(key)}"}
     assert relay.http.put("/waits/known", json={"timeout_seconds": 900}, headers=held).status_code == 200
     forged = {"Authorization": "Bearer forged.token"}
     replies = [
         relay.http.put("/waits/known", json={"timeout_seconds": 900}, headers=forged),
         relay.http.put("/waits/unknown", json={"timeout_seconds": 900}, headers=forged),
+        relay.http.put("/waits/known", json={"timeout_seconds": 900}, headers=leaked),
+        relay.http.put("/waits/other", json={"timeout_seconds": 900}, headers=held),
+        relay.http.get("/waits/asked", headers=leaked),
+        relay.http.get("/waits/asked", headers=held),
         relay.http.put("/waits/known", content=b"{", headers=forged),
         relay.http.put("/waits/known", content=b" " * 5000),
         relay.http.post("/callbacks/forged.token", content=body(key)),
@@ -309,7 +333,9 @@ CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_sche
 
 @pytest.mark.filterwarnings("ignore")  # schemathesis's own
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-@pytest.mark.parametrize(("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}")])
+@pytest.mark.parametrize(
+    ("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}"), ("GET", "/waits/asked")]
+)
 def test_requests_made_from_the_openapi_document(relay: Fortress, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
     """Whatever fits the document gets an answer that fits it, with proofs and without."""
     document = schemathesis.openapi.from_url(f"{relay.url}/openapi.json")
@@ -323,10 +349,11 @@ def test_requests_made_from_the_openapi_document(relay: Fortress, verb: str, pat
     @given(strategy)
     def conforms(case: Any) -> None:
         if signed:
-            key = case.body["idempotency_key"] if path.startswith("/callbacks") else "schema"
             if path.startswith("/callbacks"):
-                case.path_parameters["token"] = relay.token(key[:500])
-            case.headers["Authorization"] = f"Bearer {relay.token(key[:500])}"
+                case.path_parameters["token"] = relay.token(case.body["idempotency_key"][:500])
+            else:
+                task_id = case.path_parameters.get("task_id")
+                case.headers["Authorization"] = f"Bearer {relay.proof(f'schema {next(NUMBERS)}', task_id)}"
         before = len(relay.rows())
         reply = case.call_and_validate(checks=CHECKS, allow_redirects=False, auth=signature if signed else None)
         assert 200 <= reply.status_code < 300 or reply.status_code >= 400

@@ -66,7 +66,7 @@ async def call_back(http: httpx.AsyncClient, settings: Settings, number: int = 0
 
 
 async def register(http: httpx.AsyncClient, settings: Settings, number: int = 0) -> httpx.Response:
-    bearer = {"Authorization": f"Bearer {settings.signer().issue(route(number))}"}
+    bearer = {"Authorization": f"Bearer {settings.signer().prove(route(number), f'task-{number}')}"}
     return await http.put(f"waits/task-{number}", json={"timeout_seconds": 900}, headers=bearer)
 
 

@@ -23,7 +23,8 @@ async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
     secret, admin = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     root = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     derived = derive_webhook_key(root)
-    token = RouteSigner([secret]).issue(ROUTE)
+    signer = RouteSigner([secret])
+    token, proof = signer.issue(ROUTE), signer.prove(ROUTE, "open")
     body = json.dumps(
         {"task_id": "t", "idempotency_key": "question-1", "status": "completed", "response": {"note": "hush-4711"}}
     ).encode()
@@ -42,17 +43,17 @@ async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
         await relay.answers(f"http://127.0.0.1:{port}/healthz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             replies = [
-                await http.put(
-                    "/waits/open", json={"timeout_seconds": 60}, headers={"Authorization": f"Bearer {token}"}
-                ),
-                await http.put(
-                    "/waits/open", json={"timeout_seconds": 60}, headers={"Authorization": f"Bearer {admin}"}
-                ),
+                *[
+                    await http.put(
+                        "/waits/open", json={"timeout_seconds": 60}, headers={"Authorization": f"Bearer {bearer}"}
+                    )
+                    for bearer in (proof, token, admin)
+                ],
                 await http.post(f"/callbacks/{token}", content=body, headers=signed),
                 await http.post(f"/callbacks/{token}x", content=body, headers=signed),
                 await http.post(f"/callbacks/{token}", content=body + b" ", headers=signed),
             ]
-            assert [reply.status_code for reply in replies] == [200, 401, 200, 401, 401]
+            assert [reply.status_code for reply in replies] == [200, 401, 401, 200, 401, 401]
         async with asyncio.timeout(60):
             while "not delivered" not in relay.output() and "temporal" not in relay.output():
                 await asyncio.sleep(0.05)
@@ -61,7 +62,7 @@ async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
     written = relay.output()
     assert "refused (401)" in written
     base64s = [base64.b64encode(derived).decode(), derived.hex()]
-    for hidden in (secret, admin, root, *base64s, token, signed["X-Awaithumans-Signature"][7:], "hush-4711"):
+    for hidden in (secret, admin, root, *base64s, token, proof, signed["X-Awaithumans-Signature"][7:], "hush-4711"):
         assert hidden not in written
 
 

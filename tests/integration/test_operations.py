@@ -256,8 +256,8 @@ async def test_an_ordinary_delivery_after_a_redrive_is_none(
     await relay.wait_for("task-1", "parked")
     assert shelf.redriven == ["task-1"]
     shelf.mended = True
-    token = relay.settings.signer().issue(Route("shelf", {"place": "task-1"}, "task-1"))
-    asker = {"Authorization": f"Bearer {token}"}
+    proof = relay.settings.signer().prove(Route("shelf", {"place": "task-1"}, "task-1"), "task-1")
+    asker = {"Authorization": f"Bearer {proof}"}
     registered = await operator.put("/waits/task-1", json={"timeout_seconds": 900}, headers=asker)
     assert registered.json() == {"state": "answered"}
     await relay.wait_for("task-1", "delivered")

@@ -329,7 +329,9 @@ async def test_cancelled_callers_leave_the_store_writable(tmp_path: Path) -> Non
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     await store.start()
     for number in range(200):
-        writing = asyncio.create_task(store.register(f"task-{number}", ROUTE, 900))
+        writing = asyncio.create_task(
+            store.register(f"task-{number}", Route("shelf", {"place": str(number)}, "k"), 900)
+        )
         await asyncio.sleep(0.0005 * (number % 8))
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Both keys are changed while callbacks flow, as an operator does it, and none of them is refused."""
+"""Both keys are changed as an operator does it; no callback and no registration is refused meanwhile."""
 
 import asyncio
 import base64
@@ -55,6 +55,7 @@ class Sender:
         """Of those who asked: whoever asked before the change has a URL that was signed before it."""
         self.payload_key = payload_key
         self.replies: Counter[int] = Counter()
+        self.registrations: Counter[int] = Counter()
 
     async def flow(self) -> None:
         async with httpx.AsyncClient() as http:
@@ -62,11 +63,23 @@ class Sender:
                 route = Route("temporal", {"namespace": "default", "workflow_id": f"w-{number}"}, f"q-{number}")
                 said = {"task_id": f"t-{number}", "idempotency_key": f"q-{number}", "status": "timed_out"}
                 body = json.dumps(said).encode()
-                token = RouteSigner([self.secrets[number % len(self.secrets)]]).issue(route)
+                signer = RouteSigner([self.secrets[number % len(self.secrets)]])
+                token, proof = signer.issue(route), signer.prove(route, f"t-{number}")
+                while not await self._registered(http, f"/waits/t-{number}", proof):
+                    await asyncio.sleep(0)
                 signature = sign(body, derive_webhook_key(self.payload_key))
                 while not await self._sent(http, f"/callbacks/{token}", body, signature):
                     await asyncio.sleep(0)
                 await asyncio.sleep(0.01)
+
+    async def _registered(self, http: httpx.AsyncClient, path: str, proof: str) -> bool:
+        try:
+            bearer = {"Authorization": f"Bearer {proof}"}
+            reply = await http.put(next(self.urls) + path, json={"timeout_seconds": 900}, headers=bearer)
+        except httpx.TransportError:
+            return False
+        self.registrations[reply.status_code] += 1
+        return True
 
     async def _sent(self, http: httpx.AsyncClient, path: str, body: bytes, signature: str) -> bool:
         try:
@@ -97,7 +110,7 @@ async def test_both_keys_change_while_callbacks_flow(postgres: PostgresServer, t
             await relay.roll([new], [new_key])
         flowing.cancel()
         await asyncio.gather(flowing, return_exceptions=True)
-        assert set(sender.replies) == {200}
+        assert set(sender.replies) == set(sender.registrations) == {200}
         stored = sum((await store.counts()).values())
         assert sender.replies.total() <= stored <= sender.replies.total() + len(relays) * 2 + 1
         assert sender.replies.total() > 50

@@ -70,6 +70,9 @@ class Fortress(logging.Handler):
     def token(self, key: str) -> str:
         return self.signer.issue(Route("taker", {"place": "here"}, key))
 
+    def proof(self, key: str, task_id: str | None) -> str:
+        return self.signer.prove(Route("taker", {"place": "here"}, key), task_id)
+
     def call_back(self, token: str, body: bytes, **headers: str) -> httpx.Response:
         """A callback with a true signature."""
         return self.http.post(

@@ -97,7 +97,7 @@ class Server:
         return await self.http.post(f"/callbacks/{token}{slash}", content=body, headers=headers)
 
     async def register(self, route: Route, task_id: str = "task-1") -> httpx.Response:
-        bearer = self.signer.issue(route)
+        bearer = self.signer.prove(route, task_id)
         return await self.http.put(
             f"/waits/{task_id}", json={"timeout_seconds": 900}, headers={"Authorization": f"Bearer {bearer}"}
         )

@@ -178,7 +178,8 @@ class Server:
         now = self.clock.now()
         number = int(key.split("-")[1].split(":")[0])
         ends = now + self.after.get(number, NEVER)
-        task = self.tasks[key] = Task(f"task-{key}", body, now, ends, response=self.response(key, number))
+        task_id = f"task-{key}".replace(":", "-")
+        task = self.tasks[key] = Task(task_id, body, now, ends, response=self.response(key, number))
         if self.scheduler and ends > (deadline := now + body["timeout_seconds"]):
             task.ends, task.status, task.response = deadline, "timed_out", None
         return reply(201, self._record(task))

@@ -34,6 +34,7 @@ CODES = {
     "TaskNotFoundError": "TASK_NOT_FOUND",
     "TaskRejectedError": "TASK_REJECTED",
     "TaskTimeoutError": "TASK_TIMED_OUT",
+    "TooManyWaitsError": "TOO_MANY_WAITS",
     "UnexpectedReplyError": "UNEXPECTED_REPLY",
     "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
 }

@@ -40,9 +40,11 @@ from awaithumans_core.flow import (
     Notice,
     Patience,
     Pause,
+    Proofs,
     Reply,
     ask,
     close,
+    close_of,
     close_own,
     create,
     ended,
@@ -64,6 +66,8 @@ from tests.unit.scripted import START, After, Event, Talk, held, polled, record,
 BODY = {"task": "Approve?", "timeout_seconds": 900, "idempotency_key": "question-1"}
 RELAY = "http://relay.example"
 TOKEN = "the.route.token"
+ASKING = "the proof of the caller that asks"
+PROOFS = Proofs(TOKEN, lambda task_id: f"the proof for {task_id}", lambda: ASKING)
 ANSWER = {"approved": True}
 
 CREATE = "POST /api/tasks"
@@ -180,7 +184,7 @@ def test_other_words_are_another_question_unless_its_place_names_it(same_words: 
     known = record("completed", response=ANSWER, task="Refund $250?", payload={"order": "A"})
     talk = Talk([reply(201, known, idempotent_replayed="true")])
     asked = BODY | {"task": "Refund $2500000?", "payload": {"order": "A"}}
-    opening = open_wait(asked, RELAY, "token", talk.patience, same_words=same_words)
+    opening = open_wait(asked, RELAY, PROOFS, talk.patience, same_words=same_words)
     if same_words:
         refused_with(QuestionChangedError, talk, opening)
     else:
@@ -1498,11 +1502,11 @@ def test_a_wait_is_opened_in_two_steps() -> None:
     """The task carries its callback address; then the relay is told which task it is, with the route's own token."""
     body = dict(BODY)
     talk = Talk([reply(201, record()), reply(200, {"state": "open"})])
-    assert talk.run(open_wait(body, RELAY, TOKEN, talk.patience)) == Outcome.model_validate(record())
+    assert talk.run(open_wait(body, RELAY, PROOFS, talk.patience)) == Outcome.model_validate(record())
     assert talk.steps == [
         Call("POST", "/api/tasks", json=BODY | {"callback_url": f"{RELAY}/callbacks/{TOKEN}"}),
         Notice(Outcome.model_validate(record())),
-        Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer=TOKEN),
+        Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer="the proof for task-1"),
     ]
     assert body == BODY
 
@@ -1510,10 +1514,10 @@ def test_a_wait_is_opened_in_two_steps() -> None:
 def test_a_task_that_an_earlier_attempt_created_is_not_created_again() -> None:
     """The next attempt reads it, and registers its wait once more."""
     talk = Talk([reply(200, record()), reply(200, {"state": "open"})])
-    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1")) == Outcome.model_validate(record())
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1")) == Outcome.model_validate(record())
     assert talk.calls == [
         Call("GET", "/api/tasks/task-1"),
-        Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer=TOKEN),
+        Call("PUT", f"{RELAY}/waits/task-1", json={"timeout_seconds": 900}, bearer="the proof for task-1"),
     ]
 
 
@@ -1528,9 +1532,9 @@ ASKED = f"GET {RELAY}/waits/asked"
 def test_a_question_no_relay_knows_is_asked(nothing: Reply) -> None:
     """A caller that may have asked before asks the relay first."""
     talk = Talk([nothing, reply(201, record()), reply(200, {"state": "open"})])
-    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True))
     assert talk.said == [ASKED, CREATE, REGISTER]
-    assert talk.calls[0].bearer == TOKEN
+    assert talk.calls[0].bearer == ASKING
 
 
 REFUSALS = pytest.mark.parametrize(
@@ -1548,7 +1552,7 @@ REFUSALS = pytest.mark.parametrize(
 def test_a_relay_that_refuses_does_not_make_a_retried_caller_ask_again(refused: Reply, setting: str) -> None:
     """Its task may have been deleted, and without the relay nothing shows that there was one."""
     talk = Talk([refused])
-    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True, gives_up=lambda _: False)
+    flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True, gives_up=lambda _: False)
     assert setting in str(refused_with(RequestRefusedError, talk, flow))
     assert talk.said == [ASKED]
 
@@ -1557,7 +1561,7 @@ def test_a_relay_that_refuses_does_not_make_a_retried_caller_ask_again(refused: 
 def test_a_retried_caller_that_gives_up_cancels_the_task_it_may_have_created(refused: Reply, setting: str) -> None:
     """An earlier attempt may have created a task, which is found by its key."""
     talk = Talk([refused, reply(201, record()), refused, reply(200, record("cancelled"))])
-    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True)
+    flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True)
     assert setting in str(refused_with(RequestRefusedError, talk, flow))
     assert talk.said == [ASKED, CREATE, REGISTER, CANCEL]
 
@@ -1565,7 +1569,7 @@ def test_a_retried_caller_that_gives_up_cancels_the_task_it_may_have_created(ref
 def test_a_relay_that_is_down_is_named_to_a_retried_caller() -> None:
     """The error names the setting, as it does when the registration fails."""
     talk = Talk([REFUSED] * 99)
-    flow = open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True)
+    flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True)
     assert "AWAITHUMANS_RELAY_URL" in str(refused_with(ServerUnreachableError, talk, flow))
     assert set(talk.said) == {ASKED}
 
@@ -1573,7 +1577,7 @@ def test_a_relay_that_is_down_is_named_to_a_retried_caller() -> None:
 def test_a_question_the_relay_knows_is_not_asked_again() -> None:
     """A caller that remembers nothing goes on with the task it created before it died."""
     talk = Talk([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
-    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, may_repeat=True))
+    talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True))
     assert talk.said == [ASKED, GET, REGISTER]
 
 
@@ -1585,7 +1589,7 @@ def test_a_question_the_relay_knows_is_not_asked_again() -> None:
 def test_a_known_task_that_may_not_be_read_is_an_error(refused: Reply, kind: type[AwaitHumansError]) -> None:
     """Only the API's own TASK_NOT_FOUND is left to the relay."""
     talk = Talk([refused])
-    refused_with(kind, talk, open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1"))
+    refused_with(kind, talk, open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1"))
 
 
 def test_a_known_task_about_something_else_is_not_joined() -> None:
@@ -1593,13 +1597,13 @@ def test_a_known_task_about_something_else_is_not_joined() -> None:
     other = record(task="Approve?", payload={"amount": 250})
     talk = Talk([reply(200, other)])
     body = BODY | {"payload": {"amount": 251}}
-    refused_with(QuestionChangedError, talk, open_wait(body, RELAY, TOKEN, talk.patience, known="task-1"))
+    refused_with(QuestionChangedError, talk, open_wait(body, RELAY, PROOFS, talk.patience, known="task-1"))
 
 
 def test_the_answer_to_a_known_task_needs_no_wait() -> None:
     """The next attempt finds it on the record."""
     talk = Talk([reply(200, record("completed", response=ANSWER))])
-    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1")).response == ANSWER
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1")).response == ANSWER
     assert talk.said == ["GET /api/tasks/task-1"]
 
 
@@ -1607,17 +1611,17 @@ def test_the_answer_to_a_known_task_needs_no_wait() -> None:
 def test_a_known_task_that_is_missing_is_left_to_the_relay(read: Reply) -> None:
     """It is neither created again nor given up at the first 404: the wait is registered as one of a missing task."""
     talk = Talk([read, reply(200, {"state": "open"})])
-    outcome = talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience, known="task-1"))
+    outcome = talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1"))
     assert (outcome.task_id, outcome.terminal) == ("task-1", False)
     registered = {"timeout_seconds": 900, "missing": True}
-    assert talk.calls[1:] == [Call("PUT", f"{RELAY}/waits/task-1", json=registered, bearer=TOKEN)]
+    assert talk.calls[1:] == [Call("PUT", f"{RELAY}/waits/task-1", json=registered, bearer="the proof for task-1")]
 
 
 def test_the_api_token_is_for_the_task_server_only() -> None:
     """A call without a bearer of its own gets the driver's API token: none such goes to the relay."""
     talk = Talk([reply(201, record()), REFUSED, reply(503, b""), reply(200, {"state": "open"})])
-    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience))
-    assert {call.bearer for call in talk.calls if call.url.startswith("http")} == {TOKEN}
+    talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
+    assert {call.bearer for call in talk.calls if call.url.startswith("http")} == {"the proof for task-1"}
     assert {call.bearer for call in talk.calls if call.url.startswith("/")} == {None}
 
 
@@ -1625,14 +1629,14 @@ def test_the_api_token_is_for_the_task_server_only() -> None:
 def test_a_task_that_has_ended_needs_no_wait(status: str) -> None:
     """A key that was used before brings its outcome, and the relay hears nothing."""
     talk = Talk([reply(201, record(status, response=ANSWER))])
-    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience)).status == status
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).status == status
     assert talk.said == [CREATE]
 
 
 def test_a_refused_question_is_not_registered() -> None:
     """Without a task there is nothing to wait for."""
     talk = Talk([reply(422, {"detail": "no"})])
-    refused_with(TaskRejectedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    refused_with(TaskRejectedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert talk.said == [CREATE]
 
 
@@ -1640,7 +1644,7 @@ def test_a_refused_question_is_not_registered() -> None:
 def test_a_relay_that_refuses_is_named(status: int) -> None:
     """It is the relay that said no, not the task server: no advice about the API token, and no TaskRejectedError."""
     talk = Talk([reply(201, record()), reply(status, {"detail": "no such engine"}), reply(200, record("cancelled"))])
-    error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.status_code == status
     assert "the relay refused" in str(error)
     assert "no such engine" in str(error)
@@ -1655,7 +1659,7 @@ def test_a_relay_that_refuses_is_named(status: int) -> None:
 def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> None:
     """The relay's refusal frees the people; whether that works or not, it is the refusal that is told."""
     talk = Talk([reply(201, record()), reply(422, {"detail": "no such engine"})], then=closing)
-    error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.status_code == 422
     assert talk.said[:3] == [CREATE, REGISTER, CANCEL]
     assert talk.clock.now <= 1030
@@ -1664,7 +1668,7 @@ def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> 
 def test_a_task_that_others_share_is_not_cancelled() -> None:
     """A key that was known already may have another asker, whom the relay does know."""
     talk = Talk([reply(201, record(), idempotent_replayed="true"), reply(422, {"detail": "no such engine"})])
-    refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert talk.said == [CREATE, REGISTER]
 
 
@@ -1672,7 +1676,7 @@ def test_a_relay_that_redirects_is_an_address_to_mend() -> None:
     """A wait that was not registered is not taken for one."""
     redirect = reply(307, b"", location="https://relay.example/")
     talk = Talk([reply(201, record()), redirect, reply(200, record("cancelled"))])
-    error = refused_with(UnexpectedReplyError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    error = refused_with(UnexpectedReplyError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert "https://relay.example/" in str(error)
 
 
@@ -1684,14 +1688,14 @@ def test_a_relay_that_redirects_is_an_address_to_mend() -> None:
 def test_a_relay_that_is_down_is_waited_for(trouble: Reply | Lost) -> None:
     """The registration is tried again, the task is not created again."""
     talk = Talk([reply(201, record()), trouble, trouble, reply(200, {"state": "open"})])
-    talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience))
+    talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert talk.said == [CREATE, REGISTER, REGISTER, REGISTER]
 
 
 def test_a_relay_that_stays_down_is_named() -> None:
     """The error names the address that could not be reached."""
     talk = Talk([reply(201, record())], then=REFUSED)
-    error = refused_with(ServerUnreachableError, talk, open_wait(BODY, RELAY, TOKEN, talk.patience))
+    error = refused_with(ServerUnreachableError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.url == f"{RELAY}/waits/task-1"
 
 
@@ -1713,7 +1717,7 @@ def found(mark: str | None) -> Reply:
 def test_a_task_names_the_caller_it_was_created_for() -> None:
     """In an annotation of its payload schema; the caller's own body stays as it was."""
     talk = Talk([reply(201, marked("caller-1")), reply(200, {"state": "open"})])
-    talk.run(open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1"))
+    talk.run(open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1"))
     assert talk.calls[0].json is not None
     assert talk.calls[0].json["payload_schema"] == {"type": "object", ASKED_BY: "caller-1"}
     assert MARKED["payload_schema"] == {"type": "object"}
@@ -1725,7 +1729,9 @@ def test_a_task_names_the_caller_it_was_created_for() -> None:
 def test_a_refused_caller_cancels_the_task_of_its_earlier_attempt(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
     """And no task that another caller has created under the same key."""
     talk = Talk([found(mark), reply(422, {"error": "X", "message": "no"})], then=reply(200, record("cancelled")))
-    error = refused_with(RequestRefusedError, talk, open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1"))
+    error = refused_with(
+        RequestRefusedError, talk, open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1")
+    )
     assert error.task_id == "task-1"
     assert talk.said == [CREATE, REGISTER, *([CANCEL] if cancelled else [])]
 
@@ -1733,7 +1739,7 @@ def test_a_refused_caller_cancels_the_task_of_its_earlier_attempt(mark: str | No
 def test_a_caller_that_tries_again_leaves_its_task_open() -> None:
     """To cancel it would use up its key."""
     talk = Talk([reply(201, marked("caller-1")), reply(401, {"error": "X", "message": "no"})])
-    opening = open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1", gives_up=lambda error: False)
+    opening = open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1", gives_up=lambda error: False)
     refused_with(RequestRefusedError, talk, opening)
     assert talk.said == [CREATE, REGISTER]
 
@@ -1743,7 +1749,7 @@ def test_a_caller_whose_time_is_over_cancels_its_task_while_the_relay_is_down() 
     replies = iter([reply(201, marked("caller-1"))])
     cancelled = reply(200, record("cancelled"))
     talk = Talk([], then=lambda call: next(replies, cancelled if "cancel" in call.url else REFUSED))
-    opening = open_wait(MARKED, RELAY, TOKEN, talk.patience, asked_by="caller-1", gives_up=lambda error: True)
+    opening = open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1", gives_up=lambda error: True)
     error = refused_with(ServerUnreachableError, talk, opening)
     assert error.task_id == "task-1"
     assert talk.said[-1] == CANCEL
@@ -1840,7 +1846,7 @@ def test_what_a_refusal_of_the_relay_is_about(case: str) -> None:
     answer, cause = AT_RELAY[case]
     talk = Talk([reply(201, record())], then=lambda call: answer if "waits" in call.url else OPEN, seconds=5)
     with pytest.raises(AwaitHumansError) as raised:
-        talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience))
+        talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert cause_of(raised.value) == cause
     if cause == SETTING:
         assert "AWAITHUMANS_RELAY" in str(raised.value)
@@ -1906,7 +1912,7 @@ LONGER: dict[str, Callable[[Patience], Flow[Any]]] = {
     "ask": lambda patience: ask(BODY, 60, patience),
     "finish": lambda patience: finish(OPENED, 60, patience),
     "withdraw": lambda patience: withdraw(BODY, patience),
-    "open_wait": lambda patience: open_wait(BODY, RELAY, TOKEN, patience),
+    "open_wait": lambda patience: open_wait(BODY, RELAY, PROOFS, patience),
     "ended": lambda patience: ended(MANY, FIRST_PAGE, patience),
 }
 
@@ -1919,3 +1925,47 @@ def test_whatever_is_answered_a_longer_conversation_ends(name: str, heard: list[
     with suppress(AwaitHumansError):
         talk.run(LONGER[name](talk.patience))
     assert talk.clock.now <= 1000 + 20 + 75 + 3 * 20
+
+
+# --- task ids
+
+
+@pytest.mark.parametrize(
+    "odd", ["..", ".", "", "a/b", "a?b=1", "a#b", "%2e%2e%2fstatus", "a b", "a\n", "\u0430", "a" * 65], ids=repr
+)
+@pytest.mark.parametrize(
+    "asking", [get, poll, close, lambda odd, patience: close_own(odd, lambda _: None, patience)], ids=range(4)
+)
+def test_what_is_no_task_id_stands_in_no_url(asking: Callable[..., Any], odd: str) -> None:
+    """The URL carries the API token: an id that names another endpoint is refused, and nothing is sent."""
+    talk = Talk([])
+    assert "is not a task id" in str(refused_with(InvalidTaskError, talk, asking(odd, talk.patience)))
+    assert talk.calls == []
+
+
+def test_created_task_with_an_odd_id_is_no_usable_reply() -> None:
+    """What answers is not the API: it is tried again, and the error says why."""
+    talk = Talk([reply(201, record(id="../status"))] * 99)
+    error = refused_with(UnexpectedReplyError, talk, create(BODY, talk.patience))
+    assert "'../status' is not a task id" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("shown", "mark", "closed"),
+    [
+        ("question-1", "ours", True),
+        (None, "ours", True),
+        ("question-2", "ours", False),
+        ("question-1", "theirs", False),
+        ("question-1", None, False),
+    ],
+    ids=["own", "hidden key", "another question", "another caller's", "without a mark"],
+)
+def test_only_a_task_of_these_callers_is_closed(shown: str | None, mark: str | None, closed: bool) -> None:  # noqa: FBT001
+    """Key and mark of its record decide, whatever is known about it otherwise."""
+    schema = {} if mark is None else {"x-awaithumans-asked-by": mark}
+    found = reply(200, record(idempotency_key=shown, payload_schema=schema))
+    talk = Talk([found, *([reply(200, record("cancelled", idempotency_key=shown))] if closed else [])])
+    outcome = talk.run(close_of("task-1", "question-1", {"ours"}, talk.patience))
+    assert outcome.terminal is closed
+    assert talk.said == ([GET, CANCEL] if closed else [GET])

@@ -339,3 +339,62 @@ def test_a_token_holds_no_secret() -> None:
     """A token is seen by proxies and logs: it carries ids, and not the secret that signs them."""
     held: Mapping[str, Any] = URLSafeSerializer("anything").loads_unsafe(TOKEN)[1]
     assert held == {"e": ROUTE.engine, "t": ROUTE.target, "k": ROUTE.idempotency_key}
+
+
+# --- proofs
+
+
+@given(routes, st.none() | st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_a_proof_brings_its_route_for_its_task_alone(route: Route, task_id: str | None) -> None:
+    """What a caller signs for one task opens for that task; for no other, nor for asking, nor as a callback URL."""
+    proof = SIGNER.prove(route, task_id)
+    assert SIGNER.open_proof(proof, task_id) == route
+    for other in {None, "task-2", "", f"{task_id}x"} - {task_id}:
+        with pytest.raises(CallbackRejectedError) as refused:
+            SIGNER.open_proof(proof, other)
+        assert refused.value.http_status == 401
+    assert_refused(proof)
+
+
+@pytest.mark.parametrize("task_id", [None, "task-1", ""], ids=repr)
+def test_the_token_of_a_callback_url_proves_no_wait(task_id: str | None) -> None:
+    """A callback URL is read by many: it registers nothing, and finds out nothing."""
+    for token in (TOKEN, forged({"e": "temporal", "t": {}, "k": "q", "w": task_id})):
+        with pytest.raises(CallbackRejectedError) as refused:
+            SIGNER.open_proof(token, task_id)
+        assert refused.value.http_status == 401
+
+
+@given(st.text() | st.text(URL_SAFE))
+@example(TOKEN)
+@example("e30.e30")
+def test_no_other_text_is_a_proof(text: str) -> None:
+    """Whatever is sent as bearer, it ends in the same 401."""
+    for task_id in (None, "task-1"):
+        with pytest.raises(CallbackRejectedError) as refused:
+            SIGNER.open_proof(text, task_id)
+        assert refused.value.http_status == 401
+
+
+def test_proofs_outlive_a_rotation_as_tokens_do() -> None:
+    """While the secret changes, proofs of the old and of the new one are accepted; the first secret signs."""
+    both, old = RouteSigner([SECRET, OLD_SECRET]), RouteSigner([OLD_SECRET])
+    assert both.open_proof(old.prove(ROUTE, "task-1"), "task-1") == ROUTE
+    assert SIGNER.open_proof(both.prove(ROUTE, "task-1"), "task-1") == ROUTE
+    with pytest.raises(CallbackRejectedError):
+        SIGNER.open_proof(old.prove(ROUTE, "task-1"), "task-1")
+
+
+def test_every_route_that_has_a_token_has_proofs() -> None:
+    """The longest one too, with the longest task id and a trace."""
+    noise = random.Random(1)  # noqa: S311 - only to be incompressible
+    proven = 0
+    for size in range(2900, 3300, 2):
+        route = Route("temporal", {}, "".join(noise.choices(URL_SAFE, k=size)), TRACEPARENT)
+        try:
+            SIGNER.issue(route)
+        except SettingsError:
+            break
+        assert SIGNER.open_proof(SIGNER.prove(route, "t" * 64), "t" * 64) == route
+        proven += 1
+    assert proven > 0

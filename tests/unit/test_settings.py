@@ -323,3 +323,8 @@ def test_the_relay_has_no_slash_at_its_end(url: str) -> None:
 def test_a_review_link_is_where_people_see_the_server(given: dict[str, str], link: str) -> None:
     """Reviewers may know the server under another address than workers do."""
     assert Settings.load(**given).review_url("task-1") == link
+
+
+def test_a_review_link_quotes_the_task() -> None:
+    """An id of an earlier release's table opens no other page."""
+    assert Settings.load().review_url("a?b=1&c/..") == "http://localhost:3001/task?id=a%3Fb%3D1%26c%2F.."

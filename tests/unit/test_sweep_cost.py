@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from awaithumans_core import Outcome, Route, TaskClient
+from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
 from awaithumans_relay.pace import Pace
 from awaithumans_relay.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
 from awaithumans_relay.store import Store, Wait, WaitState
@@ -27,6 +27,7 @@ class Table(Store):
     def __init__(self, ages: Sequence[float]) -> None:
         self.clock = lambda: asyncio.get_running_loop().time()
         self._due: list[tuple[float, int, Wait]] = []
+        self._put_off: dict[str, float] = {}
         chance = random.Random(5)  # noqa: S311 - spreads waits, guards nothing
         for number, age in enumerate(ages):
             check = next_check(now=0.0, created_at=-age, deadline_at=MONTH) * (chance.random() if age else 1.0)
@@ -39,9 +40,15 @@ class Table(Store):
         while self._due and self._due[0][0] <= now and len(found) < limit:
             check, number, wait = self._due[0]
             later = next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at)
+            if (put_off := self._put_off.pop(wait.task_id, 0.0)) > now:
+                heapq.heapreplace(self._due, (put_off, number, wait))
+                continue
             heapq.heapreplace(self._due, (later, number, wait))
             found.append(_wait(number, wait.created_at, wait.deadline_at, check))
         return found
+
+    async def postpone_checks(self, missed: Sequence[Wait], seconds: float) -> None:
+        self._put_off |= {wait.task_id: self.clock() + seconds for wait in missed}
 
     async def any_missing(self) -> bool:
         return False
@@ -75,19 +82,23 @@ class CountingServer(TaskClient):
     def __init__(self) -> None:
         self.looks: list[tuple[float, str]] = []
         self._open = Outcome(task_id="", status="created")
+        self.odd: set[str] = set()
 
     async def get(self, task_id: str) -> Outcome:
         self.looks.append((asyncio.get_running_loop().time(), task_id))
+        if task_id in self.odd:
+            raise UnexpectedReplyError("there is no task API at this address")
         return self._open
 
 
 def swept(
-    ages: Sequence[float], seconds: float, *, per_second: float = 1000.0, burst: int = 500
+    ages: Sequence[float], seconds: float, *, per_second: float = 1000.0, burst: int = 500, odd: int = 0
 ) -> list[tuple[float, str]]:
-    """The looks that are made at so many waits, of these ages, in so many seconds."""
+    """The looks that are made at so many waits, of these ages, in so many seconds; the first have `odd` replies."""
 
     async def story() -> list[tuple[float, str]]:
         table, server = Table(ages), CountingServer()
+        server.odd = set(map(str, range(odd)))
         async with Sweeper(table, server, {}, on_answer=lambda: None, pace=Pace(per_second, burst)).running():
             await asyncio.sleep(seconds)
         return server.looks
@@ -144,3 +155,12 @@ def test_no_more_looks_than_the_pace_allows_and_nobody_is_forgotten() -> None:
     counts = Counter(task_id for _, task_id in looks)
     assert len(counts) == 5000
     assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_odd_replies_of_some_tasks_hold_up_no_others() -> None:
+    """304 tasks that cannot be read are read ever less; the 100 beside them as if these were alone."""
+    looks = Counter(task_id for _, task_id in swept([0.0] * 404, HOUR / 2, odd=304))
+    others = [count for task_id, count in looks.items() if int(task_id) >= 304]
+    assert len(others) == 100
+    assert sum(others) == pytest.approx(100 * planned(0, HOUR / 2), rel=0.1)
+    assert max(count for task_id, count in looks.items() if int(task_id) < 304) <= 20

@@ -23,6 +23,7 @@ from awaithumans_adapters.temporal.names import (
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
+    mark_of,
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
@@ -275,7 +276,7 @@ def _caller() -> dict[str, str]:
 
 def _asked_by(key: str) -> str:
     """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
-    return Route(ENGINE, _caller(), key).digest
+    return mark_of(**_caller(), key=key)
 
 
 def _shared_mark(key: str) -> str | None:

@@ -11,7 +11,7 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import fitting, readable, size_of
-from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL
+from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL, mark_of
 from awaithumans_adapters.temporal.signal_once import signalling_once
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
@@ -125,6 +125,10 @@ class TemporalEngine:
         if asker.status is None or asker.status in _GOING_ON:
             return None
         return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
+
+    def asked_by(self, route: Route) -> str:
+        """The mark on tasks of the route's workflow."""
+        return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
         """Raise when Temporal is away, or not well."""

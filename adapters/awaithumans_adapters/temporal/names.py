@@ -3,6 +3,8 @@
 import hashlib
 import re
 
+from awaithumans_core.route import Route
+
 SIGNAL = "awaithumans.answer"
 """Carries an outcome to the workflow that asked."""
 OPEN_WAIT = "awaithumans.open_wait"
@@ -36,6 +38,11 @@ _DEFAULT_KEY = re.compile(r"temporal:.*:([0-9a-f]{32}(?::reask:\d+)?)", re.DOTAL
 def default_key(namespace: str, workflow_id: str, place: str) -> str:
     """Key of a question that its caller has not named; `place` says which question of the workflow it is."""
     return f"{ENGINE}:{namespace}:{workflow_id}:{_digest(place)}"
+
+
+def mark_of(namespace: str, workflow_id: str, key: str) -> str:
+    """Names a workflow as the one a question was created for, in either mode and in each of its runs."""
+    return Route(ENGINE, {"namespace": namespace, "workflow_id": workflow_id}, key).digest
 
 
 def _digest(text: str) -> str:

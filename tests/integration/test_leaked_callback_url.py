@@ -1,0 +1,109 @@
+"""Attacks with what others can read of a caller, on a real server: its callback URL, and its right to ask.
+
+The URL opens `/callbacks/`, where the body's signature is needed as well, and nothing else. Even a caller with a true
+proof ends, answers and delays no question but its own.
+"""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from examples.demo.servers import HumansServer
+
+from awaithumans_core import HumanTask, Route, TaskClient
+from awaithumans_relay.limits import MAX_OPEN_WAITS
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, Server, running_relay
+from tests.support.workflows import Decision
+
+ENDED = Route("shelf", {"place": "ended"}, "the attacker's question")
+
+
+class Ended(Shelf):
+    """All of its callers have ended."""
+
+    async def orphaned(self, route: Route) -> str | None:
+        return f"{route.target['place']} has ended"
+
+
+@pytest.fixture
+async def relay(humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+    async with running_relay([Ended()], humans, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def server(relay: RunningRelay, humans: HumansServer) -> AsyncGenerator[Server]:
+    speaker = Server(relay, humans)
+    yield speaker
+    await speaker.http.aclose()
+
+
+async def test_leaked_callback_url_registers_nothing_and_asks_nothing(server: Server, relay: RunningRelay) -> None:
+    """Its token is no bearer: neither for a wait, nor for the task that the route has open."""
+    await server.register(ENDED, "task-1")
+    leaked = {"Authorization": f"Bearer {server.signer.issue(ENDED)}"}
+    registered = await server.http.put("/waits/task-2", json={"timeout_seconds": 900}, headers=leaked)
+    asked = await server.http.get("/waits/asked", headers=leaked)
+    assert (registered.status_code, asked.status_code) == (401, 401)
+    assert [wait.task_id for wait in await relay.store.listed()] == ["task-1"]
+
+
+async def test_proof_of_one_task_registers_no_other(server: Server, relay: RunningRelay) -> None:
+    """A registration that is read on its way can be repeated, and nothing more."""
+    proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, 'task-1')}"}
+    replies = [
+        await server.http.put(f"/waits/{task_id}", json={"timeout_seconds": 900}, headers=proof)
+        for task_id in ("task-2", "task-1", "task-1")
+    ]
+    assert [reply.status_code for reply in replies] == [401, 200, 200]
+    assert (await server.http.get("/waits/asked", headers=proof)).status_code == 401
+
+
+async def test_question_of_a_stranger_is_not_cancelled(
+    server: Server, relay: RunningRelay, people: People, tmp_path: Path
+) -> None:
+    """An ended caller registers for it under its own key: that wait is parked, and the question stays open."""
+    async with TaskClient(settings=relay.settings) as client:
+        victim = await client.create(HumanTask(task=f"victim {tmp_path.name}?", response_schema=Decision))
+    assert (await server.register(ENDED, victim.task_id)).status_code == 200
+    await relay.hurry(victim.task_id)
+    (wait,) = await relay.wait_for(victim.task_id, "parked")
+    assert "another question" in (wait.last_error or "")
+    assert (await people.task(victim.task_id))["status"] == "created"
+
+
+async def test_question_of_another_caller_under_the_same_key_is_not_cancelled(
+    server: Server, relay: RunningRelay, people: People, tmp_path: Path
+) -> None:
+    """A script asked it and still polls; the workflow that joined it by its key has ended."""
+    key = f"shared {tmp_path.name}"
+    async with TaskClient(settings=relay.settings) as client:
+        shared = await client.create(HumanTask(task="shared?", response_schema=Decision, idempotency_key=key))
+    assert (await server.register(Route("shelf", {"place": "joined"}, key), shared.task_id)).status_code == 200
+    await relay.hurry(shared.task_id)
+    (wait,) = await relay.wait_for(shared.task_id, "parked")
+    assert "created for another caller" in (wait.last_error or "")
+    assert (await people.task(shared.task_id))["status"] == "created"
+
+
+@pytest.mark.parametrize("odd", ["..", "a?b=1", "%2e%2e%2fstatus", "a b", "a" * 65, "\u0430"], ids=repr)
+async def test_odd_task_id_is_refused_with_every_proof(server: Server, relay: RunningRelay, odd: str) -> None:
+    """What would name another endpoint of the server is refused by both endpoints."""
+    proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, odd)}"}
+    path = f"/waits/{quote(odd, safe='').replace('.', '%2E')}"
+    registered = await server.http.put(path, json={"timeout_seconds": 900}, headers=proof)
+    assert registered.status_code in {401, 404, 405, 422}
+    assert (await server.call_back(ENDED, odd)).status_code == 422
+    assert await relay.store.counts() == {}
+
+
+async def test_too_many_waits_of_one_route_are_refused(server: Server, relay: RunningRelay) -> None:
+    """The caller learns which limit it met, and when to come again; nothing is stored."""
+    replies = [await server.register(ENDED, f"task-{number}") for number in range(MAX_OPEN_WAITS + 1)]
+    assert [reply.status_code for reply in replies] == [200] * MAX_OPEN_WAITS + [429]
+    refused = replies[-1]
+    assert (refused.json()["error"], refused.headers["retry-after"]) == ("TOO_MANY_WAITS", "30")
+    assert len(await relay.store.listed()) == MAX_OPEN_WAITS
