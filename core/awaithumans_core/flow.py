@@ -80,14 +80,15 @@ Its scheduler looks every 5 s, its callback queue every 5 s.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Send this request; answer with a `Reply` or `Lost`."""
+    """Send this request; answer with a `Reply` or `Lost`. Its repr shows neither a proof nor content."""
 
     method: str
     url: str
     """Path below the server's address, or a whole URL."""
-    json: Mapping[str, Any] | None = None
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The question, and in a task's body the callback URL with its route token."""
     params: Mapping[str, Any] | None = None
-    bearer: str | None = None
+    bearer: str | None = field(default=None, repr=False)
     """Proof to send. None: the driver's own API token, which goes to the task server and nowhere else."""
     timeout: float = CALL_SECONDS
     """Seconds until it counts as lost."""
@@ -117,8 +118,8 @@ class Reply:
     """What the other side answered. Header names are lower case."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

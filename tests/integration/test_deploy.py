@@ -21,8 +21,8 @@ from awaithumans_relay.commands.terminal import MISTAKE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
-SECRET = "s" * 32
-PAYLOAD_KEY = "A" * 43
+SECRET = secrets.token_urlsafe(32)
+PAYLOAD_KEY = secrets.token_urlsafe(32)
 
 
 @asynccontextmanager

@@ -1919,3 +1919,10 @@ def test_whatever_is_answered_a_longer_conversation_ends(name: str, heard: list[
     with suppress(AwaitHumansError):
         talk.run(LONGER[name](talk.patience))
     assert talk.clock.now <= 1000 + 20 + 75 + 3 * 20
+
+
+def test_repr_of_a_call_shows_neither_proof_nor_content() -> None:
+    """A call or a reply in a log or a traceback gives nothing away."""
+    call = Call("PUT", "/waits/t", json={"callback_url": "token-in-url"}, bearer="route-token")
+    assert repr(call) == "Call(method='PUT', url='/waits/t', params=None, timeout=15.0)"
+    assert "answer" not in repr(Reply(200, {"set-cookie": "answer"}, b"answer"))
