@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -78,7 +78,7 @@ def _unpacking(response: httpx.Response) -> Unpack:
         raise httpx.DecodingError(
             f"the reply is encoded as {encoding[:40]!r}, which was not asked for", request=response.request
         )
-    pieces = (lambda sent: iter((sent,))) if encoding in {"identity", ""} else _inflate(response)
+    pieces = _as_sent if encoding in {"identity", ""} else _inflate(response)
     size = 0
 
     def unpack(sent: bytes) -> Generator[bytes]:
@@ -90,6 +90,10 @@ def _unpacking(response: httpx.Response) -> Unpack:
             yield piece
 
     return unpack
+
+
+def _as_sent(sent: bytes) -> Iterator[bytes]:
+    yield sent
 
 
 def _inflate(response: httpx.Response) -> Unpack:
@@ -169,8 +173,8 @@ def exposures(setting: str, url: str, proof: str) -> list[str]:
             f"{setting} is {parts.scheme}://{host}: {proof} and all answers travel in clear text. Use https://, unless "
             "everything between is a private network"
         )
-    proxies = getproxies_environment()
-    if (proxies.get("http") or proxies.get("all")) and not proxy_bypass_environment(host):
+    proxies = getproxies()
+    if (proxies.get("http") or proxies.get("all")) and not proxy_bypass(host):
         name = "HTTP_PROXY" if proxies.get("http") else "ALL_PROXY"
         found.append(
             f"{setting} is {parts.scheme}://{host}, and {name} is set: that proxy can read {proof} and all answers. "

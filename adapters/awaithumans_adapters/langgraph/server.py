@@ -35,8 +35,10 @@ class LangGraphServerEngine:
     def __init__(self, url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         def client() -> LangGraphClient:
             # To the SDK, None means no key at all, and not the one of the environment.
-            key = {} if api_key is None else {"api_key": api_key}
-            made = get_client(url=url, headers=headers, **key)
+            if api_key is None:
+                made = get_client(url=url, headers=headers)
+            else:
+                made = get_client(url=url, headers=headers, api_key=api_key)
             bounded(made.http.client)
             return made
 
