@@ -140,7 +140,7 @@ async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeyp
 
 
 def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
-    """What the container installs is what was tested, file by file: `make hashes` follows a change of the constraints."""
+    """What the container installs is what was tested; after a change of the constraints, run `make hashes`."""
     constraints = set((ROOT / "constraints.txt").read_text().splitlines())
     entries = (DEPLOY / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
     pinned = [entry.split() for entry in entries]
