@@ -51,7 +51,7 @@ class BoundedProtocol(H11Protocol):
         """When the phase began that the caller is in."""
         self.proven: bool | None = None
         """Whether the request was proven; None while nothing is known. It ends with the request."""
-        self._phase: object = None
+        self._phase: Any = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base
@@ -72,7 +72,7 @@ class BoundedProtocol(H11Protocol):
         super().handle_events()
         if self.scope is not None:  # pyright: ignore[reportUnnecessaryComparison]  # until the first request
             cast("Scope", self.scope).setdefault(JUDGE, self.judge)
-        if self.conn.their_state != self._phase:
+        if self.conn.their_state is not self._phase:
             self._enter(self.conn.their_state)
 
     def on_response_complete(self) -> None:

@@ -1,4 +1,4 @@
-"""What the relay tells its HTTP server about the caller of a request, so that the server knows which to prefer."""
+"""How the relay lets its HTTP server know about the caller of a request, so that the server knows which to prefer."""
 
 from starlette.types import Scope
 
@@ -7,6 +7,6 @@ JUDGE = "awaithumans.judge"
 
 
 def judge(scope: Scope, *, proven: bool) -> None:
-    """Tell the server whether this request has been proven, before all of it was received or answered."""
-    if (tell := scope.get(JUDGE)) is not None:
-        tell(proven)
+    """Report to the server whether this request has been proven, before all of it was received or answered."""
+    if (report := scope.get(JUDGE)) is not None:
+        report(proven)

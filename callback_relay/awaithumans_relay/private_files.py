@@ -28,7 +28,7 @@ def create_private(path: str) -> None:
 
 
 def database_file(target: str) -> str | None:
-    """The path of the file that SQLite creates when it opens this; None if the target says how it is opened."""
+    """The path of the file that SQLite creates when it opens this; None if a URI sets the mode."""
     if not target.startswith("file:"):
         return target
     uri = urlsplit(target)

@@ -31,6 +31,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "awaithumans.relay"]
 
 
+@pytest.mark.edges
 async def test_wrong_operator_tokens_are_slowed_down(relay: RunningRelay, caplog: pytest.LogCaptureFixture) -> None:
     """However many connections guess, few guesses a second are refused; the operator, and a browser's first request,
     are answered at once meanwhile. The guesses are one line of the log, without a token."""
@@ -63,6 +64,7 @@ async def test_wrong_operator_tokens_are_slowed_down(relay: RunningRelay, caplog
     assert lines == ["refused (401), wrong operator token, from 127.0.0.1"]
 
 
+@pytest.mark.edges
 async def test_guesser_that_hangs_up_leaves_nothing_behind(relay: RunningRelay) -> None:
     """Refusals that are held back end with their connections."""
     before = len(asyncio.all_tasks())
@@ -106,7 +108,7 @@ async def test_count_is_logged_at_the_end_of_its_time(caplog: pytest.LogCaptureF
 
 
 async def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever invents kinds of events fills neither the log nor the memory."""
+    """A caller that invents kinds of events fills neither the log nor the memory."""
     repeats = Repeats(logging.getLogger("awaithumans.relay"))
     for number in range(10 * MAX_KINDS):
         repeats.warn(f"kind {number}", "event")
