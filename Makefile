@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
+.PHONY: hashes help demo test test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -53,6 +53,11 @@ lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and
 format: $(READY) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+hashes: $(READY) ## Renew the hashed versions that the container installs, from pyproject.toml and constraints.txt
+	@echo hatchling | $(BIN)/uv pip compile pyproject.toml - --quiet --extra relay --extra postgres --extra temporal \
+		--constraint constraints.txt --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--python-version 3.12 --python-platform linux --output-file examples/deploy/requirements.txt
 
 clean: ## Remove .venv and everything generated
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,6 +11,7 @@ it. It is signed with the operator's token and lasts for a working day. Doors th
 ours open for a bearer alone, which no browser sends unasked.
 """
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -23,11 +24,18 @@ from itsdangerous import BadSignature, TimestampSigner
 from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.signing import BLANKS
+from awaithumans_relay.callers import judge
 from awaithumans_relay.problem import problem
+from awaithumans_relay.repeats import Repeats
 from awaithumans_relay.unavailable import StoreUnavailableError, public_reason
 
 FORM_SECONDS = 12 * 3600
 """A page that stays open for longer is opened again before its buttons work."""
+
+GUESS_SECONDS = 1.0
+"""Until a wrong token is refused. The right one is never delayed."""
+GUESSES_PER_SECOND = 20.0
+"""Refused, of all callers together: with more of them each waits longer."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -43,15 +51,41 @@ _FORM = "redrive"
 
 
 class Operator:
-    """Knows the operator by the token. Without a token, nobody is."""
+    """Authenticates the operator by the token. If no token is configured, every request is refused.
 
-    def __init__(self, token: str | None) -> None:
+    Args:
+        token: The operator's.
+        refusals: Logs that a wrong one was sent.
+    """
+
+    def __init__(self, token: str | None, refusals: Repeats) -> None:
         self._token = token
+        self._refusals = refusals
+        self._guessing = 0
+        """Requests with a wrong token that are not refused yet."""
 
     def is_caller(self, authorization: str | None, *, browsers: bool = True) -> bool:
         """Whether this Authorization header holds the token. Constant time in what it holds."""
         given = _presented(authorization, browsers=browsers)
         return self._token is not None and hmac.compare_digest(given, self._token.encode())
+
+    async def slow_down(self, request: Request) -> None:
+        """Log a request that presents a wrong token, and hold its refusal back; until its caller hangs up, at most."""
+        if request.headers.get("authorization") is None:
+            return
+        caller = request.client.host if request.client else "an unknown address"
+        why = "wrong operator token" if self._token else "no operator token is configured"
+        self._refusals.warn("operator requests refused (401)", f"refused (401), {why}, from {caller}")
+        judge(request.scope, proven=False)
+        self._guessing += 1
+        try:
+            async with asyncio.timeout(max(GUESS_SECONDS, self._guessing / GUESSES_PER_SECOND)):
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            self._guessing -= 1
 
     def form_proof(self) -> str:
         """Put into a form, so that the form is known to be ours when it is sent."""
@@ -86,6 +120,7 @@ def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, form
             async def guarded(request: Request) -> Response:
                 browsers = forms or request.method == "GET"
                 if not operator.is_caller(request.headers.get("authorization"), browsers=browsers):
+                    await operator.slow_down(request)
                     wanted = {"WWW-Authenticate": _CHALLENGE if browsers else _CHALLENGE_OF_PROGRAMS}
                     return _sealed(problem(401, "UNAUTHORISED", "not authorised", headers=wanted))
                 return _sealed(refusal() or await _answered(handle, request))

@@ -104,7 +104,7 @@ class Ahead:
             await self._pace.take(flow.READS_A_PAGE)
             size = self._page
             page = await self._client.run(flow.ended_page(offset, size, Patience(0)))
-            offset, self._page = offset + size, page.next_size
+            offset, self._page = offset + page.covered, page.next_size
             found += await self._take(page.ended)
             reached = page.reached
             if not page.full or (reached is not None and reached.timestamp() < oldest - SHARED_SECONDS):

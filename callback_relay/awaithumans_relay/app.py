@@ -49,6 +49,7 @@ from awaithumans_relay.pages import page_router
 from awaithumans_relay.probe import PROBE, PROBE_ENGINE
 from awaithumans_relay.problem import Problem, problem
 from awaithumans_relay.readiness import PROBE_SECONDS
+from awaithumans_relay.repeats import Repeats
 from awaithumans_relay.retention import RETENTION, Retention
 from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
 from awaithumans_relay.sweeper import Sweeper
@@ -120,6 +121,7 @@ class Relay:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.store = store
         self.lifecycle = Lifecycle()
+        self.refusals = Repeats(logger)
         self._assemble()
 
     def _assemble(self) -> None:
@@ -169,6 +171,7 @@ class Relay:
                     with self.lifecycle.of_work():
                         yield
             finally:
+                self.refusals.flush()
                 await self._client.aclose()
                 await self.store.stop()
 
@@ -280,6 +283,9 @@ def create_router(
     another one, is started by your own lifespan: `async with router.lifespan_context(app):`. Until it runs, every
     endpoint but `/healthz` and `/metrics` answers 503.
 
+    The size of headers, the time they may take and the number of connections are limited by your HTTP server, and
+    uvicorn does not: put a proxy before it, as in examples/deploy/nginx.conf.
+
     Args:
         engines: Whom it can wake; each has its own name.
         settings: Default: from the environment: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN (for the sweep),
@@ -357,7 +363,8 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     # redirect to another form would count as delivered, and the answer would be gone.
     async def receive_callback(request: Request, token: str = "") -> Response:
         """Take a terminal-status callback of the awaithumans server."""
-        return await _acknowledge(relay.receive(token.rstrip("/"), request), request.headers.get(TASK_ID_HEADER))
+        stored = relay.receive(token.rstrip("/"), request)
+        return await _acknowledge(stored, request.headers.get(TASK_ID_HEADER), relay.refusals, "callback")
 
     router.add_api_route(
         "/callbacks/{token:path}",
@@ -382,7 +389,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
                 raise CallbackRejectedError(_NO_PROOF, http_status=401)
             return await relay.register(task_id, proof, body)
 
-        return await _acknowledge(stored(), task_id)
+        return await _acknowledge(stored(), task_id, relay.refusals, "registration")
 
     router.add_api_route(
         "/waits/{task_id}",
@@ -403,7 +410,8 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
                 raise CallbackRejectedError(_NO_PROOF, http_status=401)
             return await relay.asked(proof)
 
-        return await _reply(found(), None, lambda task_id: Asked(task_id=task_id).model_dump_json())
+        told = relay.refusals, "question about a wait"
+        return await _reply(found(), None, lambda task_id: Asked(task_id=task_id).model_dump_json(), *told)
 
     router.add_api_route(
         "/waits/asked",
@@ -443,25 +451,30 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
         """Figures for Prometheus."""
         return Response(await relay.figures(), media_type=CONTENT_TYPE_LATEST)
 
-    operator = Operator(settings.operator_token())
+    operator = Operator(settings.operator_token(), relay.refusals)
     operations = Operations(relay.store, relay.wake, settings.review_url, relay.lifecycle.refusal)
     router.include_router(operations_router(operations, operator))
     router.include_router(page_router(operations, operator, sorted(relay.engines)))
     _ = (healthz, metrics)
 
 
-async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None) -> Response:
-    return await _reply(stored, task_id, _STORED.__getitem__)
+async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None, refusals: Repeats, what: str) -> Response:
+    return await _reply(stored, task_id, _STORED.__getitem__, refusals, what)
 
 
-async def _reply(done: Awaitable[T], task_id: str | None, body: Callable[[T], str]) -> Response:
+async def _reply(
+    done: Awaitable[T], task_id: str | None, body: Callable[[T], str], refusals: Repeats, what: str
+) -> Response:
     """One place decides what a caller hears: stored, refused, or come back later."""
     try:
         state = await done
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
-        logger.warning("refused (%d), task %s: %s", refused.http_status, named or "unknown", refused, extra=facts)
+        # Strangers are refused with 401 and 408 only, for a reason of a few; other reasons may hold anything.
+        reason = f": {refused}" if refused.http_status in {401, 408} else ""
+        kind = f"{what}s refused ({refused.http_status}){reason}"
+        refusals.warn(kind, f"refused ({refused.http_status}), task {named or 'unknown'}: {refused}", facts)
         return problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
     except ClientDisconnect:
         logger.info("a caller hung up in the middle of its request")

@@ -122,7 +122,7 @@ def serve(
       AWAITHUMANS_URL               the awaithumans server
       AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks nobody called back
       AWAITHUMANS_RELAY_SECRET      shared with everyone who asks through this
-                                    relay (16 characters or more)
+                                    relay (32 characters or more)
       AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or
       AWAITHUMANS_PAYLOAD_KEY       in its place, the server's root key
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches

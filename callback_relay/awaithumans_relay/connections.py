@@ -27,6 +27,7 @@ from sqlalchemy.pool import StaticPool
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.carry import carry
 from awaithumans_relay.files import OpenFiles
+from awaithumans_relay.private_files import create_private, database_file, report_readable
 from awaithumans_relay.unavailable import StoreUnavailableError
 
 logger = safe_logger("awaithumans.relay")
@@ -200,6 +201,7 @@ def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
     """
     copy = f"{files.path}.{secrets.token_hex(4)}"
     try:
+        create_private(copy)
         with closing(sqlite3.connect(copy)) as target:
             _driver(db).backup(target)
         shutil.copymode(files.path, copy)
@@ -251,6 +253,11 @@ def _engine(url: URL, *, connections: int) -> Engine:
         return engine
     engine = create_engine(url, **pool, **silent)
 
+    @event.listens_for(engine, "do_connect")
+    def create(dialect: Any, record: Any, args: Any, options: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if (file := database_file(args[0])) is not None:
+            create_private(file)
+
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, record: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
         dbapi.isolation_level = None  # transactions are begun below, with their write lock
@@ -258,7 +265,8 @@ def _engine(url: URL, *, connections: int) -> Engine:
         cursor.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
         cursor.execute("PRAGMA synchronous=FULL")
         _use_wal(cursor)
-        record.info[_FILES] = OpenFiles.of(cursor, url.database)
+        files = record.info[_FILES] = OpenFiles.of(cursor, url.database)
+        report_readable(files.path)
         cursor.close()
 
     @event.listens_for(engine, "begin")

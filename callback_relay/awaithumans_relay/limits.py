@@ -1,10 +1,12 @@
 """What a caller may send, and what a stranger is told.
 
 Law: a stranger learns nothing but 401, in the same words whichever proof is wrong; the relay's log says which. Nobody
-makes the relay hold more than one body's limit, and a stranger next to nothing, however many connections they open and
-however slowly they send. What no database can keep is refused, not asked for again.
+makes the relay hold more than one body's limit, and a stranger next to nothing of theirs. A body that is sent slowly is
+refused at a deadline. How many connections there are, and how large their headers, the HTTP server limits (`serve`, or
+a proxy). What no database can keep is refused, not asked for again.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.task_id import TASK_ID_RULE, is_task_id
+from awaithumans_relay.callers import judge
 
 MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
@@ -22,6 +25,8 @@ UNPROVEN_BYTES = 64 * 1024
 """Of a body are kept of whoever it is; as much as the HTTP server reads at a time."""
 MAX_OPEN_WAITS = 8
 """Of one route. A route is one question, which has one task at a time."""
+BODY_SECONDS = 20.0
+"""For the whole of a body. The awaithumans server gives an attempt ten seconds."""
 
 _JSON = json.JSONEncoder(allow_nan=False)
 
@@ -36,14 +41,27 @@ async def limited_body(request: Request, limit: int, *, proven: Callable[[], boo
         limit: In bytes.
         proven: Asked once, of a body of more than `UNPROVEN_BYTES`. If not, nothing of it is kept: it is read to the
             same end, and hashed as a signed one would be. So the time shows little of which proof is wrong.
+
+    Raises:
+        CallbackRejectedError: 408: it was not complete after `BODY_SECONDS`.
     """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(request, limit, proven)
+    except TimeoutError:
+        raise CallbackRejectedError(f"the body was not complete after {BODY_SECONDS:.0f} s", http_status=408) from None
+
+
+async def _read(request: Request, limit: int, proven: Callable[[], bool]) -> bytes:
     chunks: list[bytes] = []
     size, kept, hashed = 0, True, hashlib.sha256()
     async for chunk in request.stream():
-        if kept and size <= UNPROVEN_BYTES < size + len(chunk) and not proven():
-            kept = False
-            hashed.update(b"".join(chunks))
-            chunks.clear()
+        if kept and size <= UNPROVEN_BYTES < size + len(chunk):
+            kept = proven()
+            judge(request.scope, proven=kept)
+            if not kept:
+                hashed.update(b"".join(chunks))
+                chunks.clear()
         size += len(chunk)
         if kept:
             chunks.append(chunk)

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"Connection": "close"},
+    408: {"Connection": "close"},
     413: {"Connection": "close"},
     429: {"Retry-After": "30"},
     503: {"Retry-After": "5"},

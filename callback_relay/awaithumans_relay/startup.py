@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from awaithumans_core.http_clients import async_client
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 
@@ -48,7 +49,7 @@ def relay_address(settings: Settings) -> str | None:
 async def server(settings: Settings) -> str | None:
     """What is wrong with the server or with our token for it, if anything is."""
     try:
-        async with httpx.AsyncClient(timeout=LOOK_SECONDS) as http:
+        async with async_client(timeout=LOOK_SECONDS) as http:
             reply = await http.get(
                 f"{settings.url.rstrip('/')}/api/tasks",
                 params={"limit": 1},

@@ -17,6 +17,7 @@ from awaithumans_core.connections import PerLoop, PerProcess, generation
 from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
+from awaithumans_core.http_clients import ReplyTooLarge, async_client, sync_client, warn_if_exposed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
@@ -73,6 +74,8 @@ class AsyncDriver:
         try:
             http = await self._http.get()
             return _reply(await http.send(_request(http, self._token, call)))
+        except ReplyTooLarge as large:
+            return Reply(large.status, {}, b"", cut=True)
         except httpx.RequestError as error:
             return _lost(error)
 
@@ -112,6 +115,8 @@ class SyncDriver:
         try:
             http = self._http.get()
             return _reply(http.send(_request(http, self._token, call)))
+        except ReplyTooLarge as large:
+            return Reply(large.status, {}, b"", cut=True)
         except httpx.RequestError as error:
             return _lost(error)
 
@@ -159,9 +164,11 @@ class TaskClient:
         self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
         options, made_in = _http_options(self.settings, keep_alive), generation()
+        if transport is None:
+            warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")
 
         def http() -> httpx.AsyncClient:
-            return httpx.AsyncClient(**options, transport=_of_this_process(transport, made_in))
+            return async_client(**options, transport=_of_this_process(transport, made_in))
 
         self._driver = AsyncDriver(http, self.settings.url, token, self.clock)
 
@@ -276,9 +283,11 @@ class SyncTaskClient:
         self._patience = Patience(patience, clock=self.clock.now)
         token = self.settings.token()
         options, made_in = _http_options(self.settings, keep_alive), generation()
+        if transport is None:
+            warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")
 
         def http() -> httpx.Client:
-            return httpx.Client(**options, transport=_of_this_process(transport, made_in))
+            return sync_client(**options, transport=_of_this_process(transport, made_in))
 
         self._driver = SyncDriver(http, self.settings.url, token, self.clock)
         self._own_transport = transport is not None

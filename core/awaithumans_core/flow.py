@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -82,14 +82,15 @@ Its scheduler looks every 5 s, its callback queue every 5 s.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Send this request; answer with a `Reply` or `Lost`."""
+    """Send this request; answer with a `Reply` or `Lost`. Its repr shows neither a proof nor content."""
 
     method: str
     url: str
     """Path below the server's address, or a whole URL."""
-    json: Mapping[str, Any] | None = None
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The question, and in a task's body the callback URL with its route token."""
     params: Mapping[str, Any] | None = None
-    bearer: str | None = None
+    bearer: str | None = field(default=None, repr=False)
     """Proof to send. None: the driver's own API token, which goes to the task server and nowhere else."""
     timeout: float = CALL_SECONDS
     """Seconds until it counts as lost."""
@@ -119,8 +120,10 @@ class Reply:
     """What the other side answered. Header names are lower case."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    cut: bool = False
+    """Whether the body was larger than a client reads, and so is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,12 +460,16 @@ def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tu
         listed = yield from ended_page(offset, page, patience)
         for outcome in listed.ended:
             yield Notice(outcome)
-        offset, turned, page = offset + page, turned + 1, listed.next_size
+        offset, turned, page = offset + listed.covered, turned + 1, listed.next_size
         if not listed.full:
             return page, None
         older = sum(listed.reached is None or moment <= listed.reached for moment in created)  # several may share one
         if older <= turned * READS_A_PAGE:
-            return page, listed.reached
+            return page, listed.reached or _LATEST
+
+
+_LATEST = datetime.max.replace(tzinfo=UTC)
+"""How far back a page reaches of which no task could be read: any task may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +482,8 @@ class EndedPage:
     """Whether there may be more after it."""
     next_size: int
     """How many tasks the next page may hold, by what this one weighed."""
+    covered: int
+    """How many places further the next page begins; 0 if this one was too large and is read again in smaller ones."""
 
     @property
     def reached(self) -> datetime | None:
@@ -485,16 +494,23 @@ class EndedPage:
 def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
     """`GET /api/tasks?terminal=true`: `size` tasks from this place on, `FIRST_PAGE` at first, then `next_size`."""
     call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": size, "offset": offset})
-    reply = yield from _insist(call, patience, lambda reply: (_records(reply), len(reply.body)))
+    reply = yield from _insist(call, patience, _page)
     if isinstance(reply, Reply):
         raise refusal(reply)
-    (listed, held), weight = reply
-    full = held >= size
+    if reply is None:  # a single task that is too large is left out, as one that cannot be read
+        return EndedPage([], full=True, next_size=max(1, size // 2), covered=0 if size > 1 else 1)
+    listed, held, weight = reply
+    full, covered = held >= size, size
     if weight > HEAVY_PAGE_BYTES:
         size = max(1, size // 2)
     elif full and weight < HEAVY_PAGE_BYTES / 4:
         size = min(MOST_ON_PAGE, size * 2)
-    return EndedPage(listed, full, size)
+    return EndedPage(listed, full, size, covered)
+
+
+def _page(reply: Reply) -> tuple[list[Outcome], int, int] | None:
+    """The records of a page that can be read, how many there are, and its bytes; None: it was too large to read."""
+    return None if reply.cut else (*_records(reply), len(reply.body))
 
 
 def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
@@ -876,7 +892,7 @@ def _record(reply: Reply, task_id: str, key: str | None) -> Outcome:
 
 def _records(reply: Reply) -> tuple[list[Outcome], int]:
     """Those that can be read, and how many there are."""
-    held = read_json(reply.body)
+    held = _content(reply)
     if not isinstance(held, list):
         raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
     return [outcome for record in held if (outcome := _lenient(record)) is not None], len(held)
@@ -915,8 +931,14 @@ def _shown(record: dict[str, JsonValue]) -> Mapping[str, Any] | None:
     return None if hidden else record
 
 
+def _content(reply: Reply) -> JsonValue:
+    if reply.cut:
+        raise ValueError("it is larger than this client reads")
+    return read_json(reply.body)
+
+
 def _json(reply: Reply) -> dict[str, JsonValue]:
-    held = read_json(reply.body)
+    held = _content(reply)
     if not isinstance(held, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
     return held

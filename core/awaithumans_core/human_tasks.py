@@ -11,6 +11,7 @@ from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Flow, Patience, Proofs
+from awaithumans_core.http_clients import warn_if_exposed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
@@ -38,6 +39,7 @@ class HumanTasks:
         self.settings = settings or Settings.load()
         self.settings.token()
         self._relay = self.settings.relay()
+        warn_if_exposed("AWAITHUMANS_RELAY_URL", self._relay, "the proofs of registrations")
         self._signer = self.settings.signer()
         self._patience = patience
         # No connection is kept open between two questions: an asker may ask once a day.

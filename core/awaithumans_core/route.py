@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
+from awaithumans_core.strength import GENERATE, weakness
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeSerializer
@@ -34,9 +35,6 @@ _LONG_BYTES = 1024
 """Longer routes are compressed. Others are not: to decompress gives the interpreter to another thread, and a relay that
 answers callbacks waits milliseconds until it has it back.
 """
-
-MIN_SECRET_CHARS = 16
-"""Shorter relay secrets can be guessed."""
 
 MAX_TRACEPARENT_CHARS = 55
 """Of W3C Trace Context, version 00."""
@@ -76,24 +74,22 @@ class Route:
         return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-_GENERATE = (
-    "give the relay and everyone who asks through it the same random secret, for instance from: "
-    'python -c "import secrets; print(secrets.token_urlsafe(32))"'
-)
+_GENERATE = f"give the relay and everyone who asks through it the same random secret, for instance from: {GENERATE}"
 
 
 class RouteSigner:
     """Issues and opens route tokens. The first secret signs; all of them verify, so that secrets can be rotated.
 
     Raises:
-        SettingsError: no secret, or one that is too short.
+        SettingsError: no secret, or one that can be guessed.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
         if not secrets:
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
-        if any(len(secret) < MIN_SECRET_CHARS for secret in secrets):
-            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is shorter than {MIN_SECRET_CHARS} characters: {_GENERATE}")
+        for secret in secrets:
+            if (weak := weakness(secret)) is not None:
+                raise SettingsError(f"AWAITHUMANS_RELAY_SECRET {weak}: {_GENERATE}")
         self._callbacks = _Signed(secrets, _CALLBACK_SALT, MAX_TOKEN_CHARS)
         self._registrations = _Signed(secrets, _REGISTRATION_SALT, MAX_PROOF_CHARS)
 

@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.route import MIN_SECRET_CHARS, RouteSigner
+from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import KeyRing
+from awaithumans_core.strength import GENERATE, weakness
 
 DISCOVERY_FILE = ".awaithumans-dev.json"
 """Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
@@ -151,10 +152,9 @@ class Settings(BaseSettings):
         token = self.relay_operator_token.get_secret_value().strip() if self.relay_operator_token is not None else ""
         if not token:
             return None
-        if len(token) < MIN_SECRET_CHARS or not (token.isascii() and token.isprintable()):
-            raise SettingsError(
-                f"AWAITHUMANS_RELAY_OPERATOR_TOKEN must be {MIN_SECRET_CHARS} printable ASCII characters or more"
-            )
+        weak = weakness(token) if token.isascii() and token.isprintable() else "holds more than printable ASCII"
+        if weak is not None:
+            raise SettingsError(f"AWAITHUMANS_RELAY_OPERATOR_TOKEN {weak}: generate one with: {GENERATE}")
         return token
 
     def review_url(self, task_id: str) -> str:

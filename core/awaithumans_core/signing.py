@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
+from awaithumans_core.strength import GENERATE
 
 SIGNATURE_HEADER = "X-Awaithumans-Signature"
 TASK_ID_HEADER = "X-Awaithumans-Task-Id"
@@ -105,4 +106,9 @@ def _decode(text: str, name: str) -> bytes:
         raise SettingsError(f"{name} is not base64: {_MEND}") from None
     if len(raw) != KEY_BYTES:
         raise SettingsError(f"{name} decodes to {len(raw)} bytes; it must be {KEY_BYTES}: {_MEND}")
+    if len(set(raw)) == 1:
+        raise SettingsError(
+            f"{name} repeats one byte, so anyone can guess it: give the server a random AWAITHUMANS_PAYLOAD_KEY, for "
+            f"instance from: {GENERATE}; then {_MEND}"
+        )
     return raw

@@ -1,6 +1,7 @@
 """`awaithumans-relay doctor`: finds what would keep an answer from its way, says what mends it, and leaves no trace."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -78,8 +79,12 @@ async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) 
     [
         ("ADMIN_API_TOKEN", "wrong", {"awaithumans server": "AWAITHUMANS_ADMIN_API_TOKEN"}),
         ("URL", "http://127.0.0.1:1", {"awaithumans server": "does not answer at http://127.0.0.1:1"}),
-        ("RELAY_SECRET", "another secret of 16", {"running relay": "AWAITHUMANS_RELAY_SECRET"}),
-        ("PAYLOAD_KEY", "A" * 43, {"running relay": "webhook key is another"}),
+        ("RELAY_SECRET", "another secret of thirty-two characters", {"running relay": "AWAITHUMANS_RELAY_SECRET"}),
+        (
+            "PAYLOAD_KEY",
+            base64.urlsafe_b64encode(bytes(range(32))).decode(),
+            {"running relay": "webhook key is another"},
+        ),
         ("RELAY_URL", "http://127.0.0.1:1", {"running relay": "start the relay"}),
         (
             "RELAY_SECRET",
@@ -92,7 +97,7 @@ async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) 
             {"AWAITHUMANS_RELAY_URL": "is not set"},
         ),
         ("URL", "no address", {"AWAITHUMANS_URL": "http://"}),
-        ("RELAY_OPERATOR_TOKEN", "short", {"AWAITHUMANS_RELAY_OPERATOR_TOKEN": "16 printable"}),
+        ("RELAY_OPERATOR_TOKEN", "short", {"AWAITHUMANS_RELAY_OPERATOR_TOKEN": "at least 32"}),
         (
             "RELAY_DATABASE",
             "sqlite:///nowhere/waits.db",

@@ -1,5 +1,6 @@
 """`awaithumans-relay serve` before it serves: what is wrong is told in a line, with what mends it, and no traceback."""
 
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "AWAITHUMANS_URL": "http://127.0.0.1:9",
     "AWAITHUMANS_ADMIN_API_TOKEN": "token",
-    "AWAITHUMANS_RELAY_SECRET": "s" * 32,
-    "AWAITHUMANS_PAYLOAD_KEY": "A" * 43,
+    "AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32),
+    "AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32),
     "AWAITHUMANS_RELAY_URL": "http://127.0.0.1:8787",
 }
 

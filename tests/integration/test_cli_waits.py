@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator
@@ -23,9 +24,9 @@ from tests.support.servers import FakeServer
 
 SETTINGS = {
     "RELAY_URL": "http://localhost:8787",
-    "RELAY_SECRET": "s" * 32,
+    "RELAY_SECRET": secrets.token_urlsafe(32),
     "ADMIN_API_TOKEN": "token",
-    "PAYLOAD_KEY": "A" * 43,
+    "PAYLOAD_KEY": secrets.token_urlsafe(32),
 }
 HOSTILE = (
     "[bold]not markup[/bold] " + hostile.ALL.replace("\x00", "").replace("\ud800", "") + "x" * 500
@@ -272,7 +273,7 @@ async def test_a_database_of_another_release_is_left_as_it_is(statement: str | N
 
 async def test_derived_keys_verify_what_the_server_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed is AWAITHUMANS_WEBHOOK_KEY as it stands, both keys of a rotation included."""
-    roots = ["A" * 43, "B" * 42 + "A"]
+    roots = [secrets.token_urlsafe(32) for _ in range(2)]
     monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", ",".join(roots))
     done = await run("derive-key")
     assert (done.exit_code, done.stderr) == (0, "")

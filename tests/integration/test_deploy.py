@@ -21,8 +21,8 @@ from awaithumans_relay.commands.terminal import MISTAKE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
-SECRET = "s" * 32
-PAYLOAD_KEY = "A" * 43
+SECRET = secrets.token_urlsafe(32)
+PAYLOAD_KEY = secrets.token_urlsafe(32)
 
 
 @asynccontextmanager
@@ -137,3 +137,17 @@ async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeyp
             old.unlink()
         async with app.router.lifespan_context(app):
             assert {path.name for path in tmp_path.glob("*.db")} == {kept}
+
+
+def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
+    """What the container installs is what was tested; after a change of the constraints, run `make hashes`."""
+    constraints = set((ROOT / "constraints.txt").read_text().splitlines())
+    entries = (DEPLOY / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+    pinned = [entry.split() for entry in entries]
+    assert {words[0] for words in pinned} <= constraints
+    assert all(len(words) > 1 and all(word.startswith("--hash=sha256:") for word in words[1:]) for words in pinned)
+    needed = ("fastapi", "psycopg-binary", "temporalio", "uvicorn", "hatchling")
+    assert {words[0].partition("==")[0] for words in pinned} >= set(needed)
+    image = (DEPLOY / "Containerfile").read_text()
+    installs = [line for line in image.splitlines() if "pip install" in line]
+    assert all("--require-hashes -r requirements.txt" in line or "--no-deps" in line for line in installs)

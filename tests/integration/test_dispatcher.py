@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from collections import Counter
@@ -453,7 +454,7 @@ async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
 async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_path: Path) -> None:
     """SIGTERM while somebody sends a body drop by drop: the relay hangs up, and ends before it is killed."""
     port = free_port()
-    env = {"AWAITHUMANS_RELAY_SECRET": "x" * 16, "AWAITHUMANS_PAYLOAD_KEY": "A" * 43}
+    env = {"AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32), "AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32)}
     env |= {"AWAITHUMANS_ADMIN_API_TOKEN": "t"}
     relay = Process(
         [tool("awaithumans-relay"), "serve", "--port", str(port), "--temporal", "127.0.0.1:9"], tmp_path, env

@@ -30,8 +30,8 @@ from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store
 from tests.support.engines import Shelf
 
-OPERATOR = "an operator's token"
-PAYLOAD_KEY = "A" * 43
+OPERATOR = secrets.token_urlsafe(32)
+PAYLOAD_KEY = secrets.token_urlsafe(32)
 
 
 @pytest.fixture

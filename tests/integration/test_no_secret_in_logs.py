@@ -69,8 +69,8 @@ async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "nonsense"], ids=["away", "unknown"])
 def test_the_password_of_the_database_is_not_written(tmp_path: Path, scheme: str) -> None:
     """A database that cannot be reached, or is none, is named without its password."""
-    env = {"PATH": "", "HOME": str(tmp_path), "AWAITHUMANS_RELAY_SECRET": "x" * 16}
-    env |= {"AWAITHUMANS_PAYLOAD_KEY": "A" * 43, "AWAITHUMANS_ADMIN_API_TOKEN": "t"}
+    env = {"PATH": "", "HOME": str(tmp_path), "AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32)}
+    env |= {"AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32), "AWAITHUMANS_ADMIN_API_TOKEN": "t"}
     database = f"{scheme}://relay:hunter2@127.0.0.1:9/waits"
     command = [tool("awaithumans-relay"), "serve", "--port", "0", "--temporal", "127.0.0.1:9", "--database", database]
     ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from html.parser import HTMLParser
@@ -24,7 +25,7 @@ from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
 
-TOKEN = "the operator's own token"
+TOKEN = secrets.token_urlsafe(32)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
 
 

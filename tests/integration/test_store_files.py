@@ -31,7 +31,7 @@ from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.edges
 
-PAYLOAD_KEY = "A" * 43
+PAYLOAD_KEY = secrets.token_urlsafe(32)
 
 
 def route(number: int) -> Route:

@@ -1,6 +1,7 @@
 """The relay under TLS, with certificates made for the run."""
 
 import asyncio
+import secrets
 import ssl
 from pathlib import Path
 
@@ -17,8 +18,8 @@ async def test_only_known_clients_are_let_in(tmp_path: Path) -> None:
     (certificate, key), client = authority.issue("relay"), authority.issue("client")
     tls = ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--ssl-ca-certs", str(authority.file)]
     env = {
-        "AWAITHUMANS_RELAY_SECRET": "x" * 16,
-        "AWAITHUMANS_PAYLOAD_KEY": "A" * 43,
+        "AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32),
+        "AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32),
         "AWAITHUMANS_ADMIN_API_TOKEN": "t",
     }
     serve = [tool("awaithumans-relay"), "serve", "--port", str(port), "--temporal", "127.0.0.1:9", *tls]

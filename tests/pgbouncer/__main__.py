@@ -29,7 +29,7 @@ from tests.support.relay import served
 CALLBACKS = 160
 AT_ONCE = 16
 ROUNDS = 4
-PAYLOAD_KEY = "A" * 43
+PAYLOAD_KEY = secrets.token_urlsafe(32)
 MISSING = "PgBouncer is not installed; run: apt-get update && apt-get install -y pgbouncer (or name it as PGBOUNCER)"
 CONFIGURATION = """
 [databases]

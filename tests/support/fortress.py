@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Generator
@@ -21,8 +22,8 @@ from awaithumans_relay.database import Database
 from awaithumans_relay.schema import waits
 
 KEY = bytes(range(32))
-SECRET = "a secret of this relay"
-OPERATOR_TOKEN = "the token of this relay's operator"
+SECRET = secrets.token_urlsafe(32)
+OPERATOR_TOKEN = secrets.token_urlsafe(32)
 
 
 class Taker:

@@ -1,6 +1,7 @@
 """Callbacks of the fake: what arrives, when it arrives, how often it is tried, and what can become of it on the way."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from awaithumans_core.testing.callbacks import Schedule
 from awaithumans_core.testing.faults import CallbackFault
 from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, Decision, question, until
 
-SIGNER = RouteSigner(["a relay secret of one's own"])
+SIGNER = RouteSigner([secrets.token_urlsafe(32)])
 
 
 @dataclass

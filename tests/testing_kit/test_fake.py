@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -187,7 +188,7 @@ def test_its_settings_are_those_of_a_client() -> None:
     """Address, token and key, and whatever else is given."""
     humans = FakeHumans()
     with humans.serving() as url:
-        settings = humans.settings(relay_secret="a relay secret of one's own")
+        settings = humans.settings(relay_secret=secrets.token_urlsafe(32))
         assert isinstance(settings, Settings)
         assert (settings.url, settings.token()) == (url, humans.token)
         assert settings.key_ring()

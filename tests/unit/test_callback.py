@@ -1,6 +1,7 @@
 """A callback: verify, then parse, then join. Nothing gets through with less than all three."""
 
 import json
+import secrets
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from awaithumans_core.signing import KEY_BYTES, KeyRing, sign
 SIGNATURE_HEADER = "X-Awaithumans-Signature"
 TASK_ID_HEADER = "X-Awaithumans-Task-Id"
 KEY = bytes([7]) * KEY_BYTES
-SIGNER = RouteSigner(["a relay secret of one's own"])
+SIGNER = RouteSigner([secrets.token_urlsafe(32)])
 KEYS = KeyRing([KEY])
 ROUTE = Route("temporal", {"workflow_id": "refund-1"}, "question-1")
 TOKEN = SIGNER.issue(ROUTE)
@@ -53,7 +54,7 @@ def refusal(body: bytes, **more: Any) -> CallbackRejectedError:
 
 def test_nothing_is_decoded_before_both_signatures_are_valid() -> None:
     """A valid token with a wrong signature costs the same work as a wrong token: its content is not looked into."""
-    no_route = SIGNER._callbacks._serializer.dumps({"not": "a route"}).decode()
+    no_route = SIGNER._callbacks._serializer.dumps({"not": "a route"})
     with pytest.raises(CallbackRejectedError, match="the body is not signed"):
         open_callback(no_route, {SIGNATURE_HEADER: sign(said(), bytes(KEY_BYTES))}, said(), signer=SIGNER, keys=KEYS)
     assert "the token was not signed" in str(refusal(said(), token=no_route))
@@ -140,7 +141,7 @@ def test_a_body_over_the_limit_is_413(token: str, status: int) -> None:
 
 def test_a_foreign_token_is_401() -> None:
     """A true body sent to a URL we never issued moves nothing."""
-    foreign = RouteSigner(["somebody else's secret"]).issue(ROUTE)
+    foreign = RouteSigner([secrets.token_urlsafe(32)]).issue(ROUTE)
     assert refusal(said(), token=foreign).http_status == 401
 
 

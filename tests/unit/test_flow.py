@@ -1969,3 +1969,10 @@ def test_only_a_task_of_these_callers_is_closed(shown: str | None, mark: str | N
     outcome = talk.run(close_of("task-1", "question-1", {"ours"}, talk.patience))
     assert outcome.terminal is closed
     assert talk.said == ([GET, CANCEL] if closed else [GET])
+
+
+def test_repr_of_a_call_shows_neither_proof_nor_content() -> None:
+    """A call or a reply in a log or a traceback gives nothing away."""
+    call = Call("PUT", "/waits/t", json={"callback_url": "token-in-url"}, bearer="route-token")
+    assert repr(call) == "Call(method='PUT', url='/waits/t', params=None, timeout=15.0)"
+    assert "answer" not in repr(Reply(200, {"set-cookie": "answer"}, b"answer"))

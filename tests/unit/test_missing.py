@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import secrets
 
 import pytest
 from hypothesis import given
@@ -116,7 +117,7 @@ def test_a_server_cannot_say_so() -> None:
     """Neither a record nor a callback body, however well it is signed."""
     assert not GONE.from_server().terminal
     assert Outcome(task_id="t1", status="completed").from_server().status == "completed"
-    signer, key = RouteSigner(["s" * 32]), b"k" * 32
+    signer, key = RouteSigner([secrets.token_urlsafe(32)]), secrets.token_bytes(32)
     token = signer.issue(Route("shelf", {}, "k1"))
     body = json.dumps(GONE.value()).encode()
     with pytest.raises(CallbackRejectedError, match="is not an answer") as refused:

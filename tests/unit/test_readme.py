@@ -1,6 +1,7 @@
 """What the README shows must run."""
 
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(tmp_path)
     settings = {
         "ADMIN_API_TOKEN": "t",
-        "RELAY_SECRET": "s" * 32,
-        "PAYLOAD_KEY": "A" * 43,
+        "RELAY_SECRET": secrets.token_urlsafe(32),
+        "PAYLOAD_KEY": secrets.token_urlsafe(32),
         "RELAY_URL": "http://localhost:8787",
     }
     for name, value in settings.items():
@@ -61,7 +62,8 @@ async def test_several_people_shown(fake_humans: FakeHumans) -> None:
 async def test_relay_shown_is_started(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A relay inside another application runs for as long as that one does."""
     monkeypatch.chdir(tmp_path)
-    settings = {"ADMIN_API_TOKEN": "t", "RELAY_SECRET": "s" * 32, "PAYLOAD_KEY": "A" * 43}
+    settings = {"ADMIN_API_TOKEN": "t"}
+    settings |= {name: secrets.token_urlsafe(32) for name in ("RELAY_SECRET", "PAYLOAD_KEY")}
     for setting, value in settings.items():
         monkeypatch.setenv(f"AWAITHUMANS_{setting}", value)
     shown: dict[str, Any] = {"__name__": "readme"}

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import secrets
 import string
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from itsdangerous import URLSafeSerializer
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.route import MAX_TOKEN_CHARS, Route, RouteSigner
 
-SECRET, OLD_SECRET = "a relay secret of one's own", "the relay secret before that"
+SECRET, OLD_SECRET = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
 ROUTE = Route("temporal", {"namespace": "default", "workflow_id": "refund-1"}, "question-1")
 SIGNER = RouteSigner([SECRET])
 TOKEN = SIGNER.issue(ROUTE)
@@ -316,17 +317,30 @@ def test_digests_are_equal_for_equal_routes_only(one: Route, other: Route) -> No
     assert set(one.digest) <= set(string.hexdigits.lower())
 
 
-@pytest.mark.parametrize("secrets", [[], [""], ["15 characters !"], [SECRET, "tiny?"]], ids=str)
-def test_a_guessable_secret_is_refused(secrets: list[str]) -> None:
-    """No secret, or a short one in any place, is a setting to mend; the text does not repeat it."""
+GUESSABLE = {
+    "none": [],
+    "empty": [""],
+    "31 characters": [secrets.token_hex(16)[:31]],
+    "one character": ["s" * 64],
+    "one word": ["changeme" * 8],
+    "a short old one": [SECRET, secrets.token_hex(8)],
+}
+
+
+@pytest.mark.parametrize("kind", GUESSABLE)
+def test_guessable_secret_is_refused(kind: str) -> None:
+    """A short secret, or one that repeats a text, in any place: the error shows how to generate one, and not it."""
+    given_ = GUESSABLE[kind]
     with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_SECRET") as raised:
-        RouteSigner(secrets)
-    assert not any(secret and secret in str(raised.value) for secret in secrets)
+        RouteSigner(given_)
+    assert "secrets.token_urlsafe(32)" in str(raised.value)
+    assert not any(secret and secret in str(raised.value) for secret in given_)
 
 
-def test_sixteen_characters_are_enough() -> None:
-    """The shortest secret that is taken."""
-    assert RouteSigner(["16 characters !!"]).open(RouteSigner(["16 characters !!"]).issue(ROUTE)) == ROUTE
+def test_32_characters_are_enough() -> None:
+    """The shortest secret that is accepted."""
+    shortest = secrets.token_hex(16)
+    assert RouteSigner([shortest]).open(RouteSigner([shortest]).issue(ROUTE)) == ROUTE
 
 
 def test_repr_shows_no_secret() -> None:

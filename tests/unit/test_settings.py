@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key, sign
 
 DISCOVERY_FILE = ".awaithumans-dev.json"
-NEW, OLD = bytes([1]) * KEY_BYTES, bytes([2]) * KEY_BYTES
+NEW, OLD = secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES)
 NEW_KEY, OLD_KEY = (base64.urlsafe_b64encode(key).decode() for key in (NEW, OLD))
 ROUTE = Route("temporal", {"workflow_id": "refund-1"}, "question-1")
 
@@ -199,7 +200,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize("source", ["environment", "argument"])
 def test_several_secrets_stand_between_commas(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rotation is one variable: the first secret signs, both are accepted."""
-    new, old = "the newest relay secret", "the relay secret before"
+    new, old = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     if source == "environment":
         monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", f" {new}, {old} ,")
         signer = Settings.load().signer()

@@ -1,6 +1,7 @@
 """Webhook keys and signatures: the standard's vectors, the server's own words, and everything that must be refused."""
 
 import base64
+import secrets
 
 import pytest
 from hypothesis import assume, example, given
@@ -10,9 +11,9 @@ from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.signing import KEY_BYTES, KeyRing, derive_webhook_key, hkdf_sha256, sign
 
 BODY = b'{"task_id":"t1"}'
-NEW, OLD, FOREIGN = bytes([1]) * KEY_BYTES, bytes([2]) * KEY_BYTES, bytes([3]) * KEY_BYTES
+NEW, OLD, FOREIGN = (secrets.token_bytes(KEY_BYTES) for _ in range(3))
 TRUE = sign(BODY, NEW)
-keys = st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES)
+keys = st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES).filter(lambda key: len(set(key)) > 1)
 
 
 def spellings(key: bytes) -> list[str]:
@@ -82,6 +83,16 @@ def test_a_key_of_another_size_is_refused(key: bytes) -> None:
     with pytest.raises(SettingsError, match="AWAITHUMANS_PAYLOAD_KEY ") as raised:
         derive_webhook_key(text)
     assert len(text) < 8 or text.rstrip("=") not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["webhook_keys", "payload_keys"])
+def test_a_key_of_one_repeated_byte_is_refused(name: str) -> None:
+    """It can be guessed; the text names the setting and shows how to generate a good one."""
+    repeated = base64.b64encode(b"k" * KEY_BYTES).decode()
+    with pytest.raises(SettingsError, match=f"AWAITHUMANS_{name.upper().removesuffix('S')} repeats") as raised:
+        KeyRing.of(**{name: [repeated]})
+    assert "secrets.token_urlsafe(32)" in str(raised.value)
+    assert repeated not in str(raised.value)
 
 
 @given(st.text(min_size=4).filter(lambda text: not text.isalnum()))

@@ -16,6 +16,7 @@ from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.http_clients import bounded, warn_if_exposed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
@@ -35,11 +36,15 @@ class LangGraphServerEngine:
         def client() -> LangGraphClient:
             # To the SDK, None means no key at all, and not the one of the environment.
             if api_key is None:
-                return get_client(url=url, headers=headers)
-            return get_client(url=url, headers=headers, api_key=api_key)
+                made = get_client(url=url, headers=headers)
+            else:
+                made = get_client(url=url, headers=headers, api_key=api_key)
+            bounded(made.http.client)
+            return made
 
         self._clients = PerLoop(client)
         self._url = url
+        warn_if_exposed("the LangGraph server's address", url, "its API key")
 
     async def aclose(self) -> None:
         """Close the connections to the server."""

@@ -6,6 +6,7 @@ import json
 import httpx
 
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http_clients import async_client
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER
 from awaithumans_relay.commands.existing import existing_store, shown_url
@@ -25,7 +26,7 @@ async def of_relay(settings: Settings, database: str) -> str:
     headers = {SIGNATURE_HEADER: settings.key_ring().sign(body), TASK_ID_HEADER: task_id}
     token = settings.signer().issue(route)
     try:
-        async with httpx.AsyncClient(timeout=SEND_SECONDS) as http:
+        async with async_client(timeout=SEND_SECONDS) as http:
             sent = await http.post(f"{settings.relay()}/callbacks/{token}", content=body, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as away:
         raise SettingsError(_silence(settings.relay(), away)) from None

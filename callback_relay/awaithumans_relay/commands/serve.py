@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
-from awaithumans_relay import startup
+from awaithumans_relay import bounded_http, startup
 from awaithumans_relay.app import create_app
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import AwayError
 from awaithumans_relay.database import KINDS, parsed
+from awaithumans_relay.repeats import RepeatFilter, Repeats
 from awaithumans_relay.store import Store
 from awaithumans_relay.tuning import tune
 
@@ -57,9 +59,11 @@ async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_leve
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=HANG_UP_SECONDS,
+            **bounded_http.OPTIONS,
             **tls,
         )
         _look_at_tls(config)
+        _quieten()
         page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
         logger.info(
             "relay %s; engines: %s; waits in %s; operator's page: %s",
@@ -85,6 +89,17 @@ def tls_settings(certificate: Path | None, key: Path | None, authorities: Path |
     return {option: str(file) for option, file in files.items() if file} | (
         {"ssl_cert_reqs": ssl.CERT_REQUIRED} if authorities else {}
     )
+
+
+_OF_CALLERS = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
+"""How uvicorn's lines about malformed requests begin."""
+
+
+def _quieten() -> None:
+    """One line of uvicorn for many malformed requests."""
+    repeats = Repeats(logger)
+    filters = RepeatFilter(repeats, lambda record: str(record.msg).startswith(_OF_CALLERS))
+    logging.getLogger("uvicorn.error").addFilter(filters)
 
 
 def _look_at_tls(config: uvicorn.Config) -> None:

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
@@ -59,8 +59,8 @@ class Office:
 
     desk: Desk
     clock: Clock
-    token: str
-    outsider_token: str
+    token: str = field(repr=False)
+    outsider_token: str = field(repr=False)
     """Of somebody who is neither operator nor assignee."""
 
 

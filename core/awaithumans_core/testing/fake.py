@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.clock import Clock
+from awaithumans_core.http_clients import async_client
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key
 from awaithumans_core.testing.api import Office, create_api
@@ -283,7 +284,7 @@ class FakeHumans:
     async def _deliver(self) -> None:
         """Callbacks."""
         async with (
-            httpx.AsyncClient(timeout=ATTEMPT_SECONDS, transport=self._callback_transport) as http,
+            async_client(timeout=ATTEMPT_SECONDS, transport=self._callback_transport) as http,
             Changes(self._desk, self.clock) as changes,
         ):
             while True:

@@ -1,0 +1,117 @@
+"""Refusals: how fast an operator's token can be guessed, and how many lines strangers can write into the log."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from awaithumans_relay.access import GUESS_SECONDS, GUESSES_PER_SECOND
+from awaithumans_relay.repeats import MAX_KINDS, Repeats
+from tests.support.engines import Shelf
+from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.servers import FakeServer
+
+TOKEN = secrets.token_urlsafe(32)
+
+
+@pytest.fixture
+async def relay(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+    settings = settings_for(fake, "http://127.0.0.1:1").model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
+    async with running_relay([Shelf()], fake, tmp_path, settings=settings) as running:
+        yield running
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "awaithumans.relay"]
+
+
+@pytest.mark.edges
+async def test_wrong_operator_tokens_are_slowed_down(relay: RunningRelay, caplog: pytest.LogCaptureFixture) -> None:
+    """However many connections guess, few guesses a second are refused; the operator, and a browser's first request,
+    are answered at once meanwhile. The guesses are one line of the log, without a token."""
+    seconds, guessers, guesses = GUESS_SECONDS * 1.5, 60, 0
+
+    async def guess(http: httpx.AsyncClient) -> None:
+        nonlocal guesses
+        while True:
+            token = secrets.token_urlsafe(32)
+            assert (await http.get("/waits", headers={"Authorization": f"Bearer {token}"})).status_code == 401
+            guesses += 1
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=relay.url, timeout=60, limits=limits) as http:
+        attack = [asyncio.create_task(guess(http)) for _ in range(guessers)]
+        begun = time.monotonic()
+        await asyncio.sleep(seconds / 3)
+        async with httpx.AsyncClient(base_url=relay.url) as operator:
+            for authorization, status in (({"Authorization": f"Bearer {TOKEN}"}, 200), ({}, 401)):
+                asked = time.monotonic()
+                assert (await operator.get("/waits", headers=authorization)).status_code == status
+                assert time.monotonic() - asked < GUESS_SECONDS / 2
+        await asyncio.sleep(seconds - (time.monotonic() - begun))
+        elapsed, refused = time.monotonic() - begun, guesses
+        for each in attack:
+            each.cancel()
+        await asyncio.gather(*attack, return_exceptions=True)
+    assert refused <= GUESSES_PER_SECOND * elapsed * 1.2
+    lines = [line for line in warnings(caplog) if "operator" in line]
+    assert lines == ["refused (401), wrong operator token, from 127.0.0.1"]
+
+
+@pytest.mark.edges
+async def test_guesser_that_hangs_up_leaves_nothing_behind(relay: RunningRelay) -> None:
+    """Refusals that are held back end with their connections."""
+    before = len(asyncio.all_tasks())
+    async with httpx.AsyncClient(base_url=relay.url, timeout=0.1) as http:
+        for _ in range(20):
+            with pytest.raises(httpx.ReadTimeout):
+                await http.get("/waits", headers={"Authorization": "Bearer wrong"})
+    async with asyncio.timeout(GUESS_SECONDS / 2):
+        while len(asyncio.all_tasks()) > before:
+            await asyncio.sleep(0.01)
+
+
+async def test_many_refusals_are_one_line_and_a_count(
+    relay: RunningRelay, fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred forged callbacks and registrations: the first of each kind is logged, the rest is counted."""
+    async with httpx.AsyncClient(base_url=relay.url) as http:
+        for number in range(100):
+            headers = {"Authorization": "Bearer forged.token", "X-Awaithumans-Task-Id": f"task-{number}"}
+            assert (await http.post("/callbacks/forged.token", content=b"{}", headers=headers)).status_code == 401
+            assert (await http.put(f"/waits/task-{number}", content=b"{}", headers=headers)).status_code == 401
+    lines = [line for line in warnings(caplog) if "refused" in line]
+    assert [line[:27] for line in lines] == ["refused (401), task task-0:"] * 2
+
+
+async def test_count_is_logged_at_the_end_of_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    """How many more there were, and the latest; then the next event of the kind is logged at once again."""
+    repeats = Repeats(logging.getLogger("awaithumans.relay"), seconds=0.1)
+    for number in range(5):
+        repeats.warn("apples", f"apple {number}")
+    repeats.warn("pears", "pear")
+    await asyncio.sleep(0.15)
+    repeats.warn("apples", "another apple")
+    repeats.flush()
+    assert warnings(caplog) == [
+        "apple 0",
+        "pear",
+        "apples: 4 more in the last 0.1 s; the latest: apple 4",
+        "another apple",
+    ]
+
+
+async def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """A caller that invents kinds of events fills neither the log nor the memory."""
+    repeats = Repeats(logging.getLogger("awaithumans.relay"))
+    for number in range(10 * MAX_KINDS):
+        repeats.warn(f"kind {number}", "event")
+    assert len(warnings(caplog)) == MAX_KINDS + 1
+    repeats.flush()
+    assert "other: 899 more" in warnings(caplog)[-1]
