@@ -81,6 +81,7 @@ async def test_an_answer_that_may_not_be_given_is_an_error(fake_humans: FakeHuma
     assert (refused.value.answered_by, refused.value.outcome.status) == (MALLORY, "completed")
 
 
+@pytest.mark.edges
 @every_way
 async def test_the_assignees_own_answer_is_accepted(fake_humans: FakeHumans, ask: Ask) -> None:
     """However the server writes the letters of the address."""
@@ -88,6 +89,7 @@ async def test_the_assignees_own_answer_is_accepted(fake_humans: FakeHumans, ask
     assert (await ask(**OWN)).approved is True
 
 
+@pytest.mark.edges
 @asking_again
 async def test_the_question_is_asked_again(fake_humans: FakeHumans, ask: Ask) -> None:
     """A yes of another person has no effect; the assignee's own no has."""
@@ -97,6 +99,7 @@ async def test_the_question_is_asked_again(fake_humans: FakeHumans, ask: Ask) ->
     assert [task.asked["idempotency_key"] for task in fake_humans.tasks] == ["k", "k:reask:1"]
 
 
+@pytest.mark.edges
 @asking_again
 async def test_the_question_is_asked_again_only_so_often(fake_humans: FakeHumans, ask: Ask) -> None:
     """As often as after an answer that does not fit, counted together."""
