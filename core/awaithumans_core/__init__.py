@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from awaithumans_core.crowd import Answer
     from awaithumans_core.engine import Engine, TargetBusy, TargetGone, TargetNotReady
     from awaithumans_core.errors import (
+        AnswererNotAllowedError,
         AuthenticationError,
         AwaitHumansError,
         InvalidTaskError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswererNotAllowedError",
     "AuthenticationError",
     "AwaitHumansError",
     "Engine",

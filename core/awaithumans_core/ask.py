@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.combine import NOT_NEEDED
-from awaithumans_core.errors import AwaitHumansError, SettingsError
+from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import progress_of
 from awaithumans_core.reask import answered, answered_sync
@@ -72,12 +72,13 @@ async def await_human(
             SystemExit). False: it stays open, and stderr says how to pick it up again. True: it is cancelled.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, max_reasks, ...
+            assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape, `max_reasks` times and once more.
+        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`), likewise.
         AuthenticationError, PermissionDeniedError, TaskRejectedError, InvalidTaskError: the call must be mended.
         ServerUnreachableError: the server could not be reached up to the deadline.
 
@@ -93,9 +94,12 @@ async def await_human(
 
             async def ask(asked: HumanTask[Any]) -> Outcome:
                 telling.asks(asked)
-                outcome = await client.ask(
-                    asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
-                )
+                try:
+                    outcome = await client.ask(
+                        asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
+                    )
+                except AnswererNotAllowedError as refused:  # `answered` may ask again
+                    outcome = refused.outcome
                 return telling.ends(outcome)
 
             try:
@@ -157,9 +161,12 @@ def await_human_sync(
 
         def ask(asked: HumanTask[Any]) -> Outcome:
             telling.asks(asked)
-            outcome = client.ask(
-                asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
-            )
+            try:
+                outcome = client.ask(
+                    asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
+                )
+            except AnswererNotAllowedError as refused:  # `answered` may ask again
+                outcome = refused.outcome
             return telling.ends(outcome)
 
         try:

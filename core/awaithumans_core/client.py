@@ -214,8 +214,13 @@ class TaskClient:
             on_pause: Called with every pause that trouble on the way makes necessary.
             poll_seconds: How long a poll is held, 1 to 30. The end of the task is seen at once in any case; a change
                 of status before it is seen with the next poll.
+
+        Raises:
+            AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
         """
-        return await self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
+        outcome = await self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
+        task.answerers.check(outcome)
+        return outcome
 
     async def as_completed(
         self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
@@ -324,7 +329,9 @@ class SyncTaskClient:
         poll_seconds: int = flow.POLL_SECONDS,
     ) -> Outcome:
         """As `TaskClient.ask`."""
-        return self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
+        outcome = self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
+        task.answerers.check(outcome)
+        return outcome
 
     def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
         """As `TaskClient.as_completed`, over connections of its own in a thread of its own."""

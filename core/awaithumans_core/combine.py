@@ -1,25 +1,29 @@
 """Several people, one decision: `quorum` and `escalate`, over any `await_human`.
 
 They ask through a function they are given and know nothing of where they run: the same call works in a script, in a
-Temporal workflow and in tests. They use no sets and no clock but the client's, so they are deterministic where that
-matters.
+Temporal workflow and in tests. They iterate over no sets and use no clock but the client's, so they are deterministic
+where that matters.
 
-Laws: whoever has not answered has not said yes; what is not needed any more is cancelled, so that nobody works for
-nothing; and no way of going wrong ends in "approved".
+Laws: whoever has not answered has not said yes; a quorum counts people who answered, and not questions; what is not
+needed any more is cancelled, so that nobody works for nothing; and no way of going wrong ends in "approved".
 """
 
 import asyncio
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from awaithumans_core import clock as clocks
-from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, QuestionEndedError
+from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
+from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
+from awaithumans_core.outcome import Outcome
 
 T = TypeVar("T")
 
@@ -35,10 +39,29 @@ class Vote(Generic[T]):
     """What became of one person's question."""
 
     person: Person
+    """Whom the question was assigned to. Who answered it is in `answered_by`."""
     said: Literal["yes", "no", "nothing"]
-    """`nothing`: timed out, cancelled, deleted, or an answer that does not fit."""
+    """`nothing`: timed out, cancelled, deleted, an answer that does not fit, or one that does not count."""
     answer: T | None = None
     error: QuestionEndedError | None = None
+    """Why it is `nothing`. `AnswererNotAllowedError`: the same person has answered before, or is not known."""
+    outcome: Outcome | None = None
+    """How the question ended; None if that is not known."""
+
+    @property
+    def answered_by(self) -> str | None:
+        """The e-mail address that is recorded for the answer."""
+        return None if self.outcome is None else self.outcome.completed_by_email
+
+    @property
+    def answered_at(self) -> datetime | None:
+        """When it was answered (UTC)."""
+        return None if self.outcome is None else self.outcome.completed_at
+
+    @property
+    def channel(self) -> str | None:
+        """Where it was answered: `dashboard`, `email`, `slack`, ..."""
+        return None if self.outcome is None else self.outcome.completed_via_channel
 
 
 @dataclass(frozen=True)
@@ -61,24 +84,39 @@ async def quorum(
     *,
     yes: Callable[[T], bool],
     idempotency_key: str | None = None,
+    only_assignee: bool = False,
+    groups: bool = False,
+    count_unnamed: bool = False,
 ) -> Verdict[T]:
     """Ask all of these people at once, until enough have said yes, or so many no that it cannot come to that.
 
     The questions of the others are cancelled then.
 
+    People who answered are counted, by the user id and the e-mail address recorded with each answer. Further answers of
+    a person are reported and do not count, except that a no takes the place of that person's yes. Letter case, dots at
+    the end, compatibility characters and sub-addresses (`anna+1@`) make no other person. The answer of a person who
+    was not asked counts, too, unless `only_assignee` is set.
+
     Args:
         needed: How many have to say yes.
-        people: Whom to ask, each once.
-        ask: Any `await_human` with everything but `assign_to`, for instance with `functools.partial`.
+        people: Whom to ask, each once: an e-mail address or `{"user_id": ...}`.
+        ask: Any `await_human` with everything but `assign_to`, for instance with `functools.partial`. It is called with
+            `return_outcome=True`.
         yes: Whether an answer is a yes.
         idempotency_key: Names the decision, so that a script that is started again picks it up. Give it here, not to
             `ask`: every person has a question of their own, and its key is made from this one.
+        only_assignee: Accept each person's own answer only, as `await_human` does with this option: after another
+            person's answer the question is asked again, `max_reasks` times.
+        groups: Whether `people` may hold groups (several addresses, a pool, a role). Each has one question, and one
+            person answers it.
+        count_unnamed: Whether an answer that is recorded without an answerer counts as the answer of the person asked,
+            for instance one that your own page gives with the API and no `completed_by_email`.
 
     Returns:
         A `Verdict`; `if verdict:` is true only when the quorum was reached.
 
     Raises:
-        InvalidTaskError: no such quorum is possible.
+        InvalidTaskError: no such quorum is possible, or two of the people may be one.
         AwaitHumansError: what keeps questions from being asked at all; the others are cancelled.
 
     Example:
@@ -93,15 +131,23 @@ async def quorum(
         raise InvalidTaskError(f"a quorum of {needed} out of {len(people)} people cannot be reached, or is none")
     if len(set(map(_who, people))) < len(people):
         raise InvalidTaskError("a person is among the people twice, and would have two votes")
+    if (problem := _problem(people, groups=groups)) is not None and _counts_people("people"):
+        raise InvalidTaskError(problem)
     _refuse_shared_key(ask)
+    _refuse_without_outcome(ask)
 
+    asked = [address for person in people for address in _addresses(person)]
+    options = {"return_outcome": True, **({"only_assignee": True} if only_assignee else {})}
+    ballots: list[_Ballot[T]] = []
     votes: list[Vote[T]] = []
     for_it = 0
     async with _asking() as crowd:
         for person in people:
-            crowd.ask(person, ask(assign_to=person, **_key(idempotency_key, _name(person))))
+            crowd.ask(person, ask(assign_to=person, **options, **_key(idempotency_key, _name(person))))
         for heard in range(1, len(people) + 1):
-            votes.append(_vote(*await crowd.next(), yes))
+            vote = _vote(*await crowd.next(), yes, whole=_wants_outcome(ask))
+            ballots.append(_Ballot(vote, _voter(vote, ballots, asked, count_unnamed=count_unnamed)))
+            votes = _counted(ballots)
             for_it = sum(vote.said == "yes" for vote in votes)
             if for_it >= needed or for_it + len(people) - heard < needed:
                 break
@@ -129,6 +175,8 @@ async def escalate(
     idempotency_key: str | None = None,
 ) -> T:
     """Ask the first, after a while the next, and so on; the first answer counts, whoever gives it.
+
+    To accept only the answers of those who were asked, give `ask` the option `only_assignee=True`.
 
     Those who were asked before keep their question until somebody has answered. When the whole time is up, `otherwise`
     is the decision: it has to be stated, and nothing else stands in for an answer.
@@ -267,10 +315,128 @@ async def _asking() -> "AsyncGenerator[_Crowd[Any]]":
     await crowd.cancel(NOT_NEEDED)
 
 
-def _vote(person: Person, outcome: T | QuestionEndedError, yes: Callable[[T], bool]) -> Vote[T]:
-    if isinstance(outcome, QuestionEndedError):
-        return Vote(person, "nothing", error=outcome)
-    return Vote(person, "yes" if yes(outcome) is True else "no", outcome)
+@dataclass(frozen=True, slots=True)
+class _Ballot(Generic[T]):
+    """An answer, before it is known whether it counts."""
+
+    vote: Vote[T]
+    voter: frozenset[str]
+    """What identifies the person who answered; empty: there is no answer, or the person is unknown."""
+
+
+def _counted(ballots: "Sequence[_Ballot[T]]") -> list[Vote[T]]:
+    """The votes: of each person one counts, the first no if there is one, and otherwise the first answer."""
+    counts = {
+        min(places, key=lambda place: (ballots[place].vote.said != "no", place))
+        for places in _by_person([ballot.voter for ballot in ballots])
+    }
+    return [
+        ballot.vote if place in counts or ballot.vote.said == "nothing" else _without_effect(ballot)
+        for place, ballot in enumerate(ballots)
+    ]
+
+
+def _by_person(voters: Sequence[frozenset[str]]) -> list[list[int]]:
+    """The places of each person's answers. An answer may join two: one with its address and one with its user id."""
+    people: list[tuple[frozenset[str], list[int]]] = []
+    for place, voter in enumerate(voters):
+        same = [person for person in people if person[0] & voter]
+        names = voter.union(*(known for known, _ in same))
+        places = [earlier for _, their in same for earlier in their]
+        if voter:
+            people = [*(person for person in people if person not in same), (names, [*places, place])]
+    return [places for _, places in people]
+
+
+def _without_effect(ballot: "_Ballot[T]") -> Vote[T]:
+    vote, email = ballot.vote, ballot.vote.answered_by
+    task_id = None if vote.outcome is None else vote.outcome.task_id
+    if ballot.voter:
+        why = f"{(email or 'the same person')[:SHOWN_CHARS]!a} has answered another question of this quorum"
+        advice = "with only_assignee=True and max_reasks the person asked is asked again"
+    else:
+        why = f"it is not known who answered (completed_by_email is {email and email[:SHOWN_CHARS]!a})"
+        advice = "let people answer where they are signed in, or give count_unnamed=True"
+    text = f"the answer to task {task_id} does not count: {why}, and a quorum counts each person once; {advice}"
+    error = AnswererNotAllowedError(text, task_id=task_id, outcome=vote.outcome, answered_by=email)
+    return replace(vote, said="nothing", answer=None, error=error)
+
+
+def _voter(
+    vote: Vote[Any], earlier: "Sequence[_Ballot[Any]]", asked: Sequence[str], *, count_unnamed: bool
+) -> frozenset[str]:
+    """What identifies the person who answered."""
+    if vote.said == "nothing" or vote.outcome is None:
+        return frozenset()
+    voter = identifiers(vote.outcome, asked)
+    if count_unnamed and not voter and not vote.answered_by:
+        voter = frozenset(map(mailbox, _addresses(vote.person))) or frozenset({f"asked:{_name(vote.person)}"})
+    counts = bool(voter) and not any(ballot.voter & voter for ballot in earlier)
+    return voter if counts or _counts_people(vote.outcome.task_id) else frozenset({f"task:{vote.outcome.task_id}"})
+
+
+def _counts_people(what: str) -> bool:
+    """Whether people are counted here. In a workflow: not where an earlier release has counted a question instead.
+
+    Commands that are recorded in a history follow from what was counted then; a replay has to come to the same.
+    """
+    temporal = sys.modules.get("temporalio.workflow")
+    if temporal is None or not temporal.in_workflow():
+        return True
+    return bool(temporal.patched(f"awaithumans-quorum-counts-people:{what}"))
+
+
+def _problem(people: Sequence[Person], *, groups: bool) -> str | None:
+    """Why these people cannot be counted; None: they can."""
+    mailboxes: dict[str, str] = {}
+    for person in people:
+        named = _addresses(person)
+        if not groups and len(named) != 1 and not (isinstance(person, Mapping) and "user_id" in person):
+            return f"{person!r} is not one person: name people one by one, or give groups=True"
+        for email in named:
+            if (why := unclear(email)) is not None:
+                return f"the address {email!a} may be read as another one: {why}. Write it as the server has it"
+        if len(named) == 1 and (other := mailboxes.get(mailbox(named[0]))) is not None:
+            return f"{other!a} and {named[0]!a} are one mailbox, and would have two votes: name each person once"
+        mailboxes |= {mailbox(named[0]): named[0]} if len(named) == 1 else {}
+    return None
+
+
+def _addresses(person: Person) -> tuple[str, ...]:
+    return (person,) if isinstance(person, str) else addresses(person)
+
+
+def _vote(person: Person, ended: Any, yes: Callable[[T], bool], *, whole: bool) -> Vote[T]:
+    """The vote that a question has ended in; `whole`: the caller takes an answer and its outcome as one."""
+    if isinstance(ended, QuestionEndedError):
+        outcome = ended.outcome if isinstance(ended.outcome, Outcome) else None
+        return Vote(person, "nothing", error=ended, outcome=outcome)
+    if not _has_outcome(ended):
+        raise InvalidTaskError(f"ask returned {type(ended).__name__}: {_OUTCOME}")
+    answer, outcome = ended
+    taken: T = ended if whole else answer
+    return Vote(person, "yes" if yes(taken) is True else "no", taken, outcome=outcome)
+
+
+def _has_outcome(ended: Any) -> bool:
+    return isinstance(ended, tuple) and len(ended) == 2 and isinstance(ended[1], Outcome)  # pyright: ignore[reportUnknownArgumentType]
+
+
+_OUTCOME = (
+    "a quorum counts who answered, so ask has to take return_outcome=True and return (answer, Outcome), as every "
+    "await_human does. A function of your own passes its keyword arguments on: async def ask(**options)"
+)
+
+
+def _wants_outcome(ask: Callable[..., Any]) -> bool:
+    """Whether the caller asks for outcomes, so that `yes` takes them, too."""
+    return isinstance(ask, partial) and bool(ask.keywords.get("return_outcome"))
+
+
+def _refuse_without_outcome(ask: Callable[..., Any]) -> None:
+    taken = inspect.signature(ask).parameters.values()
+    if not any(each.name == "return_outcome" or each.kind is each.VAR_KEYWORD for each in taken):
+        raise InvalidTaskError(f"ask does not take return_outcome: {_OUTCOME}")
 
 
 def _refuse_shared_key(ask: Callable[..., Any]) -> None:

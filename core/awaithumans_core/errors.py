@@ -7,6 +7,7 @@
         VerificationExhaustedError    the verifier rejected every attempt
         ResponseSchemaError           a person answered, but not in the shape that was asked for
         ResponseMissingError          the task is completed and its answer is not there (redacted, or erased)
+        AnswererNotAllowedError       another person answered than the question accepts an answer from
       RequestRefusedError           the caller's side: mend the call or its credentials, then call again
         InvalidTaskError              the question is malformed; nothing was sent
         QuestionChangedError          its key, or its place in the node, belongs to another question
@@ -92,6 +93,18 @@ class ResponseMissingError(QuestionEndedError):
     """The task is completed, yet its answer is gone: erased after another receiver took it."""
 
     code = "RESPONSE_MISSING"
+
+
+class AnswererNotAllowedError(QuestionEndedError):
+    """A person answered from whom the question accepts no answer (`only_assignee`, `not_by`, `quorum`)."""
+
+    code = "ANSWERER_NOT_ALLOWED"
+    answered_by: str | None = None
+    """The e-mail address that is recorded for the answer. None: none is."""
+    allowed: tuple[str, ...] | None = None
+    """Whose answer is accepted. None: every person's, except those in `not_by`."""
+    not_by: tuple[str, ...] = ()
+    """Whose answer is not accepted."""
 
 
 class RequestRefusedError(AwaitHumansError):

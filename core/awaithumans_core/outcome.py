@@ -94,7 +94,11 @@ class Outcome(BaseModel):
     timed_out_at: Moment = None
     """When the deadline struck (UTC)."""
     completed_by_email: Text = None
-    """Who answered, when the server knows an e-mail address."""
+    """Who answered, when an e-mail address is recorded. Stated by the caller if it was completed with the API."""
+    completed_by_user_id: Text = None
+    """Who answered, by the server's own id of a signed-in person; only task records carry it."""
+    assigned_to_user_id: Text = None
+    """Whom the task is assigned to, by the server's own id of a known person; only task records carry it."""
     completed_by_display_name: Text = None
     """Who answered, by name; only task records carry it."""
     completed_via_channel: Text = None

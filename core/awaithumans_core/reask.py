@@ -2,17 +2,21 @@
 
 The server takes any response, so an answer may lack the shape that was asked for. With `max_reasks` the person is asked
 again and told what was wrong, under a key derived from the first one: whoever repeats the call, on replay or after a
-restart, meets the same tasks in the same order.
+restart, meets the same tasks in the same order. An answer of a person from whom none is accepted is asked for again
+in the same way.
 """
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import TypeVar
 
-from awaithumans_core.errors import ResponseSchemaError
+from awaithumans_core.errors import AnswererNotAllowedError, ResponseSchemaError
 from awaithumans_core.outcome import Outcome, settle
 from awaithumans_core.task import HumanTask
 
 T = TypeVar("T")
+
+ANOTHER_PERSON = "it was given by a person whose answer is not accepted"
+"""What the question that is asked again says about such an answer; not who it was, which may be any text."""
 
 
 def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T, Outcome]]:
@@ -20,6 +24,7 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
 
     Raises:
         QuestionEndedError: whatever `settle` says of the last outcome.
+        AnswererNotAllowedError: the last answer was given by a person from whom none is accepted.
     """
     asked, key, reasks = question, question.idempotency_key, 0
     while True:
@@ -27,12 +32,14 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
         if not reasks:  # an adapter may have named the question itself; then only the outcome knows its key
             key = outcome.idempotency_key or key
         try:
+            question.answerers.check(outcome)
             return settle(outcome, question.response_schema), outcome
-        except ResponseSchemaError as invalid:
+        except (ResponseSchemaError, AnswererNotAllowedError) as invalid:
             if reasks == question.max_reasks:
                 raise
             reasks += 1
-            asked = question.again(f"{key}:reask:{reasks}", invalid.problems)
+            problems = invalid.problems if isinstance(invalid, ResponseSchemaError) else (ANOTHER_PERSON,)
+            asked = question.again(f"{key}:reask:{reasks}", problems)
 
 
 async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitable[Outcome]]) -> tuple[T, Outcome]:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel
 
+from awaithumans_core.answerers import Answerers, answerers
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
@@ -55,6 +56,8 @@ class TaskOptions(TypedDict, total=False):
     task_metadata: Mapping[str, str] | None
     form: Mapping[str, Any] | None
     max_reasks: int
+    only_assignee: bool
+    not_by: str | Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +105,19 @@ class HumanTask(Generic[T]):
     max_reasks: int = 0
     """How often a person is asked again after an answer that does not fit `response_schema`.
 
-    They are told what was wrong with it, and have the whole `timeout_seconds` once more.
+    They are told what was wrong with it, and have the whole `timeout_seconds` once more. An answer of a person from
+    whom none is accepted counts as one that does not fit.
+    """
+    only_assignee: bool = False
+    """Accept only an answer that is recorded under an e-mail address of `assign_to`.
+
+    Otherwise every person's answer is accepted: `assign_to` is routing, and an operator, or a caller of the API, can
+    answer in the assignee's place.
+    """
+    not_by: str | Sequence[str] = ()
+    """E-mail addresses of people whose answer is not accepted, for instance of the person who made the request.
+
+    An answer with no e-mail address recorded is not accepted either.
     """
 
     def __post_init__(self) -> None:
@@ -123,6 +138,7 @@ class HumanTask(Generic[T]):
             raise InvalidTaskError(f"max_reasks is {self.max_reasks!r}: give 0 (do not ask again) or a whole number")
         if self.form is not None and not self.form.get("fields"):
             raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
+        object.__setattr__(self, "not_by", self.answerers.not_by)  # a list that is changed later changes nothing here
         fields_of(self.response_schema)
         json_object({name: part for name, part in self.body().items() if name not in _CHECKED}, "the question")
 
@@ -136,6 +152,12 @@ class HumanTask(Generic[T]):
         if not math.isfinite(seconds):
             raise InvalidTaskError(f"timeout_seconds is {seconds}: give a finite number of seconds")
         return math.ceil(seconds)
+
+    @property
+    def answerers(self) -> Answerers:
+        """Whose answer is accepted: `answerers.check(outcome)` raises `AnswererNotAllowedError` for another's."""
+        assign_to = None if self.assign_to is None else _assignee(self.assign_to)
+        return answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
 
     def under(self, key: str) -> Self:
         """The same question under another key."""

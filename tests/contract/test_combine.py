@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from awaithumans_core import (
+    AnswererNotAllowedError,
     InvalidTaskError,
     Step,
     TaskRejectedError,
@@ -140,6 +141,180 @@ def test_a_verdict_is_true_only_when_reached() -> None:
     """`if await quorum(...)` must not be true because there is an object."""
     assert not Verdict[Any](reached=False)
     assert Verdict[Any](reached=True)
+
+
+# --- who counts
+
+MALLORY = "mallory@example.com"
+
+
+def answered(
+    humans: FakeHumans, person: str, by: str | None, *, approved: bool = True, after: timedelta = HOUR, **options: Any
+) -> None:
+    """The question to this person is answered, maybe by another person."""
+    humans.on(for_person(person)).answers({"approved": approved}).by(by, **options).after(after).once()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"by": MALLORY}, {"by": MALLORY}),
+        ({"by": ANNA}, {"by": "Anna@Example.com."}),
+        ({"by": ANNA}, {"by": "anna+1@example.com"}),
+        ({"by": ANNA}, {"by": "\N{CYRILLIC SMALL LETTER A}nna@example.com"}),
+        ({"by": ANNA}, {"by": None}),
+        ({"by": ANNA, "user_id": "u1"}, {"by": BEN, "user_id": "u1"}),
+        ({"by": None, "user_id": "u1"}, {"by": None, "user_id": "u1"}),
+    ],
+    ids=[
+        "one person",
+        "letter case and dot",
+        "sub-address",
+        "look-alike",
+        "unknown",
+        "another address",
+        "user id only",
+    ],
+)
+async def test_one_person_is_no_quorum_of_two(
+    fake_humans: FakeHumans, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """However the second answer is signed: it is reported, and has no effect."""
+    answered(fake_humans, ANNA, **first)
+    answered(fake_humans, BEN, after=2 * HOUR, **second)
+    verdict = await quorum(2, [ANNA, BEN], ask(timeout_seconds=86400), yes=approved)
+    assert not verdict
+    assert sorted(vote.said for vote in verdict.votes) == ["nothing", "yes"]
+    (without_effect,) = [vote for vote in verdict.votes if vote.said == "nothing"]
+    assert isinstance(without_effect.error, AnswererNotAllowedError)
+    assert without_effect.answer is None
+
+
+async def test_two_people_who_were_not_asked_are_two(fake_humans: FakeHumans) -> None:
+    """The second answer of one person is left out, and the third question goes on; a vote names who gave it."""
+    answered(fake_humans, ANNA, MALLORY)
+    answered(fake_humans, BEN, MALLORY)
+    says(fake_humans, CARLA, approved=True, after=2 * HOUR)
+    verdict = await two_of_three()
+    assert verdict
+    assert [vote.answered_by for vote in verdict.votes] == [MALLORY, MALLORY, CARLA]
+    assert {vote.channel for vote in verdict.votes} == {"dashboard"}
+    assert verdict.votes[2].answered_at == fake_humans.tasks[2].completed_at
+
+
+async def test_a_no_takes_the_place_of_a_yes(fake_humans: FakeHumans) -> None:
+    """A person who answers one question with yes and another with no has not said yes."""
+    answered(fake_humans, BEN, ANNA)
+    says(fake_humans, ANNA, approved=False, after=2 * HOUR)
+    says(fake_humans, CARLA, approved=True, after=3 * HOUR)
+    verdict = await two_of_three()
+    assert not verdict
+    assert [vote.said for vote in verdict.votes] == ["nothing", "no"]
+
+
+@pytest.mark.edges
+async def test_an_answer_may_join_two(fake_humans: FakeHumans) -> None:
+    """One answer came with an address, one with a user id; a third with both makes them one person's."""
+    answered(fake_humans, ANNA, ANNA)
+    answered(fake_humans, BEN, None, user_id="u1", after=2 * HOUR)
+    answered(fake_humans, CARLA, ANNA, user_id="u1", after=3 * HOUR)
+    verdict = await quorum(3, PEOPLE, ask(timeout_seconds=86400), yes=approved)
+    assert [vote.said for vote in verdict.votes] == ["yes", "nothing", "nothing"]
+
+
+@pytest.mark.edges
+async def test_only_the_assignees_own_votes(fake_humans: FakeHumans) -> None:
+    """Another person's vote is asked for again, and the assignee's own counts."""
+    says(fake_humans, ANNA, approved=True)
+    answered(fake_humans, BEN, MALLORY)
+    says(fake_humans, BEN, approved=True, after=HOUR)
+    people = [ANNA, BEN]
+    options: dict[str, Any] = {"yes": approved, "only_assignee": True}
+    verdict = await quorum(2, people, ask(timeout_seconds=86400, max_reasks=1), **options)
+    assert [vote.answered_by for vote in verdict.votes] == people
+    answered(fake_humans, CARLA, MALLORY)
+    assert not await quorum(2, [ANNA, CARLA], ask(timeout_seconds=86400), **options)
+
+
+@pytest.mark.edges
+async def test_unnamed_answers_count_on_request(fake_humans: FakeHumans) -> None:
+    """As the answer of the person asked: one of them who answers elsewhere by name is still one."""
+    for person in PEOPLE:
+        fake_humans.on(for_person(person)).answers({"approved": True}).by(None)
+    people = [ANNA, BEN]
+    assert not await quorum(2, people, ask(timeout_seconds=86400), yes=approved)
+    assert await quorum(2, people, ask(timeout_seconds=86400), yes=approved, count_unnamed=True)
+    for other, who in [("lead@example.com", ANNA), ("boss@example.com", "\N{CYRILLIC SMALL LETTER A}nna@example.com")]:
+        fake_humans.on(for_person(other)).answers({"approved": True}).by(who)
+        assert not await quorum(2, [ANNA, other], ask(), yes=approved, count_unnamed=True)
+
+
+@pytest.mark.edges
+async def test_a_group_counts_on_request(fake_humans: FakeHumans) -> None:
+    """One question to several, one vote; its answerer is a person like any other."""
+    group = {"emails": [BEN, CARLA]}
+    fake_humans.on(lambda record: record["assign_to"] == group).answers({"approved": True}).by(BEN)
+    says(fake_humans, ANNA, approved=True)
+    with pytest.raises(InvalidTaskError, match="groups=True"):
+        await quorum(2, [ANNA, group], ask(), yes=approved)
+    assert fake_humans.tasks == []
+    assert await quorum(2, [ANNA, group], ask(), yes=approved, groups=True)
+
+
+MAYBE_ONE: list[list[Any]] = [
+    [ANNA, "anna+1@example.com"],
+    [ANNA, "anna@example.com."],
+    [ANNA, "\N{CYRILLIC SMALL LETTER A}nna@example.com"],
+    [ANNA, "an\N{ZERO WIDTH SPACE}na@example.com"],
+    [ANNA, {"pool": "finance"}],
+    [ANNA, {"emails": []}],
+    [{"role": "finance"}, {"email": BEN}],
+]
+
+
+async def test_people_who_may_be_one_are_refused(fake_humans: FakeHumans) -> None:
+    """Before a question is asked."""
+    for people in MAYBE_ONE:
+        with pytest.raises(InvalidTaskError, match=r"person|mailbox|read as another"):
+            await quorum(2, people, ask(), yes=approved)
+    assert fake_humans.tasks == []
+
+
+async def test_an_ask_that_hides_who_answered_is_refused(fake_humans: FakeHumans) -> None:
+    """A quorum that does not know who answered would count questions."""
+
+    async def hides(*, assign_to: Any) -> Decision:
+        return await await_human(task="Release?", response_schema=Decision, assign_to=assign_to)
+
+    async def drops(**options: Any) -> Decision:
+        return await hides(assign_to=options["assign_to"])
+
+    says(fake_humans, ANNA, approved=True)
+    with pytest.raises(InvalidTaskError, match="return_outcome"):
+        await quorum(1, [ANNA], hides, yes=approved)
+    assert fake_humans.tasks == []
+    with pytest.raises(InvalidTaskError, match="return_outcome"):
+        await quorum(1, [ANNA], drops, yes=approved)
+
+
+@pytest.mark.edges
+async def test_a_caller_may_take_outcomes(fake_humans: FakeHumans) -> None:
+    """With return_outcome=True of its own, `yes` and the votes have answer and outcome."""
+    says(fake_humans, ANNA, approved=True)
+    verdict: Verdict[Any] = await quorum(1, [ANNA], ask(return_outcome=True), yes=lambda pair: pair[0].approved)
+    assert verdict
+    (vote,) = verdict.votes
+    assert vote.answer == (Decision(approved=True), vote.outcome)
+
+
+@pytest.mark.edges
+async def test_an_escalation_takes_the_assignees_own_answer(fake_humans: FakeHumans) -> None:
+    """With `only_assignee` in `ask`, another person's answer ends a step without one."""
+    answered(fake_humans, ANNA, MALLORY)
+    fake_humans.on(for_person(BEN)).answers({"approved": True}).by(BEN)
+    steps = [Step(ANNA), Step(BEN, after=4 * HOUR)]
+    assert (await escalate(ask(only_assignee=True), steps, within=8 * HOUR, otherwise=NO)).approved is True
+    assert len(fake_humans.tasks) == 2
 
 
 # --- escalate

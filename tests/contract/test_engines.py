@@ -213,6 +213,43 @@ async def test_asked_again_after_an_invalid_answer(
     assert asker.acts[asked.name] == 1
 
 
+OWN = {"assign_to": "anna@example.com", "only_assignee": True}
+FOUR_EYES = {"not_by": ["Anna+1@Example.com"]}
+
+
+@pytest.mark.edges
+@pytest.mark.parametrize("rule", [OWN, FOUR_EYES], ids=["only_assignee", "not_by"])
+async def test_another_persons_answer_is_asked_for_again(
+    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
+) -> None:
+    """A yes of a person from whom none is accepted is not acted on; the yes of one who may answer is, once."""
+    wrong, right = ("mallory@example.com", "anna@example.com") if rule is OWN else ("anna@example.com", "b@example.com")
+    asked = await asker.ask(question, max_reasks=1, **rule)
+    (first,) = await people.find(question)
+    yes: dict[str, Any] = {"status": "completed", "response": {"approved": True}}
+    await people.complete(first["id"], yes["response"], by=wrong)
+    await call_back(relay, humans, asked, first, **yes, completed_by_email=wrong)
+    again = await people.by_key(f"{first['idempotency_key']}:reask:1")
+    assert asker.acts[asked.name] == 0
+    assert wrong not in again["task"]
+    await people.complete(again["id"], yes["response"], by=right)
+    await call_back(relay, humans, asked, again, **yes, completed_by_email=right)
+    assert await told(asked) == {"approved": True, "by": right}
+    assert asker.acts[asked.name] == 1
+
+
+@pytest.mark.edges
+async def test_an_unknown_persons_answer_is_an_error(
+    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str
+) -> None:
+    """Without a further asking the typed error is what the caller gets, and never the answer."""
+    asked = await asker.ask(question, **OWN)
+    (task,) = await people.find(question)
+    await people.http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
+    await call_back(relay, humans, asked, task, status="completed", response={"approved": True})
+    assert (await told(asked))["error"] == "AnswererNotAllowedError"
+
+
 async def test_asked_again_only_so_often(
     asker: Asker, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:

@@ -120,7 +120,7 @@ async def quorum(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
     handle = await stage.start(AskTwoOfThree.run, stage.queue, via)
     for task in (await stage.people.find(stage.queue, count=3))[:2]:
         await stage.relay.wait_for(task["id"], "open")
-        await stage.people.complete(task["id"], YES)
+        await stage.people.complete(task["id"], YES, by=task["assign_to"]["email"])
         await stage.relay.hurry(task["id"])
         await stage.relay.wait_for(task["id"], "delivered")
     await handle.result()

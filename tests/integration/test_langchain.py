@@ -152,6 +152,16 @@ async def test_approved_call_runs_once(bench: Bench) -> None:
     assert await bench.done()
 
 
+async def test_another_persons_approval_runs_nothing(bench: Bench) -> None:
+    """The tool does not run, and the model gets the reason."""
+    bench.agent(bench.approval(assign_to="anna@example.com", only_assignee=True), call("A"))
+    await bench.start()
+    await bench.give(await bench.asked("A"), {"decision": "approve"}, completed_by_email="mallory@example.com")
+    assert bench.ran == []
+    assert "another person decided" in str((await bench.told())[0].content)
+    assert await bench.done()
+
+
 async def test_form_shows_the_arguments(bench: Bench) -> None:
     """The reviewer chooses among three decisions and sees what each argument is if they leave it alone."""
     bench.agent(bench.approval(), call("A"))
@@ -274,6 +284,7 @@ async def test_misspelt_tool_runs_nothing(bench: Bench) -> None:
 
 
 MISSPELT: Any = {"asign_to": "x"}
+NOT_CHECKED: Any = {"not_by": "x@example.com"}
 
 
 @pytest.mark.parametrize(
@@ -283,8 +294,10 @@ MISSPELT: Any = {"asign_to": "x"}
         (lambda: HumanApproval(["refund"], timeout_seconds=3), "60"),
         (lambda: HumanApproval([]), "guards nothing"),
         (lambda: HumanInterrupts(**MISSPELT), "asign_to"),
+        (lambda: HumanApproval(["refund"], only_assignee=True), "by e-mail address"),
+        (lambda: HumanInterrupts(**NOT_CHECKED), "cannot check who answered"),
     ],
-    ids=["unknown", "too-short", "no-tool", "interrupts"],
+    ids=["unknown", "too-short", "no-tool", "interrupts", "no-assignee", "not-checked"],
 )
 def test_what_cannot_be_asked_with_is_found_where_it_is_written(made: Any, told: str) -> None:
     """A misspelt option raises when the agent is built, and not when somebody is to be asked."""

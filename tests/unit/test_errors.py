@@ -14,6 +14,7 @@ from awaithumans_core.flow import Lost, Reply
 from awaithumans_core.outcome import Outcome
 
 CODES = {
+    "AnswererNotAllowedError": "ANSWERER_NOT_ALLOWED",
     "AuthenticationError": "UNAUTHENTICATED",
     "AwaitHumansError": "AWAITHUMANS_ERROR",
     "CallbackRejectedError": "CALLBACK_REJECTED",
@@ -50,6 +51,9 @@ FACTS: dict[str, object] = {
     "attempts": 3,
     "http_status": 403,
     "retry_after": 2.5,
+    "answered_by": "mallory@example.com",
+    "allowed": ("anna@example.com",),
+    "not_by": ("ben@example.com",),
 }
 
 HTTPX_REQUEST_ERRORS = {

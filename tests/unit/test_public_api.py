@@ -10,6 +10,7 @@ import awaithumans_core
 
 PUBLIC = [
     "Answer",
+    "AnswererNotAllowedError",
     "AuthenticationError",
     "AwaitHumansError",
     "Engine",

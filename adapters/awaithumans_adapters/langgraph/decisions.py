@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, create_model, model_validator
 
 from awaithumans_adapters.langgraph.json_types import Schema, json_type, optional
 from awaithumans_core.errors import (
+    AnswererNotAllowedError,
     QuestionEndedError,
     ResponseSchemaError,
     TaskCancelledError,
@@ -121,6 +122,7 @@ _WHY: Mapping[type[QuestionEndedError], str] = {
     TaskCancelledError: "the question was cancelled before anybody decided",
     VerificationExhaustedError: "every decision about it was turned down",
     ResponseSchemaError: "the decision about it does not fit",
+    AnswererNotAllowedError: "another person decided about it than the one who may",
     TaskNotFoundError: "the question was deleted before anybody decided",
 }
 

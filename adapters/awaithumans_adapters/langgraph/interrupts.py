@@ -81,6 +81,11 @@ class HumanInterrupts(GraphCallbackHandler):
         **options: Unpack[PeopleOptions],
     ) -> None:
         check_options(options)
+        if chosen := [name for name in ("only_assignee", "not_by") if name in options]:
+            raise SettingsError(
+                f"{' and '.join(chosen)}: HumanInterrupts cannot check who answered, because the relay resumes the "
+                "graph. Use HumanApproval, or await_human in the node"
+            )
         self._question = question
         self._human_tasks = human_tasks
         self._options = options

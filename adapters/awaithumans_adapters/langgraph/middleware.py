@@ -6,7 +6,7 @@ agent (settings, a server that refuses) is raised.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware
@@ -34,6 +34,8 @@ class ApprovalOptions(PeopleOptions, total=False):
     question: str | Callable[[ToolCall], str]
     """Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500 characters."""
     max_reasks: int
+    only_assignee: bool
+    not_by: str | Sequence[str]
 
 
 class HumanApproval(AgentMiddleware[Any, Any, Any]):
@@ -50,7 +52,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
     Args:
         tools: Names of the tools (or the tools) that need a person, or a mapping to options of their own.
         human_tasks: Settings and connections. Default: one for the process, from the environment.
-        options: For all of them: question, timeout_seconds, assign_to, notify, max_reasks and others of `HumanTask`.
+        options: For all of them: question, timeout_seconds, assign_to, notify, max_reasks, only_assignee, not_by and
+            others of `HumanTask`.
 
     Raises, from the agent's run: SettingsError for a name the agent has no tool of, and what `await_human` raises when
     the call or the settings must be mended.

@@ -67,12 +67,13 @@ async def await_human(
         human_tasks: Settings and connections. Default: one for the process, from the environment.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, max_reasks, ...
+            assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
+        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
             mended.
 

@@ -73,12 +73,13 @@ async def await_human(
             seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, as they are.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
-            assign_to, max_reasks, ...
+            assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
+        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
         ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must
             be mended.

@@ -44,6 +44,7 @@ class FakeTask:
     completed_at: datetime | None = None
     timed_out_at: datetime | None = None
     completed_by_email: str | None = None
+    completed_by_user_id: str | None = None
     completed_via_channel: str | None = None
     verification_attempt: int = 0
     response_redacted_at: datetime | None = None
@@ -80,7 +81,7 @@ class FakeTask:
             "completed_at": _z(self.completed_at),
             "timed_out_at": _z(self.timed_out_at),
             "completed_by_email": self.completed_by_email,
-            "completed_by_user_id": None,
+            "completed_by_user_id": self.completed_by_user_id,
             "completed_by_display_name": None,
             "completed_by_slack_user_id": None,
             "completed_via_channel": self.completed_via_channel,
@@ -206,12 +207,19 @@ class Desk:
         response: Mapping[str, Any],
         *,
         by: str | None = None,
+        user_id: str | None = None,
         via: str | None = None,
         called_back: bool = True,
     ) -> FakeTask:
         """A person submits a response, whatever it is."""
         return self._end(
-            task_id, TaskStatus.COMPLETED, response=dict(response), by=by, via=via, called_back=called_back
+            task_id,
+            TaskStatus.COMPLETED,
+            response=dict(response),
+            by=by,
+            user_id=user_id,
+            via=via,
+            called_back=called_back,
         )
 
     def cancel(self, task_id: str) -> FakeTask:
@@ -242,6 +250,7 @@ class Desk:
         *,
         response: dict[str, Any] | None = None,
         by: str | None = None,
+        user_id: str | None = None,
         via: str | None = None,
         called_back: bool = True,
     ) -> FakeTask:
@@ -252,6 +261,7 @@ class Desk:
             if status == TaskStatus.COMPLETED:
                 task.response, task.completed_at = response, now
                 task.completed_by_email, task.completed_via_channel = by, via
+                task.completed_by_user_id = user_id
             elif status == TaskStatus.TIMED_OUT:
                 task.timed_out_at = now
             elif status == TaskStatus.VERIFICATION_EXHAUSTED:
@@ -289,12 +299,12 @@ class Desk:
             self._at(at, task, lambda status=status: self.move(task.id, status))  # type: ignore[misc]  # a loop's closure
         if script.ends == TaskStatus.COMPLETED:
             response = script.response_to(record)
-            who, channel = script.who, script.channel
+            who, user_id, channel = script.answerer_of(record), script.user_id, script.channel
             called_back = channel in CALLED_BACK
             self._at(
                 begun + delay,
                 task,
-                lambda: self.complete(task.id, response, by=who, via=channel, called_back=called_back),
+                lambda: self.complete(task.id, response, by=who, user_id=user_id, via=channel, called_back=called_back),
             )
         elif script.ends is not None:
             self._at(begun + delay, task, lambda ends=script.ends: self.move(task.id, ends))  # type: ignore[misc]

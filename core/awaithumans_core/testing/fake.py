@@ -127,9 +127,11 @@ class FakeHumans:
             self._desk.scripts.append(script)
         return script
 
-    def complete(self, task_id: str, response: Mapping[str, Any], *, by: str | None = None) -> None:
-        """Answer this task now."""
-        self._desk.complete(task_id, response, by=by, via="dashboard")
+    def complete(
+        self, task_id: str, response: Mapping[str, Any], *, by: str | None = None, user_id: str | None = None
+    ) -> None:
+        """Answer this task now; see `Script.by` for who."""
+        self._desk.complete(task_id, response, by=by, user_id=user_id, via="dashboard")
 
     def cancel(self, task_id: str) -> None:
         """Cancel this task now."""

@@ -33,6 +33,11 @@ class Script:
     delay: float | None = None
     """Seconds from the creation of the task; None: at once."""
     who: str | None = "person@example.com"
+    """Who answers a task that is assigned to no address, and every task once `by` was called."""
+    named: bool = False
+    """Whether `by` was called."""
+    user_id: str | None = None
+    """The server's own id of a person who is signed in."""
     channel: Channel = "dashboard"
     way: tuple[TaskStatus, ...] = ()
     """Statuses the task passes on its way, spread evenly over the delay."""
@@ -85,9 +90,13 @@ class Script:
             raise ValueError(f"a task does not pass {', '.join(TERMINAL & set(self.way))}: that is an end")
         return self
 
-    def by(self, email: str | None) -> Self:
-        """Who it is."""
-        self.who = email
+    def by(self, email: str | None, *, user_id: str | None = None) -> Self:
+        """Who answers, as the server records it: an e-mail address, and the user id of a person who is signed in.
+
+        Without it the person answers whom the task is assigned to by address, else `person@example.com`.
+        `by(None)` is a caller of the API that states no address. A callback carries the address only.
+        """
+        self.who, self.user_id, self.named = email, user_id, True
         return self
 
     def via(self, channel: Channel) -> Self:
@@ -129,6 +138,10 @@ class Script:
         self.answered.append(record["id"])
         if self.left is not None:
             self.left -= 1
+
+    def answerer_of(self, record: Mapping[str, Any]) -> str | None:
+        """The address that is recorded for the answer."""
+        return self.who if self.named else record["assigned_to_email"] or self.who
 
     def response_to(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """What is submitted."""

@@ -8,7 +8,7 @@ import pytest
 from examples.demo.servers import TemporalServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import Replayer, Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_adapters.temporal.names import activity_id
@@ -63,9 +63,24 @@ async def test_a_quorum_in_a_workflow(client: Client, people: People, question: 
     handle = await start(client, AskTwoOfThree.run, question, via)
     tasks = await people.find(question, count=3)
     for task in tasks[:2]:
-        await people.complete(task["id"], YES)
+        await people.complete(task["id"], YES, by=task["assign_to"]["email"])
     assert await result(handle) == [True, "yes", "yes"]
     assert (await people.task(tasks[2]["id"]))["status"] == "cancelled"
+
+
+@pytest.mark.edges
+async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: People, question: str, via: str) -> None:
+    """The second answer of one person has no effect, now and on replay; a second person makes the quorum."""
+    handle = await start(client, AskTwoOfThree.run, question, via)
+    tasks = await people.find(question, count=3)
+    for task in tasks[:2]:
+        await people.complete(task["id"], YES, by="mallory@example.com")
+    await people.complete(tasks[2]["id"], YES, by="c@example.com")
+    told = await result(handle)
+    assert (told[0], sorted(told[1:])) in [(True, ["nothing", "yes", "yes"]), (True, ["yes", "yes"])]
+    await Replayer(workflows=[AskTwoOfThree], plugins=[HumanTasksPlugin()]).replay_workflow(
+        await handle.fetch_history()
+    )
 
 
 async def test_a_bug_in_a_quorum_cancels_nobody(
@@ -80,13 +95,13 @@ async def test_a_bug_in_a_quorum_cancels_nobody(
         handle = await start(client, "Mended", question, via, task_queue=question)
         tasks = await people.find(question, count=3)
         await until_parked(handle)
-        await people.complete(tasks[0]["id"], YES)
+        await people.complete(tasks[0]["id"], YES, by="a@example.com")
         async with asyncio.timeout(60):
             while "aproved" not in str(await failures(handle)):
                 await asyncio.sleep(0.1)
     assert [(await people.task(task["id"]))["status"] for task in tasks[1:]] == ["created", "created"]
     async with Worker(client, task_queue=question, workflows=[CountsRightly]):
-        await people.complete(tasks[1]["id"], YES)
+        await people.complete(tasks[1]["id"], YES, by="b@example.com")
         assert await result(handle) is True
 
 
