@@ -32,7 +32,7 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
             if reasks == question.max_reasks:
                 raise
             reasks += 1
-            asked = question.again(f"{key}:reask:{reasks}", invalid.problems)
+            asked = asked.again(f"{key}:reask:{reasks}", invalid.problems)
 
 
 async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitable[Outcome]]) -> tuple[T, Outcome]:
