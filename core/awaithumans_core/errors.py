@@ -10,7 +10,7 @@
         AnswererNotAllowedError       another person answered than the question accepts an answer from
       RequestRefusedError           the caller's side: mend the call or its credentials, then call again
         InvalidTaskError              the question is malformed; nothing was sent
-        QuestionChangedError          its key, or its place in the node, belongs to another question
+        QuestionChangedError          under its key, or at its place in the node, a person was asked something else
         TaskRejectedError             the server refused to create the task (4xx)
         AuthenticationError           401: no token, or a wrong one
         PermissionDeniedError         403: the token may not see this task
@@ -27,6 +27,7 @@ Facts are attributes, the text says what to do next, `code` is stable across rel
 pickling.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from awaithumans_core.safe_text import block, one_line
@@ -126,12 +127,16 @@ class InvalidTaskError(RequestRefusedError, ValueError):
 
 
 class QuestionChangedError(RequestRefusedError):
-    """The key, or the place in the node, under which this is asked belongs to a question about something else.
+    """The person was asked something else than what is asked now under the same key, or at the same place in a node.
 
-    Nothing is lost, and nothing is answered wrongly: what a person decided on was not this.
+    The answer is not taken, because it was not given to this question. It stays on the server.
     """
 
     code = "QUESTION_CHANGED"
+    differs: Sequence[str] = ()
+    """The parts that differ, by the names of the options: `task`, `payload`, `assign_to`, `response_schema`,
+    `idempotency_key`.
+    """
 
 
 class TaskRejectedError(RequestRefusedError):

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from pydantic.types import JsonValue
 
 from awaithumans_core import clock as clocks
+from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.errors import (
     ENGINE_UNKNOWN,
     AuthenticationError,
@@ -43,7 +44,6 @@ from awaithumans_core.missing import Readings, Verdict
 from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import NOT_FOUND, TaskStatus
-from awaithumans_core.task import subject, words
 from awaithumans_core.task_id import MAX_TASK_ID_CHARS, TASK_ID_RULE, is_task_id
 
 R = TypeVar("R")
@@ -176,18 +176,21 @@ def _create(body: Mapping[str, Any], patience: Patience, *, same_words: bool = T
     reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
-    outcome, about, ours = reply
-    _check_same(body, about, outcome.task_id, same_words=same_words)
+    outcome, record, ours = reply
+    _check_same(body, record, outcome.task_id, same_words=same_words)
     return outcome, ours
 
 
-def _check_same(body: Mapping[str, Any], about: Mapping[str, Any] | None, task_id: str, *, same_words: bool) -> None:
-    """Raise if the task is about something else than the question; None: the server does not show what it is about."""
-    if about is not None and (subject(about) != subject(body) or (same_words and words(about) != words(body))):
+def _check_same(body: Mapping[str, Any], record: Mapping[str, Any], task_id: str, *, same_words: bool) -> None:
+    """Raise if the task is another question than the one that is asked; see `binding`."""
+    differs = differences(parts_asked(body), parts(record), payload_only=not same_words)
+    if differs:
+        key, asked = body.get("idempotency_key"), record.get("task")
         raise QuestionChangedError(
-            f"idempotency_key {body.get('idempotency_key')!r} belongs to another question: {words(about)!r}, with its "
-            f"own payload (task {task_id}). Give each question a key of its own, or ask what was asked",
+            f"idempotency_key {key!r} belongs to a question that differs in {', '.join(differs)}: task {task_id}, "
+            f"{asked!r}. Give each question a key of its own, or ask what was asked",
             task_id=task_id,
+            differs=differs,
         )
 
 
@@ -645,7 +648,8 @@ def open_wait(
         relay: Its address.
         proofs: Those of the caller's route.
         patience: For each call.
-        same_words: Whether the text must be the one the key was first asked with.
+        same_words: Whether text, assignee and response class must be those the key was first asked with, and not the
+            payload alone.
         asked_by: Names the caller, in the same words at every attempt. A task that it finds under its key and that
             carries this mark was created for it by an earlier attempt.
         gives_up: Whether the caller gives the question up because of this error. Then a task that was created for it is
@@ -731,7 +735,7 @@ def _reread(
     outcome, record = reply
     if outcome.idempotency_key not in (None, body["idempotency_key"]):
         return None
-    _check_same(body, _shown(record), task_id, same_words=same_words)
+    _check_same(body, record, task_id, same_words=same_words)
     return outcome, _is_marked(record, body)
 
 
@@ -906,29 +910,23 @@ def _lenient(record: JsonValue) -> Outcome | None:
         return None
 
 
-def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any] | None, bool]:
-    """The task, what it is about where the server shows it, and whether it was created for this caller."""
+def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any], bool]:
+    """The task, its record, and whether it was created for this caller."""
     record, key = _json(reply), body.get("idempotency_key")
-    about, shown = _shown(record), record.get("idempotency_key")
-    named = shown == key if shown is not None else about is not None and _asks(about) == _asks(body)
-    if not named:
+    shown = record.get("idempotency_key")
+    if not (_is_about(record, body) if shown is None else shown == key):
         raise ValueError("the record of another question")
     ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _is_marked(record, body)
     outcome = Outcome.model_validate(record | {"idempotency_key": key}).from_server()
     if not is_task_id(outcome.task_id):
         raise ValueError(f"{outcome.task_id[:MAX_TASK_ID_CHARS]!r} is not a task id: {TASK_ID_RULE}")
-    return outcome, about, ours
+    return outcome, record, ours
 
 
-def _asks(body: Mapping[str, Any]) -> tuple[str, str]:
-    """Text and payload of a question, or of a record."""
-    return words(body), subject(body)
-
-
-def _shown(record: dict[str, JsonValue]) -> Mapping[str, Any] | None:
-    """The record, if the server shows what the task is about."""
-    hidden = record.get("payload") in (None, {"_redacted": True}) or "task" not in record
-    return None if hidden else record
+def _is_about(record: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Whether a record without a key shows the text and the payload of this question."""
+    known = parts(record)
+    return {"task", "payload"} <= known.keys() and {"task", "payload"}.isdisjoint(differences(parts_asked(body), known))
 
 
 def _content(reply: Reply) -> JsonValue:

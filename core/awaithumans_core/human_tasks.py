@@ -65,7 +65,8 @@ class HumanTasks:
         Args:
             body: `HumanTask.body()`.
             route: Where the answer must go.
-            same_words: Whether the text must be the one the key was first asked with, too, and not the payload alone.
+            same_words: Whether text, assignee and response class must be those the key was first asked with, and not
+                the payload alone.
             asked_by: Names the caller, in the same words at every attempt. Default: the route's digest.
             gives_up: Whether the caller gives the question up because of this error; then a task that was created for
                 it is cancelled. Default: because of every refusal.

@@ -39,7 +39,7 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
                 raise
             reasks += 1
             problems = invalid.problems if isinstance(invalid, ResponseSchemaError) else (ANOTHER_PERSON,)
-            asked = question.again(f"{key}:reask:{reasks}", problems)
+            asked = asked.again(f"{key}:reask:{reasks}", problems)
 
 
 async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitable[Outcome]]) -> tuple[T, Outcome]:

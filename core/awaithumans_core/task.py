@@ -35,6 +35,17 @@ MIN_PROBLEMS_CHARS = 100
 """Room for what was wrong with an answer in a question that is asked again. A longer question is shortened for it."""
 
 AGAIN = " (asked again, as the answer given does not fit: "
+"""Begins what a person reads about their last answer. It identifies nothing: a caller's own text may contain it."""
+
+REASK = "x-awaithumans-reask"
+"""Annotation in a task's payload_schema: which re-ask this is, and of which text.
+
+The text of a re-ask names what was wrong with the last answer, which another release may word differently. People are
+not shown the annotation, and no text of a caller's can take its place.
+"""
+
+RESERVED = "x-awaithumans-"
+"""Annotations in a payload_schema that begin like this are ours."""
 
 
 def random_key() -> str:
@@ -58,6 +69,21 @@ class TaskOptions(TypedDict, total=False):
     max_reasks: int
     only_assignee: bool
     not_by: str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reask:
+    """Which re-ask of a question this is. It is counted here and never read from a text."""
+
+    number: int
+    """1 for the first."""
+    text: str
+    """The text that was asked first."""
+
+    @property
+    def mark(self) -> str:
+        """The value of `REASK`: the same however the problem with the last answer is worded."""
+        return f"{self.number}:{subject({'task': self.text})}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +145,8 @@ class HumanTask(Generic[T]):
 
     An answer with no e-mail address recorded is not accepted either.
     """
+    reask: "Reask | None" = field(default=None, repr=False)
+    """Set by `again`: which re-ask this is. None: the question as it was asked first."""
 
     def __post_init__(self) -> None:
         for name in ("task", "idempotency_key"):
@@ -139,6 +167,10 @@ class HumanTask(Generic[T]):
         if self.form is not None and not self.form.get("fields"):
             raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
         object.__setattr__(self, "not_by", self.answerers.not_by)  # a list that is changed later changes nothing here
+        if reserved := [name for name in self._schema_given() if name.startswith(RESERVED)]:
+            raise InvalidTaskError(
+                f"payload_schema has the name {reserved[0]!r}: leave it out, what begins with {RESERVED!r} is reserved"
+            )
         fields_of(self.response_schema)
         json_object({name: part for name, part in self.body().items() if name not in _CHECKED}, "the question")
 
@@ -165,10 +197,16 @@ class HumanTask(Generic[T]):
 
     def again(self, key: str, problems: Sequence[str]) -> Self:
         """The same question under another key, with what was wrong with the answer given to it."""
+        last = self.reask or Reask(0, self.task)
         room = MAX_TASK_CHARS - len(AGAIN) - len(")")
-        asked = one_line(self.task, room - MIN_PROBLEMS_CHARS)
-        wrong = one_line("; ".join(problems), room - len(asked))
-        return replace(self, task=f"{asked}{AGAIN}{wrong})", idempotency_key=key)
+        shown = one_line(last.text, room - MIN_PROBLEMS_CHARS)
+        wrong = one_line("; ".join(problems), room - len(shown))
+        return replace(
+            self,
+            task=f"{shown}{AGAIN}{wrong})",
+            idempotency_key=key,
+            reask=Reask(last.number + 1, last.text),
+        )
 
     def body(self) -> dict[str, Any]:
         """The JSON body of `POST /api/tasks`, without `callback_url`."""
@@ -193,6 +231,10 @@ class HumanTask(Generic[T]):
         }
 
     def _payload_schema(self) -> dict[str, Any]:
+        schema = self._schema_given()
+        return schema if self.reask is None else {**schema, REASK: self.reask.mark}
+
+    def _schema_given(self) -> dict[str, Any]:
         given = self.payload_schema
         if isinstance(given, Mapping):
             return dict(cast("Mapping[str, Any]", given))  # a JSON Schema: its keys are text
@@ -243,15 +285,18 @@ def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
 
 
 def subject(body: Mapping[str, Any]) -> str:
-    """What a task body, or a task record, is about, as a digest: its payload, or its text when there is none.
+    """Digest of the payload of a task body, or of its text if there is no payload.
 
-    The payload is what a person decides on. The wording beside it may change, so that a release that words a question
-    better still gets its answer; what a question that is asked again says of the last answer may change likewise.
+    It is the same for a question and for its re-asks.
     """
-    about = json.dumps(body.get("payload") or words(body), sort_keys=True)
-    return hashlib.sha256(about.encode()).hexdigest()[:32]
+    if not body.get("payload") and (mark := reask_mark(body)) is not None:
+        return mark.partition(":")[2]
+    about = body.get("payload") or str(body.get("task"))
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def words(body: Mapping[str, Any]) -> str:
-    """The text of a question, without what is added when it is asked again."""
-    return str(body.get("task")).partition(AGAIN)[0]
+def reask_mark(body: Mapping[str, Any]) -> str | None:
+    """Which re-ask a task body, or a task record, is. None: it is a question as it was asked first."""
+    schema = body.get("payload_schema")
+    mark = cast("Mapping[str, Any]", schema).get(REASK) if isinstance(schema, Mapping) else None
+    return mark if isinstance(mark, str) else None

@@ -23,6 +23,7 @@ from langgraph.types import Command, interrupt
 from pydantic import AfterValidator, BaseModel
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
+from awaithumans_adapters.langgraph.foreign import keys_of
 from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
@@ -160,6 +161,30 @@ async def test_another_persons_approval_runs_nothing(bench: Bench) -> None:
     assert bench.ran == []
     assert "another person decided" in str((await bench.told())[0].content)
     assert await bench.done()
+
+
+@pytest.mark.parametrize(
+    ("part", "later"),
+    [("task", {"question": "Something else?"}), ("assign_to", {"assign_to": "bob@example.com"})],
+    ids=["question", "assignee"],
+)
+async def test_approval_of_another_question_runs_no_tool(bench: Bench, part: str, later: dict[str, Any]) -> None:
+    """A call is approved as it was shown and to whom; a release that changes either opts in, or no tool runs."""
+
+    def release(**options: Any) -> None:
+        asking: dict[str, Any] = {"question": f"Refund A {bench.thread_id}?", **options}
+        bench.agent(HumanApproval(["refund"], human_tasks=bench.human_tasks, **asking), call("A"))
+
+    release()
+    await bench.start()
+    task = await bench.asked("A")
+    release(**later)
+    with pytest.raises(TargetGone, match=f"differs in {part}"):
+        await bench.give(task, {"decision": "approve"})
+    assert bench.ran == []
+    release(**later, may_reword=True)
+    await bench.give(task, {"decision": "approve"})
+    assert bench.ran == [("A", 250)]
 
 
 async def test_form_shows_the_arguments(bench: Bench) -> None:
@@ -679,6 +704,35 @@ async def test_interrupt_that_asks_about_something_else_now(bench: Bench) -> Non
     with pytest.raises(TargetGone, match="moved on"):
         await bench.give(tasks[10], {"answer": "yes"})
     assert bench.ran == [("said", "yes")]
+
+
+async def test_interrupt_that_takes_other_answers_now(bench: Bench) -> None:
+    """A node that runs again beside its sibling and offers other choices does not get the choice made before."""
+    offers = iter([["monthly", "yearly"], ["yearly", "weekly"]])
+
+    def changing(state: Heard) -> Heard:
+        said = interrupt({"plan": "?"}, response_schema={"type": "string", "enum": next(offers)})
+        bench.ran.append(("changing", said))
+        return {"also": said}
+
+    node(bench, asks(bench, {"amount": 1}), changing)
+    await bench.start(bench.interrupts())
+    tasks = {tuple(task["payload"]): task for task in await bench.adopted(2)}
+    await bench.give(tasks["amount",], {"answer": "yes"})
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.give(tasks["plan",], {"answer": "yearly"})
+    assert bench.ran == [("said", "yes")]
+
+
+async def test_interrupt_asked_by_an_earlier_release_is_answered(bench: Bench) -> None:
+    """Its key does not name the response schema, and the interrupt still gets its answer."""
+    node(bench, asks(bench, {"amount": 1}, response_schema=Decision))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    (shown,) = (await bench.graph.aget_state(bench.config)).interrupts
+    (earlier,) = keys_of(shown, bench.thread_id) - {task["idempotency_key"]}
+    await bench.give({**task, "idempotency_key": earlier}, {"approved": True})
+    assert bench.ran == [("said", Decision(approved=True))]
 
 
 async def test_our_own_questions_are_asked_once(bench: Bench) -> None:

@@ -267,6 +267,18 @@ async def test_node_that_failed_with_its_answer_is_not_run_again_by_another_answ
     assert bench.did("acts") == 1
 
 
+async def test_node_that_rewords_its_question_on_resume_gets_no_answer(bench: Bench) -> None:
+    """The wait is parked with what differs; once the node asks the same again, it gets the answer and acts once."""
+    await bench.ask()
+    reworded = bench.told("reword")
+    with pytest.raises(TargetGone, match="differs in task"):
+        await bench.give(True)
+    assert bench.did("goes on") == 0
+    reworded.unlink()
+    await bench.give(True)
+    assert [bench.did(what) for what in ("goes on", "acts")] == [1, 1]
+
+
 async def test_run_that_the_server_tries_again_keeps_its_answer(bench: Bench) -> None:
     """A run that loses its worker is taken up again by the server, and its node is not refused the answer."""
     await bench.ask()

@@ -60,6 +60,8 @@ async def _asks(state: State, question: str, human_tasks: HumanTasks | None = No
     name = state["name"]
     if told_to("stumble", name):
         raise ConnectionError("the shop is away")
+    if told_to("reword", name):
+        question = f"{question} And ten times as much?"
     decision = await await_human(task=question, response_schema=Decision, human_tasks=human_tasks)
     await asyncio.to_thread(record, f"{name} goes on")
     while told_to("hold", name):

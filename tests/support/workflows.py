@@ -12,7 +12,17 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal import HumanTaskActivities, await_human
-from awaithumans_core import AwaitHumansError, HumanTask, Outcome, Step, Verdict, escalate, quorum, settle
+from awaithumans_core import (
+    AwaitHumansError,
+    HumanTask,
+    Outcome,
+    QuestionChangedError,
+    Step,
+    Verdict,
+    escalate,
+    quorum,
+    settle,
+)
 from awaithumans_core import await_human as script_await_human
 
 TASK_QUEUE = "tests"
@@ -54,6 +64,26 @@ class AskForFacts:
             names = ("task_id", "status_code", "server_code", "url", "attempts")
             told = {"error": type(error).__name__} | {name: getattr(error, name, None) for name in names}
         return told | {"began": began.isoformat(), "ended": workflow.now().isoformat()}
+
+
+class Amount(BaseModel):
+    """Another response class than `Decision`."""
+
+    amount: float
+
+
+@workflow.defn
+class AskFor:
+    """Asks for one of two response classes, and returns the answer or what differs."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], response: Literal["Decision", "Amount"]) -> dict[str, Any]:
+        schema = Decision if response == "Decision" else Amount
+        try:
+            answer: BaseModel = await await_human(response_schema=schema, **options)
+        except QuestionChangedError as changed:
+            return {"differs": list(changed.differs)}
+        return answer.model_dump()
 
 
 @workflow.defn
@@ -317,6 +347,7 @@ class AskUpTheLadder:
 
 WORKFLOWS: list[type] = [
     Ask,
+    AskFor,
     AskForFacts,
     AskUncaught,
     AskSeveral,

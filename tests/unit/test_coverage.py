@@ -101,5 +101,5 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
     }
     assert {name for name in imported if name.startswith("awaithumans_core.")} == {
         f"awaithumans_core.{name}"
-        for name in ("clock", "errors", "json_values", "missing", "outcome", "retry", "status", "task", "task_id")
+        for name in ("binding", "clock", "errors", "json_values", "missing", "outcome", "retry", "status", "task_id")
     }

@@ -44,6 +44,7 @@ FACTS: dict[str, object] = {
     "task_id": "task-1",
     "outcome": Outcome(task_id="task-1", status="completed", response={"approved": True}),
     "problems": ("approved: Input should be a valid boolean",),
+    "differs": ("task", "assign_to"),
     "status_code": 404,
     "server_code": "TASK_NOT_FOUND",
     "from_api": False,

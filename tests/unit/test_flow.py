@@ -101,6 +101,7 @@ TROUBLES: dict[str, Reply | Lost] = {
     "another API": reply(200, {"hello": "world"}),
     "a status that is no text": reply(200, {"id": "task-1", "status": 7}),
     "a proxy's 404": PROXY_404,
+    "more than is read": Reply(200, {}, b"", cut=True),
 }
 every_trouble = pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 
@@ -773,6 +774,14 @@ def test_a_status_of_ours_from_the_server_is_pending() -> None:
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
     talk = Talk([reply(200, [record("not_found")])])
     assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).ended] == [False]
+
+
+@pytest.mark.parametrize(("size", "next_size", "covered"), [(50, 25, 0), (1, 1, 1)])
+def test_page_that_is_too_large_is_read_again_in_smaller_ones(size: int, next_size: int, covered: int) -> None:
+    """A single task that is too large is left out."""
+    talk = Talk([Reply(200, {}, b"", cut=True)])
+    page = talk.run(ended_page(0, size, talk.patience))
+    assert (page.ended, page.full, page.next_size, page.covered) == ([], True, next_size, covered)
 
 
 # --- ask

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, create_model
 
+from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.errors import (
     AwaitHumansError,
     InvalidTaskError,
@@ -24,7 +25,7 @@ from awaithumans_core.errors import (
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync, attempts
 from awaithumans_core.safe_text import one_line
-from awaithumans_core.task import AGAIN, MAX_TASK_CHARS, MIN_PROBLEMS_CHARS, HumanTask, subject
+from awaithumans_core.task import AGAIN, MAX_TASK_CHARS, MIN_PROBLEMS_CHARS, REASK, HumanTask, subject
 
 
 class Decision(BaseModel):
@@ -271,9 +272,12 @@ def test_all_else_is_asked_as_before(options: dict[str, Any]) -> None:
     answered_sync(asked, person)
     assert len(person.asked) == 3
     for again in person.asked[1:]:
-        assert replace(again, task=asked.task, idempotency_key=asked.idempotency_key) == asked
+        assert replace(again, task=asked.task, idempotency_key=asked.idempotency_key, reask=None) == asked
         changed = {name for name, value in again.body().items() if value != asked.body()[name]}
-        assert changed == {"task", "idempotency_key"}
+        assert changed == {"task", "idempotency_key", "payload_schema"}
+        assert {name: value for name, value in again.body()["payload_schema"].items() if name != REASK} == (
+            asked.body()["payload_schema"]
+        )
 
 
 def test_the_server_does_not_hear_of_max_reasks() -> None:
@@ -303,6 +307,42 @@ def test_another_question_is_not_about_the_same() -> None:
     """Being asked again hides no difference in what is asked."""
     one, other = question(task="Approve A?"), question(task="Approve B?")
     assert subject(one.again("key", ["wrong"]).body()) != subject(other.again("key", ["wrong"]).body())
+
+
+@given(text=wordings, other=wordings, problems=st.lists(wordings | st.text(), max_size=3))
+def test_a_text_does_not_make_a_re_ask(text: str, other: str, problems: list[str]) -> None:
+    """Two questions differ if their texts do, also if one text begins like the other and goes on like a re-ask."""
+    one, two = (parts_asked(question(task=task).body()) for task in (text, other))
+    assert bool(differences(one, two)) is (text != other)
+    again = question(task=text).again("key:reask:1", problems)
+    disguised = question(task=again.task)
+    assert not differences(parts_asked(disguised.body()), parts_asked(again.body()))  # literally the same text
+    assert differences(parts_asked(disguised.body()), one)
+
+
+def test_a_re_ask_is_known_however_the_problem_is_worded() -> None:
+    """Another release may word the problem differently: number and first text identify a re-ask."""
+    first, later = (question().again("key:reask:1", [wrong]) for wrong in ("approved: wrong", "approved: not a bool"))
+    second = later.again("key:reask:2", ["approved: wrong"])
+    other = question(task="Approve something else?").again("key:reask:1", ["approved: wrong"])
+    assert not differences(parts_asked(first.body()), parts_asked(later.body()))
+    assert differences(parts_asked(second.body()), parts_asked(later.body())) == ("task",)
+    assert differences(parts_asked(other.body()), parts_asked(first.body())) == ("task",)
+
+
+def test_a_re_ask_of_an_earlier_release_is_known_by_its_text() -> None:
+    """Its record has no annotation. The same text is the same re-ask; another text is another question."""
+    again = question().again("key:reask:1", ["approved: wrong"])
+    record = again.body() | {"payload_schema": {"type": "object"}}
+    assert not differences(parts_asked(again.body()), parts(record))
+    assert differences(parts_asked(again.body()), parts(record | {"task": f"{again.task} And more?"})) == ("task",)
+
+
+def test_a_caller_cannot_give_the_annotation() -> None:
+    """What marks a re-ask, and who asked, is refused in a payload schema that a caller gives."""
+    mark = question().again("key", ["wrong"]).body()["payload_schema"]
+    with pytest.raises(InvalidTaskError, match=REASK):
+        question(payload_schema=mark)
 
 
 # --- what is never asked again

@@ -27,6 +27,7 @@ from awaithumans_adapters.langgraph.decisions import (
     not_run,
 )
 from awaithumans_adapters.langgraph.json_types import Schema, json_type, object_type, resolved
+from awaithumans_core.binding import schema_digest
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionEndedError
 from awaithumans_core.outcome import Outcome, settle
@@ -56,12 +57,28 @@ class Question(NamedTuple):
 def key_of(shown: Interrupt, thread_id: str) -> str:
     """The idempotency key of an interrupt's question.
 
-    A node runs again while others beside it are resumed, and may then ask about something else under the same id: the
-    key names what it asks about, too.
+    A node runs again while others beside it are resumed, and may then ask about something else, or for other answers,
+    under the same id: the key names what it asks about and the answers it takes, too.
     """
-    asked = to_jsonable_python(_SERDE.loads_typed(_SERDE.dumps_typed(shown.value)), fallback=repr)  # as it will be read
+    asked = _as_read(shown)
+    if isinstance(schema := shown.response_schema, dict):
+        asked = [asked, schema_digest(cast("Schema", schema))]
+    return _key(shown, thread_id, asked)
+
+
+def keys_of(shown: Interrupt, thread_id: str) -> set[str]:
+    """The keys under which an interrupt may have been asked: `key_of`, and that of earlier releases."""
+    return {key_of(shown, thread_id), _key(shown, thread_id, _as_read(shown))}
+
+
+def _key(shown: Interrupt, thread_id: str, asked: Any) -> str:
     about = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     return f"langgraph:{thread_id}:interrupt:{shown.id}:{about}"
+
+
+def _as_read(shown: Interrupt) -> Any:
+    """The value of an interrupt as JSON, as a checkpoint gives it back."""
+    return to_jsonable_python(_SERDE.loads_typed(_SERDE.dumps_typed(shown.value)), fallback=repr)
 
 
 def interrupt_id(key: str) -> str | None:

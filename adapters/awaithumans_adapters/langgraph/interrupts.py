@@ -4,7 +4,6 @@ The asker's side; the relay's is in `thread`. Both read what an interrupt asks w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
@@ -19,7 +18,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.route import Route
 from awaithumans_core.safe_text import one_line
-from awaithumans_core.task import MAX_TASK_CHARS, HumanTask
+from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, TaskOptions
 
 
 class PeopleOptions(TypedDict, total=False):
@@ -44,7 +43,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         SettingsError: an option nobody knows.
         InvalidTaskError: a value that no question can have.
     """
-    known = {field.name for field in fields(HumanTask)}
+    known = TaskOptions.__annotations__.keys()
     if unknown := sorted(options.keys() - known):
         raise SettingsError(f"unknown options: {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     HumanTask(task="?", response_schema=_Anything, **options)
@@ -132,5 +131,6 @@ class HumanInterrupts(GraphCallbackHandler):
         route = Route(ENGINE, target, question.idempotency_key)
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
-        # An interrupt is shown again whenever another one of its thread is answered.
+        # An interrupt is shown again whenever another one of its thread is answered. Its key names all that the node
+        # asks; people and the text of `question` are the application's, and stay as they were asked first.
         self._human_tasks.open_sync(question.body(), route, same_words=False)

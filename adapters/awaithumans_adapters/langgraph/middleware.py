@@ -36,6 +36,12 @@ class ApprovalOptions(PeopleOptions, total=False):
     max_reasks: int
     only_assignee: bool
     not_by: str | Sequence[str]
+    may_reword: bool
+    """Take an answer although question, assignee or decisions have changed since; see `await_human`."""
+
+
+_OWN_OPTIONS = ("question", "may_reword")
+"""Options that are not those of a `HumanTask`."""
 
 
 class HumanApproval(AgentMiddleware[Any, Any, Any]):
@@ -52,8 +58,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
     Args:
         tools: Names of the tools (or the tools) that need a person, or a mapping to options of their own.
         human_tasks: Settings and connections. Default: one for the process, from the environment.
-        options: For all of them: question, timeout_seconds, assign_to, notify, max_reasks, only_assignee, not_by and
-            others of `HumanTask`.
+        options: For all of them: question, may_reword, timeout_seconds, assign_to, notify, max_reasks, only_assignee,
+            not_by and others of `HumanTask`.
 
     Raises, from the agent's run: SettingsError for a name the agent has no tool of, and what `await_human` raises when
     the call or the settings must be mended.
@@ -85,7 +91,7 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
             raise SettingsError("HumanApproval without a tool guards nothing: name the tools that need a person")
         self._gated: dict[str, ApprovalOptions] = {name: {**options, **own.get(name, {})} for name in names}
         for gated in self._gated.values():
-            check_options({name: value for name, value in gated.items() if name != "question"})
+            check_options({name: value for name, value in gated.items() if name not in _OWN_OPTIONS})
         self._human_tasks = human_tasks
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
@@ -94,7 +100,11 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
             return handler(request)
         try:
             answer = await_human_sync(
-                task=asked.task, response_schema=asked.response, human_tasks=self._human_tasks, **asked.options
+                task=asked.task,
+                response_schema=asked.response,
+                human_tasks=self._human_tasks,
+                may_reword=asked.may_reword,
+                **asked.options,
             )
         except QuestionEndedError as ended:
             return asked.refused(not_run(ended))
@@ -109,7 +119,11 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
             return await handler(request)
         try:
             answer = await await_human(
-                task=asked.task, response_schema=asked.response, human_tasks=self._human_tasks, **asked.options
+                task=asked.task,
+                response_schema=asked.response,
+                human_tasks=self._human_tasks,
+                may_reword=asked.may_reword,
+                **asked.options,
             )
         except QuestionEndedError as ended:
             return asked.refused(not_run(ended))
@@ -139,6 +153,7 @@ class _Asked:
         self._call = Call(name, args, ["approve", "edit", "reject"] if editable else ["approve", "reject"], schema)
         self.response = decision_type([self._call], _checker(expected))
         people = dict(options)
+        self.may_reword = bool(people.pop("may_reword", False))
         question = people.pop("question", f"May the agent run {name}?")
         words = question(request.tool_call) if callable(question) else question
         self.task = one_line(words, MAX_TASK_CHARS)  # a model may have written it; the payload has the whole call

@@ -1,8 +1,8 @@
 """The node's side: ask, interrupt, go on with the answer.
 
 Laws: the human task is created inside a LangGraph task, whose result the checkpointer remembers, so a resumed node does
-not ask again; and the node goes on only with the answer to its own question. A resume that answers anything else is
-passed over, and the thread keeps waiting.
+not ask again; and the node goes on only with the answer to its own question, as it was asked. A resume that answers
+anything else is passed over, and the thread keeps waiting.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +19,7 @@ from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
 from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
 from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
+from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
@@ -35,6 +36,7 @@ async def await_human(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -44,6 +46,7 @@ async def await_human(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -52,6 +55,7 @@ async def await_human(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
@@ -65,6 +69,9 @@ async def await_human(
         task: The question, one line, as the reviewer reads it.
         response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
         human_tasks: Settings and connections. Default: one for the process, from the environment.
+        may_reword: The node runs again with the answer. Take it even if text, assignee or response class are not those
+            that the person was asked with, for instance because a release changes them. The payload, or the text of
+            a question without payload, must be the same in any case. Default: `QuestionChangedError`.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
@@ -74,6 +81,7 @@ async def await_human(
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+        QuestionChangedError: what is asked now is not what the person answered; the answer is not taken.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
             mended.
 
@@ -84,13 +92,15 @@ async def await_human(
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    shared = "idempotency_key" in options
+    same_words = shared or not may_reword  # another caller's words are not this node's to change
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
-        body, place = _body(asked, named=asked is not question or "idempotency_key" in options), next_place()
-        opened = await _open(body, place, human_tasks)
+        body, place = _body(asked, named=asked is not question or shared), next_place()
+        opened = await _open(body, place, human_tasks, same_words)
         while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
-            opened = await _open(body, place, human_tasks)
-        outcome = _outcome(body, place, opened)
+            opened = await _open(body, place, human_tasks, same_words)
+        outcome = _outcome(body, place, opened, may_reword=may_reword)
         await served.note_taken(opened["key"])
         return outcome
 
@@ -104,6 +114,7 @@ def await_human_sync(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -113,6 +124,7 @@ def await_human_sync(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -121,19 +133,22 @@ def await_human_sync(
     task: str,
     response_schema: type[T],
     human_tasks: HumanTasks | None = None,
+    may_reword: bool = False,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    shared = "idempotency_key" in options
+    same_words = shared or not may_reword  # another caller's words are not this node's to change
 
     def ask(asked: HumanTask[Any]) -> Outcome:
-        body, place = _body(asked, named=asked is not question or "idempotency_key" in options), next_place()
-        opened = _open_sync(body, place, human_tasks).result()
+        body, place = _body(asked, named=asked is not question or shared), next_place()
+        opened = _open_sync(body, place, human_tasks, same_words).result()
         while opened["number"] != place.number:
-            opened = _open_sync(body, place, human_tasks).result()
-        outcome = _outcome(body, place, opened)
+            opened = _open_sync(body, place, human_tasks, same_words).result()
+        outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
         return outcome
 
@@ -166,32 +181,37 @@ def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
 
 
 _Opened: TypeAlias = dict[str, Any]
-_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None], T]
+_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None, bool], T]
 # Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
 _task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 _sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
-async def _opening(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+async def _opening(
+    body: dict[str, Any],
+    place: Place,
+    human_tasks: HumanTasks | None,
+    same_words: bool,  # noqa: FBT001 - a LangGraph task
+) -> _Opened:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
     # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
-    outcome = await asker.open(named, route, same_words=_has_key(body))
-    return _opened(outcome, named, place, asker)
+    outcome = await asker.open(named, route, same_words=same_words)
+    return _opened(outcome, named, place, asker, same_words=same_words)
 
 
-def _opening_sync(body: dict[str, Any], place: Place, human_tasks: HumanTasks | None) -> dict[str, Any]:
+def _opening_sync(
+    body: dict[str, Any],
+    place: Place,
+    human_tasks: HumanTasks | None,
+    same_words: bool,  # noqa: FBT001 - a LangGraph task
+) -> _Opened:
     asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    outcome = asker.open_sync(named, route, same_words=_has_key(body))
-    return _opened(outcome, named, place, asker)
+    outcome = asker.open_sync(named, route, same_words=same_words)
+    return _opened(outcome, named, place, asker, same_words=same_words)
 
 
 # Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.
 _open, _open_sync = _task(_opening), _sync_task(_opening_sync)
-
-
-def _has_key(body: Mapping[str, Any]) -> bool:
-    """Whether the caller named the question. One that is named by its place may be worded anew on every run."""
-    return "idempotency_key" in body
 
 
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
@@ -200,35 +220,73 @@ def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     return {**body, "idempotency_key": key}, served.route(key)
 
 
-def _opened(outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks) -> dict[str, Any]:
-    return {
+def _opened(
+    outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks, *, same_words: bool
+) -> _Opened:
+    """What the checkpoint keeps of a question."""
+    opened: _Opened = {
         "number": place.number,
         "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
         "review_url": human_tasks.settings.review_url(outcome.task_id),
+        "task": body["task"],
     }
+    # Where the words were not compared with the record of the task, they may not be those that the person reads.
+    return opened | {"asked": dict(parts_asked(body))} if same_words else opened
 
 
-def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -> Outcome:
-    """Interrupt until the answer to this question is there.
+def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any], *, may_reword: bool) -> Outcome:
+    """Interrupt until the answer is there, and return it if it was given to the question that is asked now.
 
-    LangGraph remembers what a node asked by the order of its calls. A node that comes to its questions in another
-    order, or with other payloads, than when they were asked, must not go on with what was answered then.
+    The question is compared when there is an answer, and not before: the node also runs again when a question beside
+    this one is answered, and an error would then keep that answer from its own node.
     """
+    standing, key = Outcome.model_validate(opened["outcome"]), opened["key"]
+    if standing.terminal or answer_given(key) is not None:
+        _check_same(body, opened, may_reword=may_reword)
+    outcome = standing if standing.terminal and answer_given(key) is None else _answer(body, place, opened)
+    _check_same(body, opened, may_reword=may_reword)
+    return outcome
+
+
+def _check_same(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_reword: bool) -> None:
+    """Raise if the person was asked something else than what is asked now.
+
+    LangGraph remembers what a node asked by the order of its calls, and the node runs again from its start. It must not
+    go on with an answer to other questions, other words or another order. Checkpoints of earlier releases have no
+    digest of the words.
+    """
+    if not (differs := _differences(body, opened, may_reword=may_reword)):
+        return
+    task_id = opened["outcome"]["task_id"]
+    asked = f", {opened['task']!r}" if "task" in opened else ""
+    raise QuestionChangedError(
+        f"on resume the node asks {body['task']!r}, which differs in {', '.join(differs)} from what the person was "
+        f"asked (task {task_id}{asked}). The answer was not taken. A node runs again from its start: take what differs "
+        "from run to run (a model's words, a time, an order) from the state, or make it in a LangGraph task. To take "
+        "answers although text, people or response class have changed, pass may_reword=True",
+        task_id=task_id,
+        differs=differs,
+    )
+
+
+def _differences(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_reword: bool) -> tuple[str, ...]:
+    """The parts of what is asked now that are not those that the person was asked."""
+    differs = {} if may_reword else dict.fromkeys(differences(parts_asked(body), opened.get("asked", {})))
+    if subject(body) != opened["subject"]:
+        differs["payload" if body["payload"] else "task"] = None
+    if body.get("idempotency_key", opened["key"]) != opened["key"]:
+        differs["idempotency_key"] = None
+    return tuple(differs)
+
+
+def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -> Outcome:
+    """Interrupt until the answer to the question of this place is there."""
     key = opened["key"]
-    if subject(body) != opened["subject"] or body.get("idempotency_key", key) != key:
-        raise QuestionChangedError(
-            f"on resume the node asks {body['task']!r} about something else than the person was asked (task "
-            f"{opened['outcome']['task_id']}). A node runs again from its start: take what differs from run to run (a "
-            "model's words, a time, an order) from the state, or make it in a LangGraph task"
-        )
-    standing = Outcome.model_validate(opened["outcome"])
-    if standing.terminal and answer_given(key) is None:
-        return standing
     shown = interrupt_value(
-        question=body["task"],
-        task_id=standing.task_id,
+        question=opened.get("task", body["task"]),
+        task_id=opened["outcome"]["task_id"],
         key=key,
         review_url=opened["review_url"],
         node=place.node,

@@ -32,7 +32,7 @@ from awaithumans_adapters.langgraph.answers import (
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.failures import GraphFailedError
-from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, resume_with
+from awaithumans_adapters.langgraph.foreign import interrupt_id, keys_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import is_ours, names_key
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes, end_failed_transaction
@@ -529,7 +529,7 @@ class Thread:
 
     def _asks(self, shown: Interrupt, key: str) -> bool:
         """Whether this interrupt is the question with this key."""
-        return names_key(shown.value, key) if is_ours(shown.value) else key_of(shown, self._thread_id) == key
+        return names_key(shown.value, key) if is_ours(shown.value) else key in keys_of(shown, self._thread_id)
 
     @property
     def _thread_id(self) -> str:

@@ -179,6 +179,9 @@ class HumanTaskActivities:
             return await self._ready().open(
                 body,
                 route,
+                # A key of the mailbox is made of text, payload and people. The response class may have changed since a
+                # reset or since the run before: the task is joined, and the answer must fit the class of now.
+                same_words=_shared_mark(key) is not None and not carried,
                 asked_by=_asked_by(key),
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),

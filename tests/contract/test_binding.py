@@ -1,0 +1,326 @@
+"""What an answer is bound to, stated once and run over every caller.
+
+A person has decided about one question: its key, payload, text, assignee and response class. A caller that asks another
+question under the same key, or at the same place in a node, does not get that answer.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypedDict
+
+import pytest
+from examples.demo.servers import HumansServer, TemporalServer
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from pydantic import BaseModel, Field
+
+from awaithumans_adapters.langgraph import GraphEngine, await_human, await_human_sync
+from awaithumans_core import (
+    HumanTask,
+    HumanTasks,
+    Outcome,
+    QuestionChangedError,
+    Route,
+    SyncTaskClient,
+    TargetGone,
+    TaskClient,
+)
+from awaithumans_core import await_human as script_await_human
+from awaithumans_core import await_human_sync as script_await_human_sync
+from awaithumans_core.task import AGAIN
+from tests.support.askers import TemporalAsker
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.workflows import TASK_QUEUE, Amount, AskFor, Decision
+
+Options = dict[str, Any]
+Ask = Callable[[Options], Awaitable[Any]]
+
+TEXT = "Refund $5?"
+ASKED: Options = {
+    "task": TEXT,
+    "payload": {"order": "A-1"},
+    "assign_to": "anna@example.com",
+    "response_schema": Decision,
+}
+
+
+class Reworded(BaseModel):
+    """The fields of `Decision`, where one means something else to the person who reads its label."""
+
+    approved: bool = Field(title="Refuse it")
+    note: str | None = None
+
+
+CHANGES: dict[str, tuple[str, Options]] = {
+    "text": ("task", {"task": "Refund $5,000,000?"}),
+    "text that looks like a re-ask": ("task", {"task": f"{TEXT}{AGAIN}the amount is $5,000,000)"}),
+    "payload": ("payload", {"payload": {"order": "A-2"}}),
+    "order of a payload's list": ("payload", {"payload": {"order": "A-1", "items": ["b", "a"]}}),
+    "assignee": ("assign_to", {"assign_to": "bob@example.com"}),
+    "no assignee": ("assign_to", {"assign_to": None}),
+    "response class": ("response_schema", {"response_schema": Amount}),
+}
+"""What an attacker, a model or a new release changes, and the part that it is."""
+CALLERS = ["script", "script-sync", "batch", "batch-sync", "langgraph", "langgraph-sync", "signal", "activity"]
+
+
+@pytest.fixture(scope="module")
+async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
+    """Takes registrations; answers are delivered by hand here."""
+    engines = [Shelf("langgraph"), Shelf("temporal")]
+    async with running_relay(engines, humans, tmp_path_factory.mktemp("binding")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def temporal_asker(temporal: TemporalServer, relay: RunningRelay) -> AsyncGenerator[TemporalAsker]:
+    asker = TemporalAsker(temporal.address)
+    async with asker.ready(relay.settings):
+        yield asker
+
+
+def node_of(options: Options, human_tasks: HumanTasks, acts: list[Any], *, sync: bool) -> Any:
+    """A node that asks and then acts."""
+    given: Options = {**options, "human_tasks": human_tasks}
+
+    async def asks(state: Options) -> Options:
+        acts.append(await await_human(**given))
+        return {}
+
+    def asks_sync(state: Options) -> Options:
+        acts.append(await_human_sync(**given))
+        return {}
+
+    return asks_sync if sync else asks
+
+
+class State(TypedDict, total=False):
+    done: bool
+
+
+def graph_of(node: Any, saver: Any) -> Any:
+    builder = StateGraph(State)
+    builder.add_node("asks", node)
+    builder.add_edge(START, "asks")
+    return builder.compile(checkpointer=saver)
+
+
+async def run(graph: Any, thread_id: str, *, sync: bool) -> None:
+    config = {"configurable": {"thread_id": thread_id}}
+    await (asyncio.to_thread(graph.invoke, {}, config) if sync else graph.ainvoke({}, config))
+
+
+@pytest.fixture(params=CALLERS)
+def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
+    """One way of asking, with every option given by the caller."""
+    caller: str = request.param
+    relay: RunningRelay | None = request.getfixturevalue("relay") if caller.startswith("langgraph") else None
+    workflows: TemporalAsker | None = (
+        request.getfixturevalue("temporal_asker") if caller in ("signal", "activity") else None
+    )
+    address: Options = {"server_url": humans.url, "api_key": humans.token}
+
+    async def ask_by_script(options: Options) -> Any:
+        if caller == "script":
+            return await script_await_human(**address, **options)
+        return await asyncio.to_thread(lambda: script_await_human_sync(**address, **options))
+
+    async def ask_by_client(options: Options) -> Any:
+        if caller == "batch":
+            async with TaskClient(humans.url, humans.token) as client:
+                return (await client.wait_all([HumanTask(**options)]))[0].result()
+        with SyncTaskClient(humans.url, humans.token) as client:
+            return (await asyncio.to_thread(client.wait_all, [HumanTask(**options)]))[0].result()
+
+    async def ask_by_graph(options: Options) -> Any:
+        assert relay is not None
+        acts: list[Any] = []
+        graph = graph_of(node_of(options, relay.human_tasks(), acts, sync=caller != "langgraph"), InMemorySaver())
+        await run(graph, uuid.uuid4().hex, sync=caller != "langgraph")
+        return acts[0]
+
+    async def ask_by_workflow(options: Options) -> Any:
+        assert workflows is not None
+        given = {**options, "via": caller}
+        schema = given.pop("response_schema")
+        made = await workflows.client.execute_workflow(
+            AskFor.run, args=[given, schema.__name__], id=f"binding-{uuid.uuid4().hex}", task_queue=TASK_QUEUE
+        )
+        if "differs" in made:
+            raise QuestionChangedError("in the workflow", differs=made["differs"])
+        return schema(**made)
+
+    by_kind = {"script": ask_by_script, "batch": ask_by_client, "langgraph": ask_by_graph}
+    return by_kind.get(caller.removesuffix("-sync"), ask_by_workflow)
+
+
+@pytest.fixture(scope="module")
+async def answered_key(humans: HumansServer) -> str:
+    """The key of a question that a person has answered with yes."""
+    key = f"key-{uuid.uuid4().hex}"
+    person = People(humans)
+    async with TaskClient(humans.url, humans.token) as client:
+        task = await client.create(HumanTask(**ASKED, idempotency_key=key))
+    await person.complete(task.task_id, {"approved": True})
+    await person.aclose()
+    return key
+
+
+async def test_shared_key_gives_the_answer_to_the_same_question(ask: Ask, answered_key: str) -> None:
+    """The same key and the same question: the stored answer. Capital letters of an address make no difference."""
+    same = {**ASKED, "assign_to": {"emails": ["Anna@example.com"]}, "idempotency_key": answered_key}
+    assert await ask(same) == Decision(approved=True)
+
+
+async def test_shared_key_of_another_question_is_refused(ask: Ask, answered_key: str) -> None:
+    """The same key and another question: a typed error that names the part, and no answer."""
+
+    async def refused(change: Options) -> list[str]:
+        with pytest.raises(QuestionChangedError) as changed:
+            await ask({**ASKED, **change, "idempotency_key": answered_key})
+        return list(changed.value.differs)
+
+    found = await asyncio.gather(*(refused(change) for _, change in CHANGES.values()))
+    assert dict(zip(CHANGES, found, strict=True)) == {name: [part] for name, (part, _) in CHANGES.items()}
+
+
+# --- nodes, which run again from their start
+
+
+class EarlierSaver(InMemorySaver):
+    """Keeps what a node of an earlier release left in a checkpoint: no digests of the words."""
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        kept = [(channel, _of_earlier_release(value)) for channel, value in writes]
+        super().put_writes(config, kept, task_id, task_path)
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        self.put_writes(config, writes, task_id, task_path)
+
+
+def _of_earlier_release(value: Any) -> Any:
+    if not isinstance(value, dict) or "subject" not in value:
+        return value
+    return {name: part for name, part in value.items() if name not in ("asked", "task")}
+
+
+class Thread:
+    """A graph with one node that asks, whose answers are delivered by hand. Each release has options of its own."""
+
+    def __init__(self, relay: RunningRelay, people: People, *, sync: bool) -> None:
+        self.acts: list[Any] = []
+        self.task: dict[str, Any] = {}
+        self._relay, self._people, self._sync = relay, people, sync
+        self.saver = InMemorySaver()
+        self._name = uuid.uuid4().hex
+
+    def _release(self, options: Options) -> Any:
+        return graph_of(node_of(options, self._relay.human_tasks(), self.acts, sync=self._sync), self.saver)
+
+    async def ask(self, options: Options) -> None:
+        """Ask the question."""
+        await run(self._release(options), self._name, sync=self._sync)
+        listed = (await self._people.http.get("/api/tasks", params={"limit": 50})).json()
+        (self.task,) = [task for task in listed if self._name in task["idempotency_key"]]
+
+    async def resume(self, options: Options) -> None:
+        """Bring a person's yes to a node that has these options by now."""
+        key = self.task["idempotency_key"]
+        outcome = Outcome(task_id=self.task["id"], idempotency_key=key, status="completed", response={"approved": True})
+        await GraphEngine({"asks": self._release(options)}).deliver(
+            Route("langgraph", {"thread_id": self._name}, key), outcome
+        )
+
+
+@pytest.fixture(params=["async", "sync"])
+def thread(request: pytest.FixtureRequest, relay: RunningRelay, people: People) -> Thread:
+    return Thread(relay, people, sync=request.param == "sync")
+
+
+REWORDED = {**CHANGES, "meaning of a field": ("response_schema", {"response_schema": Reworded})}
+
+
+async def test_node_that_asks_something_else_on_resume_is_refused(thread: Thread) -> None:
+    """A person approved one question; the node that then asks another does not run, until it asks the same again."""
+    await thread.ask(ASKED)
+    for part, change in REWORDED.values():
+        with pytest.raises(TargetGone, match=f"differs in {part} .*{thread.task['id']}.*may_reword=True"):
+            await thread.resume({**ASKED, **change})
+    assert thread.acts == []
+    await thread.resume(ASKED)
+    assert thread.acts == [Decision(approved=True)]
+
+
+async def test_node_may_opt_in_to_other_words(thread: Thread) -> None:
+    """With `may_reword=True` the answer is taken although text, assignee or response class differ."""
+    await thread.ask(ASKED)
+    other = {"task": "Refund $6?", "assign_to": "bob@example.com", "response_schema": Reworded}
+    await thread.resume({**ASKED, **other, "may_reword": True})
+    assert thread.acts == [Reworded(approved=True)]
+
+
+@pytest.mark.parametrize(
+    ("first", "change"),
+    [(ASKED, CHANGES["payload"][1]), ({**ASKED, "payload": None}, CHANGES["text"][1])],
+    ids=["payload", "text without payload"],
+)
+async def test_no_opt_in_covers_what_is_decided_on(thread: Thread, first: Options, change: Options) -> None:
+    """The payload, and the text where there is no payload, must be the same in any case."""
+    await thread.ask({**first, "may_reword": True})
+    with pytest.raises(TargetGone, match="differs in"):
+        await thread.resume({**first, **change, "may_reword": True})
+    assert thread.acts == []
+
+
+async def test_checkpoint_of_an_earlier_release_is_compared_by_its_payload(thread: Thread) -> None:
+    """A thread that asked before an update gets its answer, as it would have before."""
+    thread.saver = EarlierSaver()
+    await thread.ask(ASKED)
+    with pytest.raises(TargetGone, match="differs in payload"):
+        await thread.resume({**ASKED, **CHANGES["payload"][1]})
+    await thread.resume({**ASKED, **CHANGES["text"][1]})
+    assert thread.acts == [Decision(approved=True)]
+
+
+async def test_question_that_is_reworded_while_it_waits_keeps_no_other_answer_back(
+    relay: RunningRelay, people: People
+) -> None:
+    """A node also runs again when the question beside it is answered. That answer arrives; this question waits on."""
+    acts: list[str] = []
+    name, runs = uuid.uuid4().hex, iter(range(9))
+    human_tasks = relay.human_tasks()
+
+    async def steady(state: State) -> State:
+        await await_human(task=f"Steady {name}?", response_schema=Decision, human_tasks=human_tasks)
+        acts.append("steady")
+        return {}
+
+    async def rewording(state: State) -> State:
+        await await_human(task=f"Version {next(runs)} {name}?", response_schema=Decision, human_tasks=human_tasks)
+        acts.append("rewording")
+        return {}
+
+    builder = StateGraph(State)
+    for node, work in {"steady": steady, "rewording": rewording}.items():
+        builder.add_node(node, work)
+        builder.add_edge(START, node)
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": name}}
+    await graph.ainvoke({}, config)
+
+    async def deliver(question: str) -> None:
+        (task,) = await people.find(question)
+        key = task["idempotency_key"]
+        yes = Outcome(task_id=task["id"], idempotency_key=key, status="completed", response={"approved": True})
+        await GraphEngine({"both": graph}).deliver(Route("langgraph", {"thread_id": name}, key), yes)
+
+    await deliver(f"Steady {name}?")
+    assert acts == ["steady"]
+    (waiting,) = (await graph.aget_state(config)).interrupts
+    assert waiting.value["task"] == f"Version 0 {name}?"
+    with pytest.raises(TargetGone, match="differs in task"):
+        await deliver(f"Version 0 {name}?")
+    assert acts == ["steady"]
