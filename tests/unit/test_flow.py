@@ -101,7 +101,6 @@ TROUBLES: dict[str, Reply | Lost] = {
     "another API": reply(200, {"hello": "world"}),
     "a status that is no text": reply(200, {"id": "task-1", "status": 7}),
     "a proxy's 404": PROXY_404,
-    "more than is read": Reply(200, {}, b"", cut=True),
 }
 every_trouble = pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 
@@ -774,6 +773,12 @@ def test_a_status_of_ours_from_the_server_is_pending() -> None:
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
     talk = Talk([reply(200, [record("not_found")])])
     assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).ended] == [False]
+
+
+def test_reply_that_is_too_large_is_asked_for_again() -> None:
+    """What answers is not the API: no task is as large."""
+    talk = Talk([Reply(200, {}, b"", cut=True), reply(200, record("cancelled"))])
+    assert talk.run(get("task-1", talk.patience)).status == "cancelled"
 
 
 @pytest.mark.parametrize(("size", "next_size", "covered"), [(50, 25, 0), (1, 1, 1)])
