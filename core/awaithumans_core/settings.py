@@ -159,7 +159,7 @@ class Settings(BaseSettings):
 
     def review_url(self, task_id: str) -> str:
         """Where a person answers this task in the dashboard."""
-        return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='')}"
+        return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='', errors='replace')}"
 
 
 class _Discovery(PydanticBaseSettingsSource):
