@@ -1,6 +1,7 @@
 """`awaithumans-relay`: the relay from the command line. Options and what they mean; `commands` does the work."""
 
 import asyncio
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
+from awaithumans_relay.retention import RETENTION
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
 
 Temporal = Annotated[
@@ -76,8 +78,8 @@ def relay(
     A day with it:
       awaithumans-relay serve --temporal localhost:7233    run it
       awaithumans-relay doctor --temporal localhost:7233   would answers arrive?
-      awaithumans-relay waits --state parked               what needs a hand?
-      awaithumans-relay redrive --all                      it is mended: again
+      awaithumans-relay waits --state parked               what cannot arrive?
+      awaithumans-relay redrive --all                      fixed: deliver again
     """
 
 
@@ -105,6 +107,16 @@ def serve(
             "The file must outlive the process: unfinished waits are in it.",
         ),
     ] = DEFAULT_DATABASE,
+    retention_days: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=3650,
+            metavar="DAYS",
+            help="Delete a wait, with its answer, this long after its delivery; one without an answer, this long after "
+            "the deadline of its task. An answer that is not delivered is never deleted.",
+        ),
+    ] = RETENTION.days,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
         LogFormat, typer.Option(help="text for people, json for machines: one object a line, with task and wait id.")
@@ -128,7 +140,7 @@ def serve(
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches
                                     this relay; resumed graphs ask through it
       AWAITHUMANS_RELAY_OPERATOR_TOKEN
-                                    opens the operator's page and API (16
+                                    opens the operator's page and API (32
                                     characters or more); else they are closed
       AWAITHUMANS_PUBLIC_URL        the server as people reach it, for links, if
                                     that is not AWAITHUMANS_URL
@@ -153,7 +165,15 @@ def serve(
     wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
     with troubles_told():
         asyncio.run(
-            serving.serve(wanted, host=host, port=port, database=database, log_level=log_level.lower(), tls=tls)
+            serving.serve(
+                wanted,
+                host=host,
+                port=port,
+                database=database,
+                retention=timedelta(days=retention_days),
+                log_level=log_level.lower(),
+                tls=tls,
+            )
         )
 
 

@@ -75,6 +75,10 @@ class Route:
 
 
 _GENERATE = f"give the relay and everyone who asks through it the same random secret, for instance from: {GENERATE}"
+_EARLIER = (
+    "A short one of an earlier release is not accepted as an old secret either: leave it out. Questions asked "
+    "with it stay open, and the relay's sweep finds their answers"
+)
 
 
 class RouteSigner:
@@ -87,9 +91,10 @@ class RouteSigner:
     def __init__(self, secrets: Sequence[str]) -> None:
         if not secrets:
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
-        for secret in secrets:
+        for number, secret in enumerate(secrets, 1):
             if (weak := weakness(secret)) is not None:
-                raise SettingsError(f"AWAITHUMANS_RELAY_SECRET {weak}: {_GENERATE}")
+                which = f" (number {number} of {len(secrets)})" if len(secrets) > 1 else ""
+                raise SettingsError(f"AWAITHUMANS_RELAY_SECRET{which} {weak}: {_GENERATE}. {_EARLIER}")
         self._callbacks = _Signed(secrets, _CALLBACK_SALT, MAX_TOKEN_CHARS)
         self._registrations = _Signed(secrets, _REGISTRATION_SALT, MAX_PROOF_CHARS)
 

@@ -31,7 +31,7 @@ def _split(value: object) -> object:
 def _address(value: str) -> str:
     scheme, _, host = value.partition("://")
     if scheme not in {"http", "https"} or not host:
-        raise ValueError("an address starts with http:// or https://")
+        raise ValueError("write the address with http:// or https://, for instance http://localhost:3001")
     return value
 
 

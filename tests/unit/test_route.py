@@ -337,6 +337,14 @@ def test_guessable_secret_is_refused(kind: str) -> None:
     assert not any(secret and secret in str(raised.value) for secret in given_)
 
 
+def test_error_about_an_old_secret_names_its_place() -> None:
+    """Which of several secrets is refused, and what becomes of the questions that were asked with it."""
+    with pytest.raises(SettingsError) as raised:
+        RouteSigner([SECRET, secrets.token_hex(8)])
+    assert "(number 2 of 2) has 16 characters" in str(raised.value)
+    assert "leave it out" in str(raised.value)
+
+
 def test_32_characters_are_enough() -> None:
     """The shortest secret that is accepted."""
     shortest = secrets.token_hex(16)

@@ -6,6 +6,7 @@ from typing import Any
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
@@ -24,6 +25,8 @@ EVENTS_AT_ONCE = 8
 PYDANTIC = PydanticPayloadConverter()
 """How workers with `HumanTasksPlugin` read what comes, unless they have a converter of their own."""
 _GOING_ON = (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW)
+_NOT_SHOWN = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED)
+"""Temporal does not show whether it has a namespace: these credentials may not see it, or it is a server for tests."""
 
 
 class TemporalEngine:
@@ -42,7 +45,7 @@ class TemporalEngine:
         namespaces: The only namespaces that answers may go to. Default: the client's own.
 
     Raises:
-        SettingsError: `namespaces` is empty, or a single string.
+        SettingsError: `namespaces` is empty, a single string, or holds an empty name.
     """
 
     name = ENGINE
@@ -50,7 +53,9 @@ class TemporalEngine:
     def __init__(
         self, client: Client | Callable[[], Awaitable[Client]], *, namespaces: Collection[str] | None = None
     ) -> None:
-        if namespaces is not None and (not namespaces or isinstance(namespaces, str)):
+        if namespaces is not None and (
+            not namespaces or isinstance(namespaces, str) or not all(name.strip() for name in namespaces)
+        ):
             raise SettingsError(
                 f"namespaces={namespaces!r}: give a list of names, or leave it out for the client's own"
             )
@@ -131,15 +136,28 @@ class TemporalEngine:
         return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
-        """Raise when Temporal is away, or not well."""
+        """Raise when Temporal is unreachable or not well, or does not have a configured namespace."""
         client = await self._any_client()
         if not await client.service_client.check_health(timeout=RPC_TIMEOUT):
             raise RuntimeError("Temporal answers that it is not serving")
+        for namespace in sorted(self._allowed(client)):
+            try:
+                await client.workflow_service.describe_namespace(
+                    DescribeNamespaceRequest(namespace=namespace), timeout=RPC_TIMEOUT
+                )
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    raise SettingsError(
+                        f"Temporal has no namespace {namespace!r}, so no answer can be delivered in it: create it, or "
+                        "correct --temporal-namespace or TemporalEngine(namespaces=[...])"
+                    ) from error
+                if error.status not in _NOT_SHOWN:
+                    raise
 
     async def _client(self, route: Route) -> Client:
         """The client for the route's namespace. Raises TargetGone if that is not configured."""
         base, namespace = await self._any_client(), route.target["namespace"]
-        allowed = {base.namespace} if self._namespaces is None else set(self._namespaces)
+        allowed = self._allowed(base)
         if namespace not in allowed:
             raise TargetGone(
                 f"namespace {namespace!r} is not configured for this relay (configured: {', '.join(sorted(allowed))}): "
@@ -148,6 +166,10 @@ class TemporalEngine:
         if namespace not in self._clients:
             self._clients[namespace] = signalling_once(base, namespace)
         return self._clients[namespace]
+
+    def _allowed(self, base: Client) -> set[str]:
+        """The only namespaces that are touched."""
+        return {base.namespace} if self._namespaces is None else set(self._namespaces)
 
     async def _any_client(self) -> Client:
         if self._connected is None:

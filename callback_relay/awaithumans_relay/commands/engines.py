@@ -68,8 +68,8 @@ class Wanted:
 def _temporal(address: str | None, namespaces: Sequence[str]) -> list[Engine]:
     if address is None:
         return []
-    _, colon, port = address.rpartition(":")
-    if not address or "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
     from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it says what to install
 
