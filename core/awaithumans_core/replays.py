@@ -8,7 +8,7 @@ import sys
 
 
 def applies(rule: str) -> bool:
-    """Whether a rule of this release applies here. In a workflow: not where an earlier release has gone on without it.
+    """Whether a rule of this release applies here. In a workflow: not where an earlier release did without it.
 
     Args:
         rule: Names the rule in histories, so it never changes.
