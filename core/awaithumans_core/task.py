@@ -15,6 +15,7 @@ from awaithumans_core.answerers import Answerers, answerers
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
+from awaithumans_core.replays import applies
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
@@ -246,21 +247,24 @@ class HumanTask(Generic[T]):
 
 
 def _check_line(task: str) -> None:
-    """Raise unless a person sees all of the question, as one line.
+    """Raise unless a person sees all of the question, as one line. One that a workflow has asked before is kept.
 
     Raises:
         InvalidTaskError: it is too long, or has line breaks, control characters or invisible characters.
     """
+    if len(task) <= MAX_TASK_CHARS and one_line(task, len(task)) == task:
+        return
+    if not applies("awaithumans-task-is-one-line"):
+        return
     if len(task) > MAX_TASK_CHARS:
         raise InvalidTaskError(
             f"task has {len(task):,} characters, and one line of at most {MAX_TASK_CHARS} is allowed: "
             f"{one_line(task, 60)!r}. Ask in a short line and put the rest into payload"
         )
-    if one_line(task, len(task)) != task:
-        raise InvalidTaskError(
-            f"task has line breaks, control characters or invisible characters, shown here as escapes: "
-            f"{one_line(task)}. Ask in one line without them and put the rest into payload"
-        )
+    raise InvalidTaskError(
+        f"task has line breaks, control characters or invisible characters, shown here as escapes: "
+        f"{one_line(task)}. Ask in one line without them and put the rest into payload"
+    )
 
 
 _CHECKED = {"payload", "response_schema", "form_definition", "verifier_config"}

@@ -6,6 +6,7 @@ after the run has ended, so the reply shows that the run had the answer, and no 
 """
 
 import hashlib
+import inspect
 import json
 from typing import Any
 
@@ -26,7 +27,11 @@ def signalling_once(client: Client, namespace: str) -> Client:
 
     All signals it sends must carry one outcome.
     """
-    config = client.config()
+    # As its plugins have configured it; they would add their interceptors behind the one that sends. Earlier releases
+    # of the SDK show no other configuration.
+    has_both = "active_config" in inspect.signature(client.config).parameters
+    config = client.config(active_config=True) if has_both else client.config()
+    config["plugins"] = []
     config["namespace"] = namespace
     copy = Client(**config)
     config["interceptors"] = [*config["interceptors"], _Innermost(copy)]
