@@ -315,6 +315,21 @@ class AskUpTheLadder:
         )
 
 
+@workflow.defn
+class AskMany:
+    """Asks a number of questions in one gather."""
+
+    @workflow.run
+    async def run(self, question: str, count: int, via: Literal["signal", "activity"]) -> list[int]:
+        decisions = await asyncio.gather(
+            *(
+                await_human(task=f"{question} {place}", payload={"place": place}, response_schema=Decision, via=via)
+                for place in range(count)
+            )
+        )
+        return [place for place, decision in enumerate(decisions) if decision.approved]
+
+
 WORKFLOWS: list[type] = [
     Ask,
     AskForFacts,
@@ -334,4 +349,5 @@ WORKFLOWS: list[type] = [
     AskHugely,
     AskTwoOfThree,
     AskUpTheLadder,
+    AskMany,
 ]

@@ -38,7 +38,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     task_id = str(waiting.task_id)
     try:
         await workflow.wait_condition(
-            lambda: mailbox.answer(key) is not None,
+            mailbox.arrival(key).done,
             timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
             timeout_summary="the person's deadline",
         )
