@@ -316,6 +316,27 @@ class AskUpTheLadder:
 
 
 @workflow.defn
+class AskAndGiveUp:
+    """Stops waiting by itself, and then ends, goes on without the answer, or makes the same call again."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], then: Literal["ends", "goes on", "asks again"]) -> Any:
+        began = workflow.now()
+        try:
+            async with asyncio.timeout(2):
+                await await_human(response_schema=Decision, **options)
+        except TimeoutError:
+            took = (workflow.now() - began).total_seconds()
+        else:
+            return "answered"
+        if then == "asks again":
+            return (await await_human(response_schema=Decision, **options)).approved
+        if then == "goes on":
+            await workflow.sleep(60)
+        return took
+
+
+@workflow.defn
 class AskMany:
     """Asks a number of questions in one gather."""
 
@@ -350,4 +371,5 @@ WORKFLOWS: list[type] = [
     AskTwoOfThree,
     AskUpTheLadder,
     AskMany,
+    AskAndGiveUp,
 ]

@@ -34,6 +34,7 @@ CODES = {
     "TaskNotFoundError": "TASK_NOT_FOUND",
     "TaskRejectedError": "TASK_REJECTED",
     "TaskTimeoutError": "TASK_TIMED_OUT",
+    "QuestionNotAskedError": "QUESTION_NOT_ASKED",
     "UnexpectedReplyError": "UNEXPECTED_REPLY",
     "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
 }

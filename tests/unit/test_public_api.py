@@ -19,6 +19,7 @@ PUBLIC = [
     "Outcome",
     "PermissionDeniedError",
     "QuestionChangedError",
+    "QuestionNotAskedError",
     "ResponseMissingError",
     "ResponseSchemaError",
     "Route",

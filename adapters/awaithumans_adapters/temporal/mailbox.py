@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from pydantic import ValidationError
 from temporalio import workflow
@@ -26,6 +26,13 @@ MOST_TOLD = 10
 
 MAX_SHOWN = 20
 """Open questions in the current details; the query lists all of them."""
+
+
+OnCancel = Literal["wait", "request", "leave"]
+"""What a call that is cancelled does with its question: see `await_human`."""
+
+CLOSE_LIMIT = timedelta(minutes=5)
+"""How long cancelling a question is tried by default; after that the task's own deadline frees the person."""
 
 
 @dataclass
@@ -56,6 +63,10 @@ class Asked:
     """Whether its caller has named it; else the mailbox has."""
     inherited: bool = False
     """Whether the run before had it open."""
+    on_cancel: OnCancel = "wait"
+    cancel_within: timedelta = CLOSE_LIMIT
+    ask_within: timedelta | None = None
+    """None: as long as people have."""
     who: str = ""
     """Whom it is assigned to, or "a person"; empty until this run asks it."""
     awaited: list[str] = field(default_factory=list[str])
@@ -72,7 +83,8 @@ class Asked:
         A question that is answered already is asked again by the next run, which finds the answer on the server.
         """
         waiting = None if self.waiting is None or answered else asdict(self.waiting) | {"question": "", "who": ""}
-        return {"key": self.key, "about": self.about, "named": self.named, "waiting": waiting}
+        left = {} if self.on_cancel == "wait" else {"on_cancel": self.on_cancel}
+        return {"key": self.key, "about": self.about, "named": self.named, "waiting": waiting} | left
 
 
 @dataclass
@@ -291,7 +303,8 @@ class Mailbox:
         """Take over what the run before had open."""
         for held in carried["asked"]:
             waiting = Waiting(**held["waiting"]) if held["waiting"] is not None else None
-            asked = Asked(held["key"], held["about"], waiting, held["named"], inherited=True)
+            on_cancel = held.get("on_cancel", "wait")
+            asked = Asked(held["key"], held["about"], waiting, held["named"], inherited=True, on_cancel=on_cancel)
             self.inherited[asked] = None
             self._families.setdefault(asked.family, deque()).append(asked)
             if waiting is not None:
