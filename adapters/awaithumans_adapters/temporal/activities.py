@@ -189,7 +189,7 @@ class HumanTaskActivities:
         created: list[Outcome] = []
         key = body["idempotency_key"]
         carried, body = CARRIED in body, {name: value for name, value in body.items() if name not in _OWN_FIELDS}
-        if patience.asking_left() <= 0:
+        if patience.asking_left() <= 0 and patience.memory.get("task_id") is None:
             return await self._too_late(key, patience)
         try:
             return await self._ready().open(
@@ -200,7 +200,7 @@ class HumanTaskActivities:
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
                 may_repeat=carried or activity.info().attempt > 1,
-                within=patience.asking_left(),
+                within=max(0.0, patience.asking_left()),
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
@@ -212,12 +212,15 @@ class HumanTaskActivities:
 
         Raises:
             QuestionNotAskedError: no person has answered.
+            AwaitHumansError: the server refuses, as it did until now.
         """
         why = "no attempt was made in time"
         if activity.info().attempt > 1:
             try:
                 outcome = await self._ready().withdraw(key, asked_by=_asked_by(key))
             except AwaitHumansError as error:
+                if cause_of(error) is not Cause.OUTAGE:
+                    raise  # it says more about why the question was not asked
                 why = str(error)
             else:
                 if outcome.terminal and outcome.status != TaskStatus.CANCELLED:

@@ -115,3 +115,24 @@ async def test_people_have_their_whole_time_once_they_are_asked(fake: FakeServer
     assert await left_open(attempt(10, after=1500, memory=kept[-1]), activities, body)
     outcome = await attempt(11, after=1516, memory=kept[-1]).run(activities.await_human, body)
     assert outcome["status"] == "timed_out"
+
+
+@pytest.mark.edges
+@pytest.mark.parametrize("via", ["signal", "activity"])
+async def test_a_task_that_could_not_be_registered_in_time_is_cancelled(
+    fake: FakeServer, without_a_relay: HumanTaskActivities, via: str
+) -> None:
+    """The relay is unreachable for as long as asking may take: the person does not work for nothing."""
+    key = f"temporal:default:test:{secrets.token_hex(16)}"
+    body = BODY | {"awaithumans_ask_within": 1, "idempotency_key": key}
+    ask = without_a_relay.open_wait if via == "signal" else without_a_relay.await_human
+    kept: list[Any] = []
+    first = attempt(1, after=0)
+    first.on_heartbeat = lambda *details: kept.extend(details)
+    with pytest.raises(ApplicationError):
+        await first.run(ask, body)
+    (task_id,) = asked(fake.fake, key)
+    with pytest.raises(ApplicationError) as failed:
+        await attempt(2, after=1, memory=kept[-1]).run(ask, body)
+    assert (failed.value.type, failed.value.non_retryable) == ("QuestionNotAskedError", True)
+    assert [task.status for task in fake.fake.tasks if task.id == task_id] == ["cancelled"]
