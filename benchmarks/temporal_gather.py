@@ -13,7 +13,7 @@ The time runs from the start of the workflow until the last timer has started, b
 mode, where there is no timer, until the relay has registered the last question. Workflow tasks that failed are counted:
 one that takes longer than two seconds fails with TMPRL1101.
 
-Claims, checked with exit status 1: no workflow task fails, and signal mode takes at most twice as long as plain
+Claims, checked with exit status 1: no workflow task fails, and either mode takes at most twice as long as plain
 activities that make the same HTTP calls.
 """
 
