@@ -5,6 +5,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypedDict, TypeVar, cast
@@ -150,14 +151,11 @@ class HumanTask(Generic[T]):
     """Set by `again`: which re-ask this is. None: the question as it was asked first."""
 
     def __post_init__(self) -> None:
-        for name in ("task", "idempotency_key"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidTaskError(f"{name} is {getattr(self, name)!r}: give text")
+        _check_text("task", self.task)
         if not self.task.strip():
             raise InvalidTaskError("task is empty: say in one line what the person is to decide")
         _check_line(self.task)
-        if not self.idempotency_key.strip():
-            raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
+        _check_key(self.idempotency_key)
         if not MIN_TIMEOUT_SECONDS <= self.seconds <= MAX_TIMEOUT_SECONDS:
             raise InvalidTaskError(
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
@@ -193,8 +191,11 @@ class HumanTask(Generic[T]):
         return answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
 
     def under(self, key: str) -> Self:
-        """The same question under another key."""
-        return replace(self, idempotency_key=key)
+        """The same question under another key. Nothing else is checked again: a workflow may ask thousands at once."""
+        _check_key(key)
+        renamed = copy(self)
+        object.__setattr__(renamed, "idempotency_key", key)
+        return renamed
 
     def again(self, key: str, problems: Sequence[str]) -> Self:
         """The same question under another key, with what was wrong with the answer given to it."""
@@ -244,6 +245,17 @@ class HumanTask(Generic[T]):
         if self.payload is None or isinstance(self.payload, Mapping):
             return {"type": "object"}
         return json_schema(type(self.payload))
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidTaskError(f"{name} is {value!r}: give text")
+
+
+def _check_key(key: str) -> None:
+    _check_text("idempotency_key", key)
+    if not key.strip():
+        raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
 
 
 def _check_line(task: str) -> None:

@@ -16,8 +16,7 @@ from temporalio.worker import (
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.mailbox import Mailbox
     from awaithumans_adapters.temporal.names import HEADER
-    from awaithumans_adapters.temporal.signal_mode import freed
-    from awaithumans_adapters.temporal.workflow import freeing
+    from awaithumans_adapters.temporal.signal_mode import freed, freeing
 
 
 class HumanTasksInterceptor(Interceptor):
@@ -67,4 +66,6 @@ async def _free_all(mailbox: Mailbox | None) -> None:
     """
     if mailbox is not None:
         mailbox.closed = True
-        await freed(*[freeing(asked) for asked in (*mailbox.inherited, *mailbox.open)])
+        # An activity that nobody waits for is dropped with the run: for "request", too, the relay cancels the task.
+        open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
+        await freed(*[freeing(asked) for asked in open_])

@@ -23,6 +23,8 @@ HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands its open waits on."""
 CARRIED = "awaithumans_carried"
 """Field beside a question's own in the input of an activity: the run before may have asked it. No server gets it."""
+ASK_WITHIN = "awaithumans_ask_within"
+"""Field beside a question's own in the input of an activity: seconds in which it has to be asked. No server gets it."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -44,7 +44,7 @@ class HumanTasksPlugin(SimplePlugin):
         settings: Default: read from the worker's environment when the first question is asked.
         setting_errors: What a wrong setting (an address, a token, a secret, a relay without Temporal) does to a
             workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it; after
-            `timeout_seconds` it fails with the typed error. `"fail"`: it fails at once.
+            `ask_within` (default: `timeout_seconds`) it fails with the typed error. `"fail"`: it fails at once.
 
     Raises:
         SettingsError: when the client or the worker is made: its converter does not carry JSON, or the activities are

@@ -7,11 +7,12 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
-from awaithumans_adapters.temporal.failures import typed
+from awaithumans_adapters.temporal.failures import not_asked, typed
 from awaithumans_adapters.temporal.limits import check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import ASK_WITHIN, CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
@@ -19,8 +20,6 @@ from awaithumans_core.task import HumanTask
 
 ACTIVITY_TIMEOUT = timedelta(seconds=60)
 """For one attempt; it takes a few short HTTP calls."""
-CLOSE_LIMIT = timedelta(minutes=5)
-"""How long a cancelled workflow tries to free the person; after that the task's own deadline does."""
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
 
@@ -30,7 +29,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     waiting = asked.waiting
     if waiting is None or waiting.key != key or waiting.task_id is None:
         waiting = mailbox.waits(asked, question, "signal")
-        opened = await _open(question, asked)
+        opened = await _open(mailbox, asked, question)
         standing = Outcome.model_validate({"status": "created"} | opened)
         if standing.terminal:
             return standing
@@ -38,36 +37,42 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     task_id = str(waiting.task_id)
     try:
         await workflow.wait_condition(
-            lambda: mailbox.answer(key) is not None,
+            mailbox.arrival(key).done,
             timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
             timeout_summary="the person's deadline",
         )
     except TimeoutError:
-        return await _last_look(mailbox, question, task_id)
+        return await _last_look(mailbox, asked, question, task_id)
     except asyncio.CancelledError:
         if mailbox.answer(key) is None:
-            await close(task_id)
+            await let_go(asked)
         raise
-    return mailbox.answer(key) or await _last_look(mailbox, question, task_id)
+    return mailbox.answer(key) or await _last_look(mailbox, asked, question, task_id)
 
 
-async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
+    limit = asked.ask_within or timedelta(seconds=question.seconds)
     opening = workflow.start_activity(
         OPEN_WAIT,
         checked_body(question, asked),
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
+        schedule_to_close_timeout=None if asked.inherited else limit + ACTIVITY_TIMEOUT,
         retry_policy=RETRY,
         summary=summary(question.task),
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
+        if (answer := mailbox.answer(question.idempotency_key)) is not None:
+            return answer.value()
+        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
+            raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await withdraw(question.idempotency_key)
+        await let_go(asked)
         raise
     return opened
 
@@ -75,11 +80,13 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
 def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     """The input of the activity that asks, if Temporal can carry it."""
     body = question.body() | ({CARRIED: True} if asked.inherited else {})
+    if asked.ask_within is not None:
+        body[ASK_WITHIN] = asked.ask_within.total_seconds()
     check_question(size_of(workflow.payload_converter().to_payloads([body])))
     return body
 
 
-async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -> Outcome:
+async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str) -> Outcome:
     """The task at its deadline. An answer that arrives by either way meanwhile counts."""
     key = question.idempotency_key
     looking = workflow.start_activity(
@@ -94,7 +101,7 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await close(task_id)
+        await let_go(asked)
         raise
     except ActivityError as failed:
         if (answer := mailbox.answer(key)) is not None:
@@ -104,33 +111,29 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
     return mailbox.answer(key) or Outcome.model_validate(looked)
 
 
-async def close(task_id: str) -> None:
-    """Cancel the task."""
-    await freed(closing(task_id))
+async def let_go(asked: Asked) -> None:
+    """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
+    if asked.on_cancel == "leave":
+        return
+    cancelling = freeing(asked)
+    if asked.on_cancel == "wait":
+        await freed(cancelling)
+    else:
+        cancelling.add_done_callback(_log_failure)
 
 
-async def withdraw(key: str) -> None:
-    """Cancel the question by its key, whose task is not known here."""
-    await freed(withdrawing(key))
-
-
-def closing(task_id: str) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the task."""
-    return _freeing(CLOSE_WAIT, task_id)
-
-
-def withdrawing(key: str) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the question by its key."""
-    return _freeing(WITHDRAW, key)
-
-
-def _freeing(how: str, what: str) -> workflow.ActivityHandle[Any]:
+def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
+    """Start cancelling a question: by its task, or by its key while its task is not known here."""
+    waiting = asked.waiting
+    how, what = WITHDRAW, asked.key if waiting is None else waiting.key
+    if waiting is not None and waiting.task_id is not None:
+        how, what = CLOSE_WAIT, waiting.task_id
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
-        schedule_to_close_timeout=CLOSE_LIMIT,
+        schedule_to_close_timeout=asked.cancel_within,
         retry_policy=RETRY,
         summary="nobody waits any more",
     )
@@ -141,5 +144,9 @@ async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
     if freeing:
         await workflow.wait(freeing)
     for each in freeing:
-        if not each.cancelled() and (failure := each.exception()) is not None:
-            workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))
+        _log_failure(each)
+
+
+def _log_failure(freeing: "asyncio.Task[Any]") -> None:
+    if not freeing.cancelled() and (failure := freeing.exception()) is not None:
+        workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))
