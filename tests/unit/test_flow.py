@@ -1683,7 +1683,7 @@ def test_an_answer_given_while_the_task_is_given_up_is_returned() -> None:
     """The relay refuses the wait, and the task cannot be cancelled because a person has answered it."""
     refused, answered = reply(422, {"detail": "no such engine"}), reply(200, record("completed", response=ANSWER))
     talk = Talk([reply(201, record()), refused, ENDED, answered])
-    assert talk.run(open_wait(BODY, RELAY, TOKEN, talk.patience)).response == ANSWER
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).response == ANSWER
 
 
 def test_a_task_that_others_share_is_not_cancelled() -> None:
