@@ -47,8 +47,9 @@ async def somebody(server: TaskServer) -> AsyncGenerator[People]:
 
 @pytest.fixture(scope="session")
 async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[TemporalServer]:
-    """The real Temporal dev server."""
-    server = TemporalServer(tmp_path_factory.mktemp("temporal"))
+    """The real Temporal dev server. Its workflows can be paused."""
+    pausing = ["--dynamic-config-value", "frontend.WorkflowPauseEnabled=true"]
+    server = TemporalServer(tmp_path_factory.mktemp("temporal"), flags=pausing)
     async with started(server):
         yield server
 

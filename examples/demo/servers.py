@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +173,7 @@ class HumansServer:
 class TemporalServer:
     """The real Temporal dev server on its own database file."""
 
-    def __init__(self, folder: Path, *, ui: bool = False) -> None:
+    def __init__(self, folder: Path, *, ui: bool = False, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.ui_port = free_port() if ui else None
@@ -196,6 +196,7 @@ class TemporalServer:
                 "--log-level",
                 "error",
                 *shown,
+                *flags,
             ],
             folder,
         )

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
+from temporalio.converter import ActivitySerializationContext
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal.failures import SettingErrors, failure
-from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.limits import carried, encoded_size
 from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
     AWAIT_HUMAN,
@@ -20,6 +21,7 @@ from awaithumans_adapters.temporal.names import (
     CLOSE_WAIT,
     ENGINE,
     LAST_LOOK,
+    MEASURE,
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
@@ -67,7 +69,7 @@ class HumanTaskActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
-        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw]
+        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, self.question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class HumanTaskActivities:
         except AwaitHumansError as error:
             raise self._failed(error, patience) from error
         if outcome.terminal:
-            return _fitting(outcome)
+            return await _fitting(outcome)
         return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
@@ -100,7 +102,7 @@ class HumanTaskActivities:
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
-            return _fitting(await self._ready().last_look(task_id, given, key=key))
+            return await _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory(), asked["timeout_seconds"])) from error
 
@@ -156,7 +158,7 @@ class HumanTaskActivities:
             if memory.get("asked") is False or memory.get("refused_since") is not None:
                 memory.keep(asked=True, refused_since=None)
             activity.raise_complete_async()
-        return _fitting(outcome)
+        return await _fitting(outcome)
 
     @activity.defn(name=WITHDRAW)
     async def withdraw(self, key: str) -> dict[str, Any]:
@@ -166,6 +168,14 @@ class HumanTaskActivities:
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
+    @activity.defn(name=MEASURE)
+    async def question_size(self, body: dict[str, Any]) -> int:
+        """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+
+        It is a local activity: its input is not sent to Temporal.
+        """
+        return await encoded_size(body, activity.client().data_converter, _serialized_as())
+
     async def _open(self, body: dict[str, Any], route: Route, patience: "_Patience") -> Outcome:
         """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
 
@@ -173,7 +183,7 @@ class HumanTaskActivities:
         """
         created: list[Outcome] = []
         key = body["idempotency_key"]
-        carried, body = CARRIED in body, {name: value for name, value in body.items() if name != CARRIED}
+        inherited, body = CARRIED in body, {name: value for name, value in body.items() if name != CARRIED}
         try:
             return await self._ready().open(
                 body,
@@ -182,7 +192,7 @@ class HumanTaskActivities:
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=carried or activity.info().attempt > 1,
+                may_repeat=inherited or activity.info().attempt > 1,
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
@@ -286,11 +296,23 @@ def _shared_mark(key: str) -> str | None:
     return _asked_by(key) if within(key) == key else None
 
 
-def _fitting(outcome: Outcome) -> dict[str, Any]:
-    """What of it fits into a history."""
-    converter = activity.payload_converter()
-    carried = readable(outcome, converter)
-    return fitting(carried, size_of(converter.to_payloads([carried.value()]))).value()
+async def _fitting(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as this worker can return it; see `limits.carried`."""
+    return (await carried(outcome, activity.client().data_converter, _serialized_as())).value()
+
+
+def _serialized_as() -> ActivitySerializationContext:
+    """The context in which the SDK encodes the result of this activity."""
+    info = activity.info()
+    return ActivitySerializationContext(
+        namespace=info.namespace or activity.client().namespace,
+        activity_id=info.activity_id,
+        activity_type=info.activity_type,
+        activity_task_queue=info.task_queue,
+        workflow_id=info.workflow_id,
+        workflow_type=info.workflow_type,
+        is_local=info.is_local,
+    )
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

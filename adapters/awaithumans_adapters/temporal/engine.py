@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.api.workflow.v1 import PendingActivityInfo
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import ActivitySerializationContext, WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
-from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.limits import carried
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL
 from awaithumans_adapters.temporal.signal_once import signalling_once
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -23,7 +26,13 @@ EVENTS_AT_ONCE = 8
 """Events of a history that are held in memory at a time. One may have 2 MB."""
 PYDANTIC = PydanticPayloadConverter()
 """How workers with `HumanTasksPlugin` read what comes, unless they have a converter of their own."""
-_GOING_ON = (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW)
+_ENDED = frozenset(WorkflowExecutionStatus) - {
+    WorkflowExecutionStatus.RUNNING,
+    WorkflowExecutionStatus.CONTINUED_AS_NEW,
+}
+"""No later run takes the answer. A workflow is not ended in any state that the SDK does not know, such as paused."""
+_CLOSED = _ENDED | {WorkflowExecutionStatus.CONTINUED_AS_NEW}
+"""This run takes nothing any more."""
 
 
 class TemporalEngine:
@@ -71,11 +80,7 @@ class TemporalEngine:
         client = await self._client(route)
         wake = _complete if "activity_id" in route.target else _signal
         try:
-            # As this client will write it, and as a worker with the plugin will read it.
-            carried = readable(outcome, client.data_converter.payload_converter, PYDANTIC)
-            # Completing an activity with more than Temporal takes fails the activity.
-            size = size_of(await client.data_converter.encode([carried.value()]))
-            await wake(client, route.target, fitting(carried, size))
+            await wake(client, route.target, outcome)
         except RPCError as error:
             if _unknown(error):
                 raise TargetGone(_ended(route.target)) from error
@@ -96,12 +101,12 @@ class TemporalEngine:
         """
         client = await self._client(route)
         try:
-            caller = await _handle(client, route.target).describe(rpc_timeout=RPC_TIMEOUT)
+            caller = await _described(client, route.target)
         except RPCError as error:
             if _unknown(error):
                 return True
             raise
-        if caller.status != WorkflowExecutionStatus.RUNNING:
+        if _status(caller) in _CLOSED:
             return True
         activity_id = route.target.get("activity_id")
         return activity_id is not None and _pending(caller, activity_id) is None
@@ -115,16 +120,17 @@ class TemporalEngine:
         workflow_id = route.target["workflow_id"]
         try:
             client = await self._client(route)
-            asker = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=RPC_TIMEOUT)
+            caller = await _described(client, {"workflow_id": workflow_id})
         except TargetGone:  # of a namespace that is not configured nothing is known
             return None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:  # forgotten by Temporal, or by a restart that lost its data
                 return None
             raise
-        if asker.status is None or asker.status in _GOING_ON:
+        status = _status(caller)
+        if status not in _ENDED:
             return None
-        return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
+        return f"workflow {workflow_id!r} has ended ({WorkflowExecutionStatus(status).name.lower()})"
 
     async def check(self) -> None:
         """Raise when Temporal is away, or not well."""
@@ -153,7 +159,10 @@ class TemporalEngine:
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
     """Signal the workflow's current run. Temporal drops the signal, and reports no error, if this run has it."""
-    await client.get_workflow_handle(target["workflow_id"]).signal(SIGNAL, outcome.value(), rpc_timeout=RPC_TIMEOUT)
+    workflow_id = target["workflow_id"]
+    context = WorkflowSerializationContext(namespace=client.namespace, workflow_id=workflow_id)
+    answer = await carried(outcome, client.data_converter, context, PYDANTIC)
+    await client.get_workflow_handle(workflow_id).signal(SIGNAL, answer.value(), rpc_timeout=RPC_TIMEOUT)
 
 
 async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
@@ -164,8 +173,8 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
     on the server: in each case a workflow that goes on has what it needs. One that has ended has taken the answer if
     that activity was completed in it: an attempt finds answers, too.
     """
-    activity_id, handle = target["activity_id"], _handle(client, target)
-    caller = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+    activity_id = target["activity_id"]
+    caller = await _described(client, target)
     if (found := _pending(caller, activity_id)) is not None:
         if found.activity_type.name != AWAIT_HUMAN:
             raise TargetGone(
@@ -173,18 +182,32 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
                 f"{found.activity_type.name!r}; only {AWAIT_HUMAN!r} is completed with an answer"
             )
         # In the run in which its type was seen.
-        waiting = client.get_async_activity_handle(workflow_id=caller.id, run_id=caller.run_id, activity_id=activity_id)
+        run = caller.workflow_execution_info.execution
+        context = ActivitySerializationContext(
+            namespace=client.namespace,
+            activity_id=activity_id,
+            activity_type=AWAIT_HUMAN,
+            activity_task_queue=None,
+            workflow_id=run.workflow_id,
+            workflow_type=caller.workflow_execution_info.type.name,
+            is_local=False,
+        )
+        waiting = client.get_async_activity_handle(
+            workflow_id=run.workflow_id, run_id=run.run_id, activity_id=activity_id
+        )
+        # More than Temporal takes would fail the activity.
+        answer = await carried(outcome, client.data_converter, context, PYDANTIC)
         try:
-            await waiting.complete(outcome.value(), rpc_timeout=RPC_TIMEOUT)
+            await waiting.with_context(context).complete(answer.value(), rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             if not _unknown(error):
                 raise
-            caller = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+            caller = await _described(client, target)
             if _pending(caller, activity_id) is not None:
                 raise TargetNotReady(f"activity {activity_id!r} is pending and could not be completed") from error
         else:
             return
-    if caller.status != WorkflowExecutionStatus.RUNNING and not await _completed(handle, activity_id):
+    if _status(caller) in _CLOSED and not await _completed(_handle(client, target), activity_id):
         raise TargetGone(_ended(target))
 
 
@@ -204,12 +227,28 @@ def _handle(client: Client, target: Mapping[str, str]) -> WorkflowHandle[Any, An
     return client.get_workflow_handle(target["workflow_id"], run_id=target.get("run_id"))
 
 
-def _pending(caller: WorkflowExecutionDescription, activity_id: str) -> PendingActivityInfo | None:
+async def _described(client: Client, target: Mapping[str, str]) -> DescribeWorkflowExecutionResponse:
+    """The run that the target names, or the current one, as Temporal describes it.
+
+    The SDK cannot read a status that it does not know. That of a paused workflow is one; it takes answers all the same.
+    """
+    try:
+        return (await _handle(client, target).describe(rpc_timeout=RPC_TIMEOUT)).raw_description
+    except ValueError:
+        run = WorkflowExecution(workflow_id=target["workflow_id"], run_id=target.get("run_id", ""))
+        request = DescribeWorkflowExecutionRequest(namespace=client.namespace, execution=run)
+        return await client.workflow_service.describe_workflow_execution(request, retry=True, timeout=RPC_TIMEOUT)
+
+
+def _status(caller: DescribeWorkflowExecutionResponse) -> int:
+    return caller.workflow_execution_info.status
+
+
+def _pending(caller: DescribeWorkflowExecutionResponse, activity_id: str) -> PendingActivityInfo | None:
     """The activity, if it is waiting for its result. Temporal bounds how many a workflow may have."""
-    if caller.status != WorkflowExecutionStatus.RUNNING:  # a terminated workflow still lists them
+    if _status(caller) in _CLOSED:  # a terminated workflow still lists them
         return None
-    pending = caller.raw_description.pending_activities
-    return next((activity for activity in pending if activity.activity_id == activity_id), None)
+    return next((activity for activity in caller.pending_activities if activity.activity_id == activity_id), None)
 
 
 def _ended(target: Mapping[str, str]) -> str:

@@ -21,6 +21,8 @@ HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands its open waits on."""
 CARRIED = "awaithumans_carried"
 """Field beside a question's own in the input of an activity: the run before may have asked it. No server gets it."""
+MEASURE = "awaithumans.question_size"
+"""Local activity: how large a question is once it is encoded."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

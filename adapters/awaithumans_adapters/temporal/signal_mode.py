@@ -1,17 +1,18 @@
 """Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from awaithumans_adapters.temporal.failures import typed
-from awaithumans_adapters.temporal.limits import check_question, size_of, summary
+from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, MEASURE, OPEN_WAIT, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
@@ -22,6 +23,9 @@ ACTIVITY_TIMEOUT = timedelta(seconds=60)
 CLOSE_LIMIT = timedelta(minutes=5)
 """How long a cancelled workflow tries to free the person; after that the task's own deadline does."""
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+NOT_REGISTERED = "NotFoundError"
+"""How the SDK's worker fails an activity that it does not have."""
+MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
@@ -55,7 +59,7 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         retry_policy=RETRY,
@@ -72,11 +76,31 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     return opened
 
 
-def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
-    """The input of the activity that asks, if Temporal can carry it."""
+async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it.
+
+    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
+    A worker that has not registered it cannot say more than the size before them.
+
+    Raises:
+        InvalidTaskError: the question is too large.
+    """
     body = question.body() | ({CARRIED: True} if asked.inherited else {})
-    check_question(size_of(workflow.payload_converter().to_payloads([body])))
+    size = size_of(workflow.payload_converter().to_payloads([body]))
+    if size >= MEASURED_FROM_BYTES:
+        try:
+            size = await workflow.execute_local_activity(
+                MEASURE, body, result_type=int, start_to_close_timeout=ACTIVITY_TIMEOUT, retry_policy=MEASURE_RETRY
+            )
+        except ActivityError as failed:
+            if not _not_registered(failed):
+                raise
+    check_question(size)
     return body
+
+
+def _not_registered(failed: ActivityError) -> bool:
+    return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
 
 
 async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -> Outcome:
