@@ -83,6 +83,6 @@ async def people(humans: HumansServer) -> AsyncGenerator[People]:
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests do not depend on what the developer's shell or home directory says."""
-    for name in [name for name in os.environ if name.startswith("AWAITHUMANS_")]:
+    for name in [name for name in os.environ if name.startswith(("AWAITHUMANS_", "TEMPORAL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))

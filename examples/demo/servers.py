@@ -78,7 +78,8 @@ class Process:
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
+        own = ("AWAITHUMANS_", "TEMPORAL_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         with (self.folder / self.log).open("ab") as output:
             self._running = subprocess.Popen(
                 self.command,

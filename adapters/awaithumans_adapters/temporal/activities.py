@@ -76,7 +76,7 @@ class HumanTaskActivities:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
-        route = Route(ENGINE, _caller(), key)
+        route = _route(_caller(), key)
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"])
         try:
             outcome = await self._open(body, route, patience)
@@ -146,7 +146,7 @@ class HumanTaskActivities:
         with_people_until = until if _asked_before(memory) else None
         patience = _Patience(self.setting_errors, memory, given.total_seconds(), with_people_until)
         try:
-            outcome = await self._open(body, Route(ENGINE, target, key), patience)
+            outcome = await self._open(body, _route(target, key), patience)
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
@@ -281,6 +281,11 @@ def _caller() -> dict[str, str]:
     if info.workflow_id is None:
         raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
+
+
+def _route(target: dict[str, str], key: str) -> Route:
+    """Where the answer must go. It states whether this worker encodes payloads, so that the relay does so too."""
+    return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
 
 
 def _asked_by(key: str) -> str:

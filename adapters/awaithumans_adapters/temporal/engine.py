@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
@@ -15,11 +15,18 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import carried
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL
+from awaithumans_adapters.temporal.reachability import check_access, check_codec, setting_behind
 from awaithumans_adapters.temporal.signal_once import signalling_once
-from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.engine import RelayNotReady, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import safe_logger
+
+logger = safe_logger("awaithumans.temporal")
+
+Connection = Client | Callable[[], Awaitable[Client]]
+"""A connected client, or an async function that connects one."""
 
 RPC_TIMEOUT = timedelta(seconds=10)
 EVENTS_AT_ONCE = 8
@@ -45,28 +52,42 @@ class TemporalEngine:
     both for a workflow whose worker is down. An answer that is larger than Temporal carries, or that a worker could not
     decode, is delivered without its content, which fails the wait at once and says why.
 
+    An answer is written as its caller writes its payloads: the route states whether the caller has a payload codec. An
+    encoded caller's answer waits until the client has the codec; a caller without codec is answered without. A route
+    that does not state it (its worker is of an earlier release) is answered as the client writes.
+
     Args:
         client: A connected client, or an async function that connects one; then the relay starts while Temporal is
-            still down. With a payload codec or a payload converter of your own, the same one as the workers'.
-        namespaces: The only namespaces that answers may go to. Default: the client's own.
+            still down. Or a mapping from each namespace to such a client of its own, with its own address, TLS and API
+            key. With a payload codec or a payload converter of your own, the same one as the workers'.
+        namespaces: The only namespaces that answers may go to, all through one client. Default: the client's own, or
+            those of the mapping.
 
     Raises:
-        SettingsError: `namespaces` is empty, or a single string.
+        SettingsError: `namespaces` is empty, a single string, or given together with a mapping; the mapping is empty.
     """
 
     name = ENGINE
 
     def __init__(
-        self, client: Client | Callable[[], Awaitable[Client]], *, namespaces: Collection[str] | None = None
+        self, client: Connection | Mapping[str, Connection], *, namespaces: Collection[str] | None = None
     ) -> None:
+        if isinstance(client, Mapping) and (namespaces is not None or not client):
+            raise SettingsError("TemporalEngine: give a client for each namespace, or one client and namespaces=[...]")
         if namespaces is not None and (not namespaces or isinstance(namespaces, str)):
             raise SettingsError(
                 f"namespaces={namespaces!r}: give a list of names, or leave it out for the client's own"
             )
-        self._connect = client
+        self._connections: dict[str | None, Connection] = {}
+        """By namespace; None: the one for all."""
+        if isinstance(client, Client) or not isinstance(client, Mapping):
+            self._connections[None] = client
+        else:
+            self._connections |= cast("Mapping[str | None, Connection]", client)
         self._namespaces = namespaces
-        self._connected: Client | None = None
-        self._clients: dict[str, Client] = {}
+        self._connected: dict[str | None, Client] = {}
+        self._clients: dict[tuple[str, bool], Client] = {}
+        self._warned = False
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Signal the workflow, or complete the activity the route names.
@@ -75,9 +96,10 @@ class TemporalEngine:
             TargetGone: the workflow has ended without this answer or never was, Temporal refuses the answer, or the
                 route names a namespace that is not configured or an activity that is not ours.
             TargetNotReady: the activity could not be completed at this moment; later.
+            RelayNotReady: the caller encodes its payloads, and this engine's client has no codec; later.
             temporalio.service.RPCError: Temporal is away; later.
         """
-        client = await self._client(route)
+        client = await self._writing(route)
         wake = _complete if "activity_id" in route.target else _signal
         try:
             await wake(client, route.target, outcome)
@@ -133,28 +155,72 @@ class TemporalEngine:
         return f"workflow {workflow_id!r} has ended ({WorkflowExecutionStatus(status).name.lower()})"
 
     async def check(self) -> None:
-        """Raise when Temporal is away, or not well."""
-        client = await self._any_client()
+        """Raise unless each namespace can be reached, accepts the client, and its codec can read what it writes.
+
+        Raises:
+            SettingsError: what is wrong, and which setting corrects it.
+            Exception: Temporal is unreachable, or not serving.
+        """
+        for namespace in self._connections:
+            try:
+                await self._check(namespace)
+            except Exception as error:
+                if (wrong := setting_behind(error)) is not None:
+                    raise wrong from error
+                raise
+
+    async def _check(self, namespace: str | None) -> None:
+        client = await self._connection(namespace)
         if not await client.service_client.check_health(timeout=RPC_TIMEOUT):
             raise RuntimeError("Temporal answers that it is not serving")
+        for each in [namespace] if namespace else self._namespaces or [client.namespace]:
+            await check_access(client, each, timeout=RPC_TIMEOUT)
+        await check_codec(client.data_converter, namespace=client.namespace)
 
-    async def _client(self, route: Route) -> Client:
+    async def _writing(self, route: Route) -> Client:
+        """The client that writes an answer as the caller writes its payloads."""
+        client = await self._client(route)
+        has_codec = client.data_converter.payload_codec is not None
+        if route.encoded and not has_codec:
+            raise RelayNotReady(
+                "the workers encode their payloads, and this relay has no codec: the answer is not written in clear "
+                "text. Start the relay with --temporal-data-converter module:attribute, or give TemporalEngine a "
+                "client with the workers' data_converter"
+            )
+        if route.encoded is None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the route of a wait does not state whether its workers encode payloads, since they are of an earlier "
+                "release; its answer is written %s",
+                "with this relay's codec" if has_codec else "in clear text",
+            )
+        return await self._client(route, in_clear=has_codec and route.encoded is False)
+
+    async def _client(self, route: Route, *, in_clear: bool = False) -> Client:
         """The client for the route's namespace. Raises TargetGone if that is not configured."""
-        base, namespace = await self._any_client(), route.target["namespace"]
-        allowed = {base.namespace} if self._namespaces is None else set(self._namespaces)
+        namespace = route.target["namespace"]
+        allowed = await self._allowed()
         if namespace not in allowed:
             raise TargetGone(
                 f"namespace {namespace!r} is not configured for this relay (configured: {', '.join(sorted(allowed))}): "
-                "add it with --temporal-namespace or TemporalEngine(namespaces=[...]), then redrive"
+                "add it with --temporal-namespace, --temporal-profile or TemporalEngine(namespaces=[...]), then redrive"
             )
-        if namespace not in self._clients:
-            self._clients[namespace] = signalling_once(base, namespace)
-        return self._clients[namespace]
+        if (namespace, in_clear) not in self._clients:
+            base = await self._connection(namespace if namespace in self._connections else None)
+            self._clients[namespace, in_clear] = signalling_once(base, namespace, in_clear=in_clear)
+        return self._clients[namespace, in_clear]
 
-    async def _any_client(self) -> Client:
-        if self._connected is None:
-            self._connected = self._connect if isinstance(self._connect, Client) else await self._connect()
-        return self._connected
+    async def _allowed(self) -> Collection[str]:
+        if None not in self._connections:
+            return [namespace for namespace in self._connections if namespace is not None]
+        return self._namespaces or [(await self._connection(None)).namespace]
+
+    async def _connection(self, namespace: str | None) -> Client:
+        """The client of a namespace with a client of its own; None: the one for all."""
+        if namespace not in self._connected:
+            connect = self._connections[namespace]
+            self._connected[namespace] = connect if isinstance(connect, Client) else await connect()
+        return self._connected[namespace]
 
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:

@@ -128,6 +128,8 @@ async def of_engine(made: MakesEngines) -> str:
             for engine in engines:
                 if isinstance(engine, Reachable):
                     await engine.check()
+        except SettingsError:
+            raise
         except Exception as away:  # whatever a far end raises is the finding
             raise SettingsError(
                 f"does not answer: start it, or mend its address here and in `serve` ({away})"

@@ -1,58 +1,22 @@
 """A size counts as Temporal receives it: after the codec, and after external storage. In both modes."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from examples.demo.servers import HumansServer, TemporalServer
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import WorkflowFailureError
 from temporalio.converter import DataConverter, ExternalStorage
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
 
-from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from tests.support.payloads import Compressing, Encrypting, Folder
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
-from tests.support.temporal import result, unreachable
-from tests.support.workflows import WORKFLOWS, AskAboutADocument, AskForFacts
+from tests.support.temporal import result, unreachable, worker_and_relay
+from tests.support.workflows import AskAboutADocument, AskForFacts
 
 LARGE = {"approved": True, "note": "x" * 2_200_000}
-
-
-@dataclass
-class Parts:
-    """A worker, the client that starts its workflows, and their relay."""
-
-    client: Client
-    queue: str
-    relay: RunningRelay
-
-    async def start(self, workflow: Any, *arguments: Any) -> Any:
-        return await self.client.start_workflow(workflow, args=arguments, id=uuid.uuid4().hex, task_queue=self.queue)
-
-
-@asynccontextmanager
-async def running(
-    converter: DataConverter, temporal: TemporalServer, humans: HumansServer, folder: Path, *, wakes: bool = True
-) -> AsyncGenerator[Parts]:
-    """Worker and relay with this converter. The relay can reach Temporal if it wakes workflows."""
-    queue = uuid.uuid4().hex
-
-    async def connect() -> Client:
-        return await Client.connect(temporal.address, data_converter=converter)
-
-    async with running_relay([TemporalEngine(connect if wakes else unreachable)], humans, folder) as relay:
-        plugin = HumanTasksPlugin(relay.settings)
-        client = await Client.connect(temporal.address, data_converter=converter, plugins=[plugin])
-        async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
-            yield Parts(client, queue, relay)
 
 
 @pytest.fixture
@@ -79,7 +43,7 @@ async def test_large_question_and_answer_arrive(
     via: str,
 ) -> None:
     """A question of 3 MB is asked, and an answer of 2.2 MB is delivered by the relay."""
-    async with running(through, temporal, humans, tmp_path) as parts:
+    async with worker_and_relay(through, temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskAboutADocument.run, question, via, 3_000_000)
         await parts.relay.hurry((await people.answer(question, LARGE))["id"])
         assert await result(handle) == [True, 2_200_000]
@@ -99,7 +63,7 @@ async def test_large_answer_that_a_worker_finds(
     """A worker with external storage returns it, whether a re-check finds it or a question whose key was used."""
     if "idempotency_key" in options:
         options = options | {"idempotency_key": question}
-    async with running(stored, temporal, humans, tmp_path, wakes=False) as parts:
+    async with worker_and_relay(stored, temporal, humans, tmp_path, connect=unreachable) as parts:
         handle = await parts.start(AskForFacts.run, {"task": question, **options})
         await people.answer(question, LARGE)
         if options["via"] == "signal":
@@ -114,7 +78,7 @@ async def test_question_that_encryption_makes_too_large(
 ) -> None:
     """It fails at once with its size; the workflow task would otherwise fail for ever."""
     converter = DataConverter(payload_codec=Encrypting(Fernet.generate_key(), strict=True))
-    async with running(converter, temporal, humans, tmp_path) as parts:
+    async with worker_and_relay(converter, temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskAboutADocument.run, question, via, 1_500_000)
         with pytest.raises(WorkflowFailureError) as failed:
             await asyncio.wait_for(result(handle), 30)
