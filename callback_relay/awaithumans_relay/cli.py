@@ -1,6 +1,7 @@
 """`awaithumans-relay`: the relay from the command line. Options and what they mean; `commands` does the work."""
 
 import asyncio
+import os
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,21 @@ TemporalNamespaces = Annotated[
     typer.Option(
         metavar="NAME",
         help="A Temporal namespace that answers may go to. Repeat for more. Without it: only the namespace `default`.",
+    ),
+]
+TemporalProfiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A profile of Temporal's configuration file, with address, namespace, TLS and API key. Repeat for more, "
+        "each with a namespace of its own.",
+    ),
+]
+TemporalDataConverter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="The data converter of the Temporal workers, or a function that makes it. Needed if they encrypt.",
     ),
 ]
 Graphs = Annotated[
@@ -83,16 +99,33 @@ def relay(
     """
 
 
-def _wanted(temporal: str | None, namespaces: list[str] | None, graphs: list[str] | None, server: str | None) -> Wanted:
-    if namespaces and temporal is None:
-        raise typer.BadParameter("give --temporal ADDRESS as well", param_hint="--temporal-namespace")
-    return Wanted(temporal, graphs or [], server, namespaces or [])
+def _wanted(
+    temporal: str | None,
+    namespaces: list[str] | None,
+    profiles: list[str] | None,
+    converter: str | None,
+    graphs: list[str] | None,
+    server: str | None,
+) -> Wanted:
+    if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
+        raise typer.BadParameter(
+            "several profiles have their own addresses and namespaces: leave out --temporal and --temporal-namespace",
+            param_hint="--temporal-profile",
+        )
+    if temporal is None and not profiles:
+        temporal = os.environ.get("TEMPORAL_ADDRESS") or None
+        for option, given in (("--temporal-namespace", namespaces), ("--temporal-data-converter", converter)):
+            if given and temporal is None:
+                raise typer.BadParameter("give --temporal ADDRESS as well", param_hint=option)
+    return Wanted(temporal, graphs or [], server, namespaces or [], profiles or [], converter)
 
 
 @cli.command()
 def serve(
     temporal: Temporal = None,
     temporal_namespace: TemporalNamespaces = None,
+    temporal_profile: TemporalProfiles = None,
+    temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
@@ -147,6 +180,10 @@ def serve(
       AWAITHUMANS_RELAY_DATABASE    or --database: where waits are kept,
                                     sqlite:///FILE or, with the extra `postgres`,
                                     postgresql://USER:PASSWORD@HOST/NAME
+      TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS, _PROFILE, _CONFIG_FILE, ...
+                                    how to connect to Temporal, as its own
+                                    command line reads them; TEMPORAL_ADDRESS
+                                    does as well as --temporal
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
                                     wants a key (LANGSMITH_API_KEY does as well)
     Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN,
@@ -162,7 +199,7 @@ def serve(
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
-    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
     with troubles_told():
         asyncio.run(
             serving.serve(
@@ -258,6 +295,8 @@ def derive_key() -> None:
 def doctor(
     temporal: Temporal = None,
     temporal_namespace: TemporalNamespaces = None,
+    temporal_profile: TemporalProfiles = None,
+    temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     database: Database = DEFAULT_DATABASE,
@@ -277,7 +316,7 @@ def doctor(
     \b
     Exit codes: 0 all is well, 1 something is not.
     """
-    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
     with troubles_told():
         well = asyncio.run(examine(database, wanted.apart(), as_json=as_json))
     raise typer.Exit(0 if well else 1)

@@ -61,6 +61,11 @@ class Route:
     """The question it waits for. An answer to any other question is not for this route."""
     traceparent: str | None = field(default=None, compare=False)
     """W3C trace context of whoever asked, if it is traced. No part of the route's identity."""
+    encoded: bool | None = field(default=None, compare=False)
+    """Whether the caller encodes (encrypts, compresses) what it writes into its engine's history, so that its answer
+    must be written in the same way. None: not known, since the caller is of an earlier release. No part of the route's
+    identity.
+    """
 
     @cached_property
     def target_id(self) -> str:
@@ -178,12 +183,13 @@ def _refused() -> CallbackRejectedError:
 def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
-            traceparent = more.get("p")
+            traceparent, encoded = more.get("p"), more.get("c")
             return Route(
                 engine,
                 {str(name): str(value) for name, value in target.items()},
                 key,
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
+                encoded if isinstance(encoded, bool) else None,
             )
         case _:
             raise _refused()
@@ -199,7 +205,9 @@ class _Signed:
 
     def sign(self, route: Route, bound: Mapping[str, str | None]) -> str | None:
         """Text for URLs and headers. None: it would be too long, also without the trace, which matters less."""
-        held = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
+        held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
+        if route.encoded is not None:
+            held["c"] = route.encoded
         traced = {"p": route.traceparent} if route.traceparent else {}
         for each in (held | traced, held):
             signed = self._serializer.dumps(each)

@@ -317,6 +317,16 @@ class AskHugely:
 
 
 @workflow.defn
+class AskAboutADocument:
+    """Asks about a document of this size, and returns the answer and how long its note is."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"], size: int) -> list[Any]:
+        decision = await await_human(task=question, response_schema=Decision, payload={"text": "x" * size}, via=via)
+        return [decision.approved, len(decision.note or "")]
+
+
+@workflow.defn
 class AskTwoOfThree:
     """A quorum, from a workflow."""
 
@@ -398,6 +408,7 @@ WORKFLOWS: list[type] = [
     AskBarely,
     AskLocally,
     AskUnderAnyKey,
+    AskAboutADocument,
     AskHugely,
     AskTwoOfThree,
     AskUpTheLadder,

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
+from temporalio.converter import ActivitySerializationContext
 from temporalio.exceptions import ApplicationError
 
 from awaithumans_adapters.temporal.failures import SettingErrors, failure, not_asked
-from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.limits import carried, encoded_size
 from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
     ASK_WITHIN,
@@ -21,6 +22,7 @@ from awaithumans_adapters.temporal.names import (
     CLOSE_WAIT,
     ENGINE,
     LAST_LOOK,
+    MEASURE,
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
@@ -76,21 +78,21 @@ class HumanTaskActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
-        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw]
+        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, self.question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
-        route = Route(ENGINE, _caller(), key)
+        route = _route(_caller(), key)
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
         try:
             outcome = await self._open(body, route, patience)
         except AwaitHumansError as error:
             raise self._failed(error, patience, key) from error
         if outcome.terminal:
-            return _fitting(outcome)
+            return await _fitting(outcome)
         return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
@@ -109,7 +111,7 @@ class HumanTaskActivities:
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
-            return _fitting(await self._ready().last_look(task_id, given, key=key))
+            return await _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory(), asked["timeout_seconds"])) from error
 
@@ -158,7 +160,7 @@ class HumanTaskActivities:
             ask_within=None if asked else _ask_within(body),
         )
         try:
-            outcome = await self._open(body, Route(ENGINE, target, key), patience)
+            outcome = await self._open(body, _route(target, key), patience)
             if not outcome.terminal and asked and info.current_attempt_scheduled_time >= until:
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
@@ -172,7 +174,7 @@ class HumanTaskActivities:
                 asked_at = _asked_at(memory) if asked else info.started_time
                 memory.keep(asked=True, asked_at=asked_at.isoformat(), refused_since=None)
             activity.raise_complete_async()
-        return _fitting(outcome)
+        return await _fitting(outcome)
 
     @activity.defn(name=WITHDRAW)
     async def withdraw(self, key: str) -> dict[str, Any]:
@@ -182,6 +184,14 @@ class HumanTaskActivities:
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
+    @activity.defn(name=MEASURE)
+    async def question_size(self, body: dict[str, Any]) -> int:
+        """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+
+        It is a local activity: its input is not sent to Temporal.
+        """
+        return await encoded_size(body, activity.client().data_converter, _serialized_as())
+
     async def _open(self, body: dict[str, Any], route: Route, patience: "_Patience") -> Outcome:
         """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
 
@@ -189,7 +199,7 @@ class HumanTaskActivities:
         """
         created: list[Outcome] = []
         key = body["idempotency_key"]
-        carried, body = CARRIED in body, {name: value for name, value in body.items() if name not in _OWN_FIELDS}
+        inherited, body = CARRIED in body, {name: value for name, value in body.items() if name not in _OWN_FIELDS}
         if patience.asking_left() <= 0 and patience.memory.get("task_id") is None:
             return await self._too_late(key, patience)
         try:
@@ -198,12 +208,12 @@ class HumanTaskActivities:
                 route,
                 # A key of the mailbox is made of text, payload and people. The response class may have changed since a
                 # reset or since the run before: the task is joined, and the answer must fit the class of now.
-                same_words=_shared_mark(key) is not None and not carried,
+                same_words=_shared_mark(key) is not None and not inherited,
                 asked_by=_asked_by(key),
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=carried or activity.info().attempt > 1,
+                may_repeat=inherited or activity.info().attempt > 1,
                 within=max(0.0, patience.asking_left()),
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
@@ -338,6 +348,11 @@ def _caller() -> dict[str, str]:
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
+def _route(target: dict[str, str], key: str) -> Route:
+    """Where the answer must go. It states whether this worker encodes payloads, so that the relay does so too."""
+    return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
+
+
 def _asked_by(key: str) -> str:
     """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
     return mark_of(**_caller(), key=key)
@@ -351,11 +366,23 @@ def _shared_mark(key: str) -> str | None:
     return _asked_by(key) if within(key) == key else None
 
 
-def _fitting(outcome: Outcome) -> dict[str, Any]:
-    """What of it fits into a history."""
-    converter = activity.payload_converter()
-    carried = readable(outcome, converter)
-    return fitting(carried, size_of(converter.to_payloads([carried.value()]))).value()
+async def _fitting(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as this worker can return it; see `limits.carried`."""
+    return (await carried(outcome, activity.client().data_converter, _serialized_as())).value()
+
+
+def _serialized_as() -> ActivitySerializationContext:
+    """The context in which the SDK encodes the result of this activity."""
+    info = activity.info()
+    return ActivitySerializationContext(
+        namespace=info.namespace or activity.client().namespace,
+        activity_id=info.activity_id,
+        activity_type=info.activity_type,
+        activity_task_queue=info.task_queue,
+        workflow_id=info.workflow_id,
+        workflow_type=info.workflow_type,
+        is_local=info.is_local,
+    )
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

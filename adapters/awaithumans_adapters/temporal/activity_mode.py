@@ -37,7 +37,7 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
     key = question.idempotency_key
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(key),
         start_to_close_timeout=attempt,

@@ -25,6 +25,8 @@ CARRIED = "awaithumans_carried"
 """Field beside a question's own in the input of an activity: the run before may have asked it. No server gets it."""
 ASK_WITHIN = "awaithumans_ask_within"
 """Field beside a question's own in the input of an activity: seconds in which it has to be asked. No server gets it."""
+MEASURE = "awaithumans.question_size"
+"""Local activity: how large a question is once it is encoded."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -1,18 +1,27 @@
 """Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
 from awaithumans_adapters.temporal.failures import not_asked, typed
-from awaithumans_adapters.temporal.limits import check_question, size_of, summary
+from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import ASK_WITHIN, CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
+    CARRIED,
+    CLOSE_WAIT,
+    LAST_LOOK,
+    MEASURE,
+    OPEN_WAIT,
+    WITHDRAW,
+)
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
@@ -21,6 +30,9 @@ from awaithumans_core.task import HumanTask
 ACTIVITY_TIMEOUT = timedelta(seconds=60)
 """For one attempt; it takes a few short HTTP calls."""
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+NOT_REGISTERED = "NotFoundError"
+"""How the SDK's worker fails an activity that it does not have."""
+MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
@@ -55,7 +67,7 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
     limit = asked.ask_within or timedelta(seconds=question.seconds)
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         schedule_to_close_timeout=None if asked.inherited else limit + ACTIVITY_TIMEOUT,
@@ -77,13 +89,33 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
     return opened
 
 
-def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
-    """The input of the activity that asks, if Temporal can carry it."""
+async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it.
+
+    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
+    A worker that has not registered it cannot say more than the size before them.
+
+    Raises:
+        InvalidTaskError: the question is too large.
+    """
     body = question.body() | ({CARRIED: True} if asked.inherited else {})
     if asked.ask_within is not None:
         body[ASK_WITHIN] = asked.ask_within.total_seconds()
-    check_question(size_of(workflow.payload_converter().to_payloads([body])))
+    size = size_of(workflow.payload_converter().to_payloads([body]))
+    if size >= MEASURED_FROM_BYTES:
+        try:
+            size = await workflow.execute_local_activity(
+                MEASURE, body, result_type=int, start_to_close_timeout=ACTIVITY_TIMEOUT, retry_policy=MEASURE_RETRY
+            )
+        except ActivityError as failed:
+            if not _not_registered(failed):
+                raise
+    check_question(size)
     return body
+
+
+def _not_registered(failed: ActivityError) -> bool:
+    return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
 
 
 async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str) -> Outcome:

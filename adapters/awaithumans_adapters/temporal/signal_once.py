@@ -6,8 +6,8 @@ after the run has ended, so the reply shows that the run had the answer, and no 
 """
 
 import hashlib
-import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import WorkflowExecution
@@ -22,17 +22,21 @@ def request_id(signal: str, outcome: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def signalling_once(client: Client, namespace: str) -> Client:
+def signalling_once(client: Client, namespace: str, *, in_clear: bool = False) -> Client:
     """A client for this namespace, with the connection, converter and interceptors of the given one.
 
     All signals it sends must carry one outcome.
+
+    Args:
+        client: The given one.
+        namespace: For which namespace.
+        in_clear: Leave out the payload codec, for callers that have none.
     """
-    # As its plugins have configured it; they would add their interceptors behind the one that sends. Earlier releases
-    # of the SDK show no other configuration.
-    has_both = "active_config" in inspect.signature(client.config).parameters
-    config = client.config(active_config=True) if has_both else client.config()
+    config = client.config(active_config=True)  # what plugins have added is in it
     config["plugins"] = []
     config["namespace"] = namespace
+    if in_clear:
+        config["data_converter"] = replace(config["data_converter"], payload_codec=None)
     copy = Client(**config)
     config["interceptors"] = [*config["interceptors"], _Innermost(copy)]
     return Client(**config)

@@ -143,8 +143,8 @@ def _look_at_settings(wanted: Wanted) -> None:
             wrong.append(str(error))
     if not wanted.anybody():
         wrong.append(
-            "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
-            "several of them"
+            "nobody to wake: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
+            "--langgraph-server URL, or several of them"
         )
     if wrong:
         raise SettingsError("\n".join(wrong))
