@@ -27,14 +27,16 @@ MAX_REGISTRATION_BYTES = 4096
 """A registration is one number."""
 UNPROVEN_BYTES = 64 * 1024
 """Of a body are kept of whoever it is; as much as the HTTP server reads at a time."""
-MAX_UNVERIFIED_BYTES = 4 * MAX_BODY_BYTES
+MAX_UNVERIFIED_BYTES = MAX_BODY_BYTES + 2 * 1024 * 1024
 """Of all larger bodies together that are not complete yet. The awaithumans server sends one callback at a time."""
 MAX_OPEN_WAITS = 8
 """Of one route. A route is one question, which has one task at a time."""
 BODY_SECONDS = 20.0
 """For the whole of a body. The awaithumans server gives an attempt ten seconds."""
 
-_PUSHED_OUT = "more bodies than fit are under way, and this one began first: send it again, at once"
+_PUSHED_OUT = (
+    "more bodies than fit are under way, and this one has stalled for the longest time: send it again, at once"
+)
 
 _JSON = json.JSONEncoder(allow_nan=False)
 
@@ -67,24 +69,26 @@ class _Body:
 class UnverifiedBodies:
     """Limits what the large bodies hold that are not complete yet, all together.
 
-    If they hold too much, the one that began first is refused: a flood of slow bodies pushes out its own, and a caller
-    that sends its body at once is answered.
+    If they hold too much, the one that has made no progress for the longest time is refused: a flood of slow bodies
+    pushes out its own, and a caller that sends its body at once is answered.
     """
 
     def __init__(self, limit: int = MAX_UNVERIFIED_BYTES) -> None:
         self._limit = limit
         self._held = 0
         self._bodies: dict[_Body, None] = {}
+        """Those that have made progress last come last."""
 
     def count(self, body: _Body, size: int) -> None:
         """Count what is held of a body now; refuse others if it is too much."""
-        self._bodies.setdefault(body)
+        self._bodies.pop(body, None)
+        self._bodies[body] = None
         self._held += size - body.counted
         body.counted = size
         while self._held > self._limit:
-            first = next(iter(self._bodies))
-            self.release(first)
-            first.refuse()
+            stalled = next(iter(self._bodies))
+            self.release(stalled)
+            stalled.refuse()
 
     def release(self, body: _Body) -> None:
         """Forget a body that is complete or refused."""
@@ -110,7 +114,7 @@ async def limited_body(
         unverified: The other bodies with which a body of more than `UNPROVEN_BYTES` shares a limit. Default: none.
 
     Raises:
-        CallbackRejectedError: 408: it was not complete after `BODY_SECONDS`; 503: it had to yield to newer bodies.
+        CallbackRejectedError: 408: it was not complete after `BODY_SECONDS`; 503: it had to yield to others.
     """
     others = unverified or UnverifiedBodies()
     body = _Body(asyncio.timeout(BODY_SECONDS), asyncio.get_running_loop())

@@ -38,7 +38,7 @@ from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay.store import Store
-from tests.soak.hostility import Leak, Seen, StrangerProcess, stranger
+from tests.soak.hostility import Leak, Seen, StrangerProcess, attacking
 from tests.support.servers import TaskServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +132,7 @@ class Soak:
             async with (
                 asyncio.timeout(PATIENCE_SECONDS),
                 working(MANY[MODE], temporal.address, QUEUE, env),
-                stranger(attacked, self.hostile, PATIENCE_SECONDS, self.seed) as attacker,
+                attacking(attacked, self.hostile, PATIENCE_SECONDS, self.seed) as attacker,
             ):
                 beside = [asyncio.create_task(self._tell()), asyncio.create_task(self._sample())]
                 asking = self._ask(await SIDES[MANY[MODE]].client(temporal.address))

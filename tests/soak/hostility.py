@@ -60,7 +60,7 @@ class StrangerProcess:
 
 
 @asynccontextmanager
-async def stranger(ports: Sequence[int], rate: float, seconds: float, seed: int) -> AsyncGenerator[StrangerProcess]:
+async def attacking(ports: Sequence[int], rate: float, seconds: float, seed: int) -> AsyncGenerator[StrangerProcess]:
     """A stranger who sends to these ports while the block runs."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.soak.stranger", ",".join(map(str, ports)), str(rate), str(seconds), str(seed)),
