@@ -204,7 +204,7 @@ class CallbackRejectedError(AwaitHumansError):
     code = "CALLBACK_REJECTED"
     http_status: int = 401
     """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed,
-    429 too many waits.
+    408 too slow, 429 too many waits, 503 no room for it now.
     """
 
 
