@@ -34,6 +34,8 @@ from temporalio.converter import DataConverter
 
 from tests.support.payloads import Encrypting
 
+pytestmark = pytest.mark.edges
+
 data_converter = DataConverter(payload_codec=Encrypting(os.environ["TESTS_CODEC_KEY"].encode(), strict=True))
 
 

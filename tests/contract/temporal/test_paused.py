@@ -10,6 +10,8 @@ from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_open
 from tests.support.workflows import Ask
 
+pytestmark = pytest.mark.edges
+
 
 async def test_answer_of_a_paused_workflow_is_delivered(
     client: Client, asker: TemporalAsker, people: People, relay: RunningRelay, question: str, via: str
