@@ -1,5 +1,6 @@
 """A paused workflow exists: it takes its answer, and nothing is wrong with Temporal. In both modes."""
 
+import pytest
 from temporalio.api.workflowservice.v1 import PauseWorkflowExecutionRequest, UnpauseWorkflowExecutionRequest
 from temporalio.client import Client
 
