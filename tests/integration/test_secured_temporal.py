@@ -26,6 +26,8 @@ from tests.support.relay import settings_for
 from tests.support.temporal import result, start
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 KEYS = {"key-of-default": "default", "key-of-payments": "payments"}
 CONVERTER = """
 import os
@@ -33,8 +35,6 @@ import os
 from temporalio.converter import DataConverter
 
 from tests.support.payloads import Encrypting
-
-pytestmark = pytest.mark.edges
 
 data_converter = DataConverter(payload_codec=Encrypting(os.environ["TESTS_CODEC_KEY"].encode(), strict=True))
 
