@@ -25,7 +25,7 @@ test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in 
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
 
-soak: $(READY) ## 2,000 waits, two relays on one PostgreSQL killed at random, every effect counted (minutes). ARGS="--waits 200 --seed 7"
+soak: $(READY) ## 2,000 waits, two relays killed at random, a stranger attacks; every effect and the memory is checked (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"

@@ -9,6 +9,7 @@ from starlette.types import Message
 
 from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.errors import CallbackRejectedError
+from awaithumans_relay.bounded_http import READ_BYTES
 from awaithumans_relay.limits import MAX_UNVERIFIED_BYTES, UNPROVEN_BYTES, UnverifiedBodies, limited_body
 
 PIECE = 32 * 1024
@@ -127,3 +128,14 @@ async def test_small_bodies_are_never_refused_for_others() -> None:
     """What is small does not count, however many there are."""
     unverified = UnverifiedBodies(limit=0)
     assert len(await limited_body(sending(UNPROVEN_BYTES), MAX_BODY_BYTES, unverified=unverified)) == UNPROVEN_BYTES
+
+
+async def test_asyncio_has_the_size_of_reads_that_the_relay_sets() -> None:
+    """It is an attribute without documentation: this fails once it is called otherwise."""
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        size = getattr(writer.transport, "max_size", 0)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert size > READ_BYTES
