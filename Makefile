@@ -19,8 +19,8 @@ demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (five minutes). ARGS="-k name" to choose
-	@$(BIN)/python -m pytest -m edges $(ARGS)
+test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (seven minutes). ARGS="-k name" to choose
+	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
 
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
