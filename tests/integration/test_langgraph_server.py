@@ -11,6 +11,7 @@ from examples.demo.servers import HumansServer, RelayServer, started
 from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
+from awaithumans_adapters.langgraph.engine import CONTINUED
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
 from awaithumans_core.engine import TargetBusy
 from awaithumans_relay.store import Store
@@ -145,6 +146,23 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
     await bench.give(False, hidden)
     assert {tuple(answer) for answer in (await bench.values())["answers"]} == {(first, True), (hidden, False)}
     assert bench.did("acts") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("other?",)], ids=["ended", "waits for another"])
+async def test_swallowed_question(bench: Bench, more: tuple[str, ...]) -> None:
+    """A node that goes on without its answer leaves an orphaned wait, and a late answer is parked with the reason."""
+    others = [f"{bench.name} {question}" for question in more]
+    await bench.ask("swallows", *others)
+    for rounds in range(1 + len(others)):
+        route, outcome = await bench.answer(True)
+        assert await bench.engine.orphaned(route) == CONTINUED
+        with pytest.raises(TargetGone) as gone:
+            await bench.engine.deliver(route, outcome)
+        assert str(gone.value) == CONTINUED
+        if rounds < len(others):
+            assert await bench.engine.orphaned((await bench.answer(True, others[0]))[0]) is None
+            await bench.give(False, others[0])
+    assert [bench.did(what) for what in ("goes on", "acts")] == [len(others), 1]
 
 
 async def test_answer_waits_for_what_runs_beside_the_question(bench: Bench) -> None:

@@ -127,6 +127,25 @@ def _gathered() -> Any:
     return builder
 
 
+async def _swallowing(state: State) -> State:
+    try:
+        return await _asks(state, state["questions"][0])
+    except Exception:
+        return {"answers": [(state["questions"][0], True)]}
+
+
+def _swallows() -> Any:
+    inner = StateGraph(State)
+    inner.add_sequence([("swallowing", _swallowing), ("second", _second)])
+    inner.add_edge(START, "swallowing")
+    builder = StateGraph(State)
+    builder.add_node("sub", inner.compile())
+    builder.add_node("act", _act)
+    builder.add_edge(START, "sub")
+    builder.add_edge("sub", "act")
+    return builder
+
+
 def _two() -> Any:
     inner = StateGraph(State)
     inner.add_node("second", _second)
@@ -146,6 +165,8 @@ one = _one().compile()
 """Asks one question, beside a slow branch, then acts."""
 gathered = _gathered().compile()
 """Asks two questions at once in one node, then acts."""
+swallows = _swallows().compile()
+"""Swallows the interrupt of its first question in a subgraph, asks another one there, then acts."""
 two = _two().compile()
 """Asks one question, and another in a subgraph beside it, then acts."""
 

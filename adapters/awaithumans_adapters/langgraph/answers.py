@@ -4,7 +4,8 @@ An answer to a question of ours names the question. One that a foreign node has 
 place, for the id of an interrupt is made of the place of its task and the number of answers the task had before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, cast
 
 from langgraph.checkpoint.base import CheckpointTuple
@@ -12,6 +13,7 @@ from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.names import PLACE, answer_to, is_ours, names_key
+from awaithumans_core.outcome import Outcome
 
 RESUME = "__resume__"
 """The channel under which a checkpoint keeps the answers that a task was resumed with."""
@@ -55,12 +57,43 @@ def showing(saved: CheckpointTuple, key: str) -> set[str]:
     }
 
 
-def opened(saved: CheckpointTuple, key: str) -> bool:
-    """Whether a node of a checkpoint has asked this question of ours, shown or not."""
-    return any(
-        channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
-        for _, channel, value in saved.pending_writes or ()
+def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
+    """What a checkpoint records of this question of ours, which one of its nodes has asked, shown or not."""
+    return next(
+        (
+            cast("Mapping[str, Any]", value)
+            for _, channel, value in saved.pending_writes or ()
+            if channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
+        ),
+        None,
     )
+
+
+class Unshown(Enum):
+    """The states of a question of ours that no checkpoint shows and whose answer no node has taken."""
+
+    NOT_OPENED = "no checkpoint records that it was asked"
+    OPEN = "the node that asks it is at its step"
+    CONTINUED = "the node that asked it has finished without its answer"
+    REPLACED = "new input or a fork has replaced the step of the node that asked it"
+
+
+def unshown(saved: CheckpointTuple, key: str, *, current: bool) -> Unshown:
+    """The state of a question that no checkpoint shows, by one of the checkpoints that record it.
+
+    Args:
+        saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
+        key: The question's.
+        current: Whether nothing has come after the checkpoint.
+    """
+    record = opened(saved, key)
+    if record is None:
+        return Unshown.NOT_OPENED
+    if takers(saved, key) or Outcome.model_validate(record["outcome"]).terminal:
+        return Unshown.OPEN
+    if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
+        return Unshown.CONTINUED
+    return Unshown.OPEN if current else Unshown.REPLACED
 
 
 def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None) -> set[str]:

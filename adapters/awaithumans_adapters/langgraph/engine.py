@@ -19,6 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.types import Interrupt, RetryPolicy
 
+from awaithumans_adapters.langgraph.answers import Unshown
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
@@ -49,6 +50,12 @@ SUPERSEDED = (
     "question. If it still matters, it was asked again"
 )
 """Why nobody waits any more for the answer to a question that was asked."""
+
+CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
+"""Why an answer is parked whose node has finished: the node, or code around it, swallowed LangGraph's interrupt."""
+
+GONE = {Unshown.CONTINUED: CONTINUED, Unshown.REPLACED: SUPERSEDED}
+"""Why a question that the thread has never shown has no caller any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,7 @@ class GraphEngine:
         """Say so when the thread has asked this question and moved on without an answer of ours."""
         threads = self._threads(route)
         key = route.idempotency_key
+        reason = None
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
             if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
@@ -197,9 +205,14 @@ class GraphEngine:
             seen = [await thread.history(key) for thread in threads]
             if any(resumed is not None for resumed, _ in seen):
                 return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
+            if not any(asked for _, asked in seen):
+                states = [await thread.unshown(key) for thread in threads]
+                reason = next((GONE[state] for state in states if state in GONE), None)
+            else:
+                reason = None if all([await thread.strange(key) for thread in threads]) else SUPERSEDED
+            if reason is None:
                 return None
-        return SUPERSEDED
+        return reason
 
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
@@ -246,8 +259,12 @@ class GraphEngine:
                         retry_after=NOT_YET_SECONDS,
                     )
                 raise TargetGone(SUPERSEDED)
-        if any([await thread.gathered(route.idempotency_key) for thread in threads]):
-            raise behind()
+        for thread in threads:
+            state = await thread.unshown(route.idempotency_key)
+            if state in GONE:
+                raise TargetGone(GONE[state])
+            if state is Unshown.OPEN and (await thread.state()).interrupts:
+                raise behind()
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",

@@ -1,6 +1,7 @@
 """What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
 
 import hashlib
+import re
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -32,6 +33,12 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, n
 def place_key(thread_id: str, place: str) -> str:
     """What the keys of the questions asked at this place, a checkpoint namespace, begin with."""
     return f"{ENGINE}:{thread_id}:{place}:"
+
+
+def place_in(key: str, thread_id: str) -> str | None:
+    """The checkpoint namespace of the node that asks the question with this key; None if the caller chose the key."""
+    found = re.fullmatch(rf"{re.escape(f'{ENGINE}:{thread_id}:')}(.+?):\d+(:reask:\d+)?", key)
+    return found[1] if found else None
 
 
 def names_key(value: object, key: str) -> bool:

@@ -15,9 +15,10 @@ from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissi
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
+from awaithumans_adapters.langgraph.call_site import check_async_call, check_sync_call
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
+from awaithumans_adapters.langgraph.names import OPEN_WAIT, PLACE, answer_to, interrupt_value
 from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
 from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.errors import QuestionChangedError, SettingsError
@@ -92,6 +93,7 @@ async def await_human(
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    check_async_call()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
 
@@ -140,6 +142,7 @@ def await_human_sync(
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    check_sync_call()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
 
@@ -231,6 +234,7 @@ def _opened(
         "subject": subject(body),
         "review_url": human_tasks.settings.review_url(outcome.task_id),
         "task": body["task"],
+        PLACE: place.node,
     }
     # Where the words were not compared with the record of the task, they may not be those that the person reads.
     return opened | {"asked": dict(parts_asked(body))} if same_words else opened

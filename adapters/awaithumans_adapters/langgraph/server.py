@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, behind
+from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, behind
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
@@ -83,10 +83,13 @@ class LangGraphServerEngine:
         """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
         thread = await self._thread(route)
         try:
-            if await thread.busy() or await thread.waiting() or await thread.taken() or not await thread.asked():
+            if await thread.busy() or await thread.waiting() or await thread.taken():
+                return None
+            reason = SUPERSEDED if await thread.asked() else GONE.get(await thread.unshown())
+            if reason is None:
                 return None
             # Twice: a run may have come and gone between the look at the thread and the one at its history.
-            return None if await thread.busy() or await thread.waiting() or await thread.taken() else SUPERSEDED
+            return None if await thread.busy() or await thread.waiting() or await thread.taken() else reason
         except ThreadUnknownError:  # deleted, or forgotten by a restart that lost its data
             return None
 
@@ -119,6 +122,8 @@ class LangGraphServerEngine:
             return set()
         if await thread.asked():
             raise TargetGone(SUPERSEDED)
+        if reason := GONE.get(await thread.unshown()):
+            raise TargetGone(reason)
         if await thread.gathered():
             raise behind()
         raise TargetNotReady(

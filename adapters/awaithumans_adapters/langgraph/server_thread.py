@@ -6,10 +6,20 @@ from typing import Any, Final, TypedDict, cast
 
 from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
-from langgraph_sdk.schema import Config, Context, Run, Thread, ThreadState
+from langgraph_sdk.schema import Checkpoint, Config, Context, Run, Thread, ThreadState
 
+from awaithumans_adapters.langgraph.answers import Unshown, ids
 from awaithumans_adapters.langgraph.carried import kept
-from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace, place_key
+from awaithumans_adapters.langgraph.engine import GONE
+from awaithumans_adapters.langgraph.names import (
+    PLACE,
+    RESUMED_WITH,
+    is_ours,
+    names_key,
+    note_namespace,
+    place_in,
+    place_key,
+)
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -89,6 +99,36 @@ class ServerThread:
         """Whether the node that asks this shows another of its questions first."""
         places = (shown["value"][PLACE] for shown in (await self._state())["interrupts"] if is_ours(shown["value"]))
         return any(self._key.startswith(place_key(self.id, place)) for place in places)
+
+    async def unshown(self) -> Unshown:
+        """The state of the question if the thread has never shown it and its answer was not taken.
+
+        A server does not list the questions that a node has opened. So a question is found by the task of its node,
+        which its key names; one whose key the caller has chosen counts as not opened.
+        """
+        place = place_in(self._key, self.id)
+        if place is None:
+            return Unshown.NOT_OPENED
+        graph, path = place.rpartition("|")[0], ids(place)
+        state = await self._reached(path[-1], graph)
+        if graph and state is Unshown.OPEN and await self._reached(path[0], "") in GONE:
+            return Unshown.REPLACED
+        return state
+
+    async def _reached(self, task_id: str, graph: str) -> Unshown:
+        """How far the graph with this checkpoint namespace has come since its step with this task."""
+        within = cast("Checkpoint", {"checkpoint_ns": graph}) if graph else None
+        newer: ThreadState | None = None
+        for state in await self._client.threads.get_history(self.id, limit=CHECKPOINTS, checkpoint=within):
+            task = next((task for task in state["tasks"] if task["id"] == task_id), None)
+            if task is None:
+                newer = state
+            elif newer is None:
+                return Unshown.OPEN if task.get("result") is None else Unshown.CONTINUED
+            else:
+                replaced = (newer["metadata"] or {}).get("source") != "loop"
+                return Unshown.REPLACED if replaced else Unshown.CONTINUED
+        return Unshown.NOT_OPENED
 
     async def failure(self) -> str | None:
         """What the last run failed with, in words for an operator; None if it did not fail."""

@@ -16,6 +16,7 @@ from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSna
 
 from awaithumans_adapters.langgraph.answers import (
     RESUME,
+    Unshown,
     answered,
     asked,
     asker,
@@ -28,6 +29,7 @@ from awaithumans_adapters.langgraph.answers import (
     questions,
     showing,
     takers,
+    unshown,
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
@@ -46,6 +48,10 @@ logger = safe_logger("awaithumans.langgraph")
 
 STRICT_RESUME = "__pregel_strict_resume"
 """Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
+
+
+_BY_PRECEDENCE = (Unshown.OPEN, Unshown.CONTINUED, Unshown.REPLACED)
+"""Of a question that several checkpoints record, for instance one with a shared key, the state that counts."""
 
 
 class Graph(Protocol):
@@ -147,12 +153,18 @@ class Thread:
         """
         return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
 
-    async def gathered(self, key: str) -> bool:
-        """Whether a node has asked this beside another question, and has shown only that one so far."""
-        if not (await self._snapshot()).interrupts:
-            return False
-        found = [saved async for saved in self._checkpoints() if opened(saved, key)]
-        return any([await self._current(saved) for saved in found])
+    async def unshown(self, key: str) -> Unshown:
+        """The state of a question of ours that `pending`, `behind` and `history` have not found."""
+        # A saver may lock while it lists, so the checkpoints found are read afterwards.
+        found = [saved.config async for saved in self._checkpoints() if opened(saved, key)]
+        states = {await self._unshown_at(config, key) for config in found}
+        return next((state for state in _BY_PRECEDENCE if state in states), Unshown.NOT_OPENED)
+
+    async def _unshown_at(self, config: RunnableConfig, key: str) -> Unshown:
+        before = await self._saved(config)
+        current = before is not None and await self._current(before)
+        saved = await self._saved(config)
+        return unshown(saved, key, current=current) if saved else Unshown.NOT_OPENED
 
     async def strange(self, key: str) -> bool:
         """Whether the question stands at a node that this graph does not have; another release of it may."""
