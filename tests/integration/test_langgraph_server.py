@@ -13,7 +13,6 @@ from httpx import ConnectError
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_adapters.langgraph.engine import CONTINUED
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
-from awaithumans_core.engine import TargetBusy
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
 from tests.support.engines import Shelf
@@ -134,17 +133,32 @@ async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
 
 
 async def test_gathered_in_one_node(bench: Bench) -> None:
-    """The node shows one of its questions at a time: the answer to the other finds it busy, and then its place."""
+    """The node shows one of its questions at a time; the answer to the other is delivered at once, and once."""
     other = f"{bench.name} other?"
     await bench.ask("gathered", other)
     (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
     first = shown["value"]["task"]
     hidden = {bench.question: other, other: bench.question}[first]
-    with pytest.raises(TargetBusy):
+    for _ in range(2):
         await bench.give(False, hidden)
+        assert bench.did("acts") == 0
+        assert await bench.engine.orphaned((await bench.answer(True, first))[0]) is None
     await bench.give(True, first)
-    await bench.give(False, hidden)
     assert {tuple(answer) for answer in (await bench.values())["answers"]} == {(first, True), (hidden, False)}
+    assert bench.did("acts") == 1
+
+
+async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
+    """Two yes of three decide, whatever the order; the third person's task is cancelled, and the node acts once."""
+    people_asked = ["anna", "ben", "carla"]
+    await bench.ask("decides", *people_asked)
+    for person in ("carla", "ben"):
+        assert bench.did("acts") == 0
+        await bench.give(True, f"{bench.name} {person}")
+    assert (await bench.values())["answers"] == [["decided", True]]
+    (unneeded,) = await people.find(f"{bench.name} anna")
+    assert unneeded["status"] == "cancelled"
+    assert await bench.engine.orphaned((await bench.answer(True, f"{bench.name} anna"))[0]) is not None
     assert bench.did("acts") == 1
 
 

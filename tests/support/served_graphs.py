@@ -17,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
 
 from awaithumans_adapters.langgraph import await_human
-from awaithumans_core import HumanTasks
+from awaithumans_core import HumanTasks, quorum
 from tests.support import graphs
 from tests.support.graphs import ask_then_act, asks, asks_sync
 from tests.support.workflows import Decision
@@ -127,6 +127,26 @@ def _gathered() -> Any:
     return builder
 
 
+async def _deciding(state: State) -> State:
+    async def ask(*, assign_to: str, **options: Any) -> Any:
+        person = assign_to.partition("@")[0]
+        return await await_human(
+            task=f"{state['name']} {person}", response_schema=Decision, assign_to=assign_to, **options
+        )
+
+    people = [f"{person}@example.com" for person in state["questions"][1:]]
+    # The tests answer as one person, whose answers count for those who were asked.
+    verdict = await quorum(2, people, ask, yes=lambda answer: answer.approved, count_unnamed=True)
+    return {"answers": [("decided", verdict.reached)]}
+
+
+def _decides() -> Any:
+    builder = StateGraph(State)
+    builder.add_sequence([("deciding", _deciding), ("act", _act)])
+    builder.add_edge(START, "deciding")
+    return builder
+
+
 async def _swallowing(state: State) -> State:
     try:
         return await _asks(state, state["questions"][0])
@@ -165,6 +185,8 @@ one = _one().compile()
 """Asks one question, beside a slow branch, then acts."""
 gathered = _gathered().compile()
 """Asks two questions at once in one node, then acts."""
+decides = _decides().compile()
+"""Asks a quorum of two in one node, then acts."""
 swallows = _swallows().compile()
 """Swallows the interrupt of its first question in a subgraph, asks another one there, then acts."""
 two = _two().compile()

@@ -17,6 +17,7 @@ except ImportError as missing:
     ) from missing
 
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
+from awaithumans_adapters.langgraph.escalation import escalate
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_adapters.langgraph.server import LangGraphServerEngine
@@ -32,6 +33,7 @@ __all__ = [
     "Resumed",
     "await_human",
     "await_human_sync",
+    "escalate",
 ]
 
 

@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
-from awaithumans_adapters.langgraph.names import PLACE, answer_to, is_ours, names_key
+from awaithumans_adapters.langgraph.names import GROUP, PLACE, answer_to, is_ours, names_key
 from awaithumans_core.outcome import Outcome
 
 RESUME = "__resume__"
@@ -25,14 +25,14 @@ UNFINISHED = ("__interrupt__", RESUME, ERROR, "__scheduled__")
 """What a checkpoint keeps of a task that has not finished."""
 
 
-def questions(saved: CheckpointTuple, key: str) -> list[tuple[str, Interrupt]]:
-    """The interrupts of a checkpoint with this question of ours, each with the task that shows it."""
+def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str, Interrupt]]:
+    """The interrupts of a checkpoint with this question of ours, or with any, each with the task that shows it."""
     return [
         (task_id, shown)
         for task_id, channel, value in saved.pending_writes or ()
         if channel == "__interrupt__"
         for shown in _listed(value)
-        if is_ours(shown.value) and names_key(shown.value, key)
+        if is_ours(shown.value) and (key is None or names_key(shown.value, key))
     ]
 
 
@@ -69,17 +69,18 @@ def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
     )
 
 
-class Unshown(Enum):
-    """The states of a question of ours that no checkpoint shows and whose answer no node has taken."""
+class Untaken(Enum):
+    """The states of a question of ours whose answer no node has taken."""
 
     NOT_OPENED = "no checkpoint records that it was asked"
     OPEN = "the node that asks it is at its step"
     CONTINUED = "the node that asked it has finished without its answer"
+    DECIDED = "the quorum that asked it has decided without its answer"
     REPLACED = "new input or a fork has replaced the step of the node that asked it"
 
 
-def unshown(saved: CheckpointTuple, key: str, *, current: bool) -> Unshown:
-    """The state of a question that no checkpoint shows, by one of the checkpoints that record it.
+def untaken(saved: CheckpointTuple, key: str, *, current: bool) -> Untaken:
+    """The state of a question, by one of the checkpoints that record it.
 
     Args:
         saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
@@ -88,12 +89,12 @@ def unshown(saved: CheckpointTuple, key: str, *, current: bool) -> Unshown:
     """
     record = opened(saved, key)
     if record is None:
-        return Unshown.NOT_OPENED
+        return Untaken.NOT_OPENED
     if takers(saved, key) or Outcome.model_validate(record["outcome"]).terminal:
-        return Unshown.OPEN
+        return Untaken.OPEN
     if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
-        return Unshown.CONTINUED
-    return Unshown.OPEN if current else Unshown.REPLACED
+        return Untaken.DECIDED if record.get(GROUP) else Untaken.CONTINUED
+    return Untaken.OPEN if current else Untaken.REPLACED
 
 
 def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None) -> set[str]:
@@ -111,6 +112,8 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
+        if (opened(saved, key) or {}).get(GROUP):
+            return holders  # a quorum may have decided without the answer to the question that its node shows
         return holders | (finished(saved) & {task_id for task_id, _ in questions(saved, key)})
     return {
         task.id
@@ -121,9 +124,10 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
 
 
 def left_over(saved: CheckpointTuple) -> dict[str, str]:
-    """The nodes of a checkpoint that have the answer to their question of ours, and neither a result nor a failure.
+    """The nodes of a checkpoint that have an answer to a question of ours with which they have not run to an end.
 
-    Their run was cut off, or its result could not be stored. By checkpoint namespace, each with its question's key.
+    Their run was cut off, or its result could not be stored. A node has run with an answer when it has a result or a
+    failure, or shows its next question. By checkpoint namespace, each with the key of the answered question.
     """
     failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
     ended = finished(saved) | failed
@@ -133,9 +137,22 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
         if channel == "__interrupt__" and task not in ended
         for shown in _listed(value)
         if is_ours(shown.value) and ids(asker(shown))[-1] == task
-        for key in [shown.value["idempotency_key"]]
-        if any(answer_to(answer, key) for answer in given(saved, task))
+        for key in _not_run_with(shown, given(saved, task))
     }
+
+
+def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
+    """The key of the answer that came after an interrupt of ours was shown; empty if none did."""
+    key = str(shown.value["idempotency_key"])
+    if any(answer_to(answer, key) for answer in answers):
+        return [key]
+    later = any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
+    return [str(answers[-1]["idempotency_key"])] if later and _names_a_question(answers[-1]) else []
+
+
+def _names_a_question(answer: Any) -> bool:
+    """Whether an answer is one of ours; the application may have resumed the node with anything."""
+    return isinstance(answer, dict) and "idempotency_key" in answer
 
 
 def finished(saved: CheckpointTuple) -> set[str]:

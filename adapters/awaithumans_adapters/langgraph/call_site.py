@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from awaithumans_adapters.langgraph.place import configured
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.group import current_group
 
 if TYPE_CHECKING:
     from functools import partial
@@ -45,6 +46,20 @@ def check_sync_call() -> None:
     bound = _bound()
     if bound is not None and "loop" in bound and _current_task() is not None:
         raise SettingsError("await_human_sync is called in an async node: call `await await_human(...)` there")
+
+
+def check_group() -> None:
+    """Raise if core's `escalate` asks: no timer runs while a thread waits, so it would never come to its second step.
+
+    Raises:
+        SettingsError: always there.
+    """
+    group = current_group()
+    if group is not None and group.kind == "escalate":
+        raise SettingsError(
+            "escalate of awaithumans_core cannot wait for its steps in a LangGraph node: import escalate from "
+            "awaithumans_adapters.langgraph, which takes the same arguments"
+        )
 
 
 def _bound() -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.types import Interrupt, RetryPolicy
 
-from awaithumans_adapters.langgraph.answers import Unshown
+from awaithumans_adapters.langgraph.answers import Untaken
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
@@ -54,8 +54,11 @@ SUPERSEDED = (
 CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
 """Why an answer is parked whose node has finished: the node, or code around it, swallowed LangGraph's interrupt."""
 
-GONE = {Unshown.CONTINUED: CONTINUED, Unshown.REPLACED: SUPERSEDED}
-"""Why a question that the thread has never shown has no caller any more."""
+DECIDED = "the quorum has decided without this answer"
+"""Why an answer is parked that a quorum did not wait for."""
+
+GONE = {Untaken.CONTINUED: CONTINUED, Untaken.DECIDED: DECIDED, Untaken.REPLACED: SUPERSEDED}
+"""Why a question has no caller any more, by its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +208,12 @@ class GraphEngine:
             seen = [await thread.history(key) for thread in threads]
             if any(resumed is not None for resumed, _ in seen):
                 return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen):
-                states = [await thread.unshown(key) for thread in threads]
-                reason = next((GONE[state] for state in states if state in GONE), None)
+            if not any(asked for _, asked in seen) or not all([await thread.strange(key) for thread in threads]):
+                states = [await thread.untaken(key) for thread in threads]
+                otherwise = SUPERSEDED if any(asked for _, asked in seen) else None
+                reason = next((GONE[state] for state in states if state in GONE), otherwise)
             else:
-                reason = None if all([await thread.strange(key) for thread in threads]) else SUPERSEDED
+                reason = None
             if reason is None:
                 return None
         return reason
@@ -258,12 +262,12 @@ class GraphEngine:
                         "it of another release?",
                         retry_after=NOT_YET_SECONDS,
                     )
-                raise TargetGone(SUPERSEDED)
+                raise TargetGone(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED))
         for thread in threads:
-            state = await thread.unshown(route.idempotency_key)
+            state = await thread.untaken(route.idempotency_key)
             if state in GONE:
                 raise TargetGone(GONE[state])
-            if state is Unshown.OPEN and (await thread.state()).interrupts:
+            if state is Untaken.OPEN and (await thread.state()).interrupts:
                 raise behind()
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "

@@ -20,6 +20,8 @@ GRAPH = "graph_id"
 """Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
 OPEN_WAIT = "awaithumans_open_wait"
 """The LangGraph task inside a node that creates the human task."""
+GROUP = "group"
+"""In what a checkpoint records of a question: it was asked for a quorum, which may decide without its answer."""
 MARK = "awaithumans"
 """Present in every interrupt of ours; its value is the version of the form below."""
 

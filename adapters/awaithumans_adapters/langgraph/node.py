@@ -5,9 +5,10 @@ not ask again; and the node goes on only with the answer to its own question, as
 anything else is passed over, and the thread keeps waiting.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from langgraph.errors import GraphInterrupt
@@ -15,20 +16,25 @@ from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissi
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
-from awaithumans_adapters.langgraph.call_site import check_async_call, check_sync_call
+from awaithumans_adapters.langgraph.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import OPEN_WAIT, PLACE, answer_to, interrupt_value
+from awaithumans_adapters.langgraph.names import GROUP, OPEN_WAIT, PLACE, answer_to, interrupt_value
 from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
 from awaithumans_core.binding import differences, parts_asked
-from awaithumans_core.errors import QuestionChangedError, SettingsError
+from awaithumans_core.combine import NOT_NEEDED
+from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
+from awaithumans_core.group import current_group
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.task import HumanTask, TaskOptions, subject
 
 T = TypeVar("T")
+
+logger = safe_logger("awaithumans.langgraph")
 
 
 @overload
@@ -94,15 +100,26 @@ async def await_human(
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
     check_async_call()
+    check_group()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        opened = await _open(body, place, human_tasks, same_words)
-        while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
+        again, withdraw = asked is not question, partial(_withdraw, body.get("idempotency_key", place.key), human_tasks)
+        try:
             opened = await _open(body, place, human_tasks, same_words)
-        outcome = _outcome(body, place, opened, may_reword=may_reword)
+            while not _of_this_call(opened, body, place, again=again):
+                opened = await _open(body, place, human_tasks, same_words)
+            outcome = _outcome(body, place, opened, may_reword=may_reword)
+        except GraphInterrupt as interrupted:
+            if (group := current_group()) is not None:
+                group.suspend(interrupted, withdraw)
+            raise
+        except asyncio.CancelledError as stopped:
+            if NOT_NEEDED in stopped.args:
+                await withdraw()
+            raise
         await served.note_taken(opened["key"])
         return outcome
 
@@ -148,8 +165,9 @@ def await_human_sync(
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
+        again = asked is not question
         opened = _open_sync(body, place, human_tasks, same_words).result()
-        while opened["number"] != place.number:
+        while not _of_this_call(opened, body, place, again=again):
             opened = _open_sync(body, place, human_tasks, same_words).result()
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
@@ -217,6 +235,14 @@ def _opening_sync(
 _open, _open_sync = _task(_opening), _sync_task(_opening_sync)
 
 
+def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
+    """Whether LangGraph has returned what this call opened, and not what it remembers of another call.
+
+    The calls of a retried node are counted on, and questions that are asked again come in the order of the answers.
+    """
+    return opened["number"] == place.number and (not again or opened["key"] == body["idempotency_key"])
+
+
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     """The body with its key, and where the answer must go."""
     key = body.get("idempotency_key") or place.key
@@ -236,6 +262,8 @@ def _opened(
         "task": body["task"],
         PLACE: place.node,
     }
+    if current_group() is not None:
+        opened[GROUP] = True
     # Where the words were not compared with the record of the task, they may not be those that the person reads.
     return opened | {"asked": dict(parts_asked(body))} if same_words else opened
 
@@ -306,6 +334,14 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
             raise
         if (outcome := answer_to(answer, key)) is not None:
             return outcome
+
+
+async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
+    """Cancel a question that its group does not need; if that fails, the relay cancels it."""
+    try:
+        await (human_tasks or _from_environment()).withdraw(key, asked_by=served.route(key).digest)
+    except AwaitHumansError as failure:
+        logger.warning("question %r is not needed any more and could not be cancelled: %s", key, failure)
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, behind
+from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
@@ -85,7 +85,7 @@ class LangGraphServerEngine:
         try:
             if await thread.busy() or await thread.waiting() or await thread.taken():
                 return None
-            reason = SUPERSEDED if await thread.asked() else GONE.get(await thread.unshown())
+            reason = SUPERSEDED if await thread.asked() else GONE.get(await thread.untaken())
             if reason is None:
                 return None
             # Twice: a run may have come and gone between the look at the thread and the one at its history.
@@ -122,10 +122,8 @@ class LangGraphServerEngine:
             return set()
         if await thread.asked():
             raise TargetGone(SUPERSEDED)
-        if reason := GONE.get(await thread.unshown()):
+        if reason := GONE.get(await thread.untaken()):
             raise TargetGone(reason)
-        if await thread.gathered():
-            raise behind()
         raise TargetNotReady(
             f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
             retry_after=NOT_YET_SECONDS,

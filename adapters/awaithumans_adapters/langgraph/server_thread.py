@@ -8,7 +8,7 @@ from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Checkpoint, Config, Context, Run, Thread, ThreadState
 
-from awaithumans_adapters.langgraph.answers import Unshown, ids
+from awaithumans_adapters.langgraph.answers import Untaken, ids
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.engine import GONE
 from awaithumans_adapters.langgraph.names import (
@@ -18,7 +18,6 @@ from awaithumans_adapters.langgraph.names import (
     names_key,
     note_namespace,
     place_in,
-    place_key,
 )
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
@@ -77,9 +76,16 @@ class ServerThread:
             await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is tried again under the same id
 
     async def waiting(self) -> set[str]:
-        """Ids of the interrupts that show the question, without those whose node has taken the answer."""
-        state = await self._state()
-        shown = {shown["id"]: shown["value"] for shown in state["interrupts"] if names_key(shown["value"], self._key)}
+        """Ids of the interrupts that wait for the answer, without those whose node has taken it.
+
+        They show the question. A node that asks several people at once shows one question at a time and takes each
+        answer by its key; so where the question is not shown, they are those of the node that asks it.
+        """
+        ours = {each["id"]: each["value"] for each in (await self._state())["interrupts"] if is_ours(each["value"])}
+        place = place_in(self._key, self.id)
+        shown = {each: value for each, value in ours.items() if names_key(value, self._key)} or {
+            each: value for each, value in ours.items() if value[PLACE] == place
+        }
         if not shown:
             return set()
         taken = await self.taken()
@@ -95,12 +101,7 @@ class ServerThread:
         tasks = (task for state in states for task in state["tasks"])
         return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
 
-    async def gathered(self) -> bool:
-        """Whether the node that asks this shows another of its questions first."""
-        places = (shown["value"][PLACE] for shown in (await self._state())["interrupts"] if is_ours(shown["value"]))
-        return any(self._key.startswith(place_key(self.id, place)) for place in places)
-
-    async def unshown(self) -> Unshown:
+    async def untaken(self) -> Untaken:
         """The state of the question if the thread has never shown it and its answer was not taken.
 
         A server does not list the questions that a node has opened. So a question is found by the task of its node,
@@ -108,14 +109,14 @@ class ServerThread:
         """
         place = place_in(self._key, self.id)
         if place is None:
-            return Unshown.NOT_OPENED
+            return Untaken.NOT_OPENED
         graph, path = place.rpartition("|")[0], ids(place)
         state = await self._reached(path[-1], graph)
-        if graph and state is Unshown.OPEN and await self._reached(path[0], "") in GONE:
-            return Unshown.REPLACED
+        if graph and state is Untaken.OPEN and await self._reached(path[0], "") in GONE:
+            return Untaken.REPLACED
         return state
 
-    async def _reached(self, task_id: str, graph: str) -> Unshown:
+    async def _reached(self, task_id: str, graph: str) -> Untaken:
         """How far the graph with this checkpoint namespace has come since its step with this task."""
         within = cast("Checkpoint", {"checkpoint_ns": graph}) if graph else None
         newer: ThreadState | None = None
@@ -124,11 +125,11 @@ class ServerThread:
             if task is None:
                 newer = state
             elif newer is None:
-                return Unshown.OPEN if task.get("result") is None else Unshown.CONTINUED
+                return Untaken.OPEN if task.get("result") is None else Untaken.CONTINUED
             else:
                 replaced = (newer["metadata"] or {}).get("source") != "loop"
-                return Unshown.REPLACED if replaced else Unshown.CONTINUED
-        return Unshown.NOT_OPENED
+                return Untaken.REPLACED if replaced else Untaken.CONTINUED
+        return Untaken.NOT_OPENED
 
     async def failure(self) -> str | None:
         """What the last run failed with, in words for an operator; None if it did not fail."""

@@ -16,7 +16,7 @@ from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSna
 
 from awaithumans_adapters.langgraph.answers import (
     RESUME,
-    Unshown,
+    Untaken,
     answered,
     asked,
     asker,
@@ -29,14 +29,14 @@ from awaithumans_adapters.langgraph.answers import (
     questions,
     showing,
     takers,
-    unshown,
+    untaken,
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, keys_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
-from awaithumans_adapters.langgraph.names import is_ours, names_key
+from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes, end_failed_transaction
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
@@ -50,7 +50,7 @@ STRICT_RESUME = "__pregel_strict_resume"
 """Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
 
 
-_BY_PRECEDENCE = (Unshown.OPEN, Unshown.CONTINUED, Unshown.REPLACED)
+_BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.REPLACED)
 """Of a question that several checkpoints record, for instance one with a shared key, the state that counts."""
 
 
@@ -116,7 +116,29 @@ class Thread:
         shown = await self._own(saved, key) if saved else []
         # What a node shows of a subgraph or of a task of its own stays there when that has its answer and the node has
         # failed: whoever asked is looked at.
-        return [waiting for each in shown if (waiting := await self._waiting(each, key))]
+        return [waiting for each in shown if (waiting := await self._waiting(each, key))] or await self._beside(key)
+
+    async def _beside(self, key: str) -> list[Waiting]:
+        """The interrupts of nodes that have asked this beside the questions they show.
+
+        A node that asks several people at once shows one question at a time and takes each answer by its key, so it is
+        given this answer in place of the one to the question it shows.
+        """
+        saved = await self._saved(self._config)
+        place = place_in(key, self._thread_id)
+        others = [each for each in await self._own(saved) if place in (None, asker(each))] if saved else []
+        return [
+            waiting
+            for each in others
+            if (waiting := await self._waiting(each, each.value["idempotency_key"]))
+            and await self._takes(waiting, asker(each), key)
+        ]
+
+    async def _takes(self, waiting: Waiting, place: str, key: str) -> bool:
+        """Whether the node at this place, which shows another question, has asked this one and has no answer to it."""
+        saved = await self._saved(waiting.config)
+        record = opened(saved, key) if saved else None
+        return bool(saved and record and record.get(PLACE) == place and not takers(saved, key))
 
     async def _pending_foreign(self, key: str) -> list[Waiting]:
         snapshot = await self._snapshot()
@@ -153,18 +175,18 @@ class Thread:
         """
         return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
 
-    async def unshown(self, key: str) -> Unshown:
+    async def untaken(self, key: str) -> Untaken:
         """The state of a question of ours that `pending`, `behind` and `history` have not found."""
         # A saver may lock while it lists, so the checkpoints found are read afterwards.
         found = [saved.config async for saved in self._checkpoints() if opened(saved, key)]
-        states = {await self._unshown_at(config, key) for config in found}
-        return next((state for state in _BY_PRECEDENCE if state in states), Unshown.NOT_OPENED)
+        states = {await self._untaken_at(config, key) for config in found}
+        return next((state for state in _BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
 
-    async def _unshown_at(self, config: RunnableConfig, key: str) -> Unshown:
+    async def _untaken_at(self, config: RunnableConfig, key: str) -> Untaken:
         before = await self._saved(config)
         current = before is not None and await self._current(before)
         saved = await self._saved(config)
-        return unshown(saved, key, current=current) if saved else Unshown.NOT_OPENED
+        return untaken(saved, key, current=current) if saved else Untaken.NOT_OPENED
 
     async def strange(self, key: str) -> bool:
         """Whether the question stands at a node that this graph does not have; another release of it may."""
@@ -427,8 +449,11 @@ class Thread:
                 self._threaded = True
         return await asyncio.to_thread(look.read if look else self._saver.get_tuple, config)
 
-    async def _own(self, saved: CheckpointTuple, key: str) -> list[Interrupt]:
-        """The interrupts with this question, of nodes this graph is at: the thread may be another graph's."""
+    async def _own(self, saved: CheckpointTuple, key: str | None = None) -> list[Interrupt]:
+        """The interrupts with this question (default: any of ours) of nodes this graph is at.
+
+        The thread may be another graph's.
+        """
         shown = {each.id: each for _, each in questions(saved, key)}  # a node shows what is asked inside it, too
         if not shown:
             return []
