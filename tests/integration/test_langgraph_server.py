@@ -11,7 +11,7 @@ from examples.demo.servers import HumansServer, RelayServer, started
 from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
-from awaithumans_adapters.langgraph.engine import CONTINUED
+from awaithumans_adapters.langgraph.engine import CONTINUED, UPDATED
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
@@ -160,6 +160,17 @@ async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
     assert unneeded["status"] == "cancelled"
     assert await bench.engine.orphaned((await bench.answer(True, f"{bench.name} anna"))[0]) is not None
     assert bench.did("acts") == 1
+
+
+@pytest.mark.edges
+async def test_update_state_while_a_question_is_open(bench: Bench) -> None:
+    """The question is superseded, and a late answer is parked with the reason."""
+    await bench.ask()
+    route, outcome = await bench.answer(True)
+    await bench.client.threads.update_state(bench.thread_id, {"tenant": "another"})
+    assert await bench.engine.orphaned(route) == UPDATED
+    with pytest.raises(TargetGone, match="update_state has replaced"):
+        await bench.engine.deliver(route, outcome)
 
 
 @pytest.mark.parametrize("more", [(), ("other?",)], ids=["ended", "waits for another"])

@@ -77,33 +77,54 @@ class Untaken(Enum):
     CONTINUED = "the node that asked it has finished without its answer"
     DECIDED = "the quorum that asked it has decided without its answer"
     REPLACED = "new input or a fork has replaced the step of the node that asked it"
+    UPDATED = "update_state has replaced that step"
 
 
-def untaken(saved: CheckpointTuple, key: str, *, current: bool) -> Untaken:
+def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -> Untaken:
     """The state of a question, by one of the checkpoints that record it.
 
     Args:
         saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
         key: The question's.
         current: Whether nothing has come after the checkpoint.
+        updated: Whether `update_state` made the checkpoint that came after it.
     """
     record = opened(saved, key)
     if record is None:
         return Untaken.NOT_OPENED
-    if takers(saved, key) or Outcome.model_validate(record["outcome"]).terminal:
+    if takers(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
         return Untaken.OPEN
+    if updated:
+        return Untaken.UPDATED
     if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
         return Untaken.DECIDED if record.get(GROUP) else Untaken.CONTINUED
     return Untaken.OPEN if current else Untaken.REPLACED
 
 
-def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None) -> set[str]:
+def line(saved: CheckpointTuple) -> dict[str, str]:
+    """The checkpoint and those of the graphs around it, as checkpoint ids by checkpoint namespace."""
+    place = saved.config.get("configurable", {})
+    return {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+
+
+def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
+    """Namespace and id of the checkpoint that `update_state` replaced with this one; None if a run made this one."""
+    if saved.metadata.get("source") != "update" or not saved.parent_config:
+        return None
+    place = saved.parent_config.get("configurable", {})
+    return place.get("checkpoint_ns", ""), place["checkpoint_id"]
+
+
+def takers(
+    saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
+) -> set[str]:
     """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer.
 
     Args:
         saved: The checkpoint.
         key: The question's.
         level: The snapshot of the checkpoint, which tells the places of its tasks. Foreign answers need it.
+        ran: Whether the results of its tasks come from runs. `update_state` stores results of tasks that did not run.
     """
     if key is None:
         return {task_id for task_id, _ in _answers(saved)}
@@ -112,7 +133,7 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
-        if (opened(saved, key) or {}).get(GROUP):
+        if not ran or (opened(saved, key) or {}).get(GROUP):
             return holders  # a quorum may have decided without the answer to the question that its node shows
         return holders | (finished(saved) & {task_id for task_id, _ in questions(saved, key)})
     return {

@@ -57,30 +57,45 @@ CONTINUED = "the node continued without its answer; does it catch Exception arou
 DECIDED = "the quorum has decided without this answer"
 """Why an answer is parked that a quorum did not wait for."""
 
-GONE = {Untaken.CONTINUED: CONTINUED, Untaken.DECIDED: DECIDED, Untaken.REPLACED: SUPERSEDED}
+UPDATED = (
+    "the thread has moved on without this answer: update_state has replaced the step that asked. Nothing runs the "
+    "thread until the application does, graph.ainvoke(None, config); the node then asks again, unless the update was "
+    "made as this node"
+)
+"""Why an answer is parked whose question was open when the application called `update_state`."""
+
+GONE = {
+    Untaken.CONTINUED: CONTINUED,
+    Untaken.DECIDED: DECIDED,
+    Untaken.REPLACED: SUPERSEDED,
+    Untaken.UPDATED: UPDATED,
+}
 """Why a question has no caller any more, by its state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where a thread stands after it took an answer and ran on; what `on_result` is given."""
+    """Where a thread stands after an answer; what `on_result` is given."""
 
     graph: str
     """Name of the graph, as the engine was given it."""
     thread_id: str
     """The thread."""
     outcome: Outcome
-    """The answer it took."""
+    """The answer it took, or did not take: see `not_taken`."""
     values: Any
     """The thread's state, as `graph.get_state(config).values` has it."""
     interrupts: tuple[Interrupt[Any], ...]
     """The questions it waits at now."""
     next: tuple[str, ...] = ()
     """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty: it ran to its end."""
+    not_taken: str | None = None
+    """Why the thread did not take the answer and never will, for instance because of `update_state` while the question
+    was open. None: it took the answer and ran on."""
 
     @property
     def ended(self) -> bool:
-        """Whether the thread ran to its end, and does not wait at an interrupt or a static breakpoint."""
+        """Whether the thread ran to its end, and does not wait at an interrupt, a static breakpoint or to be run."""
         return not self.next and not self.interrupts
 
 
@@ -96,9 +111,9 @@ class GraphEngine:
             thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: Builds the config a thread is resumed with, from graph name and thread id, for graphs that read more
             than `thread_id` from it.
-        on_result: Told where the thread stands, after every answer it took, for the app that started the run. At least
-            once: again when the relay died before it could write down that the answer was delivered, and when the
-            hook raised.
+        on_result: Called with where the thread stands after every answer that it took, or that it will never take
+            (`Resumed.not_taken`), for the app that started the run. At least once: again when the relay died before it
+            could write down that the answer was delivered, and when the hook raised.
         retry: Which failures after the answer are worth running the failed node again, how often and at which
             intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
             (A node's own retry policy is LangGraph's business and comes first.)
@@ -173,11 +188,14 @@ class GraphEngine:
         """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # The library has no lock on a thread: two resumes at once would both run the rest.
+        not_taken: _NotTaken | None = None
         async with lock, self._turns.turn():
             try:
                 thread = await self._deliver(route, outcome, runs, redriven=redriven)
             except TargetNotReady:
                 raise
+            except _NotTaken as gone:
+                thread, not_taken = gone.thread, gone
             except GraphFailedError as failed:
                 self._busy_since.pop(route.digest, None)
                 raise self._failed.verdict(route, failed) from failed
@@ -191,10 +209,12 @@ class GraphEngine:
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
-            await self._on_result(
-                Resumed(thread.name, route.target["thread_id"], outcome, state.values, state.interrupts, state.next)
-            )
+            where = (thread.name, route.target["thread_id"])
+            why = None if not_taken is None else str(not_taken)
+            await self._on_result(Resumed(*where, outcome, state.values, state.interrupts, state.next, why))
             self._ran.discard(route.digest)
+        if not_taken is not None:
+            raise not_taken
 
     async def orphaned(self, route: Route) -> str | None:
         """Say so when the thread has asked this question and moved on without an answer of ours."""
@@ -262,11 +282,11 @@ class GraphEngine:
                         "it of another release?",
                         retry_after=NOT_YET_SECONDS,
                     )
-                raise TargetGone(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED))
+                raise _NotTaken(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED), thread)
         for thread in threads:
             state = await thread.untaken(route.idempotency_key)
             if state in GONE:
-                raise TargetGone(GONE[state])
+                raise _NotTaken(GONE[state], thread)
             if state is Untaken.OPEN and (await thread.state()).interrupts:
                 raise behind()
         raise TargetNotReady(
@@ -330,6 +350,14 @@ class GraphEngine:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < self._running_seconds
+
+
+class _NotTaken(TargetGone):
+    """The thread has moved on without the answer."""
+
+    def __init__(self, reason: str, thread: Thread) -> None:
+        super().__init__(reason)
+        self.thread = thread
 
 
 def behind() -> TargetBusy:

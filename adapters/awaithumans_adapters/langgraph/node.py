@@ -25,7 +25,7 @@ from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
 from awaithumans_core.group import current_group
-from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.human_tasks import CLOSE_PATIENCE_SECONDS, HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.route import Route
@@ -108,9 +108,9 @@ async def await_human(
         body, place = _body(asked, named=asked is not question or shared), next_place()
         again, withdraw = asked is not question, partial(_withdraw, body.get("idempotency_key", place.key), human_tasks)
         try:
-            opened = await _open(body, place, human_tasks, same_words)
+            opened = await _to_its_end(_open(body, place, human_tasks, same_words))
             while not _of_this_call(opened, body, place, again=again):
-                opened = await _open(body, place, human_tasks, same_words)
+                opened = await _to_its_end(_open(body, place, human_tasks, same_words))
             outcome = _outcome(body, place, opened, may_reword=may_reword)
         except GraphInterrupt as interrupted:
             if (group := current_group()) is not None:
@@ -334,6 +334,19 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
             raise
         if (outcome := answer_to(answer, key)) is not None:
             return outcome
+
+
+async def _to_its_end(opening: Awaitable[_Opened]) -> _Opened:
+    """Await an opening. A call that its group no longer needs lets it end first: a task could follow its withdrawal."""
+    future = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError as stopped:
+        if NOT_NEEDED in stopped.args:
+            await asyncio.wait([future], timeout=CLOSE_PATIENCE_SECONDS)
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # retrieved, so that asyncio does not log it
+        raise
 
 
 async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED
+from awaithumans_adapters.langgraph.answers import Untaken
+from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, UPDATED
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
@@ -85,7 +86,7 @@ class LangGraphServerEngine:
         try:
             if await thread.busy() or await thread.waiting() or await thread.taken():
                 return None
-            reason = SUPERSEDED if await thread.asked() else GONE.get(await thread.untaken())
+            reason = await _gone(thread)
             if reason is None:
                 return None
             # Twice: a run may have come and gone between the look at the thread and the one at its history.
@@ -120,9 +121,7 @@ class LangGraphServerEngine:
         if await thread.taken():
             await self._check_whole(thread)
             return set()
-        if await thread.asked():
-            raise TargetGone(SUPERSEDED)
-        if reason := GONE.get(await thread.untaken()):
+        if reason := await _gone(thread):
             raise TargetGone(reason)
         raise TargetNotReady(
             f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
@@ -140,6 +139,14 @@ class LangGraphServerEngine:
                 f"answer it had taken ({failed})"
             )
         raise _FailedWithAnswer(f"{failed}, after it had the answer. {MEND}")
+
+
+async def _gone(thread: ServerThread) -> str | None:
+    """Why a question that does not wait and was not taken has no caller any more; None: it may still come to it."""
+    state = await thread.untaken()
+    if await thread.asked():
+        return UPDATED if state is Untaken.UPDATED else SUPERSEDED
+    return GONE.get(state)
 
 
 class _FailedWithAnswer(TargetGone):

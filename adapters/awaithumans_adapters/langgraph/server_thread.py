@@ -29,6 +29,8 @@ CHECKPOINTS = 100
 """How far back a question that is not shown any more is looked for; one asked before that counts as not asked yet."""
 NOTES = 1000
 """More places than one question is asked at in a thread."""
+_AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
+"""The state of an untaken question by the source of the checkpoint that came after its step; new input otherwise."""
 UNDER_WAY: Final = ("running", "pending")
 
 _CONTEXT_GIVEN = "__context_provided__"
@@ -112,8 +114,8 @@ class ServerThread:
             return Untaken.NOT_OPENED
         graph, path = place.rpartition("|")[0], ids(place)
         state = await self._reached(path[-1], graph)
-        if graph and state is Untaken.OPEN and await self._reached(path[0], "") in GONE:
-            return Untaken.REPLACED
+        if graph and state is Untaken.OPEN and (around := await self._reached(path[0], "")) in GONE:
+            return around if around is Untaken.UPDATED else Untaken.REPLACED
         return state
 
     async def _reached(self, task_id: str, graph: str) -> Untaken:
@@ -127,8 +129,7 @@ class ServerThread:
             elif newer is None:
                 return Untaken.OPEN if task.get("result") is None else Untaken.CONTINUED
             else:
-                replaced = (newer["metadata"] or {}).get("source") != "loop"
-                return Untaken.REPLACED if replaced else Untaken.CONTINUED
+                return _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
         return Untaken.NOT_OPENED
 
     async def failure(self) -> str | None:

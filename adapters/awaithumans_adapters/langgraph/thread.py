@@ -25,11 +25,13 @@ from awaithumans_adapters.langgraph.answers import (
     given,
     ids,
     left_over,
+    line,
     opened,
     questions,
     showing,
     takers,
     untaken,
+    updated_from,
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
@@ -50,7 +52,7 @@ STRICT_RESUME = "__pregel_strict_resume"
 """Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
 
 
-_BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.REPLACED)
+_BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.UPDATED, Untaken.REPLACED)
 """Of a question that several checkpoints record, for instance one with a shared key, the state that counts."""
 
 
@@ -177,16 +179,24 @@ class Thread:
 
     async def untaken(self, key: str) -> Untaken:
         """The state of a question of ours that `pending`, `behind` and `history` have not found."""
+        found: list[RunnableConfig] = []
+        updated: set[tuple[str, str]] = set()
         # A saver may lock while it lists, so the checkpoints found are read afterwards.
-        found = [saved.config async for saved in self._checkpoints() if opened(saved, key)]
-        states = {await self._untaken_at(config, key) for config in found}
+        async for saved in self._checkpoints():
+            if opened(saved, key):
+                found.append(saved.config)
+            if replaced := updated_from(saved):
+                updated.add(replaced)
+        states = {await self._untaken_at(config, key, updated) for config in found}
         return next((state for state in _BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
 
-    async def _untaken_at(self, config: RunnableConfig, key: str) -> Untaken:
+    async def _untaken_at(self, config: RunnableConfig, key: str, updated: set[tuple[str, str]]) -> Untaken:
         before = await self._saved(config)
         current = before is not None and await self._current(before)
         saved = await self._saved(config)
-        return untaken(saved, key, current=current) if saved else Untaken.NOT_OPENED
+        if saved is None:
+            return Untaken.NOT_OPENED
+        return untaken(saved, key, current=current, updated=not updated.isdisjoint(line(saved).items()))
 
     async def strange(self, key: str) -> bool:
         """Whether the question stands at a node that this graph does not have; another release of it may."""
@@ -327,8 +337,11 @@ class Thread:
         if interrupt_id(key) is not None:
             return await self._history_foreign(key)
         shown = False
+        updated: set[tuple[str, str]] = set()
         async for saved in self._checkpoints():
-            if takers(saved, key):
+            if replaced := updated_from(saved):
+                updated.add(replaced)
+            if takers(saved, key, ran=updated.isdisjoint(line(saved).items())):
                 return saved, True
             shown = shown or asked(saved, key)
         return None, shown
@@ -476,9 +489,7 @@ class Thread:
 
     async def _current(self, saved: CheckpointTuple) -> bool:
         """Whether nothing has come after a checkpoint, in its graph and in those around it."""
-        place = saved.config.get("configurable", {})
-        line = {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
-        for graph, checkpoint_id in line.items():
+        for graph, checkpoint_id in line(saved).items():
             latest = await self._latest(graph)
             if latest is None or latest.config.get("configurable", {})["checkpoint_id"] != checkpoint_id:
                 return False
