@@ -22,6 +22,8 @@ from awaithumans_core import escalate as escalate_in_place
 from tests.support.bench import Bench, State
 from tests.support.workflows import Decision
 
+pytestmark = pytest.mark.edges
+
 ANNA, BEN, CARLA = PEOPLE = ["anna@example.com", "ben@example.com", "carla@example.com"]
 ENDED = "2026-01-01T00:00:00Z"
 

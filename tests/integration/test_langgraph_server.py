@@ -148,6 +148,7 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
     assert bench.did("acts") == 1
 
 
+@pytest.mark.edges
 async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
     """Two yes of three decide, whatever the order; the third person's task is cancelled, and the node acts once."""
     people_asked = ["anna", "ben", "carla"]
@@ -173,6 +174,7 @@ async def test_update_state_while_a_question_is_open(bench: Bench) -> None:
         await bench.engine.deliver(route, outcome)
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("more", [(), ("other?",)], ids=["ended", "waits for another"])
 async def test_swallowed_question(bench: Bench, more: tuple[str, ...]) -> None:
     """A node that goes on without its answer leaves an orphaned wait, and a late answer is parked with the reason."""

@@ -17,6 +17,8 @@ from awaithumans_core import AwaitHumansError, SettingsError, TargetGone
 from tests.support.bench import Bench, State
 from tests.support.workflows import Decision
 
+pytestmark = pytest.mark.edges
+
 Asks = Callable[[], Any]
 
 
