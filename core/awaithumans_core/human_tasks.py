@@ -57,6 +57,7 @@ class HumanTasks:
         known: str | None = None,
         on_created: Callable[[Outcome], None] | None = None,
         may_repeat: bool = True,
+        asked_before: Route | None = None,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -74,6 +75,8 @@ class HumanTasks:
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
             may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
                 asked for it first.
+            asked_before: The route under which the relay knows a wait of the same question by an earlier caller, for
+                `may_repeat`. Default: `route`.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -81,7 +84,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat)
+            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, asked_before)
             outcome = await self._client.run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
@@ -112,15 +115,18 @@ class HumanTasks:
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client.run(flow.last_look(task_id, given, patience, key=key))
 
-    async def withdraw(self, key: str, *, asked_by: str | None = None) -> Outcome:
+    async def withdraw(
+        self, key: str, *, asked_by: str | None = None, on_missing: Callable[[Outcome], None] | None = None
+    ) -> Outcome:
         """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended.
 
         Args:
             key: The idempotency key.
             asked_by: Cancel only a task that was created for this caller, as named to `open`. Default: any.
+            on_missing: Called if no question was asked under this key, with the task that takes its place.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by))
+        return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by), on_status=on_missing)
 
     def _open(
         self,
@@ -131,12 +137,13 @@ class HumanTasks:
         gives_up: Callable[[AwaitHumansError], bool] | None,
         known: str | None,
         may_repeat: bool,  # noqa: FBT001
+        asked_before: Route | None = None,
     ) -> Flow[Outcome]:
         patience = Patience(self._patience or float(body["timeout_seconds"]))
         return flow.open_wait(
             body,
             self._relay,
-            self._proofs(route),
+            self._proofs(route, asked_before or route),
             patience,
             same_words=same_words,
             asked_by=asked_by or route.digest,
@@ -145,6 +152,6 @@ class HumanTasks:
             may_repeat=may_repeat,
         )
 
-    def _proofs(self, route: Route) -> Proofs:
+    def _proofs(self, route: Route, asked_before: Route) -> Proofs:
         prove = self._signer.prove
-        return Proofs(self._signer.issue(route), lambda task_id: prove(route, task_id), lambda: prove(route))
+        return Proofs(self._signer.issue(route), lambda task_id: prove(route, task_id), lambda: prove(asked_before))

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,10 @@ from awaithumans_adapters.temporal.names import (
     ENGINE,
     LAST_LOOK,
     OPEN_WAIT,
-    OWN_ACTIVITY,
+    ORIGINAL_RUN,
+    OWN_FIELDS,
     WITHDRAW,
+    asked_again,
     mark_of,
     within,
 )
@@ -33,6 +35,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
+from awaithumans_core.status import TaskStatus
 
 if TYPE_CHECKING:
     from awaithumans_core.human_tasks import HumanTasks
@@ -41,6 +44,9 @@ logger = safe_logger("awaithumans.temporal")
 
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
+
+MAX_RESETS = 100
+"""How often one question is asked at most, because its workflow was reset after its end."""
 
 LOGGED_EVERY_SECONDS = 300.0
 """How often one wrong setting is logged by a worker, however many questions meet it."""
@@ -74,16 +80,15 @@ class HumanTaskActivities:
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
         # No run id: the answer goes to the run that is current when it comes.
-        key = body["idempotency_key"]
-        route = Route(ENGINE, _caller(), key)
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"])
         try:
-            outcome = await self._open(body, route, patience)
+            outcome, key = await self._open(body, _caller(), patience)
         except AwaitHumansError as error:
             raise self._failed(error, patience) from error
         if outcome.terminal:
             return _fitting(outcome)
-        return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
+        review_url = self._ready().settings.review_url(outcome.task_id)
+        return {"task_id": outcome.task_id, "review_url": review_url, "idempotency_key": key}
 
     @activity.defn(name=CLOSE_WAIT)
     async def close_wait(self, task_id: str) -> dict[str, Any]:
@@ -97,7 +102,8 @@ class HumanTaskActivities:
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
         """How the task stands at its deadline: `{"task_id", "timeout_seconds", "idempotency_key"}`.
 
-        The key is missing in what workflows of earlier releases ask. See `flow.last_look`.
+        The key is that of the recorded task. It is missing or null for one that an earlier release asked for. See
+        `flow.last_look`.
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
@@ -133,11 +139,9 @@ class HumanTaskActivities:
                 type=SettingsError.__name__,
                 non_retryable=True,
             )
-        target = _caller() | {"activity_id": info.activity_id}
-        if not info.activity_id.startswith(OWN_ACTIVITY):  # an id like "7" names something else in another run
-            target["run_id"] = str(info.workflow_run_id)
+        # An id names something else in another run. One that was reset, or goes on with the question, asks itself.
+        target = _caller() | {"activity_id": info.activity_id, "run_id": str(info.workflow_run_id)}
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
-        key = body["idempotency_key"]
         waited = info.current_attempt_scheduled_time - info.scheduled_time
         given = timedelta(seconds=body["timeout_seconds"])
         until = info.scheduled_time + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
@@ -145,7 +149,7 @@ class HumanTaskActivities:
         with_people_until = until if _asked_before(memory) else None
         patience = _Patience(self.setting_errors, memory, given.total_seconds(), with_people_until)
         try:
-            outcome = await self._open(body, Route(ENGINE, target, key), patience)
+            outcome, key = await self._open(body, target, patience)
             if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
@@ -160,21 +164,66 @@ class HumanTaskActivities:
         return _fitting(outcome)
 
     @activity.defn(name=WITHDRAW)
-    async def withdraw(self, key: str) -> dict[str, Any]:
-        """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it."""
+    async def withdraw(self, asked: str | dict[str, Any]) -> dict[str, Any]:
+        """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it.
+
+        Args:
+            asked: `{"idempotency_key"}`, or the key alone. Of a workflow that was reset (`ORIGINAL_RUN`), what it asked
+                again is cancelled as well. With `activity_id` and `run_id`, the activity that waits: if no task has the
+                key, the question was asked in other words, whose key is in the input of that activity.
+        """
+        asked = {"idempotency_key": asked} if isinstance(asked, str) else asked
+        key, reset = asked["idempotency_key"], _was_reset(asked)
         try:
-            return _brief(await self._ready().withdraw(key, asked_by=_shared_mark(key)))
+            outcome, missing = await self._withdraw(key)
+            if missing and (recorded := await _recorded_key(asked)) not in (None, key):
+                outcome, missing = await self._withdraw(key := str(recorded))
+            for _ in range(MAX_RESETS if reset else 0):
+                if missing:
+                    break
+                key = asked_again(key)
+                outcome, missing = await self._withdraw(key)
+            return _brief(outcome)
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
-    async def _open(self, body: dict[str, Any], route: Route, patience: "_Patience") -> Outcome:
+    async def _withdraw(self, key: str) -> tuple[Outcome, bool]:
+        """Cancel the task with this key; how it ended, and whether there was none."""
+        missing: list[Outcome] = []
+        outcome = await self._ready().withdraw(key, asked_by=_shared_mark(key), on_missing=missing.append)
+        return outcome, bool(missing)
+
+    async def _open(self, body: dict[str, Any], target: dict[str, str], patience: "_Patience") -> tuple[Outcome, str]:
+        """Ask, and return how the task stands and its key.
+
+        A workflow that was reset comes to questions that an earlier run has asked. What a person answered counts. An
+        end that no person gave is not this run's: it asks again, under the next key. The result is recorded, so that
+        replays follow from it.
+        """
+        memory = patience.memory
+        key: str = memory.get("key") or body["idempotency_key"]
+        seen_open = memory.get("task_id") is not None or patience.with_people_until is not None
+        outcome = await self._open_under(key, body, target, patience)
+        for _ in range(0 if seen_open or not _was_reset(body) else MAX_RESETS):
+            if not outcome.terminal or outcome.status == TaskStatus.COMPLETED:
+                break
+            key = asked_again(key)
+            memory.keep(key=key)
+            outcome = await self._open_under(key, body, target, patience)
+        return outcome, key
+
+    async def _open_under(
+        self, key: str, body: dict[str, Any], target: dict[str, str], patience: "_Patience"
+    ) -> Outcome:
         """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
 
         The relay knows the task once its wait is registered. Until then the attempts remember it.
         """
         created: list[Outcome] = []
-        key = body["idempotency_key"]
-        carried, body = CARRIED in body, {name: value for name, value in body.items() if name != CARRIED}
+        carried: dict[str, str] | bool = body.get(CARRIED, False)
+        route = Route(ENGINE, target, key)
+        before = None if isinstance(carried, bool) else Route(ENGINE, target | carried, key)
+        body = {name: value for name, value in body.items() if name not in OWN_FIELDS} | {"idempotency_key": key}
         try:
             return await self._ready().open(
                 body,
@@ -186,7 +235,8 @@ class HumanTaskActivities:
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=carried or activity.info().attempt > 1,
+                may_repeat=bool(carried) or activity.info().attempt > 1,
+                asked_before=before,
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
@@ -267,6 +317,28 @@ def _asked_before(memory: Memory) -> bool:
     # No attempt has failed, so one that ran until its start-to-close timeout had asked.
     waited = info.current_attempt_scheduled_time - info.scheduled_time
     return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
+
+
+def _was_reset(asked: Mapping[str, Any]) -> bool:
+    """Whether the calling workflow, or the run before that handed its question on, was reset."""
+    run_id = activity.info().workflow_run_id
+    return bool(asked.get(ORIGINAL_RUN, run_id) != run_id)
+
+
+async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
+    """The key in the recorded input of the activity that waits: a deploy may have changed what the code asks.
+
+    None: no activity is named, or it is not in the history.
+    """
+    if "activity_id" not in asked:
+        return None
+    client, workflow_id = activity.client(), str(activity.info().workflow_id)
+    async for event in client.get_workflow_handle(workflow_id, run_id=asked["run_id"]).fetch_history_events():
+        scheduled = event.activity_task_scheduled_event_attributes
+        if scheduled.activity_id == asked["activity_id"]:
+            (body,) = await client.data_converter.decode(scheduled.input.payloads, [dict[str, Any]])
+            return str(body["idempotency_key"])
+    return None
 
 
 def _caller() -> dict[str, str]:

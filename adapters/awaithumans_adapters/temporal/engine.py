@@ -11,7 +11,7 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import fitting, readable, size_of
-from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL, mark_of
+from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, OWN_ACTIVITY, SIGNAL, mark_of
 from awaithumans_adapters.temporal.signal_once import signalling_once
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
@@ -165,8 +165,9 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
 
     Temporal takes this between two attempts, too, and while no worker is there. An activity that is not pending was
     completed already or cancelled, or has not been scheduled yet by a run that will ask again and then finds the answer
-    on the server: in each case a workflow that goes on has what it needs. One that has ended has taken the answer if
-    that activity was completed in it: an attempt finds answers, too.
+    on the server: in each case a workflow that goes on has what it needs. So does one whose named run was reset or
+    continued as new: the next run asks itself. One that has ended has taken the answer if that activity was completed
+    in it: an attempt finds answers, too.
     """
     activity_id, handle = target["activity_id"], _handle(client, target)
     caller = await handle.describe(rpc_timeout=RPC_TIMEOUT)
@@ -188,8 +189,18 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
                 raise TargetNotReady(f"activity {activity_id!r} is pending and could not be completed") from error
         else:
             return
-    if caller.status != WorkflowExecutionStatus.RUNNING and not await _completed(handle, activity_id):
+    if caller.status == WorkflowExecutionStatus.RUNNING or await _goes_on(client, target):
+        return
+    if not await _completed(handle, activity_id):
         raise TargetGone(_ended(target))
+
+
+async def _goes_on(client: Client, target: Mapping[str, str]) -> bool:
+    """Whether a run of the workflow goes on that is not the one in which `await_human` was called."""
+    if "run_id" not in target or not target["activity_id"].startswith(OWN_ACTIVITY):
+        return False
+    current = await client.get_workflow_handle(target["workflow_id"]).describe(rpc_timeout=RPC_TIMEOUT)
+    return current.run_id != target["run_id"] and current.status == WorkflowExecutionStatus.RUNNING
 
 
 async def _completed(handle: WorkflowHandle[Any, Any], activity_id: str) -> bool:

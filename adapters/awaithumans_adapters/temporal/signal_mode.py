@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError
 from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, ORIGINAL_RUN, WITHDRAW
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
@@ -25,30 +25,33 @@ RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=time
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
-    """Ask and wait. A question whose task the run before has handed on is not asked again."""
+    """Ask and wait.
+
+    A question of the run before is asked under its key once more, which finds its task: a run has the same commands
+    whatever was handed on to it, and the task is recorded in its own history.
+    """
     key = question.idempotency_key
-    waiting = asked.waiting
-    if waiting is None or waiting.key != key or waiting.task_id is None:
-        waiting = mailbox.waits(asked, question, "signal")
-        opened = await _open(question, asked)
-        standing = Outcome.model_validate({"status": "created"} | opened)
-        if standing.terminal:
-            return standing
-        mailbox.opened(waiting, question, **opened)
-    task_id = str(waiting.task_id)
+    if asked.waiting is None or asked.waiting.key != key:
+        mailbox.waits(asked, question, "signal")
+    opened = await _open(question, asked)
+    standing = Outcome.model_validate({"status": "created"} | opened)
+    if standing.terminal:
+        return standing
+    waiting = mailbox.opened(asked, question, **opened)
+    task_id, recorded = str(waiting.task_id), opened.get("idempotency_key")
     try:
         await workflow.wait_condition(
-            lambda: mailbox.answer(key) is not None,
+            lambda: mailbox.answer(asked, key) is not None,
             timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
             timeout_summary="the person's deadline",
         )
     except TimeoutError:
-        return await _last_look(mailbox, question, task_id)
+        return await _last_look(mailbox, asked, question, task_id, recorded)
     except asyncio.CancelledError:
-        if mailbox.answer(key) is None:
+        if mailbox.answer(asked, key) is None:
             await close(task_id)
         raise
-    return mailbox.answer(key) or await _last_look(mailbox, question, task_id)
+    return mailbox.answer(asked, key) or await _last_look(mailbox, asked, question, task_id, recorded)
 
 
 async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
@@ -67,24 +70,36 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await withdraw(question.idempotency_key)
+        await withdraw(withdrawal(question.idempotency_key, asked))
         raise
     return opened
 
 
 def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     """The input of the activity that asks, if Temporal can carry it."""
-    body = question.body() | ({CARRIED: True} if asked.inherited else {})
+    body = question.body() | ({CARRIED: asked.activity_before or True} if asked.inherited else {})
+    if not asked.named:
+        body[ORIGINAL_RUN] = asked.original_run
     check_question(size_of(workflow.payload_converter().to_payloads([body])))
     return body
 
 
-async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -> Outcome:
-    """The task at its deadline. An answer that arrives by either way meanwhile counts."""
+async def _last_look(
+    mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str, recorded: str | None
+) -> Outcome:
+    """The task at its deadline. An answer that arrives by either way meanwhile counts.
+
+    Args:
+        mailbox: The run's.
+        asked: The question.
+        question: What is asked now.
+        task_id: The recorded task.
+        recorded: Its key. None: the history is of a release that did not record it; then any is accepted.
+    """
     key = question.idempotency_key
     looking = workflow.start_activity(
         LAST_LOOK,
-        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": key},
+        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
         result_type=dict[str, Any],
         start_to_close_timeout=ACTIVITY_TIMEOUT,
         retry_policy=RETRY,
@@ -97,11 +112,11 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
         await close(task_id)
         raise
     except ActivityError as failed:
-        if (answer := mailbox.answer(key)) is not None:
+        if (answer := mailbox.answer(asked, key)) is not None:
             return answer
         error = typed(failed)
         raise error from failed
-    return mailbox.answer(key) or Outcome.model_validate(looked)
+    return mailbox.answer(asked, key) or Outcome.model_validate(looked)
 
 
 async def close(task_id: str) -> None:
@@ -109,9 +124,17 @@ async def close(task_id: str) -> None:
     await freed(closing(task_id))
 
 
-async def withdraw(key: str) -> None:
-    """Cancel the question by its key, whose task is not known here."""
-    await freed(withdrawing(key))
+async def withdraw(question: dict[str, Any]) -> None:
+    """Cancel a question, described by `withdrawal`, whose task is not known here."""
+    await freed(withdrawing(question))
+
+
+def withdrawal(key: str, asked: Asked) -> dict[str, Any]:
+    """The input of the activity that cancels a question by its key."""
+    question: dict[str, Any] = {"idempotency_key": key}
+    if not asked.named:
+        question[ORIGINAL_RUN] = asked.original_run
+    return question | (asked.activity or {})
 
 
 def closing(task_id: str) -> workflow.ActivityHandle[Any]:
@@ -119,12 +142,12 @@ def closing(task_id: str) -> workflow.ActivityHandle[Any]:
     return _freeing(CLOSE_WAIT, task_id)
 
 
-def withdrawing(key: str) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the question by its key."""
-    return _freeing(WITHDRAW, key)
+def withdrawing(question: dict[str, Any]) -> workflow.ActivityHandle[Any]:
+    """Start cancelling a question, described by `withdrawal`."""
+    return _freeing(WITHDRAW, question)
 
 
-def _freeing(how: str, what: str) -> workflow.ActivityHandle[Any]:
+def _freeing(how: str, what: str | dict[str, Any]) -> workflow.ActivityHandle[Any]:
     return workflow.start_activity(
         how,
         what,

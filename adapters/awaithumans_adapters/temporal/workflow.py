@@ -13,8 +13,9 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity
     from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-    from awaithumans_adapters.temporal.signal_mode import closing, wait_for_signal, withdrawing
-    from awaithumans_core.errors import InvalidTaskError
+    from awaithumans_adapters.temporal.names import within
+    from awaithumans_adapters.temporal.signal_mode import closing, wait_for_signal, withdrawal, withdrawing
+    from awaithumans_core.errors import InvalidTaskError, QuestionChangedError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
     from awaithumans_core.task import HumanTask, TaskOptions
@@ -35,6 +36,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    may_reword: bool = True,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -45,6 +47,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    may_reword: bool = True,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -54,6 +57,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    may_reword: bool = True,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
@@ -71,6 +75,10 @@ async def await_human(
             completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
         recheck: In activity mode, how often the activity is tried again to look for an answer that was not called back:
             seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, as they are.
+        may_reword: A deploy may change text, payload or people of a question while it is open. The answer is joined on
+            the task that is recorded in the history, taken, and reported: `Outcome.reworded`, the log and the details.
+            False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In a LangGraph
+            node the default is False, since a node runs again from its start and may come to another question.)
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
@@ -80,6 +88,9 @@ async def await_human(
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+        QuestionChangedError: with `may_reword=False`, the person was asked in other words.
+        workflow.NondeterminismError: the code asks its questions in another order than the history; no answer is given
+            to another question. The workflow task fails until the order is restored, and nothing is lost.
         ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must
             be mended.
@@ -103,12 +114,15 @@ async def await_human(
             outcome = await wait_for_activity(attempt, mailbox, asked, pace)
         else:
             outcome = await wait_for_signal(attempt, mailbox, asked)
+        outcome = mailbox.joined(asked, attempt.idempotency_key, outcome)
         if not mailbox.closed:
             mailbox.ends(asked, outcome)
         return outcome
 
     try:
         decision, outcome = await answered(question, ask)
+        if outcome.reworded and not may_reword:
+            _refuse_reworded(question, outcome)
     except Exception:
         await _still_there(mailbox)
         mailbox.leaves(asked)
@@ -119,6 +133,22 @@ async def await_human(
     await _still_there(mailbox)
     mailbox.leaves(asked)
     return (decision, outcome) if return_outcome else decision
+
+
+def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
+    """Raise, unless an earlier release of the workflow has taken this answer.
+
+    A patch marker records the refusal: a history without one went on with the answer, and so does its replay.
+    """
+    recorded = outcome.idempotency_key or question.idempotency_key
+    if workflow.patched(f"awaithumans-reworded-{within(recorded)}"):
+        raise QuestionChangedError(
+            f"the workflow asks {question.task!r}, and text, payload or people are not those that the person was asked "
+            f"(task {outcome.task_id}). The answer was not taken; it stays on the server. To take answers although a "
+            "deploy has changed the question, leave out may_reword=False",
+            task_id=outcome.task_id,
+            differs=("idempotency_key",),
+        )
 
 
 def _pace(via: str, recheck: float | timedelta) -> timedelta:
@@ -140,4 +170,4 @@ def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
     """Start cancelling the task of a question whose caller is gone."""
     if asked.waiting is not None and asked.waiting.task_id is not None:
         return closing(asked.waiting.task_id)
-    return withdrawing(asked.waiting.key if asked.waiting is not None else asked.key)
+    return withdrawing(withdrawal(asked.waiting.key if asked.waiting is not None else asked.key, asked))
