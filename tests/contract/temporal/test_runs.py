@@ -5,12 +5,13 @@ import gc
 import uuid
 import warnings
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
 from temporalio.worker import Worker
 
@@ -18,7 +19,7 @@ from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Outcome, Route
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import YES, next_run, result, start, until_open, until_parked
+from tests.support.temporal import YES, HastyPeople, next_run, result, start, until_open, until_parked
 from tests.support.workflows import (
     WORKFLOWS,
     AskAcrossRuns,
@@ -176,6 +177,59 @@ async def test_reset_while_waiting(client: Client, people: People, question: str
     await people.complete(task["id"], YES)
     assert await result(current) is True
     assert len(await people.find(question)) == 1
+
+
+async def reset_to_its_start(client: Client, handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
+    """Have the workflow run again from its first workflow task."""
+    run_id = (await handle.describe()).run_id
+    history = (await client.get_workflow_handle(handle.id, run_id=run_id).fetch_history()).events
+    completed = [event.event_id for event in history if event.HasField("workflow_task_completed_event_attributes")]
+    request = ResetWorkflowExecutionRequest(
+        namespace="default",
+        workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=run_id),
+        reason="a test",
+        workflow_task_finish_event_id=completed[0],
+        request_id=uuid.uuid4().hex,
+    )
+    await client.workflow_service.reset_workflow_execution(request)
+    return client.get_workflow_handle(handle.id)
+
+
+async def test_reset_after_an_end_without_an_answer(
+    client: Client, people: HastyPeople, question: str, via: str
+) -> None:
+    """The question is asked anew, and what a person answers then outlives the next reset."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(people.relay, task)
+    await people.cancel(task["id"])
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    current = await reset_to_its_start(client, handle)
+    again = next(each for each in await people.find(question, count=2) if each["id"] != task["id"])
+    assert again["idempotency_key"] == f"{task['idempotency_key']}:again:1"
+    await people.complete(again["id"], YES)
+    assert await result(current) is True
+    assert await result(await reset_to_its_start(client, current)) is True
+    assert len(await people.find(question, count=2)) == 2
+
+
+async def test_reset_and_cancelled(client: Client, people: HastyPeople, question: str, via: str) -> None:
+    """A question that was asked anew because of a reset is cancelled with its workflow."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(people.relay, task)
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+    current = await reset_to_its_start(client, handle)
+    again = next(each for each in await people.find(question, count=2) if each["id"] != task["id"])
+    await until_open(people.relay, again)
+    await current.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(current)
+    assert (await people.task(again["id"]))["status"] == "cancelled"
 
 
 async def test_a_retried_workflow_asks_afresh(client: Client, people: People, question: str, via: str) -> None:
