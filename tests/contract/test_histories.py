@@ -4,16 +4,18 @@ one records has the same commands."""
 import base64
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.client import WorkflowHistory
+from temporalio.common import Priority, RetryPolicy
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from awaithumans_adapters.temporal import HumanTasksPlugin
+from awaithumans_adapters.temporal import ActivityOptions, HumanTasksPlugin
 from tests.histories import FOLDER, RELEASE, recorded
 from tests.histories.cases import NAMES, played, stage
 from tests.support.workflows import WORKFLOWS
@@ -43,8 +45,10 @@ def commands(history: Mapping[str, Any]) -> list[str]:
     return made
 
 
-async def replay(history: str, *, workflow_id: str = "somewhere-else") -> None:
-    replayer = Replayer(workflows=WORKFLOWS, plugins=[HumanTasksPlugin()])
+async def replay(
+    history: str, *, workflow_id: str = "somewhere-else", activities: ActivityOptions | None = None
+) -> None:
+    replayer = Replayer(workflows=WORKFLOWS, plugins=[HumanTasksPlugin(activities=activities)])
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, history))
 
 
@@ -57,6 +61,18 @@ def test_each_case_is_recorded() -> None:
 async def test_a_recorded_history_replays(file: Path) -> None:
     """Under whatever namespace and workflow id: neither is part of what names a question within its workflow."""
     await replay(file.read_text())
+
+
+@every_history
+async def test_recorded_history_replays_with_other_activity_options(file: Path) -> None:
+    """Task queue, timeout, retries and priority may be changed while people are asked."""
+    options = ActivityOptions(
+        task_queue="people",
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(backoff_coefficient=3),
+        priority=Priority(priority_key=5),
+    )
+    await replay(file.read_text(), activities=options)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal import HumanTaskActivities, await_human
+from awaithumans_adapters.temporal import ActivityOptions, HumanTaskActivities, await_human
 from awaithumans_core import (
     AwaitHumansError,
     HumanTask,
@@ -212,6 +212,23 @@ class AskThenForget:
         return then
 
 
+@workflow.defn
+class AskOnQueue:
+    """Asks with a task queue of its own for the activities; then waits, or continues as new and ends."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], queue: str, then: str = "waits", run: int = 1) -> bool | None:
+        if run == 2:
+            return None
+        activities = ActivityOptions(task_queue=queue)
+        asking = asyncio.create_task(await_human(response_schema=Decision, activities=activities, **options))
+        if then == "ends":
+            await workflow.sleep(1)
+            workflow.continue_as_new(args=[options, queue, then, 2])
+        decision: Decision = await asking
+        return decision.approved
+
+
 @workflow.defn(name="Mended")
 class CountsWrongly:
     """A quorum with a bug in its own code."""
@@ -356,6 +373,7 @@ WORKFLOWS: list[type] = [
     AskBesideADynamicHandler,
     AskNamedAndUnnamed,
     AskThenForget,
+    AskOnQueue,
     AskLikeAScript,
     AskInChild,
     AskAndEnd,

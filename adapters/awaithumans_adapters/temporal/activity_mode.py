@@ -17,7 +17,7 @@ from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
-from awaithumans_adapters.temporal.signal_mode import RETRY, checked_body, withdraw
+from awaithumans_adapters.temporal.signal_mode import checked_body, withdraw
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
@@ -35,8 +35,8 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(key),
         start_to_close_timeout=interval(question.seconds, recheck),
-        retry_policy=RETRY,
         summary=summary(question.task),
+        **asked.activities.of_waiting(),
     )
     mailbox.waits(asked, question, "activity")
     try:
@@ -46,7 +46,7 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
     except asyncio.CancelledError:
         if not waiting.done():
             waiting.cancel()
-            await withdraw(key)
+            await withdraw(key, asked.activities)
         raise
 
 

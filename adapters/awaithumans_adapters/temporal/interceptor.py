@@ -1,7 +1,7 @@
 """What happens around a workflow's own code: its mailbox is set up first, carried from run to run, and emptied last."""
 
 import asyncio
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from temporalio import workflow
 from temporalio.worker import (
@@ -14,6 +14,7 @@ from temporalio.worker import (
 )
 
 with workflow.unsafe.imports_passed_through():
+    from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
     from awaithumans_adapters.temporal.mailbox import Mailbox
     from awaithumans_adapters.temporal.names import HEADER
     from awaithumans_adapters.temporal.signal_mode import freed
@@ -21,18 +22,32 @@ with workflow.unsafe.imports_passed_through():
 
 
 class HumanTasksInterceptor(Interceptor):
-    """`HumanTasksPlugin` adds it."""
+    """Prepares each workflow run for `await_human`. `HumanTasksPlugin` and `HumanTasksWorkflowPlugin` add it.
+
+    Args:
+        activities: How workflows schedule the activities.
+    """
+
+    def __init__(self, activities: ActivityOptions | None = None) -> None:
+        self.activities = chosen(activities)
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's name
-        """As the SDK has it."""
-        return _Inbound
+        """The SDK's hook. The class carries the options into the sandbox, where it is instantiated for each run."""
+        options = self.activities
+
+        class Configured(_Inbound):
+            activities = options
+
+        return Configured
 
 
 class _Inbound(WorkflowInboundInterceptor):
+    activities: ClassVar[ActivityOptions]
+
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_Outbound(outbound))
         # Before anything can arrive: a dynamic handler of the workflow's own takes every signal that has no other.
-        Mailbox().install()
+        Mailbox(activities=self.activities).install()
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
         mailbox, carried = Mailbox.found(), input.headers.get(HEADER)

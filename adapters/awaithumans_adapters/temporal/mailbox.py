@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from pydantic import ValidationError
 from temporalio import workflow
 
+from awaithumans_adapters.temporal.activity_options import ActivityOptions
 from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, within
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
@@ -51,6 +52,10 @@ class Asked:
     """Whether its caller has named it; else the mailbox has."""
     inherited: bool = False
     """Whether the run before had it open."""
+    task_queue: str | None = None
+    """The task queue that its caller has chosen for it alone."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """How its activities are scheduled: its caller's options, and else the worker's."""
 
     def carried(self, *, answered: bool) -> dict[str, Any]:
         """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
@@ -58,7 +63,8 @@ class Asked:
         A question that is answered already is asked again by the next run, which finds the answer on the server.
         """
         waiting = None if self.waiting is None or answered else asdict(self.waiting) | {"question": "", "who": ""}
-        return {"key": self.key, "about": self.about, "named": self.named, "waiting": waiting}
+        own_queue = {"task_queue": self.task_queue} if self.task_queue is not None else {}
+        return {"key": self.key, "about": self.about, "named": self.named, "waiting": waiting, **own_queue}
 
 
 @dataclass
@@ -72,6 +78,8 @@ class Mailbox:
     """Questions of the run before that this one has not come to yet."""
     closed: bool = False
     """The run is about to end: nothing arrives any more, and nobody goes on."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """The worker's options."""
     _used: Counter[str] = field(default_factory=Counter[str])
     _told: list[str] = field(default_factory=list[str])
     _shown: str = ""
@@ -142,6 +150,10 @@ class Mailbox:
         asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
         self.open.append(asked)
         return asked
+
+    def schedule(self, asked: Asked, own: ActivityOptions) -> None:
+        """Schedule its activities with these options of its caller, and else with the worker's."""
+        asked.task_queue, asked.activities = own.task_queue, own.over(self.activities)
 
     def _fresh_key(self, about: str) -> str:
         """A key of its own for every question, the same on replay and after a reset.
@@ -216,7 +228,9 @@ class Mailbox:
         """Take over what the run before had open."""
         for held in carried["asked"]:
             waiting = Waiting(**held["waiting"]) if held["waiting"] is not None else None
-            self.inherited.append(Asked(held["key"], held["about"], waiting, held["named"], inherited=True))
+            asked = Asked(held["key"], held["about"], waiting, held["named"], inherited=True)
+            self.schedule(asked, ActivityOptions(task_queue=held.get("task_queue")))
+            self.inherited.append(asked)
         self._publish()
 
     # What people see

@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
+from awaithumans_adapters.temporal.activity_options import ActivityOptions
 from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
@@ -17,11 +17,8 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
-ACTIVITY_TIMEOUT = timedelta(seconds=60)
-"""For one attempt; it takes a few short HTTP calls."""
 CLOSE_LIMIT = timedelta(minutes=5)
 """How long a cancelled workflow tries to free the person; after that the task's own deadline does."""
-RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
@@ -43,12 +40,12 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
             timeout_summary="the person's deadline",
         )
     except TimeoutError:
-        return await _last_look(mailbox, question, task_id)
+        return await _last_look(mailbox, asked, question, task_id)
     except asyncio.CancelledError:
         if mailbox.answer(key) is None:
-            await close(task_id)
+            await close(task_id, asked.activities)
         raise
-    return mailbox.answer(key) or await _last_look(mailbox, question, task_id)
+    return mailbox.answer(key) or await _last_look(mailbox, asked, question, task_id)
 
 
 async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
@@ -57,9 +54,8 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
         OPEN_WAIT,
         checked_body(question, asked),
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
         summary=summary(question.task),
+        **asked.activities.of_call(),
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
@@ -67,7 +63,7 @@ async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await withdraw(question.idempotency_key)
+        await withdraw(question.idempotency_key, asked.activities)
         raise
     return opened
 
@@ -79,22 +75,21 @@ def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
     return body
 
 
-async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -> Outcome:
+async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str) -> Outcome:
     """The task at its deadline. An answer that arrives by either way meanwhile counts."""
     key = question.idempotency_key
     looking = workflow.start_activity(
         LAST_LOOK,
         {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": key},
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
         summary="a last look",
+        **asked.activities.of_call(),
     )
     try:
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await close(task_id)
+        await close(task_id, asked.activities)
         raise
     except ActivityError as failed:
         if (answer := mailbox.answer(key)) is not None:
@@ -104,35 +99,34 @@ async def _last_look(mailbox: Mailbox, question: HumanTask[Any], task_id: str) -
     return mailbox.answer(key) or Outcome.model_validate(looked)
 
 
-async def close(task_id: str) -> None:
+async def close(task_id: str, activities: ActivityOptions) -> None:
     """Cancel the task."""
-    await freed(closing(task_id))
+    await freed(closing(task_id, activities))
 
 
-async def withdraw(key: str) -> None:
+async def withdraw(key: str, activities: ActivityOptions) -> None:
     """Cancel the question by its key, whose task is not known here."""
-    await freed(withdrawing(key))
+    await freed(withdrawing(key, activities))
 
 
-def closing(task_id: str) -> workflow.ActivityHandle[Any]:
+def closing(task_id: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
     """Start cancelling the task."""
-    return _freeing(CLOSE_WAIT, task_id)
+    return _freeing(CLOSE_WAIT, task_id, activities)
 
 
-def withdrawing(key: str) -> workflow.ActivityHandle[Any]:
+def withdrawing(key: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
     """Start cancelling the question by its key."""
-    return _freeing(WITHDRAW, key)
+    return _freeing(WITHDRAW, key, activities)
 
 
-def _freeing(how: str, what: str) -> workflow.ActivityHandle[Any]:
+def _freeing(how: str, what: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
         schedule_to_close_timeout=CLOSE_LIMIT,
-        retry_policy=RETRY,
         summary="nobody waits any more",
+        **activities.of_call(),
     )
 
 

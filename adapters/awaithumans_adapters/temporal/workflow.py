@@ -12,6 +12,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity
+    from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
     from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
     from awaithumans_adapters.temporal.signal_mode import closing, wait_for_signal, withdrawing
     from awaithumans_core.errors import InvalidTaskError
@@ -35,6 +36,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    activities: ActivityOptions | None = None,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -45,6 +47,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    activities: ActivityOptions | None = None,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -54,6 +57,7 @@ async def await_human(
     response_schema: type[T],
     via: Via = "signal",
     recheck: float | timedelta = RECHECK,
+    activities: ActivityOptions | None = None,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
@@ -71,6 +75,8 @@ async def await_human(
             completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
         recheck: In activity mode, how often the activity is tried again to look for an answer that was not called back:
             seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, as they are.
+        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: as
+            `HumanTasksPlugin(activities=...)` has it.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
@@ -93,9 +99,10 @@ async def await_human(
     named = "idempotency_key" in options
     options.setdefault("idempotency_key", _NO_KEY)
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    pace = _pace(via, recheck)
+    pace, own = _pace(via, recheck), chosen(activities)
     mailbox = Mailbox.here()
     asked = mailbox.asks(question, named=named)
+    mailbox.schedule(asked, own)
     question = question.under(asked.key)
 
     async def ask(attempt: HumanTask[Any]) -> Outcome:
@@ -139,5 +146,5 @@ async def _still_there(mailbox: Mailbox) -> None:
 def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
     """Start cancelling the task of a question whose caller is gone."""
     if asked.waiting is not None and asked.waiting.task_id is not None:
-        return closing(asked.waiting.task_id)
-    return withdrawing(asked.waiting.key if asked.waiting is not None else asked.key)
+        return closing(asked.waiting.task_id, asked.activities)
+    return withdrawing(asked.waiting.key if asked.waiting is not None else asked.key, asked.activities)
