@@ -5,7 +5,7 @@ a workflow input, a checkpoint or a history.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
@@ -16,6 +16,9 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
 from awaithumans_core.trace import asking, note
+
+if TYPE_CHECKING:
+    import httpx
 
 CLOSE_PATIENCE_SECONDS = 60.0
 """How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
@@ -30,12 +33,19 @@ class HumanTasks:
         settings: Default: from the environment, or from a local `awaithumans dev`.
         patience: Seconds an operation keeps trying while server or relay give no usable reply. Default: the task's own
             timeout for opening a wait, a minute for closing one.
+        transport: For the async operations; in tests, a way to server and relay without a socket.
 
     Raises:
         SettingsError: token, relay address or relay secret are not known.
     """
 
-    def __init__(self, settings: Settings | None = None, *, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        patience: float | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
+    ) -> None:
         self.settings = settings or Settings.load()
         self.settings.token()
         self._relay = self.settings.relay()
@@ -43,7 +53,7 @@ class HumanTasks:
         self._signer = self.settings.signer()
         self._patience = patience
         # No connection is kept open between two questions: an asker may ask once a day.
-        self._client = TaskClient(settings=self.settings, keep_alive=0)
+        self._client = TaskClient(settings=self.settings, keep_alive=0, transport=transport)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
     async def open(

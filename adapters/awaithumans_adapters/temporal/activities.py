@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -156,8 +156,12 @@ class HumanTaskActivities:
         if not outcome.terminal:
             if memory.get("asked") is False or memory.get("refused_since") is not None:
                 memory.keep(asked=True, refused_since=None)
-            activity.raise_complete_async()
+            self._leave_open(outcome.task_id)
         return _fitting(outcome)
+
+    def _leave_open(self, task_id: str) -> NoReturn:
+        """End this attempt without a result: the relay completes the activity with the answer to this task."""
+        activity.raise_complete_async()
 
     @activity.defn(name=WITHDRAW)
     async def withdraw(self, key: str) -> dict[str, Any]:
