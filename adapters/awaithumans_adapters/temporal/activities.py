@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +27,7 @@ from awaithumans_adapters.temporal.names import (
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, SettingsError
+from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, RequestRefusedError, SettingsError
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -73,6 +73,7 @@ class HumanTaskActivities:
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
+        _require(body, "task", "timeout_seconds", "idempotency_key")
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
         route = Route(ENGINE, _caller(), key)
@@ -126,6 +127,7 @@ class HumanTaskActivities:
             decision = settle(Outcome.model_validate(outcome), Decision)
         """
         info = activity.info()
+        _require(body, "task", "timeout_seconds")
         if info.is_local:
             raise ApplicationError(
                 f"{AWAIT_HUMAN} was called as a local activity, which nothing outside of its worker can complete: call "
@@ -271,6 +273,18 @@ def _asked_before(memory: Memory) -> bool:
     # No attempt has failed, so one that ran until its start-to-close timeout had asked.
     waited = info.current_attempt_scheduled_time - info.scheduled_time
     return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
+
+
+def _require(body: Mapping[str, Any], *names: str) -> None:
+    """Fail the activity at once unless its input has these fields. Callers by name may be in any language.
+
+    Raises:
+        ApplicationError: InvalidTaskError.
+    """
+    missing = [name for name in names if body.get(name) is None]
+    if missing:
+        wrong = InvalidTaskError(f"the input has no {', '.join(missing)}: see docs/temporal-wire.md for its fields")
+        raise failure(wrong, retried_for=0, attempt=activity.info().attempt)
 
 
 def _caller() -> dict[str, str]:
