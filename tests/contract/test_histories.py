@@ -63,6 +63,7 @@ async def test_a_recorded_history_replays(file: Path) -> None:
     await replay(file.read_text())
 
 
+@pytest.mark.edges
 @every_history
 async def test_recorded_history_replays_with_other_activity_options(file: Path) -> None:
     """Task queue, timeout, retries and priority may be changed while people are asked."""

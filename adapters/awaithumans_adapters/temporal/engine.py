@@ -4,14 +4,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import fitting, readable, size_of
-from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL, mark_of
+from awaithumans_adapters.temporal.names import ASSIGNEES, AWAIT_HUMAN, ENGINE, SIGNAL, mark_of
 from awaithumans_adapters.temporal.signal_once import signalling_once
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
@@ -135,6 +137,26 @@ class TemporalEngine:
         client = await self._any_client()
         if not await client.service_client.check_health(timeout=RPC_TIMEOUT):
             raise RuntimeError("Temporal answers that it is not serving")
+
+    async def remark(self) -> str:
+        """Whether workflows can be listed by assignee, for `awaithumans-relay doctor`."""
+        client = await self._any_client()
+        try:
+            found = await client.operator_service.list_search_attributes(
+                ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+            )
+        except RPCError as refused:  # Temporal Cloud has another API for them
+            return f"search attribute {ASSIGNEES}: unknown, as they cannot be listed ({refused.status.name.lower()})"
+        kind = found.custom_attributes.get(ASSIGNEES)
+        if kind == IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST:
+            return f"search attribute {ASSIGNEES} exists"
+        create = f"temporal operator search-attribute create --name {ASSIGNEES} --type KeywordList"
+        if kind is None:
+            return f"search attribute {ASSIGNEES} is missing; before workers use list_assignees=True: {create}"
+        raise SettingsError(
+            f"search attribute {ASSIGNEES} is a {IndexedValueType.Name(kind)}, not a KeywordList: remove it, then "
+            f"{create}"
+        )
 
     async def _client(self, route: Route) -> Client:
         """The client for the route's namespace. Raises TargetGone if that is not configured."""

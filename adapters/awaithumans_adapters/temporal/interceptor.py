@@ -4,9 +4,11 @@ import asyncio
 from typing import Any, ClassVar, NoReturn
 
 from temporalio import workflow
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
+    HandleQueryInput,
     Interceptor,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
@@ -15,8 +17,9 @@ from temporalio.worker import (
 
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
+    from awaithumans_adapters.temporal.listed import Listing
     from awaithumans_adapters.temporal.mailbox import Mailbox
-    from awaithumans_adapters.temporal.names import HEADER
+    from awaithumans_adapters.temporal.names import DESCRIPTIONS, HEADER
     from awaithumans_adapters.temporal.signal_mode import freed
     from awaithumans_adapters.temporal.workflow import freeing
 
@@ -26,28 +29,45 @@ class HumanTasksInterceptor(Interceptor):
 
     Args:
         activities: How workflows schedule the activities.
+        list_assignees: Whether workflows set the search attribute.
     """
 
-    def __init__(self, activities: ActivityOptions | None = None) -> None:
+    def __init__(self, activities: ActivityOptions | None = None, *, list_assignees: bool = False) -> None:
         self.activities = chosen(activities)
+        self.list_assignees = list_assignees
+
+    def same_as(self, other: "HumanTasksInterceptor") -> bool:
+        """Whether both configure workflows in the same way."""
+        return (self.activities, self.list_assignees) == (other.activities, other.list_assignees)
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's name
         """The SDK's hook. The class carries the options into the sandbox, where it is instantiated for each run."""
-        options = self.activities
+        options, listed = self.activities, self.list_assignees
 
         class Configured(_Inbound):
             activities = options
+            list_assignees = listed
 
         return Configured
 
 
 class _Inbound(WorkflowInboundInterceptor):
     activities: ClassVar[ActivityOptions]
+    list_assignees: ClassVar[bool]
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_Outbound(outbound))
         # Before anything can arrive: a dynamic handler of the workflow's own takes every signal that has no other.
-        Mailbox(activities=self.activities).install()
+        Mailbox(activities=self.activities, listing=Listing(wanted=self.list_assignees)).install()
+
+    async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002 - the SDK's name
+        """Add what the SDK has no argument for: the descriptions of handlers that are set while a workflow runs."""
+        result = await super().handle_query(input)
+        if isinstance(result, WorkflowMetadata) and Mailbox.found() is not None:
+            definitions = (*result.definition.signal_definitions, *result.definition.query_definitions)
+            for each in definitions:
+                each.description = each.description or DESCRIPTIONS.get(each.name, "")
+        return result
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
         mailbox, carried = Mailbox.found(), input.headers.get(HEADER)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from temporalio import workflow
 
 from awaithumans_adapters.temporal.activity_options import ActivityOptions
+from awaithumans_adapters.temporal.listed import Listing
 from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, within
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
@@ -80,6 +81,7 @@ class Mailbox:
     """The run is about to end: nothing arrives any more, and nobody goes on."""
     activities: ActivityOptions = field(default_factory=ActivityOptions)
     """The worker's options."""
+    listing: Listing = field(default_factory=lambda: Listing(wanted=False))
     _used: Counter[str] = field(default_factory=Counter[str])
     _told: list[str] = field(default_factory=list[str])
     _shown: str = ""
@@ -255,6 +257,10 @@ class Mailbox:
         ]
         self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])
         workflow.set_current_details(self._shown)
+        pending = self.pending()
+        # What a run inherits is listed already, and its assignees are known once it is asked again.
+        if not self.closed and all(waiting["who"] for waiting in pending):
+            self.listing.show(waiting["who"] for waiting in pending)
 
     @staticmethod
     def until(waiting: Waiting) -> timedelta:

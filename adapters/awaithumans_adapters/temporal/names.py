@@ -19,10 +19,19 @@ WITHDRAW = "awaithumans.withdraw"
 """Activity: cancel a question by its key, whether or not its task is known."""
 QUERY = "pending_human_tasks"
 """Query: what the workflow waits for."""
+ASSIGNEES = "AwaitHumansAssignees"
+"""Search attribute (KeywordList): whom a workflow waits for."""
+LISTED = "awaithumans-listed"
+"""Patch: this run sets the search attribute."""
 HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands its open waits on."""
 CARRIED = "awaithumans_carried"
 """Field beside a question's own in the input of an activity: the run before may have asked it. No server gets it."""
+DESCRIPTIONS = {
+    SIGNAL: "The answer of a person, or another end of a question. The awaithumans relay sends it.",
+    QUERY: "The tasks that people have before them, oldest first: question, assignee, deadline and where to answer.",
+}
+"""Shown in the Temporal UI and by `temporal workflow metadata`."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -35,9 +35,11 @@ class WorkerSoFar(TypedDict, total=False):
 class _Plugin(SimplePlugin):
     """What the plugins have in common: each registers its parts once, and refuses those of another configuration."""
 
-    def __init__(self, *, activities: HumanTaskActivities | None, scheduled: ActivityOptions | None) -> None:
+    def __init__(
+        self, *, activities: HumanTaskActivities | None = None, interceptor: HumanTasksInterceptor | None = None
+    ) -> None:
         self._activities = activities
-        self._interceptor = None if scheduled is None else HumanTasksInterceptor(scheduled)
+        self._interceptor = interceptor
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             f"awaithumans.{type(self).__name__}",
             data_converter=_converter,
@@ -75,9 +77,7 @@ class _Plugin(SimplePlugin):
             return config
         if not interceptors:
             raise SettingsError(f"{type(self).__name__} registers its activities itself: leave them out of activities=")
-        if len(activities) != len(self._names) or any(
-            each.activities != self._interceptor.activities for each in interceptors
-        ):
+        if len(activities) != len(self._names) or not all(map(self._interceptor.same_as, interceptors)):
             raise SettingsError(
                 f"another plugin of this package configures the workflows of this worker already: give one of them, "
                 f"with one activities=..., and not {type(self).__name__} as well"
@@ -109,6 +109,10 @@ class HumanTasksPlugin(_Plugin):
             `timeout_seconds` it fails with the typed error. `"fail"`: it fails at once.
         activities: How workflows schedule the activities: task queue, timeout, retries, priority. Default: on the
             workflow's own task queue. `await_human(activities=...)` has options for one question.
+        list_assignees: Set the search attribute `AwaitHumansAssignees` to those whom a workflow waits for, so that
+            waiting workflows can be listed. It is stored in clear text, and the namespace must have it: create it
+            first (a KeywordList), or workflows that ask make no progress until it exists. A run keeps the choice that
+            held at its first question.
 
     Raises:
         SettingsError: when the client or the worker is made: its converter does not carry JSON, or the activities are
@@ -121,9 +125,11 @@ class HumanTasksPlugin(_Plugin):
         *,
         setting_errors: SettingErrors = "retry",
         activities: ActivityOptions | None = None,
+        list_assignees: bool = False,
     ) -> None:
         super().__init__(
-            activities=HumanTaskActivities(settings, setting_errors=setting_errors), scheduled=chosen(activities)
+            activities=HumanTaskActivities(settings, setting_errors=setting_errors),
+            interceptor=HumanTasksInterceptor(activities, list_assignees=list_assignees),
         )
 
 
@@ -134,6 +140,7 @@ class HumanTasksWorkflowPlugin(_Plugin):
 
     Args:
         activities: How workflows schedule the activities; `task_queue` is required.
+        list_assignees: As for `HumanTasksPlugin`.
 
     Raises:
         SettingsError: `activities` has no task queue; or as `HumanTasksPlugin`.
@@ -144,13 +151,13 @@ class HumanTasksWorkflowPlugin(_Plugin):
         Worker(client, task_queue="human-tasks", plugins=[HumanTasksActivityPlugin()])  # another process
     """
 
-    def __init__(self, *, activities: ActivityOptions) -> None:
+    def __init__(self, *, activities: ActivityOptions, list_assignees: bool = False) -> None:
         if chosen(activities).task_queue is None:
             raise SettingsError(
                 "HumanTasksWorkflowPlugin has no task queue for the activities, which its worker does not run: give "
                 'activities=ActivityOptions(task_queue="..."), the queue of a worker with HumanTasksActivityPlugin'
             )
-        super().__init__(activities=None, scheduled=activities)
+        super().__init__(interceptor=HumanTasksInterceptor(activities, list_assignees=list_assignees))
 
 
 class HumanTasksActivityPlugin(_Plugin):
@@ -165,7 +172,7 @@ class HumanTasksActivityPlugin(_Plugin):
     """
 
     def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
-        super().__init__(activities=HumanTaskActivities(settings, setting_errors=setting_errors), scheduled=None)
+        super().__init__(activities=HumanTaskActivities(settings, setting_errors=setting_errors))
 
 
 def _converter(given: DataConverter | None) -> DataConverter:
