@@ -32,5 +32,5 @@ async def test_refund() -> None:
     ):
         humans.answer("A-1", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
         assert await refund(humans, "A-1") == "paid, decided by anna@example.com"
-        with pytest.raises(WorkflowFailureError):  # nobody answers for a day
+        with pytest.raises(WorkflowFailureError):  # no answer for a day
             await refund(humans, "A-2")

@@ -24,15 +24,19 @@ class AskByName:
     async def run(self, body: dict[str, Any], via: str, queue: str) -> dict[str, Any]:
         if via == "activity":
             return await self._call("awaithumans.await_human", body, queue, HOUR)
+        try:
+            return await self._by_signal(body, queue)
+        except asyncio.CancelledError:  # perhaps before the task was known
+            await asyncio.shield(self._call("awaithumans.withdraw", body["idempotency_key"], queue, SHORT))
+            raise
+
+    async def _by_signal(self, body: dict[str, Any], queue: str) -> dict[str, Any]:
         opened = await self._call("awaithumans.open_wait", body, queue, SHORT)
         if "status" in opened:  # the task has ended already
             return opened
         key, seconds = body["idempotency_key"], body["timeout_seconds"]
         try:
             await workflow.wait_condition(lambda: key in self.outcomes, timeout=timedelta(seconds=seconds + 15))
-        except asyncio.CancelledError:
-            await asyncio.shield(self._call("awaithumans.close_wait", opened["task_id"], queue, SHORT))
-            raise
         except TimeoutError:
             asked = {"task_id": opened["task_id"], "timeout_seconds": seconds, "idempotency_key": key}
             return await self._call("awaithumans.last_look", asked, queue, SHORT)

@@ -23,7 +23,6 @@ from awaithumans_adapters.temporal.names import (
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
-    mark_of,
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
@@ -136,7 +135,9 @@ class HumanTaskActivities:
                 non_retryable=True,
             )
         target = _caller() | {"activity_id": info.activity_id}
-        if not info.activity_id.startswith(OWN_ACTIVITY):  # an id like "7" names something else in another run
+        if info.workflow_id is not None and not info.activity_id.startswith(
+            OWN_ACTIVITY
+        ):  # an id like "7" names something else in another run
             target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
         key = body["idempotency_key"]
@@ -288,16 +289,24 @@ def _require(body: Mapping[str, Any], *names: str) -> None:
 
 
 def _caller() -> dict[str, str]:
-    """The workflow that asks."""
+    """The workflow that asks, or the activity that does without one."""
     info = activity.info()
+    if info.workflow_id is None and info.activity_type == AWAIT_HUMAN:
+        from awaithumans_adapters.temporal.standalone import standalone_target  # needs a newer SDK than the rest
+
+        return standalone_target(info)
     if info.workflow_id is None:
-        raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
+        raise ApplicationError(
+            f"this activity answers a workflow; it was called without one. Start {AWAIT_HUMAN} instead",
+            type=SettingsError.__name__,
+            non_retryable=True,
+        )
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
 def _asked_by(key: str) -> str:
     """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
-    return mark_of(**_caller(), key=key)
+    return Route(ENGINE, _caller(), key).digest
 
 
 def _shared_mark(key: str) -> str | None:

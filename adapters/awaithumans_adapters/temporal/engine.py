@@ -71,7 +71,7 @@ class TemporalEngine:
             temporalio.service.RPCError: Temporal is away; later.
         """
         client = await self._client(route)
-        wake = _complete if "activity_id" in route.target else _signal
+        wake = _wakes(route.target)
         try:
             # As this client will write it, and as a worker with the plugin will read it.
             carried = readable(outcome, client.data_converter.payload_converter, PYDANTIC)
@@ -97,6 +97,8 @@ class TemporalEngine:
             temporalio.service.RPCError: Temporal is unreachable; later.
         """
         client = await self._client(route)
+        if is_standalone(route.target):
+            return not await _runs_alone(client, route.target)
         try:
             caller = await _handle(client, route.target).describe(rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
@@ -114,6 +116,8 @@ class TemporalEngine:
         Raises:
             temporalio.service.RPCError: Temporal is away.
         """
+        if is_standalone(route.target):
+            return await self._orphaned_alone(route)
         workflow_id = route.target["workflow_id"]
         try:
             client = await self._client(route)
@@ -128,8 +132,22 @@ class TemporalEngine:
             return None
         return f"workflow {workflow_id!r} has ended ({asker.status.name.lower()})"
 
+    async def _orphaned_alone(self, route: Route) -> str | None:
+        """`orphaned`, of an activity without a workflow."""
+        from awaithumans_adapters.temporal.standalone import status_of
+
+        try:
+            status = await status_of(await self._client(route), route.target, RPC_TIMEOUT)
+        except TargetGone:
+            return None
+        if status is None or status.name == "RUNNING":
+            return None
+        return f"activity {route.target['activity_id']!r} has ended ({status.name.lower()})"
+
     def asked_by(self, route: Route) -> str:
         """The mark on tasks of the route's workflow."""
+        if is_standalone(route.target):
+            return route.digest
         return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
@@ -175,6 +193,32 @@ class TemporalEngine:
         if self._connected is None:
             self._connected = self._connect if isinstance(self._connect, Client) else await self._connect()
         return self._connected
+
+
+def is_standalone(target: Mapping[str, str]) -> bool:
+    """Whether a route leads to an activity that was started without a workflow."""
+    return "workflow_id" not in target
+
+
+def _wakes(target: Mapping[str, str]) -> Callable[[Client, Mapping[str, str], Outcome], Awaitable[None]]:
+    """How the caller of a route is given its answer."""
+    if is_standalone(target):
+        return _complete_alone
+    return _complete if "activity_id" in target else _signal
+
+
+async def _complete_alone(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
+    """Complete an activity that was started without a workflow."""
+    from awaithumans_adapters.temporal.standalone import complete_standalone  # needs a newer SDK than the rest
+
+    await complete_standalone(client, target, outcome, RPC_TIMEOUT)
+
+
+async def _runs_alone(client: Client, target: Mapping[str, str]) -> bool:
+    from awaithumans_adapters.temporal.standalone import status_of
+
+    status = await status_of(client, target, RPC_TIMEOUT)
+    return status is not None and status.name == "RUNNING"
 
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:

@@ -1,7 +1,9 @@
 """The wire contract of docs/temporal-wire.md, from a workflow that knows nothing else, in both modes."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
-from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksActivityPlugin, names
-from awaithumans_core import Outcome
+from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksActivityPlugin, TemporalEngine, names
+from awaithumans_core import Outcome, TargetGone
 from tests.support.foreign_workflow import AskByName
 from tests.support.people import People
 from tests.support.relay import RunningRelay
@@ -55,7 +57,7 @@ async def test_a_workflow_that_calls_by_name(foreign: Client, people: People, qu
 async def test_cancelled_workflow_that_calls_by_name(
     foreign: Client, people: People, relay: RunningRelay, question: str
 ) -> None:
-    """`awaithumans.close_wait` frees the person."""
+    """`awaithumans.withdraw` frees the person."""
     handle = await start(foreign, AskByName.run, asks(question), "signal", f"{question} python", task_queue=question)
     (task,) = await people.find(question)
     await until_open(relay, task)
@@ -76,6 +78,48 @@ async def test_an_input_without_a_required_field(foreign: Client, question: str,
     assert isinstance(cause := activity.cause, ApplicationError)
     assert cause.type == "InvalidTaskError"
     assert "timeout_seconds" in cause.message
+
+
+async def test_activity_without_a_workflow(foreign: Client, people: People, relay: RunningRelay, question: str) -> None:
+    """A client starts `awaithumans.await_human` by itself and gets the outcome; a second delivery changes nothing."""
+    handle = await foreign.start_activity(
+        "awaithumans.await_human",
+        asks(question),
+        id=question,
+        task_queue=f"{question} python",
+        start_to_close_timeout=timedelta(hours=1),
+        result_type=dict[str, Any],
+    )
+    (task,) = await people.find(question)
+    (wait,) = await relay.wait_for(task["id"], "open")
+    await people.complete(task["id"], {"approved": True})
+    outcome = await asyncio.wait_for(handle.result(), 60)
+    assert outcome["response"] == {"approved": True}
+    engine = TemporalEngine(foreign)
+    await engine.deliver(wait.route, Outcome.model_validate(outcome))
+    assert await engine.has_answer(wait.route) is True
+
+
+async def test_activity_without_a_workflow_that_has_ended(
+    foreign: Client, people: People, relay: RunningRelay, question: str
+) -> None:
+    """Its wait is orphaned, and its answer has nowhere to go."""
+    handle = await foreign.start_activity(
+        "awaithumans.await_human",
+        asks(question),
+        id=question,
+        task_queue=f"{question} python",
+        start_to_close_timeout=timedelta(hours=1),
+    )
+    (task,) = await people.find(question)
+    (wait,) = await relay.wait_for(task["id"], "open")
+    engine = TemporalEngine(foreign)
+    assert await engine.orphaned(wait.route) is None
+    await handle.terminate()
+    assert "terminated" in str(await engine.orphaned(wait.route))
+    answer = Outcome(task_id=task["id"], status="completed", response={"approved": True})
+    with pytest.raises(TargetGone, match="has ended"):
+        await engine.deliver(wait.route, answer)
 
 
 def test_every_name_and_field_is_documented() -> None:
