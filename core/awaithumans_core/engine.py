@@ -136,3 +136,13 @@ class TargetBusy(TargetNotReady):
     """
 
     code = "TARGET_BUSY"
+
+
+class RelayNotReady(TargetBusy):
+    """Not yet: the relay lacks a setting without which it must not deliver, such as the codec that encrypts answers.
+
+    The target is waited for as long as people may take, until the relay has the setting.
+    """
+
+    code = "RELAY_NOT_READY"
+    retry_after = 30.0

@@ -67,6 +67,7 @@ class HumanTasks:
         known: str | None = None,
         on_created: Callable[[Outcome], None] | None = None,
         may_repeat: bool = True,
+        within: float | None = None,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -84,6 +85,7 @@ class HumanTasks:
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
             may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
                 asked for it first.
+            within: Seconds after which no request is repeated, if that is less than the patience.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -91,7 +93,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat)
+            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within)
             outcome = await self._client.run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
@@ -101,7 +103,7 @@ class HumanTasks:
     ) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:
-            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat))
+            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat, None))
             note(task_id=outcome.task_id)
             return outcome
 
@@ -141,8 +143,10 @@ class HumanTasks:
         gives_up: Callable[[AwaitHumansError], bool] | None,
         known: str | None,
         may_repeat: bool,  # noqa: FBT001
+        within: float | None,
     ) -> Flow[Outcome]:
-        patience = Patience(self._patience or float(body["timeout_seconds"]))
+        seconds = self._patience or float(body["timeout_seconds"])
+        patience = Patience(seconds if within is None else min(seconds, within))
         return flow.open_wait(
             body,
             self._relay,

@@ -76,6 +76,14 @@ async def test_recorded_history_replays_with_other_activity_options(file: Path) 
     await replay(file.read_text(), activities=options)
 
 
+@pytest.mark.parametrize("via", ["signal", "activity"])
+def test_a_question_in_two_lines_is_recorded(via: str) -> None:
+    """Such a workflow replays, although a new one may not ask it today: a person may have answered it."""
+    history = json.loads((FOLDER / "before-one-line" / f"two-lines-{via}.json").read_text())
+    payloads = b"".join(base64.b64decode(data) for data in _values(history["events"], "data"))
+    assert b"\\nin two lines" in payloads
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_commands_are_those_that_were_recorded(
     name: str, humans: HumansServer, temporal: TemporalServer, tmp_path: Path

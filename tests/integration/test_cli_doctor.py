@@ -176,6 +176,16 @@ async def test_engines_that_are_away(relay: RunningRelay, flags: list[str], chec
     assert told in failed(found)[check]
 
 
+async def test_a_namespace_that_temporal_does_not_have(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """It is named with the setting, because the relay would keep its answers without being able to deliver them."""
+    flags = ["--temporal", temporal.address, "--temporal-namespace", "default", "--temporal-namespace", "pyments"]
+    code, found = await doctor(*flags)
+    assert code == 1
+    (reported,) = failed(found).values()
+    assert reported.startswith("Temporal has no namespace 'pyments'")
+    assert "--temporal-namespace" in reported
+
+
 async def test_engines_that_are_there(
     relay: RunningRelay, temporal: TemporalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The ways of running the relay that examples/deploy shows, run as they are written."""
 
 import asyncio
+import re
 import secrets
 import sys
 from collections.abc import AsyncGenerator
@@ -151,3 +152,12 @@ def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
     image = (DEPLOY / "Containerfile").read_text()
     installs = [line for line in image.splitlines() if "pip install" in line]
     assert all("--require-hashes -r requirements.txt" in line or "--no-deps" in line for line in installs)
+
+
+def test_proxy_passes_what_the_server_and_callers_need() -> None:
+    """The locations of nginx.conf: callbacks and registrations pass, the operator's API and the probes do not."""
+    (passed,) = re.findall(r"location ~ (\S+) \{", (DEPLOY / "nginx.conf").read_text())
+    for path in ("/callbacks/eyJlI.x-_y", "/waits/0f3a", "/waits/asked"):
+        assert re.search(passed, path), path
+    for path in ("/waits", "/waits/", "/waits/redrive", "/waits/0f3a/redrive", "/operate", "/metrics", "/readyz"):
+        assert not re.search(passed, path), path

@@ -260,6 +260,20 @@ async def test_wait_long_past_its_deadline_is_parked(office: FakeHumans, reader:
     assert [wait.state for wait in await store.find(waiting)] == ["open"]
 
 
+async def test_wait_on_an_impossible_task_id_is_parked(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier release stored it. It would fail at every check, with a traceback, and hold up the others."""
+    await store.register("..%2fstatus", Route("shelf", {"place": "a"}, "k"), 900)
+    await store.postpone_checks(await store.find("..%2fstatus"), 0)
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "parked", 1, 5)
+    (wait,) = await store.find("..%2fstatus")
+    assert "is not a task id" in str(wait.last_error)
+    assert not door.knocks
+    assert "Traceback" not in caplog.text
+
+
 async def test_retry_after_is_kept(office: FakeHumans, door: Door, reader: TaskClient, store: Store) -> None:
     """A server that asks for three seconds of rest gets them, from every look."""
     for task_id in await ask(office, store, 20):

@@ -334,6 +334,16 @@ class AskHugely:
 
 
 @workflow.defn
+class AskAboutADocument:
+    """Asks about a document of this size, and returns the answer and how long its note is."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"], size: int) -> list[Any]:
+        decision = await await_human(task=question, response_schema=Decision, payload={"text": "x" * size}, via=via)
+        return [decision.approved, len(decision.note or "")]
+
+
+@workflow.defn
 class AskTwoOfThree:
     """A quorum, from a workflow."""
 
@@ -362,6 +372,42 @@ class AskUpTheLadder:
         )
 
 
+@workflow.defn
+class AskAndGiveUp:
+    """Stops waiting by itself, and then ends, goes on without the answer, or makes the same call again."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], then: Literal["ends", "goes on", "asks again"]) -> Any:
+        began = workflow.now()
+        try:
+            async with asyncio.timeout(2):
+                await await_human(response_schema=Decision, **options)
+        except TimeoutError:
+            took = (workflow.now() - began).total_seconds()
+        else:
+            return "answered"
+        if then == "asks again":
+            return (await await_human(response_schema=Decision, **options)).approved
+        if then == "goes on":
+            await workflow.sleep(60)
+        return took
+
+
+@workflow.defn
+class AskMany:
+    """Asks a number of questions in one gather."""
+
+    @workflow.run
+    async def run(self, question: str, count: int, via: Literal["signal", "activity"]) -> list[int]:
+        decisions = await asyncio.gather(
+            *(
+                await_human(task=f"{question} {place}", payload={"place": place}, response_schema=Decision, via=via)
+                for place in range(count)
+            )
+        )
+        return [place for place, decision in enumerate(decisions) if decision.approved]
+
+
 WORKFLOWS: list[type] = [
     Ask,
     AskFor,
@@ -380,7 +426,10 @@ WORKFLOWS: list[type] = [
     AskBarely,
     AskLocally,
     AskUnderAnyKey,
+    AskAboutADocument,
     AskHugely,
     AskTwoOfThree,
     AskUpTheLadder,
+    AskMany,
+    AskAndGiveUp,
 ]

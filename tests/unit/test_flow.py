@@ -1679,6 +1679,13 @@ def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> 
     assert talk.clock.now <= 1030
 
 
+def test_an_answer_given_while_the_task_is_given_up_is_returned() -> None:
+    """The relay refuses the wait, and the task cannot be cancelled because a person has answered it."""
+    refused, answered = reply(422, {"detail": "no such engine"}), reply(200, record("completed", response=ANSWER))
+    talk = Talk([reply(201, record()), refused, ENDED, answered])
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).response == ANSWER
+
+
 def test_a_task_that_others_share_is_not_cancelled() -> None:
     """A key that was known already may have another asker, whom the relay does know."""
     talk = Talk([reply(201, record(), idempotent_replayed="true"), reply(422, {"detail": "no such engine"})])

@@ -4,25 +4,29 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from temporalio import activity
+from temporalio.converter import ActivitySerializationContext
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal.failures import SettingErrors, failure
-from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.failures import SettingErrors, failure, not_asked
+from awaithumans_adapters.temporal.limits import carried, encoded_size
 from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
     AWAIT_HUMAN,
     CARRIED,
     CLOSE_WAIT,
     ENGINE,
     LAST_LOOK,
+    MEASURE,
     OPEN_WAIT,
     OWN_ACTIVITY,
     WITHDRAW,
+    mark_of,
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
@@ -32,6 +36,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
+from awaithumans_core.status import TaskStatus
 
 if TYPE_CHECKING:
     from awaithumans_core.human_tasks import HumanTasks
@@ -41,8 +46,23 @@ logger = safe_logger("awaithumans.temporal")
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
 
+LATE = timedelta(minutes=1)
+"""How much later than scheduled a question may be asked without a heartbeat, which is billed, to keep that moment."""
+
+_OWN_FIELDS = {CARRIED, ASK_WITHIN}
+"""Of an activity's input; no server gets them."""
+
 LOGGED_EVERY_SECONDS = 300.0
 """How often one wrong setting is logged by a worker, however many questions meet it."""
+
+
+@activity.defn(name=MEASURE)
+async def question_size(body: dict[str, Any]) -> int:
+    """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+
+    It is a local activity: its input is not sent to Temporal. It needs no settings, and runs on the workflow's worker.
+    """
+    return await encoded_size(body, activity.client().data_converter, _serialized_as())
 
 
 class HumanTaskActivities:
@@ -67,7 +87,7 @@ class HumanTaskActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
-        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw]
+        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -75,14 +95,14 @@ class HumanTaskActivities:
         _require(body, "task", "timeout_seconds", "idempotency_key")
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
-        route = Route(ENGINE, _caller(), key)
-        patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"])
+        route = _route(_caller(), key)
+        patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
         try:
             outcome = await self._open(body, route, patience)
         except AwaitHumansError as error:
-            raise self._failed(error, patience) from error
+            raise self._failed(error, patience, key) from error
         if outcome.terminal:
-            return _fitting(outcome)
+            return await _fitting(outcome)
         return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
 
     @activity.defn(name=CLOSE_WAIT)
@@ -101,7 +121,7 @@ class HumanTaskActivities:
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
-            return _fitting(await self._ready().last_look(task_id, given, key=key))
+            return await _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory(), asked["timeout_seconds"])) from error
 
@@ -141,28 +161,35 @@ class HumanTaskActivities:
             target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
         key = body["idempotency_key"]
-        waited = info.current_attempt_scheduled_time - info.scheduled_time
         given = timedelta(seconds=body["timeout_seconds"])
-        until = info.scheduled_time + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
         memory = Memory()
-        with_people_until = until if _asked_before(memory) else None
-        patience = _Patience(self.setting_errors, memory, given.total_seconds(), with_people_until)
+        until = _asked_at(memory) + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
+        asked = _asked_before(memory)
+        patience = _Patience(
+            self.setting_errors,
+            memory,
+            given.total_seconds(),
+            with_people_until=until if asked else None,
+            ask_within=None if asked else _ask_within(body),
+        )
         try:
-            outcome = await self._open(body, Route(ENGINE, target, key), patience)
-            if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
+            outcome = await self._open(body, _route(target, key), patience)
+            if not outcome.terminal and asked and info.current_attempt_scheduled_time >= until:
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
-            failed = self._failed(error, patience)
-            if not failed.non_retryable and memory.get("asked") is None and with_people_until is None:
+            failed = self._failed(error, patience, key)
+            if not failed.non_retryable and memory.get("asked") is None and not asked:
                 memory.keep(asked=False)
             raise failed from error
         if not outcome.terminal:
-            if memory.get("asked") is False or memory.get("refused_since") is not None:
-                memory.keep(asked=True, refused_since=None)
-            self._leave_open(outcome.task_id)
-        return _fitting(outcome)
+            late = info.started_time - info.scheduled_time > LATE
+            if memory.get("asked") is False or memory.get("refused_since") is not None or (late and not asked):
+                asked_at = _asked_at(memory) if asked else info.started_time
+                memory.keep(asked=True, asked_at=asked_at.isoformat(), refused_since=None)
+            self._leave_open(outcome.task_id, memory)
+        return await _fitting(outcome)
 
-    def _leave_open(self, task_id: str) -> NoReturn:
+    def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
         """End this attempt without a result: the relay completes the activity with the answer to this task."""
         activity.raise_complete_async()
 
@@ -181,24 +208,48 @@ class HumanTaskActivities:
         """
         created: list[Outcome] = []
         key = body["idempotency_key"]
-        carried, body = CARRIED in body, {name: value for name, value in body.items() if name != CARRIED}
+        inherited, body = CARRIED in body, {name: value for name, value in body.items() if name not in _OWN_FIELDS}
+        if patience.asking_left() <= 0 and patience.memory.get("task_id") is None:
+            return await self._too_late(key, patience)
         try:
             return await self._ready().open(
                 body,
                 route,
                 # A key of the mailbox is made of text, payload and people. The response class may have changed since a
                 # reset or since the run before: the task is joined, and the answer must fit the class of now.
-                same_words=_shared_mark(key) is not None and not carried,
+                same_words=_shared_mark(key) is not None and not inherited,
                 asked_by=_asked_by(key),
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=carried or activity.info().attempt > 1,
+                may_repeat=inherited or activity.info().attempt > 1,
+                within=max(0.0, patience.asking_left()),
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
                 patience.memory.keep(task_id=created[0].task_id)
             raise
+
+    async def _too_late(self, key: str, patience: "_Patience") -> Outcome:
+        """The time for asking is over: create nothing. What an earlier attempt may have created is cancelled.
+
+        Raises:
+            QuestionNotAskedError: no person has answered.
+            AwaitHumansError: the server refuses, as it did until now.
+        """
+        why = "no attempt was made in time"
+        if activity.info().attempt > 1:
+            try:
+                outcome = await self._ready().withdraw(key, asked_by=_asked_by(key))
+            except AwaitHumansError as error:
+                if cause_of(error) is not Cause.OUTAGE:
+                    raise  # it says more about why the question was not asked
+                why = str(error)
+            else:
+                if outcome.terminal and outcome.status != TaskStatus.CANCELLED:
+                    return outcome
+                why = "server or relay were unreachable until then"
+        raise not_asked(key, patience.ask_within or 0.0, why)
 
     def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
@@ -208,8 +259,10 @@ class HumanTaskActivities:
             self._human_tasks = HumanTasks(self.settings, patience=PATIENCE_SECONDS)
         return self._human_tasks
 
-    def _failed(self, error: AwaitHumansError, patience: "_Patience") -> ApplicationError:
+    def _failed(self, error: AwaitHumansError, patience: "_Patience", key: str = "") -> ApplicationError:
         retried_for = patience.left(error)
+        if retried_for <= 0 and cause_of(error) is Cause.OUTAGE:
+            error = not_asked(key, patience.ask_within or 0.0, str(error))
         if retried_for > 0 and cause_of(error) is Cause.SETTING:
             self._log(error)
         return failure(error, retried_for=retried_for, attempt=activity.info().attempt)
@@ -236,21 +289,30 @@ class _Patience:
     """
     with_people_until: datetime | None = None
     """The question has been asked and its answer may come by callback: no refusal ends it before that."""
+    ask_within: float | None = None
+    """Seconds after the activity was scheduled in which the question has to be asked. None: it may have been asked."""
+    began: float = field(default_factory=time.monotonic)
+
+    def asking_left(self) -> float:
+        """Seconds in which the question may still be asked."""
+        if self.ask_within is None:
+            return math.inf
+        info = activity.info()
+        passed = (info.started_time - info.scheduled_time).total_seconds() + time.monotonic() - self.began
+        return self.ask_within - passed
 
     def left(self, error: AwaitHumansError) -> float:
         """Seconds for which this is still retried; 0 or less ends the activity."""
         cause, asked = cause_of(error), self.with_people_until is not None
-        if cause is Cause.OUTAGE:
-            return math.inf
-        if not asked and (cause is Cause.QUESTION or self.setting_errors == "fail"):
+        if not asked and (cause is Cause.QUESTION or (self.setting_errors == "fail" and cause is Cause.SETTING)):
             return 0.0
         # A setting that is missing refuses nothing: nothing was sent.
-        if self.given is None or isinstance(error, SettingsError):
-            return math.inf
+        if cause is Cause.OUTAGE or self.given is None or isinstance(error, SettingsError):
+            return self.asking_left()
         since = _refused_since(self.memory, asked=asked)
         if self.with_people_until is not None:
             since = max(since, self.with_people_until)
-        return self.given - (activity.info().started_time - since).total_seconds()
+        return min(self.asking_left(), self.given - (activity.info().started_time - since).total_seconds())
 
     def over(self, error: AwaitHumansError) -> bool:
         """Whether this error ends the activity."""
@@ -264,6 +326,17 @@ def _refused_since(memory: Memory, *, asked: bool) -> datetime:
         since = activity.info().started_time.isoformat()
         memory.keep(asked=asked, refused_since=since)
     return datetime.fromisoformat(since)
+
+
+def _ask_within(body: dict[str, Any]) -> float | None:
+    """Seconds in which this question has to be asked. None: the run before may have asked it."""
+    return None if CARRIED in body else float(body.get(ASK_WITHIN, body["timeout_seconds"]))
+
+
+def _asked_at(memory: Memory) -> datetime:
+    """When people's time began."""
+    kept: str | None = memory.get("asked_at")
+    return activity.info().scheduled_time if kept is None else datetime.fromisoformat(kept)
 
 
 def _asked_before(memory: Memory) -> bool:
@@ -304,9 +377,15 @@ def _caller() -> dict[str, str]:
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
+def _route(target: dict[str, str], key: str) -> Route:
+    """Where the answer must go. It states whether this worker encodes payloads, so that the relay does so too."""
+    return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
+
+
 def _asked_by(key: str) -> str:
-    """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
-    return Route(ENGINE, _caller(), key).digest
+    """Names the caller as the one a question was created for: a workflow in either mode and in each of its runs."""
+    caller = _caller()
+    return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
 
 def _shared_mark(key: str) -> str | None:
@@ -317,11 +396,23 @@ def _shared_mark(key: str) -> str | None:
     return _asked_by(key) if within(key) == key else None
 
 
-def _fitting(outcome: Outcome) -> dict[str, Any]:
-    """What of it fits into a history."""
-    converter = activity.payload_converter()
-    carried = readable(outcome, converter)
-    return fitting(carried, size_of(converter.to_payloads([carried.value()]))).value()
+async def _fitting(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as this worker can return it; see `limits.carried`."""
+    return (await carried(outcome, activity.client().data_converter, _serialized_as())).value()
+
+
+def _serialized_as() -> ActivitySerializationContext:
+    """The context in which the SDK encodes the result of this activity."""
+    info = activity.info()
+    return ActivitySerializationContext(
+        namespace=info.namespace or activity.client().namespace,
+        activity_id=info.activity_id,
+        activity_type=info.activity_type,
+        activity_task_queue=info.task_queue,
+        workflow_id=info.workflow_id,
+        workflow_type=info.workflow_type,
+        is_local=info.is_local,
+    )
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

@@ -17,24 +17,30 @@ from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
-from awaithumans_adapters.temporal.signal_mode import checked_body, withdraw
+from awaithumans_adapters.temporal.signal_mode import checked_body, let_go
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
 
-RECHECK = timedelta(hours=1)
-"""How long a lost callback goes unnoticed at most, unless the relay's sweep has noticed it before."""
+RECHECKS: tuple[tuple[timedelta, timedelta], ...] = (
+    (timedelta(hours=6), timedelta(hours=1)),
+    (timedelta(days=3), timedelta(hours=6)),
+)
+"""How often an answer that was not called back is looked for, by the time people have; daily beyond these.
+
+Each attempt is billed, and the relay's sweep finds such answers as well. One activity has one interval.
+"""
 
 
-async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, recheck: timedelta) -> Outcome:
+async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
     """Ask and wait."""
     key = question.idempotency_key
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(key),
-        start_to_close_timeout=interval(question.seconds, recheck),
+        start_to_close_timeout=attempt,
         summary=summary(question.task),
         **asked.activities.of_waiting(),
     )
@@ -44,13 +50,18 @@ async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: A
     except ActivityError as failed:
         raise typed(failed) from failed
     except asyncio.CancelledError:
-        if not waiting.done():
+        if not waiting.done() and asked.on_cancel != "leave":
             waiting.cancel()
-            await withdraw(key, asked.activities)
+            await let_go(asked)
         raise
 
 
-def interval(seconds: int, recheck: timedelta) -> timedelta:
-    """The start-to-close timeout: so many equal parts of the person's time that the last one ends with it."""
-    whole = seconds + TIMEOUT_GRACE_SECONDS
-    return timedelta(seconds=whole / math.ceil(whole / recheck.total_seconds()))
+def interval(seconds: int, recheck: timedelta | None) -> timedelta:
+    """The start-to-close timeout: equal parts of the person's time, about as long as `recheck`.
+
+    The last one ends with that time and what the server is allowed after it, so no attempt is made just before the end.
+    """
+    if recheck is None:
+        recheck = next((each for limit, each in RECHECKS if seconds <= limit.total_seconds()), timedelta(days=1))
+    parts = math.ceil(seconds / recheck.total_seconds())
+    return timedelta(seconds=(seconds + TIMEOUT_GRACE_SECONDS) / parts)

@@ -20,8 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.listed import Listing
     from awaithumans_adapters.temporal.mailbox import Mailbox
     from awaithumans_adapters.temporal.names import DESCRIPTIONS, HEADER
-    from awaithumans_adapters.temporal.signal_mode import freed
-    from awaithumans_adapters.temporal.workflow import freeing
+    from awaithumans_adapters.temporal.signal_mode import freed, freeing
 
 
 class HumanTasksInterceptor(Interceptor):
@@ -88,7 +87,10 @@ class _Inbound(WorkflowInboundInterceptor):
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002
         mailbox = Mailbox.found()
-        carried = None if mailbox is None else mailbox.carried()
+        carried = None
+        if mailbox is not None:
+            mailbox.list_assignees()  # the next run inherits the search attribute
+            carried = mailbox.carried()
         if carried is not None:
             input.headers = {**input.headers, HEADER: workflow.payload_converter().to_payload(carried)}
         super().continue_as_new(input)
@@ -101,5 +103,8 @@ async def _free_all(mailbox: Mailbox | None) -> None:
     activity, by an exception. So they are started before anything else, and no coroutine is left that never ran.
     """
     if mailbox is not None:
+        mailbox.list_assignees()
         mailbox.closed = True
-        await freed(*[freeing(asked) for asked in (*mailbox.inherited, *mailbox.open)])
+        # An activity that nobody waits for is dropped with the run: for "request", too, the relay cancels the task.
+        open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
+        await freed(*[freeing(asked) for asked in open_])

@@ -38,11 +38,17 @@ class Listing:
         self._on: bool | None = None
 
     def show(self, assigned: Iterable[str]) -> None:
-        """Set it to the assignees of the questions that are open; remove it if there are none."""
+        """Set it to the assignees of the questions that are open; remove it if there are none.
+
+        If one of them is empty, it is not known yet, and nothing is set.
+        """
         if self._on is None:
             self._on = self._decided()
-        now = assignees(assigned)
-        if self._on and now != (_set() or []):
+        if not self._on:
+            return
+        known = list(assigned)
+        now = assignees(known)
+        if all(known) and now != (_set() or []):
             update = KEY.value_set(now) if now else KEY.value_unset()
             workflow.upsert_search_attributes([update])  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare type
 

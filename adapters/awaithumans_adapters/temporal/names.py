@@ -32,6 +32,10 @@ DESCRIPTIONS = {
     QUERY: "The tasks that people have before them, oldest first: question, assignee, deadline and where to answer.",
 }
 """Shown in the Temporal UI and by `temporal workflow metadata`."""
+ASK_WITHIN = "awaithumans_ask_within"
+"""Field beside a question's own in the input of an activity: seconds in which it has to be asked. No server gets it."""
+MEASURE = "awaithumans.question_size"
+"""Local activity: how large a question is once it is encoded."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -12,7 +12,7 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from awaithumans_adapters.temporal.activities import HumanTaskActivities
+from awaithumans_adapters.temporal.activities import HumanTaskActivities, question_size
 from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
 from awaithumans_adapters.temporal.failures import SettingErrors
 from awaithumans_adapters.temporal.interceptor import HumanTasksInterceptor
@@ -43,7 +43,7 @@ class _Plugin(SimplePlugin):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             f"awaithumans.{type(self).__name__}",
             data_converter=_converter,
-            activities=None if activities is None else activities.all(),
+            activities=self._with_own,
             interceptors=None if self._interceptor is None else [self._interceptor],
             workflow_runner=None if self._interceptor is None else _runner,
             workflow_failure_exception_types=None if self._interceptor is None else [AwaitHumansError],
@@ -86,7 +86,15 @@ class _Plugin(SimplePlugin):
 
     @property
     def _names(self) -> set[str | None]:
-        return {_name(function) for function in self._activities.all()} if self._activities is not None else set()
+        """Of the activities that depend on this plugin's settings."""
+        every = () if self._activities is None else self._activities.all()
+        return {_name(function) for function in every if function is not question_size}
+
+    def _with_own(self, registered: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
+        """The activities of a worker with this plugin's. A worker of workflows only measures questions, too."""
+        before = list(registered or ())
+        own = [question_size] if self._activities is None else self._activities.all()
+        return [*before, *(function for function in own if function not in before)]
 
     def _registered_activities(self, registered: WorkerSoFar) -> list[Callable[..., Any]]:
         """Activities of the worker that have the names of this plugin's."""
@@ -106,7 +114,7 @@ class HumanTasksPlugin(_Plugin):
         settings: Default: read from the worker's environment when the first question is asked.
         setting_errors: What a wrong setting (an address, a token, a secret, a relay without Temporal) does to a
             workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it; after
-            `timeout_seconds` it fails with the typed error. `"fail"`: it fails at once.
+            `ask_within` (default: `timeout_seconds`) it fails with the typed error. `"fail"`: it fails at once.
         activities: How workflows schedule the activities: task queue, timeout, retries, priority. Default: on the
             workflow's own task queue. `await_human(activities=...)` has options for one question.
         list_assignees: Set the search attribute `AwaitHumansAssignees` to those whom a workflow waits for, so that

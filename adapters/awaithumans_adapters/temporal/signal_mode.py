@@ -1,24 +1,35 @@
 """Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
-from awaithumans_adapters.temporal.activity_options import ActivityOptions
-from awaithumans_adapters.temporal.failures import typed
-from awaithumans_adapters.temporal.limits import check_question, size_of, summary
+from awaithumans_adapters.temporal.activity_options import ACTIVITY_TIMEOUT, RETRY
+from awaithumans_adapters.temporal.failures import not_asked, typed
+from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, WITHDRAW
+from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
+    CARRIED,
+    CLOSE_WAIT,
+    LAST_LOOK,
+    MEASURE,
+    OPEN_WAIT,
+    WITHDRAW,
+)
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
-CLOSE_LIMIT = timedelta(minutes=5)
-"""How long a cancelled workflow tries to free the person; after that the task's own deadline does."""
+NOT_REGISTERED = "NotFoundError"
+"""How the SDK's worker fails an activity that it does not have."""
+MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
@@ -27,7 +38,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     waiting = asked.waiting
     if waiting is None or waiting.key != key or waiting.task_id is None:
         waiting = mailbox.waits(asked, question, "signal")
-        opened = await _open(question, asked)
+        opened = await _open(mailbox, asked, question)
         standing = Outcome.model_validate({"status": "created"} | opened)
         if standing.terminal:
             return standing
@@ -35,7 +46,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     task_id = str(waiting.task_id)
     try:
         await workflow.wait_condition(
-            lambda: mailbox.answer(key) is not None,
+            mailbox.arrival(key).done,
             timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
             timeout_summary="the person's deadline",
         )
@@ -43,36 +54,65 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
         return await _last_look(mailbox, asked, question, task_id)
     except asyncio.CancelledError:
         if mailbox.answer(key) is None:
-            await close(task_id, asked.activities)
+            await let_go(asked)
         raise
     return mailbox.answer(key) or await _last_look(mailbox, asked, question, task_id)
 
 
-async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
+    limit = asked.ask_within or timedelta(seconds=question.seconds)
+    calling = asked.activities.of_call()
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
+        schedule_to_close_timeout=None if asked.inherited else limit + calling["start_to_close_timeout"],
         summary=summary(question.task),
-        **asked.activities.of_call(),
+        **calling,
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
+        if (answer := mailbox.answer(question.idempotency_key)) is not None:
+            return answer.value()
+        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
+            raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await withdraw(question.idempotency_key, asked.activities)
+        await let_go(asked)
         raise
     return opened
 
 
-def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
-    """The input of the activity that asks, if Temporal can carry it."""
+async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it.
+
+    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
+    A worker that has not registered it cannot say more than the size before them.
+
+    Raises:
+        InvalidTaskError: the question is too large.
+    """
     body = question.body() | ({CARRIED: True} if asked.inherited else {})
-    check_question(size_of(workflow.payload_converter().to_payloads([body])))
+    if asked.ask_within is not None:
+        body[ASK_WITHIN] = asked.ask_within.total_seconds()
+    size = size_of(workflow.payload_converter().to_payloads([body]))
+    if size >= MEASURED_FROM_BYTES:
+        try:
+            size = await workflow.execute_local_activity(
+                MEASURE, body, result_type=int, start_to_close_timeout=ACTIVITY_TIMEOUT, retry_policy=MEASURE_RETRY
+            )
+        except ActivityError as failed:
+            if not _not_registered(failed):
+                raise
+    check_question(size)
     return body
+
+
+def _not_registered(failed: ActivityError) -> bool:
+    return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
 
 
 async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str) -> Outcome:
@@ -89,7 +129,7 @@ async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], t
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await close(task_id, asked.activities)
+        await let_go(asked)
         raise
     except ActivityError as failed:
         if (answer := mailbox.answer(key)) is not None:
@@ -99,34 +139,30 @@ async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], t
     return mailbox.answer(key) or Outcome.model_validate(looked)
 
 
-async def close(task_id: str, activities: ActivityOptions) -> None:
-    """Cancel the task."""
-    await freed(closing(task_id, activities))
+async def let_go(asked: Asked) -> None:
+    """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
+    if asked.on_cancel == "leave":
+        return
+    cancelling = freeing(asked)
+    if asked.on_cancel == "wait":
+        await freed(cancelling)
+    else:
+        cancelling.add_done_callback(_log_failure)
 
 
-async def withdraw(key: str, activities: ActivityOptions) -> None:
-    """Cancel the question by its key, whose task is not known here."""
-    await freed(withdrawing(key, activities))
-
-
-def closing(task_id: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the task."""
-    return _freeing(CLOSE_WAIT, task_id, activities)
-
-
-def withdrawing(key: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the question by its key."""
-    return _freeing(WITHDRAW, key, activities)
-
-
-def _freeing(how: str, what: str, activities: ActivityOptions) -> workflow.ActivityHandle[Any]:
+def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
+    """Start cancelling a question: by its task, or by its key while its task is not known here."""
+    waiting = asked.waiting
+    how, what = WITHDRAW, asked.key if waiting is None else waiting.key
+    if waiting is not None and waiting.task_id is not None:
+        how, what = CLOSE_WAIT, waiting.task_id
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
-        schedule_to_close_timeout=CLOSE_LIMIT,
+        schedule_to_close_timeout=asked.cancel_within,
         summary="nobody waits any more",
-        **activities.of_call(),
+        **asked.activities.of_call(),
     )
 
 
@@ -135,5 +171,9 @@ async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
     if freeing:
         await workflow.wait(freeing)
     for each in freeing:
-        if not each.cancelled() and (failure := each.exception()) is not None:
-            workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))
+        _log_failure(each)
+
+
+def _log_failure(freeing: "asyncio.Task[Any]") -> None:
+    if not freeing.cancelled() and (failure := freeing.exception()) is not None:
+        workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))

@@ -9,8 +9,10 @@ from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import ActivityExecutionStatus, Client
+from temporalio.converter import ActivitySerializationContext, PayloadConverter
 from temporalio.service import RPCError, RPCStatusCode
 
+from awaithumans_adapters.temporal.limits import carried
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.outcome import Outcome
@@ -43,8 +45,10 @@ async def status_of(client: Client, target: Mapping[str, str], timeout: timedelt
     return found.status
 
 
-async def complete_standalone(client: Client, target: Mapping[str, str], outcome: Outcome, timeout: timedelta) -> None:
-    """Complete the activity. One that is completed already has what it needs.
+async def complete_standalone(
+    client: Client, target: Mapping[str, str], outcome: Outcome, reader: PayloadConverter, timeout: timedelta
+) -> None:
+    """Complete the activity with what Temporal carries of the outcome. One that is completed already needs nothing.
 
     Raises:
         TargetGone: it has ended without the answer, or never was.
@@ -53,8 +57,18 @@ async def complete_standalone(client: Client, target: Mapping[str, str], outcome
     status = await status_of(client, target, timeout)
     if status == ActivityExecutionStatus.RUNNING:
         waiting = client.get_async_activity_handle(activity_id=target["activity_id"], run_id=target["run_id"])
+        context = ActivitySerializationContext(
+            namespace=client.namespace,
+            activity_id=target["activity_id"],
+            activity_type=AWAIT_HUMAN,
+            activity_task_queue=None,
+            workflow_id=None,
+            workflow_type=None,
+            is_local=False,
+        )
+        answer = await carried(outcome, client.data_converter, context, reader)
         try:
-            await waiting.complete(outcome.value(), rpc_timeout=timeout)
+            await waiting.with_context(context).complete(answer.value(), rpc_timeout=timeout)
         except RPCError as error:
             if error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION):
                 raise

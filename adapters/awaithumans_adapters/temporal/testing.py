@@ -25,6 +25,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from awaithumans_adapters.temporal.activities import PATIENCE_SECONDS, HumanTaskActivities
 from awaithumans_adapters.temporal.activity_options import ActivityOptions
 from awaithumans_adapters.temporal.engine import TemporalEngine
+from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.plugin import (
     HumanTasksActivityPlugin,
     HumanTasksPlugin,
@@ -211,8 +212,9 @@ class _Activities(HumanTaskActivities):
         self._human_tasks = asking
         self._humans = humans
 
-    def _leave_open(self, task_id: str) -> NoReturn:
+    def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
         """Try again when the person acts. The test server skips no time while an activity is under way."""
+        memory.keep(asked=True)
         raise ApplicationError(
             "waits for a scripted person",
             next_retry_delay=self._humans.until_next_change(task_id),

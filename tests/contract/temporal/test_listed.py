@@ -21,6 +21,8 @@ from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_parked
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 
 @pytest.fixture
 async def listing(relay: RunningRelay, temporal: TemporalServer, question: str) -> AsyncGenerator[Client]:

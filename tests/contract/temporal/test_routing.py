@@ -17,6 +17,7 @@ from tests.support.relay import RunningRelay
 from tests.support.temporal import result, start, until_open
 from tests.support.workflows import WORKFLOWS, AskOnQueue, AskThenForget, AskUncaught
 
+pytestmark = pytest.mark.edges
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(seconds=4))
 
 

@@ -124,7 +124,14 @@ async def test_activity_without_a_workflow_that_has_ended(
 
 def test_every_name_and_field_is_documented() -> None:
     """Activities, signal, query and the fields of an outcome."""
-    activities = [names.OPEN_WAIT, names.CLOSE_WAIT, names.LAST_LOOK, names.AWAIT_HUMAN, names.WITHDRAW]
+    activities = [
+        names.OPEN_WAIT,
+        names.CLOSE_WAIT,
+        names.LAST_LOOK,
+        names.AWAIT_HUMAN,
+        names.WITHDRAW,
+        names.MEASURE,
+    ]
     assert len(HumanTaskActivities().all()) == len(activities)
-    for name in (*activities, names.SIGNAL, names.QUERY, *Outcome.model_fields):
+    for name in (*activities, names.SIGNAL, names.QUERY, names.ASK_WITHIN, *Outcome.model_fields):
         assert f"`{name}`" in DOCUMENT
