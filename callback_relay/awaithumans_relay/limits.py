@@ -34,9 +34,7 @@ MAX_OPEN_WAITS = 8
 BODY_SECONDS = 20.0
 """For the whole of a body. The awaithumans server gives an attempt ten seconds."""
 
-_PUSHED_OUT = (
-    "more bodies than fit are under way, and this one has stalled for the longest time: send it again, at once"
-)
+_PUSHED_OUT = "more large bodies than fit are under way, and this one began first: send it again, at once"
 
 _JSON = json.JSONEncoder(allow_nan=False)
 
@@ -69,26 +67,25 @@ class _Body:
 class UnverifiedBodies:
     """Limits what the large bodies hold that are not complete yet, all together.
 
-    If they hold too much, the one that has made no progress for the longest time is refused: a flood of slow bodies
-    pushes out its own, and a caller that sends its body at once is answered.
+    If they hold too much, the one that began first is refused: a flood of slow bodies pushes out its own, and a caller
+    that sends its body at once is answered. Progress does not count, because a stranger's bodies can go on making some.
     """
 
     def __init__(self, limit: int = MAX_UNVERIFIED_BYTES) -> None:
         self._limit = limit
         self._held = 0
         self._bodies: dict[_Body, None] = {}
-        """Those that have made progress last come last."""
+        """In the order in which they became large."""
 
     def count(self, body: _Body, size: int) -> None:
         """Count what is held of a body now; refuse others if it is too much."""
-        self._bodies.pop(body, None)
-        self._bodies[body] = None
+        self._bodies.setdefault(body)
         self._held += size - body.counted
         body.counted = size
         while self._held > self._limit:
-            stalled = next(iter(self._bodies))
-            self.release(stalled)
-            stalled.refuse()
+            first = next(iter(self._bodies))
+            self.release(first)
+            first.refuse()
 
     def release(self, body: _Body) -> None:
         """Forget a body that is complete or refused."""

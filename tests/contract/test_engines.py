@@ -406,6 +406,7 @@ ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
 """What a response holds beside its yes, and what a caller can make of it: an answer, or a typed error."""
 
 
+@pytest.mark.edges
 async def test_odd_answers_reach_the_caller(
     asker: Asker, relay: RunningRelay, people: People, humans: HumansServer, question: str
 ) -> None:
@@ -420,6 +421,7 @@ async def test_odd_answers_reach_the_caller(
     assert {name for name, (_, fits) in ODD_ANSWERS.items() if errors[name] not in fits} == set(), errors
 
 
+@pytest.mark.edges
 async def test_an_odd_answer_that_was_there_before_the_question(asker: Asker, people: People, question: str) -> None:
     """A task that has ended already is read by the caller itself, which carries its answer no further than it can."""
     key = f"odd {question}"

@@ -84,6 +84,7 @@ def test_a_question_in_two_lines_is_recorded(via: str) -> None:
     assert b"\\nin two lines" in payloads
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_commands_are_those_that_were_recorded(
     name: str, humans: HumansServer, temporal: TemporalServer, tmp_path: Path

@@ -73,6 +73,7 @@ async def test_in_an_app_that_is_there_already(tmp_path: Path) -> None:
         assert await waits(f"{app}/awaithumans") == {"answered": 1}
 
 
+@pytest.mark.edges
 async def test_several_workers_on_one_file(tmp_path: Path) -> None:
     """Two workers start on a new SQLite file at once, and take callbacks at once, the same ones too: each one wait."""
     async with uvicorn(tmp_path, "/healthz", "my_relay:app", "--factory", "--workers", "2") as (relay, process):

@@ -26,6 +26,8 @@ from tests.support.relay import settings_for
 from tests.support.temporal import result, start
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 KEYS = {"key-of-default": "default", "key-of-payments": "payments"}
 CONVERTER = """
 import os

@@ -228,6 +228,7 @@ async def test_hidden_key_of_two_questions_is_parked(office: FakeHumans, reader:
         await until(store, "parked", 2)
 
 
+@pytest.mark.edges
 async def test_swapped_replies_answer_no_other_question(office: FakeHumans, store: Store) -> None:
     """A proxy mixes up what the sweep reads, one by one and in the list: every wait gets its own answer."""
     asked = await ask(office, store, 4)
@@ -326,6 +327,7 @@ class Slow(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
+@pytest.mark.edges
 async def test_three_hundred_answers_at_once_do_not_wait_for_their_callbacks(tmp_path: Path) -> None:
     """Callbacks alone would take forty seconds. The sweep runs ahead of them, for a few dozen requests, and stops."""
     port, shelf = free_port(), Shelf()

@@ -209,6 +209,7 @@ def beside(which: str) -> SimplePlugin:
     return OpenTelemetryPlugin(add_temporal_spans=True) if which == "opentelemetry" else LangGraphPlugin()
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("which", ["opentelemetry", "langgraph"])
 async def test_beside_other_plugins(

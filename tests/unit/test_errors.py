@@ -37,6 +37,7 @@ CODES = {
     "TaskTimeoutError": "TASK_TIMED_OUT",
     "TooManyWaitsError": "TOO_MANY_WAITS",
     "QuestionNotAskedError": "QUESTION_NOT_ASKED",
+    "RelayNotReady": "RELAY_NOT_READY",
     "UnexpectedReplyError": "UNEXPECTED_REPLY",
     "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
 }

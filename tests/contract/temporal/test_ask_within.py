@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from temporalio.activity import Info
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -25,9 +26,9 @@ KEY = f"temporal:default:test:{'a' * 32}"
 BODY = HumanTask(task="Approve?", response_schema=Decision, timeout_seconds=900, idempotency_key=KEY).body()
 
 
-def attempt(number: int, *, after: float, memory: dict[str, Any] | None = None) -> ActivityEnvironment:
+async def attempt(number: int, *, after: float, memory: dict[str, Any] | None = None) -> ActivityEnvironment:
     """An attempt that starts so many seconds after its activity was scheduled."""
-    env = ActivityEnvironment()
+    env = ActivityEnvironment(client=await Client.connect("127.0.0.1:9", lazy=True))  # it is asked for its codec only
     at = SCHEDULED + timedelta(seconds=after)
     info: Info = replace(
         env.info,
@@ -70,7 +71,7 @@ async def test_no_task_is_created_after_the_time_for_asking(
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     ask = without_a_relay.open_wait if via == "signal" else without_a_relay.await_human
     with pytest.raises(ApplicationError) as failed:
-        await attempt(1, after=after).run(ask, BODY | more | {"idempotency_key": key})
+        await (await attempt(1, after=after)).run(ask, BODY | more | {"idempotency_key": key})
     assert failed.value.type == "QuestionNotAskedError"
     assert failed.value.non_retryable
     assert asked(fake.fake, key) == []
@@ -90,7 +91,7 @@ async def test_an_answer_to_a_task_that_left_no_trace_counts(
     activities = HumanTaskActivities(settings)
     ask = activities.open_wait if via == "signal" else activities.await_human
     memory = {"asked": False} if via == "activity" else None
-    outcome = await attempt(7, after=901, memory=memory).run(ask, question.body())
+    outcome = await (await attempt(7, after=901, memory=memory)).run(ask, question.body())
     assert outcome["response"] == {"approved": True}
 
 
@@ -108,12 +109,12 @@ async def test_people_have_their_whole_time_once_they_are_asked(fake: FakeServer
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     activities, body = HumanTaskActivities(settings), BODY | {"idempotency_key": key}
     kept: list[Any] = []
-    first = attempt(9, after=600, memory={"asked": False})
+    first = await attempt(9, after=600, memory={"asked": False})
     first.on_heartbeat = lambda *details: kept.extend(details)
     assert await left_open(first, activities, body)
     assert kept[-1]["asked"] is True
-    assert await left_open(attempt(10, after=1500, memory=kept[-1]), activities, body)
-    outcome = await attempt(11, after=1516, memory=kept[-1]).run(activities.await_human, body)
+    assert await left_open(await attempt(10, after=1500, memory=kept[-1]), activities, body)
+    outcome = await (await attempt(11, after=1516, memory=kept[-1])).run(activities.await_human, body)
     assert outcome["status"] == "timed_out"
 
 
@@ -127,12 +128,12 @@ async def test_a_task_that_could_not_be_registered_in_time_is_cancelled(
     body = BODY | {"awaithumans_ask_within": 1, "idempotency_key": key}
     ask = without_a_relay.open_wait if via == "signal" else without_a_relay.await_human
     kept: list[Any] = []
-    first = attempt(1, after=0)
+    first = await attempt(1, after=0)
     first.on_heartbeat = lambda *details: kept.extend(details)
     with pytest.raises(ApplicationError):
         await first.run(ask, body)
     (task_id,) = asked(fake.fake, key)
     with pytest.raises(ApplicationError) as failed:
-        await attempt(2, after=1, memory=kept[-1]).run(ask, body)
+        await (await attempt(2, after=1, memory=kept[-1])).run(ask, body)
     assert (failed.value.type, failed.value.non_retryable) == ("QuestionNotAskedError", True)
     assert [task.status for task in fake.fake.tasks if task.id == task_id] == ["cancelled"]

@@ -20,6 +20,8 @@ from tests.support.relay import running_relay
 from tests.support.temporal import connecting, result, start, worker_and_relay
 from tests.support.workflows import AskUncaught
 
+pytestmark = pytest.mark.edges
+
 SECRET = "the patient agrees"
 KEY = Fernet.generate_key()
 PLAIN = DataConverter.default

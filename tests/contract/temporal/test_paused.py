@@ -1,5 +1,6 @@
 """A paused workflow exists: it takes its answer, and nothing is wrong with Temporal. In both modes."""
 
+import pytest
 from temporalio.api.workflowservice.v1 import PauseWorkflowExecutionRequest, UnpauseWorkflowExecutionRequest
 from temporalio.client import Client
 
@@ -9,6 +10,8 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_open
 from tests.support.workflows import Ask
+
+pytestmark = pytest.mark.edges
 
 
 async def test_answer_of_a_paused_workflow_is_delivered(

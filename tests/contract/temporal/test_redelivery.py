@@ -39,6 +39,8 @@ from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.temporal import next_run, start, until_open, until_parked, until_under_way
 from tests.support.workflows import AskAcrossRuns, AskUncaught
 
+pytestmark = pytest.mark.edges
+
 LARGE = {"approved": True, "note": "x" * 1_600_000}
 
 

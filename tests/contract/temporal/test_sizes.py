@@ -16,6 +16,8 @@ from tests.support.people import People
 from tests.support.temporal import result, unreachable, worker_and_relay
 from tests.support.workflows import AskAboutADocument, AskForFacts
 
+pytestmark = pytest.mark.edges
+
 LARGE = {"approved": True, "note": "x" * 2_200_000}
 
 
