@@ -19,13 +19,13 @@ demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (three minutes). ARGS="-k name" to choose
-	@$(BIN)/python -m pytest -m edges $(ARGS)
+test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (seven minutes). ARGS="-k name" to choose
+	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
 
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
 
-soak: $(READY) ## 2,000 waits, two relays on one PostgreSQL killed at random, every effect counted (minutes). ARGS="--waits 200 --seed 7"
+soak: $(READY) ## 2,000 waits, two relays killed at random, a stranger attacks; every effect and the memory is checked (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"

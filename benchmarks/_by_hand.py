@@ -51,10 +51,11 @@ def _settings() -> Settings:
     return Settings.load()
 
 
-async def _ask(order: int) -> str:
+async def _ask(order: int, suffix: str = "") -> str:
     info, settings = activity.info(), _settings()
     assert info.workflow_id
-    route = Route("temporal", {"namespace": info.namespace, "workflow_id": info.workflow_id}, info.workflow_id)
+    key = f"{info.workflow_id}{suffix}"
+    route = Route("temporal", {"namespace": info.namespace, "workflow_id": info.workflow_id}, key)
     signer = settings.signer()
     task = await _client().post(
         f"{settings.url}/api/tasks",
@@ -62,7 +63,7 @@ async def _ask(order: int) -> str:
         | {
             "task": f"Approve order {order}?",
             "payload": {"order": order, "amount": 250.0},
-            "idempotency_key": info.workflow_id,
+            "idempotency_key": key,
             "callback_url": f"{settings.relay()}/callbacks/{signer.issue(route)}",
         },
         headers={"Authorization": f"Bearer {settings.token()}"},
@@ -80,6 +81,12 @@ async def _ask(order: int) -> str:
 @activity.defn
 async def ask_by_hand(order: int) -> str:
     return await _ask(order)
+
+
+@activity.defn
+async def ask_one_by_hand(order: int) -> str:
+    """One of many questions of the same workflow."""
+    return await _ask(order, f"-{order}")
 
 
 @activity.defn

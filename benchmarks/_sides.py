@@ -8,7 +8,15 @@ from awaithumans.adapters.temporal import awaithumans_create_task  # type: ignor
 from temporalio.client import Client
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
-from benchmarks import _by_hand, _workflows, _workflows_alone, _workflows_bare, _workflows_many, _workflows_official
+from benchmarks import (
+    _by_hand,
+    _workflows,
+    _workflows_alone,
+    _workflows_bare,
+    _workflows_gather,
+    _workflows_many,
+    _workflows_official,
+)
 
 AMOUNT = 250.0
 
@@ -65,6 +73,10 @@ BY_HAND = {SIGNAL: "by-hand", ACTIVITY: "by-hand-activity"}
 ALONE: Mapping[str, str] = {SIGNAL: "signal-alone", ACTIVITY: "activity-alone"}
 """Each mode of ours in a file of its own."""
 MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
+GATHER = {SIGNAL: "gather-signal", ACTIVITY: "gather-activity"}
+"""Many questions in one workflow, in each mode."""
+GATHER_PLAIN, GATHER_BY_HAND = "gather-plain", "gather-by-hand"
+"""With what these are compared."""
 MODES = [SIGNAL, ACTIVITY]
 
 SIDES: Mapping[str, Side] = {
@@ -80,4 +92,8 @@ SIDES: Mapping[str, Side] = {
     ALONE[ACTIVITY]: Side(_workflows_alone.AskByActivity, _ours, timer=False),
     MANY[SIGNAL]: Side(_workflows_many.AskBySignal, _many, [_workflows_many.write_down]),
     MANY[ACTIVITY]: Side(_workflows_many.AskByActivity, _many, [_workflows_many.write_down], timer=False),
+    GATHER[SIGNAL]: Side(_workflows_gather.GatherBySignal, _bare),
+    GATHER[ACTIVITY]: Side(_workflows_gather.GatherByActivity, _bare, timer=False),
+    GATHER_PLAIN: Side(_workflows_gather.GatherPlain, _bare, [_by_hand.do_nothing], plugin=False),
+    GATHER_BY_HAND: Side(_workflows_gather.GatherByHand, _bare, [_by_hand.ask_one_by_hand], plugin=False),
 }

@@ -37,8 +37,10 @@ AT_ONCE = 64
 """Signals; threads are resumed one after the other, as in a loop."""
 BARE, ENGINE, DISPATCHER, OFFICIAL = "bare", "engine", "dispatcher", "official"
 BARE_SYNC = "bare, durability sync"
+SAME_GRAPH_SYNC = "the engine's graph, durability sync"
+"""A loop around the graph that the engine runs, so that the difference is the engine alone."""
 SIDES = [BARE, ENGINE, DISPATCHER, OFFICIAL]
-RESUMES = [BARE, BARE_SYNC, ENGINE, DISPATCHER, OFFICIAL]
+RESUMES = [BARE, BARE_SYNC, SAME_GRAPH_SYNC, ENGINE, DISPATCHER, OFFICIAL]
 
 
 class Decision(BaseModel):
@@ -210,7 +212,14 @@ async def graphs(
 
         mine = compiled(ours)
         bare = compiled(by_hand)
-        yield {BARE: bare, BARE_SYNC: bare, ENGINE: mine, DISPATCHER: mine, OFFICIAL: compiled(official)}
+        yield {
+            BARE: bare,
+            BARE_SYNC: bare,
+            SAME_GRAPH_SYNC: mine,
+            ENGINE: mine,
+            DISPATCHER: mine,
+            OFFICIAL: compiled(official),
+        }
 
 
 async def parked(graph: Any, count: int, payload_key: str) -> dict[str, Answer]:
@@ -237,7 +246,7 @@ async def resumes(
         answer = answers[thread]
         if side == BARE:
             await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread))
-        elif side == BARE_SYNC:
+        elif side in (BARE_SYNC, SAME_GRAPH_SYNC):
             await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread), durability="sync")
         elif side == ENGINE:
             await engine.deliver(answer.route, outcome(answer))

@@ -47,8 +47,9 @@ async def somebody(server: TaskServer) -> AsyncGenerator[People]:
 
 @pytest.fixture(scope="session")
 async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[TemporalServer]:
-    """The real Temporal dev server."""
-    server = TemporalServer(tmp_path_factory.mktemp("temporal"))
+    """The real Temporal dev server. Its workflows can be paused."""
+    pausing = ["--dynamic-config-value", "frontend.WorkflowPauseEnabled=true"]
+    server = TemporalServer(tmp_path_factory.mktemp("temporal"), flags=pausing)
     async with started(server):
         yield server
 
@@ -82,6 +83,6 @@ async def people(humans: HumansServer) -> AsyncGenerator[People]:
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests do not depend on what the developer's shell or home directory says."""
-    for name in [name for name in os.environ if name.startswith("AWAITHUMANS_")]:
+    for name in [name for name in os.environ if name.startswith(("AWAITHUMANS_", "TEMPORAL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))

@@ -36,6 +36,7 @@ from awaithumans_relay.lifecycle import Lifecycle
 from awaithumans_relay.limits import (
     MAX_REGISTRATION_BYTES,
     STRANGER,
+    UnverifiedBodies,
     checked_outcome,
     checked_route,
     checked_task_id,
@@ -122,6 +123,7 @@ class Relay:
         self.store = store
         self.lifecycle = Lifecycle()
         self.refusals = Repeats(logger)
+        self._unverified = UnverifiedBodies()
         self._assemble()
 
     def _assemble(self) -> None:
@@ -232,7 +234,9 @@ class Relay:
     async def receive(self, token: str, request: Request) -> WaitState:
         """A callback of the awaithumans server."""
         with self.observer.metrics.receiving() as reception:
-            body = await limited_body(request, MAX_BODY_BYTES, proven=lambda: self._signer.knows(token))
+            body = await limited_body(
+                request, MAX_BODY_BYTES, proven=lambda: self._signer.knows(token), unverified=self._unverified
+            )
             callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
             outcome, route = checked_outcome(callback.outcome), checked_route(callback.route)
             with self.observer.storing(callback):
@@ -471,8 +475,8 @@ async def _reply(
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
-        # Strangers are refused with 401 and 408 only, for a reason of a few; other reasons may hold anything.
-        reason = f": {refused}" if refused.http_status in {401, 408} else ""
+        # Strangers are refused with these only, for a reason of a few; other reasons may hold anything.
+        reason = f": {refused}" if refused.http_status in {401, 408, 503} else ""
         kind = f"{what}s refused ({refused.http_status}){reason}"
         refusals.warn(kind, f"refused ({refused.http_status}), task {named or 'unknown'}: {refused}", facts)
         return problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))

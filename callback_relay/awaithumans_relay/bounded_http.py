@@ -10,6 +10,7 @@ uvicorn limits neither the time of a request nor, with httptools, the size of it
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast
 
 import h11
@@ -22,6 +23,8 @@ from awaithumans_relay.callers import JUDGE
 
 MAX_HEADER_BYTES = 32 * 1024
 """Of a request line with its headers: a route token of 4 KB, and what proxies add."""
+READ_BYTES = 64 * 1024
+"""Of one connection at a time, for asyncio's 256 KB: what is read is held several times over until it is parsed."""
 MAX_CONNECTIONS = 512
 """Open at the same time. The awaithumans server uses one, and callers one for each registration under way."""
 HEADERS_SECONDS = 10.0
@@ -57,6 +60,8 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base
         """Close the connection that has waited longest for its request, if there are too many now."""
         super().connection_made(transport)
+        with suppress(AttributeError):  # uvloop, which reads as little by itself
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         self._enter(h11.IDLE)
         if len(self.connections) > MAX_CONNECTIONS:
             open_here = [each for each in self.connections if isinstance(each, BoundedProtocol)]

@@ -1,6 +1,8 @@
 """`awaithumans-relay`: the relay from the command line. Options and what they mean; `commands` does the work."""
 
 import asyncio
+import os
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
 from awaithumans_relay.logs import LogFormat
+from awaithumans_relay.retention import RETENTION
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
 
 Temporal = Annotated[
@@ -27,6 +30,21 @@ TemporalNamespaces = Annotated[
     typer.Option(
         metavar="NAME",
         help="A Temporal namespace that answers may go to. Repeat for more. Without it: only the namespace `default`.",
+    ),
+]
+TemporalProfiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A profile of Temporal's configuration file, with address, namespace, TLS and API key. Repeat for more, "
+        "each with a namespace of its own.",
+    ),
+]
+TemporalDataConverter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="The data converter of the Temporal workers, or a function that makes it. Needed if they encrypt.",
     ),
 ]
 Graphs = Annotated[
@@ -76,21 +94,38 @@ def relay(
     A day with it:
       awaithumans-relay serve --temporal localhost:7233    run it
       awaithumans-relay doctor --temporal localhost:7233   would answers arrive?
-      awaithumans-relay waits --state parked               what needs a hand?
-      awaithumans-relay redrive --all                      it is mended: again
+      awaithumans-relay waits --state parked               what cannot arrive?
+      awaithumans-relay redrive --all                      fixed: deliver again
     """
 
 
-def _wanted(temporal: str | None, namespaces: list[str] | None, graphs: list[str] | None, server: str | None) -> Wanted:
-    if namespaces and temporal is None:
-        raise typer.BadParameter("give --temporal ADDRESS as well", param_hint="--temporal-namespace")
-    return Wanted(temporal, graphs or [], server, namespaces or [])
+def _wanted(
+    temporal: str | None,
+    namespaces: list[str] | None,
+    profiles: list[str] | None,
+    converter: str | None,
+    graphs: list[str] | None,
+    server: str | None,
+) -> Wanted:
+    if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
+        raise typer.BadParameter(
+            "several profiles have their own addresses and namespaces: leave out --temporal and --temporal-namespace",
+            param_hint="--temporal-profile",
+        )
+    if temporal is None and not profiles:
+        temporal = os.environ.get("TEMPORAL_ADDRESS") or None
+        for option, given in (("--temporal-namespace", namespaces), ("--temporal-data-converter", converter)):
+            if given and temporal is None:
+                raise typer.BadParameter("give --temporal ADDRESS as well", param_hint=option)
+    return Wanted(temporal, graphs or [], server, namespaces or [], profiles or [], converter)
 
 
 @cli.command()
 def serve(
     temporal: Temporal = None,
     temporal_namespace: TemporalNamespaces = None,
+    temporal_profile: TemporalProfiles = None,
+    temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
@@ -105,6 +140,16 @@ def serve(
             "The file must outlive the process: unfinished waits are in it.",
         ),
     ] = DEFAULT_DATABASE,
+    retention_days: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=3650,
+            metavar="DAYS",
+            help="Delete a wait, with its answer, this long after its delivery; one without an answer, this long after "
+            "the deadline of its task. An answer that is not delivered is never deleted.",
+        ),
+    ] = RETENTION.days,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
         LogFormat, typer.Option(help="text for people, json for machines: one object a line, with task and wait id.")
@@ -128,13 +173,17 @@ def serve(
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches
                                     this relay; resumed graphs ask through it
       AWAITHUMANS_RELAY_OPERATOR_TOKEN
-                                    opens the operator's page and API (16
+                                    opens the operator's page and API (32
                                     characters or more); else they are closed
       AWAITHUMANS_PUBLIC_URL        the server as people reach it, for links, if
                                     that is not AWAITHUMANS_URL
       AWAITHUMANS_RELAY_DATABASE    or --database: where waits are kept,
                                     sqlite:///FILE or, with the extra `postgres`,
                                     postgresql://USER:PASSWORD@HOST/NAME
+      TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS, _PROFILE, _CONFIG_FILE, ...
+                                    how to connect to Temporal, as its own
+                                    command line reads them; TEMPORAL_ADDRESS
+                                    does as well as --temporal
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
                                     wants a key (LANGSMITH_API_KEY does as well)
     Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN,
@@ -150,10 +199,18 @@ def serve(
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
-    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
     with troubles_told():
         asyncio.run(
-            serving.serve(wanted, host=host, port=port, database=database, log_level=log_level.lower(), tls=tls)
+            serving.serve(
+                wanted,
+                host=host,
+                port=port,
+                database=database,
+                retention=timedelta(days=retention_days),
+                log_level=log_level.lower(),
+                tls=tls,
+            )
         )
 
 
@@ -238,6 +295,8 @@ def derive_key() -> None:
 def doctor(
     temporal: Temporal = None,
     temporal_namespace: TemporalNamespaces = None,
+    temporal_profile: TemporalProfiles = None,
+    temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
     database: Database = DEFAULT_DATABASE,
@@ -257,7 +316,7 @@ def doctor(
     \b
     Exit codes: 0 all is well, 1 something is not.
     """
-    wanted = _wanted(temporal, temporal_namespace, graph, langgraph_server)
+    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
     with troubles_told():
         well = asyncio.run(examine(database, wanted.apart(), as_json=as_json))
     raise typer.Exit(0 if well else 1)

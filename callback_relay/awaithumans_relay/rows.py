@@ -114,6 +114,7 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
         "next_check_at": next_check(now=now, created_at=now, deadline_at=deadline_at),
         "attempts": 0,
         "traceparent": route.traceparent,
+        "encoded": route.encoded,
     }
 
 
@@ -121,7 +122,7 @@ def wait_of(row: RowMapping) -> Wait:
     """A row, read."""
     return Wait(
         task_id=row["task_id"],
-        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"]),
+        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"], row["encoded"]),
         state=WaitState(row["state"]),
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],

@@ -32,8 +32,8 @@ REDELIVERIES = 20
 """Repeated deliveries of one wait, until it has rested for `REDELIVERY_REST_SECONDS`.
 
 A caller that restarts, is reset or continues as new needs one each time and normally none, because it finds the answer
-on the server first. 20 last for more than an hour of restarts in a row; what a holder of a leaked route token can
-cause with them is 20 signals that Temporal drops.
+on the server first. 20 last for more than an hour of restarts in a row; what a holder of a leaked registration proof
+can cause with them is 20 signals that Temporal drops.
 """
 REDELIVERY_REST_SECONDS = 24 * 3600.0
 LONGEST_LEASE_SECONDS = 60.0

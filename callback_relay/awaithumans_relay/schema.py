@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Connection,
     Float,
@@ -56,6 +57,7 @@ waits = Table(
     Column("seen_at", Float),
     Column("redeliveries", Integer, nullable=False, server_default="0", default=0),
     Column("redelivered_at", Float),
+    Column("encoded", Boolean),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -98,12 +100,17 @@ def _redelivered(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN redelivered_at FLOAT"))
 
 
+def _encoded(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN encoded BOOLEAN"))
+
+
 _STEPS: dict[int, Callable[[Connection], None]] = {
     2: _redriven_and_forgotten,
     3: _traced,
     4: _runs_recorded,
     5: _missing,
     6: _redelivered,
+    7: _encoded,
 }
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 

@@ -16,6 +16,7 @@ from awaithumans_core import flow
 from awaithumans_core.client import TaskClient
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import (
+    InvalidTaskError,
     RequestRefusedError,
     ServerUnreachableError,
     TaskNotFoundError,
@@ -176,6 +177,8 @@ class Sweeper:
         except TaskNotFoundError:
             self._answered(task_id)
             await self._deletions.missing(task_id, waits)
+        except InvalidTaskError as never:  # earlier releases stored waits on any text as a task id
+            await self._park(waits, str(never))
         except (RequestRefusedError, ServerUnreachableError) as trouble:
             await self._store.postpone_checks(waits, self._missed(task_id, trouble))
         else:

@@ -118,16 +118,23 @@ def addresses(assign_to: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def address(email: str) -> str:
-    """One address in one form, for accepting: only letter case and the dot of the root domain are the same."""
+    """One address in one form, for accepting: only letter case and the dot of the root domain are the same.
+
+    The server lowers addresses, of all scripts, when it creates a user for one. A letter whose lower case belongs to
+    another capital letter as well (the Kelvin sign and K) keeps its case, so no two letters become one.
+    """
     email = email.strip().rstrip(".")
-    return email.lower() if email.isascii() else email
+    lowered = email.lower()
+    return lowered if lowered.upper() == email.upper() else email
 
 
 def mailbox(email: str) -> str:
     """One mailbox in one form, for counting: also sub-addresses (`anna+1@`) and compatibility characters are merged."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold())
     local, at, domain = "".join(each for each in folded if not _is_invisible(each)).rpartition("@")
-    return f"{local.partition('+')[0].strip(_QUOTES_AND_DOTS)}{at}{domain.rstrip('.')}"
+    local = local.strip(_QUOTES_AND_DOTS)
+    base = local[:1] + local[1:].partition("+")[0]  # `+4930123@` begins with a number, not with a sub-address
+    return f"{base.strip(_QUOTES_AND_DOTS)}{at}{domain.rstrip('.')}"
 
 
 _QUOTES_AND_DOTS = '".'

@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from awaithumans_core import clock as clocks
 from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.replays import applies
 
 T = TypeVar("T")
 
@@ -376,14 +376,8 @@ def _voter(
 
 
 def _counts_people(what: str) -> bool:
-    """Whether people are counted here. In a workflow: not where an earlier release has counted a question instead.
-
-    Commands that are recorded in a history follow from what was counted then; a replay has to come to the same.
-    """
-    temporal = sys.modules.get("temporalio.workflow")
-    if temporal is None or not temporal.in_workflow():
-        return True
-    return bool(temporal.patched(f"awaithumans-quorum-counts-people:{what}"))
+    """Whether people are counted here: not where an earlier release has counted a question instead."""
+    return applies(f"awaithumans-quorum-counts-people:{what}")
 
 
 def _problem(people: Sequence[Person], *, groups: bool) -> str | None:

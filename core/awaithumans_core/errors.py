@@ -3,6 +3,7 @@
     AwaitHumansError
       QuestionEndedError            the people's side: the question is over, without a usable answer
         TaskTimeoutError              nobody answered before the deadline
+          QuestionNotAskedError         the question could not be asked in time, so nobody was asked
         TaskCancelledError            an agent or an operator cancelled the task
         VerificationExhaustedError    the verifier rejected every attempt
         ResponseSchemaError           a person answered, but not in the shape that was asked for
@@ -68,6 +69,12 @@ class TaskTimeoutError(QuestionEndedError):
     """Nobody answered before the task's deadline."""
 
     code = "TASK_TIMED_OUT"
+
+
+class QuestionNotAskedError(TaskTimeoutError):
+    """The server or the relay was unreachable for as long as asking may take, so no person was asked."""
+
+    code = "QUESTION_NOT_ASKED"
 
 
 class TaskCancelledError(QuestionEndedError):
@@ -197,7 +204,7 @@ class CallbackRejectedError(AwaitHumansError):
     code = "CALLBACK_REJECTED"
     http_status: int = 401
     """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed,
-    429 too many waits.
+    408 too slow, 429 too many waits, 503 no room for it now.
     """
 
 

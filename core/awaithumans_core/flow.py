@@ -689,7 +689,9 @@ def open_wait(
     except AwaitHumansError as error:
         if ours and gives_up(error):
             with suppress(AwaitHumansError):
-                yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
+                closed = yield from close(outcome.task_id, _brief(patience), key=body["idempotency_key"])
+                if closed.status == TaskStatus.COMPLETED:
+                    return closed
         raise
     return outcome
 

@@ -5,7 +5,7 @@ a workflow input, a checkpoint or a history.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
@@ -16,6 +16,9 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
 from awaithumans_core.trace import asking, note
+
+if TYPE_CHECKING:
+    import httpx
 
 CLOSE_PATIENCE_SECONDS = 60.0
 """How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
@@ -30,12 +33,19 @@ class HumanTasks:
         settings: Default: from the environment, or from a local `awaithumans dev`.
         patience: Seconds an operation keeps trying while server or relay give no usable reply. Default: the task's own
             timeout for opening a wait, a minute for closing one.
+        transport: For the async operations; in tests, a way to server and relay without a socket.
 
     Raises:
         SettingsError: token, relay address or relay secret are not known.
     """
 
-    def __init__(self, settings: Settings | None = None, *, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        patience: float | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
+    ) -> None:
         self.settings = settings or Settings.load()
         self.settings.token()
         self._relay = self.settings.relay()
@@ -43,7 +53,7 @@ class HumanTasks:
         self._signer = self.settings.signer()
         self._patience = patience
         # No connection is kept open between two questions: an asker may ask once a day.
-        self._client = TaskClient(settings=self.settings, keep_alive=0)
+        self._client = TaskClient(settings=self.settings, keep_alive=0, transport=transport)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
     async def open(
@@ -57,6 +67,7 @@ class HumanTasks:
         known: str | None = None,
         on_created: Callable[[Outcome], None] | None = None,
         may_repeat: bool = True,
+        within: float | None = None,
         asked_before: Route | None = None,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
@@ -75,6 +86,7 @@ class HumanTasks:
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
             may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
                 asked for it first.
+            within: Seconds after which no request is repeated, if that is less than the patience.
             asked_before: The route under which the relay knows a wait of the same question by an earlier caller, for
                 `may_repeat`. Default: `route`.
 
@@ -84,7 +96,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, asked_before)
+            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within, asked_before)
             outcome = await self._client.run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
@@ -94,7 +106,7 @@ class HumanTasks:
     ) -> Outcome:
         """`open`, without an event loop."""
         with asking(route) as traced:
-            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat))
+            outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat, None))
             note(task_id=outcome.task_id)
             return outcome
 
@@ -137,9 +149,11 @@ class HumanTasks:
         gives_up: Callable[[AwaitHumansError], bool] | None,
         known: str | None,
         may_repeat: bool,  # noqa: FBT001
+        within: float | None,
         asked_before: Route | None = None,
     ) -> Flow[Outcome]:
-        patience = Patience(self._patience or float(body["timeout_seconds"]))
+        seconds = self._patience or float(body["timeout_seconds"])
+        patience = Patience(seconds if within is None else min(seconds, within))
         return flow.open_wait(
             body,
             self._relay,

@@ -61,6 +61,11 @@ class Route:
     """The question it waits for. An answer to any other question is not for this route."""
     traceparent: str | None = field(default=None, compare=False)
     """W3C trace context of whoever asked, if it is traced. No part of the route's identity."""
+    encoded: bool | None = field(default=None, compare=False)
+    """Whether the caller encodes (encrypts, compresses) what it writes into its engine's history, so that its answer
+    must be written in the same way. None: not known, since the caller is of an earlier release. No part of the route's
+    identity.
+    """
 
     @cached_property
     def target_id(self) -> str:
@@ -75,6 +80,10 @@ class Route:
 
 
 _GENERATE = f"give the relay and everyone who asks through it the same random secret, for instance from: {GENERATE}"
+_EARLIER = (
+    "A short one of an earlier release is not accepted as an old secret either: leave it out. Questions asked "
+    "with it stay open, and the relay's sweep finds their answers"
+)
 
 
 class RouteSigner:
@@ -87,9 +96,10 @@ class RouteSigner:
     def __init__(self, secrets: Sequence[str]) -> None:
         if not secrets:
             raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
-        for secret in secrets:
+        for number, secret in enumerate(secrets, 1):
             if (weak := weakness(secret)) is not None:
-                raise SettingsError(f"AWAITHUMANS_RELAY_SECRET {weak}: {_GENERATE}")
+                which = f" (number {number} of {len(secrets)})" if len(secrets) > 1 else ""
+                raise SettingsError(f"AWAITHUMANS_RELAY_SECRET{which} {weak}: {_GENERATE}. {_EARLIER}")
         self._callbacks = _Signed(secrets, _CALLBACK_SALT, MAX_TOKEN_CHARS)
         self._registrations = _Signed(secrets, _REGISTRATION_SALT, MAX_PROOF_CHARS)
 
@@ -173,12 +183,13 @@ def _refused() -> CallbackRejectedError:
 def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
-            traceparent = more.get("p")
+            traceparent, encoded = more.get("p"), more.get("c")
             return Route(
                 engine,
                 {str(name): str(value) for name, value in target.items()},
                 key,
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
+                encoded if isinstance(encoded, bool) else None,
             )
         case _:
             raise _refused()
@@ -194,7 +205,9 @@ class _Signed:
 
     def sign(self, route: Route, bound: Mapping[str, str | None]) -> str | None:
         """Text for URLs and headers. None: it would be too long, also without the trace, which matters less."""
-        held = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
+        held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
+        if route.encoded is not None:
+            held["c"] = route.encoded
         traced = {"p": route.traceparent} if route.traceparent else {}
         for each in (held | traced, held):
             signed = self._serializer.dumps(each)

@@ -7,9 +7,9 @@ visible escapes as in a Python string: `\\x1b`, `\\n`, `\\u202e`.
 What is replaced: controls (Cc), format characters (Cf: bidirectional controls, zero-width characters, soft hyphens,
 tags), line and paragraph separators, lone surrogates, and the invisible characters of other categories (variation
 selectors, fillers). What ordinary text needs is kept, and only where it needs it: joiners in emoji, joiners between
-letters of Arabic and Indic scripts, word breaks between Thai, Lao, Burmese or Khmer letters, and one variation selector
-behind an emoji, an ideograph or a Mongolian letter. The tags of regional flags (Scotland, Wales) are replaced, because
-tags also carry text that no person sees.
+letters of Arabic and Indic scripts, and behind an Indic virama at the end of a word, word breaks between Thai, Lao,
+Burmese or Khmer letters, and one variation selector behind an emoji, an ideograph or a Mongolian letter. The tags of
+regional flags (Scotland, Wales) are replaced, because tags also carry text that no person sees.
 """
 
 import json
@@ -40,6 +40,8 @@ _JOINED = (
     "\ufb50-\ufdff\ufe70-\ufefc]"
 )
 """Scripts whose letters change their form beside a joiner."""
+_VIRAMA = "[\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca]"
+"""Marks of Indic scripts that a joiner follows also at the end of a word: it decides how the last letter looks."""
 _UNSPACED = "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17b3\u17b6-\u17ff]"
 """Scripts without spaces between words."""
 _IDEOGRAPH = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
@@ -48,6 +50,7 @@ _ORDINARY = "|".join(
         f"{_EMOJI}(?:\u200d{_EMOJI})*",
         "[0-9#*]\ufe0f\u20e3",
         f"(?<={_JOINED})[\u200c\u200d](?={_JOINED})",
+        f"(?<={_VIRAMA})[\u200c\u200d]",
         f"(?<={_UNSPACED})\u200b(?={_UNSPACED})",
         f"{_IDEOGRAPH}[\ufe00-\ufe02\U000e0100-\U000e01ef]",
         "[\u1820-\u18aa][\u180b-\u180d\u180f]",

@@ -31,7 +31,7 @@ def _split(value: object) -> object:
 def _address(value: str) -> str:
     scheme, _, host = value.partition("://")
     if scheme not in {"http", "https"} or not host:
-        raise ValueError("an address starts with http:// or https://")
+        raise ValueError("write the address with http:// or https://, for instance http://localhost:3001")
     return value
 
 
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
 
     def review_url(self, task_id: str) -> str:
         """Where a person answers this task in the dashboard."""
-        return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='')}"
+        return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='', errors='replace')}"
 
 
 class _Discovery(PydanticBaseSettingsSource):

@@ -5,6 +5,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Self, TypedDict, TypeVar, cast
@@ -15,6 +16,7 @@ from awaithumans_core.answerers import Answerers, answerers
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
+from awaithumans_core.replays import applies
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
@@ -149,14 +151,11 @@ class HumanTask(Generic[T]):
     """Set by `again`: which re-ask this is. None: the question as it was asked first."""
 
     def __post_init__(self) -> None:
-        for name in ("task", "idempotency_key"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidTaskError(f"{name} is {getattr(self, name)!r}: give text")
+        _check_text("task", self.task)
         if not self.task.strip():
             raise InvalidTaskError("task is empty: say in one line what the person is to decide")
         _check_line(self.task)
-        if not self.idempotency_key.strip():
-            raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
+        _check_key(self.idempotency_key)
         if not MIN_TIMEOUT_SECONDS <= self.seconds <= MAX_TIMEOUT_SECONDS:
             raise InvalidTaskError(
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
@@ -192,8 +191,11 @@ class HumanTask(Generic[T]):
         return answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
 
     def under(self, key: str) -> Self:
-        """The same question under another key."""
-        return replace(self, idempotency_key=key)
+        """The same question under another key. Nothing else is checked again: a workflow may ask thousands at once."""
+        _check_key(key)
+        renamed = copy(self)
+        object.__setattr__(renamed, "idempotency_key", key)
+        return renamed
 
     def again(self, key: str, problems: Sequence[str]) -> Self:
         """The same question under another key, with what was wrong with the answer given to it."""
@@ -245,22 +247,36 @@ class HumanTask(Generic[T]):
         return json_schema(type(self.payload))
 
 
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidTaskError(f"{name} is {value!r}: give text")
+
+
+def _check_key(key: str) -> None:
+    _check_text("idempotency_key", key)
+    if not key.strip():
+        raise InvalidTaskError("idempotency_key is empty: leave it out for a fresh one, or name the question")
+
+
 def _check_line(task: str) -> None:
-    """Raise unless a person sees all of the question, as one line.
+    """Raise unless a person sees all of the question, as one line. One that a workflow has asked before is kept.
 
     Raises:
         InvalidTaskError: it is too long, or has line breaks, control characters or invisible characters.
     """
+    if len(task) <= MAX_TASK_CHARS and one_line(task, len(task)) == task:
+        return
+    if not applies("awaithumans-task-is-one-line"):
+        return
     if len(task) > MAX_TASK_CHARS:
         raise InvalidTaskError(
             f"task has {len(task):,} characters, and one line of at most {MAX_TASK_CHARS} is allowed: "
             f"{one_line(task, 60)!r}. Ask in a short line and put the rest into payload"
         )
-    if one_line(task, len(task)) != task:
-        raise InvalidTaskError(
-            f"task has line breaks, control characters or invisible characters, shown here as escapes: "
-            f"{one_line(task)}. Ask in one line without them and put the rest into payload"
-        )
+    raise InvalidTaskError(
+        f"task has line breaks, control characters or invisible characters, shown here as escapes: "
+        f"{one_line(task)}. Ask in one line without them and put the rest into payload"
+    )
 
 
 _CHECKED = {"payload", "response_schema", "form_definition", "verifier_config"}

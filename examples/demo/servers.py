@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,8 @@ class Process:
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
+        own = ("AWAITHUMANS_", "TEMPORAL_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         with (self.folder / self.log).open("ab") as output:
             self._running = subprocess.Popen(
                 self.command,
@@ -173,7 +174,7 @@ class HumansServer:
 class TemporalServer:
     """The real Temporal dev server on its own database file."""
 
-    def __init__(self, folder: Path, *, ui: bool = False) -> None:
+    def __init__(self, folder: Path, *, ui: bool = False, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.ui_port = free_port() if ui else None
@@ -196,6 +197,7 @@ class TemporalServer:
                 "--log-level",
                 "error",
                 *shown,
+                *flags,
             ],
             folder,
         )

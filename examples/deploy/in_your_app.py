@@ -10,6 +10,7 @@ import os
 
 from fastapi import FastAPI
 from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
 
 from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_relay import create_router
@@ -19,7 +20,9 @@ app = FastAPI(title="Orders", redirect_slashes=False)
 
 
 async def temporal() -> Client:
-    return await Client.connect(os.environ.get("TEMPORAL_ADDRESS", "localhost:7233"))
+    config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", "localhost:7233")
+    return await Client.connect(**config)  # with data_converter=... if your workers encrypt their payloads
 
 
 database = os.environ.get("AWAITHUMANS_RELAY_DATABASE", "sqlite:///awaithumans-relay.db")

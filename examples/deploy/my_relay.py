@@ -6,13 +6,15 @@ On one machine a SQLite file on a local disk (never on a network share) does: wo
 wait is delivered by one of them. On several machines they share a PostgreSQL:
 AWAITHUMANS_RELAY_DATABASE=postgresql://relay@db/relay. The other settings: `awaithumans-relay serve --help`.
 
-Settings beside those: TEMPORAL_ADDRESS (default localhost:7233).
+Settings beside those: TEMPORAL_ADDRESS (default localhost:7233), and Temporal's other variables and profiles for a
+secured cluster. If the workers encrypt their payloads, give `connect` their data_converter, too.
 """
 
 import os
 
 from fastapi import FastAPI
 from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
 
 from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_relay import create_app
@@ -20,7 +22,9 @@ from awaithumans_relay import create_app
 
 async def temporal() -> Client:
     """Connects when the first answer is to be delivered, so that the relay starts while Temporal is down."""
-    return await Client.connect(os.environ.get("TEMPORAL_ADDRESS", "localhost:7233"))
+    config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", "localhost:7233")
+    return await Client.connect(**config)
 
 
 def app() -> FastAPI:

@@ -35,6 +35,8 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.workflows import TASK_QUEUE, Amount, AskFor, Decision
 
+pytestmark = pytest.mark.edges
+
 Options = dict[str, Any]
 Ask = Callable[[Options], Awaitable[Any]]
 

@@ -18,12 +18,13 @@ import httpx
 import pytest
 from examples.demo.servers import HumansServer
 
-from awaithumans_core import Outcome, TargetGone, TargetNotReady
+from awaithumans_core import HumanTask, Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign
 from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.served import ServedAsker
+from tests.support.workflows import Decision
 
 ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync", "langgraph-server"]
 PATIENCE = 30
@@ -405,6 +406,7 @@ ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
 """What a response holds beside its yes, and what a caller can make of it: an answer, or a typed error."""
 
 
+@pytest.mark.edges
 async def test_odd_answers_reach_the_caller(
     asker: Asker, relay: RunningRelay, people: People, humans: HumansServer, question: str
 ) -> None:
@@ -419,10 +421,11 @@ async def test_odd_answers_reach_the_caller(
     assert {name for name, (_, fits) in ODD_ANSWERS.items() if errors[name] not in fits} == set(), errors
 
 
+@pytest.mark.edges
 async def test_an_odd_answer_that_was_there_before_the_question(asker: Asker, people: People, question: str) -> None:
     """A task that has ended already is read by the caller itself, which carries its answer no further than it can."""
     key = f"odd {question}"
-    body = {"task": question, "payload": {}, "payload_schema": {}, "response_schema": {}, "timeout_seconds": 900}
-    task = (await people.http.post("/api/tasks", json=body | {"idempotency_key": key})).json()
+    body = HumanTask(task=question, response_schema=Decision, idempotency_key=key).body()
+    task = (await people.http.post("/api/tasks", json=body)).json()
     await people.complete(task["id"], {"approved": True, "note": nested(230), "more": 10**30})
     assert (await told(await asker.ask(question, idempotency_key=key)))["error"] in LEFT_OUT | MISFIT

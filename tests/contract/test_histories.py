@@ -4,16 +4,18 @@ one records has the same commands."""
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.client import WorkflowHistory
+from temporalio.common import Priority, RetryPolicy
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from awaithumans_adapters.temporal import HumanTasksPlugin
+from awaithumans_adapters.temporal import ActivityOptions, HumanTasksPlugin
 from awaithumans_adapters.temporal.names import HEADER
 from tests.histories import FOLDER, RELEASE, recorded
 from tests.histories.cases import NAMES, played, stage
@@ -45,9 +47,13 @@ def commands(history: Mapping[str, Any]) -> list[str]:
 
 
 async def replay(
-    history: str, *, workflow_id: str = "somewhere-else", workflows: Sequence[type] = tuple(WORKFLOWS)
+    history: str,
+    *,
+    workflow_id: str = "somewhere-else",
+    workflows: Sequence[type] = tuple(WORKFLOWS),
+    activities: ActivityOptions | None = None,
 ) -> None:
-    replayer = Replayer(workflows=workflows, plugins=[HumanTasksPlugin()])
+    replayer = Replayer(workflows=workflows, plugins=[HumanTasksPlugin(activities=activities)])
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, history))
 
 
@@ -106,6 +112,28 @@ async def test_a_header_of_another_release_is_read(change: Callable[[dict[str, A
     await replay(with_another_header(history, change))
 
 
+@pytest.mark.edges
+@every_history
+async def test_recorded_history_replays_with_other_activity_options(file: Path) -> None:
+    """Task queue, timeout, retries and priority may be changed while people are asked."""
+    options = ActivityOptions(
+        task_queue="people",
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(backoff_coefficient=3),
+        priority=Priority(priority_key=5),
+    )
+    await replay(file.read_text(), activities=options)
+
+
+@pytest.mark.parametrize("via", ["signal", "activity"])
+def test_a_question_in_two_lines_is_recorded(via: str) -> None:
+    """Such a workflow replays, although a new one may not ask it today: a person may have answered it."""
+    history = json.loads((FOLDER / "before-one-line" / f"two-lines-{via}.json").read_text())
+    payloads = b"".join(base64.b64decode(data) for data in _values(history["events"], "data"))
+    assert b"\\nin two lines" in payloads
+
+
+@pytest.mark.edges
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_commands_are_those_that_were_recorded(
     name: str, humans: HumansServer, temporal: TemporalServer, tmp_path: Path

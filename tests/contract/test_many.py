@@ -64,6 +64,7 @@ async def answered(somebody: People, tasks: Sequence[HumanTask[Any]]) -> None:
         await somebody.complete(found["id"], {"approved": True, "note": task.task})
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("connections", [1, 3, 20], ids="{}-connections".format)
 async def test_each_of_many_gets_its_own_answer(
     as_completed: Crowd, somebody: People, question: str, connections: int
@@ -171,6 +172,7 @@ async def test_nothing_to_wait_for(server: TaskServer) -> None:
         assert await client.wait_all([]) == []
 
 
+@pytest.mark.edges
 async def test_connections_are_bounded(server: TaskServer, somebody: People, question: str) -> None:
     """Sixty questions hold no more connections than are allowed, at any time."""
     asked = questions(question, 60)

@@ -140,6 +140,7 @@ async def test_in_process(row: Row, verb: Verb) -> None:
         await check(row, verb, humans, asked)
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("row", [row for row in TABLE if row.on_a_port], ids=lambda row: row.name)
 @verbs
 async def test_on_a_port(row: Row, verb: Verb) -> None:
@@ -162,6 +163,7 @@ async def test_when_it_goes_on(row: Row) -> None:
             assert away.value.attempts > 5
 
 
+@pytest.mark.edges
 @rows
 async def test_polls_that_never_work_again_lose_no_answer(row: Row) -> None:
     """An answer that no poll could fetch is found by the last look at the deadline."""

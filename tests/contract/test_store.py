@@ -221,6 +221,7 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
     assert len(delivered) == 1
 
 
+@pytest.mark.edges
 async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> None:
     """While nothing can be written for longer than a lease lasts, a delivery is neither taken over nor begun again."""
     delivered: list[str] = []
@@ -641,6 +642,7 @@ async def park(store: Store) -> None:
     assert await store.park(wait, "relay", reason="the workflow has ended")
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("finish", [deliver, park], ids=["delivered", "parked"])
 async def test_repeated_registrations_deliver_again_with_growing_spacing_and_a_cap(
     store: Store, now: Now, finish: Callable[[Store], Awaitable[None]]
@@ -779,6 +781,7 @@ def _first_release(db: Connection) -> None:
     db.exec_driver_sql(f"INSERT INTO waits ({columns}, {times}) VALUES ({values}, 1, 901, 6, 0)")  # noqa: S608
 
 
+@pytest.mark.edges
 async def test_a_lock_of_another_session_fails_writes_and_starts_in_time(postgres: PostgresServer) -> None:
     """A table that stays locked must not make callbacks or the end of the process wait without a limit."""
     url = postgres.database()

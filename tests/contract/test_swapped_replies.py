@@ -73,6 +73,7 @@ WAYS: dict[str, Way] = {
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("on", ["poll", "any"])
 @ways
 async def test_every_question_gets_its_own_answer(way: Way, on: Verb) -> None:

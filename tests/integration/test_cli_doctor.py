@@ -176,6 +176,16 @@ async def test_engines_that_are_away(relay: RunningRelay, flags: list[str], chec
     assert told in failed(found)[check]
 
 
+async def test_a_namespace_that_temporal_does_not_have(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """It is named with the setting, because the relay would keep its answers without being able to deliver them."""
+    flags = ["--temporal", temporal.address, "--temporal-namespace", "default", "--temporal-namespace", "pyments"]
+    code, found = await doctor(*flags)
+    assert code == 1
+    (reported,) = failed(found).values()
+    assert reported.startswith("Temporal has no namespace 'pyments'")
+    assert "--temporal-namespace" in reported
+
+
 async def test_engines_that_are_there(
     relay: RunningRelay, temporal: TemporalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,10 +195,9 @@ async def test_engines_that_are_there(
     flags = ["--temporal", temporal.address, "--graph", "refunds=graph_of_the_doctor:graph"]
     code, found = await doctor(*flags)
     assert (code, failed(found)) == (0, {})
-    assert {check for check, (status, detail) in found.items() if (status, detail) == ("ok", "answers")} == {
-        f"Temporal {temporal.address}",
-        "graph refunds=graph_of_the_doctor:graph",
-    }
+    temporal_check, graph_check = f"Temporal {temporal.address}", "graph refunds=graph_of_the_doctor:graph"
+    assert found[graph_check] == ("ok", "answers")
+    assert found[temporal_check][1].startswith("answers; search attribute AwaitHumansAssignees ")
 
 
 async def test_something_else_at_the_servers_address(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:

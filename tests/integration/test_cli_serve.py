@@ -1,17 +1,27 @@
 """`awaithumans-relay serve` before it serves: what is wrong is told in a line, with what mends it, and no traceback."""
 
+import asyncio
+import re
 import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from examples.demo.servers import Process
 from typer.testing import CliRunner
 
+from awaithumans_core import Outcome, Route
+from awaithumans_core.strength import MIN_SECRET_CHARS
 from awaithumans_relay.cli import cli
+from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.probe import PROBE, PROBE_ENGINE
+from awaithumans_relay.store import Store, WaitState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +78,9 @@ def test_a_port_in_use(taken: int) -> None:
     assert f"cannot listen on 127.0.0.1:{taken}" in told
 
 
-@pytest.mark.parametrize("address", ["", "localhost:xx", "localhost:", "localhost:0", "localhost:70000"])
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "localhost:xx", "localhost:", "localhost:0", "localhost:70000", ":7233"]
+)
 def test_a_port_that_is_none(address: str) -> None:
     """Refused, and not found out when the first answer is to be delivered."""
     done = CliRunner().invoke(cli, ["serve", "--temporal", address])
@@ -153,10 +165,55 @@ def test_help_names_every_setting_and_both_databases() -> None:
     assert {each for each in named | forms if each not in told} == set()
 
 
+def test_help_has_the_length_of_secrets() -> None:
+    """The secret and the operator token need the same length, which is the one that is checked."""
+    told = " ".join(CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "80"}).output.split())
+    assert re.findall(r"\((\d+) characters", told) == [str(MIN_SECRET_CHARS)] * 2
+
+
+def _days_ago(days: int) -> float:
+    return time.time() - days * 86400
+
+
+@pytest.mark.edges
+async def test_retention_days(tmp_path: Path) -> None:
+    """A delivered wait is deleted after the days that were given, and a younger one is kept."""
+    database, ages = f"sqlite:///{tmp_path / 'waits.db'}", {"older": 3, "younger": 1}
+    for task_id, days in ages.items():
+        store = Store(database, clock=partial(_days_ago, days))
+        await store.start()
+        route = Route(PROBE_ENGINE, {}, task_id)
+        await store.register(task_id, route, 60)
+        await store.answer(
+            Outcome(task_id=task_id, idempotency_key=task_id, status="completed", response={}),
+            found_by="callback",
+            route=route,
+        )
+        async with Dispatcher(store, {PROBE_ENGINE: PROBE}).running():
+            while [wait.state for wait in await store.find(task_id)] != [WaitState.DELIVERED]:
+                await asyncio.sleep(0.01)
+        await store.stop()
+    flags = ["--temporal", "127.0.0.1:9", "--port", "0", "--database", database, "--retention-days", "2"]
+    relay = Process([sys.executable, "-m", "awaithumans_relay.cli", "serve", *flags], tmp_path, SETTINGS)
+    relay.start()
+    try:
+        store = Store(database)
+        await store.start()
+        async with asyncio.timeout(60):
+            while await store.find("older"):
+                await asyncio.sleep(0.05)
+        assert [wait.state for wait in await store.find("younger")] == [WaitState.DELIVERED]
+        await store.stop()
+    finally:
+        relay.stop()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["serve", "--temporal-namespace", "payments"], "give --temporal ADDRESS as well"),
+        (["serve", "--temporal", "t:1", "--temporal-namespace", ""], "give a list of names"),
+        (["serve", "--temporal", "t:1", "--retention-days", "0"], "greater than or equal to 1"),
         (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "give --ssl-certfile, too"),
         (["redrive", "task-1", "--all"], "not both"),
         (["serve", "--temporal", "t:1", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),

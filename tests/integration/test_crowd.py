@@ -18,6 +18,7 @@ WAITS, ANSWERED, AT_ONCE = 60, 12, 10
 """Far more than a pool of connections holds open; how many fit into one process is measured by the benchmarks."""
 
 
+@pytest.mark.edges
 @pytest.mark.timeout(400)
 async def test_open_waits_hold_no_connection(
     temporal: TemporalServer, people: People, humans: HumansServer, tmp_path: Path

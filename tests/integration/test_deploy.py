@@ -1,6 +1,7 @@
 """The ways of running the relay that examples/deploy shows, run as they are written."""
 
 import asyncio
+import re
 import secrets
 import sys
 from collections.abc import AsyncGenerator
@@ -72,6 +73,7 @@ async def test_in_an_app_that_is_there_already(tmp_path: Path) -> None:
         assert await waits(f"{app}/awaithumans") == {"answered": 1}
 
 
+@pytest.mark.edges
 async def test_several_workers_on_one_file(tmp_path: Path) -> None:
     """Two workers start on a new SQLite file at once, and take callbacks at once, the same ones too: each one wait."""
     async with uvicorn(tmp_path, "/healthz", "my_relay:app", "--factory", "--workers", "2") as (relay, process):
@@ -151,3 +153,12 @@ def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
     image = (DEPLOY / "Containerfile").read_text()
     installs = [line for line in image.splitlines() if "pip install" in line]
     assert all("--require-hashes -r requirements.txt" in line or "--no-deps" in line for line in installs)
+
+
+def test_proxy_passes_what_the_server_and_callers_need() -> None:
+    """The locations of nginx.conf: callbacks and registrations pass, the operator's API and the probes do not."""
+    (passed,) = re.findall(r"location ~ (\S+) \{", (DEPLOY / "nginx.conf").read_text())
+    for path in ("/callbacks/eyJlI.x-_y", "/waits/0f3a", "/waits/asked"):
+        assert re.search(passed, path), path
+    for path in ("/waits", "/waits/", "/waits/redrive", "/waits/0f3a/redrive", "/operate", "/metrics", "/readyz"):
+        assert not re.search(passed, path), path

@@ -17,6 +17,8 @@ from tests.support.people import People
 from tests.support.relay import settings_for
 from tests.support.workflows import Decision
 
+pytestmark = pytest.mark.edges
+
 ROOT = Path(__file__).resolve().parents[2]
 OUTAGE_SECONDS = 10
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Annotated, Any, TypedDict
 
+import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -37,6 +38,7 @@ async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay,
     assert await bench.answers() == {("a", True)}
 
 
+@pytest.mark.edges
 async def test_of_many_threads_the_first_runs_on_before_the_last_is_looked_at(
     registrar: RunningRelay, people: People
 ) -> None:

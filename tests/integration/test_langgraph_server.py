@@ -299,6 +299,7 @@ async def test_resumed_run_knows_what_the_asking_run_knew(bench: Bench, given: d
     assert (await bench.values())["tenant"] == "acme"
 
 
+@pytest.mark.edges
 async def test_relay_killed_while_resumed_nodes_run(
     humans: HumansServer,
     langgraph_server: LangGraphServer,

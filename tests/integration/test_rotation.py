@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 from examples.demo.servers import Process, free_port, tool
 
 from awaithumans_core import Route
@@ -16,6 +17,8 @@ from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay.store import Store
 from tests.support.postgres import PostgresServer
+
+pytestmark = pytest.mark.edges
 
 GONE = "127.0.0.1:9"
 """Nobody is woken here: what counts is that every answer is taken."""

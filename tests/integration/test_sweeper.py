@@ -228,6 +228,7 @@ async def test_hidden_key_of_two_questions_is_parked(office: FakeHumans, reader:
         await until(store, "parked", 2)
 
 
+@pytest.mark.edges
 async def test_swapped_replies_answer_no_other_question(office: FakeHumans, store: Store) -> None:
     """A proxy mixes up what the sweep reads, one by one and in the list: every wait gets its own answer."""
     asked = await ask(office, store, 4)
@@ -258,6 +259,20 @@ async def test_wait_long_past_its_deadline_is_parked(office: FakeHumans, reader:
     (lapsed,) = await store.find(task.task_id)
     assert (lapsed.state, "deadline is long past" in (lapsed.last_error or "")) == ("parked", True)
     assert [wait.state for wait in await store.find(waiting)] == ["open"]
+
+
+async def test_wait_on_an_impossible_task_id_is_parked(
+    office: FakeHumans, door: Door, reader: TaskClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier release stored it. It would fail at every check, with a traceback, and hold up the others."""
+    await store.register("..%2fstatus", Route("shelf", {"place": "a"}, "k"), 900)
+    await store.postpone_checks(await store.find("..%2fstatus"), 0)
+    async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
+        await until(store, "parked", 1, 5)
+    (wait,) = await store.find("..%2fstatus")
+    assert "is not a task id" in str(wait.last_error)
+    assert not door.knocks
+    assert "Traceback" not in caplog.text
 
 
 async def test_retry_after_is_kept(office: FakeHumans, door: Door, reader: TaskClient, store: Store) -> None:
@@ -312,6 +327,7 @@ class Slow(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
+@pytest.mark.edges
 async def test_three_hundred_answers_at_once_do_not_wait_for_their_callbacks(tmp_path: Path) -> None:
     """Callbacks alone would take forty seconds. The sweep runs ahead of them, for a few dozen requests, and stops."""
     port, shelf = free_port(), Shelf()

@@ -21,6 +21,8 @@ from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import settings_for
 
+pytestmark = pytest.mark.edges
+
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS = 20
 

@@ -5,6 +5,10 @@ three times in random order, go to both relays, again and again until one of the
 while one relay or the other is killed (SIGKILL) and started again. A workflow that has its answer writes it down with
 an activity, one line for each time: these lines are the effects. The worker and Temporal are left alone, so that
 nothing but a relay can lose, double or swap one.
+
+All the while a stranger sends hostile requests to these relays. What that costs in memory is measured on a pair of
+relays that share the database and the callbacks and are never killed: the stranger sends to one of them and leaves the
+other alone. So both have the same age, the same work and the same machine, and differ in the stranger only.
 """
 
 import asyncio
@@ -20,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]  # it ships no types
+from benchmarks._meters import memory
 from benchmarks._people import open_tasks
 from benchmarks._sides import MANY, SIDES, Place
 from benchmarks._temporal_worker import working
@@ -32,6 +38,7 @@ from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay.store import Store
+from tests.soak.hostility import Leak, Seen, StrangerProcess, attacking
 from tests.support.servers import TaskServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +49,14 @@ WHILE_ASKING = 4
 """One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
 PATIENCE_SECONDS = 3600.0
 PROGRESS_SECONDS = 15.0
+SAMPLE_SECONDS = 0.2
+MEMORY_MB = 30.0
+"""The peak of an attacked relay may be larger by as much than that of the calm one."""
+KILLED, ATTACKED, CALM = (0, 1), 2, 3
+"""Numbers of the relays. Callbacks go to all of them."""
+RELAYS = (*KILLED, ATTACKED, CALM)
+LEAKED_SHARE = 10
+"""One of so many callback URLs is read by the stranger."""
 
 
 @dataclass
@@ -52,6 +67,8 @@ class Soak:
     kills: int
     """At most; no relay is killed any more once every answer has had its effect."""
     seed: int
+    hostile: float = 200.0
+    """Hostile requests a second, of all relays together; 0: no stranger, to see what the calm pair differs by."""
     lease_seconds: float = 15.0
     pause: tuple[float, float] = (0.5, 3.0)
     """Between two kills, from and to."""
@@ -68,40 +85,69 @@ class Soak:
     swapped: int = -1
     refused: list[int] = field(default_factory=list[int])
     """Replies other than 200 and 503."""
+    seen: Seen = field(default_factory=Seen)
+    """What the stranger saw."""
+    peaks: dict[int, float] = field(default_factory=lambda: dict.fromkeys(RELAYS, 0.0))
+    """Resident megabytes of each relay, at most. Of one that is killed: of all its processes."""
+
+    @property
+    def more_memory(self) -> float:
+        """Megabytes by which the attacked relay's peak exceeds the calm one's."""
+        return self.peaks[ATTACKED] - self.peaks[CALM]
+
+    @property
+    def hostile_sent(self) -> int:
+        """Hostile requests that reached a relay."""
+        return sum(self.seen.sent.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether every effect happened once, and the stranger achieved nothing."""
+        effects = (self.lost, self.doubled, self.swapped, self.parked, self.refused) == (0, 0, 0, 0, [])
+        return effects and not self.seen.accepted and self.more_memory <= MEMORY_MB
 
     async def run(self, folder: Path, humans: TaskServer, temporal: TemporalServer, database: str) -> None:
-        """Take these servers, start two relays and a worker, and leave nothing running."""
+        """Take these servers, start relays, a stranger and a worker, and leave nothing running."""
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable
         self._humans, self._store = humans, Store(database)
         secret, self._answers = secrets.token_urlsafe(32), folder / "answers"
         self._signer, self._key = RouteSigner([secret]), derive_webhook_key(humans.payload_key)
         self._answers.touch()
-        self._ports = [free_port(), free_port()]
+        self._ports = [free_port() for _ in RELAYS]
         env = {
             "AWAITHUMANS_URL": humans.url,
             "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
             "AWAITHUMANS_PAYLOAD_KEY": humans.payload_key,
             "AWAITHUMANS_RELAY_SECRET": secret,
             "AWAITHUMANS_RELAY_URL": self._url(0),
+            "AWAITHUMANS_RELAY_OPERATOR_TOKEN": secrets.token_urlsafe(32),
             "PYTHONPATH": str(ROOT),
             FILE: str(self._answers),
         }
         self._relays = [self._relay(folder / str(port), port, database, temporal.address, env) for port in self._ports]
         began = time.monotonic()
         try:
-            await asyncio.gather(*(self._start(number) for number in (0, 1)))
-            async with asyncio.timeout(PATIENCE_SECONDS), working(MANY[MODE], temporal.address, QUEUE, env):
-                telling = asyncio.create_task(self._tell())
+            await asyncio.gather(*map(self._start, RELAYS))
+            attacked = [self._ports[number] for number in (*KILLED, ATTACKED)]
+            async with (
+                asyncio.timeout(PATIENCE_SECONDS),
+                working(MANY[MODE], temporal.address, QUEUE, env),
+                attacking(attacked, self.hostile, PATIENCE_SECONDS, self.seed) as attacker,
+            ):
+                beside = [asyncio.create_task(self._tell()), asyncio.create_task(self._sample())]
                 asking = self._ask(await SIDES[MANY[MODE]].client(temporal.address))
                 await asyncio.gather(asking, self._kill(self.kills // WHILE_ASKING))
                 killing = asyncio.create_task(self._kill(self.kills))
-                await self._call_back()
+                await self._call_back(attacker)
                 while len(written(self._answers)) < self.waits:
                     await asyncio.sleep(0.1)
                 killing.cancel()
                 await asyncio.gather(killing, return_exceptions=True)
                 await self._settled()
-                telling.cancel()
+                self.seen = await attacker.stop()
+                for each in beside:
+                    each.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
         finally:
             for relay in self._relays:
                 await asyncio.to_thread(relay.kill)
@@ -123,10 +169,18 @@ class Soak:
     async def _kill(self, until: int) -> None:
         while self.killed < until:
             await asyncio.sleep(self._random.uniform(*self.pause))
-            number = self._random.randrange(2)
+            number = self._random.choice(KILLED)
             await asyncio.to_thread(self._relays[number].kill)
             self.killed += 1
             await self._start(number)
+
+    async def _sample(self) -> None:
+        """The largest memory of each relay."""
+        while True:
+            for number, relay in enumerate(self._relays):
+                with suppress(psutil.NoSuchProcess, RuntimeError):  # it is being killed
+                    self.peaks[number] = max(self.peaks[number], memory(relay.pid))
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _tell(self) -> None:
         """How far it is, from time to time."""
@@ -149,11 +203,17 @@ class Soak:
         while sum((await self._store.counts()).values()) < self.waits:
             await asyncio.sleep(0.2)
 
-    async def _call_back(self) -> None:
+    async def _call_back(self, attacker: StrangerProcess) -> None:
         """Every answer one to three times, in random order, until a relay has acknowledged it."""
         async with self._humans.people() as people:
             tasks = {task["id"]: task for task in await open_tasks(people)}
         waits = await self._store.listed(limit=self.waits)
+        await attacker.leak(
+            [
+                Leak(self._signer.issue(wait.route), wait.task_id, wait.route.idempotency_key)
+                for wait in self._random.sample(waits, -(-len(waits) // LEAKED_SHARE))
+            ]
+        )
         callbacks = [
             (self._signer.issue(wait.route), self._body(wait.route, tasks[wait.task_id]))
             for wait in waits
@@ -175,7 +235,7 @@ class Soak:
         return json.dumps(said | {"response": expected(task["payload"]["order"])}).encode()
 
     async def _acknowledged(self, http: httpx.AsyncClient, token: str, body: bytes) -> bool:
-        url = f"{self._url(self._random.randrange(2))}/callbacks/{token}"
+        url = f"{self._url(self._random.choice(RELAYS))}/callbacks/{token}"
         with suppress(httpx.HTTPError):
             reply = await http.post(url, content=body, headers={"X-Awaithumans-Signature": sign(body, self._key)})
             if reply.status_code == 200:

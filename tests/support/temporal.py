@@ -2,24 +2,27 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import HumansServer, tool
+from examples.demo.servers import HumansServer, TemporalServer, tool
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client, WorkflowHandle
+from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from tests.support.askers import TemporalAsker
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import TaskServer
-from tests.support.workflows import TASK_QUEUE
+from tests.support.workflows import TASK_QUEUE, WORKFLOWS
 
 YES, NO = {"approved": True}, {"approved": False}
 
@@ -85,6 +88,41 @@ class HastyPeople(People):
     async def cancel(self, task_id: str) -> None:
         await super().cancel(task_id)
         await self.relay.hurry(task_id, 2)
+
+
+@dataclass
+class Parts:
+    """A worker, the client that starts its workflows, and their relay."""
+
+    client: Client
+    queue: str
+    relay: RunningRelay
+
+    async def start(self, workflow: Any, *arguments: Any) -> WorkflowHandle[Any, Any]:
+        return await start(self.client, workflow, *arguments, task_queue=self.queue)
+
+
+@asynccontextmanager
+async def worker_and_relay(
+    converter: DataConverter,
+    temporal: TemporalServer,
+    humans: HumansServer,
+    folder: Path,
+    *,
+    connect: Callable[[], Awaitable[Client]] | None = None,
+) -> AsyncGenerator[Parts]:
+    """A worker with this converter, and a relay that reaches Temporal through `connect`, by default with the same."""
+    connect = connect or connecting(temporal, converter)
+    async with running_relay([TemporalEngine(connect)], humans, folder) as relay:
+        plugin = HumanTasksPlugin(relay.settings)
+        client = await Client.connect(temporal.address, data_converter=converter, plugins=[plugin])
+        queue = uuid.uuid4().hex
+        async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
+            yield Parts(client, queue, relay)
+
+
+def connecting(temporal: TemporalServer, converter: DataConverter) -> Callable[[], Awaitable[Client]]:
+    return lambda: Client.connect(temporal.address, data_converter=converter)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal import HumanTaskActivities, await_human
+from awaithumans_adapters.temporal import ActivityOptions, HumanTaskActivities, await_human
 from awaithumans_core import (
     AwaitHumansError,
     HumanTask,
@@ -212,6 +212,23 @@ class AskThenForget:
         return then
 
 
+@workflow.defn
+class AskOnQueue:
+    """Asks with a task queue of its own for the activities; then waits, or continues as new and ends."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], queue: str, then: str = "waits", run: int = 1) -> bool | None:
+        if run == 2:
+            return None
+        activities = ActivityOptions(task_queue=queue)
+        asking = asyncio.create_task(await_human(response_schema=Decision, activities=activities, **options))
+        if then == "ends":
+            await workflow.sleep(1)
+            workflow.continue_as_new(args=[options, queue, then, 2])
+        decision: Decision = await asking
+        return decision.approved
+
+
 @workflow.defn(name="Mended")
 class CountsWrongly:
     """A quorum with a bug in its own code."""
@@ -314,6 +331,16 @@ class AskHugely:
     async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
         document = {"text": "x" * 2_000_000}
         return (await await_human(task=question, response_schema=Decision, payload=document, via=via)).approved
+
+
+@workflow.defn
+class AskAboutADocument:
+    """Asks about a document of this size, and returns the answer and how long its note is."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"], size: int) -> list[Any]:
+        decision = await await_human(task=question, response_schema=Decision, payload={"text": "x" * size}, via=via)
+        return [decision.approved, len(decision.note or "")]
 
 
 @workflow.defn
@@ -474,6 +501,42 @@ RELEASES: dict[str, type] = {
 """The same workflow in the code of several releases."""
 
 
+@workflow.defn
+class AskAndGiveUp:
+    """Stops waiting by itself, and then ends, goes on without the answer, or makes the same call again."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], then: Literal["ends", "goes on", "asks again"]) -> Any:
+        began = workflow.now()
+        try:
+            async with asyncio.timeout(2):
+                await await_human(response_schema=Decision, **options)
+        except TimeoutError:
+            took = (workflow.now() - began).total_seconds()
+        else:
+            return "answered"
+        if then == "asks again":
+            return (await await_human(response_schema=Decision, **options)).approved
+        if then == "goes on":
+            await workflow.sleep(60)
+        return took
+
+
+@workflow.defn
+class AskMany:
+    """Asks a number of questions in one gather."""
+
+    @workflow.run
+    async def run(self, question: str, count: int, via: Literal["signal", "activity"]) -> list[int]:
+        decisions = await asyncio.gather(
+            *(
+                await_human(task=f"{question} {place}", payload={"place": place}, response_schema=Decision, via=via)
+                for place in range(count)
+            )
+        )
+        return [place for place, decision in enumerate(decisions) if decision.approved]
+
+
 WORKFLOWS: list[type] = [
     Ask,
     AskFor,
@@ -485,13 +548,17 @@ WORKFLOWS: list[type] = [
     AskBesideADynamicHandler,
     AskNamedAndUnnamed,
     AskThenForget,
+    AskOnQueue,
     AskLikeAScript,
     AskInChild,
     AskAndEnd,
     AskBarely,
     AskLocally,
     AskUnderAnyKey,
+    AskAboutADocument,
     AskHugely,
     AskTwoOfThree,
     AskUpTheLadder,
+    AskMany,
+    AskAndGiveUp,
 ]

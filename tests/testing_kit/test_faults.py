@@ -84,6 +84,7 @@ async def test_a_client_survives_it_in_process(fault: Fault, on: Verb) -> None:
     assert settle(outcome, Decision).approved
 
 
+@pytest.mark.edges
 @every_call
 @every_trouble
 def test_a_client_survives_it_on_a_port(port: FakeHumans, fault: Fault, on: Verb) -> None:

@@ -94,6 +94,40 @@ def test_another_may_not_answer_for_the_assignee(who: str | None) -> None:
     assert (again.answered_by, again.allowed, again.task_id) == (who, (ANNA,), "t1")
 
 
+@pytest.mark.parametrize(
+    ("asked", "recorded"),
+    [
+        ("Jürgen.Müller@Firma.DE", "jürgen.müller@firma.de"),
+        ("ÜLKÜ@example.com", "ülkü@example.com"),
+        ("ИРИНА@example.com", "ирина@example.com"),
+    ],
+    ids=["umlaut and capitals", "umlaut as a capital", "another script"],
+)
+def test_letter_case_of_every_script_is_the_same_address(asked: str, recorded: str) -> None:
+    """The server lowers the address of a person it gets to know by a link in a mail."""
+    ask(assign_to=asked, only_assignee=True).answerers.check(by(recorded))
+    assert identifiers(by(recorded), [asked]) == {recorded}
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded"),
+    [("kate@example.com", "\N{KELVIN SIGN}ate@example.com"), ("ida@example.com", "İda@example.com")],
+    ids=["Kelvin sign", "dotted capital I"],
+)
+def test_a_letter_with_the_lower_case_of_another_is_another_address(asked: str, recorded: str) -> None:
+    """Lower case alone would make one address of both."""
+    for one, other in ((asked, recorded), (recorded, asked)):
+        with pytest.raises(AnswererNotAllowedError):
+            ask(assign_to=one, only_assignee=True).answerers.check(by(other))
+
+
+def test_addresses_that_begin_with_a_plus_are_several_people() -> None:
+    """A telephone number as the name of a mailbox is no sub-address of a mailbox without a name."""
+    assert mailbox("+491701@example.com") != mailbox("+491702@example.com")
+    assert mailbox("+491701+a@example.com") == mailbox("+491701@example.com")
+    ask(not_by="+491702@example.com").answerers.check(by("+491701@example.com"))
+
+
 def test_a_stated_address_does_not_hide_who_was_signed_in() -> None:
     """A signed-in person can state the assignee's address; the ids in the record differ."""
     allowed = ask(assign_to=ANNA, only_assignee=True).answerers

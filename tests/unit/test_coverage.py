@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from awaithumans_core import flow
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,7 @@ def pytest_runtestloop(session):
 '''
 
 
+@pytest.mark.edges
 def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock(tmp_path: Path) -> None:
     """test_flow.py, with sockets and the machine's clock out of reach, takes every line and branch of flow.py."""
     (tmp_path / "sealed.py").write_text(SEALED)

@@ -243,6 +243,7 @@ async def test_every_question_is_answered_once_as_its_answer_comes(connections: 
     assert len(server.said(CREATE)) == 8
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("connections", [1, 2, 3, 10, 19, 20, 21])
 async def test_no_more_calls_than_connections_are_made_at_once(connections: int) -> None:
     """From the first question to the last answer: creating, looking, reading and polling together."""
@@ -361,6 +362,7 @@ async def test_a_deleted_task_among_many_is_noticed_in_a_quarter_of_an_hour() ->
     assert len(server.said(CREATE)) == 60
 
 
+@pytest.mark.edges
 @few_and_many
 async def test_another_database_ends_no_question(connections: int, caplog: pytest.LogCaptureFixture) -> None:
     """For half an hour the server knows none of the tasks; afterwards every answer comes."""
@@ -525,6 +527,7 @@ LISTS_NOTHING: dict[str, Reply | Lost] = {
 }
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("refused", LISTS_NOTHING.values(), ids=LISTS_NOTHING)
 @pytest.mark.parametrize("connections", [1, 3])
 async def test_answers_are_found_without_a_list(connections: int, refused: Reply | Lost) -> None:

@@ -36,6 +36,8 @@ CODES = {
     "TaskRejectedError": "TASK_REJECTED",
     "TaskTimeoutError": "TASK_TIMED_OUT",
     "TooManyWaitsError": "TOO_MANY_WAITS",
+    "QuestionNotAskedError": "QUESTION_NOT_ASKED",
+    "RelayNotReady": "RELAY_NOT_READY",
     "UnexpectedReplyError": "UNEXPECTED_REPLY",
     "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
 }

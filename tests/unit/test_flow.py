@@ -1159,6 +1159,14 @@ def test_withdraw_by_key_alone_cancels_whatever_was_asked() -> None:
     assert talk.calls[0].json["idempotency_key"] == "question-1"
 
 
+def test_withdraw_by_key_alone_notices_the_task_that_it_created() -> None:
+    """If no question has this key, the task that takes its place is noticed, and cancelled."""
+    created = record("created", task="(withdrawn before it was asked)")
+    talk = Talk([reply(201, created), reply(200, record("cancelled"))])
+    assert talk.run(withdraw_key("question-1", talk.patience)).status == "cancelled"
+    assert talk.noticed == ["created"]
+
+
 def test_withdraw_by_key_alone_leaves_an_answer_alone() -> None:
     """What has ended is said, and not touched."""
     talk = Talk([reply(201, record("completed", response=ANSWER), idempotent_replayed="true")])
@@ -1677,6 +1685,13 @@ def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> 
     assert error.status_code == 422
     assert talk.said[:3] == [CREATE, REGISTER, CANCEL]
     assert talk.clock.now <= 1030
+
+
+def test_an_answer_given_while_the_task_is_given_up_is_returned() -> None:
+    """The relay refuses the wait, and the task cannot be cancelled because a person has answered it."""
+    refused, answered = reply(422, {"detail": "no such engine"}), reply(200, record("completed", response=ANSWER))
+    talk = Talk([reply(201, record()), refused, ENDED, answered])
+    assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).response == ANSWER
 
 
 def test_a_task_that_others_share_is_not_cancelled() -> None:

@@ -1,5 +1,6 @@
 """What one caller can make the relay hold."""
 
+import asyncio
 import tracemalloc
 
 import pytest
@@ -7,9 +8,12 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from awaithumans_core.callback import MAX_BODY_BYTES
-from awaithumans_relay.limits import UNPROVEN_BYTES, limited_body
+from awaithumans_core.errors import CallbackRejectedError
+from awaithumans_relay.bounded_http import READ_BYTES
+from awaithumans_relay.limits import MAX_UNVERIFIED_BYTES, UNPROVEN_BYTES, UnverifiedBodies, limited_body
 
 PIECE = 32 * 1024
+MB = 1024 * 1024
 
 
 def sending(size: int) -> Request:
@@ -52,3 +56,74 @@ async def test_what_is_kept(size: int, proven: bool) -> None:  # noqa: FBT001
 async def test_no_more_than_the_limit_is_read() -> None:
     """Of what is too large one piece more, so that it shows."""
     assert len(await limited_body(sending(10 * MAX_BODY_BYTES), MAX_BODY_BYTES)) == MAX_BODY_BYTES + PIECE
+
+
+def stalling(size: int) -> Request:
+    """A request that sends as much and then nothing more, but does not end."""
+    left = [PIECE] * (size // PIECE)
+
+    async def receive() -> Message:
+        await asyncio.sleep(0 if left else 60)
+        return {"type": "http.request", "body": bytes(left.pop()), "more_body": True}
+
+    return Request({"type": "http"}, receive)
+
+
+async def test_incomplete_bodies_share_a_limit() -> None:
+    """An attacker with a leaked callback URL opens many connections, and stalls near the end of a large body on each.
+    Most are refused, and a callback that is sent at once is read."""
+    unverified = UnverifiedBodies()
+    tracemalloc.start()
+    try:
+        slow = [
+            asyncio.create_task(limited_body(stalling(5 * MB), MAX_BODY_BYTES, unverified=unverified))
+            for _ in range(20)
+        ]
+        async with asyncio.timeout(10):
+            while sum(each.done() for each in slow) < len(slow) - MAX_UNVERIFIED_BYTES // (5 * MB):
+                await asyncio.sleep(0)
+        held, _ = tracemalloc.get_traced_memory()
+        body = await limited_body(sending(MAX_BODY_BYTES), MAX_BODY_BYTES, unverified=unverified)
+    finally:
+        tracemalloc.stop()
+    assert held < MAX_UNVERIFIED_BYTES + MB
+    assert len(body) == MAX_BODY_BYTES
+    refused = [each for each in slow if each.done()]
+    assert {type(each.exception()) for each in refused} == {CallbackRejectedError}
+    assert {each.exception().http_status for each in refused} == {503}  # type: ignore[union-attr]
+    for each in slow:
+        each.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    for _ in range(10):  # nothing of them is still counted
+        await limited_body(sending(MAX_BODY_BYTES), MAX_BODY_BYTES, unverified=unverified)
+
+
+async def test_the_body_that_began_first_is_refused() -> None:
+    """Also if it makes progress: a stranger's can go on making some."""
+    unverified = UnverifiedBodies()
+    slow = [asyncio.create_task(limited_body(stalling(MB), MAX_BODY_BYTES, unverified=unverified)) for _ in range(3)]
+    for _ in range(2 * MB // PIECE):
+        await asyncio.sleep(0)
+    assert len(await limited_body(sending(MAX_BODY_BYTES), MAX_BODY_BYTES, unverified=unverified)) == MAX_BODY_BYTES
+    await asyncio.wait(slow, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    for each in slow:
+        each.cancel()
+    ended = await asyncio.gather(*slow, return_exceptions=True)
+    assert [isinstance(each, CallbackRejectedError) for each in ended] == [True, False, False]
+
+
+async def test_small_bodies_are_never_refused_for_others() -> None:
+    """What is small does not count, however many there are."""
+    unverified = UnverifiedBodies(limit=0)
+    assert len(await limited_body(sending(UNPROVEN_BYTES), MAX_BODY_BYTES, unverified=unverified)) == UNPROVEN_BYTES
+
+
+async def test_asyncio_has_the_size_of_reads_that_the_relay_sets() -> None:
+    """It is an attribute without documentation: this fails once it is called otherwise."""
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        size = getattr(writer.transport, "max_size", 0)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert size > READ_BYTES

@@ -20,6 +20,7 @@ PUBLIC = [
     "Outcome",
     "PermissionDeniedError",
     "QuestionChangedError",
+    "QuestionNotAskedError",
     "ResponseMissingError",
     "ResponseSchemaError",
     "Route",

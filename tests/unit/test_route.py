@@ -105,6 +105,15 @@ def test_a_trace_travels_beside_the_route() -> None:
     assert SIGNER.open(TOKEN).traceparent is None
 
 
+@pytest.mark.parametrize("encoded", [True, False, None])
+def test_whether_the_caller_encodes_travels_beside_the_route(encoded: bool | None) -> None:  # noqa: FBT001
+    """The mark is no part of the route's identity, and tokens without it are those of earlier releases."""
+    opened = SIGNER.open(SIGNER.issue(replace(ROUTE, encoded=encoded)))
+    assert opened.encoded is encoded
+    assert (opened, opened.digest) == (ROUTE, ROUTE.digest)
+    assert SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q", "c": 1})).encoded is None
+
+
 @pytest.mark.parametrize("held", [7, "x" * 56, ["00"]], ids=["number", "too-long", "list"])
 def test_a_trace_that_is_none_is_left_out(held: Any) -> None:
     """What is signed and cannot be a trace does not cost the answer."""
@@ -335,6 +344,14 @@ def test_guessable_secret_is_refused(kind: str) -> None:
         RouteSigner(given_)
     assert "secrets.token_urlsafe(32)" in str(raised.value)
     assert not any(secret and secret in str(raised.value) for secret in given_)
+
+
+def test_error_about_an_old_secret_names_its_place() -> None:
+    """Which of several secrets is refused, and what becomes of the questions that were asked with it."""
+    with pytest.raises(SettingsError) as raised:
+        RouteSigner([SECRET, secrets.token_hex(8)])
+    assert "(number 2 of 2) has 16 characters" in str(raised.value)
+    assert "leave it out" in str(raised.value)
 
 
 def test_32_characters_are_enough() -> None:

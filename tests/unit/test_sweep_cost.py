@@ -122,6 +122,7 @@ def two_days() -> list[tuple[float, str]]:
     return swept([0.0] * 100, 2 * DAY)
 
 
+@pytest.mark.edges
 def test_days_of_waiting_cost_what_is_planned(two_days: list[tuple[float, str]]) -> None:
     """From their first second to the end of their second day: the looks of the schedule, to three in a hundred."""
     looks = Counter(task_id for _, task_id in two_days)

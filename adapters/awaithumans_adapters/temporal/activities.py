@@ -4,22 +4,25 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from temporalio import activity
+from temporalio.converter import ActivitySerializationContext
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal.failures import SettingErrors, failure
-from awaithumans_adapters.temporal.limits import fitting, readable, size_of
+from awaithumans_adapters.temporal.failures import SettingErrors, failure, not_asked
+from awaithumans_adapters.temporal.limits import carried, encoded_size
 from awaithumans_adapters.temporal.memory import Memory
 from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
     AWAIT_HUMAN,
     CARRIED,
     CLOSE_WAIT,
     ENGINE,
     LAST_LOOK,
+    MEASURE,
     OPEN_WAIT,
     ORIGINAL_RUN,
     OWN_FIELDS,
@@ -29,7 +32,7 @@ from awaithumans_adapters.temporal.names import (
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, SettingsError
+from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, RequestRefusedError, SettingsError
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -47,9 +50,20 @@ PATIENCE_SECONDS = 10.0
 
 MAX_RESETS = 100
 """How often one question is asked at most, because its workflow was reset after its end."""
+LATE = timedelta(minutes=1)
+"""How much later than scheduled a question may be asked without a heartbeat, which is billed, to keep that moment."""
 
 LOGGED_EVERY_SECONDS = 300.0
 """How often one wrong setting is logged by a worker, however many questions meet it."""
+
+
+@activity.defn(name=MEASURE)
+async def question_size(body: dict[str, Any]) -> int:
+    """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+
+    It is a local activity: its input is not sent to Temporal. It needs no settings, and runs on the workflow's worker.
+    """
+    return await encoded_size(body, activity.client().data_converter, _serialized_as())
 
 
 class HumanTaskActivities:
@@ -74,19 +88,21 @@ class HumanTaskActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
-        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw]
+        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
+        _require(body, "task", "timeout_seconds", "idempotency_key")
         # No run id: the answer goes to the run that is current when it comes.
-        patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"])
+        key = body["idempotency_key"]
+        patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
         try:
             outcome, key = await self._open(body, _caller(), patience)
         except AwaitHumansError as error:
-            raise self._failed(error, patience) from error
+            raise self._failed(error, patience, key) from error
         if outcome.terminal:
-            return _fitting(outcome)
+            return await _fitting(outcome)
         review_url = self._ready().settings.review_url(outcome.task_id)
         return {"task_id": outcome.task_id, "review_url": review_url, "idempotency_key": key}
 
@@ -107,7 +123,7 @@ class HumanTaskActivities:
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
-            return _fitting(await self._ready().last_look(task_id, given, key=key))
+            return await _fitting(await self._ready().last_look(task_id, given, key=key))
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory(), asked["timeout_seconds"])) from error
 
@@ -132,6 +148,7 @@ class HumanTaskActivities:
             decision = settle(Outcome.model_validate(outcome), Decision)
         """
         info = activity.info()
+        _require(body, "task", "timeout_seconds")
         if info.is_local:
             raise ApplicationError(
                 f"{AWAIT_HUMAN} was called as a local activity, which nothing outside of its worker can complete: call "
@@ -139,29 +156,43 @@ class HumanTaskActivities:
                 type=SettingsError.__name__,
                 non_retryable=True,
             )
-        # An id names something else in another run. One that was reset, or goes on with the question, asks itself.
-        target = _caller() | {"activity_id": info.activity_id, "run_id": str(info.workflow_run_id)}
+        target = _caller() | {"activity_id": info.activity_id}
+        if info.workflow_id is not None:
+            # An id names something else in another run. One that was reset, or goes on with the question, asks itself.
+            target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
-        waited = info.current_attempt_scheduled_time - info.scheduled_time
+        key = body["idempotency_key"]
         given = timedelta(seconds=body["timeout_seconds"])
-        until = info.scheduled_time + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
         memory = Memory()
-        with_people_until = until if _asked_before(memory) else None
-        patience = _Patience(self.setting_errors, memory, given.total_seconds(), with_people_until)
+        until = _asked_at(memory) + given + timedelta(seconds=TIMEOUT_GRACE_SECONDS)
+        asked = _asked_before(memory)
+        patience = _Patience(
+            self.setting_errors,
+            memory,
+            given.total_seconds(),
+            with_people_until=until if asked else None,
+            ask_within=None if asked else _ask_within(body),
+        )
         try:
             outcome, key = await self._open(body, target, patience)
-            if not outcome.terminal and waited >= given + timedelta(seconds=TIMEOUT_GRACE_SECONDS):
+            if not outcome.terminal and asked and info.current_attempt_scheduled_time >= until:
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
-            failed = self._failed(error, patience)
-            if not failed.non_retryable and memory.get("asked") is None and with_people_until is None:
+            failed = self._failed(error, patience, key)
+            if not failed.non_retryable and memory.get("asked") is None and not asked:
                 memory.keep(asked=False)
             raise failed from error
         if not outcome.terminal:
-            if memory.get("asked") is False or memory.get("refused_since") is not None:
-                memory.keep(asked=True, refused_since=None)
-            activity.raise_complete_async()
-        return _fitting(outcome)
+            late = info.started_time - info.scheduled_time > LATE
+            if memory.get("asked") is False or memory.get("refused_since") is not None or (late and not asked):
+                asked_at = _asked_at(memory) if asked else info.started_time
+                memory.keep(asked=True, asked_at=asked_at.isoformat(), refused_since=None)
+            self._leave_open(outcome.task_id, memory)
+        return await _fitting(outcome)
+
+    def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
+        """End this attempt without a result: the relay completes the activity with the answer to this task."""
+        activity.raise_complete_async()
 
     @activity.defn(name=WITHDRAW)
     async def withdraw(self, asked: str | dict[str, Any]) -> dict[str, Any]:
@@ -221,9 +252,11 @@ class HumanTaskActivities:
         """
         created: list[Outcome] = []
         carried: dict[str, str] | bool = body.get(CARRIED, False)
-        route = Route(ENGINE, target, key)
-        before = None if isinstance(carried, bool) else Route(ENGINE, target | carried, key)
+        route = _route(target, key)
+        before = None if isinstance(carried, bool) else _route(target | carried, key)
         body = {name: value for name, value in body.items() if name not in OWN_FIELDS} | {"idempotency_key": key}
+        if patience.asking_left() <= 0 and patience.memory.get("task_id") is None:
+            return await self._too_late(key, patience)
         try:
             return await self._ready().open(
                 body,
@@ -237,11 +270,33 @@ class HumanTaskActivities:
                 on_created=created.append,
                 may_repeat=bool(carried) or activity.info().attempt > 1,
                 asked_before=before,
+                within=max(0.0, patience.asking_left()),
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
             if created:
                 patience.memory.keep(task_id=created[0].task_id)
             raise
+
+    async def _too_late(self, key: str, patience: "_Patience") -> Outcome:
+        """The time for asking is over: create nothing. What an earlier attempt may have created is cancelled.
+
+        Raises:
+            QuestionNotAskedError: no person has answered.
+            AwaitHumansError: the server refuses, as it did until now.
+        """
+        why = "no attempt was made in time"
+        if activity.info().attempt > 1:
+            try:
+                outcome = await self._ready().withdraw(key, asked_by=_asked_by(key))
+            except AwaitHumansError as error:
+                if cause_of(error) is not Cause.OUTAGE:
+                    raise  # it says more about why the question was not asked
+                why = str(error)
+            else:
+                if outcome.terminal and outcome.status != TaskStatus.CANCELLED:
+                    return outcome
+                why = "server or relay were unreachable until then"
+        raise not_asked(key, patience.ask_within or 0.0, why)
 
     def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
@@ -251,8 +306,10 @@ class HumanTaskActivities:
             self._human_tasks = HumanTasks(self.settings, patience=PATIENCE_SECONDS)
         return self._human_tasks
 
-    def _failed(self, error: AwaitHumansError, patience: "_Patience") -> ApplicationError:
+    def _failed(self, error: AwaitHumansError, patience: "_Patience", key: str = "") -> ApplicationError:
         retried_for = patience.left(error)
+        if retried_for <= 0 and cause_of(error) is Cause.OUTAGE:
+            error = not_asked(key, patience.ask_within or 0.0, str(error))
         if retried_for > 0 and cause_of(error) is Cause.SETTING:
             self._log(error)
         return failure(error, retried_for=retried_for, attempt=activity.info().attempt)
@@ -279,21 +336,30 @@ class _Patience:
     """
     with_people_until: datetime | None = None
     """The question has been asked and its answer may come by callback: no refusal ends it before that."""
+    ask_within: float | None = None
+    """Seconds after the activity was scheduled in which the question has to be asked. None: it may have been asked."""
+    began: float = field(default_factory=time.monotonic)
+
+    def asking_left(self) -> float:
+        """Seconds in which the question may still be asked."""
+        if self.ask_within is None:
+            return math.inf
+        info = activity.info()
+        passed = (info.started_time - info.scheduled_time).total_seconds() + time.monotonic() - self.began
+        return self.ask_within - passed
 
     def left(self, error: AwaitHumansError) -> float:
         """Seconds for which this is still retried; 0 or less ends the activity."""
         cause, asked = cause_of(error), self.with_people_until is not None
-        if cause is Cause.OUTAGE:
-            return math.inf
-        if not asked and (cause is Cause.QUESTION or self.setting_errors == "fail"):
+        if not asked and (cause is Cause.QUESTION or (self.setting_errors == "fail" and cause is Cause.SETTING)):
             return 0.0
         # A setting that is missing refuses nothing: nothing was sent.
-        if self.given is None or isinstance(error, SettingsError):
-            return math.inf
+        if cause is Cause.OUTAGE or self.given is None or isinstance(error, SettingsError):
+            return self.asking_left()
         since = _refused_since(self.memory, asked=asked)
         if self.with_people_until is not None:
             since = max(since, self.with_people_until)
-        return self.given - (activity.info().started_time - since).total_seconds()
+        return min(self.asking_left(), self.given - (activity.info().started_time - since).total_seconds())
 
     def over(self, error: AwaitHumansError) -> bool:
         """Whether this error ends the activity."""
@@ -307,6 +373,17 @@ def _refused_since(memory: Memory, *, asked: bool) -> datetime:
         since = activity.info().started_time.isoformat()
         memory.keep(asked=asked, refused_since=since)
     return datetime.fromisoformat(since)
+
+
+def _ask_within(body: dict[str, Any]) -> float | None:
+    """Seconds in which this question has to be asked. None: the run before may have asked it."""
+    return None if CARRIED in body else float(body.get(ASK_WITHIN, body["timeout_seconds"]))
+
+
+def _asked_at(memory: Memory) -> datetime:
+    """When people's time began."""
+    kept: str | None = memory.get("asked_at")
+    return activity.info().scheduled_time if kept is None else datetime.fromisoformat(kept)
 
 
 def _asked_before(memory: Memory) -> bool:
@@ -341,17 +418,43 @@ async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _require(body: Mapping[str, Any], *names: str) -> None:
+    """Fail the activity at once unless its input has these fields. Callers by name may be in any language.
+
+    Raises:
+        ApplicationError: InvalidTaskError.
+    """
+    missing = [name for name in names if body.get(name) is None]
+    if missing:
+        wrong = InvalidTaskError(f"the input has no {', '.join(missing)}: see docs/temporal-wire.md for its fields")
+        raise failure(wrong, retried_for=0, attempt=activity.info().attempt)
+
+
 def _caller() -> dict[str, str]:
-    """The workflow that asks."""
+    """The workflow that asks, or the activity that does without one."""
     info = activity.info()
+    if info.workflow_id is None and info.activity_type == AWAIT_HUMAN:
+        from awaithumans_adapters.temporal.standalone import standalone_target  # needs a newer SDK than the rest
+
+        return standalone_target(info)
     if info.workflow_id is None:
-        raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
+        raise ApplicationError(
+            f"this activity answers a workflow; it was called without one. Start {AWAIT_HUMAN} instead",
+            type=SettingsError.__name__,
+            non_retryable=True,
+        )
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
+def _route(target: dict[str, str], key: str) -> Route:
+    """Where the answer must go. It states whether this worker encodes payloads, so that the relay does so too."""
+    return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
+
+
 def _asked_by(key: str) -> str:
-    """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
-    return mark_of(**_caller(), key=key)
+    """Names the caller as the one a question was created for: a workflow in either mode and in each of its runs."""
+    caller = _caller()
+    return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
 
 def _shared_mark(key: str) -> str | None:
@@ -362,11 +465,23 @@ def _shared_mark(key: str) -> str | None:
     return _asked_by(key) if within(key) == key else None
 
 
-def _fitting(outcome: Outcome) -> dict[str, Any]:
-    """What of it fits into a history."""
-    converter = activity.payload_converter()
-    carried = readable(outcome, converter)
-    return fitting(carried, size_of(converter.to_payloads([carried.value()]))).value()
+async def _fitting(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as this worker can return it; see `limits.carried`."""
+    return (await carried(outcome, activity.client().data_converter, _serialized_as())).value()
+
+
+def _serialized_as() -> ActivitySerializationContext:
+    """The context in which the SDK encodes the result of this activity."""
+    info = activity.info()
+    return ActivitySerializationContext(
+        namespace=info.namespace or activity.client().namespace,
+        activity_id=info.activity_id,
+        activity_type=info.activity_type,
+        activity_task_queue=info.task_queue,
+        workflow_id=info.workflow_id,
+        workflow_type=info.workflow_type,
+        is_local=info.is_local,
+    )
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:

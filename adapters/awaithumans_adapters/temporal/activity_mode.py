@@ -18,32 +18,37 @@ from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
-from awaithumans_adapters.temporal.signal_mode import RETRY, checked_body, withdraw, withdrawal
+from awaithumans_adapters.temporal.signal_mode import checked_body, let_go
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
 
-RECHECK = timedelta(hours=1)
-"""How long a lost callback goes unnoticed at most, unless the relay's sweep has noticed it before."""
+RECHECKS: tuple[tuple[timedelta, timedelta], ...] = (
+    (timedelta(hours=6), timedelta(hours=1)),
+    (timedelta(days=3), timedelta(hours=6)),
+)
+"""How often an answer that was not called back is looked for, by the time people have; daily beyond these.
+
+Each attempt is billed, and the relay's sweep finds such answers as well. One activity has one interval.
+"""
 
 
-async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, recheck: timedelta) -> Outcome:
+async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
     """Ask and wait. An outcome of another question that was delivered to this activity is not the answer."""
-    while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, recheck)):
+    while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, attempt)):
         workflow.logger.warning("an outcome of another workflow's question was ignored; waiting again")
     return outcome
 
 
-async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, recheck: timedelta) -> Outcome:
-    body = checked_body(question, asked)
+async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
-        body,
+        await checked_body(question, asked),
         result_type=dict[str, Any],
         activity_id=mailbox.activity_id(asked),
-        start_to_close_timeout=interval(question.seconds, recheck),
-        retry_policy=RETRY,
+        start_to_close_timeout=attempt,
         summary=summary(question.task),
+        **asked.activities.of_waiting(),
     )
     mailbox.waits(asked, question, "activity")
     try:
@@ -51,13 +56,18 @@ async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, r
     except ActivityError as failed:
         raise typed(failed) from failed
     except asyncio.CancelledError:
-        if not waiting.done():
+        if not waiting.done() and asked.on_cancel != "leave":
             waiting.cancel()
-            await withdraw(withdrawal(question.idempotency_key, asked))
+            await let_go(asked)
         raise
 
 
-def interval(seconds: int, recheck: timedelta) -> timedelta:
-    """The start-to-close timeout: so many equal parts of the person's time that the last one ends with it."""
-    whole = seconds + TIMEOUT_GRACE_SECONDS
-    return timedelta(seconds=whole / math.ceil(whole / recheck.total_seconds()))
+def interval(seconds: int, recheck: timedelta | None) -> timedelta:
+    """The start-to-close timeout: equal parts of the person's time, about as long as `recheck`.
+
+    The last one ends with that time and what the server is allowed after it, so no attempt is made just before the end.
+    """
+    if recheck is None:
+        recheck = next((each for limit, each in RECHECKS if seconds <= limit.total_seconds()), timedelta(days=1))
+    parts = math.ceil(seconds / recheck.total_seconds())
+    return timedelta(seconds=(seconds + TIMEOUT_GRACE_SECONDS) / parts)

@@ -4,7 +4,8 @@ What follows from an error depends on its cause, and on nothing else:
 
     QUESTION  fails at once
     SETTING   is retried at growing intervals, for at most the question's time; then it fails
-    OUTAGE    is retried as Temporal's retry policy has it, for as long as it lasts
+    OUTAGE    is retried as Temporal's retry policy has it: while the question is not asked yet, for as long as asking
+              may take; then for as long as it lasts
 """
 
 import math
@@ -31,6 +32,9 @@ WHAT_NEXT = "This is retried until the setting is corrected"
 
 _LIMIT = ", or the question's time is over"
 
+OUTAGE_BACKOFF = Backoff(first=1.0, factor=2.0, most=30.0)
+"""Near the end of the time in which a question has to be asked, so that the last attempt does not come after it."""
+
 
 def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> ApplicationError:
     """What an activity raises: the error's text, its type, and its facts as details.
@@ -42,14 +46,24 @@ def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> App
     """
     final = retried_for <= 0
     waits = not final and cause_of(error) is Cause.SETTING
+    backoff = SETTING_BACKOFF if waits else OUTAGE_BACKOFF
+    bounded = waits or 0 < retried_for <= OUTAGE_BACKOFF.most
     return ApplicationError(
         f"{error}. {WHAT_NEXT}{_LIMIT if math.isfinite(retried_for) else ''}" if waits else str(error),
         facts(error),
         type=type(error).__name__,
         non_retryable=final,
-        next_retry_delay=timedelta(seconds=min(SETTING_BACKOFF.delay(attempt), retried_for)) if waits else None,
+        next_retry_delay=timedelta(seconds=min(backoff.delay(attempt), retried_for)) if bounded else None,
         # Thousands of workflows may meet one wrong setting: the activities log it, and not each attempt.
         category=ApplicationErrorCategory.BENIGN if waits else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def not_asked(key: str, seconds: float, why: str) -> errors.QuestionNotAskedError:
+    """The error about a question that could not be asked within so many seconds."""
+    return errors.QuestionNotAskedError(
+        f"the question was not asked within {seconds:.0f} s, so nobody will answer it ({key}; last: {why}). Ask again "
+        "under another idempotency_key, or give ask_within more time"
     )
 
 

@@ -1,13 +1,15 @@
 """What Temporal carries. Its server takes payloads of 2 MB: 1.9 MB pass, 2.2 MB do not.
 
-Sizes are those of the payloads that a converter makes: JSON with escapes is twice as large as JSON without.
+Law: a size is that of the payload which Temporal receives, after the converter, the codec and external storage. A codec
+may compress a payload or make it larger, and of a stored payload Temporal receives a short reference.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import PayloadConverter
+from temporalio.converter import DataConverter, PayloadConverter, SerializationContext
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.outcome import Outcome
@@ -15,6 +17,11 @@ from awaithumans_core.safe_text import markdown, one_line
 
 MOST_BYTES = 1_900_000
 """Of one payload: a question on its way out, or an answer on its way in."""
+
+MEASURED_FROM_BYTES = MOST_BYTES // 2
+"""A question of this size before the codec is measured after it. A smaller one fits whatever the codec does, since no
+codec in use more than doubles a payload. The limit is a constant, so that replay does not depend on the worker's codec.
+"""
 
 SUMMARY_BYTES = 400
 """Of a summary in the Temporal UI; a longer one fails the workflow task."""
@@ -34,8 +41,31 @@ def check_question(size: int) -> None:
     if size > MOST_BYTES:
         raise InvalidTaskError(
             f"the question is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB: keep the document "
-            "elsewhere and put a link into the payload"
+            "elsewhere and put a link into the payload, or give the workers and the relay external storage"
         )
+
+
+async def encoded_size(value: Any, converter: DataConverter, context: SerializationContext) -> int:
+    """Bytes of the payload that Temporal receives for this value.
+
+    Nothing is put into external storage unless the value needs it.
+    """
+    without_storage = replace(converter, external_storage=None).with_context(context)
+    size = size_of(await without_storage.encode([value]))
+    if size <= MOST_BYTES or converter.external_storage is None:
+        return size
+    return size_of(await converter.with_context(context).encode([value]))
+
+
+async def carried(
+    outcome: Outcome, converter: DataConverter, context: SerializationContext, *readers: PayloadConverter
+) -> Outcome:
+    """An outcome that Temporal carries when this converter has encoded it, and that the readers can read as well.
+
+    An answer that is too large, or cannot be read, is left out, and the outcome gives the reason.
+    """
+    legible = readable(outcome, converter.with_context(context).payload_converter, *readers)
+    return fitting(legible, await encoded_size(legible.value(), converter, context))
 
 
 def fitting(outcome: Outcome, size: int) -> Outcome:

@@ -5,15 +5,19 @@ later ones are duplicates; what is open when a run continues as new goes on in t
 its answer is joined on the task that is recorded in the history, because a deploy may change what the code asks.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Self, cast
+from itertools import islice
+from typing import Any, Literal, Self, cast
 
 from pydantic import ValidationError
 from temporalio import workflow
 
+from awaithumans_adapters.temporal.activity_options import ActivityOptions
+from awaithumans_adapters.temporal.listed import Listing
 from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, place_of, within
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
@@ -23,11 +27,23 @@ from awaithumans_core.task import HumanTask, subject
 MOST_TOLD = 10
 """Decisions that stay in the current details."""
 
+MAX_SHOWN = 20
+"""Open questions in the current details; the query lists all of them."""
+
 REWORDED = "the person was asked in other words"
 """In the details, about a question that was changed while it was open."""
 
 HEADER_VERSION = 1
 """Of what a run hands on. A release reads the fields it knows, of any version, and ignores the others."""
+
+OnCancel = Literal["wait", "request", "leave"]
+"""What a call that is cancelled does with its question: see `await_human`."""
+
+CLOSE_LIMIT = timedelta(minutes=5)
+"""How long cancelling a question is tried by default; after that the task's own deadline frees the person."""
+
+Address = tuple[Literal["name", "task"], str]
+"""By what an answer is found: what names the question within the workflow (`within`), or its task id."""
 
 
 @dataclass
@@ -49,7 +65,7 @@ class Waiting:
     """Whether the code now asks in other words than the person was asked in; known when the task is."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """One `await_human` under way: its key, what it asks, and its task once there is one."""
 
@@ -68,6 +84,23 @@ class Asked:
     """Whether the person was asked in other words, so that what they were asked is not known here."""
     original_run: str = ""
     """Original run id of the workflow, or of a run before that was reset with this question."""
+    task_queue: str | None = None
+    """The task queue that its caller has chosen for it alone."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """How its activities are scheduled: its caller's options, and else the worker's."""
+    on_cancel: OnCancel = "wait"
+    cancel_within: timedelta = CLOSE_LIMIT
+    ask_within: timedelta | None = None
+    """None: as long as people have."""
+    who: str = ""
+    """Whom it is assigned to, or "a person"; empty until this run asks it."""
+    awaited: list[Address] = field(default_factory=list[Address])
+    """Where it has waited for an answer: by its own name and task, and by those of each time it was asked again."""
+
+    @property
+    def family(self) -> tuple[str, str | None]:
+        """Which questions of the next run may go on with this one."""
+        return self.about, self.key if self.named else None
 
     def carried(self, *, answered: bool) -> dict[str, Any]:
         """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
@@ -81,6 +114,10 @@ class Asked:
             held["activity"] = self.activity
         if self.original_run != workflow.info().run_id:
             held["original_run"] = self.original_run
+        if self.task_queue is not None:
+            held["task_queue"] = self.task_queue
+        if self.on_cancel != "wait":
+            held["on_cancel"] = self.on_cancel
         return held
 
     @classmethod
@@ -95,9 +132,10 @@ class Asked:
             known = {each.name for each in fields(Waiting)}
             waiting = Waiting(**{name: value for name, value in held["waiting"].items() if name in known})
             datetime.fromisoformat(waiting.until)
-        named, activity = bool(held["named"]), held.get("activity")
-        asked = cls(held["key"], held["about"], waiting, named, True, activity, activity)
+        asked = cls(held["key"], held["about"], waiting, bool(held["named"]), inherited=True)
+        asked.activity = asked.activity_before = held.get("activity")
         asked.original_run = held.get("original_run", workflow.info().original_execution_run_id)
+        asked.task_queue, asked.on_cancel = held.get("task_queue"), held.get("on_cancel", "wait")
         return asked
 
 
@@ -105,20 +143,39 @@ class Asked:
 class Mailbox:
     """One workflow run's."""
 
-    answers: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
-    """By what names the question within the workflow."""
-    answers_by_task: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
-    """The same answers by task id."""
-    open: list[Asked] = field(default_factory=list[Asked])
-    inherited: list[Asked] = field(default_factory=list[Asked])
+    answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
+    """An answer stays until every call that waits for it has ended."""
+    open: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    """A set in order of asking, as are the other two: a workflow may ask thousands of questions at once."""
+    inherited: dict[Asked, None] = field(default_factory=dict[Asked, None])
     """Questions of the run before that this one has not come to yet."""
+    _waiting: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    """Questions of either kind that a person has been asked."""
     closed: bool = False
     """The run is about to end: nothing arrives any more, and nobody goes on."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """The worker's options."""
+    listing: Listing = field(default_factory=lambda: Listing(wanted=False))
+    _families: dict[tuple[str, str | None], deque[Asked]] = field(
+        default_factory=dict[tuple[str, str | None], deque[Asked]]
+    )
+    """`inherited`, by `Asked.family`."""
+    _arrivals: dict[Address, list[asyncio.Future[None]]] = field(
+        default_factory=dict[Address, list[asyncio.Future[None]]]
+    )
+    _awaited: Counter[Address] = field(default_factory=Counter[Address])
+    """How many calls wait for an answer."""
+    _taken: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Name and task of each answer that is gone from `answers`: what arrives again is a duplicate."""
     _used: Counter[str] = field(default_factory=Counter[str])
     _asked_about: dict[str, str] = field(default_factory=dict[str, str])
     """What each question of this run is about, by `place_of` its key."""
     _activities: int = 0
-    _told: list[str] = field(default_factory=list[str])
+    _told: deque[str] = field(default_factory=lambda: deque[str](maxlen=MOST_TOLD))
+    _outdated: bool = False
+    """The current details are published at the end of this turn of the event loop."""
+    _unlisted: bool = False
+    """The assignees may have changed since they were listed."""
     _shown: str = ""
     _users: str = ""
     """What the workflow itself has set as its details."""
@@ -164,9 +221,17 @@ class Mailbox:
         except ValidationError:
             workflow.logger.warning("a signal %s that holds no outcome was ignored", SIGNAL)
             return
-        if answer.terminal and answer.idempotency_key is not None:
-            self.answers.setdefault(within(answer.idempotency_key), answer)
-            self.answers_by_task.setdefault(answer.task_id, answer)
+        if not answer.terminal or answer.idempotency_key is None:
+            return
+        name = within(answer.idempotency_key)
+        if (name, answer.task_id) in self._taken:
+            return
+        addresses: list[Address] = [("name", name), ("task", answer.task_id)]
+        for address in addresses:
+            self.answers.setdefault(address, answer)
+            for arrival in self._arrivals.pop(address, ()):
+                if not arrival.done():
+                    arrival.set_result(None)
 
     def answer(self, asked: Asked, key: str) -> Outcome | None:
         """The answer to a question, once it is there: by its recorded task, or by `key` while no task is known.
@@ -177,8 +242,8 @@ class Mailbox:
         """
         waiting = asked.waiting
         if waiting is None or waiting.task_id is None or self._is_anothers(asked, waiting.key):
-            return self.answers.get(within(key))
-        return self.answers_by_task.get(waiting.task_id)
+            return self.answers.get(("name", within(key)))
+        return self.answers.get(("task", waiting.task_id))
 
     def _has_answer(self, asked: Asked) -> bool:
         return asked.waiting is not None and self.answer(asked, asked.waiting.key) is not None
@@ -210,7 +275,7 @@ class Mailbox:
                 f"task {outcome.task_id} was recorded for another question of this workflow: the code asks its "
                 "questions in another order than it did. Restore the order, or change it behind workflow.patched()"
             )
-        self._claimed(lambda held: place_of(held.key) == place_of(recorded))
+        self._claim(asked, lambda held: place_of(held.key) == place_of(recorded))
         self._compare(asked, key, recorded)
         if asked.reworded:
             told = "task %s: the code now asks in other words than the person was asked in (it asks %r)"
@@ -224,32 +289,76 @@ class Mailbox:
         if place != place_of(key) and place not in self._asked_about:
             asked.reworded = True
 
-    def _claimed(self, is_it: Callable[[Asked], bool]) -> Asked | None:
-        """A question of the run before, if this run has recorded its task for one of its own."""
+    def _claim(self, asked: Asked, is_it: Callable[[Asked], bool]) -> Asked | None:
+        """Take a question of the run before, if this run has recorded its task for this one."""
         found = next((held for held in self.inherited if is_it(held)), None)
         if found is not None:
-            self.inherited.remove(found)
+            self._families[found.family].remove(found)
+            del self.inherited[found]
+            self._waiting.pop(found, None)
+            asked.awaited += found.awaited
+            found.awaited = []
         return found
+
+    def arrival(self, asked: Asked, key: str) -> asyncio.Future[None]:
+        """A future that is done once an answer is there which may be that of this question; see `answer`."""
+        arrival = asyncio.get_running_loop().create_future()
+        if self.answer(asked, key) is not None:
+            arrival.set_result(None)
+            return arrival
+        addresses: list[Address] = [("name", within(key))]
+        if asked.waiting is not None and asked.waiting.task_id is not None:
+            addresses.append(("task", asked.waiting.task_id))
+        for address in addresses:
+            self._arrivals.setdefault(address, []).append(arrival)
+        return arrival
+
+    def _await(self, asked: Asked, address: Address) -> None:
+        """Keep the answer with this address, which may be there already, until this call has ended."""
+        asked.awaited.append(address)
+        self._awaited[address] += 1
+
+    def _release(self, addresses: Iterable[Address]) -> None:
+        """Drop the answers that no call waits for any more; keep of each which task it was about."""
+        for address in addresses:
+            self._awaited[address] -= 1
+            if self._awaited[address] > 0:
+                continue
+            del self._awaited[address]
+            self._arrivals.pop(address, None)
+            if (answer := self.answers.pop(address, None)) is not None and answer.idempotency_key is not None:
+                self._taken.add((within(answer.idempotency_key), answer.task_id))
 
     # Questions
 
     def asks(self, question: HumanTask[Any], *, named: bool) -> Asked:
         """A question begins; one that the run before had open goes on."""
-        about = _about(question)
-        for held in self.inherited:
-            if held.about == about and held.named == named and (held.key == question.idempotency_key or not named):
-                self.inherited.remove(held)
-                self.open.append(held)
-                self._asked_about[place_of(held.key)] = about
-                if held.waiting is not None:
-                    held.waiting.question, held.waiting.who = question.task, _assignee(question)
-                    self._publish()
-                return held
-        asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
-        asked.original_run = workflow.info().original_execution_run_id
+        body = question.body()
+        about = _about(question, body)
+        asked = self._inherited(about, question.idempotency_key if named else None)
+        if asked is None:
+            asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
+            asked.original_run = workflow.info().original_execution_run_id
         self._asked_about[place_of(asked.key)] = about
-        self.open.append(asked)
+        asked.who = _assignee(body)
+        if asked.waiting is not None:
+            asked.waiting.question, asked.waiting.who = question.task, asked.who
+            self._relist()
+        self.open[asked] = None
         return asked
+
+    def _inherited(self, about: str, key: str | None) -> Asked | None:
+        """Take the oldest question of the run before that this one goes on with."""
+        held = self._families.get((about, key))
+        if not held:
+            return None
+        asked = held.popleft()
+        del self.inherited[asked]
+        return asked
+
+    def schedule(self, asked: Asked, own: ActivityOptions) -> None:
+        """Schedule its activities with these options of its caller, and else with the worker's."""
+        asked.task_queue, asked.activities = own.task_queue, own.over(self.activities)
 
     def _fresh_key(self, about: str) -> str:
         """A key of its own for every question, the same on replay and after a reset.
@@ -269,12 +378,14 @@ class Mailbox:
         asked.waiting = Waiting(
             question.idempotency_key,
             question.task,
-            _assignee(question),
+            asked.who,
             via,
             now.isoformat(),
             (now + timedelta(seconds=question.seconds)).isoformat(),
         )
-        self._publish()
+        self._await(asked, ("name", within(question.idempotency_key)))
+        self._waiting[asked] = None
+        self._relist()
         return asked.waiting
 
     def opened(
@@ -295,19 +406,21 @@ class Mailbox:
         before = (
             asked
             if waiting.task_id == task_id
-            else self._claimed(lambda held: held.waiting is not None and held.waiting.task_id == task_id)
+            else self._claim(asked, lambda held: held.waiting is not None and held.waiting.task_id == task_id)
         )
         if before is not None and before.waiting is not None:
             waiting.since, waiting.until = before.waiting.since, before.waiting.until
         else:
             waiting.until = (workflow.now() + timedelta(seconds=question.seconds)).isoformat()
         waiting.task_id, waiting.review_url = task_id, review_url
+        self._await(asked, ("task", task_id))
         if idempotency_key is not None:
             self._compare(asked, question.idempotency_key, idempotency_key)
             waiting.key, waiting.reworded = idempotency_key, asked.reworded
+            self._await(asked, ("name", within(idempotency_key)))
             if question.reask is None:
                 asked.key = idempotency_key
-        self._publish()
+        self._outdate()
         return waiting
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
@@ -320,18 +433,22 @@ class Mailbox:
         when = f", {at:%Y-%m-%d %H:%M} UTC" if at is not None else ""
         question = markdown(asked.waiting.question if asked.waiting else asked.key)
         reworded = f" ({REWORDED})" if outcome.reworded else ""
-        line = f"**{question}** {markdown(outcome.status)}{by}{where}{when}{reworded}"
-        self._told = [*self._told, line][-MOST_TOLD:]
-        asked.waiting = None
-        self._publish()
+        self._told.append(f"**{question}** {markdown(outcome.status)}{by}{where}{when}{reworded}")
+        self._settled(asked)
 
     def leaves(self, asked: Asked) -> None:
-        """Nobody waits for it any more."""
-        if asked in self.open:
-            self.open.remove(asked)
+        """The call has ended."""
+        self.open.pop(asked, None)
+        self._release(asked.awaited)
+        asked.awaited = []
         if asked.waiting is not None:
-            asked.waiting = None
-            self._publish()
+            self._settled(asked)
+
+    def _settled(self, asked: Asked) -> None:
+        """No person is asked any more."""
+        asked.waiting = None
+        self._waiting.pop(asked, None)
+        self._relist()
 
     def activity_id(self, asked: Asked) -> str:
         """Id for the next activity that waits for this question."""
@@ -355,36 +472,63 @@ class Mailbox:
         """Take over what the run before had open. A question that this release cannot read is asked anew."""
         for held in carried.get("asked", ()):
             try:
-                self.inherited.append(Asked.read(held))
+                asked = Asked.read(held)
             except (KeyError, TypeError, ValueError) as unreadable:
                 version = carried.get("version")
                 told = "a question of the run before (header version %s) cannot be read and is asked anew: %r"
                 workflow.logger.warning(told, version, unreadable)
-        self._publish()
+                continue
+            self.schedule(asked, ActivityOptions(task_queue=asked.task_queue))
+            self.inherited[asked] = None
+            self._families.setdefault(asked.family, deque()).append(asked)
+            if asked.waiting is not None:
+                self._await(asked, ("name", within(asked.waiting.key)))
+                if asked.waiting.task_id is not None:
+                    self._await(asked, ("task", asked.waiting.task_id))
+                self._waiting[asked] = None
+        self._outdate()
 
     # What people see
 
     def pending(self) -> list[dict[str, Any]]:
         """Query handler: every task that a person has before them, oldest first."""
-        return [asdict(asked.waiting) for asked in (*self.inherited, *self.open) if asked.waiting is not None]
+        return [asdict(asked.waiting) for asked in self._waiting if asked.waiting is not None]
+
+    def _outdate(self) -> None:
+        """Publish once, however many questions change in this turn of the event loop."""
+        if not self._outdated:
+            self._outdated = True
+            asyncio.get_running_loop().call_soon(self._publish)
+
+    def _relist(self) -> None:
+        """Publish, and list the workflow by its assignees, who may be others now."""
+        self._unlisted = True
+        self._outdate()
+
+    def list_assignees(self) -> None:
+        """List the workflow by the assignees of what is open, if they may have changed.
+
+        What a run inherits is listed already, and its assignees are known once it is asked again.
+        """
+        if self._unlisted and not self.closed:
+            self._unlisted = False
+            self.listing.show(asked.waiting.who for asked in self._waiting if asked.waiting is not None)
 
     def _publish(self) -> None:
         """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set.
 
         They are Markdown. The place to answer comes first, and the texts of others hold no markup and no links.
         """
+        self._outdated = False
         now = workflow.get_current_details()
         if now != self._shown:
             self._users = now
-        lines = [
-            (f"{waiting['review_url']}\n\n" if waiting["review_url"] else "")
-            + f"Waiting for {markdown(waiting['who'] or 'a person')}: "
-            + f"**{markdown(waiting['question'] or 'asked by the run before')}**"
-            + (f" ({REWORDED})" if waiting["reworded"] else "")
-            for waiting in self.pending()
-        ]
+        lines = [_line(asked.waiting) for asked in islice(self._waiting, MAX_SHOWN) if asked.waiting is not None]
+        if (more := len(self._waiting) - MAX_SHOWN) > 0:
+            lines.append(f"and {more} more; the query `{QUERY}` lists all of them")
         self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])
         workflow.set_current_details(self._shown)
+        self.list_assignees()
 
     @staticmethod
     def until(waiting: Waiting) -> timedelta:
@@ -392,8 +536,16 @@ class Mailbox:
         return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
 
 
-def _assignee(question: HumanTask[Any]) -> str:
-    assigned: Mapping[str, Any] = question.body().get("assign_to") or {}
+def _line(waiting: Waiting) -> str:
+    """One open question in the current details."""
+    address = f"{waiting.review_url}\n\n" if waiting.review_url else ""
+    who, question = waiting.who or "a person", waiting.question or "asked by the run before"
+    reworded = f" ({REWORDED})" if waiting.reworded else ""
+    return f"{address}Waiting for {markdown(who)}: **{markdown(question)}**{reworded}"
+
+
+def _assignee(body: Mapping[str, Any]) -> str:
+    assigned: Mapping[str, Any] = body.get("assign_to") or {}
     if "email" in assigned:
         return str(assigned["email"])
     if "emails" in assigned:
@@ -401,6 +553,6 @@ def _assignee(question: HumanTask[Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in assigned.items()) or "a person"
 
 
-def _about(question: HumanTask[Any]) -> str:
+def _about(question: HumanTask[Any], body: Mapping[str, Any]) -> str:
     """Whether the next run asks the same: text, payload and people."""
-    return subject({"payload": [question.task, question.body()["payload"], question.body().get("assign_to")]})
+    return subject({"payload": [question.task, body["payload"], body.get("assign_to")]})

@@ -19,6 +19,10 @@ WITHDRAW = "awaithumans.withdraw"
 """Activity: cancel a question by its key, whether or not its task is known."""
 QUERY = "pending_human_tasks"
 """Query: what the workflow waits for."""
+ASSIGNEES = "AwaitHumansAssignees"
+"""Search attribute (KeywordList): whom a workflow waits for."""
+LISTED = "awaithumans-listed"
+"""Patch: this run sets the search attribute."""
 HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands its open waits on."""
 CARRIED = "awaithumans_carried"
@@ -31,8 +35,17 @@ ORIGINAL_RUN = "awaithumans_original_run"
 
 If it is not the run of the activity, the workflow was reset.
 """
-OWN_FIELDS = (CARRIED, ORIGINAL_RUN)
+DESCRIPTIONS = {
+    SIGNAL: "The answer of a person, or another end of a question. The awaithumans relay sends it.",
+    QUERY: "The tasks that people have before them, oldest first: question, assignee, deadline and where to answer.",
+}
+"""Shown in the Temporal UI and by `temporal workflow metadata`."""
+ASK_WITHIN = "awaithumans_ask_within"
+"""Field beside a question's own in the input of an activity: seconds in which it has to be asked. No server gets it."""
+OWN_FIELDS = (CARRIED, ORIGINAL_RUN, ASK_WITHIN)
 """Fields that are not part of the question."""
+MEASURE = "awaithumans.question_size"
+"""Local activity: how large a question is once it is encoded."""
 ENGINE = "temporal"
 """Engine name of the routes."""
 

@@ -1,27 +1,36 @@
 """Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
-from awaithumans_adapters.temporal.failures import typed
-from awaithumans_adapters.temporal.limits import check_question, size_of, summary
+from awaithumans_adapters.temporal.activity_options import ACTIVITY_TIMEOUT, RETRY
+from awaithumans_adapters.temporal.failures import not_asked, typed
+from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
-from awaithumans_adapters.temporal.names import CARRIED, CLOSE_WAIT, LAST_LOOK, OPEN_WAIT, ORIGINAL_RUN, WITHDRAW
+from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
+    CARRIED,
+    CLOSE_WAIT,
+    LAST_LOOK,
+    MEASURE,
+    OPEN_WAIT,
+    ORIGINAL_RUN,
+    WITHDRAW,
+)
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
-ACTIVITY_TIMEOUT = timedelta(seconds=60)
-"""For one attempt; it takes a few short HTTP calls."""
-CLOSE_LIMIT = timedelta(minutes=5)
-"""How long a cancelled workflow tries to free the person; after that the task's own deadline does."""
-RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+NOT_REGISTERED = "NotFoundError"
+"""How the SDK's worker fails an activity that it does not have."""
+MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
@@ -33,55 +42,85 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
     key = question.idempotency_key
     if asked.waiting is None or asked.waiting.key != key:
         mailbox.waits(asked, question, "signal")
-    opened = await _open(question, asked)
+    opened = await _open(mailbox, asked, question)
     standing = Outcome.model_validate({"status": "created"} | opened)
     if standing.terminal:
         return standing
     waiting = mailbox.opened(asked, question, **opened)
     task_id, recorded = str(waiting.task_id), opened.get("idempotency_key")
     try:
-        await workflow.wait_condition(
-            lambda: mailbox.answer(asked, key) is not None,
-            timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
-            timeout_summary="the person's deadline",
-        )
+        while True:
+            await workflow.wait_condition(
+                mailbox.arrival(asked, key).done,
+                timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
+                timeout_summary="the person's deadline",
+            )
+            if (answer := mailbox.answer(asked, key)) is not None:
+                return answer
     except TimeoutError:
         return await _last_look(mailbox, asked, question, task_id, recorded)
     except asyncio.CancelledError:
         if mailbox.answer(asked, key) is None:
-            await close(task_id)
+            await let_go(asked)
         raise
-    return mailbox.answer(asked, key) or await _last_look(mailbox, asked, question, task_id, recorded)
 
 
-async def _open(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
+    limit = asked.ask_within or timedelta(seconds=question.seconds)
+    calling = asked.activities.of_call()
     opening = workflow.start_activity(
         OPEN_WAIT,
-        checked_body(question, asked),
+        await checked_body(question, asked),
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
+        schedule_to_close_timeout=None if asked.inherited else limit + calling["start_to_close_timeout"],
         summary=summary(question.task),
+        **calling,
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
+        if (answer := mailbox.answer(asked, question.idempotency_key)) is not None:
+            return answer.value()
+        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
+            raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await withdraw(withdrawal(question.idempotency_key, asked))
+        await let_go(asked)
         raise
     return opened
 
 
-def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
-    """The input of the activity that asks, if Temporal can carry it."""
+async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it.
+
+    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
+    A worker that has not registered it cannot say more than the size before them.
+
+    Raises:
+        InvalidTaskError: the question is too large.
+    """
     body = question.body() | ({CARRIED: asked.activity_before or True} if asked.inherited else {})
     if not asked.named:
         body[ORIGINAL_RUN] = asked.original_run
-    check_question(size_of(workflow.payload_converter().to_payloads([body])))
+    if asked.ask_within is not None:
+        body[ASK_WITHIN] = asked.ask_within.total_seconds()
+    size = size_of(workflow.payload_converter().to_payloads([body]))
+    if size >= MEASURED_FROM_BYTES:
+        try:
+            size = await workflow.execute_local_activity(
+                MEASURE, body, result_type=int, start_to_close_timeout=ACTIVITY_TIMEOUT, retry_policy=MEASURE_RETRY
+            )
+        except ActivityError as failed:
+            if not _not_registered(failed):
+                raise
+    check_question(size)
     return body
+
+
+def _not_registered(failed: ActivityError) -> bool:
+    return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
 
 
 async def _last_look(
@@ -101,15 +140,14 @@ async def _last_look(
         LAST_LOOK,
         {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
         summary="a last look",
+        **asked.activities.of_call(),
     )
     try:
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await close(task_id)
+        await let_go(asked)
         raise
     except ActivityError as failed:
         if (answer := mailbox.answer(asked, key)) is not None:
@@ -119,44 +157,38 @@ async def _last_look(
     return mailbox.answer(asked, key) or Outcome.model_validate(looked)
 
 
-async def close(task_id: str) -> None:
-    """Cancel the task."""
-    await freed(closing(task_id))
+async def let_go(asked: Asked) -> None:
+    """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
+    if asked.on_cancel == "leave":
+        return
+    cancelling = freeing(asked)
+    if asked.on_cancel == "wait":
+        await freed(cancelling)
+    else:
+        cancelling.add_done_callback(_log_failure)
 
 
-async def withdraw(question: dict[str, Any]) -> None:
-    """Cancel a question, described by `withdrawal`, whose task is not known here."""
-    await freed(withdrawing(question))
-
-
-def withdrawal(key: str, asked: Asked) -> dict[str, Any]:
-    """The input of the activity that cancels a question by its key."""
-    question: dict[str, Any] = {"idempotency_key": key}
-    if not asked.named:
-        question[ORIGINAL_RUN] = asked.original_run
-    return question | (asked.activity or {})
-
-
-def closing(task_id: str) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the task."""
-    return _freeing(CLOSE_WAIT, task_id)
-
-
-def withdrawing(question: dict[str, Any]) -> workflow.ActivityHandle[Any]:
-    """Start cancelling a question, described by `withdrawal`."""
-    return _freeing(WITHDRAW, question)
-
-
-def _freeing(how: str, what: str | dict[str, Any]) -> workflow.ActivityHandle[Any]:
+def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
+    """Start cancelling a question: by its task, or by its key while its task is not known here."""
+    waiting, how = asked.waiting, WITHDRAW
+    what: str | dict[str, Any] = _withdrawal(asked)
+    if waiting is not None and waiting.task_id is not None:
+        how, what = CLOSE_WAIT, waiting.task_id
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        schedule_to_close_timeout=CLOSE_LIMIT,
-        retry_policy=RETRY,
+        schedule_to_close_timeout=asked.cancel_within,
         summary="nobody waits any more",
+        **asked.activities.of_call(),
     )
+
+
+def _withdrawal(asked: Asked) -> dict[str, Any]:
+    """The input of the activity that cancels a question by its key."""
+    key = asked.key if asked.waiting is None else asked.waiting.key
+    original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
+    return {"idempotency_key": key} | original | (asked.activity or {})
 
 
 async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
@@ -164,5 +196,9 @@ async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
     if freeing:
         await workflow.wait(freeing)
     for each in freeing:
-        if not each.cancelled() and (failure := each.exception()) is not None:
-            workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))
+        _log_failure(each)
+
+
+def _log_failure(freeing: "asyncio.Task[Any]") -> None:
+    if not freeing.cancelled() and (failure := freeing.exception()) is not None:
+        workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))

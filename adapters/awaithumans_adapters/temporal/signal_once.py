@@ -7,6 +7,7 @@ after the run has ended, so the reply shows that the run had the answer, and no 
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import WorkflowExecution
@@ -21,13 +22,21 @@ def request_id(signal: str, outcome: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def signalling_once(client: Client, namespace: str) -> Client:
+def signalling_once(client: Client, namespace: str, *, in_clear: bool = False) -> Client:
     """A client for this namespace, with the connection, converter and interceptors of the given one.
 
     All signals it sends must carry one outcome.
+
+    Args:
+        client: The given one.
+        namespace: For which namespace.
+        in_clear: Leave out the payload codec, for callers that have none.
     """
-    config = client.config()
+    config = client.config(active_config=True)  # what plugins have added is in it
+    config["plugins"] = []
     config["namespace"] = namespace
+    if in_clear:
+        config["data_converter"] = replace(config["data_converter"], payload_codec=None)
     copy = Client(**config)
     config["interceptors"] = [*config["interceptors"], _Innermost(copy)]
     return Client(**config)

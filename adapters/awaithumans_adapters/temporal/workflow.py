@@ -6,15 +6,16 @@ the deadline, and an asker that stops waiting frees the person.
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, get_args, overload
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from awaithumans_adapters.temporal.activity_mode import RECHECK, wait_for_activity
-    from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
+    from awaithumans_adapters.temporal.activity_mode import interval, wait_for_activity
+    from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
+    from awaithumans_adapters.temporal.mailbox import CLOSE_LIMIT, Mailbox, OnCancel
     from awaithumans_adapters.temporal.names import within
-    from awaithumans_adapters.temporal.signal_mode import closing, wait_for_signal, withdrawal, withdrawing
+    from awaithumans_adapters.temporal.signal_mode import wait_for_signal
     from awaithumans_core.errors import InvalidTaskError, QuestionChangedError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
@@ -35,7 +36,11 @@ async def await_human(
     task: str,
     response_schema: type[T],
     via: Via = "signal",
-    recheck: float | timedelta = RECHECK,
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
     may_reword: bool = True,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
@@ -46,7 +51,11 @@ async def await_human(
     task: str,
     response_schema: type[T],
     via: Via = "signal",
-    recheck: float | timedelta = RECHECK,
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
     may_reword: bool = True,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
@@ -56,7 +65,11 @@ async def await_human(
     task: str,
     response_schema: type[T],
     via: Via = "signal",
-    recheck: float | timedelta = RECHECK,
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
     may_reword: bool = True,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
@@ -73,8 +86,22 @@ async def await_human(
         response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
         via: `"signal"`: one activity asks, the answer comes as a signal. `"activity"`: one activity asks and is
             completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
-        recheck: In activity mode, how often the activity is tried again to look for an answer that was not called back:
-            seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, as they are.
+        recheck: In activity mode, how often the activity is tried again to find an answer that was not called back:
+            seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, which Temporal Cloud
+            bills. Default: by the time people have, every hour up to 6 hours, every 6 hours up to 3 days, else daily.
+        ask_within: Seconds or a timedelta in which the question has to be asked, while the server or the relay is
+            unreachable or a setting is wrong. No task is created later. Default: `timeout_seconds`. People have the
+            whole `timeout_seconds` once they are asked, so a call lasts at most `ask_within` + `timeout_seconds` +
+            15 s, and the check at the end. While the server is unreachable at the end, that check is retried until it
+            is reachable again, because an answer given at the last moment counts.
+        on_cancel: What a call that is cancelled, by `asyncio.timeout` for instance, does with its question.
+            `"wait"`: cancel the task, and wait until that is done. `"request"`: start cancelling, and do not wait. If
+            the run ends before a worker has done it, the relay cancels the task. `"leave"`: the task stays open, and
+            the same call with its `idempotency_key` gets the answer; if the run ends, the relay cancels it.
+        cancel_within: For how long cancelling the task is tried, and so how long `"wait"` takes at most: seconds or a
+            timedelta. After that the task's own deadline frees the person.
+        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: as
+            `HumanTasksPlugin(activities=...)` has it.
         may_reword: A deploy may change text, payload or people of a question while it is open. The answer is joined on
             the task that is recorded in the history, taken, and reported: `Outcome.reworded`, the log and the details.
             False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In a LangGraph
@@ -85,6 +112,7 @@ async def await_human(
 
     Raises:
         TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        QuestionNotAskedError: a `TaskTimeoutError`; nobody was asked within `ask_within`.
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
@@ -104,14 +132,21 @@ async def await_human(
     named = "idempotency_key" in options
     options.setdefault("idempotency_key", _NO_KEY)
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    pace = _pace(via, recheck)
+    _check_choice("via", via, Via)
+    _check_choice("on_cancel", on_cancel, OnCancel)
+    attempt_time = interval(question.seconds, None if recheck is None else _time("recheck", recheck))
+    limits = None if ask_within is None else _time("ask_within", ask_within), _time("cancel_within", cancel_within)
+    own = chosen(activities)
     mailbox = Mailbox.here()
     asked = mailbox.asks(question, named=named)
+    mailbox.schedule(asked, own)
+    asked.on_cancel = on_cancel
+    asked.ask_within, asked.cancel_within = limits
     question = question.under(asked.key)
 
     async def ask(attempt: HumanTask[Any]) -> Outcome:
         if via == "activity":
-            outcome = await wait_for_activity(attempt, mailbox, asked, pace)
+            outcome = await wait_for_activity(attempt, mailbox, asked, attempt_time)
         else:
             outcome = await wait_for_signal(attempt, mailbox, asked)
         outcome = mailbox.joined(asked, attempt.idempotency_key, outcome)
@@ -135,6 +170,18 @@ async def await_human(
     return (decision, outcome) if return_outcome else decision
 
 
+def _check_choice(name: str, given: str, choices: Any) -> None:
+    if given not in get_args(choices):
+        raise InvalidTaskError(f"{name} is {given!r}: give one of {', '.join(map(repr, get_args(choices)))}")
+
+
+def _time(name: str, given: float | timedelta) -> timedelta:
+    time = given if isinstance(given, timedelta) else timedelta(seconds=given)
+    if time < timedelta(seconds=1):
+        raise InvalidTaskError(f"{name} is {given}: give at least a second")
+    return time
+
+
 def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
     """Raise, unless an earlier release of the workflow has taken this answer.
 
@@ -151,23 +198,7 @@ def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
         )
 
 
-def _pace(via: str, recheck: float | timedelta) -> timedelta:
-    if via not in ("signal", "activity"):
-        raise InvalidTaskError(f'via is {via!r}: give "signal" or "activity"')
-    pace = recheck if isinstance(recheck, timedelta) else timedelta(seconds=recheck)
-    if pace < timedelta(seconds=1):
-        raise InvalidTaskError(f"recheck is {recheck}: give at least a second")
-    return pace
-
-
 async def _still_there(mailbox: Mailbox) -> None:
     """What was left open when the run ended does not go on while its people are freed."""
     if mailbox.closed:
         await workflow.wait_condition(lambda: False)
-
-
-def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
-    """Start cancelling the task of a question whose caller is gone."""
-    if asked.waiting is not None and asked.waiting.task_id is not None:
-        return closing(asked.waiting.task_id)
-    return withdrawing(withdrawal(asked.waiting.key if asked.waiting is not None else asked.key, asked))

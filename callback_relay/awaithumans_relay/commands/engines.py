@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from awaithumans_core.engine import Engine
@@ -17,6 +17,9 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.safe_logging import safe_logger
 
 if TYPE_CHECKING:
+    from temporalio.client import Client
+    from temporalio.converter import DataConverter
+    from temporalio.envconfig import ClientConnectConfig
     from temporalio.runtime import Runtime
 
 MakesEngines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
@@ -35,10 +38,14 @@ class Wanted:
     """URL of a LangGraph server."""
     namespaces: Sequence[str] = ()
     """Temporal namespaces that answers may go to; empty: the client's own."""
+    profiles: Sequence[str] = ()
+    """Profiles of Temporal's configuration file, each with a client of its own."""
+    data_converter: str | None = None
+    """The data converter of the Temporal workers, as module:attribute."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
-        return bool(self.temporal is not None or self.graphs or self.langgraph_server is not None)
+        return bool(self.temporal is not None or self.profiles or self.graphs or self.langgraph_server is not None)
 
     async def engines(self, stack: AsyncExitStack) -> list[Engine]:
         """All of them; graphs share one.
@@ -48,7 +55,7 @@ class Wanted:
         """
         try:
             return [
-                *_temporal(self.temporal, self.namespaces),
+                *await _temporal(self),
                 *await _graphs(self.graphs, stack),
                 *_server(self.langgraph_server, stack),
             ]
@@ -58,25 +65,99 @@ class Wanted:
     def apart(self) -> list[tuple[str, MakesEngines]]:
         """Each flag by itself: what it names, in words, and its engine."""
         named = [(f"graph {each}", Wanted(None, [each], None)) for each in self.graphs]
+        temporal = replace(self, graphs=[], langgraph_server=None)
         if self.temporal is not None:
-            named.insert(0, (f"Temporal {self.temporal}", Wanted(self.temporal, [], None, self.namespaces)))
+            named.insert(0, (f"Temporal {self.temporal}", temporal))
+        else:
+            named[:0] = [(f"Temporal profile {each}", replace(temporal, profiles=[each])) for each in self.profiles]
         if self.langgraph_server is not None:
             named.append((f"LangGraph server {self.langgraph_server}", Wanted(None, [], self.langgraph_server)))
         return [(name, wanted.engines) for name, wanted in named]
 
 
-def _temporal(address: str | None, namespaces: Sequence[str]) -> list[Engine]:
-    if address is None:
+async def _temporal(wanted: Wanted) -> list[Engine]:
+    if wanted.temporal is None and not wanted.profiles:
         return []
-    _, colon, port = address.rpartition(":")
-    if not address or "://" in address or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
-        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
     from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it says what to install
 
+    converter = await _data_converter(wanted.data_converter)
     runtime = _temporal_runtime()
+    if len(wanted.profiles) < 2:
+        config = _connect_config(next(iter(wanted.profiles), None), wanted.temporal, alone=True)
+        return [TemporalEngine(_connecting(config, converter, runtime), namespaces=wanted.namespaces or None)]
+    clients: dict[str, Callable[[], Awaitable[Client]]] = {}
+    for profile in wanted.profiles:
+        config = _connect_config(profile, None, alone=False)
+        namespace = config.get("namespace", "default")
+        if namespace in clients:
+            raise SettingsError(f"--temporal-profile {profile}: another profile has its namespace {namespace!r}")
+        clients[namespace] = _connecting(config, converter, runtime)
+    return [TemporalEngine(clients)]
+
+
+def _connect_config(profile: str | None, address: str | None, *, alone: bool) -> "ClientConnectConfig":
+    """How to connect, from Temporal's own configuration file and TEMPORAL_* variables.
+
+    Args:
+        profile: Which profile. Default: TEMPORAL_PROFILE, then `default`.
+        address: Used instead of the configured one.
+        alone: Whether it is the only profile. Variables would set the same address, namespace and key for several.
+    """
+    from temporalio.envconfig import ClientConfigProfile
+
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if alone or not name.startswith("TEMPORAL_") or name == "TEMPORAL_CONFIG_FILE"
+    }
+    named = f"--temporal-profile {profile}" if profile else "Temporal's configuration"
+    try:
+        config = ClientConfigProfile.load(profile, override_env_vars=variables).to_client_connect_config()
+    except (RuntimeError, ValueError, TypeError, OSError) as wrong:
+        raise SettingsError(
+            f"{named}: {wrong}: correct TEMPORAL_CONFIG_FILE (TOML), the profile or the TEMPORAL_* variables"
+        ) from None
+    config["target_host"] = config.get("target_host", "localhost:7233") if address is None else address
+    _check_address(config["target_host"])
+    return config
+
+
+def _connecting(
+    config: "ClientConnectConfig", converter: "DataConverter", runtime: "Runtime"
+) -> "Callable[[], Awaitable[Client]]":
     from temporalio.client import Client
 
-    return [TemporalEngine(lambda: Client.connect(address, runtime=runtime), namespaces=namespaces or None)]
+    return lambda: Client.connect(**config, data_converter=converter, runtime=runtime)
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
+
+
+async def _data_converter(place: str | None) -> "DataConverter":
+    """The workers' data converter, or the one that a function without arguments makes."""
+    from temporalio.converter import DataConverter
+
+    if place is None:
+        return DataConverter.default
+    flag = f"--temporal-data-converter {place}"
+    if not all(place.partition(":")):
+        raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.temporal:data_converter")
+    made = _attribute(flag, place)
+    if inspect.isroutine(made):
+        try:
+            made = made()
+            made = await made if inspect.isawaitable(made) else made
+        except Exception as failed:  # whatever a function of the user's raises; its text may quote a key
+            raise SettingsError(f"{flag}: the function fails ({type(failed).__name__})") from failed
+    if not isinstance(made, DataConverter):
+        raise SettingsError(
+            f"{flag} is {type(made).__name__}: give the temporalio.converter.DataConverter of the workers, or a "
+            "function without arguments that makes it"
+        )
+    return made
 
 
 def _temporal_runtime() -> "Runtime":
@@ -124,13 +205,8 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
     The function may be plain, async, or an async context manager that holds its checkpointer open.
     """
     _, place = _split(spec)
-    module, _, attribute = place.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"--graph {spec}: {error}") from error
+    _, _, attribute = place.partition(":")
+    made = _attribute(f"--graph {spec}", place)
     try:
         if inspect.isroutine(made):
             made = made()
@@ -144,3 +220,14 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
             "function without arguments that makes one"
         ) from failed
     return made
+
+
+def _attribute(flag: str, place: str) -> Any:
+    """What module:attribute names. The working directory is searched, too."""
+    module, _, attribute = place.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"{flag}: {error}") from error

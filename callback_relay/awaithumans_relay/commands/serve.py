@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,16 @@ HANG_UP_SECONDS = 3
 """Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
 
 
-async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_level: str, tls: Mapping[str, Any]) -> None:
+async def serve(
+    wanted: Wanted,
+    *,
+    host: str,
+    port: int,
+    database: str,
+    retention: timedelta,
+    log_level: str,
+    tls: Mapping[str, Any],
+) -> None:
     """Run the relay until it is told to stop.
 
     Raises:
@@ -46,7 +56,7 @@ async def serve(wanted: Wanted, *, host: str, port: int, database: str, log_leve
     _look_at_settings(wanted)
     async with AsyncExitStack() as stack:
         engines = await wanted.engines(stack)
-        app = _app(engines, database)
+        app = _app(engines, database, retention)
         await _look_at_store(database)
         _look_at_port(host, port)
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
@@ -114,9 +124,9 @@ def _look_at_tls(config: uvicorn.Config) -> None:
         ) from None
 
 
-def _app(engines: list[Engine], database: str) -> FastAPI:
+def _app(engines: list[Engine], database: str, retention: timedelta) -> FastAPI:
     try:
-        return create_app(engines, database=database)
+        return create_app(engines, database=database, retention=retention)
     except (SQLAlchemyError, ImportError) as unusable:
         raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
 
@@ -133,8 +143,8 @@ def _look_at_settings(wanted: Wanted) -> None:
             wrong.append(str(error))
     if not wanted.anybody():
         wrong.append(
-            "nobody to wake: give --temporal ADDRESS, --graph NAME=module:attribute, --langgraph-server URL, or "
-            "several of them"
+            "nobody to wake: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
+            "--langgraph-server URL, or several of them"
         )
     if wrong:
         raise SettingsError("\n".join(wrong))

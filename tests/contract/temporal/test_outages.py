@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
 from examples.demo.servers import HumansServer, Process, TemporalServer, started
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -14,6 +15,8 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.temporal import YES, result, start, unreachable, until_open
 from tests.support.workflows import WORKFLOWS, Ask, AskUncaught
+
+pytestmark = pytest.mark.edges
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -24,6 +24,7 @@ from temporalio.client import (
     SignalWorkflowInput,
     WorkflowHandle,
 )
+from temporalio.plugin import SimplePlugin
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -37,6 +38,8 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.temporal import next_run, start, until_open, until_parked, until_under_way
 from tests.support.workflows import AskAcrossRuns, AskUncaught
+
+pytestmark = pytest.mark.edges
 
 LARGE = {"approved": True, "note": "x" * 1_600_000}
 
@@ -157,6 +160,17 @@ async def test_registrations_for_an_ended_workflow_read_no_history(
     assert sum(made.values()) <= (3 if state == "delivered" else 6)
     if state == "delivered":
         assert set(made) == {"describe"}
+
+
+async def test_interceptors_that_a_plugin_adds_see_the_signal_once(temporal: TemporalServer, calls: Calls) -> None:
+    """As those that are given to the client: they may add a trace or a tenant to its headers."""
+    client = await Client.connect(temporal.address, plugins=[SimplePlugin("test", interceptors=[calls])])
+    handle = await start(client, "Ask", task_queue="no worker")
+    calls.made.clear()
+    await TemporalEngine(client).deliver(route_to(handle.id, "question-1"), yes("question-1"))
+    assert calls.made == {"signal": 1}
+    assert await signals(handle) == 1
+    await handle.terminate()
 
 
 @pytest.mark.parametrize("end", ["continued as new", "reset"])

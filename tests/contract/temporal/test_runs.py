@@ -16,7 +16,7 @@ from temporalio.common import RetryPolicy
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
-from awaithumans_core import Outcome, Route
+from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, HastyPeople, next_run, result, start, until_open, until_parked
@@ -85,6 +85,33 @@ async def test_open_waits_go_on_in_the_next_run(
     assert await result(handle) == [3, True, "anna@example.com"]
     assert len(await people.find(question)) == 1
     await relay.wait_for(task["id"], "delivered")
+
+
+async def test_answer_that_an_ended_workflow_has_is_delivered(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """It came in another way, and the workflow ended because of it: the relay's delivery is no failure."""
+    handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    first = (await handle.describe()).run_id
+    await until_parked(handle)
+    await handle.signal(AskAcrossRuns.go_on)
+    async with asyncio.timeout(60):
+        while (await handle.describe()).run_id == first:
+            await asyncio.sleep(0.05)
+    await people.complete(task["id"], YES)
+    assert await result(handle) == [2, True, "anna@example.com"]
+    target = {"namespace": "default", "workflow_id": handle.id}
+    if via == "activity":
+        target |= {"activity_id": "human:of-the-first-run", "run_id": first}
+    route = Route("temporal", target, task["idempotency_key"])
+    answer = Outcome(
+        task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
+    )
+    engine = TemporalEngine(client)
+    await engine.deliver(route, answer)
+    with pytest.raises(TargetGone):
+        await engine.deliver(route, answer.model_copy(update={"task_id": "another"}))
 
 
 async def test_an_answer_between_two_runs(

@@ -1,0 +1,169 @@
+"""Many questions in one workflow, asked in one `asyncio.gather`: how long until all of them are open.
+
+python -m benchmarks.temporal_gather [--questions 100 300 1000] [--sides ...] [--json FILE]
+
+Temporal, the awaithumans server, the relay (from its command line) and the worker are processes of their own. Each
+number of questions is opened by each side in turn, in one workflow, on a worker of its own:
+
+    gather-signal, gather-activity   `await_human` in either mode
+    gather-plain                     activities that do nothing, each followed by a timer
+    gather-by-hand                   activities that make the two HTTP calls of a question, each followed by a timer
+
+The time runs from the start of the workflow until the last timer has started, by the history's own clock; in activity
+mode, where there is no timer, until the relay has registered the last question. Workflow tasks that failed are counted:
+one that takes longer than two seconds fails with TMPRL1101.
+
+Claims, checked with exit status 1: no workflow task fails, and either mode takes at most twice as long as plain
+activities that make the same HTTP calls.
+"""
+
+import argparse
+import asyncio
+import json
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHandle, WorkflowHistory
+
+from benchmarks._report import Claim, columns, positive, say, verdict
+from benchmarks._sides import ACTIVITY, GATHER, GATHER_BY_HAND, GATHER_PLAIN, SIDES, SIGNAL, Place
+from benchmarks._temporal_worker import working
+
+NAMES = [GATHER_PLAIN, GATHER_BY_HAND, *GATHER.values()]
+LIMIT_SECONDS = 180.0
+"""Limit of one opening."""
+MAX_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One workflow that opened its questions."""
+
+    name: str
+    questions: int
+    opened: int
+    """Questions that were open in the end, or when the time was up."""
+    seconds: float
+    worker_cpu: float
+    failed_tasks: int
+
+
+async def opening(name: str, count: int, humans: HumansServer, temporal: TemporalServer, folder: Path) -> Opened:
+    """Start one workflow and wait until its questions are open."""
+    secret, queue = secrets.token_urlsafe(32), f"{name}-{count}"
+    relay = RelayServer(folder / queue, humans, ["--temporal", temporal.address], secret=secret)
+    env = {
+        "AWAITHUMANS_URL": humans.url,
+        "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+        "AWAITHUMANS_RELAY_URL": relay.url,
+        "AWAITHUMANS_RELAY_SECRET": secret,
+    }
+    side = SIDES[name]
+    async with started(relay), working(name, temporal.address, queue, env) as (worker, ran):
+        client = await side.client(temporal.address)
+        began = time.time()
+        handle = await client.start_workflow(
+            side.workflow.__name__, side.argument(count, Place(humans.url, humans.token)), id=queue, task_queue=queue
+        )
+        opened, until = 0, began
+        while opened < count and time.time() - began < LIMIT_SECONDS:
+            await asyncio.sleep(0.5)
+            opened, until = await (timers(handle) if side.timer else registered(relay))
+        cpu = (await worker.standing()).cpu - ran.cpu
+        failed = failed_tasks(await handle.fetch_history())
+        await handle.terminate()
+    return Opened(name, count, opened, max(0.0, until - began), cpu, failed)
+
+
+async def timers(handle: WorkflowHandle[object, object]) -> tuple[int, float]:
+    """How many timers have been started, and when the last of them was."""
+    started_at = [
+        event.event_time.seconds + event.event_time.nanos / 1e9
+        for event in (await handle.fetch_history()).events
+        if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED
+    ]
+    return len(started_at), max(started_at, default=0.0)
+
+
+async def registered(relay: RelayServer) -> tuple[int, float]:
+    """How many waits the relay has, and the time now."""
+    async with httpx.AsyncClient() as http:
+        waits: Mapping[str, int] = (await http.get(f"{relay.url}/readyz", timeout=30.0)).json()["waits"]
+    return sum(waits.values()), time.time()
+
+
+def failed_tasks(history: WorkflowHistory) -> int:
+    """Workflow tasks that failed or timed out."""
+    lost = {EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED, EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT}
+    return sum(event.event_type in lost for event in history.events)
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> list[Opened]:
+    humans, temporal = HumansServer(folder / "humans"), TemporalServer(folder / "temporal")
+    seen: list[Opened] = []
+    async with started(humans, temporal):
+        for count in options.questions:
+            for name in options.sides:
+                seen.append(await opening(name, count, humans, temporal, folder))
+                say(name, f"{seen[-1].opened} of {count} open after {seen[-1].seconds:.1f} s")
+    return seen
+
+
+def table(seen: Sequence[Opened]) -> str:
+    rows: list[Sequence[str]] = [("side", "questions", "open", "seconds", "worker CPU (s)", "failed tasks")]
+    for each in seen:
+        figures = (each.questions, each.opened, f"{each.seconds:.1f}", f"{each.worker_cpu:.1f}", each.failed_tasks)
+        rows.append((each.name, *map(str, figures)))
+    return columns(rows, [18, 11, 8, 10, 16, 14])
+
+
+def claims(seen: Sequence[Opened]) -> list[Claim]:
+    by_hand = {each.questions: each.seconds for each in seen if each.name == GATHER_BY_HAND}
+    found: list[Claim] = []
+    for each in seen:
+        if each.name in (GATHER[SIGNAL], GATHER[ACTIVITY]):
+            about = f"{each.name}, {each.questions} questions"
+            whole = each.opened == each.questions and not each.failed_tasks
+            found.append(Claim(f"{about}: all open, no workflow task failed", whole))
+            if each.questions in by_hand:
+                ratio = each.seconds / by_hand[each.questions]
+                found.append(Claim(f"{about}: {ratio:.2f} times the time of asking by hand", ratio <= MAX_RATIO))
+    return found
+
+
+async def run(options: argparse.Namespace) -> bool:
+    mine = asyncio.current_task()
+    assert mine is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    with tempfile.TemporaryDirectory() as folder:
+        seen = await measure(options, Path(folder))
+    checked = claims(seen)
+    if options.json:
+        content = {"opened": list(map(asdict, seen)), "claims": list(map(asdict, checked))}
+        options.json.write_text(json.dumps(content, indent=2))
+    print("", table(seen), "", *map(verdict, checked), sep="\n")
+    return all(claim.holds is not False for claim in checked)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.temporal_gather", description="Many questions at once.")
+    parser.add_argument("--questions", nargs="+", type=positive, default=[100, 300, 1000], help="(100 300 1000)")
+    parser.add_argument("--sides", nargs="+", choices=NAMES, default=NAMES, help="(all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(run(arguments())) else 1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)

@@ -1,0 +1,35 @@
+"""A paused workflow exists: it takes its answer, and nothing is wrong with Temporal. In both modes."""
+
+import pytest
+from temporalio.api.workflowservice.v1 import PauseWorkflowExecutionRequest, UnpauseWorkflowExecutionRequest
+from temporalio.client import Client
+
+from awaithumans_adapters.temporal import TemporalEngine
+from tests.support.askers import TemporalAsker
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.temporal import YES, result, start, until_open
+from tests.support.workflows import Ask
+
+pytestmark = pytest.mark.edges
+
+
+async def test_answer_of_a_paused_workflow_is_delivered(
+    client: Client, asker: TemporalAsker, people: People, relay: RunningRelay, question: str, via: str
+) -> None:
+    """At the first attempt; the workflow goes on with it when it is unpaused. Meanwhile it is not orphaned."""
+    handle = await start(client, Ask.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(relay, task)
+    whom = {"namespace": "default", "workflow_id": handle.id, "identity": "tests", "reason": "for a while"}
+    await client.workflow_service.pause_workflow_execution(PauseWorkflowExecutionRequest(**whom, request_id="1"))
+    (wait,) = await relay.store.find(task["id"])
+    engine = TemporalEngine(client)
+    assert await engine.orphaned(wait.route) is None
+    await people.complete(task["id"], YES)
+    (wait,) = await relay.wait_for(task["id"], "delivered")
+    assert (wait.attempts, wait.last_error) == (1, None)
+    assert await engine.has_answer(wait.route) is (via == "activity")  # a signal is sent again, and dropped
+    await client.workflow_service.unpause_workflow_execution(UnpauseWorkflowExecutionRequest(**whom, request_id="2"))
+    assert (await result(handle))["approved"] is True
+    assert asker.acts[handle.id] == 1

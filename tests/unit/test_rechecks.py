@@ -1,0 +1,27 @@
+"""How often the activity that waits is tried again, in activity mode."""
+
+from datetime import timedelta
+
+import pytest
+
+from awaithumans_adapters.temporal.activity_mode import interval
+
+HOUR, DAY = 3600, 86400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "attempts"),
+    [(60, 1), (900, 1), (HOUR, 1), (6 * HOUR, 6), (DAY, 4), (3 * DAY, 12), (7 * DAY, 7), (30 * DAY, 30)],
+)
+def test_default_rechecks_grow_with_the_time_people_have(seconds: int, attempts: int) -> None:
+    """Each attempt is a billed action: a question of 30 days takes 31 and not 721."""
+    assert round((seconds + 15) / interval(seconds, None).total_seconds()) == attempts
+
+
+@pytest.mark.parametrize(
+    ("seconds", "recheck", "attempts"),
+    [(900, timedelta(seconds=3), 300), (DAY, timedelta(hours=1), 24), (HOUR, timedelta(days=10), 1)],
+)
+def test_a_recheck_that_is_given_is_kept(seconds: int, recheck: timedelta, attempts: int) -> None:
+    """The parts are equal, and the last ends when people's time and the grace of the server are over."""
+    assert round((seconds + 15) / interval(seconds, recheck).total_seconds()) == attempts
