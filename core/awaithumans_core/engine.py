@@ -106,6 +106,15 @@ class Reachable(Protocol):
         ...
 
 
+@runtime_checkable
+class Remarks(Protocol):
+    """What an engine may offer besides: `doctor` prints a remark about how its far end is set up."""
+
+    async def remark(self) -> str:
+        """One line. Raise SettingsError if a setting of the far end is wrong."""
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

@@ -142,7 +142,7 @@ class QuestionChangedError(RequestRefusedError):
     code = "QUESTION_CHANGED"
     differs: Sequence[str] = ()
     """The parts that differ, by the names of the options: `task`, `payload`, `assign_to`, `response_schema`,
-    `idempotency_key`.
+    `idempotency_key`. In a Temporal workflow only the key is compared, which is derived from text, payload and people.
     """
 
 

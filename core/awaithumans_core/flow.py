@@ -528,7 +528,7 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
 def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -> Flow[Outcome]:
     """Cancel the question with this key, whether or not its task is known to exist yet.
 
-    If no task has this key, create an unassigned one and cancel it.
+    If no task has this key, create an unassigned one, notice it, and cancel it.
 
     Args:
         key: The idempotency key.
@@ -541,7 +541,9 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     reply = yield from _insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)
-    outcome, _, ours = reply
+    outcome, record, ours = reply
+    if record.get("task") == stub["task"]:
+        yield Notice(outcome)
     if outcome.terminal or (asked_by is not None and not ours):
         return outcome
     return (yield from close(outcome.task_id, patience, key=key))

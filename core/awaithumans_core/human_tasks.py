@@ -5,7 +5,7 @@ a workflow input, a checkpoint or a history.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
@@ -16,6 +16,9 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
 from awaithumans_core.trace import asking, note
+
+if TYPE_CHECKING:
+    import httpx
 
 CLOSE_PATIENCE_SECONDS = 60.0
 """How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
@@ -30,12 +33,19 @@ class HumanTasks:
         settings: Default: from the environment, or from a local `awaithumans dev`.
         patience: Seconds an operation keeps trying while server or relay give no usable reply. Default: the task's own
             timeout for opening a wait, a minute for closing one.
+        transport: For the async operations; in tests, a way to server and relay without a socket.
 
     Raises:
         SettingsError: token, relay address or relay secret are not known.
     """
 
-    def __init__(self, settings: Settings | None = None, *, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        patience: float | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
+    ) -> None:
         self.settings = settings or Settings.load()
         self.settings.token()
         self._relay = self.settings.relay()
@@ -43,7 +53,7 @@ class HumanTasks:
         self._signer = self.settings.signer()
         self._patience = patience
         # No connection is kept open between two questions: an asker may ask once a day.
-        self._client = TaskClient(settings=self.settings, keep_alive=0)
+        self._client = TaskClient(settings=self.settings, keep_alive=0, transport=transport)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
     async def open(
@@ -58,6 +68,7 @@ class HumanTasks:
         on_created: Callable[[Outcome], None] | None = None,
         may_repeat: bool = True,
         within: float | None = None,
+        asked_before: Route | None = None,
     ) -> Outcome:
         """Create the task and register the wait; return how the task stands. Repeating it is harmless.
 
@@ -76,6 +87,8 @@ class HumanTasks:
             may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
                 asked for it first.
             within: Seconds after which no request is repeated, if that is less than the patience.
+            asked_before: The route under which the relay knows a wait of the same question by an earlier caller, for
+                `may_repeat`. Default: `route`.
 
         Raises:
             TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
@@ -83,7 +96,7 @@ class HumanTasks:
             ServerUnreachableError: no usable reply within the patience.
         """
         with asking(route) as traced:
-            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within)
+            steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within, asked_before)
             outcome = await self._client.run(steps, on_status=on_created)
             note(task_id=outcome.task_id)
             return outcome
@@ -114,15 +127,18 @@ class HumanTasks:
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client.run(flow.last_look(task_id, given, patience, key=key))
 
-    async def withdraw(self, key: str, *, asked_by: str | None = None) -> Outcome:
+    async def withdraw(
+        self, key: str, *, asked_by: str | None = None, on_missing: Callable[[Outcome], None] | None = None
+    ) -> Outcome:
         """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended.
 
         Args:
             key: The idempotency key.
             asked_by: Cancel only a task that was created for this caller, as named to `open`. Default: any.
+            on_missing: Called if no question was asked under this key, with the task that takes its place.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by))
+        return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by), on_status=on_missing)
 
     def _open(
         self,
@@ -134,13 +150,14 @@ class HumanTasks:
         known: str | None,
         may_repeat: bool,  # noqa: FBT001
         within: float | None,
+        asked_before: Route | None = None,
     ) -> Flow[Outcome]:
         seconds = self._patience or float(body["timeout_seconds"])
         patience = Patience(seconds if within is None else min(seconds, within))
         return flow.open_wait(
             body,
             self._relay,
-            self._proofs(route),
+            self._proofs(route, asked_before or route),
             patience,
             same_words=same_words,
             asked_by=asked_by or route.digest,
@@ -149,6 +166,6 @@ class HumanTasks:
             may_repeat=may_repeat,
         )
 
-    def _proofs(self, route: Route) -> Proofs:
+    def _proofs(self, route: Route, asked_before: Route) -> Proofs:
         prove = self._signer.prove
-        return Proofs(self._signer.issue(route), lambda task_id: prove(route, task_id), lambda: prove(route))
+        return Proofs(self._signer.issue(route), lambda task_id: prove(route, task_id), lambda: prove(asked_before))

@@ -111,6 +111,10 @@ class Outcome(BaseModel):
     """The task's own timeout; only task records carry it."""
     response_omitted: str | None = None
     """Why there is no response although a person gave one; an engine that could not carry it says so."""
+    reworded: bool | None = None
+    """True: the caller now asks in other words than the person was asked in. Set by a Temporal workflow whose code was
+    changed while it waited; it may be another value when that workflow is replayed by other code.
+    """
 
     @model_validator(mode="wrap")
     @classmethod

@@ -3,20 +3,23 @@ one records has the same commands."""
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.client import WorkflowHistory
+from temporalio.common import Priority, RetryPolicy
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from awaithumans_adapters.temporal import HumanTasksPlugin
+from awaithumans_adapters.temporal import ActivityOptions, HumanTasksPlugin
+from awaithumans_adapters.temporal.names import HEADER
 from tests.histories import FOLDER, RELEASE, recorded
 from tests.histories.cases import NAMES, played, stage
-from tests.support.workflows import WORKFLOWS
+from tests.support.workflows import WORKFLOWS, AskAcrossRunsReworded, AskUncaughtReworded
 
 every_history = pytest.mark.parametrize("file", recorded(), ids=lambda file: f"{file.parent.name}/{file.stem}")
 
@@ -43,8 +46,14 @@ def commands(history: Mapping[str, Any]) -> list[str]:
     return made
 
 
-async def replay(history: str, *, workflow_id: str = "somewhere-else") -> None:
-    replayer = Replayer(workflows=WORKFLOWS, plugins=[HumanTasksPlugin()])
+async def replay(
+    history: str,
+    *,
+    workflow_id: str = "somewhere-else",
+    workflows: Sequence[type] = tuple(WORKFLOWS),
+    activities: ActivityOptions | None = None,
+) -> None:
+    replayer = Replayer(workflows=workflows, plugins=[HumanTasksPlugin(activities=activities)])
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, history))
 
 
@@ -57,6 +66,63 @@ def test_each_case_is_recorded() -> None:
 async def test_a_recorded_history_replays(file: Path) -> None:
     """Under whatever namespace and workflow id: neither is part of what names a question within its workflow."""
     await replay(file.read_text())
+
+
+REWORDED = {"answered": AskUncaughtReworded, "asked-again": AskUncaughtReworded, "across-runs": AskAcrossRunsReworded}
+
+
+@pytest.mark.parametrize("via", ["signal", "activity"])
+@pytest.mark.parametrize("case", REWORDED)
+async def test_a_recorded_history_replays_in_other_words(case: str, via: str) -> None:
+    """A workflow that was asked, or had its answer, before a deploy changed the question: it ends as it did."""
+    history = (FOLDER / "0.1.0" / f"{case}-{via}.json").read_text()
+    await replay(history, workflows=[REWORDED[case]])
+
+
+def with_another_header(history: str, change: Callable[[dict[str, Any]], None]) -> str:
+    """A recorded history of a run that inherits a question, from a run that handed it on in another form."""
+    events = json.loads(history)
+    handed_on = events["events"][0]["workflowExecutionStartedEventAttributes"]["header"]["fields"][HEADER]
+    held = json.loads(base64.b64decode(handed_on["data"]))
+    change(held)
+    handed_on["data"] = base64.b64encode(json.dumps(held).encode()).decode()
+    return json.dumps(events)
+
+
+def of_a_later_release(held: dict[str, Any]) -> None:
+    held |= {"version": held["version"] + 1, "more": {"of": "something"}}
+    held["asked"][0] |= {"more": 1}
+    held["asked"][0]["waiting"] |= {"more": 1}
+
+
+def of_an_earlier_release(held: dict[str, Any]) -> None:
+    del held["version"]
+    del held["asked"][0]["waiting"]["reworded"]
+
+
+def unreadable(held: dict[str, Any]) -> None:
+    held["asked"][0] = {"question": held["asked"][0]["key"]}
+
+
+@pytest.mark.parametrize("via", ["signal", "activity"])
+@pytest.mark.parametrize("change", [of_a_later_release, of_an_earlier_release, unreadable])
+async def test_a_header_of_another_release_is_read(change: Callable[[dict[str, Any]], None], via: str) -> None:
+    """A deploy is rolling: the run before was another release's. Fields it does not know are ignored."""
+    history = (FOLDER / RELEASE / f"across-runs-{via}.json").read_text()
+    await replay(with_another_header(history, change))
+
+
+@pytest.mark.edges
+@every_history
+async def test_recorded_history_replays_with_other_activity_options(file: Path) -> None:
+    """Task queue, timeout, retries and priority may be changed while people are asked."""
+    options = ActivityOptions(
+        task_queue="people",
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(backoff_coefficient=3),
+        priority=Priority(priority_key=5),
+    )
+    await replay(file.read_text(), activities=options)
 
 
 @pytest.mark.parametrize("via", ["signal", "activity"])

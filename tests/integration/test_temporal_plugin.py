@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
@@ -18,9 +19,16 @@ from temporalio.converter import (
 )
 from temporalio.langgraph import LangGraphPlugin
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksPlugin, TemporalEngine
+from awaithumans_adapters.temporal import (
+    ActivityOptions,
+    HumanTaskActivities,
+    HumanTasksActivityPlugin,
+    HumanTasksPlugin,
+    HumanTasksWorkflowPlugin,
+    TemporalEngine,
+)
 from awaithumans_core import Settings, SettingsError
 from tests.support.people import People
 from tests.support.plain_workflow import AskPlainly
@@ -84,6 +92,61 @@ async def test_activities_by_hand_beside_it(relay: RunningRelay, temporal: Tempo
     by_hand = HumanTaskActivities(relay.settings).all()
     with pytest.raises(SettingsError, match="leave them out of activities="):
         Worker(client, task_queue="both", workflows=WORKFLOWS, activities=by_hand)
+
+
+def combined(which: str, settings: Settings) -> SimplePlugin:
+    routed = ActivityOptions(task_queue="people")
+    made: dict[str, SimplePlugin] = {
+        "everything": HumanTasksPlugin(settings),
+        "everything, routed": HumanTasksPlugin(settings, activities=routed),
+        "workflows": HumanTasksWorkflowPlugin(activities=routed),
+        "activities": HumanTasksActivityPlugin(settings),
+    }
+    return made[which]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("workflows", "activities"),
+        ("activities", "workflows"),
+        ("workflows", "workflows"),
+        ("activities", "activities"),
+        ("everything", "activities"),
+        ("everything, routed", "workflows"),
+    ],
+)
+async def test_plugins_that_agree(relay: RunningRelay, temporal: TemporalServer, first: str, second: str) -> None:
+    """A worker may have several of them, on itself and on its client, if they configure the same."""
+    client = await Client.connect(temporal.address)
+    plugins = [combined(first, relay.settings), combined(second, relay.settings)]
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # the SDK's, about two plugins of one name
+        worker = Worker(
+            client,
+            task_queue="several",
+            workflows=WORKFLOWS,
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            plugins=plugins,
+        )
+    assert worker.is_running is False
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("everything", "workflows"),
+        ("workflows", "everything"),
+        ("everything", "everything, routed"),
+        ("activities", "everything"),
+    ],
+)
+async def test_plugins_that_contradict(relay: RunningRelay, temporal: TemporalServer, first: str, second: str) -> None:
+    """Which options count could not be known."""
+    client = await Client.connect(temporal.address)
+    plugins = [combined(first, relay.settings), combined(second, relay.settings)]
+    with pytest.raises(SettingsError, match=r"plugin of this package|leave them out"):
+        Worker(client, task_queue="several", workflows=WORKFLOWS, plugins=plugins)
 
 
 async def test_a_worker_without_it_says_so(temporal: TemporalServer, name: str) -> None:

@@ -107,7 +107,8 @@ class AskedWorkflow:
 
     def route(self, key: str) -> Route:
         target = {"namespace": "default", "workflow_id": self.name}
-        waiting = {"activity_id": activity_id(key, 0)} if self.via == "activity" else {}
+        run_id = str(self.handle.result_run_id)
+        waiting = {"activity_id": activity_id(run_id, 1), "run_id": run_id} if self.via == "activity" else {}
         return Route("temporal", target | waiting, key)
 
 

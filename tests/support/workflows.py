@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from awaithumans_adapters.temporal import HumanTaskActivities, await_human
+from awaithumans_adapters.temporal import ActivityOptions, HumanTaskActivities, await_human
 from awaithumans_core import (
     AwaitHumansError,
     HumanTask,
@@ -212,6 +212,23 @@ class AskThenForget:
         return then
 
 
+@workflow.defn
+class AskOnQueue:
+    """Asks with a task queue of its own for the activities; then waits, or continues as new and ends."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], queue: str, then: str = "waits", run: int = 1) -> bool | None:
+        if run == 2:
+            return None
+        activities = ActivityOptions(task_queue=queue)
+        asking = asyncio.create_task(await_human(response_schema=Decision, activities=activities, **options))
+        if then == "ends":
+            await workflow.sleep(1)
+            workflow.continue_as_new(args=[options, queue, then, 2])
+        decision: Decision = await asking
+        return decision.approved
+
+
 @workflow.defn(name="Mended")
 class CountsWrongly:
     """A quorum with a bug in its own code."""
@@ -355,6 +372,135 @@ class AskUpTheLadder:
         )
 
 
+@workflow.defn(name="AskUncaught")
+class AskUncaughtReworded(AskUncaught):
+    """The same after a deploy that changed the question."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any]) -> bool:
+        return await super().run({**options, "task": f"{options['task']} (in other words)"})
+
+
+@workflow.defn(name="AskAcrossRuns")
+class AskAcrossRunsReworded(AskAcrossRuns):
+    """The same after a deploy that changed the question."""
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], run: int = 1) -> list[Any]:
+        return await super().run({**options, "task": f"{options['task']} (in other words)"}, run)
+
+
+class Case(BaseModel):
+    """A payload."""
+
+    reference: str
+
+
+class CaseWithDefault(Case):
+    """The same after a deploy."""
+
+    urgent: bool = False
+
+
+@workflow.defn
+class AskByRelease:
+    """Asks what `question` and `payload` say, which each release says differently."""
+
+    sides = ("left", "right")
+
+    def __init__(self) -> None:
+        self.goes_on = self.answered = False
+
+    @workflow.signal
+    def go_on(self) -> None:
+        self.goes_on = True
+
+    @workflow.query
+    def is_answered(self) -> bool:
+        return self.answered
+
+    def question(self, task: str) -> dict[str, Any]:
+        return {"task": task, "payload": {"case": Case(reference="7").model_dump(), "tags": ["a", "b"]}}
+
+    @workflow.run
+    async def run(self, asked: dict[str, Any], how: dict[str, Any], run: int = 1) -> dict[str, Any]:
+        options: dict[str, Any] = {**asked, **self.question(asked["task"])}
+        if how.get("both"):
+            tasks = [f"{asked['task']} {side}" for side in self.sides]
+            questions: list[dict[str, Any]] = [{**asked, "task": task} for task in tasks]
+            both: list[Decision] = await asyncio.gather(
+                *(await_human(response_schema=Decision, **question) for question in questions)
+            )
+            return {side: each.approved for side, each in zip(self.sides, both, strict=True)}
+        if how.get("across"):
+            asking = asyncio.create_task(await_human(response_schema=Decision, return_outcome=True, **options))
+            await workflow.wait_condition(lambda: asking.done() or self.goes_on)
+            if self.goes_on:
+                workflow.continue_as_new(args=[asked, how, run + 1])
+            decision, outcome = await asking
+            return {"approved": decision.approved, "reworded": outcome.reworded}
+        options |= {"may_reword": how["may_reword"]} if "may_reword" in how else {}
+        told: dict[str, Any]
+        try:
+            decision, outcome = await await_human(response_schema=Decision, return_outcome=True, **options)
+            told = {"approved": decision.approved, "reworded": outcome.reworded}
+        except QuestionChangedError as changed:
+            told = {"error": type(changed).__name__, "differs": list(changed.differs)}
+        self.answered = True
+        if "then_waits" in how:
+            await workflow.sleep(how["then_waits"])
+        return told
+
+
+@workflow.defn(name="AskByRelease")
+class AskReworded(AskByRelease):
+    """In other words, and two questions in another order."""
+
+    sides = ("right", "left")
+
+    def question(self, task: str) -> dict[str, Any]:
+        return {**super().question(task), "task": f"{task} (in other words)"}
+
+    @workflow.run
+    async def run(self, asked: dict[str, Any], how: dict[str, Any], run: int = 1) -> dict[str, Any]:
+        return await super().run(asked, how, run)
+
+
+@workflow.defn(name="AskByRelease")
+class AskWithAFieldMore(AskByRelease):
+    """A field with a default was added to the payload model."""
+
+    def question(self, task: str) -> dict[str, Any]:
+        asked = super().question(task)
+        return {**asked, "payload": {**asked["payload"], "case": CaseWithDefault(reference="7").model_dump()}}
+
+    @workflow.run
+    async def run(self, asked: dict[str, Any], how: dict[str, Any], run: int = 1) -> dict[str, Any]:
+        return await super().run(asked, how, run)
+
+
+@workflow.defn(name="AskByRelease")
+class AskInAnotherOrder(AskByRelease):
+    """`list(set(...))` under another hash seed."""
+
+    def question(self, task: str) -> dict[str, Any]:
+        asked = super().question(task)
+        return {**asked, "payload": {**asked["payload"], "tags": ["b", "a"]}}
+
+    @workflow.run
+    async def run(self, asked: dict[str, Any], how: dict[str, Any], run: int = 1) -> dict[str, Any]:
+        return await super().run(asked, how, run)
+
+
+RELEASES: dict[str, type] = {
+    "first": AskByRelease,
+    "reworded": AskReworded,
+    "a field more": AskWithAFieldMore,
+    "another order of a set": AskInAnotherOrder,
+}
+"""The same workflow in the code of several releases."""
+
+
 @workflow.defn
 class AskAndGiveUp:
     """Stops waiting by itself, and then ends, goes on without the answer, or makes the same call again."""
@@ -402,6 +548,7 @@ WORKFLOWS: list[type] = [
     AskBesideADynamicHandler,
     AskNamedAndUnnamed,
     AskThenForget,
+    AskOnQueue,
     AskLikeAScript,
     AskInChild,
     AskAndEnd,

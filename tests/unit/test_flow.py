@@ -1159,6 +1159,14 @@ def test_withdraw_by_key_alone_cancels_whatever_was_asked() -> None:
     assert talk.calls[0].json["idempotency_key"] == "question-1"
 
 
+def test_withdraw_by_key_alone_notices_the_task_that_it_created() -> None:
+    """If no question has this key, the task that takes its place is noticed, and cancelled."""
+    created = record("created", task="(withdrawn before it was asked)")
+    talk = Talk([reply(201, created), reply(200, record("cancelled"))])
+    assert talk.run(withdraw_key("question-1", talk.patience)).status == "cancelled"
+    assert talk.noticed == ["created"]
+
+
 def test_withdraw_by_key_alone_leaves_an_answer_alone() -> None:
     """What has ended is said, and not touched."""
     talk = Talk([reply(201, record("completed", response=ANSWER), idempotent_replayed="true")])

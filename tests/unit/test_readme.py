@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 NAMES = [
     *("temporal", "combine", "langgraph", "except", "engine", "langchain", "interrupts", "script", "many"),
-    *("relay", "mounted", "included late", "testing"),
+    *("relay", "mounted", "included late", "testing", "testing workflows"),
 ]
 
 

@@ -282,11 +282,11 @@ class GraphEngine:
                         "it of another release?",
                         retry_after=NOT_YET_SECONDS,
                     )
-                raise _NotTaken(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED), thread)
+                raise _NotTaken(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED), thread=thread)
         for thread in threads:
             state = await thread.untaken(route.idempotency_key)
             if state in GONE:
-                raise _NotTaken(GONE[state], thread)
+                raise _NotTaken(GONE[state], thread=thread)
             if state is Untaken.OPEN and (await thread.state()).interrupts:
                 raise behind()
         raise TargetNotReady(
@@ -355,9 +355,7 @@ class GraphEngine:
 class _NotTaken(TargetGone):
     """The thread has moved on without the answer."""
 
-    def __init__(self, reason: str, thread: Thread) -> None:
-        super().__init__(reason)
-        self.thread = thread
+    thread: Thread
 
 
 def behind() -> TargetBusy:

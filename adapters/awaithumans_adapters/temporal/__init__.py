@@ -20,15 +20,31 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from awaithumans_adapters.temporal.activities import HumanTaskActivities
+    from awaithumans_adapters.temporal.activity_options import ActivityOptions
     from awaithumans_adapters.temporal.engine import TemporalEngine
-    from awaithumans_adapters.temporal.plugin import HumanTasksPlugin
+    from awaithumans_adapters.temporal.plugin import (
+        HumanTasksActivityPlugin,
+        HumanTasksPlugin,
+        HumanTasksWorkflowPlugin,
+    )
     from awaithumans_adapters.temporal.workflow import await_human
 
-__all__ = ["HumanTaskActivities", "HumanTasksPlugin", "TemporalEngine", "await_human"]
+__all__ = [
+    "ActivityOptions",
+    "HumanTaskActivities",
+    "HumanTasksActivityPlugin",
+    "HumanTasksPlugin",
+    "HumanTasksWorkflowPlugin",
+    "TemporalEngine",
+    "await_human",
+]
 
 _HOME = {
+    "ActivityOptions": "activity_options",
     "HumanTaskActivities": "activities",
+    "HumanTasksActivityPlugin": "plugin",
     "HumanTasksPlugin": "plugin",
+    "HumanTasksWorkflowPlugin": "plugin",
     "TemporalEngine": "engine",
     "await_human": "workflow",
 }

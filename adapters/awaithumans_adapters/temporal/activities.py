@@ -3,10 +3,10 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from temporalio import activity
 from temporalio.converter import ActivitySerializationContext
@@ -24,13 +24,15 @@ from awaithumans_adapters.temporal.names import (
     LAST_LOOK,
     MEASURE,
     OPEN_WAIT,
-    OWN_ACTIVITY,
+    ORIGINAL_RUN,
+    OWN_FIELDS,
     WITHDRAW,
+    asked_again,
     mark_of,
     within,
 )
 from awaithumans_core.cause import Cause, cause_of
-from awaithumans_core.errors import AwaitHumansError, RequestRefusedError, SettingsError
+from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, RequestRefusedError, SettingsError
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -46,14 +48,22 @@ logger = safe_logger("awaithumans.temporal")
 PATIENCE_SECONDS = 10.0
 """One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
 
+MAX_RESETS = 100
+"""How often one question is asked at most, because its workflow was reset after its end."""
 LATE = timedelta(minutes=1)
 """How much later than scheduled a question may be asked without a heartbeat, which is billed, to keep that moment."""
 
-_OWN_FIELDS = {CARRIED, ASK_WITHIN}
-"""Of an activity's input; no server gets them."""
-
 LOGGED_EVERY_SECONDS = 300.0
 """How often one wrong setting is logged by a worker, however many questions meet it."""
+
+
+@activity.defn(name=MEASURE)
+async def question_size(body: dict[str, Any]) -> int:
+    """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+
+    It is a local activity: its input is not sent to Temporal. It needs no settings, and runs on the workflow's worker.
+    """
+    return await encoded_size(body, activity.client().data_converter, _serialized_as())
 
 
 class HumanTaskActivities:
@@ -78,22 +88,23 @@ class HumanTaskActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """What a worker has to register."""
-        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, self.question_size]
+        return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
+        _require(body, "task", "timeout_seconds", "idempotency_key")
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
-        route = _route(_caller(), key)
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
         try:
-            outcome = await self._open(body, route, patience)
+            outcome, key = await self._open(body, _caller(), patience)
         except AwaitHumansError as error:
             raise self._failed(error, patience, key) from error
         if outcome.terminal:
             return await _fitting(outcome)
-        return {"task_id": outcome.task_id, "review_url": self._ready().settings.review_url(outcome.task_id)}
+        review_url = self._ready().settings.review_url(outcome.task_id)
+        return {"task_id": outcome.task_id, "review_url": review_url, "idempotency_key": key}
 
     @activity.defn(name=CLOSE_WAIT)
     async def close_wait(self, task_id: str) -> dict[str, Any]:
@@ -107,7 +118,8 @@ class HumanTaskActivities:
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
         """How the task stands at its deadline: `{"task_id", "timeout_seconds", "idempotency_key"}`.
 
-        The key is missing in what workflows of earlier releases ask. See `flow.last_look`.
+        The key is that of the recorded task. It is missing or null for one that an earlier release asked for. See
+        `flow.last_look`.
         """
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
@@ -136,6 +148,7 @@ class HumanTaskActivities:
             decision = settle(Outcome.model_validate(outcome), Decision)
         """
         info = activity.info()
+        _require(body, "task", "timeout_seconds")
         if info.is_local:
             raise ApplicationError(
                 f"{AWAIT_HUMAN} was called as a local activity, which nothing outside of its worker can complete: call "
@@ -144,7 +157,8 @@ class HumanTaskActivities:
                 non_retryable=True,
             )
         target = _caller() | {"activity_id": info.activity_id}
-        if not info.activity_id.startswith(OWN_ACTIVITY):  # an id like "7" names something else in another run
+        if info.workflow_id is not None:
+            # An id names something else in another run. One that was reset, or goes on with the question, asks itself.
             target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
         key = body["idempotency_key"]
@@ -160,7 +174,7 @@ class HumanTaskActivities:
             ask_within=None if asked else _ask_within(body),
         )
         try:
-            outcome = await self._open(body, _route(target, key), patience)
+            outcome, key = await self._open(body, target, patience)
             if not outcome.terminal and asked and info.current_attempt_scheduled_time >= until:
                 outcome = await self._ready().last_look(outcome.task_id, given.total_seconds(), key=key)
         except AwaitHumansError as error:
@@ -173,33 +187,74 @@ class HumanTaskActivities:
             if memory.get("asked") is False or memory.get("refused_since") is not None or (late and not asked):
                 asked_at = _asked_at(memory) if asked else info.started_time
                 memory.keep(asked=True, asked_at=asked_at.isoformat(), refused_since=None)
-            activity.raise_complete_async()
+            self._leave_open(outcome.task_id, memory)
         return await _fitting(outcome)
 
+    def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
+        """End this attempt without a result: the relay completes the activity with the answer to this task."""
+        activity.raise_complete_async()
+
     @activity.defn(name=WITHDRAW)
-    async def withdraw(self, key: str) -> dict[str, Any]:
-        """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it."""
+    async def withdraw(self, asked: str | dict[str, Any]) -> dict[str, Any]:
+        """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it.
+
+        Args:
+            asked: `{"idempotency_key"}`, or the key alone. Of a workflow that was reset (`ORIGINAL_RUN`), what it asked
+                again is cancelled as well. With `activity_id` and `run_id`, the activity that waits: if no task has the
+                key, the question was asked in other words, whose key is in the input of that activity.
+        """
+        asked = {"idempotency_key": asked} if isinstance(asked, str) else asked
+        key, reset = asked["idempotency_key"], _was_reset(asked)
         try:
-            return _brief(await self._ready().withdraw(key, asked_by=_shared_mark(key)))
+            outcome, missing = await self._withdraw(key)
+            if missing and (recorded := await _recorded_key(asked)) not in (None, key):
+                outcome, missing = await self._withdraw(key := str(recorded))
+            for _ in range(MAX_RESETS if reset else 0):
+                if missing:
+                    break
+                key = asked_again(key)
+                outcome, missing = await self._withdraw(key)
+            return _brief(outcome)
         except AwaitHumansError as error:
             raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
-    @activity.defn(name=MEASURE)
-    async def question_size(self, body: dict[str, Any]) -> int:
-        """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+    async def _withdraw(self, key: str) -> tuple[Outcome, bool]:
+        """Cancel the task with this key; how it ended, and whether there was none."""
+        missing: list[Outcome] = []
+        outcome = await self._ready().withdraw(key, asked_by=_shared_mark(key), on_missing=missing.append)
+        return outcome, bool(missing)
 
-        It is a local activity: its input is not sent to Temporal.
+    async def _open(self, body: dict[str, Any], target: dict[str, str], patience: "_Patience") -> tuple[Outcome, str]:
+        """Ask, and return how the task stands and its key.
+
+        A workflow that was reset comes to questions that an earlier run has asked. What a person answered counts. An
+        end that no person gave is not this run's: it asks again, under the next key. The result is recorded, so that
+        replays follow from it.
         """
-        return await encoded_size(body, activity.client().data_converter, _serialized_as())
+        memory = patience.memory
+        key: str = memory.get("key") or body["idempotency_key"]
+        seen_open = memory.get("task_id") is not None or patience.with_people_until is not None
+        outcome = await self._open_under(key, body, target, patience)
+        for _ in range(0 if seen_open or not _was_reset(body) else MAX_RESETS):
+            if not outcome.terminal or outcome.status == TaskStatus.COMPLETED:
+                break
+            key = asked_again(key)
+            memory.keep(key=key)
+            outcome = await self._open_under(key, body, target, patience)
+        return outcome, key
 
-    async def _open(self, body: dict[str, Any], route: Route, patience: "_Patience") -> Outcome:
+    async def _open_under(
+        self, key: str, body: dict[str, Any], target: dict[str, str], patience: "_Patience"
+    ) -> Outcome:
         """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
 
         The relay knows the task once its wait is registered. Until then the attempts remember it.
         """
         created: list[Outcome] = []
-        key = body["idempotency_key"]
-        inherited, body = CARRIED in body, {name: value for name, value in body.items() if name not in _OWN_FIELDS}
+        carried: dict[str, str] | bool = body.get(CARRIED, False)
+        route = _route(target, key)
+        before = None if isinstance(carried, bool) else _route(target | carried, key)
+        body = {name: value for name, value in body.items() if name not in OWN_FIELDS} | {"idempotency_key": key}
         if patience.asking_left() <= 0 and patience.memory.get("task_id") is None:
             return await self._too_late(key, patience)
         try:
@@ -208,12 +263,13 @@ class HumanTaskActivities:
                 route,
                 # A key of the mailbox is made of text, payload and people. The response class may have changed since a
                 # reset or since the run before: the task is joined, and the answer must fit the class of now.
-                same_words=_shared_mark(key) is not None and not inherited,
+                same_words=_shared_mark(key) is not None and not carried,
                 asked_by=_asked_by(key),
                 gives_up=patience.over,
                 known=patience.memory.get("task_id"),
                 on_created=created.append,
-                may_repeat=inherited or activity.info().attempt > 1,
+                may_repeat=bool(carried) or activity.info().attempt > 1,
+                asked_before=before,
                 within=max(0.0, patience.asking_left()),
             )
         except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
@@ -340,11 +396,53 @@ def _asked_before(memory: Memory) -> bool:
     return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
 
 
+def _was_reset(asked: Mapping[str, Any]) -> bool:
+    """Whether the calling workflow, or the run before that handed its question on, was reset."""
+    run_id = activity.info().workflow_run_id
+    return bool(asked.get(ORIGINAL_RUN, run_id) != run_id)
+
+
+async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
+    """The key in the recorded input of the activity that waits: a deploy may have changed what the code asks.
+
+    None: no activity is named, or it is not in the history.
+    """
+    if "activity_id" not in asked:
+        return None
+    client, workflow_id = activity.client(), str(activity.info().workflow_id)
+    async for event in client.get_workflow_handle(workflow_id, run_id=asked["run_id"]).fetch_history_events():
+        scheduled = event.activity_task_scheduled_event_attributes
+        if scheduled.activity_id == asked["activity_id"]:
+            (body,) = await client.data_converter.decode(scheduled.input.payloads, [dict[str, Any]])
+            return str(body["idempotency_key"])
+    return None
+
+
+def _require(body: Mapping[str, Any], *names: str) -> None:
+    """Fail the activity at once unless its input has these fields. Callers by name may be in any language.
+
+    Raises:
+        ApplicationError: InvalidTaskError.
+    """
+    missing = [name for name in names if body.get(name) is None]
+    if missing:
+        wrong = InvalidTaskError(f"the input has no {', '.join(missing)}: see docs/temporal-wire.md for its fields")
+        raise failure(wrong, retried_for=0, attempt=activity.info().attempt)
+
+
 def _caller() -> dict[str, str]:
-    """The workflow that asks."""
+    """The workflow that asks, or the activity that does without one."""
     info = activity.info()
+    if info.workflow_id is None and info.activity_type == AWAIT_HUMAN:
+        from awaithumans_adapters.temporal.standalone import standalone_target  # needs a newer SDK than the rest
+
+        return standalone_target(info)
     if info.workflow_id is None:
-        raise ApplicationError("this activity answers a workflow; it was called without one", non_retryable=True)
+        raise ApplicationError(
+            f"this activity answers a workflow; it was called without one. Start {AWAIT_HUMAN} instead",
+            type=SettingsError.__name__,
+            non_retryable=True,
+        )
     return {"namespace": str(info.namespace), "workflow_id": info.workflow_id}
 
 
@@ -354,8 +452,9 @@ def _route(target: dict[str, str], key: str) -> Route:
 
 
 def _asked_by(key: str) -> str:
-    """Names this workflow as the one a question was created for, in either mode and in each of its runs."""
-    return mark_of(**_caller(), key=key)
+    """Names the caller as the one a question was created for: a workflow in either mode and in each of its runs."""
+    caller = _caller()
+    return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
 
 def _shared_mark(key: str) -> str | None:

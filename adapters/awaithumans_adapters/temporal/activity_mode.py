@@ -2,7 +2,8 @@
 
 Its start-to-close timeout is a re-check interval: when it passes, the next attempt asks again under the same key and
 finds the answer there may be, so a callback that was lost is made up for. It has no heartbeat, and it is completed by
-its id, which names the question, in whichever run is current; never by its task token, which dies with the attempt.
+its id in the run that scheduled it; never by its task token, which dies with the attempt. The id is made of the
+original run and the number of the call, so that a deploy may change what is asked.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
-from awaithumans_adapters.temporal.signal_mode import RETRY, checked_body, let_go
+from awaithumans_adapters.temporal.signal_mode import checked_body, let_go
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import HumanTask
@@ -33,16 +34,21 @@ Each attempt is billed, and the relay's sweep finds such answers as well. One ac
 
 
 async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
-    """Ask and wait."""
-    key = question.idempotency_key
+    """Ask and wait. An outcome of another question that was delivered to this activity is not the answer."""
+    while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, attempt)):
+        workflow.logger.warning("an outcome of another workflow's question was ignored; waiting again")
+    return outcome
+
+
+async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
         await checked_body(question, asked),
         result_type=dict[str, Any],
-        activity_id=mailbox.activity_id(key),
+        activity_id=mailbox.activity_id(asked),
         start_to_close_timeout=attempt,
-        retry_policy=RETRY,
         summary=summary(question.task),
+        **asked.activities.of_waiting(),
     )
     mailbox.waits(asked, question, "activity")
     try:

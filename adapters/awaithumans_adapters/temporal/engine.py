@@ -5,7 +5,9 @@ from datetime import timedelta
 from typing import Any, cast
 
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
@@ -14,9 +16,10 @@ from temporalio.converter import ActivitySerializationContext, WorkflowSerializa
 from temporalio.service import RPCError, RPCStatusCode
 
 from awaithumans_adapters.temporal.limits import carried
-from awaithumans_adapters.temporal.names import AWAIT_HUMAN, ENGINE, SIGNAL, mark_of
+from awaithumans_adapters.temporal.names import ASSIGNEES, AWAIT_HUMAN, ENGINE, OWN_ACTIVITY, SIGNAL, mark_of
 from awaithumans_adapters.temporal.reachability import check_access, check_codec, setting_behind
 from awaithumans_adapters.temporal.signal_once import signalling_once
+from awaithumans_adapters.temporal.taken import has_taken
 from awaithumans_core.engine import RelayNotReady, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
@@ -29,8 +32,6 @@ Connection = Client | Callable[[], Awaitable[Client]]
 """A connected client, or an async function that connects one."""
 
 RPC_TIMEOUT = timedelta(seconds=10)
-EVENTS_AT_ONCE = 8
-"""Events of a history that are held in memory at a time. One may have 2 MB."""
 PYDANTIC = PydanticPayloadConverter()
 """How workers with `HumanTasksPlugin` read what comes, unless they have a converter of their own."""
 _ENDED = frozenset(WorkflowExecutionStatus) - {
@@ -103,11 +104,13 @@ class TemporalEngine:
             temporalio.service.RPCError: Temporal is away; later.
         """
         client = await self._writing(route)
-        wake = _complete if "activity_id" in route.target else _signal
+        wake = _wakes(route.target)
         try:
             await wake(client, route.target, outcome)
         except RPCError as error:
             if _unknown(error):
+                if not is_standalone(route.target) and await _ended_with(client, route.target, outcome):
+                    return
                 raise TargetGone(_ended(route.target)) from error
             if error.status == RPCStatusCode.INVALID_ARGUMENT:
                 raise TargetGone(f"Temporal does not take the answer: {error.message}") from error
@@ -125,6 +128,8 @@ class TemporalEngine:
             temporalio.service.RPCError: Temporal is unreachable; later.
         """
         client = await self._client(route)
+        if is_standalone(route.target):
+            return not await _runs_alone(client, route.target)
         try:
             caller = await _described(client, route.target)
         except RPCError as error:
@@ -142,6 +147,8 @@ class TemporalEngine:
         Raises:
             temporalio.service.RPCError: Temporal is away.
         """
+        if is_standalone(route.target):
+            return await self._orphaned_alone(route)
         workflow_id = route.target["workflow_id"]
         try:
             client = await self._client(route)
@@ -157,8 +164,22 @@ class TemporalEngine:
             return None
         return f"workflow {workflow_id!r} has ended ({WorkflowExecutionStatus(status).name.lower()})"
 
+    async def _orphaned_alone(self, route: Route) -> str | None:
+        """`orphaned`, of an activity without a workflow."""
+        from awaithumans_adapters.temporal.standalone import status_of
+
+        try:
+            status = await status_of(await self._client(route), route.target, RPC_TIMEOUT)
+        except TargetGone:
+            return None
+        if status is None or status.name == "RUNNING":
+            return None
+        return f"activity {route.target['activity_id']!r} has ended ({status.name.lower()})"
+
     def asked_by(self, route: Route) -> str:
         """The mark on tasks of the route's workflow."""
+        if is_standalone(route.target):
+            return route.digest
         return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
@@ -183,6 +204,35 @@ class TemporalEngine:
         for each in [namespace] if namespace else self._namespaces or [client.namespace]:
             await check_access(client, each, timeout=RPC_TIMEOUT)
         await check_codec(client.data_converter, namespace=client.namespace)
+
+    async def remark(self) -> str:
+        """Whether workflows can be listed by assignee in each namespace, for `awaithumans-relay doctor`."""
+        namespaces = sorted(await self._allowed())
+        found = {namespace: await self._listed(namespace) for namespace in namespaces}
+        if len(found) == 1:
+            return found[namespaces[0]]
+        return "; ".join(f"namespace {namespace!r}: {remark}" for namespace, remark in found.items())
+
+    async def _listed(self, namespace: str) -> str:
+        client = await self._connection(namespace if namespace in self._connections else None)
+        try:
+            found = await client.operator_service.list_search_attributes(
+                ListSearchAttributesRequest(namespace=namespace), timeout=RPC_TIMEOUT
+            )
+        except RPCError as refused:  # Temporal Cloud has another API for them
+            return f"search attribute {ASSIGNEES}: unknown, as they cannot be listed ({refused.status.name.lower()})"
+        kind = found.custom_attributes.get(ASSIGNEES)
+        if kind == IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST:
+            return f"search attribute {ASSIGNEES} exists"
+        create = (
+            f"temporal operator search-attribute create --namespace {namespace} --name {ASSIGNEES} --type KeywordList"
+        )
+        if kind is None:
+            return f"search attribute {ASSIGNEES} is missing; before workers use list_assignees=True: {create}"
+        raise SettingsError(
+            f"search attribute {ASSIGNEES} of namespace {namespace!r} is a {IndexedValueType.Name(kind)}, not a "
+            f"KeywordList: remove it, then {create}"
+        )
 
     async def _writing(self, route: Route) -> Client:
         """The client that writes an answer as the caller writes its payloads."""
@@ -230,6 +280,32 @@ class TemporalEngine:
         return self._connected[namespace]
 
 
+def is_standalone(target: Mapping[str, str]) -> bool:
+    """Whether a route leads to an activity that was started without a workflow."""
+    return "workflow_id" not in target
+
+
+def _wakes(target: Mapping[str, str]) -> Callable[[Client, Mapping[str, str], Outcome], Awaitable[None]]:
+    """How the caller of a route is given its answer."""
+    if is_standalone(target):
+        return _complete_alone
+    return _complete if "activity_id" in target else _signal
+
+
+async def _complete_alone(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
+    """Complete an activity that was started without a workflow."""
+    from awaithumans_adapters.temporal.standalone import complete_standalone  # needs a newer SDK than the rest
+
+    await complete_standalone(client, target, outcome, PYDANTIC, RPC_TIMEOUT)
+
+
+async def _runs_alone(client: Client, target: Mapping[str, str]) -> bool:
+    from awaithumans_adapters.temporal.standalone import status_of
+
+    status = await status_of(client, target, RPC_TIMEOUT)
+    return status is not None and status.name == "RUNNING"
+
+
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
     """Signal the workflow's current run. Temporal drops the signal, and reports no error, if this run has it."""
     workflow_id = target["workflow_id"]
@@ -243,8 +319,8 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
 
     Temporal takes this between two attempts, too, and while no worker is there. An activity that is not pending was
     completed already or cancelled, or has not been scheduled yet by a run that will ask again and then finds the answer
-    on the server: in each case a workflow that goes on has what it needs. One that has ended has taken the answer if
-    that activity was completed in it: an attempt finds answers, too.
+    on the server: in each case a workflow that goes on has what it needs. So does one whose named run was reset or
+    continued as new: the next run asks itself. One that has ended may have taken the answer; see `has_taken`.
     """
     activity_id = target["activity_id"]
     caller = await _described(client, target)
@@ -280,20 +356,28 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
                 raise TargetNotReady(f"activity {activity_id!r} is pending and could not be completed") from error
         else:
             return
-    if _status(caller) in _CLOSED and not await _completed(_handle(client, target), activity_id):
+    if _status(caller) not in _CLOSED or await _goes_on(client, target):
+        return
+    if not await has_taken(client, target, outcome, RPC_TIMEOUT):
         raise TargetGone(_ended(target))
 
 
-async def _completed(handle: WorkflowHandle[Any, Any], activity_id: str) -> bool:
-    """Whether the run has a result of this activity, if it is ours."""
-    scheduled: set[int] = set()
-    async for event in handle.fetch_history_events(page_size=EVENTS_AT_ONCE):
-        task = event.activity_task_scheduled_event_attributes
-        if task.activity_id == activity_id and task.activity_type.name == AWAIT_HUMAN:
-            scheduled.add(event.event_id)
-        if event.activity_task_completed_event_attributes.scheduled_event_id in scheduled:
-            return True
-    return False
+async def _ended_with(client: Client, target: Mapping[str, str], outcome: Outcome) -> bool:
+    """Whether the workflow took this end before it ended, from an attempt that found it on the server."""
+    try:
+        return await has_taken(client, target, outcome, RPC_TIMEOUT)
+    except RPCError as error:
+        if _unknown(error):
+            return False
+        raise
+
+
+async def _goes_on(client: Client, target: Mapping[str, str]) -> bool:
+    """Whether a run of the workflow goes on that is not the one in which `await_human` was called."""
+    if "run_id" not in target or not target["activity_id"].startswith(OWN_ACTIVITY):
+        return False
+    current = await client.get_workflow_handle(target["workflow_id"]).describe(rpc_timeout=RPC_TIMEOUT)
+    return current.run_id != target["run_id"] and current.status == WorkflowExecutionStatus.RUNNING
 
 
 def _handle(client: Client, target: Mapping[str, str]) -> WorkflowHandle[Any, Any]:

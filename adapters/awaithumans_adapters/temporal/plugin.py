@@ -1,4 +1,4 @@
-"""The one object a Temporal user adds."""
+"""The one object a Temporal user adds; two, where workflows and activities have workers of their own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +12,8 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from awaithumans_adapters.temporal.activities import HumanTaskActivities
+from awaithumans_adapters.temporal.activities import HumanTaskActivities, question_size
+from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
 from awaithumans_adapters.temporal.failures import SettingErrors
 from awaithumans_adapters.temporal.interceptor import HumanTasksInterceptor
 from awaithumans_core.errors import AwaitHumansError, SettingsError
@@ -31,7 +32,76 @@ class WorkerSoFar(TypedDict, total=False):
     interceptors: Sequence[Interceptor]
 
 
-class HumanTasksPlugin(SimplePlugin):
+class _Plugin(SimplePlugin):
+    """What the plugins have in common: each registers its parts once, and refuses those of another configuration."""
+
+    def __init__(
+        self, *, activities: HumanTaskActivities | None = None, interceptor: HumanTasksInterceptor | None = None
+    ) -> None:
+        self._activities = activities
+        self._interceptor = interceptor
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            f"awaithumans.{type(self).__name__}",
+            data_converter=_converter,
+            activities=self._with_own,
+            interceptors=None if self._interceptor is None else [self._interceptor],
+            workflow_runner=None if self._interceptor is None else _runner,
+            workflow_failure_exception_types=None if self._interceptor is None else [AwaitHumansError],
+        )
+
+    def configure_client(self, config: ClientConfig) -> ClientConfig:
+        """The SDK's hook. Checks that the converter carries JSON."""
+        configured = super().configure_client(config)
+        _check(configured["data_converter"])
+        return configured
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """The SDK's hook. A plugin that a client and its worker both have configures the worker once."""
+        registered = cast("WorkerSoFar", config)
+        activities = self._registered_activities(registered)
+        interceptors = [
+            each for each in registered.get("interceptors") or () if isinstance(each, HumanTasksInterceptor)
+        ]
+        if not activities and not (interceptors and self._interceptor):
+            return super().configure_worker(config)
+        for function in activities:
+            owner = getattr(function, "__self__", None)
+            ours = self._activities
+            if ours is None or not isinstance(owner, HumanTaskActivities) or not ours.same_as(owner):
+                raise SettingsError(
+                    f"the activity {_name(function)!r} is registered already, and not with this plugin's settings: "
+                    f"give {type(self).__name__} to the client or to the worker, once, and leave its activities out of "
+                    "activities="
+                )
+        if self._interceptor is None:
+            return config
+        if not interceptors:
+            raise SettingsError(f"{type(self).__name__} registers its activities itself: leave them out of activities=")
+        if len(activities) != len(self._names) or not all(map(self._interceptor.same_as, interceptors)):
+            raise SettingsError(
+                f"another plugin of this package configures the workflows of this worker already: give one of them, "
+                f"with one activities=..., and not {type(self).__name__} as well"
+            )
+        return config
+
+    @property
+    def _names(self) -> set[str | None]:
+        """Of the activities that depend on this plugin's settings."""
+        every = () if self._activities is None else self._activities.all()
+        return {_name(function) for function in every if function is not question_size}
+
+    def _with_own(self, registered: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
+        """The activities of a worker with this plugin's. A worker of workflows only measures questions, too."""
+        before = list(registered or ())
+        own = [question_size] if self._activities is None else self._activities.all()
+        return [*before, *(function for function in own if function not in before)]
+
+    def _registered_activities(self, registered: WorkerSoFar) -> list[Callable[..., Any]]:
+        """Activities of the worker that have the names of this plugin's."""
+        return [function for function in registered.get("activities") or () if _name(function) in self._names]
+
+
+class HumanTasksPlugin(_Plugin):
     """Everything `await_human` needs, in one line on the client (its workers inherit it) or on a worker.
 
         client = await Client.connect("localhost:7233", plugins=[HumanTasksPlugin()])
@@ -45,47 +115,72 @@ class HumanTasksPlugin(SimplePlugin):
         setting_errors: What a wrong setting (an address, a token, a secret, a relay without Temporal) does to a
             workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it; after
             `ask_within` (default: `timeout_seconds`) it fails with the typed error. `"fail"`: it fails at once.
+        activities: How workflows schedule the activities: task queue, timeout, retries, priority. Default: on the
+            workflow's own task queue. `await_human(activities=...)` has options for one question.
+        list_assignees: Set the search attribute `AwaitHumansAssignees` to those whom a workflow waits for, so that
+            waiting workflows can be listed. It is stored in clear text, and the namespace must have it: create it
+            first (a KeywordList), or workflows that ask make no progress until it exists. A run keeps the choice that
+            held at its first question.
 
     Raises:
         SettingsError: when the client or the worker is made: its converter does not carry JSON, or the activities are
             registered by somebody else, with other settings.
     """
 
-    def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
-        self._activities = HumanTaskActivities(settings, setting_errors=setting_errors)
-        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
-            "awaithumans.HumanTasksPlugin",
-            data_converter=_converter,
-            interceptors=[HumanTasksInterceptor()],
-            activities=self._activities.all(),
-            workflow_runner=_runner,
-            workflow_failure_exception_types=[AwaitHumansError],
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        setting_errors: SettingErrors = "retry",
+        activities: ActivityOptions | None = None,
+        list_assignees: bool = False,
+    ) -> None:
+        super().__init__(
+            activities=HumanTaskActivities(settings, setting_errors=setting_errors),
+            interceptor=HumanTasksInterceptor(activities, list_assignees=list_assignees),
         )
 
-    def configure_client(self, config: ClientConfig) -> ClientConfig:
-        """As the SDK has it; looks whether the converter carries JSON."""
-        configured = super().configure_client(config)
-        _check(configured["data_converter"])
-        return configured
 
-    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
-        """As the SDK has it, once: a plugin given to a client and to its worker configures the worker twice."""
-        registered = cast("WorkerSoFar", config)
-        ours = {_name(function) for function in self._activities.all()}
-        others = [function for function in registered.get("activities") or () if _name(function) in ours]
-        if not others:
-            return super().configure_worker(config)
-        for function in others:
-            owner = getattr(function, "__self__", None)
-            if not isinstance(owner, HumanTaskActivities) or not self._activities.same_as(owner):
-                raise SettingsError(
-                    f"the activity {_name(function)!r} is registered already, and not with this plugin's settings: "
-                    "give HumanTasksPlugin to the client or to the worker, once, and leave its activities out of "
-                    "activities="
-                )
-        if not any(isinstance(each, HumanTasksInterceptor) for each in registered.get("interceptors") or ()):
-            raise SettingsError("HumanTasksPlugin registers its activities itself: leave them out of activities=")
-        return config
+class HumanTasksWorkflowPlugin(_Plugin):
+    """For workers that run workflows only. They need no settings and no way to the awaithumans server or the relay.
+
+    Their workflows schedule the activities on the task queue of workers with `HumanTasksActivityPlugin`.
+
+    Args:
+        activities: How workflows schedule the activities; `task_queue` is required.
+        list_assignees: As for `HumanTasksPlugin`.
+
+    Raises:
+        SettingsError: `activities` has no task queue; or as `HumanTasksPlugin`.
+
+    Example:
+        routed = ActivityOptions(task_queue="human-tasks")
+        Worker(client, task_queue="refunds", workflows=[...], plugins=[HumanTasksWorkflowPlugin(activities=routed)])
+        Worker(client, task_queue="human-tasks", plugins=[HumanTasksActivityPlugin()])  # another process
+    """
+
+    def __init__(self, *, activities: ActivityOptions, list_assignees: bool = False) -> None:
+        if chosen(activities).task_queue is None:
+            raise SettingsError(
+                "HumanTasksWorkflowPlugin has no task queue for the activities, which its worker does not run: give "
+                'activities=ActivityOptions(task_queue="..."), the queue of a worker with HumanTasksActivityPlugin'
+            )
+        super().__init__(interceptor=HumanTasksInterceptor(activities, list_assignees=list_assignees))
+
+
+class HumanTasksActivityPlugin(_Plugin):
+    """For workers that run the activities only; see `HumanTasksWorkflowPlugin`.
+
+    Args:
+        settings: As for `HumanTasksPlugin`.
+        setting_errors: As for `HumanTasksPlugin`.
+
+    Raises:
+        SettingsError: as `HumanTasksPlugin`.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
+        super().__init__(activities=HumanTaskActivities(settings, setting_errors=setting_errors))
 
 
 def _converter(given: DataConverter | None) -> DataConverter:

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 
+from awaithumans_adapters.temporal.activity_options import ACTIVITY_TIMEOUT, RETRY
 from awaithumans_adapters.temporal.failures import not_asked, typed
 from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
 from awaithumans_adapters.temporal.mailbox import Asked, Mailbox
@@ -20,6 +20,7 @@ from awaithumans_adapters.temporal.names import (
     LAST_LOOK,
     MEASURE,
     OPEN_WAIT,
+    ORIGINAL_RUN,
     WITHDRAW,
 )
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
@@ -27,57 +28,59 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
-ACTIVITY_TIMEOUT = timedelta(seconds=60)
-"""For one attempt; it takes a few short HTTP calls."""
-RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 NOT_REGISTERED = "NotFoundError"
 """How the SDK's worker fails an activity that it does not have."""
 MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
-    """Ask and wait. A question whose task the run before has handed on is not asked again."""
+    """Ask and wait.
+
+    A question of the run before is asked under its key once more, which finds its task: a run has the same commands
+    whatever was handed on to it, and the task is recorded in its own history.
+    """
     key = question.idempotency_key
-    waiting = asked.waiting
-    if waiting is None or waiting.key != key or waiting.task_id is None:
-        waiting = mailbox.waits(asked, question, "signal")
-        opened = await _open(mailbox, asked, question)
-        standing = Outcome.model_validate({"status": "created"} | opened)
-        if standing.terminal:
-            return standing
-        mailbox.opened(waiting, question, **opened)
-    task_id = str(waiting.task_id)
+    if asked.waiting is None or asked.waiting.key != key:
+        mailbox.waits(asked, question, "signal")
+    opened = await _open(mailbox, asked, question)
+    standing = Outcome.model_validate({"status": "created"} | opened)
+    if standing.terminal:
+        return standing
+    waiting = mailbox.opened(asked, question, **opened)
+    task_id, recorded = str(waiting.task_id), opened.get("idempotency_key")
     try:
-        await workflow.wait_condition(
-            mailbox.arrival(key).done,
-            timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
-            timeout_summary="the person's deadline",
-        )
+        while True:
+            await workflow.wait_condition(
+                mailbox.arrival(asked, key).done,
+                timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
+                timeout_summary="the person's deadline",
+            )
+            if (answer := mailbox.answer(asked, key)) is not None:
+                return answer
     except TimeoutError:
-        return await _last_look(mailbox, asked, question, task_id)
+        return await _last_look(mailbox, asked, question, task_id, recorded)
     except asyncio.CancelledError:
-        if mailbox.answer(key) is None:
+        if mailbox.answer(asked, key) is None:
             await let_go(asked)
         raise
-    return mailbox.answer(key) or await _last_look(mailbox, asked, question, task_id)
 
 
 async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
     """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
     limit = asked.ask_within or timedelta(seconds=question.seconds)
+    calling = asked.activities.of_call()
     opening = workflow.start_activity(
         OPEN_WAIT,
         await checked_body(question, asked),
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        schedule_to_close_timeout=None if asked.inherited else limit + ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
+        schedule_to_close_timeout=None if asked.inherited else limit + calling["start_to_close_timeout"],
         summary=summary(question.task),
+        **calling,
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
-        if (answer := mailbox.answer(question.idempotency_key)) is not None:
+        if (answer := mailbox.answer(asked, question.idempotency_key)) is not None:
             return answer.value()
         if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
             raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
@@ -98,7 +101,9 @@ async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]
     Raises:
         InvalidTaskError: the question is too large.
     """
-    body = question.body() | ({CARRIED: True} if asked.inherited else {})
+    body = question.body() | ({CARRIED: asked.activity_before or True} if asked.inherited else {})
+    if not asked.named:
+        body[ORIGINAL_RUN] = asked.original_run
     if asked.ask_within is not None:
         body[ASK_WITHIN] = asked.ask_within.total_seconds()
     size = size_of(workflow.payload_converter().to_payloads([body]))
@@ -118,16 +123,25 @@ def _not_registered(failed: ActivityError) -> bool:
     return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
 
 
-async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str) -> Outcome:
-    """The task at its deadline. An answer that arrives by either way meanwhile counts."""
+async def _last_look(
+    mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str, recorded: str | None
+) -> Outcome:
+    """The task at its deadline. An answer that arrives by either way meanwhile counts.
+
+    Args:
+        mailbox: The run's.
+        asked: The question.
+        question: What is asked now.
+        task_id: The recorded task.
+        recorded: Its key. None: the history is of a release that did not record it; then any is accepted.
+    """
     key = question.idempotency_key
     looking = workflow.start_activity(
         LAST_LOOK,
-        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": key},
+        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
-        retry_policy=RETRY,
         summary="a last look",
+        **asked.activities.of_call(),
     )
     try:
         looked = await asyncio.shield(looking)
@@ -136,11 +150,11 @@ async def _last_look(mailbox: Mailbox, asked: Asked, question: HumanTask[Any], t
         await let_go(asked)
         raise
     except ActivityError as failed:
-        if (answer := mailbox.answer(key)) is not None:
+        if (answer := mailbox.answer(asked, key)) is not None:
             return answer
         error = typed(failed)
         raise error from failed
-    return mailbox.answer(key) or Outcome.model_validate(looked)
+    return mailbox.answer(asked, key) or Outcome.model_validate(looked)
 
 
 async def let_go(asked: Asked) -> None:
@@ -156,19 +170,25 @@ async def let_go(asked: Asked) -> None:
 
 def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
     """Start cancelling a question: by its task, or by its key while its task is not known here."""
-    waiting = asked.waiting
-    how, what = WITHDRAW, asked.key if waiting is None else waiting.key
+    waiting, how = asked.waiting, WITHDRAW
+    what: str | dict[str, Any] = _withdrawal(asked)
     if waiting is not None and waiting.task_id is not None:
         how, what = CLOSE_WAIT, waiting.task_id
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
-        start_to_close_timeout=ACTIVITY_TIMEOUT,
         schedule_to_close_timeout=asked.cancel_within,
-        retry_policy=RETRY,
         summary="nobody waits any more",
+        **asked.activities.of_call(),
     )
+
+
+def _withdrawal(asked: Asked) -> dict[str, Any]:
+    """The input of the activity that cancels a question by its key."""
+    key = asked.key if asked.waiting is None else asked.waiting.key
+    original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
+    return {"idempotency_key": key} | original | (asked.activity or {})
 
 
 async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:

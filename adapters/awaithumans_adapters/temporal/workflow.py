@@ -12,9 +12,11 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.activity_mode import interval, wait_for_activity
+    from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
     from awaithumans_adapters.temporal.mailbox import CLOSE_LIMIT, Mailbox, OnCancel
+    from awaithumans_adapters.temporal.names import within
     from awaithumans_adapters.temporal.signal_mode import wait_for_signal
-    from awaithumans_core.errors import InvalidTaskError
+    from awaithumans_core.errors import InvalidTaskError, QuestionChangedError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
     from awaithumans_core.task import HumanTask, TaskOptions
@@ -38,6 +40,8 @@ async def await_human(
     ask_within: float | timedelta | None = None,
     on_cancel: OnCancel = "wait",
     cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
     return_outcome: Literal[False] = False,
     **options: Unpack[TaskOptions],
 ) -> T: ...
@@ -51,6 +55,8 @@ async def await_human(
     ask_within: float | timedelta | None = None,
     on_cancel: OnCancel = "wait",
     cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
     return_outcome: Literal[True],
     **options: Unpack[TaskOptions],
 ) -> tuple[T, Outcome]: ...
@@ -63,6 +69,8 @@ async def await_human(
     ask_within: float | timedelta | None = None,
     on_cancel: OnCancel = "wait",
     cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
@@ -92,6 +100,12 @@ async def await_human(
             the same call with its `idempotency_key` gets the answer; if the run ends, the relay cancels it.
         cancel_within: For how long cancelling the task is tried, and so how long `"wait"` takes at most: seconds or a
             timedelta. After that the task's own deadline frees the person.
+        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: as
+            `HumanTasksPlugin(activities=...)` has it.
+        may_reword: A deploy may change text, payload or people of a question while it is open. The answer is joined on
+            the task that is recorded in the history, taken, and reported: `Outcome.reworded`, the log and the details.
+            False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In a LangGraph
+            node the default is False, since a node runs again from its start and may come to another question.)
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
@@ -102,6 +116,9 @@ async def await_human(
         TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
         ResponseSchemaError: a person answered in another shape.
         AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+        QuestionChangedError: with `may_reword=False`, the person was asked in other words.
+        workflow.NondeterminismError: the code asks its questions in another order than the history; no answer is given
+            to another question. The workflow task fails until the order is restored, and nothing is lost.
         ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must
             be mended.
@@ -119,8 +136,10 @@ async def await_human(
     _check_choice("on_cancel", on_cancel, OnCancel)
     attempt_time = interval(question.seconds, None if recheck is None else _time("recheck", recheck))
     limits = None if ask_within is None else _time("ask_within", ask_within), _time("cancel_within", cancel_within)
+    own = chosen(activities)
     mailbox = Mailbox.here()
     asked = mailbox.asks(question, named=named)
+    mailbox.schedule(asked, own)
     asked.on_cancel = on_cancel
     asked.ask_within, asked.cancel_within = limits
     question = question.under(asked.key)
@@ -130,12 +149,15 @@ async def await_human(
             outcome = await wait_for_activity(attempt, mailbox, asked, attempt_time)
         else:
             outcome = await wait_for_signal(attempt, mailbox, asked)
+        outcome = mailbox.joined(asked, attempt.idempotency_key, outcome)
         if not mailbox.closed:
             mailbox.ends(asked, outcome)
         return outcome
 
     try:
         decision, outcome = await answered(question, ask)
+        if outcome.reworded and not may_reword:
+            _refuse_reworded(question, outcome)
     except Exception:
         await _still_there(mailbox)
         mailbox.leaves(asked)
@@ -158,6 +180,22 @@ def _time(name: str, given: float | timedelta) -> timedelta:
     if time < timedelta(seconds=1):
         raise InvalidTaskError(f"{name} is {given}: give at least a second")
     return time
+
+
+def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
+    """Raise, unless an earlier release of the workflow has taken this answer.
+
+    A patch marker records the refusal: a history without one went on with the answer, and so does its replay.
+    """
+    recorded = outcome.idempotency_key or question.idempotency_key
+    if workflow.patched(f"awaithumans-reworded-{within(recorded)}"):
+        raise QuestionChangedError(
+            f"the workflow asks {question.task!r}, and text, payload or people are not those that the person was asked "
+            f"(task {outcome.task_id}). The answer was not taken; it stays on the server. To take answers although a "
+            "deploy has changed the question, leave out may_reword=False",
+            task_id=outcome.task_id,
+            differs=("idempotency_key",),
+        )
 
 
 async def _still_there(mailbox: Mailbox) -> None:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from pydantic import ValidationError
 
-from awaithumans_core.engine import Reachable
+from awaithumans_core.engine import Reachable, Remarks
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.settings import Settings
 from awaithumans_relay import startup
@@ -128,10 +128,11 @@ async def of_engine(made: MakesEngines) -> str:
             for engine in engines:
                 if isinstance(engine, Reachable):
                     await engine.check()
+            remarks = [await engine.remark() for engine in engines if isinstance(engine, Remarks)]
         except SettingsError:
             raise
         except Exception as away:  # whatever a far end raises is the finding
             raise SettingsError(
                 f"does not answer: start it, or mend its address here and in `serve` ({away})"
             ) from away
-    return "answers"
+    return "; ".join(["answers", *remarks])

@@ -325,6 +325,13 @@ class Desk:
                     return planned.at
         return None
 
+    def next_change(self, task_id: str) -> float | None:
+        """When a task changes next, on the clock. None: it has ended, or is unknown."""
+        with self.lock:
+            if task_id not in self.tasks or self.tasks[task_id].terminal:
+                return None
+            return min((planned.at for planned in self._plan if planned.task.id == task_id), default=None)
+
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call this after every change; returns what ends it."""
         with self.lock:

@@ -118,7 +118,7 @@ async def test_delivered_again_to_a_workflow_that_has_ended(
         task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
     )
     target = {"namespace": "default", "workflow_id": handle.id}
-    target |= {"activity_id": activity_id(task["idempotency_key"], 0)} if via == "activity" else {}
+    target |= {"activity_id": activity_id(str(handle.result_run_id), 1)} if via == "activity" else {}
     route = Route("temporal", target, task["idempotency_key"])
     for _ in range(2):
         await TemporalEngine(client).deliver(route, yes)

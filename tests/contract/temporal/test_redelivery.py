@@ -316,5 +316,6 @@ async def test_an_activity_of_ours_is_completed(client: Client, people: People, 
     (task,) = await people.find(question)
     await until_under_way(handle, 1)
     key = task["idempotency_key"]
-    await TemporalEngine(client).deliver(route_to(handle.id, key, activity_id=activity_id(key, 0)), yes(key))
+    route = route_to(handle.id, key, activity_id=activity_id(str(handle.result_run_id), 1))
+    await TemporalEngine(client).deliver(route, yes(key))
     assert await handle.result() is True

@@ -5,20 +5,21 @@ import gc
 import uuid
 import warnings
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
-from awaithumans_core import Outcome, Route
+from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import YES, next_run, result, start, until_open, until_parked
+from tests.support.temporal import YES, HastyPeople, next_run, result, start, until_open, until_parked
 from tests.support.workflows import (
     WORKFLOWS,
     AskAcrossRuns,
@@ -84,6 +85,33 @@ async def test_open_waits_go_on_in_the_next_run(
     assert await result(handle) == [3, True, "anna@example.com"]
     assert len(await people.find(question)) == 1
     await relay.wait_for(task["id"], "delivered")
+
+
+async def test_answer_that_an_ended_workflow_has_is_delivered(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """It came in another way, and the workflow ended because of it: the relay's delivery is no failure."""
+    handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    first = (await handle.describe()).run_id
+    await until_parked(handle)
+    await handle.signal(AskAcrossRuns.go_on)
+    async with asyncio.timeout(60):
+        while (await handle.describe()).run_id == first:
+            await asyncio.sleep(0.05)
+    await people.complete(task["id"], YES)
+    assert await result(handle) == [2, True, "anna@example.com"]
+    target = {"namespace": "default", "workflow_id": handle.id}
+    if via == "activity":
+        target |= {"activity_id": "human:of-the-first-run", "run_id": first}
+    route = Route("temporal", target, task["idempotency_key"])
+    answer = Outcome(
+        task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
+    )
+    engine = TemporalEngine(client)
+    await engine.deliver(route, answer)
+    with pytest.raises(TargetGone):
+        await engine.deliver(route, answer.model_copy(update={"task_id": "another"}))
 
 
 async def test_an_answer_between_two_runs(
@@ -176,6 +204,59 @@ async def test_reset_while_waiting(client: Client, people: People, question: str
     await people.complete(task["id"], YES)
     assert await result(current) is True
     assert len(await people.find(question)) == 1
+
+
+async def reset_to_its_start(client: Client, handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
+    """Have the workflow run again from its first workflow task."""
+    run_id = (await handle.describe()).run_id
+    history = (await client.get_workflow_handle(handle.id, run_id=run_id).fetch_history()).events
+    completed = [event.event_id for event in history if event.HasField("workflow_task_completed_event_attributes")]
+    request = ResetWorkflowExecutionRequest(
+        namespace="default",
+        workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=run_id),
+        reason="a test",
+        workflow_task_finish_event_id=completed[0],
+        request_id=uuid.uuid4().hex,
+    )
+    await client.workflow_service.reset_workflow_execution(request)
+    return client.get_workflow_handle(handle.id)
+
+
+async def test_reset_after_an_end_without_an_answer(
+    client: Client, people: HastyPeople, question: str, via: str
+) -> None:
+    """The question is asked anew, and what a person answers then outlives the next reset."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(people.relay, task)
+    await people.cancel(task["id"])
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    current = await reset_to_its_start(client, handle)
+    again = next(each for each in await people.find(question, count=2) if each["id"] != task["id"])
+    assert again["idempotency_key"] == f"{task['idempotency_key']}:again:1"
+    await people.complete(again["id"], YES)
+    assert await result(current) is True
+    assert await result(await reset_to_its_start(client, current)) is True
+    assert len(await people.find(question, count=2)) == 2
+
+
+async def test_reset_and_cancelled(client: Client, people: HastyPeople, question: str, via: str) -> None:
+    """A question that was asked anew because of a reset is cancelled with its workflow."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+    (task,) = await people.find(question)
+    await until_open(people.relay, task)
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+    current = await reset_to_its_start(client, handle)
+    again = next(each for each in await people.find(question, count=2) if each["id"] != task["id"])
+    await until_open(people.relay, again)
+    await current.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(current)
+    assert (await people.task(again["id"]))["status"] == "cancelled"
 
 
 async def test_a_retried_workflow_asks_afresh(client: Client, people: People, question: str, via: str) -> None:

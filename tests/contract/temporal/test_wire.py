@@ -1,0 +1,137 @@
+"""The wire contract of docs/temporal-wire.md, from a workflow that knows nothing else, in both modes."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import TemporalServer
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.worker import Worker
+
+from awaithumans_adapters.temporal import HumanTaskActivities, HumanTasksActivityPlugin, TemporalEngine, names
+from awaithumans_core import Outcome, TargetGone
+from tests.support.foreign_workflow import AskByName
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.temporal import result, start, until_open
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "temporal-wire.md").read_text()
+
+
+def asks(question: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "task": question,
+        "payload": {"amount": 250},
+        "payload_schema": {"type": "object"},
+        "response_schema": {"type": "object", "properties": {"approved": {"type": "boolean"}}},
+        "timeout_seconds": 900,
+        "idempotency_key": f"by-name:{question}",
+    } | fields
+
+
+@pytest.fixture
+async def foreign(relay: RunningRelay, temporal: TemporalServer, question: str) -> AsyncGenerator[Client]:
+    """A client without any plugin, with a worker for the workflow and one for the activities."""
+    client = await Client.connect(temporal.address)
+    activities = Worker(client, task_queue=f"{question} python", plugins=[HumanTasksActivityPlugin(relay.settings)])
+    async with Worker(client, task_queue=question, workflows=[AskByName]), activities:
+        yield client
+
+
+async def test_a_workflow_that_calls_by_name(foreign: Client, people: People, question: str, via: str) -> None:
+    """It gets the outcome with the documented fields."""
+    handle = await start(foreign, AskByName.run, asks(question), via, f"{question} python", task_queue=question)
+    await people.answer(question, {"approved": True})
+    outcome = await result(handle)
+    assert outcome["status"] == "completed"
+    assert outcome["response"] == {"approved": True}
+    assert outcome["idempotency_key"] == f"by-name:{question}"
+    assert outcome.keys() <= set(re.findall(r"^\| `(\w+)`", DOCUMENT, re.MULTILINE))
+
+
+async def test_cancelled_workflow_that_calls_by_name(
+    foreign: Client, people: People, relay: RunningRelay, question: str
+) -> None:
+    """`awaithumans.withdraw` frees the person."""
+    handle = await start(foreign, AskByName.run, asks(question), "signal", f"{question} python", task_queue=question)
+    (task,) = await people.find(question)
+    await until_open(relay, task)
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle)
+    assert (await people.task(task["id"]))["status"] == "cancelled"
+
+
+async def test_an_input_without_a_required_field(foreign: Client, question: str, via: str) -> None:
+    """It fails at once and names the field."""
+    body = asks(question)
+    del body["timeout_seconds"]
+    handle = await start(foreign, AskByName.run, body, via, f"{question} python", task_queue=question)
+    with pytest.raises(WorkflowFailureError) as failed:
+        await result(handle)
+    assert isinstance(activity := failed.value.cause, ActivityError)
+    assert isinstance(cause := activity.cause, ApplicationError)
+    assert cause.type == "InvalidTaskError"
+    assert "timeout_seconds" in cause.message
+
+
+async def test_activity_without_a_workflow(foreign: Client, people: People, relay: RunningRelay, question: str) -> None:
+    """A client starts `awaithumans.await_human` by itself and gets the outcome; a second delivery changes nothing."""
+    handle = await foreign.start_activity(
+        "awaithumans.await_human",
+        asks(question),
+        id=question,
+        task_queue=f"{question} python",
+        start_to_close_timeout=timedelta(hours=1),
+        result_type=dict[str, Any],
+    )
+    (task,) = await people.find(question)
+    (wait,) = await relay.wait_for(task["id"], "open")
+    await people.complete(task["id"], {"approved": True})
+    outcome = await asyncio.wait_for(handle.result(), 60)
+    assert outcome["response"] == {"approved": True}
+    engine = TemporalEngine(foreign)
+    await engine.deliver(wait.route, Outcome.model_validate(outcome))
+    assert await engine.has_answer(wait.route) is True
+
+
+async def test_activity_without_a_workflow_that_has_ended(
+    foreign: Client, people: People, relay: RunningRelay, question: str
+) -> None:
+    """Its wait is orphaned, and its answer has nowhere to go."""
+    handle = await foreign.start_activity(
+        "awaithumans.await_human",
+        asks(question),
+        id=question,
+        task_queue=f"{question} python",
+        start_to_close_timeout=timedelta(hours=1),
+    )
+    (task,) = await people.find(question)
+    (wait,) = await relay.wait_for(task["id"], "open")
+    engine = TemporalEngine(foreign)
+    assert await engine.orphaned(wait.route) is None
+    await handle.terminate()
+    assert "terminated" in str(await engine.orphaned(wait.route))
+    answer = Outcome(task_id=task["id"], status="completed", response={"approved": True})
+    with pytest.raises(TargetGone, match="has ended"):
+        await engine.deliver(wait.route, answer)
+
+
+def test_every_name_and_field_is_documented() -> None:
+    """Activities, signal, query and the fields of an outcome."""
+    activities = [
+        names.OPEN_WAIT,
+        names.CLOSE_WAIT,
+        names.LAST_LOOK,
+        names.AWAIT_HUMAN,
+        names.WITHDRAW,
+        names.MEASURE,
+    ]
+    assert len(HumanTaskActivities().all()) == len(activities)
+    for name in (*activities, names.SIGNAL, names.QUERY, names.ASK_WITHIN, *Outcome.model_fields):
+        assert f"`{name}`" in DOCUMENT

@@ -1,0 +1,164 @@
+"""`HumansForTemporal`: people in the virtual time of a Temporal test server, in both modes, without a relay."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from examples.demo.servers import tool
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from awaithumans_adapters.temporal.testing import HumansForTemporal
+from awaithumans_core.testing import Script
+from tests.support.temporal import result, start
+from tests.support.workflows import (
+    TASK_QUEUE,
+    WORKFLOWS,
+    AskForFacts,
+    AskOnQueue,
+    AskTwoOfThree,
+    AskUncaught,
+    AskUpTheLadder,
+    Decision,
+)
+
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+
+
+@pytest.fixture(params=["signal", "activity"])
+def via(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+async def env() -> AsyncGenerator[WorkflowEnvironment]:
+    """A server on which days take moments."""
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=tool("temporal-test-server")
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def humans(env: WorkflowEnvironment) -> AsyncGenerator[HumansForTemporal]:
+    """People whom the workflows of a worker ask."""
+    async with HumansForTemporal(env, task_queues=["finance"]) as people:
+        client = people.temporal_client
+        async with Worker(
+            client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, workflow_runner=UnsandboxedWorkflowRunner()
+        ):
+            yield people
+
+
+async def asked(humans: HumansForTemporal, via: str, **options: Any) -> tuple[dict[str, Any], timedelta]:
+    """What a workflow made of its question, and how long it took on the server's clock."""
+    handle = await start(humans.temporal_client, AskForFacts.run, {"task": "Refund?", "via": via, **options})
+    told = await result(handle)
+    return told, datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["began"])
+
+
+async def test_answer_after_days(humans: HumansForTemporal, via: str) -> None:
+    """The person answers three days later on the server's clock, long before the deadline."""
+    humans.answer("Refund", {"approved": True}).after(3 * DAY).by("anna@example.com")
+    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
+    assert told["error"] is None
+    assert 3 * DAY <= took < 3 * DAY + MINUTE
+    assert humans.task("Refund").completed_by_email == "anna@example.com"
+
+
+@pytest.mark.edges
+async def test_nobody_answers(humans: HumansForTemporal, via: str) -> None:
+    """The question ends at its deadline."""
+    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
+    assert told["error"] == "TaskTimeoutError"
+    assert 30 * DAY <= took < 30 * DAY + MINUTE
+
+
+@pytest.mark.edges
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (lambda person: person.answers({"approved": True}).by_email("anna@example.com"), None),
+        (lambda person: person.passes("notified", "assigned").cancels(), "TaskCancelledError"),
+        (lambda person: person.submits_invalid(), "ResponseSchemaError"),
+    ],
+    ids=["by-email", "cancelled", "invalid"],
+)
+async def test_each_end_arrives_at_its_time(
+    humans: HumansForTemporal, via: str, script: Callable[[Script], Script], error: str | None
+) -> None:
+    """Also one that the server does not call back, and one after other statuses."""
+    script(humans.on("Refund")).after(DAY)
+    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
+    assert told["error"] == error
+    assert DAY <= took < DAY + MINUTE
+
+
+@pytest.mark.edges
+async def test_several_people(humans: HumansForTemporal, via: str) -> None:
+    """Questions that are open at the same time are answered in the order of their times."""
+    for who, minutes, approved in (("a", 9, True), ("b", 3, False), ("c", 6, True)):
+        humans.answer(assigned_to(f"{who}@example.com"), {"approved": approved}).after(minutes * MINUTE)
+    handle = await start(humans.temporal_client, AskTwoOfThree.run, "Release?", via)
+    assert (await result(handle))[0] is True
+    ended = sorted(humans.tasks, key=lambda task: task.completed_at or task.created_at)
+    assert [task.asked["assign_to"]["email"][0] for task in ended] == ["b", "c", "a"]
+
+
+def assigned_to(email: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Matches the tasks of one person."""
+    return lambda task: task["assigned_to_email"] == email
+
+
+@pytest.mark.edges
+async def test_escalation(humans: HumansForTemporal, via: str) -> None:
+    """The second person is asked four hours later and answers; the first one is freed."""
+    humans.answer(assigned_to("b@example.com"), {"approved": True}).after(3600)
+    handle = await start(humans.temporal_client, AskUpTheLadder.run, "Roll back?", via)
+    assert await result(handle) == Decision(approved=True)
+    assert {task.asked["assign_to"]["email"]: task.status.value for task in humans.tasks} == {
+        "a@example.com": "cancelled",
+        "b@example.com": "completed",
+    }
+
+
+@pytest.mark.edges
+async def test_question_with_a_task_queue_of_its_own(humans: HumansForTemporal, via: str) -> None:
+    """Its activities are found on the queues that the kit was given."""
+    humans.answer("Refund", {"approved": True}).after(5 * MINUTE)
+    handle = await start(humans.temporal_client, AskOnQueue.run, {"task": "Refund?", "via": via}, "finance")
+    assert await result(handle) is True
+
+
+@pytest.mark.edges
+async def test_answer_from_the_test_itself(humans: HumansForTemporal, env: WorkflowEnvironment) -> None:
+    """Without a script a test may answer by itself in signal mode, while it lets no time pass."""
+    handle = await start(humans.temporal_client, AskUncaught.run, {"task": "Refund?"})
+    with env.auto_time_skipping_disabled():
+        async with asyncio.timeout(30):
+            while not humans.tasks:
+                await asyncio.sleep(0.01)
+            humans.complete(humans.tasks[0].id, {"approved": True})
+            assert await result(handle) is True
+
+
+@pytest.mark.edges
+async def test_workflow_that_is_still_open_when_the_people_leave(env: WorkflowEnvironment) -> None:
+    """The kit ends its own workflows, so the server goes on to skip time in the next test."""
+    for _ in range(2):
+        async with HumansForTemporal(env) as humans:
+            humans.answer("Refund", {"approved": True}).after(60)
+            queue = humans.task_queue.replace("humans", "workflows")
+            async with Worker(
+                humans.temporal_client,
+                task_queue=queue,
+                workflows=[AskUncaught],
+                workflow_runner=UnsandboxedWorkflowRunner(),
+            ):
+                question = {"task": "Never answered?", "timeout_seconds": 30 * 86400}
+                left = await start(humans.temporal_client, AskUncaught.run, question, task_queue=queue)
+                answered = await start(humans.temporal_client, AskUncaught.run, {"task": "Refund?"}, task_queue=queue)
+                assert await result(answered) is True
+                await left.terminate()
