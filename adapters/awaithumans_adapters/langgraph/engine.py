@@ -8,8 +8,8 @@ finished thread harmless.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from langgraph.types import Interrupt, RetryPolicy
 
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
@@ -136,6 +137,7 @@ class GraphEngine:
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
+        self._searches = Searches()
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -187,18 +189,28 @@ class GraphEngine:
             self._ran.discard(route.digest)
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer of ours."""
-        threads = self._threads(route)
+        """Say so when the thread has asked this question and moved on without an answer of ours.
+
+        A question of an earlier release is searched in the history of its thread, for a few seconds at each call.
+        """
+        try:
+            return await self._orphaned(route)
+        except SearchUnfinishedError:
+            return None
+
+    async def _orphaned(self, route: Route) -> str | None:
+        threads = self._threads(route, seconds=SEARCH_SECONDS)
         key = route.idempotency_key
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
-            if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
-                return None
-            seen = [await thread.history(key) for thread in threads]
-            if any(resumed is not None for resumed, _ in seen):
-                return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
-                return None
+            with _looking(threads):
+                if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
+                    return None
+                seen = [await thread.history(key) for thread in threads]
+                if any(resumed is not None for resumed, _ in seen):
+                    return _ANSWERED_ITSELF if interrupt_id(key) else None
+                if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
+                    return None
         return SUPERSEDED
 
     async def check(self) -> None:
@@ -206,13 +218,24 @@ class GraphEngine:
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
-    def _threads(self, route: Route, runs: RunRecord | None = None) -> list[Thread]:
+    def _threads(self, route: Route, runs: RunRecord | None = None, *, seconds: float | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
         names = graphs if graph_id is None else [graph_id]
-        return [Thread(name, graphs[name], self._resume_config(name, route), runs) for name in names]
+        return [
+            Thread(
+                name,
+                graphs[name],
+                self._resume_config(name, route),
+                runs,
+                asked_in=route.asked_at,
+                so_far=self._searches.of(name, route.digest),
+                seconds=seconds,
+            )
+            for name in names
+        ]
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
@@ -256,9 +279,7 @@ class GraphEngine:
 
     async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
         """Resume the thread if it shows the question; return it."""
-        with ExitStack() as looks:
-            for thread in threads:
-                looks.enter_context(thread.looking())
+        with _looking(threads):
             return await self._resume_shown(threads, route, outcome)
 
     async def _resume_shown(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
@@ -309,6 +330,15 @@ class GraphEngine:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < self._running_seconds
+
+
+@contextmanager
+def _looking(threads: list[Thread]) -> Generator[None]:
+    """Within it, no checkpoint of these threads is read twice."""
+    with ExitStack() as looks:
+        for thread in threads:
+            looks.enter_context(thread.looking())
+        yield
 
 
 def behind() -> TargetBusy:

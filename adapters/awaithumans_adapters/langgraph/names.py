@@ -1,6 +1,7 @@
 """What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
 
 import hashlib
+import re
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -32,6 +33,15 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, n
 def place_key(thread_id: str, place: str) -> str:
     """What the keys of the questions asked at this place, a checkpoint namespace, begin with."""
     return f"{ENGINE}:{thread_id}:{place}:"
+
+
+def graph_in(key: str, thread_id: str) -> str | None:
+    """The namespace of the graph whose node asks the question with this key; None if the key does not name it."""
+    begin = place_key(thread_id, "")[:-1]
+    found = (
+        re.fullmatch(r"(.+:[0-9a-f-]{36}):\d+", key.removeprefix(begin), re.DOTALL) if key.startswith(begin) else None
+    )
+    return found[1].rpartition("|")[0] if found else None
 
 
 def names_key(value: object, key: str) -> bool:

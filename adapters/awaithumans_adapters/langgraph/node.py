@@ -217,7 +217,7 @@ _open, _open_sync = _task(_opening), _sync_task(_opening_sync)
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     """The body with its key, and where the answer must go."""
     key = body.get("idempotency_key") or place.key
-    return {**body, "idempotency_key": key}, served.route(key)
+    return {**body, "idempotency_key": key}, served.route(key, place.asked_in)
 
 
 def _opened(

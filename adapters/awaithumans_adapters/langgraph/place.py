@@ -6,7 +6,7 @@ each attempt. What is read here of LangGraph's scratchpad, a node's memory for o
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
@@ -18,6 +18,9 @@ from awaithumans_adapters.langgraph.names import answer_to, place_key
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 
+CHECKPOINT_MAP = "checkpoint_map"
+"""Config key under which LangGraph tells a node the checkpoint of each graph around it."""
+
 
 class Place(NamedTuple):
     """One call in one visit to one node."""
@@ -27,6 +30,8 @@ class Place(NamedTuple):
     """Its checkpoint namespace, which ends in the id of this visit."""
     number: int
     """Which of the node's questions it is, from 0."""
+    asked_in: Mapping[str, str]
+    """The checkpoint of each graph around the node, by namespace."""
 
     @property
     def key(self) -> str:
@@ -61,7 +66,8 @@ def next_place() -> Place:
             a resume nobody could tell whose answer is whose.
     """
     configurable = configured()
-    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], next(_count(_scratchpad())))
+    number = next(_count(_scratchpad()))
+    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
 def answer_given(key: str) -> Outcome | None:
