@@ -89,7 +89,7 @@ async def test_redelivery_after_a_long_run_reads_a_few_checkpoints(bench: Bench)
 
 
 async def test_old_route_is_searched_in_pages_and_gives_the_same_answers(bench: Bench) -> None:
-    """Routes of earlier releases do not name a checkpoint: superseded, taken and waiting questions are distinguished."""
+    """Routes of earlier releases name no checkpoint. Superseded, taken and waiting questions are distinguished."""
     steps(bench)
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     old = replace(await bench.route("a"), asked_at=None)

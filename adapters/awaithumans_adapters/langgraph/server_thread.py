@@ -90,13 +90,8 @@ class ServerThread:
         """
         threads = self._client.threads
         if self._asked_at is not None:
-            named: Checkpoint = {
-                "thread_id": self.id,
-                "checkpoint_ns": "",
-                "checkpoint_id": self._asked_at,
-                "checkpoint_map": None,
-            }
-            return self._shown_in([await threads.get_state(self.id, checkpoint=named)])
+            named = {"thread_id": self.id, "checkpoint_ns": "", "checkpoint_id": self._asked_at}
+            return self._shown_in([await threads.get_state(self.id, checkpoint=cast("Checkpoint", named))])
         until, before = time.monotonic() + SEARCH_SECONDS, None
         while states := await threads.get_history(self.id, limit=CHECKPOINTS, before=before):
             if self._shown_in(states):

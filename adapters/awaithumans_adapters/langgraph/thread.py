@@ -388,8 +388,8 @@ class Thread:
                 return False  # a later answer has been taken: whoever brought it runs the thread on
             if where.get("checkpoint_ns"):
                 continue
-            if where["checkpoint_id"] <= root:
-                return where["checkpoint_id"] == root
+            if _id(newer) <= root:
+                return _id(newer) == root
         return False
 
     async def _moved_on(self, root: str) -> bool:
