@@ -8,6 +8,7 @@ finished thread harmless.
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,14 +24,19 @@ from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
-from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
+from awaithumans_adapters.langgraph.presence import DELETED, REMEMBERED, SeenThreads
 from awaithumans_adapters.langgraph.thread import Graph, Thread
 from awaithumans_adapters.langgraph.turns import Turns
 from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import RunRecord, RunsInMemory
+from awaithumans_core.safe_logging import safe_logger
+
+logger = safe_logger("awaithumans.langgraph")
 
 RUNNING_TIMEOUT = timedelta(hours=24)
 """How long a node that runs beside the question is waited for, by default."""
@@ -138,6 +144,9 @@ class GraphEngine:
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
         self._searches = Searches()
+        self._seen = SeenThreads()
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+        """Answers that were delivered lately: retention may leave no trace of them in the thread."""
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -180,6 +189,10 @@ class GraphEngine:
             self._busy_since.pop(route.digest, None)
             self._cut_short.discard(route.digest)
             self._failed.forget(route)
+            self._seen.was_deleted(route.target["thread_id"], exists=True)
+            self._delivered[route.digest] = None
+            if len(self._delivered) > REMEMBERED:
+                self._delivered.popitem(last=False)
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
@@ -204,14 +217,49 @@ class GraphEngine:
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
             with _looking(threads):
+                if await self._was_deleted(threads, route):
+                    return DELETED
                 if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
                     return None
                 seen = [await thread.history(key) for thread in threads]
                 if any(resumed is not None for resumed, _ in seen):
                     return _ANSWERED_ITSELF if interrupt_id(key) else None
+                if any([await thread.passed() for thread in threads]):
+                    continue  # retention has removed the checkpoint that asked
                 if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
                     return None
         return SUPERSEDED
+
+    async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
+        """Cancel the open tasks of a thread that the application gives up, so that its people are free.
+
+        Call it before the thread is deleted, and then delete the thread: otherwise its nodes are given
+        `TaskCancelledError` by the relay and run on. A task that was created for another caller under a shared key
+        stays open.
+
+        Args:
+            thread_id: The thread.
+            human_tasks: Settings and connections. Default: from the environment.
+
+        Returns:
+            How each task ended: cancelled, or with an answer that a person gave before.
+
+        Raises:
+            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task; the
+                same call may be repeated.
+        """
+        asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
+        for name, graph in self._graphs.items():
+            thread = Thread(name, graph, self._config(name, thread_id))
+            questions = await thread.open_questions()
+            metadata: Mapping[str, Any] = (await thread.state()).metadata or {}
+            whose = {GRAPH: str(metadata[GRAPH])} if GRAPH in metadata else {}
+            for key, task_id in questions.items():
+                if key not in ended:
+                    mark = Route(ENGINE, {"thread_id": thread_id, **whose}, key).digest
+                    ended[key] = await _cancel(asker, key, task_id, mark, shared=graph_in(key, thread_id) is None)
+                    logger.info("task %s of thread %s: %s", ended[key].task_id, thread_id, ended[key].status)
+        return list(ended.values())
 
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
@@ -271,6 +319,16 @@ class GraphEngine:
                 raise TargetGone(SUPERSEDED)
         if any([await thread.gathered(route.idempotency_key) for thread in threads]):
             raise behind()
+        for thread in threads:
+            if (runs.started or route.digest in self._delivered) and await thread.exists():
+                # Retention has removed the checkpoint that took the answer.
+                if failed := await thread.failures():
+                    raise GraphFailedError(failed)
+                return thread
+            if await thread.passed():
+                raise TargetGone(SUPERSEDED)
+        if await self._was_deleted(threads, route):
+            raise TargetGone(DELETED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -326,6 +384,10 @@ class GraphEngine:
         await thread.go_on(route.idempotency_key, settled=bool(failed) and not redriven)
         return thread
 
+    async def _was_deleted(self, threads: list[Thread], route: Route) -> bool:
+        exists = any([await thread.exists() for thread in threads])
+        return self._seen.was_deleted(route.target["thread_id"], exists=exists)
+
     def _may_still_run(self, route: Route) -> bool:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
@@ -339,6 +401,12 @@ def _looking(threads: list[Thread]) -> Generator[None]:
         for thread in threads:
             looks.enter_context(thread.looking())
         yield
+
+
+async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *, shared: bool) -> Outcome:
+    if task_id is None:
+        return await asker.withdraw(key, asked_by=mark)
+    return await asker.close(task_id, asked_by=(lambda _: mark) if shared else None)
 
 
 def behind() -> TargetBusy:

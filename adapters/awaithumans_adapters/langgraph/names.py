@@ -75,5 +75,10 @@ def note_name(place: str) -> str:
     return _short(place)
 
 
+def thread_mark(thread_id: str) -> str:
+    """Names a thread in what its checkpoints keep. Copying a thread may replace its id there, and leaves this."""
+    return _short(thread_id)[:8]
+
+
 def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]

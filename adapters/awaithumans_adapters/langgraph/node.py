@@ -17,8 +17,8 @@ from langgraph.types import interrupt
 from awaithumans_adapters.langgraph import served
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
-from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
+from awaithumans_adapters.langgraph.names import ENGINE, OPEN_WAIT, answer_to, interrupt_value, thread_mark
+from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, is_stored, next_place
 from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.errors import QuestionChangedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
@@ -98,7 +98,7 @@ async def await_human(
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
         opened = await _open(body, place, human_tasks, same_words)
-        while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
+        while _of_another_call(opened, place):
             opened = await _open(body, place, human_tasks, same_words)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         await served.note_taken(opened["key"])
@@ -146,7 +146,7 @@ def await_human_sync(
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
         opened = _open_sync(body, place, human_tasks, same_words).result()
-        while opened["number"] != place.number:
+        while _of_another_call(opened, place):
             opened = _open_sync(body, place, human_tasks, same_words).result()
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
@@ -154,6 +154,25 @@ def await_human_sync(
 
     decision, outcome = answered_sync(question, ask)
     return (decision, outcome) if return_outcome else decision
+
+
+def _of_another_call(opened: Mapping[str, Any], place: Place) -> bool:
+    """Whether a remembered question is not that of this call.
+
+    LangGraph counts a retried node's calls on. The copy of a thread remembers the questions of the original, whose
+    answers go to the original: it asks its own, unless the answer was there when it was copied.
+    """
+    if opened["number"] != place.number:
+        return True
+    mark = thread_mark(place.thread_id)
+    if opened.get("thread", mark) == mark and not _is_copied(opened["key"], place):
+        return False
+    return not Outcome.model_validate(opened["outcome"]).terminal and answer_given(opened["key"]) is None
+
+
+def _is_copied(key: str, place: Place) -> bool:
+    """Whether a key was made from this place in another thread. Earlier releases did not remember the thread."""
+    return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
 
 
 def _resumable() -> None:
@@ -169,6 +188,11 @@ def _resumable() -> None:
             "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "
             "cannot be resumed. graph = builder.compile(checkpointer=...); "
             "graph.ainvoke(..., {'configurable': {'thread_id': ...}})"
+        )
+    if not is_stored():
+        raise SettingsError(
+            "await_human is called in a subgraph that was compiled with checkpointer=False: it begins anew when the "
+            "thread is resumed, and would ask another question each time. Compile it without that argument"
         )
 
 
@@ -226,6 +250,7 @@ def _opened(
     """What the checkpoint keeps of a question."""
     opened: _Opened = {
         "number": place.number,
+        "thread": thread_mark(place.thread_id),
         "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),

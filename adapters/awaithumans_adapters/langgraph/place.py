@@ -18,6 +18,8 @@ from awaithumans_adapters.langgraph.names import answer_to, place_key
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 
+CALL = "__pregel_call"
+"""Config key of what runs the LangGraph tasks of a node; it is bound to the loop of the node's graph."""
 CHECKPOINT_MAP = "checkpoint_map"
 """Config key under which LangGraph tells a node the checkpoint of each graph around it."""
 
@@ -83,6 +85,15 @@ def configured() -> dict[str, Any]:
 def checkpointer() -> BaseCheckpointSaver[Any]:
     """What keeps the thread of the node that runs."""
     return cast("BaseCheckpointSaver[Any]", configured()["__pregel_checkpointer"])
+
+
+def is_stored() -> bool:
+    """Whether the graph of the node that runs stores checkpoints; not if it was compiled with `checkpointer=False`.
+
+    A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
+    """
+    schedule = getattr(configured().get(CALL), "keywords", {}).get("schedule_task")
+    return getattr(getattr(schedule, "__self__", None), "checkpointer", True) is not None
 
 
 def _scratchpad() -> _Scratchpad:

@@ -13,6 +13,7 @@ from langgraph_sdk.client import LangGraphClient
 from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, behind
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
+from awaithumans_adapters.langgraph.presence import DELETED, SeenThreads
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -44,6 +45,7 @@ class LangGraphServerEngine:
 
         self._clients = PerLoop(client)
         self._url = url
+        self._seen = SeenThreads()
         warn_if_exposed("the LangGraph server's address", url, "its API key")
 
     async def aclose(self) -> None:
@@ -83,12 +85,14 @@ class LangGraphServerEngine:
         """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
         thread = await self._thread(route)
         try:
-            if await thread.busy() or await thread.waiting() or await thread.taken() or not await thread.asked():
+            busy = await thread.busy()
+            self._seen.was_deleted(thread.id, exists=True)
+            if busy or await thread.waiting() or await thread.taken() or not await thread.asked():
                 return None
             # Twice: a run may have come and gone between the look at the thread and the one at its history.
             return None if await thread.busy() or await thread.waiting() or await thread.taken() else SUPERSEDED
-        except ThreadUnknownError:  # deleted, or forgotten by a restart that lost its data
-            return None
+        except ThreadUnknownError:
+            return DELETED if self._seen.was_deleted(thread.id, exists=False) else None
 
     async def check(self) -> None:
         """Raise when the server is away, or does not take the key."""
@@ -101,7 +105,10 @@ class LangGraphServerEngine:
         """Ids of the interrupts that wait for the answer; none if it was taken before."""
         try:
             await thread.idle()
+            self._seen.was_deleted(thread.id, exists=True)
         except ThreadUnknownError as unknown:
+            if self._seen.was_deleted(thread.id, exists=False):
+                raise TargetGone(DELETED) from unknown
             raise TargetNotReady(
                 f"the LangGraph server at {self._url} has no thread {thread.id!r}: it was deleted, belonged to a run "
                 "without a thread, or is on another server",

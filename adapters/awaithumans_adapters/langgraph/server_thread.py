@@ -91,7 +91,12 @@ class ServerThread:
         threads = self._client.threads
         if self._asked_at is not None:
             named = {"thread_id": self.id, "checkpoint_ns": "", "checkpoint_id": self._asked_at}
-            return self._shown_in([await threads.get_state(self.id, checkpoint=cast("Checkpoint", named))])
+            try:
+                return self._shown_in([await threads.get_state(self.id, checkpoint=cast("Checkpoint", named))])
+            except HTTPStatusError as refused:
+                if refused.response.status_code == 404:  # retention has removed it
+                    return False
+                raise
         until, before = time.monotonic() + SEARCH_SECONDS, None
         while states := await threads.get_history(self.id, limit=CHECKPOINTS, before=before):
             if self._shown_in(states):

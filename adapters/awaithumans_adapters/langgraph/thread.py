@@ -25,6 +25,7 @@ from awaithumans_adapters.langgraph.answers import (
     ids,
     left_over,
     opened,
+    opened_tasks,
     questions,
     showing,
     takers,
@@ -32,7 +33,7 @@ from awaithumans_adapters.langgraph.answers import (
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.failures import GraphFailedError
-from awaithumans_adapters.langgraph.foreign import interrupt_id, keys_of, resume_with
+from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, keys_of, resume_with
 from awaithumans_adapters.langgraph.history import Search, named, namespaces, newest_first, search
 from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import is_ours, names_key
@@ -175,6 +176,14 @@ class Thread:
         askers = showing(saved, key) if saved else set[str]()
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
 
+    async def open_questions(self) -> dict[str, str | None]:
+        """The questions of the current step without an answer: task ids by key; None for those of foreign nodes."""
+        snapshot, found = await self._snapshot(), dict[str, str | None]()
+        async for saved in self._current_step():
+            found |= opened_tasks(saved)
+        foreign = [shown for shown in snapshot.interrupts if not is_ours(shown.value)]
+        return found | {key_of(shown, self._thread_id): None for shown in foreign}
+
     async def state(self) -> StateSnapshot:
         """The thread's values, the interrupts it waits at and the nodes that run next."""
         return await self._snapshot()
@@ -310,6 +319,18 @@ class Thread:
             if await self._took(saved, key):
                 return saved, True
         return None, any(asked(saved, key) for saved in found)
+
+    async def exists(self) -> bool:
+        """Whether the thread has a checkpoint."""
+        return await self._latest("") is not None
+
+    async def passed(self) -> bool:
+        """Whether the thread has newer checkpoints than the one the route names, which is no longer stored."""
+        root = (self._asked_in or {}).get("")
+        latest = await self._latest("")
+        if root is None or latest is None or _id(latest) <= root:
+            return False
+        return await self._saved(_at(self._config, "", root)) is None
 
     async def _asked(self, key: str) -> list[CheckpointTuple]:
         """The checkpoints in which the question was asked, as they are now, newest first.
