@@ -345,6 +345,11 @@ class StoredRuns:
         self._owner = owner
         self._runs = wait.runs
 
+    @property
+    def started(self) -> bool:
+        """Whether a run was started to deliver this answer, also by an earlier process."""
+        return self._runs.starts > 0
+
     async def start(self, position: str, *, settled: bool) -> None:
         """Record a start, as `RunRecord.start`."""
         runs = self._runs.after_start(position, settled=settled)

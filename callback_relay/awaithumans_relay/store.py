@@ -55,7 +55,18 @@ from awaithumans_relay.database import Database, lock_key
 from awaithumans_relay.limits import MAX_OPEN_WAITS, storable
 from awaithumans_relay.probe import PROBE_ENGINE
 from awaithumans_relay.readiness import Readiness
-from awaithumans_relay.rows import MISSING, READABLE, RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
+from awaithumans_relay.rows import (
+    MISSING,
+    READABLE,
+    RELEASED,
+    Wait,
+    WaitState,
+    answered,
+    asked_at,
+    kept,
+    open_row,
+    wait_of,
+)
 from awaithumans_relay.schedule import (
     LONGEST_LEASE_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -147,7 +158,7 @@ class Store:
                 _found_again(db, task_id, route, now)
             before = db.execute(select(*_BEFORE_REGISTRATION).where(this)).one()
             state = before.state
-            db.execute(update(waits).where(this).values(registered_at=now))
+            db.execute(update(waits).where(this).values(registered_at=now, **asked_at(route)))
             outcome, found_by = _known_outcome(db, task_id, route.idempotency_key, deleted=missing)
             served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and before.registered_at is None)
             if outcome is not None and not served:

@@ -229,6 +229,53 @@ async def test_unknown_thread_is_looked_for_again(bench: Bench) -> None:
     assert bench.did("goes on") == 0
 
 
+@pytest.mark.edges
+async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
+    """A thread that was seen and is missing at two checks was deleted; an answer to it is parked with that reason."""
+    await bench.ask()
+    route, outcome = await bench.answer(True)
+    assert await bench.engine.orphaned(route) is None
+    await bench.client.threads.delete(bench.thread_id)
+    assert await bench.engine.orphaned(route) is None
+    assert "deleted" in (await bench.engine.orphaned(route) or "")
+    with pytest.raises(TargetGone, match="deleted"):
+        await bench.engine.deliver(route, outcome)
+    assert [await bench.other.orphaned(route) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.edges
+async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench: Bench, relay: RunningRelay) -> None:
+    """One read of the checkpoint that asked, however long the history is."""
+    await bench.ask()
+    (task,) = await bench.people.find(bench.question)
+    (wait,) = await relay.store.find(task["id"])
+    assert wait.route.asked_at is not None
+    assert await bench.engine.orphaned(wait.route) is None
+    bench.question = f"{bench.name} again?"
+    await bench.ask()
+    assert "moved on" in (await bench.engine.orphaned(wait.route) or "")
+
+
+@pytest.mark.edges
+async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningRelay) -> None:
+    """The copy of a thread with an open question asks anew when it is run; each takes its own answer."""
+    await bench.ask()
+    original, yes = await bench.answer(True)
+    threads: Any = bench.client.threads
+    thread_id = (await threads.copy(bench.thread_id))["thread_id"]
+    run = await bench.client.runs.create(thread_id, "one", input=None)
+    await bench.client.runs.join(thread_id, run["run_id"])
+    tasks = await bench.people.find(bench.question, count=2)
+    (own,) = [task for task in tasks if task["idempotency_key"] != original.idempotency_key]
+    (wait,) = await relay.store.find(own["id"])
+    assert wait.route.target["thread_id"] == thread_id
+    no = yes.model_copy(update={"idempotency_key": own["idempotency_key"], "response": {"approved": False}})
+    await bench.engine.deliver(wait.route, no)
+    await bench.engine.deliver(original, yes)
+    answers = [(await threads.get_state(each))["values"] for each in (thread_id, bench.thread_id)]
+    assert [each["answers"][0][1] for each in answers] == [False, True]
+
+
 async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
     """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
     await bench.ask()

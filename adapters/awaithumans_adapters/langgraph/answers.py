@@ -115,6 +115,18 @@ def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
     return place.get("checkpoint_ns", ""), place["checkpoint_id"]
 
 
+def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
+    """The questions of ours that nodes of a checkpoint have asked and that have no answer there: task ids by key."""
+    asked_here = {
+        str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
+        for _, channel, value in saved.pending_writes or ()
+        if channel == "__return__" and isinstance(value, dict)
+        for opened_one in [cast("dict[str, Any]", value)]
+        if "key" in opened_one and "subject" in opened_one and "outcome" in opened_one
+    }
+    return {key: task_id for key, task_id in asked_here.items() if not takers(saved, key)}
+
+
 def takers(
     saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
 ) -> set[str]:

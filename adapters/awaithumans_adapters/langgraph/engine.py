@@ -8,8 +8,9 @@ finished thread harmless.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,15 +23,21 @@ from langgraph.types import Interrupt, RetryPolicy
 from awaithumans_adapters.langgraph.answers import Untaken
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
-from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
+from awaithumans_adapters.langgraph.presence import DELETED, REMEMBERED, SeenThreads
 from awaithumans_adapters.langgraph.thread import Graph, Thread
 from awaithumans_adapters.langgraph.turns import Turns
 from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import RunRecord, RunsInMemory
+from awaithumans_core.safe_logging import safe_logger
+
+logger = safe_logger("awaithumans.langgraph")
 
 RUNNING_TIMEOUT = timedelta(hours=24)
 """How long a node that runs beside the question is waited for, by default."""
@@ -161,6 +168,10 @@ class GraphEngine:
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
+        self._searches = Searches()
+        self._seen = SeenThreads()
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+        """Answers that were delivered lately: retention may leave no trace of them in the thread."""
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -206,6 +217,10 @@ class GraphEngine:
             self._busy_since.pop(route.digest, None)
             self._cut_short.discard(route.digest)
             self._failed.forget(route)
+            self._seen.was_deleted(route.target["thread_id"], exists=True)
+            self._delivered[route.digest] = None
+            if len(self._delivered) > REMEMBERED:
+                self._delivered.popitem(last=False)
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
@@ -217,39 +232,95 @@ class GraphEngine:
             raise not_taken
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer of ours."""
-        threads = self._threads(route)
+        """Say so when the thread has asked this question and moved on without an answer of ours.
+
+        A question of an earlier release is searched in the history of its thread, for a few seconds at each call.
+        """
+        try:
+            return await self._orphaned(route)
+        except SearchUnfinishedError:
+            return None
+
+    async def _orphaned(self, route: Route) -> str | None:
+        threads = self._threads(route, seconds=SEARCH_SECONDS)
         key = route.idempotency_key
         reason = None
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
-            if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
-                return None
-            seen = [await thread.history(key) for thread in threads]
-            if any(resumed is not None for resumed, _ in seen):
-                return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen) or not all([await thread.strange(key) for thread in threads]):
-                states = [await thread.untaken(key) for thread in threads]
-                otherwise = SUPERSEDED if any(asked for _, asked in seen) else None
-                reason = next((GONE[state] for state in states if state in GONE), otherwise)
-            else:
-                reason = None
-            if reason is None:
-                return None
+            with _looking(threads):
+                if await self._was_deleted(threads, route):
+                    return DELETED
+                if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
+                    return None
+                seen = [await thread.history(key) for thread in threads]
+                if any(resumed is not None for resumed, _ in seen):
+                    return _ANSWERED_ITSELF if interrupt_id(key) else None
+                reason = SUPERSEDED if any(asked for _, asked in seen) else None
+                if any([await thread.passed() for thread in threads]):
+                    reason = SUPERSEDED  # retention has removed the checkpoint that asked
+                elif reason is not None and all([await thread.strange(key) for thread in threads]):
+                    return None
+                else:
+                    states = [await thread.untaken(key) for thread in threads]
+                    reason = next((GONE[state] for state in states if state in GONE), reason)
+                if reason is None:
+                    return None
         return reason
+
+    async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
+        """Cancel the open tasks of a thread that the application gives up, so that its people are free.
+
+        Call it before the thread is deleted, and then delete the thread: otherwise its nodes are given
+        `TaskCancelledError` by the relay and run on. A task that was created for another caller under a shared key
+        stays open.
+
+        Args:
+            thread_id: The thread.
+            human_tasks: Settings and connections. Default: from the environment.
+
+        Returns:
+            How each task ended: cancelled, or with an answer that a person gave before.
+
+        Raises:
+            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task; the
+                same call may be repeated.
+        """
+        asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
+        for name, graph in self._graphs.items():
+            thread = Thread(name, graph, self._config(name, thread_id))
+            questions = await thread.open_questions()
+            metadata: Mapping[str, Any] = (await thread.state()).metadata or {}
+            whose = {GRAPH: str(metadata[GRAPH])} if GRAPH in metadata else {}
+            for key, task_id in questions.items():
+                if key not in ended:
+                    mark = Route(ENGINE, {"thread_id": thread_id, **whose}, key).digest
+                    ended[key] = await _cancel(asker, key, task_id, mark, shared=graph_in(key, thread_id) is None)
+                    logger.info("task %s of thread %s: %s", ended[key].task_id, thread_id, ended[key].status)
+        return list(ended.values())
 
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
-    def _threads(self, route: Route, runs: RunRecord | None = None) -> list[Thread]:
+    def _threads(self, route: Route, runs: RunRecord | None = None, *, seconds: float | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
         names = graphs if graph_id is None else [graph_id]
-        return [Thread(name, graphs[name], self._resume_config(name, route), runs) for name in names]
+        return [
+            Thread(
+                name,
+                graphs[name],
+                self._resume_config(name, route),
+                runs,
+                asked_in=route.asked_at,
+                so_far=self._searches.of(name, route.digest),
+                seconds=seconds,
+            )
+            for name in names
+        ]
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
@@ -289,6 +360,16 @@ class GraphEngine:
                 raise _NotTaken(GONE[state], thread=thread)
             if state is Untaken.OPEN and (await thread.state()).interrupts:
                 raise behind()
+        for thread in threads:
+            if (runs.started or route.digest in self._delivered) and await thread.exists():
+                # Retention has removed the checkpoint that took the answer.
+                if failed := await thread.failures():
+                    raise GraphFailedError(failed)
+                return thread
+            if await thread.passed():
+                raise _NotTaken(SUPERSEDED, thread=thread)
+        if await self._was_deleted(threads, route):
+            raise TargetGone(DELETED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -297,9 +378,7 @@ class GraphEngine:
 
     async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
         """Resume the thread if it shows the question; return it."""
-        with ExitStack() as looks:
-            for thread in threads:
-                looks.enter_context(thread.looking())
+        with _looking(threads):
             return await self._resume_shown(threads, route, outcome)
 
     async def _resume_shown(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
@@ -346,6 +425,10 @@ class GraphEngine:
         await thread.go_on(route.idempotency_key, settled=bool(failed) and not redriven)
         return thread
 
+    async def _was_deleted(self, threads: list[Thread], route: Route) -> bool:
+        exists = any([await thread.exists() for thread in threads])
+        return self._seen.was_deleted(route.target["thread_id"], exists=exists)
+
     def _may_still_run(self, route: Route) -> bool:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
@@ -356,6 +439,21 @@ class _NotTaken(TargetGone):
     """The thread has moved on without the answer."""
 
     thread: Thread
+
+
+@contextmanager
+def _looking(threads: list[Thread]) -> Generator[None]:
+    """Within it, no checkpoint of these threads is read twice."""
+    with ExitStack() as looks:
+        for thread in threads:
+            looks.enter_context(thread.looking())
+        yield
+
+
+async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *, shared: bool) -> Outcome:
+    if task_id is None:
+        return await asker.withdraw(key, asked_by=mark)
+    return await asker.close(task_id, asked_by=(lambda _: mark) if shared else None)
 
 
 def behind() -> TargetBusy:

@@ -115,9 +115,10 @@ class HumanInterrupts(GraphCallbackHandler):
         """Ask a person about each interrupt that is not our own. Asking again is harmless."""
         for shown in event.interrupts:
             if not is_ours(shown.value):
-                self._ask(shown, self._targets.get(event.run_id) if event.run_id else None)
+                asked_at = {"|".join(event.checkpoint_ns): event.checkpoint_id}
+                self._ask(shown, self._targets.get(event.run_id) if event.run_id else None, asked_at)
 
-    def _ask(self, shown: Interrupt, target: Mapping[str, str] | None) -> None:
+    def _ask(self, shown: Interrupt, target: Mapping[str, str] | None, asked_at: Mapping[str, str]) -> None:
         if target is None:
             raise SettingsError("HumanInterrupts needs a graph that is run with a thread_id, or nobody can resume it")
         asked = question_of(shown)
@@ -128,7 +129,7 @@ class HumanInterrupts(GraphCallbackHandler):
             idempotency_key=key_of(shown, target["thread_id"]),
             **self._options,
         )
-        route = Route(ENGINE, target, question.idempotency_key)
+        route = Route(ENGINE, target, question.idempotency_key, asked_at=asked_at)
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
         # An interrupt is shown again whenever another one of its thread is answered. Its key names all that the node

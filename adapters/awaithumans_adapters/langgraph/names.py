@@ -39,8 +39,17 @@ def place_key(thread_id: str, place: str) -> str:
 
 def place_in(key: str, thread_id: str) -> str | None:
     """The checkpoint namespace of the node that asks the question with this key; None if the caller chose the key."""
-    found = re.fullmatch(rf"{re.escape(f'{ENGINE}:{thread_id}:')}(.+?):\d+(:reask:\d+)?", key)
+    begin = place_key(thread_id, "")[:-1]
+    if not key.startswith(begin):
+        return None
+    found = re.fullmatch(r"(.+:[0-9a-f-]{36}):\d+(:reask:\d+)?", key.removeprefix(begin), re.DOTALL)
     return found[1] if found else None
+
+
+def graph_in(key: str, thread_id: str) -> str | None:
+    """The namespace of the graph whose node asks the question with this key; None if the key does not name it."""
+    place = place_in(key, thread_id)
+    return None if place is None else place.rpartition("|")[0]
 
 
 def names_key(value: object, key: str) -> bool:
@@ -72,6 +81,11 @@ def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
 def note_name(place: str) -> str:
     """Name of the note of one place."""
     return _short(place)
+
+
+def thread_mark(thread_id: str) -> str:
+    """Names a thread in what its checkpoints keep. Copying a thread may replace its id there, and leaves this."""
+    return _short(thread_id)[:8]
 
 
 def _short(text: str) -> str:

@@ -19,8 +19,16 @@ from awaithumans_adapters.langgraph import served
 from awaithumans_adapters.langgraph.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import GROUP, OPEN_WAIT, PLACE, answer_to, interrupt_value
-from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
+from awaithumans_adapters.langgraph.names import (
+    ENGINE,
+    GROUP,
+    OPEN_WAIT,
+    PLACE,
+    answer_to,
+    interrupt_value,
+    thread_mark,
+)
+from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, is_stored, next_place
 from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
@@ -177,6 +185,11 @@ def await_human_sync(
     return (decision, outcome) if return_outcome else decision
 
 
+def _is_copied(key: str, place: Place) -> bool:
+    """Whether a key was made from this place in another thread. Earlier releases did not remember the thread."""
+    return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
+
+
 def _resumable() -> None:
     """Raise unless this runs in a thread that can be resumed."""
     refuse_in_workflow()
@@ -190,6 +203,11 @@ def _resumable() -> None:
             "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "
             "cannot be resumed. graph = builder.compile(checkpointer=...); "
             "graph.ainvoke(..., {'configurable': {'thread_id': ...}})"
+        )
+    if not is_stored():
+        raise SettingsError(
+            "await_human is called in a subgraph that was compiled with checkpointer=False: it begins anew when the "
+            "thread is resumed, and would ask another question each time. Compile it without that argument"
         )
 
 
@@ -238,15 +256,22 @@ _open, _open_sync = _task(_opening), _sync_task(_opening_sync)
 def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
     """Whether LangGraph has returned what this call opened, and not what it remembers of another call.
 
-    The calls of a retried node are counted on, and questions that are asked again come in the order of the answers.
+    The calls of a retried node are counted on, and questions that are asked again come in the order of the answers. The
+    copy of a thread remembers the questions of the original, whose answers go to the original: it asks its own, unless
+    the answer was there when it was copied.
     """
-    return opened["number"] == place.number and (not again or opened["key"] == body["idempotency_key"])
+    if opened["number"] != place.number or (again and opened["key"] != body["idempotency_key"]):
+        return False
+    mark = thread_mark(place.thread_id)
+    if opened.get("thread", mark) == mark and not _is_copied(opened["key"], place):
+        return True
+    return Outcome.model_validate(opened["outcome"]).terminal or answer_given(opened["key"]) is not None
 
 
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     """The body with its key, and where the answer must go."""
     key = body.get("idempotency_key") or place.key
-    return {**body, "idempotency_key": key}, served.route(key)
+    return {**body, "idempotency_key": key}, served.route(key, place.asked_in)
 
 
 def _opened(
@@ -255,6 +280,7 @@ def _opened(
     """What the checkpoint keeps of a question."""
     opened: _Opened = {
         "number": place.number,
+        "thread": thread_mark(place.thread_id),
         "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
@@ -352,7 +378,7 @@ async def _to_its_end(opening: Awaitable[_Opened]) -> _Opened:
 async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
     """Cancel a question that its group does not need; if that fails, the relay cancels it."""
     try:
-        await (human_tasks or _from_environment()).withdraw(key, asked_by=served.route(key).digest)
+        await (human_tasks or _from_environment()).withdraw(key, asked_by=served.route(key, {}).digest)
     except AwaitHumansError as failure:
         logger.warning("question %r is not needed any more and could not be cancelled: %s", key, failure)
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from langgraph.config import get_config, get_store
 from langgraph.store.base import BaseStore, Item
 
+from awaithumans_adapters.langgraph.history import asked_at
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
@@ -35,8 +36,12 @@ def is_served() -> bool:
     return "langgraph_api_version" in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
 
 
-def route(key: str) -> Route:
+def route(key: str, asked_in: Mapping[str, str]) -> Route:
     """Where the answer to the question with this key must go.
+
+    Args:
+        key: The question's.
+        asked_in: The checkpoints of the graphs around the node that asks, by namespace.
 
     Raises:
         SettingsError: the server has no store for the note that the answer was taken.
@@ -45,9 +50,10 @@ def route(key: str) -> Route:
     thread_id = str(configurable["thread_id"])
     if not is_served():
         whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
-        return Route(ENGINE, {"thread_id": thread_id, **whose}, key)
+        return Route(ENGINE, {"thread_id": thread_id, **whose}, key, asked_at=asked_at(asked_in) or None)
     _store()
-    return Route(SERVER_ENGINE, {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}, key)
+    target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
+    return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None)
 
 
 async def note_taken(key: str) -> None:

@@ -14,6 +14,7 @@ from awaithumans_adapters.langgraph.answers import Untaken
 from awaithumans_adapters.langgraph.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, UPDATED
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
+from awaithumans_adapters.langgraph.presence import DELETED, SeenThreads
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
@@ -45,6 +46,7 @@ class LangGraphServerEngine:
 
         self._clients = PerLoop(client)
         self._url = url
+        self._seen = SeenThreads()
         warn_if_exposed("the LangGraph server's address", url, "its API key")
 
     async def aclose(self) -> None:
@@ -84,15 +86,17 @@ class LangGraphServerEngine:
         """Say so when the thread has asked this question and moved on without an answer: new input, or a fork."""
         thread = await self._thread(route)
         try:
-            if await thread.busy() or await thread.waiting() or await thread.taken():
+            busy = await thread.busy()
+            self._seen.was_deleted(thread.id, exists=True)
+            if busy or await thread.waiting() or await thread.taken():
                 return None
             reason = await _gone(thread)
             if reason is None:
                 return None
             # Twice: a run may have come and gone between the look at the thread and the one at its history.
             return None if await thread.busy() or await thread.waiting() or await thread.taken() else reason
-        except ThreadUnknownError:  # deleted, or forgotten by a restart that lost its data
-            return None
+        except ThreadUnknownError:
+            return DELETED if self._seen.was_deleted(thread.id, exists=False) else None
 
     async def check(self) -> None:
         """Raise when the server is away, or does not take the key."""
@@ -105,7 +109,10 @@ class LangGraphServerEngine:
         """Ids of the interrupts that wait for the answer; none if it was taken before."""
         try:
             await thread.idle()
+            self._seen.was_deleted(thread.id, exists=True)
         except ThreadUnknownError as unknown:
+            if self._seen.was_deleted(thread.id, exists=False):
+                raise TargetGone(DELETED) from unknown
             raise TargetNotReady(
                 f"the LangGraph server at {self._url} has no thread {thread.id!r}: it was deleted, belonged to a run "
                 "without a thread, or is on another server",

@@ -1,7 +1,8 @@
 """One thread of a LangGraph server, seen by one question: what it shows, what it has taken, and how it is resumed."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict, cast
 
 from httpx import HTTPStatusError
@@ -11,6 +12,7 @@ from langgraph_sdk.schema import Checkpoint, Config, Context, Run, Thread, Threa
 from awaithumans_adapters.langgraph.answers import Untaken, ids
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.engine import GONE
+from awaithumans_adapters.langgraph.history import SEARCH_SECONDS
 from awaithumans_adapters.langgraph.names import (
     PLACE,
     RESUMED_WITH,
@@ -26,7 +28,7 @@ from awaithumans_core.route import Route
 AGAIN_SECONDS = 0.1
 """Between two looks at a run, or a thread, that should have come to rest and has not."""
 CHECKPOINTS = 100
-"""How far back a question that is not shown any more is looked for; one asked before that counts as not asked yet."""
+"""Checkpoints in a page of the history, in which the question of an old route is searched."""
 NOTES = 1000
 """More places than one question is asked at in a thread."""
 _AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
@@ -53,6 +55,7 @@ class ServerThread:
         self.id = route.target["thread_id"]
         self.assistant_id = route.target["assistant_id"]
         self._key = route.idempotency_key
+        self._asked_at = (route.asked_at or {}).get("")
         self._client = client
 
     async def busy(self) -> bool:
@@ -98,8 +101,30 @@ class ServerThread:
         return await self._taken(self._key)
 
     async def asked(self) -> bool:
-        """Whether the question was ever shown."""
-        states = await self._client.threads.get_history(self.id, limit=CHECKPOINTS)
+        """Whether the question was ever shown.
+
+        The route names its checkpoint. For routes of earlier releases the history is searched, for `SEARCH_SECONDS`; a
+        question that was asked before what was read counts as not asked yet.
+        """
+        threads = self._client.threads
+        if self._asked_at is not None:
+            named = {"thread_id": self.id, "checkpoint_ns": "", "checkpoint_id": self._asked_at}
+            try:
+                return self._shown_in([await threads.get_state(self.id, checkpoint=cast("Checkpoint", named))])
+            except HTTPStatusError as refused:
+                if refused.response.status_code == 404:  # retention has removed it
+                    return False
+                raise
+        until, before = time.monotonic() + SEARCH_SECONDS, None
+        while states := await threads.get_history(self.id, limit=CHECKPOINTS, before=before):
+            if self._shown_in(states):
+                return True
+            if len(states) < CHECKPOINTS or time.monotonic() > until:
+                return False
+            before = states[-1]["checkpoint"]
+        return False
+
+    def _shown_in(self, states: Iterable[ThreadState]) -> bool:
         tasks = (task for state in states for task in state["tasks"])
         return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
 
