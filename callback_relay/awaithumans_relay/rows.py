@@ -115,6 +115,7 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
         "attempts": 0,
         "traceparent": route.traceparent,
         "encoded": route.encoded,
+        "caller": None if route.caller is None else dict(route.caller),
     }
 
 
@@ -122,7 +123,14 @@ def wait_of(row: RowMapping) -> Wait:
     """A row, read."""
     return Wait(
         task_id=row["task_id"],
-        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"], row["encoded"]),
+        route=Route(
+            row["engine"],
+            row["target"],
+            row["idempotency_key"],
+            row["traceparent"],
+            row["encoded"],
+            row["caller"],
+        ),
         state=WaitState(row["state"]),
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],

@@ -106,6 +106,22 @@ class Reachable(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksThreads(Protocol):
+    """Optional: the engine can read one of its threads as a delivery would, without waking it; `doctor --thread`."""
+
+    async def check_thread(self, route: Route) -> str:
+        """What was found, in words for an operator.
+
+        Args:
+            route: Of a question of the thread. Without one, its key is empty and its target has only `thread_id`.
+
+        Raises:
+            TargetNotReady: the thread is not there, or the relay cannot read it.
+        """
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

@@ -66,6 +66,10 @@ class Route:
     must be written in the same way. None: not known, since the caller is of an earlier release. No part of the route's
     identity.
     """
+    caller: Mapping[str, str] | None = field(default=None, compare=False)
+    """What the engine uses to reach the caller as what it is, for instance which run asked, for which user. It can be
+    read in the URL, so it holds no secret. No part of the route's identity.
+    """
 
     @cached_property
     def target_id(self) -> str:
@@ -183,13 +187,14 @@ def _refused() -> CallbackRejectedError:
 def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
-            traceparent, encoded = more.get("p"), more.get("c")
+            traceparent, encoded, caller = more.get("p"), more.get("c"), more.get("a")
             return Route(
                 engine,
                 {str(name): str(value) for name, value in target.items()},
                 key,
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
                 encoded if isinstance(encoded, bool) else None,
+                {str(name): str(value) for name, value in caller.items()} if isinstance(caller, dict) else None,
             )
         case _:
             raise _refused()
@@ -208,6 +213,8 @@ class _Signed:
         held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
         if route.encoded is not None:
             held["c"] = route.encoded
+        if route.caller:
+            held["a"] = dict(route.caller)
         traced = {"p": route.traceparent} if route.traceparent else {}
         for each in (held | traced, held):
             signed = self._serializer.dumps(each)

@@ -20,6 +20,7 @@ from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_adapters.langgraph.server import LangGraphServerEngine
+from awaithumans_adapters.langgraph.server_target import ServerTarget
 
 if TYPE_CHECKING:
     from awaithumans_adapters.langgraph.middleware import HumanApproval
@@ -30,6 +31,7 @@ __all__ = [
     "HumanInterrupts",
     "LangGraphServerEngine",
     "Resumed",
+    "ServerTarget",
     "await_human",
     "await_human_sync",
 ]

@@ -206,6 +206,27 @@ class GraphEngine:
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
+    async def check_thread(self, route: Route) -> str:
+        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+
+        Raises:
+            TargetNotReady: none of the graphs has a checkpoint of it.
+        """
+        found = [(thread.name, await thread.state()) for thread in self._threads(route)]
+        shown = [
+            f"graph {name} has thread {route.target['thread_id']!r}, which "
+            + (f"comes to {', '.join(state.next)} next" if state.next else "has ended")
+            + f" and shows {len(state.interrupts)} interrupt{'' if len(state.interrupts) == 1 else 's'}"
+            for name, state in found
+            if state.created_at is not None
+        ]
+        if not shown:
+            raise TargetNotReady(
+                f"no checkpoint of thread {route.target['thread_id']!r} in {', '.join(self._graphs)}; do the relay and "
+                "the asking process share the checkpointer?"
+            )
+        return "; ".join(shown)
+
     def _threads(self, route: Route, runs: RunRecord | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)

@@ -21,6 +21,7 @@ from awaithumans_adapters.langgraph.names import (
     note_name,
     note_namespace,
 )
+from awaithumans_adapters.langgraph.server_target import RUN, USER
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 
@@ -47,7 +48,14 @@ def route(key: str) -> Route:
         whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
         return Route(ENGINE, {"thread_id": thread_id, **whose}, key)
     _store()
-    return Route(SERVER_ENGINE, {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}, key)
+    target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
+    return Route(SERVER_ENGINE, target, key, caller=_caller(configurable))
+
+
+def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
+    """Which run asks, and for which user, if the server authenticates users."""
+    user = configurable.get("langgraph_auth_user_id")
+    return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 
 async def note_taken(key: str) -> None:
