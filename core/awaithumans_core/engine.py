@@ -107,6 +107,25 @@ class Reachable(Protocol):
 
 
 @runtime_checkable
+class Adopts(Protocol):
+    """Optional: the engine opens tasks for questions that its callers have stored and could not ask.
+
+    The relay calls it at its start and then on a schedule.
+    """
+
+    async def adopt(self) -> int:
+        """Ask what the latest stored questions without a task ask. Returns how many were asked.
+
+        Repeating it, at the same time as well, asks each question once. Reads and asks a bounded number. What could not
+        be asked is logged, and asked the next time.
+
+        Raises:
+            Exception: nothing could be read.
+        """
+        ...
+
+
+@runtime_checkable
 class ChecksThreads(Protocol):
     """Optional: the engine can read one of its threads as a delivery would, without waking it; `doctor --thread`."""
 

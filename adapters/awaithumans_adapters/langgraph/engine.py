@@ -19,8 +19,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.types import Interrupt, RetryPolicy
 
+from awaithumans_adapters.langgraph.adoption import Adoption, handler_of
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
 from awaithumans_adapters.langgraph.thread import Graph, Thread
@@ -126,6 +128,7 @@ class GraphEngine:
         if not self._running_seconds > 0:
             raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
+        self._adoption = Adoption()
         self._config = config or _thread_config
         self._on_result = on_result
         self._failed = FailedRuns(retry)
@@ -178,6 +181,7 @@ class GraphEngine:
             self._busy_since.pop(route.digest, None)
             self._cut_short.discard(route.digest)
             self._failed.forget(route)
+        await self._adopt_touched(route.target["thread_id"])
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
@@ -190,6 +194,7 @@ class GraphEngine:
         """Say so when the thread has asked this question and moved on without an answer of ours."""
         threads = self._threads(route)
         key = route.idempotency_key
+        self._adoption.touched(route.target["thread_id"])
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
             if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
@@ -200,6 +205,71 @@ class GraphEngine:
             if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
                 return None
         return SUPERSEDED
+
+    async def adopt(self) -> int:
+        """Ask people about interrupts that wait and that no callback was told of; what the relay calls on a schedule.
+
+        Of graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their checkpointers.
+
+        Returns:
+            How many interrupts were asked about.
+        """
+        handlers = self._handlers("adoption")
+        asked = 0
+        for thread_id in await self._adoption.candidates([self._saver(name) for name in handlers]):
+            asked += await self._adopt_logged(thread_id)
+        return asked
+
+    async def adopt_thread(self, thread_id: str) -> int:
+        """Ask people about the interrupts at which this thread waits, unless they were asked before.
+
+        For an application that knows that it has left a stream at an interrupt and does not want to wait for the
+        relay's schedule.
+
+        Returns:
+            How many interrupts were asked about.
+
+        Raises:
+            SettingsError: no graph has `HumanInterrupts` among its callbacks.
+            AwaitHumansError: a question was refused, or server or relay are unreachable.
+        """
+        handlers = self._handlers(thread_id)
+        if not handlers:
+            raise SettingsError(
+                f"none of the graphs {', '.join(self._graphs)} has HumanInterrupts among its callbacks: give the "
+                "engine graph.with_config(callbacks=[HumanInterrupts(...)])"
+            )
+        asked = 0
+        for name, handler in handlers.items():
+            shown, metadata = await Thread(name, self._graphs[name], self._config(name, thread_id)).unasked()
+            target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
+            if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
+                continue  # another graph's thread, whose node has the same name
+            asked += sum([await handler.adopt(each, target) for each in shown])
+        return asked
+
+    async def _adopt_touched(self, thread_id: str) -> None:
+        if self._handlers(thread_id):
+            await self._adopt_logged(thread_id)
+
+    async def _adopt_logged(self, thread_id: str) -> int:
+        """Adopt a thread; what fails is logged and tried in the next round."""
+        try:
+            return await self.adopt_thread(thread_id)
+        except Exception as failed:
+            self._adoption.failed(thread_id, failed)
+            return 0
+
+    def _handlers(self, thread_id: str) -> dict[str, HumanInterrupts]:
+        """The graphs whose interrupts people are asked about."""
+        found = {name: handler_of(graph, self._config(name, thread_id)) for name, graph in self._graphs.items()}
+        return {name: handler for name, handler in found.items() if handler is not None}
+
+    def _saver(self, name: str) -> BaseCheckpointSaver[Any]:
+        saver = self._graphs[name].checkpointer
+        if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
+            raise TypeError("the graph has no checkpointer")
+        return saver
 
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""

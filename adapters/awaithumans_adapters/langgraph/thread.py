@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -129,6 +129,21 @@ class Thread:
                 if task.id not in taken and not isinstance(task.state, StateSnapshot)
             ]
         return waiting
+
+    async def unasked(self) -> tuple[list[Interrupt], Mapping[str, Any]]:
+        """The interrupts of nodes that do not know this package that wait, and the metadata of the thread."""
+        waiting: dict[str, Interrupt] = {}
+        for level in _levels(await self._snapshot()):
+            shown = [
+                (task, each)
+                for task in level.tasks
+                if not isinstance(task.state, StateSnapshot)
+                for each in task.interrupts
+                if not is_ours(each.value)
+            ]
+            if shown and (saved := await self._saved(level.config)) is not None:
+                waiting |= {each.id: each for task, each in shown if not foreign_answered(saved, task, each)}
+        return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
 
     async def behind(self, key: str) -> bool:
         """Whether a question of ours waits without being shown: a node shows one place at a time it waits in."""
