@@ -343,6 +343,27 @@ async def test_resumed_run_is_the_run_that_asked(bench: Bench) -> None:
     assert bench.did("acts") == 0
 
 
+async def test_continuation_is_streamed_by_the_server(bench: Bench) -> None:
+    """A stream joined while the question is open shows the run that brings the answer, and no internal task."""
+    await bench.ask(stream_mode=["updates", "tasks"])
+    parts: list[Any] = []
+
+    async def join() -> None:
+        async for part in await bench.client.threads.join_stream(bench.thread_id):
+            parts.append(part)
+            if part.event.startswith("updates") and "act" in part.data:
+                return
+
+    joined = asyncio.create_task(join())
+    await asyncio.sleep(0.2)
+    await bench.give(True)
+    async with asyncio.timeout(20):
+        await joined
+    updates = [part.data for part in parts if part.event == "updates"]
+    assert [node for update in updates for node in update][-2:] == ["first", "act"]
+    assert "awaithumans_open_wait" not in str(parts)
+
+
 @pytest.mark.edges
 async def test_application_changes_the_resumed_run(bench: Bench, langgraph_server: LangGraphServer) -> None:
     """The hook is given the target and the options of the run that asked, and what it returns is used."""

@@ -17,6 +17,7 @@ except ImportError as missing:
     ) from missing
 
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
+from awaithumans_adapters.langgraph.events import GraphEvent
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_adapters.langgraph.server import LangGraphServerEngine
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GraphEngine",
+    "GraphEvent",
     "HumanApproval",
     "HumanInterrupts",
     "LangGraphServerEngine",

@@ -8,7 +8,7 @@ finished thread harmless.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,9 +17,10 @@ from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.types import Interrupt, RetryPolicy
+from langgraph.types import Interrupt, RetryPolicy, StreamMode
 
 from awaithumans_adapters.langgraph.adoption import Adoption, handler_of
+from awaithumans_adapters.langgraph.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
@@ -91,6 +92,10 @@ class GraphEngine:
         on_result: Told where the thread stands, after every answer it took, for the app that started the run. At least
             once: again when the relay died before it could write down that the answer was delivered, and when the
             hook raised.
+        on_event: Called with each part of the stream while a thread runs on after an answer, for the application's user
+            interface. The graph waits for it, so hand the event over and return. What it raises is logged. After a
+            crash the thread goes on from its last checkpoint: some events are missing or come twice.
+        stream_mode: What `on_event` is called with, in LangGraph's words. Default: `updates`, `messages`, `custom`.
         retry: Which failures after the answer are worth running the failed node again, how often and at which
             intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
             (A node's own retry policy is LangGraph's business and comes first.)
@@ -114,6 +119,8 @@ class GraphEngine:
         *,
         config: Callable[[str, str], RunnableConfig] | None = None,
         on_result: OnResult | None = None,
+        on_event: OnEvent | None = None,
+        stream_mode: Sequence[StreamMode] = MODES,
         retry: RetryPolicy | None = None,
         running_timeout: float | timedelta = RUNNING_TIMEOUT,
     ) -> None:
@@ -131,6 +138,7 @@ class GraphEngine:
         self._adoption = Adoption()
         self._config = config or _thread_config
         self._on_result = on_result
+        self._events = None if on_event is None else Events(on_event, stream_mode)
         self._failed = FailedRuns(retry)
         self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -303,7 +311,7 @@ class GraphEngine:
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
         names = graphs if graph_id is None else [graph_id]
-        return [Thread(name, graphs[name], self._resume_config(name, route), runs) for name in names]
+        return [Thread(name, graphs[name], self._resume_config(name, route), runs, self._events) for name in names]
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])

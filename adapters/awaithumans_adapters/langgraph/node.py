@@ -5,17 +5,16 @@ not ask again; and the node goes on only with the answer to its own question, as
 anything else is passed over, and the thread keeps waiting.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from langgraph.errors import GraphInterrupt
-from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
 from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
 from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
@@ -97,9 +96,10 @@ async def await_human(
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        opened = await _open(body, place, human_tasks, same_words)
+        asking = _Asking(body, place, human_tasks, same_words=same_words)
+        opened = await _open(asking)
         while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
-            opened = await _open(body, place, human_tasks, same_words)
+            opened = await _open(asking)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         await served.note_taken(opened["key"])
         return outcome
@@ -145,9 +145,10 @@ def await_human_sync(
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        opened = _open_sync(body, place, human_tasks, same_words).result()
+        asking = _Asking(body, place, human_tasks, same_words=same_words)
+        opened = _open_sync(asking)
         while opened["number"] != place.number:
-            opened = _open_sync(body, place, human_tasks, same_words).result()
+            opened = _open_sync(asking)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
         return outcome
@@ -181,37 +182,42 @@ def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
 
 
 _Opened: TypeAlias = dict[str, Any]
-_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None, bool], T]
-# Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
-_task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
-_sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
-async def _opening(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
+class _Asking:
+    """What the task that asks is called with. Opaque: whatever shows a task's arguments does not show a question."""
+
+    def __init__(self, body: dict[str, Any], place: Place, human_tasks: HumanTasks | None, *, same_words: bool) -> None:
+        self.body, self.place, self.human_tasks, self.same_words = body, place, human_tasks, same_words
+
+    def __repr__(self) -> str:
+        return "<question>"
+
+
+async def _open(asking: _Asking) -> _Opened:
+    call = HiddenCall(_opening, asking)
+    return cast("_Opened", await call.future)
+
+
+def _open_sync(asking: _Asking) -> _Opened:
+    call = HiddenCall(_opening_sync, asking)
+    return cast("_Opened", call.future.result())
+
+
+async def _opening(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
     # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
-    outcome = await asker.open(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+    outcome = await asker.open(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-def _opening_sync(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    outcome = asker.open_sync(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+def _opening_sync(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
+    outcome = asker.open_sync(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-# Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.
-_open, _open_sync = _task(_opening), _sync_task(_opening_sync)
+_opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, in checkpoints as well
 
 
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:

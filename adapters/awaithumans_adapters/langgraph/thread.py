@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from itertools import chain
 from typing import Any, Protocol, cast
 
@@ -31,6 +31,7 @@ from awaithumans_adapters.langgraph.answers import (
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.events import Events, GraphEvent
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, keys_of, resume_with
 from awaithumans_adapters.langgraph.look import Look
@@ -64,6 +65,32 @@ class Graph(Protocol):
         """The same, for savers with async methods."""
         ...
 
+    def stream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> Iterator[Any]:
+        """Run a thread as `invoke` does, and yield what happens."""
+        ...
+
+    def astream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> AsyncIterator[Any]:
+        """Run a thread as `ainvoke` does, and yield what happens."""
+        ...
+
     def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
         """Run a thread to its end or its next interrupt."""
         ...
@@ -81,10 +108,19 @@ class Thread:
         graph: The compiled graph.
         config: What the thread is read and run with.
         runs: Where each run is recorded before it starts. Default: in memory.
+        events: Given what happens while the thread runs.
     """
 
-    def __init__(self, name: str, graph: Graph, config: RunnableConfig, runs: RunRecord | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        graph: Graph,
+        config: RunnableConfig,
+        runs: RunRecord | None = None,
+        events: Events | None = None,
+    ) -> None:
         self.name = name
+        self._events = events
         self._runs = runs or RunsInMemory()
         self._graph = graph
         self._config = config
@@ -482,6 +518,8 @@ class Thread:
             self._look.end(stored)
             config, self._look = self._look.lent(config), None
         try:
+            if self._events is not None:
+                return await self._run_streamed(command, config, self._events)
             if self._threaded:
                 invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync")
                 return await _to_its_end(invoked)
@@ -502,6 +540,24 @@ class Thread:
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
+
+    async def _run_streamed(self, command: Command[Any] | None, config: RunnableConfig, events: Events) -> None:
+        """Run on as `ainvoke` does, which streams as well, and pass on what happens."""
+        options: Any = {"stream_mode": events.modes, "subgraphs": True, "durability": "sync"}
+        thread_id = self._thread_id
+        if not self._threaded:
+            async with aclosing(cast("AsyncGenerator[Any]", self._graph.astream(command, config, **options))) as stream:
+                async for namespace, mode, data in stream:
+                    await events.emit(GraphEvent(self.name, thread_id, mode, data, tuple(namespace)))
+            return
+        loop = asyncio.get_running_loop()
+
+        def stream_all() -> None:
+            for namespace, mode, data in self._graph.stream(command, config, **options):
+                event = GraphEvent(self.name, thread_id, mode, data, tuple(namespace))
+                asyncio.run_coroutine_threadsafe(events.emit(event), loop).result()
+
+        await _to_its_end(asyncio.to_thread(stream_all))
 
     async def _take_back(self, stored: StoredAnswers | None, failure: Exception) -> None:
         """Remove stored answers that no node has taken, so that they are given again."""
