@@ -137,7 +137,7 @@ async def test_caller_leaves_the_stream(
 
 
 async def test_callback_and_relays_at_once_ask_once(desk: Desk) -> None:
-    """The key is made of the interrupt, so whoever asks first has asked for all."""
+    """The key is made of the interrupt, so one task is opened."""
     graph = graph_on(InMemorySaver(), desk.question, desk.acts)
     await leave_stream(graph, desk.config)
     engines = [GraphEngine({"paint": graph.with_config(callbacks=[desk.people()])}) for _ in range(3)]
@@ -209,7 +209,7 @@ async def test_delivery_asks_what_else_waits_on_the_thread(desk: Desk) -> None:
 
 
 async def test_graph_that_did_not_opt_in_is_left_alone(desk: Desk) -> None:
-    """Without `HumanInterrupts` among its callbacks nobody is asked, and the call for one thread says what to do."""
+    """Without `HumanInterrupts` among its callbacks no task is opened, and the call for one thread raises an error with the remedy."""
     graph = graph_on(InMemorySaver(), desk.question, desk.acts)
     await leave_stream(graph, desk.config)
     engine = GraphEngine({"paint": graph})

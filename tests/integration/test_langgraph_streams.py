@@ -74,7 +74,7 @@ async def test_internal_task_is_in_no_events(bench: Bench, *, sync: bool) -> Non
 
 
 async def test_several_questions_of_one_node_are_hidden_and_remembered(bench: Bench) -> None:
-    """Hidden tasks are remembered as before: a resumed node asks nobody again."""
+    """Hidden tasks are remembered as before: a resumed node opens no second task."""
 
     async def both(state: State) -> State:
         left, right = await asyncio.gather(bench.ask("left"), bench.ask("right"))

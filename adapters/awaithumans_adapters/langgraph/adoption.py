@@ -1,4 +1,4 @@
-"""Interrupts at which threads wait and about which nobody was asked: which threads to read, and whom to ask.
+"""Interrupts at which threads wait without a task: which threads to read, and which handler asks.
 
 Law: every interrupt at which a run of such a graph pauses becomes a task. LangGraph calls its callbacks at the end of a
 run only, so an interrupt is also found where it is stored. Its key is made of the interrupt itself, so the callback and
@@ -47,7 +47,7 @@ class Adoption:
         self.touched(thread_id)
         reason = f"{type(failure).__name__}: {failure}"
         if self._reported.get(thread_id) != reason:
-            logger.warning("thread %s waits at an interrupt nobody is asked about yet: %s", thread_id, reason)
+            logger.warning("thread %s waits at an interrupt that has no task yet: %s", thread_id, reason)
         self._reported[thread_id] = reason
         if len(self._reported) > MAX_TOUCHED:
             del self._reported[next(iter(self._reported))]

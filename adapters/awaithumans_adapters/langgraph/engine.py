@@ -215,7 +215,7 @@ class GraphEngine:
         return SUPERSEDED
 
     async def adopt(self) -> int:
-        """Ask people about interrupts that wait and that no callback was told of; what the relay calls on a schedule.
+        """Ask people about stored interrupts without a task; the relay calls it on a schedule.
 
         Of graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their checkpointers.
 

@@ -145,13 +145,13 @@ async def of_thread(made: MakesEngines, database: str, thread_id: str) -> str:
         if not engines:
             raise UnsetError("not an engine with threads")
         store = await stack.enter_async_context(existing_store(database))
-        told: list[str] = []
+        found: list[str] = []
         for engine in engines:
             wait = await store.of_thread(engine.name, thread_id)
             route = Route(engine.name, {"thread_id": thread_id}, "") if wait is None else wait.route
-            unknown = "" if wait is None else f" (read for task {wait.task_id})"
-            told.append(await engine.check_thread(route) + (unknown or _NO_WAIT))
-        return "; ".join(told)
+            known_by = _NO_WAIT if wait is None else f" (read for task {wait.task_id})"
+            found.append(await engine.check_thread(route) + known_by)
+        return "; ".join(found)
 
 
 _NO_WAIT = " (no wait of this relay is about it, so it was read for no particular user)"
