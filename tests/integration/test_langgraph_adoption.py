@@ -209,7 +209,7 @@ async def test_delivery_asks_what_else_waits_on_the_thread(desk: Desk) -> None:
 
 
 async def test_graph_that_did_not_opt_in_is_left_alone(desk: Desk) -> None:
-    """Without `HumanInterrupts` among its callbacks no task is opened, and the call for one thread raises an error with the remedy."""
+    """Without `HumanInterrupts` among its callbacks no task is opened, and the call for one thread says what to do."""
     graph = graph_on(InMemorySaver(), desk.question, desk.acts)
     await leave_stream(graph, desk.config)
     engine = GraphEngine({"paint": graph})
