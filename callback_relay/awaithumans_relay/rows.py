@@ -122,6 +122,7 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
         "encoded": route.encoded,
         "asked_at": None,
         **asked_at(route),
+        "caller": None if route.caller is None else dict(route.caller),
     }
 
 
@@ -136,6 +137,7 @@ def wait_of(row: RowMapping) -> Wait:
             row["traceparent"],
             row["encoded"],
             asked_at=row["asked_at"],
+            caller=row["caller"],
         ),
         state=WaitState(row["state"]),
         created_at=row["created_at"],

@@ -59,6 +59,7 @@ waits = Table(
     Column("redelivered_at", Float),
     Column("encoded", Boolean),
     Column("asked_at", JSON(none_as_null=True)),
+    Column("caller", JSON(none_as_null=True)),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -109,6 +110,10 @@ def _asked_at(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN asked_at JSON"))
 
 
+def _caller(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN caller JSON"))
+
+
 _STEPS: dict[int, Callable[[Connection], None]] = {
     2: _redriven_and_forgotten,
     3: _traced,
@@ -117,6 +122,7 @@ _STEPS: dict[int, Callable[[Connection], None]] = {
     6: _redelivered,
     7: _encoded,
     8: _asked_at,
+    9: _caller,
 }
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 

@@ -7,6 +7,7 @@ number of times.
 An answer reaches only rows that wait for the same question: task id and idempotency key must both be the outcome's.
 """
 
+import json
 import math
 import secrets
 import time
@@ -530,6 +531,18 @@ class Store:
             .offset(offset)
         )
         return await self.database.read(lambda db: [wait_of(row) for row in db.execute(page).mappings()])
+
+    async def of_thread(self, engine: str, thread_id: str) -> Wait | None:
+        """The newest wait whose target is this thread of this engine."""
+        part = json.dumps(thread_id)
+        newest = (
+            select(waits)
+            .where(waits.c.engine == engine, waits.c.target_id.contains(f'"thread_id":{part}', autoescape=True))
+            .order_by(waits.c.created_at.desc())
+            .limit(1)
+        )
+        found = await self.database.read(lambda db: [wait_of(row) for row in db.execute(newest).mappings()])
+        return found[0] if found else None
 
     async def engines(self) -> Collection[str]:
         """Engines that waits which are not finished name."""

@@ -71,6 +71,10 @@ class Route:
     which a node asked. None: the engine searches. No part of the route's identity: a question that is asked again
     elsewhere stays one wait.
     """
+    caller: Mapping[str, str] | None = field(default=None, compare=False)
+    """What the engine uses to reach the caller as what it is, for instance which run asked, for which user. It can be
+    read in the URL, so it holds no secret. No part of the route's identity.
+    """
 
     @cached_property
     def target_id(self) -> str:
@@ -188,7 +192,7 @@ def _refused() -> CallbackRejectedError:
 def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
-            traceparent, encoded, asked_at = more.get("p"), more.get("c"), more.get("a")
+            traceparent, encoded, asked_at, caller = more.get("p"), more.get("c"), more.get("a"), more.get("u")
             return Route(
                 engine,
                 {str(name): str(value) for name, value in target.items()},
@@ -196,6 +200,7 @@ def _route(held: "JsonValue") -> Route:
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
                 encoded if isinstance(encoded, bool) else None,
                 {str(name): str(value) for name, value in asked_at.items()} if isinstance(asked_at, dict) else None,
+                {str(name): str(value) for name, value in caller.items()} if isinstance(caller, dict) else None,
             )
         case _:
             raise _refused()
@@ -214,6 +219,8 @@ class _Signed:
         held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
         if route.encoded is not None:
             held["c"] = route.encoded
+        if route.caller:
+            held["u"] = dict(route.caller)
         traced = {"p": route.traceparent} if route.traceparent else {}
         found = {"a": dict(route.asked_at)} if route.asked_at else {}
         for each in (held | found | traced, held | found, held):

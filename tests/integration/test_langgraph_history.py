@@ -185,7 +185,7 @@ async def test_interrupt_of_an_unmodified_node_is_found_by_few_reads(bench: Benc
         await bench.engine.deliver(route, outcome)
         bench.saver.reads = 0
         await bench.engine.deliver(route, outcome)
-        assert bench.saver.reads < 15
+        assert bench.saver.reads < 20
         await bench.engine.deliver(replace(route, asked_at=None), outcome)
     for delivery in routes:
         await bench.engine.deliver(*delivery)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, started
+from examples.demo.servers import HumansServer, RelayServer, free_port, started
+from fastapi import FastAPI
 from httpx import ConnectError
 
-from awaithumans_adapters.langgraph import LangGraphServerEngine
+from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
 from awaithumans_adapters.langgraph.engine import CONTINUED, UPDATED
-from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
+from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
 from tests.support.engines import Shelf
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, running_relay, served
 from tests.support.served import LangGraphServer, ServedAsker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ class Bench:
             self.thread_id = (await self.client.threads.create())["thread_id"]
         state: dict[str, Any] = {"name": self.name, "questions": [self.question, *more], "answers": []}
         run = await self.client.runs.create(self.thread_id, graph, input=state, **options)
-        self.assistant_id = run["assistant_id"]
+        self.assistant_id, self.run_id = run["assistant_id"], run["run_id"]
         if wait:
             await self.client.runs.join(self.thread_id, run["run_id"])
 
@@ -52,7 +53,8 @@ class Bench:
         (task,) = await self.people.find(question or self.question)
         key = task["idempotency_key"]
         outcome = Outcome(task_id=task["id"], status="completed", response={"approved": approved}, idempotency_key=key)
-        return Route("langgraph-server", {"thread_id": self.thread_id, "assistant_id": self.assistant_id}, key), outcome
+        target = {"thread_id": self.thread_id, "assistant_id": self.assistant_id}
+        return Route("langgraph-server", target, key, caller={"run_id": self.run_id}), outcome
 
     async def give(self, approved: bool, question: str | None = None) -> None:  # noqa: FBT001
         await self.engine.deliver(*await self.answer(approved, question))
@@ -389,6 +391,100 @@ async def test_resumed_run_knows_what_the_asking_run_knew(bench: Bench, given: d
     await bench.ask(**given)
     await bench.give(True)
     assert (await bench.values())["tenant"] == "acme"
+
+
+ASKED_WITH: dict[str, Any] = {
+    "metadata": {"order": "4711"},
+    "config": {"tags": ["refunds"], "recursion_limit": 17, "configurable": {"tenant": "acme"}},
+    "interrupt_before": ["act"],
+    "stream_mode": ["updates", "custom"],
+    "stream_subgraphs": True,
+    "stream_resumable": True,
+    "durability": "exit",
+}
+
+
+def _stays(run: Any) -> dict[str, Any]:
+    """What a run was asked with, from its record."""
+    kwargs, config = run["kwargs"], run["kwargs"]["config"]
+    names = ("webhook", "interrupt_before", "interrupt_after", "stream_mode", "subgraphs", "resumable", "durability")
+    given = {name: kwargs[name] for name in names}
+    own = {"tags": config["tags"], "recursion_limit": config["recursion_limit"], "order": run["metadata"].get("order")}
+    return given | own | {"tenant": config["configurable"].get("tenant")}
+
+
+async def test_resumed_run_is_the_run_that_asked(bench: Bench) -> None:
+    """Webhook, limits, tags, metadata, breakpoints, streaming and durability stay; the webhook is called for both."""
+    calls: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    app = FastAPI()
+
+    @app.post("/ended")
+    async def ended(run: dict[str, Any]) -> None:
+        calls.put_nowait(run)
+
+    port = free_port()
+    async with served(app, port, log_level="warning"):
+        await bench.ask(**ASKED_WITH, webhook=f"http://127.0.0.1:{port}/ended")
+        await bench.give(True)
+        resumed, asked = await bench.client.runs.list(bench.thread_id)
+        assert _stays(resumed) == _stays(asked)
+        assert _stays(asked)["recursion_limit"] == 17
+        assert (await bench.client.threads.get_state(bench.thread_id))["next"] == ["act"]
+        async with asyncio.timeout(20):
+            assert {(await calls.get())["run_id"] for _ in range(2)} == {asked["run_id"], resumed["run_id"]}
+    assert bench.did("acts") == 0
+
+
+async def test_continuation_is_streamed_by_the_server(bench: Bench) -> None:
+    """A stream joined while the question is open shows the run that brings the answer, and no internal task."""
+    await bench.ask(stream_mode=["updates", "tasks"])
+    parts: list[Any] = []
+
+    async def join() -> None:
+        async for part in await bench.client.threads.join_stream(bench.thread_id):
+            parts.append(part)
+            if part.event.startswith("updates") and "act" in part.data:
+                return
+
+    joined = asyncio.create_task(join())
+    await asyncio.sleep(0.2)
+    await bench.give(True)
+    async with asyncio.timeout(20):
+        await joined
+    updates = [part.data for part in parts if part.event == "updates"]
+    assert [node for update in updates for node in update][-2:] == ["first", "act"]
+    assert "awaithumans_open_wait" not in str(parts)
+
+
+@pytest.mark.edges
+async def test_application_changes_the_resumed_run(bench: Bench, langgraph_server: LangGraphServer) -> None:
+    """The hook is given the target and the options of the run that asked, and what it returns is used."""
+
+    async def other(target: ServerTarget, options: dict[str, Any]) -> dict[str, Any]:
+        assert target.thread_id == bench.thread_id
+        assert options["config"]["tags"] == ["refunds"]
+        return {**options, "metadata": {"order": "0815"}, "durability": "sync", "interrupt_before": None}
+
+    await bench.ask(**ASKED_WITH)
+    engine = LangGraphServerEngine(langgraph_server.url, run_options=other)
+    await engine.deliver(*await bench.answer(True))
+    await engine.aclose()
+    runs: Any = await bench.client.runs.list(bench.thread_id)
+    resumed = runs[0]
+    assert _stays(resumed) | {"order": "0815"} == _stays(resumed)
+    assert (bench.did("acts"), resumed["kwargs"]["durability"]) == (1, "sync")
+
+
+@pytest.mark.edges
+async def test_hook_cannot_change_the_answer(bench: Bench, langgraph_server: LangGraphServer) -> None:
+    """An option that is the answer's own is refused, and the thread keeps waiting."""
+    await bench.ask()
+    engine = LangGraphServerEngine(langgraph_server.url, run_options=lambda _, options: {**options, "command": {}})
+    with pytest.raises(SettingsError, match=r"returned the options command: only config, context"):
+        await engine.deliver(*await bench.answer(True))
+    await engine.aclose()
+    await bench.give(True)
+    assert bench.did("acts") == 1
 
 
 @pytest.mark.edges

@@ -99,7 +99,8 @@ async def _slow(state: State) -> State:
 async def _act(state: State) -> State:
     await asyncio.to_thread(record, f"{state['name']} acts")
     configurable = get_config().get("configurable", {})
-    return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or "nobody"}
+    user = configurable.get("langgraph_auth_user_id") or "nobody"
+    return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or user}
 
 
 def _one(human_tasks: HumanTasks | None = None) -> Any:

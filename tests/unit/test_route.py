@@ -121,6 +121,17 @@ def test_a_trace_travels_beside_the_route() -> None:
     assert SIGNER.open(TOKEN).traceparent is None
 
 
+@pytest.mark.parametrize("caller", [{"run_id": "1", "user": "alice"}, None])
+def test_what_reaches_the_caller_travels_beside_the_route(caller: dict[str, str] | None) -> None:
+    """It is no part of the route's identity, tokens of earlier releases lack it, and only a mapping is taken."""
+    route = replace(ROUTE, caller=caller)
+    opened = SIGNER.open(SIGNER.issue(route))
+    assert (opened.caller, opened.digest) == (caller, ROUTE.digest)
+    assert SIGNER.open_proof(SIGNER.prove(route, "task"), "task").caller == caller
+    assert SIGNER.open(TOKEN).caller is None
+    assert SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q", "u": "alice"})).caller is None
+
+
 @pytest.mark.parametrize("encoded", [True, False, None])
 def test_whether_the_caller_encodes_travels_beside_the_route(encoded: bool | None) -> None:  # noqa: FBT001
     """The mark is no part of the route's identity, and tokens without it are those of earlier releases."""

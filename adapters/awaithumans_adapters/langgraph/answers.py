@@ -36,6 +36,13 @@ def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str,
     ]
 
 
+def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
+    """The interrupts that a checkpoint holds, answered or not."""
+    for _, channel, value in saved.pending_writes or ():
+        if channel == "__interrupt__":
+            yield from (each for each in _listed(value) if isinstance(each, Interrupt))
+
+
 def asker(shown: Interrupt) -> str:
     """The node that asks a question of ours, as a checkpoint namespace; the task that shows it may be one around it."""
     return str(shown.value[PLACE])

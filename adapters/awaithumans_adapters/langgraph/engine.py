@@ -9,7 +9,7 @@ finished thread harmless.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,12 +18,15 @@ from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.types import Interrupt, RetryPolicy
+from langgraph.types import Interrupt, RetryPolicy, StreamMode
 
+from awaithumans_adapters.langgraph.adoption import Adoption, handler_of
 from awaithumans_adapters.langgraph.answers import Untaken
+from awaithumans_adapters.langgraph.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
+from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
 from awaithumans_adapters.langgraph.presence import DELETED, REMEMBERED, SeenThreads
@@ -121,6 +124,10 @@ class GraphEngine:
         on_result: Called with where the thread stands after every answer that it took, or that it will never take
             (`Resumed.not_taken`), for the app that started the run. At least once: again when the relay died before it
             could write down that the answer was delivered, and when the hook raised.
+        on_event: Called with each part of the stream while a thread runs on after an answer, for the application's user
+            interface. The graph waits for it, so hand the event over and return. What it raises is logged. After a
+            crash the thread goes on from its last checkpoint: some events are missing or come twice.
+        stream_mode: What `on_event` is called with, in LangGraph's words. Default: `updates`, `messages`, `custom`.
         retry: Which failures after the answer are worth running the failed node again, how often and at which
             intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
             (A node's own retry policy is LangGraph's business and comes first.)
@@ -144,6 +151,8 @@ class GraphEngine:
         *,
         config: Callable[[str, str], RunnableConfig] | None = None,
         on_result: OnResult | None = None,
+        on_event: OnEvent | None = None,
+        stream_mode: Sequence[StreamMode] = MODES,
         retry: RetryPolicy | None = None,
         running_timeout: float | timedelta = RUNNING_TIMEOUT,
     ) -> None:
@@ -158,8 +167,10 @@ class GraphEngine:
         if not self._running_seconds > 0:
             raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
+        self._adoption = Adoption()
         self._config = config or _thread_config
         self._on_result = on_result
+        self._events = None if on_event is None else Events(on_event, stream_mode)
         self._failed = FailedRuns(retry)
         self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -221,6 +232,7 @@ class GraphEngine:
             self._delivered[route.digest] = None
             if len(self._delivered) > REMEMBERED:
                 self._delivered.popitem(last=False)
+        await self._adopt_touched(route.target["thread_id"])
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
@@ -245,6 +257,7 @@ class GraphEngine:
         threads = self._threads(route, seconds=SEARCH_SECONDS)
         key = route.idempotency_key
         reason = None
+        self._adoption.touched(route.target["thread_id"])
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
             with _looking(threads):
@@ -298,10 +311,96 @@ class GraphEngine:
                     logger.info("task %s of thread %s: %s", ended[key].task_id, thread_id, ended[key].status)
         return list(ended.values())
 
+    async def adopt(self) -> int:
+        """Ask people about stored interrupts without a task; the relay calls it on a schedule.
+
+        Of graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their checkpointers.
+
+        Returns:
+            How many interrupts were asked about.
+        """
+        handlers = self._handlers("adoption")
+        asked = 0
+        for thread_id in await self._adoption.candidates([self._saver(name) for name in handlers]):
+            asked += await self._adopt_logged(thread_id)
+        return asked
+
+    async def adopt_thread(self, thread_id: str) -> int:
+        """Ask people about the interrupts at which this thread waits, unless they were asked before.
+
+        For an application that knows that it has left a stream at an interrupt and does not want to wait for the
+        relay's schedule.
+
+        Returns:
+            How many interrupts were asked about.
+
+        Raises:
+            SettingsError: no graph has `HumanInterrupts` among its callbacks.
+            AwaitHumansError: a question was refused, or server or relay are unreachable.
+        """
+        handlers = self._handlers(thread_id)
+        if not handlers:
+            raise SettingsError(
+                f"none of the graphs {', '.join(self._graphs)} has HumanInterrupts among its callbacks: give the "
+                "engine graph.with_config(callbacks=[HumanInterrupts(...)])"
+            )
+        asked = 0
+        for name, handler in handlers.items():
+            shown, metadata = await Thread(name, self._graphs[name], self._config(name, thread_id)).unasked()
+            target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
+            if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
+                continue  # another graph's thread, whose node has the same name
+            asked += sum([await handler.adopt(each, target) for each in shown])
+        return asked
+
+    async def _adopt_touched(self, thread_id: str) -> None:
+        if self._handlers(thread_id):
+            await self._adopt_logged(thread_id)
+
+    async def _adopt_logged(self, thread_id: str) -> int:
+        """Adopt a thread; what fails is logged and tried in the next round."""
+        try:
+            return await self.adopt_thread(thread_id)
+        except Exception as failed:
+            self._adoption.failed(thread_id, failed)
+            return 0
+
+    def _handlers(self, thread_id: str) -> dict[str, HumanInterrupts]:
+        """The graphs whose interrupts people are asked about."""
+        found = {name: handler_of(graph, self._config(name, thread_id)) for name, graph in self._graphs.items()}
+        return {name: handler for name, handler in found.items() if handler is not None}
+
+    def _saver(self, name: str) -> BaseCheckpointSaver[Any]:
+        saver = self._graphs[name].checkpointer
+        if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
+            raise TypeError("the graph has no checkpointer")
+        return saver
+
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
+
+    async def check_thread(self, route: Route) -> str:
+        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+
+        Raises:
+            TargetNotReady: none of the graphs has a checkpoint of it.
+        """
+        found = [(thread.name, await thread.state()) for thread in self._threads(route)]
+        shown = [
+            f"graph {name} has thread {route.target['thread_id']!r}, which "
+            + (f"comes to {', '.join(state.next)} next" if state.next else "has ended")
+            + f" and shows {len(state.interrupts)} interrupt{'' if len(state.interrupts) == 1 else 's'}"
+            for name, state in found
+            if state.created_at is not None
+        ]
+        if not shown:
+            raise TargetNotReady(
+                f"no checkpoint of thread {route.target['thread_id']!r} in {', '.join(self._graphs)}; do the relay and "
+                "the asking process share the checkpointer?"
+            )
+        return "; ".join(shown)
 
     def _threads(self, route: Route, runs: RunRecord | None = None, *, seconds: float | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
@@ -315,6 +414,7 @@ class GraphEngine:
                 graphs[name],
                 self._resume_config(name, route),
                 runs,
+                self._events,
                 asked_in=route.asked_at,
                 so_far=self._searches.of(name, route.digest),
                 seconds=seconds,

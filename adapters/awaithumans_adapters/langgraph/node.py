@@ -6,18 +6,17 @@ anything else is passed over, and the thread keeps waiting.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from langgraph.errors import GraphInterrupt
-from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
 from awaithumans_adapters.langgraph.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
@@ -115,10 +114,11 @@ async def await_human(
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
         again, withdraw = asked is not question, partial(_withdraw, body.get("idempotency_key", place.key), human_tasks)
+        asking = _Asking(body, place, human_tasks, same_words=same_words)
         try:
-            opened = await _to_its_end(_open(body, place, human_tasks, same_words))
+            opened = await _to_its_end(HiddenCall(_opening, asking))
             while not _of_this_call(opened, body, place, again=again):
-                opened = await _to_its_end(_open(body, place, human_tasks, same_words))
+                opened = await _to_its_end(HiddenCall(_opening, asking))
             outcome = _outcome(body, place, opened, may_reword=may_reword)
         except GraphInterrupt as interrupted:
             if (group := current_group()) is not None:
@@ -173,10 +173,10 @@ def await_human_sync(
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        again = asked is not question
-        opened = _open_sync(body, place, human_tasks, same_words).result()
+        again, asking = asked is not question, _Asking(body, place, human_tasks, same_words=same_words)
+        opened = _open_sync(asking)
         while not _of_this_call(opened, body, place, again=again):
-            opened = _open_sync(body, place, human_tasks, same_words).result()
+            opened = _open_sync(asking)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
         return outcome
@@ -220,37 +220,37 @@ def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
 
 
 _Opened: TypeAlias = dict[str, Any]
-_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None, bool], T]
-# Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
-_task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
-_sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
-async def _opening(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
+class _Asking:
+    """What the task that asks is called with. Opaque: whatever shows a task's arguments does not show a question."""
+
+    def __init__(self, body: dict[str, Any], place: Place, human_tasks: HumanTasks | None, *, same_words: bool) -> None:
+        self.body, self.place, self.human_tasks, self.same_words = body, place, human_tasks, same_words
+
+    def __repr__(self) -> str:
+        return "<question>"
+
+
+def _open_sync(asking: _Asking) -> _Opened:
+    call = HiddenCall(_opening_sync, asking)
+    return cast("_Opened", call.future.result())
+
+
+async def _opening(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
     # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
-    outcome = await asker.open(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+    outcome = await asker.open(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-def _opening_sync(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    outcome = asker.open_sync(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+def _opening_sync(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
+    outcome = asker.open_sync(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-# Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.
-_open, _open_sync = _task(_opening), _sync_task(_opening_sync)
+_opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, in checkpoints as well
 
 
 def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
@@ -362,9 +362,9 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
             return outcome
 
 
-async def _to_its_end(opening: Awaitable[_Opened]) -> _Opened:
+async def _to_its_end(opening: HiddenCall) -> _Opened:
     """Await an opening. A call that its group no longer needs lets it end first: a task could follow its withdrawal."""
-    future = asyncio.ensure_future(opening)
+    future: asyncio.Future[_Opened] = asyncio.ensure_future(opening.future)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError as stopped:

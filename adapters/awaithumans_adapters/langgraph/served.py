@@ -22,6 +22,7 @@ from awaithumans_adapters.langgraph.names import (
     note_name,
     note_namespace,
 )
+from awaithumans_adapters.langgraph.server_target import RUN, USER
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 
@@ -53,7 +54,13 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
         return Route(ENGINE, {"thread_id": thread_id, **whose}, key, asked_at=asked_at(asked_in) or None)
     _store()
     target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
-    return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None)
+    return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None, caller=_caller(configurable))
+
+
+def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
+    """Which run asks, and for which user, if the server authenticates users."""
+    user = configurable.get("langgraph_auth_user_id")
+    return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 
 async def note_taken(key: str) -> None:

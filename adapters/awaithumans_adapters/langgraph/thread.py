@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -36,6 +36,7 @@ from awaithumans_adapters.langgraph.answers import (
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.events import Events, GraphEvent
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, keys_of, resume_with
 from awaithumans_adapters.langgraph.history import Search, named, namespaces, newest_first, search
@@ -74,6 +75,32 @@ class Graph(Protocol):
         """The same, for savers with async methods."""
         ...
 
+    def stream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> Iterator[Any]:
+        """Run a thread as `invoke` does, and yield what happens."""
+        ...
+
+    def astream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> AsyncIterator[Any]:
+        """Run a thread as `ainvoke` does, and yield what happens."""
+        ...
+
     def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
         """Run a thread to its end or its next interrupt."""
         ...
@@ -94,6 +121,7 @@ class Thread:
         asked_in: The checkpoints that the route of the question names (`Route.asked_at`). None: they are searched.
         so_far: The search for them. Default: a new one.
         seconds: Time limit of the search.
+        events: Given what happens while the thread runs.
     """
 
     def __init__(
@@ -102,12 +130,14 @@ class Thread:
         graph: Graph,
         config: RunnableConfig,
         runs: RunRecord | None = None,
+        events: Events | None = None,
         *,
         asked_in: Mapping[str, str] | None = None,
         so_far: Search | None = None,
         seconds: float | None = None,
     ) -> None:
         self.name = name
+        self._events = events
         self._asked_in = asked_in
         self._search = so_far or Search()
         self._seconds = seconds
@@ -177,6 +207,21 @@ class Thread:
                 if task.id not in taken and not isinstance(task.state, StateSnapshot)
             ]
         return waiting
+
+    async def unasked(self) -> tuple[list[Interrupt], Mapping[str, Any]]:
+        """The interrupts of nodes that do not know this package that wait, and the metadata of the thread."""
+        waiting: dict[str, Interrupt] = {}
+        for level in _levels(await self._snapshot()):
+            shown = [
+                (task, each)
+                for task in level.tasks
+                if not isinstance(task.state, StateSnapshot)
+                for each in task.interrupts
+                if not is_ours(each.value)
+            ]
+            if shown and (saved := await self._saved(level.config)) is not None:
+                waiting |= {each.id: each for task, each in shown if not foreign_answered(saved, task, each)}
+        return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
 
     async def behind(self, key: str) -> bool:
         """Whether a question of ours waits without being shown: a node shows one place at a time it waits in."""
@@ -620,6 +665,8 @@ class Thread:
             self._look.end(stored)
             config, self._look = self._look.lent(config), None
         try:
+            if self._events is not None:
+                return await self._run_streamed(command, config, self._events)
             if self._threaded:
                 invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync")
                 return await _to_its_end(invoked)
@@ -640,6 +687,24 @@ class Thread:
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
+
+    async def _run_streamed(self, command: Command[Any] | None, config: RunnableConfig, events: Events) -> None:
+        """Run on as `ainvoke` does, which streams as well, and pass on what happens."""
+        options: Any = {"stream_mode": events.modes, "subgraphs": True, "durability": "sync"}
+        thread_id = self._thread_id
+        if not self._threaded:
+            async with aclosing(cast("AsyncGenerator[Any]", self._graph.astream(command, config, **options))) as stream:
+                async for namespace, mode, data in stream:
+                    await events.emit(GraphEvent(self.name, thread_id, mode, data, tuple(namespace)))
+            return
+        loop = asyncio.get_running_loop()
+
+        def stream_all() -> None:
+            for namespace, mode, data in self._graph.stream(command, config, **options):
+                event = GraphEvent(self.name, thread_id, mode, data, tuple(namespace))
+                asyncio.run_coroutine_threadsafe(events.emit(event), loop).result()
+
+        await _to_its_end(asyncio.to_thread(stream_all))
 
     async def _take_back(self, stored: StoredAnswers | None, failure: Exception) -> None:
         """Remove stored answers that no node has taken, so that they are given again."""
