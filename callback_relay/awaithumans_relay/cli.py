@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,13 @@ LangGraphServerHeaders = Annotated[
     typer.Option(
         metavar="MODULE:ATTRIBUTE",
         help="Headers for the LangGraph server, or a function that chooses them for the user whose run asked.",
+    ),
+]
+GraphThreads = Annotated[
+    bool,
+    typer.Option(
+        "--graph-thread",
+        help="Run the graphs in a thread of their own, so that a node that blocks does not stop callbacks.",
     ),
 ]
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -137,6 +145,7 @@ def serve(
     temporal_profile: TemporalProfiles = None,
     temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
+    graph_thread: GraphThreads = False,
     langgraph_server: LangGraphServer = None,
     langgraph_server_headers: LangGraphServerHeaders = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
@@ -222,7 +231,7 @@ def serve(
     with troubles_told():
         asyncio.run(
             serving.serve(
-                wanted,
+                replace(wanted, graph_thread=graph_thread),
                 host=host,
                 port=port,
                 database=database,

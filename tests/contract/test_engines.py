@@ -20,13 +20,25 @@ from examples.demo.servers import HumansServer
 
 from awaithumans_core import HumanTask, Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign
-from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker
+from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker, ThreadGraphAsker
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.served import ServedAsker
 from tests.support.workflows import Decision
 
-ENGINES = ["temporal-signal", "temporal-activity", "langgraph-async", "langgraph-sync", "langgraph-server"]
+ENGINES = [
+    "temporal-signal",
+    "temporal-activity",
+    "langgraph-async",
+    pytest.param("langgraph-thread", marks=pytest.mark.edges),
+    "langgraph-sync",
+    "langgraph-server",
+]
+GRAPH_ASKERS = {
+    "langgraph-async": GraphAsker,
+    "langgraph-thread": ThreadGraphAsker,
+    "langgraph-sync": SyncGraphAsker,
+}
 PATIENCE = 30
 
 
@@ -57,7 +69,7 @@ async def asker_and_relay(
         ):
             yield asker, relay
         return
-    graph = GraphAsker(folder) if name == "langgraph-async" else SyncGraphAsker(folder)
+    graph = GRAPH_ASKERS[name](folder)
     async with (
         graph.prepared(),
         running_relay([graph.engine], humans, folder) as relay,

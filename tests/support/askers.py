@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
-from awaithumans_adapters.langgraph import GraphEngine
+from awaithumans_adapters.langgraph import GraphEngine, GraphThread
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_adapters.temporal.names import activity_id
 from awaithumans_core import Engine, HumanTasks, Route, Settings
@@ -135,10 +135,10 @@ class GraphAsker:
         self.human_tasks = HumanTasks(settings)
         yield
 
-    def _compile(self, saver: Any) -> None:
+    def _compile(self, saver: Any, **options: Any) -> None:
         builder = ask_then_act(self._node(), self._act)
         self.graph = builder.compile(checkpointer=saver)
-        self._engine = GraphEngine({"ask": self.graph})
+        self._engine = GraphEngine({"ask": self.graph}, **options)
 
     def _node(self) -> Any:
         return asks(lambda: self.human_tasks)
@@ -157,6 +157,25 @@ class GraphAsker:
 
     async def state(self, config: Any) -> Any:
         return await self.graph.aget_state(config)
+
+
+class ThreadGraphAsker(GraphAsker):
+    """`await_human` in an async node; graph, saver and engine run in a thread beside the relay."""
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncGenerator[None]:
+        database = str(self.folder / f"{uuid.uuid4().hex}.db")
+        async with GraphThread() as self.thread:
+            self._compile(
+                await self.thread.enter_async_context(AsyncSqliteSaver.from_conn_string(database)), thread=self.thread
+            )
+            yield
+
+    async def invoke(self, state: State, config: Any) -> None:
+        await self.thread.run(self.graph.ainvoke(state, config))
+
+    async def state(self, config: Any) -> Any:
+        return await self.thread.run(self.graph.aget_state(config))
 
 
 class SyncGraphAsker(GraphAsker):

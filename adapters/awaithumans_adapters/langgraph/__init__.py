@@ -19,6 +19,7 @@ except ImportError as missing:
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
 from awaithumans_adapters.langgraph.escalation import escalate
 from awaithumans_adapters.langgraph.events import GraphEvent
+from awaithumans_adapters.langgraph.graph_thread import GraphThread
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_adapters.langgraph.server import LangGraphServerEngine
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GraphEngine",
     "GraphEvent",
+    "GraphThread",
     "HumanApproval",
     "HumanInterrupts",
     "LangGraphServerEngine",

@@ -9,11 +9,12 @@ finished thread harmless.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
@@ -25,6 +26,7 @@ from awaithumans_adapters.langgraph.answers import Untaken
 from awaithumans_adapters.langgraph.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.graph_thread import GraphThread, RunsOfCaller
 from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
@@ -111,6 +113,21 @@ class Resumed:
 
 OnResult = Callable[[Resumed], Awaitable[None]]
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _in_graph_thread(
+    method: "Callable[Concatenate[GraphEngine, P], Coroutine[Any, Any, T]]",
+) -> "Callable[Concatenate[GraphEngine, P], Coroutine[Any, Any, T]]":
+    """Run a method on the event loop of the engine's graphs."""
+
+    @wraps(method)
+    async def on_its_loop(engine: "GraphEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await engine.in_thread(method(engine, *args, **kwargs))
+
+    return on_its_loop
+
 
 class GraphEngine:
     """Resumes threads of graphs that live in the relay's process.
@@ -135,12 +152,16 @@ class GraphEngine:
             (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node counts
             as cut off, with its process, and the thread is resumed, which runs the node again. It must be longer than
             any node takes that runs beside a question. Default: 24 hours.
+        thread: The thread in which the graphs run and their checkpointers are used, so that a node that blocks, or
+            computes for long, does not stop the relay's callbacks. `on_result` and `on_event` are called on the
+            caller's event loop all the same. Default: the graphs run on the caller's event loop.
 
     A graph runs with LangGraph's durability "sync", and only after the checkpointer has stored the answer. A run whose
     result could not be stored is started at most once more; then the wait is parked.
 
     Raises:
-        SettingsError: a graph is not compiled, or has no checkpointer; `running_timeout` is not positive.
+        SettingsError: a graph is not compiled, or has no checkpointer, or has one of another event loop than that of
+            `thread`; `running_timeout` is not positive.
     """
 
     name = ENGINE
@@ -155,18 +176,22 @@ class GraphEngine:
         stream_mode: Sequence[StreamMode] = MODES,
         retry: RetryPolicy | None = None,
         running_timeout: float | timedelta = RUNNING_TIMEOUT,
+        thread: GraphThread | None = None,
     ) -> None:
         for name, graph in graphs.items():
             if not hasattr(graph, "checkpointer"):  # a StateGraph, most of the time
                 raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
+            if thread is not None:
+                _check_loop(name, graph.checkpointer, thread)
         self._running_seconds = (
             running_timeout.total_seconds() if isinstance(running_timeout, timedelta) else float(running_timeout)
         )
         if not self._running_seconds > 0:
             raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
+        self._thread = thread
         self._adoption = Adoption()
         self._config = config or _thread_config
         self._on_result = on_result
@@ -208,12 +233,31 @@ class GraphEngine:
         Raises as `deliver` does, and TargetGone if the graph was run twice from the same position and its result could
         not be stored.
         """
+        caller = asyncio.get_running_loop()
+        events = None if self._events is None else self._events.on(caller)
+        delivered = self._deliver_locked(route, outcome, RunsOfCaller(runs, caller), events, redriven=redriven)
+        resumed, not_taken = await self.in_thread(delivered, to_its_end=True)
+        if self._on_result is not None and resumed is not None:
+            self._ran.add(route.digest)
+            await self._on_result(resumed)
+            self._ran.discard(route.digest)
+        if not_taken is not None:
+            raise not_taken
+
+    async def in_thread(self, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
+        """Run a coroutine where the graphs run; arguments as for `GraphThread.run`."""
+        return await (work if self._thread is None else self._thread.run(work, to_its_end=to_its_end))
+
+    async def _deliver_locked(
+        self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
+    ) -> "tuple[Resumed | None, _NotTaken | None]":
+        """Deliver, one answer at a time for each thread. Returns what `on_result` gets, and why it was not taken."""
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # The library has no lock on a thread: two resumes at once would both run the rest.
         not_taken: _NotTaken | None = None
         async with lock, self._turns.turn():
             try:
-                thread = await self._deliver(route, outcome, runs, redriven=redriven)
+                thread = await self._deliver(route, outcome, runs, events, redriven=redriven)
             except TargetNotReady:
                 raise
             except _NotTaken as gone:
@@ -233,16 +277,14 @@ class GraphEngine:
             if len(self._delivered) > REMEMBERED:
                 self._delivered.popitem(last=False)
         await self._adopt_touched(route.target["thread_id"])
-        if self._on_result is not None:
-            state = await thread.state()
-            self._ran.add(route.digest)
-            where = (thread.name, route.target["thread_id"])
-            why = None if not_taken is None else str(not_taken)
-            await self._on_result(Resumed(*where, outcome, state.values, state.interrupts, state.next, why))
-            self._ran.discard(route.digest)
-        if not_taken is not None:
-            raise not_taken
+        if self._on_result is None:
+            return None, not_taken
+        state = await thread.state()
+        where = (thread.name, route.target["thread_id"])
+        why = None if not_taken is None else str(not_taken)
+        return Resumed(*where, outcome, state.values, state.interrupts, state.next, why), not_taken
 
+    @_in_graph_thread
     async def orphaned(self, route: Route) -> str | None:
         """Say so when the thread has asked this question and moved on without an answer of ours.
 
@@ -280,6 +322,7 @@ class GraphEngine:
                     return None
         return reason
 
+    @_in_graph_thread
     async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
         """Cancel the open tasks of a thread that the application gives up, so that its people are free.
 
@@ -311,6 +354,7 @@ class GraphEngine:
                     logger.info("task %s of thread %s: %s", ended[key].task_id, thread_id, ended[key].status)
         return list(ended.values())
 
+    @_in_graph_thread
     async def adopt(self) -> int:
         """Ask people about stored interrupts without a task; the relay calls it on a schedule.
 
@@ -325,6 +369,7 @@ class GraphEngine:
             asked += await self._adopt_logged(thread_id)
         return asked
 
+    @_in_graph_thread
     async def adopt_thread(self, thread_id: str) -> int:
         """Ask people about the interrupts at which this thread waits, unless they were asked before.
 
@@ -376,11 +421,13 @@ class GraphEngine:
             raise TypeError("the graph has no checkpointer")
         return saver
 
+    @_in_graph_thread
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
+    @_in_graph_thread
     async def check_thread(self, route: Route) -> str:
         """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
 
@@ -402,7 +449,14 @@ class GraphEngine:
             )
         return "; ".join(shown)
 
-    def _threads(self, route: Route, runs: RunRecord | None = None, *, seconds: float | None = None) -> list[Thread]:
+    def _threads(
+        self,
+        route: Route,
+        runs: RunRecord | None = None,
+        events: Events | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
@@ -414,7 +468,7 @@ class GraphEngine:
                 graphs[name],
                 self._resume_config(name, route),
                 runs,
-                self._events,
+                events,
                 asked_in=route.asked_at,
                 so_far=self._searches.of(name, route.digest),
                 seconds=seconds,
@@ -428,9 +482,11 @@ class GraphEngine:
         named = {GRAPH: route.target[GRAPH]} if GRAPH in route.target else {}
         return {**config, "configurable": {**config.get("configurable", {}), **named}}
 
-    async def _deliver(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> Thread:
+    async def _deliver(
+        self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
+    ) -> Thread:
         """Bring the thread to where it has the answer and has run on; return it."""
-        threads = self._threads(route, runs)
+        threads = self._threads(route, runs, events)
         if resumed := await self._resume(threads, route, outcome):
             return resumed
         for thread in threads:
@@ -548,6 +604,16 @@ def _looking(threads: list[Thread]) -> Generator[None]:
         for thread in threads:
             looks.enter_context(thread.looking())
         yield
+
+
+def _check_loop(name: str, saver: BaseCheckpointSaver[Any], thread: GraphThread) -> None:
+    """Refuse a checkpointer that belongs to another event loop; those with async methods keep theirs."""
+    loop = getattr(saver, "loop", None)
+    if isinstance(loop, asyncio.AbstractEventLoop) and loop is not thread.loop:
+        raise SettingsError(
+            f"the {type(saver).__name__} of graph {name!r} belongs to another event loop than that of the thread: open "
+            "it, and compile the graph, in an async context manager, and enter that with thread.enter_async_context"
+        )
 
 
 async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *, shared: bool) -> Outcome:

@@ -7,8 +7,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,6 +44,8 @@ class Wanted:
     """The data converter of the Temporal workers, as module:attribute."""
     langgraph_headers: str | None = None
     """Headers for the LangGraph server, or the function that chooses them, as module:attribute."""
+    graph_thread: bool = False
+    """Whether the graphs run in a thread of their own."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
@@ -58,7 +60,7 @@ class Wanted:
         try:
             return [
                 *await _temporal(self),
-                *await _graphs(self.graphs, stack),
+                *await _graphs(self, stack),
                 *_server(self.langgraph_server, self.langgraph_headers, stack),
             ]
         except ImportError as missing:
@@ -171,15 +173,25 @@ def _temporal_runtime() -> "Runtime":
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(LoggingConfig.default.filter, forwarding)))
 
 
-async def _graphs(specs: Sequence[str], stack: AsyncExitStack) -> list[Engine]:
-    if not specs:
+async def _graphs(wanted: Wanted, stack: AsyncExitStack) -> list[Engine]:
+    if not wanted.graphs:
         return []
-    from awaithumans_adapters.langgraph import GraphEngine
+    from awaithumans_adapters.langgraph import GraphEngine, GraphThread
 
-    named = [_split(spec) for spec in specs]
+    named = [_split(spec) for spec in wanted.graphs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
-    return [GraphEngine({name: await _graph(f"{name}={place}", stack) for name, place in named})]
+    if not wanted.graph_thread:
+        return [GraphEngine(await stack.enter_async_context(_opened(named)))]
+    thread = await stack.enter_async_context(GraphThread())
+    return [GraphEngine(await thread.enter_async_context(_opened(named)), thread=thread)]
+
+
+@asynccontextmanager
+async def _opened(named: Sequence[tuple[str, str]]) -> AsyncGenerator[dict[str, Any]]:
+    """The graphs by name, while what their functions hold is open."""
+    async with AsyncExitStack() as stack:
+        yield {name: await _graph(f"{name}={place}", stack) for name, place in named}
 
 
 def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list[Engine]:

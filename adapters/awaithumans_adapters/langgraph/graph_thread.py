@@ -1,0 +1,195 @@
+"""A thread with an event loop of its own, on which an engine runs its graphs.
+
+Law: all that touches a graph or its checkpointer runs on this loop, because a checkpointer such as `AsyncSqliteSaver`
+belongs to the loop on which it was opened. All that belongs to the caller, the relay's store and the application's
+hooks, runs on the caller's loop. So a node that blocks its loop delays other runs of this engine, and no callback.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from threading import Lock, Thread
+from typing import Any, Self, TypeVar
+
+from awaithumans_core.runs import RunRecord
+
+T = TypeVar("T")
+
+Loop = asyncio.AbstractEventLoop
+
+
+class GraphThread:
+    """Runs the graphs of a `GraphEngine` beside the relay, so that a blocking node does not stop callbacks.
+
+    The thread starts with its first use. An async checkpointer must be opened on its event loop, with
+    `enter_async_context`; the thread closes it at its end.
+
+    Example:
+        async with GraphThread() as thread:
+            graph = await thread.enter_async_context(open_graph())  # an async context manager
+            engine = GraphEngine({"refunds": graph}, thread=thread)
+    """
+
+    def __init__(self) -> None:
+        self._running: tuple[Thread, Loop, Callable[[], None]] | None = None
+        self._starting = Lock()
+        self._entered = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def loop(self) -> Loop:
+        """The event loop; asking for it starts the thread."""
+        with self._starting:
+            # A process that was forked has a copy of this object and not the thread.
+            if self._running is None or not self._running[0].is_alive():
+                self._running = _start()
+            return self._running[1]
+
+    async def run(self, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
+        """Run a coroutine on the thread's event loop and return what it returns, or raise what it raises.
+
+        Args:
+            work: The coroutine. It is cancelled if the caller is.
+            to_its_end: Whether a cancelled caller waits until the coroutine has ended.
+        """
+        return await run_on(self.loop, work, to_its_end=to_its_end)
+
+    async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context manager on the thread's event loop. `aclose` exits it, in the task that has entered it.
+
+        Args:
+            manager: Opens a checkpointer or a graph, for instance.
+        """
+        entered: Future[T] = Future()
+        leave = asyncio.Event()
+
+        async def hold() -> None:
+            async with manager as value:
+                entered.set_result(value)
+                await leave.wait()
+
+        holding = asyncio.create_task(run_on(self.loop, hold(), to_its_end=True))
+        waiting = asyncio.wrap_future(entered)
+        either: list[asyncio.Future[Any]] = [holding, waiting]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            holding.cancel()
+            await asyncio.wait([holding])
+            raise
+        if not waiting.done():
+            await holding  # raises why it was not entered
+
+        async def exit_() -> None:
+            self.loop.call_soon_threadsafe(leave.set)
+            await holding
+
+        self._entered.push_async_callback(exit_)
+        return waiting.result()
+
+    async def aclose(self) -> None:
+        """Exit what was entered, cancel what runs, and end the thread. Waits for a node that blocks."""
+        try:
+            await self._entered.aclose()
+        finally:
+            if self._running is not None:
+                thread, loop, stop = self._running
+                self._running = None
+                loop.call_soon_threadsafe(stop)
+                await asyncio.to_thread(thread.join)
+
+
+async def run_on(loop: Loop, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
+    """Run a coroutine on an event loop, which may be another thread's; arguments as for `GraphThread.run`.
+
+    Raises:
+        RuntimeError: that event loop is closed.
+    """
+    if loop is asyncio.get_running_loop():
+        return await work
+    ended: Future[T] = Future()
+    task: asyncio.Task[T] | None = None
+
+    def start() -> None:
+        nonlocal task
+        task = loop.create_task(work)
+        task.add_done_callback(lambda done: _pass_on(done, ended))
+
+    def cancel() -> None:
+        if task is not None:
+            task.cancel()
+
+    try:
+        loop.call_soon_threadsafe(start)
+    except RuntimeError:
+        work.close()
+        raise
+    waiting = asyncio.wrap_future(ended)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        if not waiting.done():
+            loop.call_soon_threadsafe(cancel)
+            if to_its_end:
+                await asyncio.wait([waiting])
+        raise
+
+
+class RunsOfCaller:
+    """A record of runs that is kept on its caller's event loop, used from another one.
+
+    Args:
+        runs: The record.
+        caller: The event loop.
+    """
+
+    def __init__(self, runs: RunRecord, caller: Loop) -> None:
+        self._runs = runs
+        self._caller = caller
+
+    @property
+    def started(self) -> bool:
+        """As `RunRecord.started`."""
+        return self._runs.started
+
+    async def start(self, position: str, *, settled: bool) -> None:
+        """As `RunRecord.start`."""
+        await run_on(self._caller, self._runs.start(position, settled=settled), to_its_end=True)
+
+
+def _start() -> tuple[Thread, Loop, Callable[[], None]]:
+    """A new thread, its event loop, and what stops them when it is called there."""
+    made: Future[tuple[Loop, Callable[[], None]]] = Future()
+    thread = Thread(target=_main, args=[made], name="awaithumans-graphs", daemon=True)
+    thread.start()
+    return thread, *made.result()
+
+
+def _main(made: "Future[tuple[Loop, Callable[[], None]]]") -> None:
+    with asyncio.Runner() as runner:  # at its end, it cancels what runs
+        loop, stopped = runner.get_loop(), False
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            loop.stop()
+
+        made.set_result((loop, stop))
+        while not stopped:
+            with suppress(SystemExit, KeyboardInterrupt):  # asyncio lets them out of the loop; the caller gets them
+                loop.run_forever()
+
+
+def _pass_on(done: "asyncio.Task[T]", ended: "Future[T]") -> None:
+    if done.cancelled():
+        ended.cancel()
+    elif (failure := done.exception()) is not None:
+        ended.set_exception(failure)
+    else:
+        ended.set_result(done.result())
