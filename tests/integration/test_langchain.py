@@ -362,6 +362,9 @@ async def test_misspelt_tool_runs_nothing(bench: Bench) -> None:
 
 MISSPELT: Any = {"asign_to": "x"}
 NOT_CHECKED: Any = {"not_by": "x@example.com"}
+UNKNOWN: Any = ["approve", "maybe"]
+ONE_TEXT: Any = "approve"
+ASYNC: Any = asyncio.sleep
 
 
 @pytest.mark.parametrize(
@@ -372,9 +375,16 @@ NOT_CHECKED: Any = {"not_by": "x@example.com"}
         (lambda: HumanApproval([]), "guards nothing"),
         (lambda: HumanInterrupts(**MISSPELT), "asign_to"),
         (lambda: HumanApproval(["refund"], only_assignee=True), "by e-mail address"),
+        (lambda: HumanApproval(["refund"], allowed_decisions=[]), "approve, edit, reject, respond"),
+        (lambda: HumanApproval({"refund": {"allowed_decisions": UNKNOWN}}), "maybe"),
+        (lambda: HumanApproval(["refund"], allowed_decisions=ONE_TEXT), "give a list"),
+        (lambda: HumanApproval(["refund"], when=ASYNC), "plain function"),
         (lambda: HumanInterrupts(**NOT_CHECKED), "cannot check who answered"),
     ],
-    ids=["unknown", "too-short", "no-tool", "interrupts", "no-assignee", "not-checked"],
+    ids=[
+        *("unknown", "too-short", "no-tool", "interrupts", "no-assignee"),
+        *("no-decision", "unknown-decision", "decisions-as-text", "async-condition", "not-checked"),
+    ],
 )
 def test_what_cannot_be_asked_with_is_found_where_it_is_written(made: Any, told: str) -> None:
     """A misspelt option raises when the agent is built, and not when somebody is to be asked."""
@@ -391,6 +401,128 @@ async def test_tools_have_options_of_their_own(bench: Bench) -> None:
     await bench.start()
     task = await bench.asked("A")
     assert (task["assign_to"], task["timeout_seconds"]) == ({"email": "finance@example.com"}, 90)
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+async def test_condition_chooses_the_calls_that_are_asked_about(bench: Bench, tmp_path: Path, *, sync: bool) -> None:
+    """`when` is given the call; one for which it is false runs at once, and no person is asked about it."""
+    approval = bench.approval(when=lambda request: request.tool_call["args"]["amount"] > 100)
+    if not sync:
+        bench.agent(approval, call("A"), call("B", 5))
+        await bench.start()
+        assert bench.ran == [("B", 5)]
+        await bench.give(await bench.asked("A"), {"decision": "approve"})
+    else:
+        with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+            bench.saver = saver
+            bench.agent(approval, call("A"), call("B", 5))
+            await asyncio.to_thread(bench.graph.invoke, {"messages": [("user", "please")]}, bench.config)
+            assert bench.ran == [("B", 5)]
+            await bench.give(await bench.asked("A"), {"decision": "approve"})
+    assert bench.ran == [("B", 5), ("A", 250)]
+    assert await bench.people.find(f"Refund B {bench.thread_id}?", count=0) == []
+
+
+async def test_condition_is_decided_once_for_each_call(bench: Bench) -> None:
+    """A condition that has become false while a person is asked does not run the call, answered or not."""
+    evaluated: list[str] = []
+
+    def first_time(request: Any) -> bool:
+        evaluated.append(request.tool_call["args"]["order"])
+        return len(evaluated) <= 2
+
+    bench.agent(bench.approval(when=first_time), call("A"), call("B"))
+    await bench.start()
+    await bench.give(await bench.asked("B"), {"decision": "approve"})
+    assert bench.ran == [("B", 250)]
+    await bench.give(await bench.asked("A"), {"decision": "reject"})
+    assert bench.ran == [("B", 250)]
+    assert sorted(evaluated) == ["A", "B"]
+    assert await bench.done()
+
+
+async def test_condition_of_a_later_release_does_not_pass_over_an_answer(bench: Bench) -> None:
+    """A person was asked before there was a condition: their no counts, though it would not ask them now."""
+    bench.agent(bench.approval(), call("A"))
+    await bench.start()
+    bench.agent(bench.approval(when=lambda _: False))  # its model calls no more tools
+    await bench.give(await bench.asked("A"), {"decision": "reject"})
+    assert bench.ran == []
+    assert [message.status for message in await bench.told()] == ["error"]
+
+
+def _no_bool(_: Any) -> Any:
+    return None
+
+
+def _fails(_: Any) -> bool:
+    raise LookupError("no such order")
+
+
+@pytest.mark.parametrize(("when", "error"), [(_no_bool, SettingsError), (_fails, LookupError)])
+async def test_condition_that_does_not_decide_runs_nothing(bench: Bench, when: Any, error: type[Exception]) -> None:
+    """Neither a forgotten return nor a failure counts as a no: the run fails before tool and question."""
+    bench.agent(bench.approval(when=when), call("A"))
+    with pytest.raises(error):
+        await bench.start()
+    assert bench.ran == []
+    assert await bench.people.find(f"Refund A {bench.thread_id}?", count=0) == []
+
+
+async def test_person_answers_in_place_of_the_tool(bench: Bench) -> None:
+    """With respond, the message is the result of the call, and the tool does not run."""
+    bench.agent(bench.approval(allowed_decisions=["respond", "reject"]), call("A"))
+    await bench.start()
+    task = await bench.asked("A")
+    fields = {field["name"]: field for field in task["form_definition"]["fields"]}
+    assert list(fields) == ["decision", "message"]
+    assert [option["label"] for option in fields["decision"]["options"]] == ["Reject", "Respond"]
+    await bench.give(task, {"decision": "respond", "message": "paid by hand"})
+    (message,) = await bench.told()
+    assert (bench.ran, message.status, message.content) == ([], "success", "paid by hand")
+    assert await bench.done()
+
+
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        ({"decision": "approve"}, "decision"),
+        ({"decision": "edit", "new_amount": 25}, "does not fit"),
+        ({"decision": "respond"}, "write what the model is to get"),
+        ({"decision": "respond", "message": " "}, "write what the model is to get"),
+    ],
+)
+async def test_decision_that_is_not_allowed_runs_nothing(bench: Bench, response: dict[str, Any], why: str) -> None:
+    """Neither a decision that people do not have nor an empty response is taken; the model learns that it failed."""
+    bench.agent(bench.approval(allowed_decisions=["reject", "respond"]), call("A"))
+    await bench.start()
+    await bench.give(await bench.asked("A"), response)
+    (message,) = await bench.told()
+    assert (bench.ran, message.status) == ([], "error")
+    assert why in message.content
+
+
+async def test_decisions_of_one_tool(bench: Bench) -> None:
+    """A tool may have its own; edit alone is refused for a tool without arguments before a person is asked."""
+    own: Any = {"refund": {"allowed_decisions": ["approve"], "question": f"Refund A {bench.thread_id}?"}}
+    bench.agent(HumanApproval(own, human_tasks=bench.human_tasks), call("A"))
+    await bench.start()
+    fields = (await bench.asked("A"))["form_definition"]["fields"]
+    assert [option["label"] for field in fields for option in field["options"]] == ["Approve"]
+
+    def restart() -> str:
+        """Restart."""
+        bench.ran.append(("restarted",))
+        return "done"
+
+    turn = AIMessage("", tool_calls=[{"name": "restart", "id": "call-0", "args": {}}])
+    approval = HumanApproval(["restart"], human_tasks=bench.human_tasks, allowed_decisions=["edit"])
+    agent: Any = create_agent(
+        ScriptedModel(responses=[turn]), [restart], middleware=[approval], checkpointer=bench.saver
+    )
+    with pytest.raises(SettingsError, match="has no arguments"):
+        await agent.ainvoke({"messages": [("user", "please")]}, {"configurable": {"thread_id": uuid.uuid4().hex}})
+    assert bench.ran == []
 
 
 async def test_graphs_load_no_langchain() -> None:

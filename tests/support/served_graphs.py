@@ -194,6 +194,13 @@ two = _two().compile()
 """Asks one question, and another in a subgraph beside it, then acts."""
 
 
+def agent() -> Any:
+    """An agent whose refunds a person approves. The server calls this; others do not load LangChain."""
+    from tests.support.served_agent import agent as made
+
+    return made(_acts())
+
+
 @asynccontextmanager
 async def one_on_disk(human_tasks: HumanTasks | None = None) -> AsyncGenerator[Any]:
     """`one`, outside of a server."""

@@ -55,12 +55,12 @@ class Decided(NamedTuple):
     """What the person wants the model to know; may be empty."""
 
 
-def decision_type(calls: Sequence[Call], check: Callable[[Mapping[str, Any]], None] | None = None) -> type[BaseModel]:
+def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None = None) -> type[BaseModel]:
     """The response class: `decision`, `message`, and `new_{argument}` for each argument, numbered for several calls.
 
     Args:
         calls: What waits.
-        check: Raises ValueError for edited arguments the tool would not take.
+        check: Raises ValueError for a decision that cannot be acted on, such as arguments the tool would not take.
     """
     fields: dict[str, Any] = {}
     for call, end in zip(calls, _ends(calls), strict=True):
@@ -83,8 +83,8 @@ def decision_type(calls: Sequence[Call], check: Callable[[Mapping[str, Any]], No
 
     def fits(answer: BaseModel) -> BaseModel:
         for decided in decisions(answer, calls):
-            if check is not None and decided.kind == "edit":
-                check(decided.args)
+            if check is not None:
+                check(decided)
         return answer
 
     return create_model("Decision", __validators__={"fits": cast("Any", model_validator(mode="after")(fits))}, **fields)

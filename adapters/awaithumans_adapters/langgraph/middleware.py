@@ -8,7 +8,8 @@ agent (settings, a server that refuses) is raised.
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, Unpack, cast
+from inspect import iscoroutinefunction
+from typing import Any, Literal, TypeAlias, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ToolCallRequest
@@ -18,7 +19,8 @@ from langgraph.prebuilt import ToolRuntime
 from langgraph.types import Command, Overwrite
 from pydantic import BaseModel, ValidationError
 
-from awaithumans_adapters.langgraph.decisions import Call, decision_type, decisions, not_run
+from awaithumans_adapters.langgraph.condition import Condition
+from awaithumans_adapters.langgraph.decisions import KINDS, Call, Decided, Kind, decision_type, decisions, not_run
 from awaithumans_adapters.langgraph.interrupts import PeopleOptions, check_options
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_core.errors import QuestionEndedError, SettingsError
@@ -42,14 +44,23 @@ class ApprovalOptions(PeopleOptions, total=False):
     not_by: str | Sequence[str]
     may_reword: bool
     """Take an answer although question, assignee or decisions have changed since; see `await_human`."""
+    when: Callable[[ToolCallRequest], bool]
+    """Asks about a call only if this returns True. It is called once for each call, and its result is kept in the
+    checkpoint. If it raises, or returns neither True nor False, nothing runs. Default: every call is asked about."""
+    allowed_decisions: Sequence[Kind]
+    """Which of approve, edit, reject and respond people may choose. With respond, their message is the result of the
+    call, and the tool does not run. Default: approve, edit, reject. A tool without arguments has no edit."""
 
 
-_OWN_OPTIONS = ("question", "may_reword")
+DECISIONS: Sequence[Kind] = ("approve", "edit", "reject")
+"""The decisions that people have by default."""
+
+_OWN_OPTIONS = ("question", "may_reword", "when", "allowed_decisions")
 """Options that are not those of a `HumanTask`."""
 
 
 class HumanApproval(AgentMiddleware[Any, Any, Any]):
-    """Have a person approve, edit or reject chosen tool calls of an agent made by `create_agent`.
+    """Have a person approve, edit, reject or answer chosen tool calls of an agent made by `create_agent`.
 
     They see the tool and its arguments. Rejected calls go back to the model with the person's reason; edited ones run
     with the person's arguments, which are checked first, and the model is told. Each call is a question of its own: all
@@ -62,8 +73,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
     Args:
         tools: Names of the tools (or the tools) that need a person, or a mapping to options of their own.
         human_tasks: Settings and connections. Default: one for the process, from the environment.
-        options: For all of them: question, may_reword, timeout_seconds, assign_to, notify, max_reasks, only_assignee,
-            not_by and others of `HumanTask`.
+        options: For all of them: question, when, allowed_decisions, may_reword, timeout_seconds, assign_to, notify,
+            max_reasks, only_assignee, not_by and others of `HumanTask`.
 
     Raises, from the agent's run: SettingsError for a name the agent has no tool of, and what `await_human` raises when
     the call or the settings must be mended.
@@ -96,11 +107,13 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         self._gated: dict[str, ApprovalOptions] = {name: {**options, **own.get(name, {})} for name in names}
         for gated in self._gated.values():
             check_options({name: value for name, value in gated.items() if name not in _OWN_OPTIONS})
+            _check_own(gated)
         self._human_tasks = human_tasks
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
         """Ask about a gated call; run it if it may."""
-        if (asked := self._asked(request)) is None:
+        asked = self._asked(request)
+        if asked is None or (asked.when is not None and not Condition(asked.when, request).holds_sync()):
             return handler(request)
         try:
             answer = await_human_sync(
@@ -119,7 +132,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
     ) -> Result:
         """The same, for async runs."""
-        if (asked := self._asked(request)) is None:
+        asked = self._asked(request)
+        if asked is None or (asked.when is not None and not await Condition(asked.when, request).holds()):
             return await handler(request)
         try:
             answer = await await_human(
@@ -154,9 +168,17 @@ class _Asked:
         schema = _json_schema(expected)
         editable = args or (schema or {}).get("properties")
         self._request = request
-        self._call = Call(name, args, ["approve", "edit", "reject"] if editable else ["approve", "reject"], schema)
+        wanted = options.get("allowed_decisions", DECISIONS)
+        allowed: list[Kind] = [kind for kind in KINDS if kind in wanted and (editable or kind != "edit")]
+        if not allowed:
+            raise SettingsError(
+                f"allowed_decisions of the tool {name!r} has only edit, and the tool has no arguments: add approve, "
+                "reject or respond"
+            )
+        self._call = Call(name, args, allowed, schema)
         self.response = decision_type([self._call], _checker(expected))
-        people = dict(options)
+        self.when = options.get("when")
+        people = {option: value for option, value in options.items() if option not in ("when", "allowed_decisions")}
         self.may_reword = bool(people.pop("may_reword", False))
         question = people.pop("question", f"May the agent run {name}?")
         words = question(request.tool_call) if callable(question) else question
@@ -169,14 +191,20 @@ class _Asked:
         if made.kind == "reject":
             reason = f"with this reason: {made.message}" if made.message else "without a reason"
             return self.refused(f"A person has rejected this call {reason}. The tool was not run.")
+        if made.kind == "respond":
+            return self._message(made.message, "success")
         if made.args == self._call.args:
             return self._request
         return self._request.override(tool_call={**self._request.tool_call, "args": dict(made.args)})
 
     def refused(self, why: str) -> ToolMessage:
         """The tool does not run, and the model is told."""
+        return self._message(why, "error")
+
+    def _message(self, content: str, status: Literal["success", "error"]) -> ToolMessage:
+        """What the model gets in place of the tool's result."""
         call = self._request.tool_call
-        return ToolMessage(why, name=call["name"], tool_call_id=call["id"], status="error")
+        return ToolMessage(content, name=call["name"], tool_call_id=call["id"], status=status)
 
     def told(self, result: Result, ran: ToolCallRequest) -> Result:
         """The tool's result; the model, which remembers its own arguments, is told of those a person put in place."""
@@ -228,14 +256,35 @@ def _json_schema(expected: Any) -> Mapping[str, Any] | None:
     return cast("Mapping[str, Any]", expected) if isinstance(expected, Mapping) else None
 
 
-def _checker(expected: Any) -> Callable[[Mapping[str, Any]], None] | None:
-    """Checks arguments against the class a tool takes them as; fields checked by their JSON Schema are without it."""
-    if not (isinstance(expected, type) and issubclass(expected, BaseModel)):
-        return None
+def _check_own(options: ApprovalOptions) -> None:
+    """Check the options that are not those of a `HumanTask`, where it can be done before a call.
 
-    def check(args: Mapping[str, Any]) -> None:
+    Raises:
+        SettingsError: there is an unknown decision, or none; the condition is async.
+    """
+    allowed: Any = options.get("allowed_decisions", DECISIONS)
+    if isinstance(allowed, str) or not allowed or not set(allowed) <= set(KINDS):
+        raise SettingsError(f"allowed_decisions is {allowed!r}: give a list with some of {', '.join(KINDS)}")
+    when = options.get("when")
+    if when is not None and (not callable(when) or iscoroutinefunction(when)):
+        raise SettingsError(f"when is {when!r}: give a plain function that takes the request and returns a bool")
+
+
+def _checker(expected: Any) -> Callable[[Decided], None]:
+    """Checks that a decision can be acted on: a response has a text, and edited arguments fit the tool.
+
+    Arguments are checked against the class that the tool takes them as. A tool without one has a JSON Schema, by which
+    the fields of the form were checked.
+    """
+    model = expected if isinstance(expected, type) and issubclass(expected, BaseModel) else None
+
+    def check(decided: Decided) -> None:
+        if decided.kind == "respond" and not decided.message.strip():
+            raise ValueError("message: write what the model is to get, or choose another decision")
+        if decided.kind != "edit" or model is None:
+            return
         try:
-            expected.model_validate(args)
+            model.model_validate(decided.args)
         except ValidationError as invalid:
             wrong = (f"new_{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors(include_input=False))
             raise ValueError("; ".join(wrong)) from None

@@ -105,7 +105,7 @@ async def await_human(
             return {"approved": decision.approved}
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    _resumable()
+    check_resumable()
     check_async_call()
     check_group()
     shared = "idempotency_key" in options
@@ -166,7 +166,7 @@ def await_human_sync(
 ) -> T | tuple[T, Outcome]:
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    _resumable()
+    check_resumable()
     check_sync_call()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
@@ -190,7 +190,7 @@ def _is_copied(key: str, place: Place) -> bool:
     return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
 
 
-def _resumable() -> None:
+def check_resumable() -> None:
     """Raise unless this runs in a thread that can be resumed."""
     refuse_in_workflow()
     try:

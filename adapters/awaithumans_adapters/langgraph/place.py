@@ -77,6 +77,11 @@ def answer_given(key: str) -> Outcome | None:
     return next((outcome for value in _scratchpad().resume if (outcome := answer_to(value, key))), None)
 
 
+def is_resumed() -> bool:
+    """Whether the node that runs was given an answer."""
+    return bool(_scratchpad().resume)
+
+
 def configured() -> dict[str, Any]:
     """What LangGraph has set for the node that runs."""
     return get_config().get("configurable", {})
