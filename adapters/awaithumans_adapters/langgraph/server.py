@@ -17,6 +17,7 @@ from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnk
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.http_clients import bounded, warn_if_exposed
+from awaithumans_core.http_environment import certificate_errors
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
@@ -35,10 +36,11 @@ class LangGraphServerEngine:
     def __init__(self, url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         def client() -> LangGraphClient:
             # To the SDK, None means no key at all, and not the one of the environment.
-            if api_key is None:
-                made = get_client(url=url, headers=headers)
-            else:
-                made = get_client(url=url, headers=headers, api_key=api_key)
+            with certificate_errors():
+                if api_key is None:
+                    made = get_client(url=url, headers=headers)
+                else:
+                    made = get_client(url=url, headers=headers, api_key=api_key)
             bounded(made.http.client)
             return made
 

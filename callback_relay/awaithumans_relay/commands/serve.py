@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http_clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay import bounded_http, startup
@@ -135,7 +136,7 @@ def _look_at_settings(wanted: Wanted) -> None:
     """All that is wrong with them at once. Graphs of this process ask their next question from here."""
     settings = Settings.load()
     wrong: list[str] = []
-    looks = [settings.token, settings.signer, settings.key_ring, settings.operator_token]
+    looks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
     for look in [*looks, settings.relay] if wanted.graphs else looks:
         try:
             look()
