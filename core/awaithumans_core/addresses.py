@@ -29,20 +29,20 @@ def http_address(text: str, *, credentials: bool = False) -> str:
         credentials: Whether it may hold a user name and a password, as in http://user:password@host.
 
     Raises:
-        ValueError: it is not an address. The text shows it without user name and password.
+        ValueError: it is not an address. The text shows no user name and no password, and nothing of what does not
+            begin like an address: it may be a secret that was put in the wrong place.
     """
     text = cleaned(text)
-    problem = _problem(text, credentials=credentials)
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in _SCHEMES or not rest:
+        raise ValueError("write the address with http:// or https://, for instance http://localhost:3001")
+    problem = _problem(text, rest, credentials=credentials)
     if problem is not None:
         raise ValueError(f"{without_user(text)!r} is not a usable address: {problem}")
-    scheme, _, rest = text.partition("://")
     return f"{scheme.lower()}://{rest}"
 
 
-def _problem(text: str, *, credentials: bool) -> str | None:
-    scheme, _, rest = text.partition("://")
-    if scheme.lower() not in _SCHEMES or not rest:
-        return "write the address with http:// or https://, for instance http://localhost:3001"
+def _problem(text: str, rest: str, *, credentials: bool) -> str | None:
     if any(character.isspace() or not character.isprintable() for character in text):
         return "remove the blank, line end or control character inside it"
     place = rest.partition("/")[0].rpartition("@")[2]

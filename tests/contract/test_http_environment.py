@@ -163,6 +163,7 @@ async def test_langgraph_server_engine_names_the_file(monkeypatch: pytest.Monkey
         await LangGraphServerEngine("http://127.0.0.1:9").check()
 
 
+@pytest.mark.edges
 def test_serve_reports_the_variable_in_a_line(tmp_path: Path) -> None:
     """Without a traceback and without a word about the database."""
     command = [sys.executable, "-m", "awaithumans_relay.cli", "serve", "--temporal", "127.0.0.1:9"]

@@ -14,8 +14,10 @@ from awaithumans_adapters.langgraph.engine import NOT_YET_SECONDS, SUPERSEDED, b
 from awaithumans_adapters.langgraph.failures import MEND
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_thread import ServerThread, ThreadUnknownError
+from awaithumans_core.addresses import http_address, without_user
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.errors import SettingsError
 from awaithumans_core.http_clients import bounded, warn_if_exposed
 from awaithumans_core.http_environment import certificate_errors
 from awaithumans_core.outcome import Outcome
@@ -26,14 +28,22 @@ class LangGraphServerEngine:
     """Resumes threads of a LangGraph server: `langgraph dev`, self-hosted, or LangSmith Deployment.
 
     Args:
-        url: Where the server is.
+        url: Where the server is; it may hold a user name and a password.
         api_key: Default: LANGGRAPH_API_KEY, LANGSMITH_API_KEY or LANGCHAIN_API_KEY from the environment.
         headers: Sent with every request.
+
+    Raises:
+        SettingsError: `url` is not an address.
     """
 
     name = SERVER_ENGINE
 
     def __init__(self, url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        try:
+            url = http_address(url, credentials=True)
+        except ValueError as malformed:
+            raise SettingsError(f"the LangGraph server's address: {malformed}") from None
+
         def client() -> LangGraphClient:
             # To the SDK, None means no key at all, and not the one of the environment.
             with certificate_errors():
@@ -45,7 +55,8 @@ class LangGraphServerEngine:
             return made
 
         self._clients = PerLoop(client)
-        self._url = url
+        self._url = without_user(url)
+        """As it is shown."""
         warn_if_exposed("the LangGraph server's address", url, "its API key")
 
     async def aclose(self) -> None:
