@@ -8,7 +8,7 @@ of its own, so that its error is its own. A transaction that has begun goes on w
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
@@ -31,9 +31,10 @@ R = TypeVar("R")
 
 TRIES = 3
 """Of a write that two relays have deadlocked on."""
-_POSTGRES = ("", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async")
-DRIVERS = {
-    "sqlite": dict.fromkeys(("", "pysqlite", "aiosqlite"), "sqlite+pysqlite"),
+_POSTGRES: tuple[str, ...] = ("", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async")
+_SQLITE: tuple[str, ...] = ("", "pysqlite", "aiosqlite")
+DRIVERS: Mapping[str, Mapping[str, str]] = {
+    "sqlite": dict.fromkeys(_SQLITE, "sqlite+pysqlite"),
     "postgresql": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
     "postgres": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
 }
