@@ -22,7 +22,7 @@ from awaithumans_core import (
     SyncTaskClient,
     TaskClient,
 )
-from awaithumans_core.http_clients import async_client, check_environment, sync_client
+from awaithumans_core.http_clients import async_client, check_environment, lost_reason, sync_client
 from awaithumans_core.http_environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay import startup
@@ -280,12 +280,23 @@ def test_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, read: Call
 
 
 @both
-def test_missing_directory_of_certificates_is_named(monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]) -> None:
-    """It does no harm to a server on plain HTTP, which is asked as usual."""
+def test_missing_directory_of_certificates_does_not_matter_to_plain_http(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]
+) -> None:
+    """A server on plain HTTP is asked as usual."""
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere/certs")
     with pytest.raises(AwaitHumansError, match="ConnectError") as raised:
         read()
     assert "SSL_CERT_DIR" not in str(raised.value)
+
+
+def test_missing_directory_of_certificates_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL does not report it and trusts no server, however often it is asked."""
+    untrusted = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate")
+    assert lost_reason(untrusted).endswith("(give the certificate of its authority as SSL_CERT_FILE)")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere/certs")
+    with pytest.raises(SettingsError, match=r"SSL_CERT_DIR is '/nowhere/certs'"):
+        lost_reason(untrusted)
 
 
 def test_gateway_before_the_server_is_no_wrong_token(answering: ProxyServer) -> None:
