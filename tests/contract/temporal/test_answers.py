@@ -83,6 +83,7 @@ async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: Peo
     )
 
 
+@pytest.mark.edges
 async def test_a_bug_in_a_quorum_cancels_nobody(
     people: HastyPeople, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
