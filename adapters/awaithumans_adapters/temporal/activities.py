@@ -437,8 +437,8 @@ def _is_carried(value: object) -> bool:
     """True, or the activity that waited in the run before."""
     if not isinstance(value, Mapping):
         return isinstance(value, bool)
-    named = cast("Mapping[Any, Any]", value)
-    return set(named) == {"activity_id", "run_id"} and all(map(_is_text, named.values()))
+    named = cast("Mapping[object, object]", value)
+    return sorted(map(str, named)) == ["activity_id", "run_id"] and all(map(_is_text, named.values()))
 
 
 _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
