@@ -24,6 +24,7 @@ from tests.support.workflows import (
     AskTwoOfThree,
     AskUncaught,
     AskUnderAnyKey,
+    AskUnderOneKey,
     CountsRightly,
     CountsWrongly,
 )
@@ -185,3 +186,18 @@ async def test_other_activities_may_be_local(client: Client, people: People, que
     assert opened["task_id"] == task["id"]
     closed = await result(await start(client, AskLocally.run, task["id"], "awaithumans.close_wait"))
     assert closed["task_id"] == task["id"]
+
+
+@pytest.mark.edges
+async def test_other_words_under_the_same_key_are_refused_alone(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """Two questions at once under one key: the second is refused, and the first gets its answer."""
+    options = {"via": via, "idempotency_key": question}
+    handle = await start(client, AskUnderOneKey.run, options, f"{question} First", f"{question} Second")
+    task = await people.by_key(question)
+    async with asyncio.timeout(30):
+        while not await handle.query(AskUnderOneKey.has_ended):
+            await asyncio.sleep(0.1)
+    await people.complete(task["id"], YES)
+    assert await result(handle, 20) == [True, ["task"]]
