@@ -158,6 +158,7 @@ async def test_something_else_at_the_relays_address(
     assert told in failed(found)["running relay"]
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize(
     ("flags", "check", "told"),
     [

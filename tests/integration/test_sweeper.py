@@ -92,6 +92,7 @@ async def until(store: Store, state: str, count: int, seconds: float = 60.0) -> 
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize(
     ("status", "requests"),
     [(503, 12), (401, 12), (403, 40)],

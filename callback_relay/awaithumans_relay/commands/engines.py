@@ -7,7 +7,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -43,6 +43,8 @@ class Wanted:
     """Profiles of Temporal's configuration file, each with a client of its own."""
     data_converter: str | None = None
     """The data converter of the Temporal workers, as module:attribute."""
+    langgraph_headers: str | None = None
+    """Headers for the LangGraph server, or the function that chooses them, as module:attribute."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
@@ -58,7 +60,7 @@ class Wanted:
             return [
                 *await _temporal(self),
                 *await _graphs(self.graphs, stack),
-                *_server(self.langgraph_server, stack),
+                *_server(self.langgraph_server, self.langgraph_headers, stack),
             ]
         except ImportError as missing:
             raise SettingsError(str(missing)) from missing
@@ -66,15 +68,14 @@ class Wanted:
     def apart(self) -> list[tuple[str, MakesEngines]]:
         """Each flag by itself: what it names, in words, and its engine."""
         named = [(f"graph {each}", Wanted(None, [each], None)) for each in self.graphs]
-        temporal = replace(self, graphs=[], langgraph_server=None)
+        temporal = replace(self, graphs=[], langgraph_server=None, langgraph_headers=None)
         if self.temporal is not None:
             named.insert(0, (f"Temporal {self.temporal}", temporal))
         else:
             named[:0] = [(f"Temporal profile {each}", replace(temporal, profiles=[each])) for each in self.profiles]
         if self.langgraph_server is not None:
-            named.append(
-                (f"LangGraph server {without_user(self.langgraph_server)}", Wanted(None, [], self.langgraph_server))
-            )
+            server = Wanted(None, [], self.langgraph_server, langgraph_headers=self.langgraph_headers)
+            named.append((f"LangGraph server {without_user(self.langgraph_server)}", server))
         return [(name, wanted.engines) for name, wanted in named]
 
 
@@ -190,17 +191,31 @@ async def _graphs(specs: Sequence[str], stack: AsyncExitStack) -> list[Engine]:
     return [GraphEngine({name: await _graph(f"{name}={place}", stack) for name, place in named})]
 
 
-def _server(url: str | None, stack: AsyncExitStack) -> list[Engine]:
+def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list[Engine]:
     if url is None:
         return []
     from awaithumans_adapters.langgraph import LangGraphServerEngine
 
     try:
-        engine = LangGraphServerEngine(http_address(url, credentials=True))
+        address = http_address(url, credentials=True)
     except ValueError as malformed:
         raise SettingsError(f"--langgraph-server: {malformed}") from None
+    engine = LangGraphServerEngine(address, headers=None if headers is None else _headers(headers))
     stack.push_async_callback(engine.aclose)
     return [engine]
+
+
+def _headers(place: str) -> Any:
+    """Headers for the LangGraph server, or the function that chooses them."""
+    flag = f"--langgraph-server-headers {place}"
+    if not all(place.partition(":")):
+        raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.relay:headers")
+    made: Any = _attribute(flag, place)
+    if callable(made) or isinstance(made, Mapping):
+        return cast("Any", made)
+    raise SettingsError(
+        f"{flag} is {type(made).__name__}: give a mapping of headers, or a function that returns one for a ServerTarget"
+    )
 
 
 def _split(spec: str) -> tuple[str, str]:
