@@ -309,6 +309,7 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
     assert (bench.did("goes on"), bench.did("acts")) == (3, 1)
 
 
+@pytest.mark.edges
 async def test_server_is_seen_to_be_there(bench: Bench) -> None:
     """The doctor's question is answered without waking anybody; a server that is away is none."""
     await bench.engine.check()

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from httpx import HTTPStatusError
+from httpx import URL, HTTPStatusError
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
@@ -22,10 +22,12 @@ from awaithumans_adapters.langgraph.presence import DELETED, SeenThreads
 from awaithumans_adapters.langgraph.server_run import ChangesRun
 from awaithumans_adapters.langgraph.server_target import Credentials, Headers, ServerTarget, target_of
 from awaithumans_adapters.langgraph.server_thread import AssistantUnknownError, ServerThread, ThreadUnknownError
+from awaithumans_core.addresses import http_address, without_user
 from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import RelayNotReady, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.http_clients import bounded, warn_if_exposed
+from awaithumans_core.http_environment import certificate_errors
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
@@ -45,12 +47,15 @@ class LangGraphServerEngine:
     """Resumes threads of a LangGraph server: `langgraph dev`, self-hosted, or LangSmith Deployment.
 
     Args:
-        url: Where the server is.
+        url: Where the server is; it may hold a user name and a password.
         api_key: Default: LANGGRAPH_API_KEY, LANGSMITH_API_KEY or LANGCHAIN_API_KEY from the environment.
         headers: Sent with every request. Or a function, sync or async, that is called before each request with its
             `ServerTarget` and returns the headers: it chooses the credentials for the user whose run asked.
         run_options: Called, sync or async, before a run that brings an answer starts, with its `ServerTarget` and the
             keyword arguments for `client.runs.create`, which are those of the run that asked; returns the ones to use.
+
+    Raises:
+        SettingsError: `url` is not an address.
     """
 
     name = SERVER_ENGINE
@@ -63,19 +68,25 @@ class LangGraphServerEngine:
         headers: Headers | None = None,
         run_options: ChangesRun | None = None,
     ) -> None:
+        try:
+            url = http_address(url, credentials=True)
+        except ValueError as malformed:
+            raise SettingsError(f"the LangGraph server's address: {malformed}") from None
         credentials = Credentials(headers, api_key)
 
         def client() -> LangGraphClient:
             # To the SDK, None means no key at all, and not the one of the environment.
-            if api_key is None:
-                made = get_client(url=url, headers=credentials.fixed)
-            else:
-                made = get_client(url=url, headers=credentials.fixed, api_key=api_key)
+            with certificate_errors():
+                if api_key is None:
+                    made = get_client(url=url, headers=credentials.fixed)
+                else:
+                    made = get_client(url=url, headers=credentials.fixed, api_key=api_key)
             bounded(made.http.client)
             return made
 
         def stranger() -> LangGraphClient:
-            made = get_client(url=url, api_key=None)
+            with certificate_errors():
+                made = get_client(url=str(URL(url).copy_with(userinfo=b"")), api_key=None)
             bounded(made.http.client)
             return made
 
@@ -84,7 +95,8 @@ class LangGraphServerEngine:
         self._run_options = run_options
         self._hidden: dict[str, tuple[float, str]] = {}
         """Threads that the server does not show to the relay, each with the time and the reason."""
-        self._url = url
+        self._url = without_user(url)
+        """As it is shown."""
         self._seen = SeenThreads()
         warn_if_exposed("the LangGraph server's address", url, "its API key")
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from awaithumans_core.addresses import cleaned, http_address, without_user
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.safe_logging import safe_logger
@@ -76,7 +77,7 @@ class Wanted:
             named[:0] = [(f"Temporal profile {each}", replace(temporal, profiles=[each])) for each in self.profiles]
         if self.langgraph_server is not None:
             server = Wanted(None, [], self.langgraph_server, langgraph_headers=self.langgraph_headers)
-            named.append((f"LangGraph server {self.langgraph_server}", server))
+            named.append((f"LangGraph server {without_user(self.langgraph_server)}", server))
         return [(name, wanted.engines) for name, wanted in named]
 
 
@@ -122,8 +123,7 @@ def _connect_config(profile: str | None, address: str | None, *, alone: bool) ->
         raise SettingsError(
             f"{named}: {wrong}: correct TEMPORAL_CONFIG_FILE (TOML), the profile or the TEMPORAL_* variables"
         ) from None
-    config["target_host"] = config.get("target_host", "localhost:7233") if address is None else address
-    _check_address(config["target_host"])
+    config["target_host"] = _host_and_port(config.get("target_host", "localhost:7233") if address is None else address)
     return config
 
 
@@ -135,10 +135,19 @@ def _connecting(
     return lambda: Client.connect(**config, data_converter=converter, runtime=runtime)
 
 
-def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
+def _host_and_port(address: str) -> str:
+    """The address, cleaned and checked."""
+    address = cleaned(address)
+    try:
+        http_address(f"http://{address}")
+    except ValueError:
+        usable = False
+    else:
+        host, _, port = address.rpartition(":")
+        usable = bool(host) and "/" not in host and port.isascii() and port.isdigit()
+    if not usable:
+        raise SettingsError(f"--temporal {address!r}: write it as host:port, for instance localhost:7233 or [::1]:7233")
+    return address
 
 
 async def _data_converter(place: str | None) -> "DataConverter":
@@ -199,9 +208,11 @@ def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list
         return []
     from awaithumans_adapters.langgraph import LangGraphServerEngine
 
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"--langgraph-server {url}: write it as a URL, for instance http://localhost:2024")
-    engine = LangGraphServerEngine(url, headers=None if headers is None else _headers(headers))
+    try:
+        address = http_address(url, credentials=True)
+    except ValueError as malformed:
+        raise SettingsError(f"--langgraph-server: {malformed}") from None
+    engine = LangGraphServerEngine(address, headers=None if headers is None else _headers(headers))
     stack.push_async_callback(engine.aclose)
     return [engine]
 
