@@ -68,6 +68,22 @@ LangGraphServerHeaders = Annotated[
         help="Headers for the LangGraph server, or a function that chooses them for the user whose run asked.",
     ),
 ]
+GraphContext = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="Runtime context of the graphs, or a function that makes it of graph name and thread id. `none`: graphs "
+        "with a context_schema run without a context.",
+    ),
+]
+GraphConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="Config of the graphs (configurable keys, callbacks, tags), or a function that makes it of graph name and "
+        "thread id.",
+    ),
+]
 GraphThreads = Annotated[
     bool,
     typer.Option(
@@ -145,6 +161,8 @@ def serve(
     temporal_profile: TemporalProfiles = None,
     temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
+    graph_context: GraphContext = None,
+    graph_config: GraphConfig = None,
     graph_thread: GraphThreads = False,
     langgraph_server: LangGraphServer = None,
     langgraph_server_headers: LangGraphServerHeaders = None,
@@ -231,7 +249,7 @@ def serve(
     with troubles_told():
         asyncio.run(
             serving.serve(
-                replace(wanted, graph_thread=graph_thread),
+                replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread),
                 host=host,
                 port=port,
                 database=database,
@@ -326,6 +344,9 @@ def doctor(
     temporal_profile: TemporalProfiles = None,
     temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
+    graph_context: GraphContext = None,
+    graph_config: GraphConfig = None,
+    graph_thread: GraphThreads = False,
     langgraph_server: LangGraphServer = None,
     langgraph_server_headers: LangGraphServerHeaders = None,
     thread: Annotated[
@@ -359,6 +380,7 @@ def doctor(
         langgraph_server,
         langgraph_server_headers,
     )
+    wanted = replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread)
     with troubles_told():
         well = asyncio.run(examine(database, wanted.apart(), as_json=as_json, thread=thread))
     raise typer.Exit(0 if well else 1)

@@ -7,13 +7,14 @@ finished thread harmless.
 """
 
 import asyncio
+import inspect
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
@@ -111,6 +112,9 @@ class Resumed:
         return not self.next and not self.interrupts
 
 
+NOT_GIVEN = object()
+"""Default of `context`: an application states with None that its graphs have none."""
+
 OnResult = Callable[[Resumed], Awaitable[None]]
 
 T = TypeVar("T")
@@ -136,8 +140,11 @@ class GraphEngine:
         graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by its
             question's key. Graphs that share a checkpointer and have nodes of the same name are told apart by the
             thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
-        config: Builds the config a thread is resumed with, from graph name and thread id, for graphs that read more
-            than `thread_id` from it.
+        config: The config with which threads are resumed: keys of the application in `configurable`, callbacks, tags,
+            recursion limit. Or a function that builds it from graph name and thread id. `thread_id` is added.
+        context: The runtime context with which threads are resumed, for graphs with a `context_schema`: LangGraph does
+            not store that of the run that asked. Or a function, sync or async, that returns it for graph name and
+            thread id. None: these graphs run without a context. Default: no graph has a `context_schema`.
         on_result: Called with where the thread stands after every answer that it took, or that it will never take
             (`Resumed.not_taken`), for the app that started the run. At least once: again when the relay died before it
             could write down that the answer was delivered, and when the hook raised.
@@ -161,7 +168,7 @@ class GraphEngine:
 
     Raises:
         SettingsError: a graph is not compiled, or has no checkpointer, or has one of another event loop than that of
-            `thread`; `running_timeout` is not positive.
+            `thread`, or has a `context_schema` while no `context` is given; `running_timeout` is not positive.
     """
 
     name = ENGINE
@@ -170,7 +177,8 @@ class GraphEngine:
         self,
         graphs: Mapping[str, Graph],
         *,
-        config: Callable[[str, str], RunnableConfig] | None = None,
+        config: RunnableConfig | Callable[[str, str], RunnableConfig] | None = None,
+        context: Any = NOT_GIVEN,
         on_result: OnResult | None = None,
         on_event: OnEvent | None = None,
         stream_mode: Sequence[StreamMode] = MODES,
@@ -185,6 +193,13 @@ class GraphEngine:
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
             if thread is not None:
                 _check_loop(name, graph.checkpointer, thread)
+            if context is NOT_GIVEN and (schema := getattr(graph, "context_schema", None)) is not None:
+                raise SettingsError(
+                    f"graph {name!r} has the context_schema {getattr(schema, '__name__', schema)}, and LangGraph does "
+                    "not store the context of the run that asked: give GraphEngine(context=...) a context, or a "
+                    "function of graph name and thread id (on the command line --graph-context), or context=None for "
+                    "none"
+                )
         self._running_seconds = (
             running_timeout.total_seconds() if isinstance(running_timeout, timedelta) else float(running_timeout)
         )
@@ -193,7 +208,8 @@ class GraphEngine:
         self._graphs = dict(graphs)
         self._thread = thread
         self._adoption = Adoption()
-        self._config = config or _thread_config
+        self._config = config if callable(config) else partial(_thread_config, config or {})
+        self._context = None if context is NOT_GIVEN else context
         self._on_result = on_result
         self._events = None if on_event is None else Events(on_event, stream_mode)
         self._failed = FailedRuns(retry)
@@ -472,9 +488,14 @@ class GraphEngine:
                 asked_in=route.asked_at,
                 so_far=self._searches.of(name, route.digest),
                 seconds=seconds,
+                context=partial(self._context_of, name, route.target["thread_id"]),
             )
             for name in names
         ]
+
+    async def _context_of(self, name: str, thread_id: str) -> Any:
+        made = self._context(name, thread_id) if callable(self._context) else self._context
+        return await made if inspect.isawaitable(made) else made
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
@@ -633,8 +654,8 @@ _ANSWERED_ITSELF = "the application has resumed this interrupt itself"
 """A wait that is open was not delivered by us; of our own nodes only a delivery answers the question."""
 
 
-def _thread_config(_: str, thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id}}
+def _thread_config(fixed: RunnableConfig, _: str, thread_id: str) -> RunnableConfig:
+    return {**fixed, "configurable": {**fixed.get("configurable", {}), "thread_id": thread_id}}
 
 
 def _only(threads: list[Thread]) -> Thread:

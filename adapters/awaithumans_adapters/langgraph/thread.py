@@ -3,7 +3,17 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
 from itertools import chain
 from typing import Any, Protocol, cast
@@ -84,6 +94,7 @@ class Graph(Protocol):
         stream_mode: list[Any],
         subgraphs: bool,
         durability: Durability,
+        context: Any = None,
     ) -> Iterator[Any]:
         """Run a thread as `invoke` does, and yield what happens."""
         ...
@@ -97,15 +108,18 @@ class Graph(Protocol):
         stream_mode: list[Any],
         subgraphs: bool,
         durability: Durability,
+        context: Any = None,
     ) -> AsyncIterator[Any]:
         """Run a thread as `ainvoke` does, and yield what happens."""
         ...
 
-    def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
+    def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability, context: Any = None) -> Any:
         """Run a thread to its end or its next interrupt."""
         ...
 
-    async def ainvoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
+    async def ainvoke(
+        self, command: Any, config: RunnableConfig, /, *, durability: Durability, context: Any = None
+    ) -> Any:
         """Run a thread with async nodes to its end or its next interrupt."""
         ...
 
@@ -122,6 +136,7 @@ class Thread:
         so_far: The search for them. Default: a new one.
         seconds: Time limit of the search.
         events: Given what happens while the thread runs.
+        context: Returns the runtime context of each run.
     """
 
     def __init__(
@@ -135,12 +150,14 @@ class Thread:
         asked_in: Mapping[str, str] | None = None,
         so_far: Search | None = None,
         seconds: float | None = None,
+        context: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self.name = name
         self._events = events
         self._asked_in = asked_in
         self._search = so_far or Search()
         self._seconds = seconds
+        self._context = context
         self._runs = runs or RunsInMemory()
         self._graph = graph
         self._config = config
@@ -660,17 +677,18 @@ class Thread:
             GraphFailedError: the graph itself failed, after it had taken the answer.
             Exception: it has not taken the answer. A node may fail before it comes to its question again.
         """
+        context = await self._context() if self._context is not None else None
         config = _strict(self._config) if stored else self._config
         if self._look is not None:
             self._look.end(stored)
             config, self._look = self._look.lent(config), None
         try:
             if self._events is not None:
-                return await self._run_streamed(command, config, self._events)
+                return await self._run_streamed(command, config, context, self._events)
             if self._threaded:
-                invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync")
+                invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync", context=context)
                 return await _to_its_end(invoked)
-            return await self._graph.ainvoke(command, config, durability="sync")
+            return await self._graph.ainvoke(command, config, durability="sync", context=context)
         except QuestionChangedError as changed:
             await self._take_back(stored, changed)
             raise TargetGone(str(changed)) from changed
@@ -688,9 +706,16 @@ class Thread:
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
 
-    async def _run_streamed(self, command: Command[Any] | None, config: RunnableConfig, events: Events) -> None:
+    async def _run_streamed(
+        self, command: Command[Any] | None, config: RunnableConfig, context: Any, events: Events
+    ) -> None:
         """Run on as `ainvoke` does, which streams as well, and pass on what happens."""
-        options: Any = {"stream_mode": events.modes, "subgraphs": True, "durability": "sync"}
+        options: Any = {
+            "stream_mode": events.modes,
+            "subgraphs": True,
+            "durability": "sync",
+            "context": context,
+        }
         thread_id = self._thread_id
         if not self._threaded:
             async with aclosing(cast("AsyncGenerator[Any]", self._graph.astream(command, config, **options))) as stream:

@@ -47,6 +47,10 @@ class Wanted:
     """Headers for the LangGraph server, or the function that chooses them, as module:attribute."""
     graph_thread: bool = False
     """Whether the graphs run in a thread of their own."""
+    graph_context: str | None = None
+    """Runtime context of the graphs, or a function that makes it, as module:attribute; `none`: they have none."""
+    graph_config: str | None = None
+    """Config of the graphs, or a function that makes it, as module:attribute."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
@@ -69,7 +73,8 @@ class Wanted:
 
     def apart(self) -> list[tuple[str, MakesEngines]]:
         """Each flag by itself: what it names, in words, and its engine."""
-        named = [(f"graph {each}", Wanted(None, [each], None)) for each in self.graphs]
+        graphs = replace(self, temporal=None, profiles=[], langgraph_server=None, langgraph_headers=None)
+        named: list[tuple[str, Wanted]] = [(f"graph {each}", replace(graphs, graphs=[each])) for each in self.graphs]
         temporal = replace(self, graphs=[], langgraph_server=None, langgraph_headers=None)
         if self.temporal is not None:
             named.insert(0, (f"Temporal {self.temporal}", temporal))
@@ -190,10 +195,33 @@ async def _graphs(wanted: Wanted, stack: AsyncExitStack) -> list[Engine]:
     named = [_split(spec) for spec in wanted.graphs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
+    given = _graph_options(wanted)
     if not wanted.graph_thread:
-        return [GraphEngine(await stack.enter_async_context(_opened(named)))]
+        return [GraphEngine(await stack.enter_async_context(_opened(named)), **given)]
     thread = await stack.enter_async_context(GraphThread())
-    return [GraphEngine(await thread.enter_async_context(_opened(named)), thread=thread)]
+    return [GraphEngine(await thread.enter_async_context(_opened(named)), thread=thread, **given)]
+
+
+def _graph_options(wanted: Wanted) -> dict[str, Any]:
+    """What threads are resumed with."""
+    given: dict[str, Any] = {}
+    if wanted.graph_context is not None:
+        none = wanted.graph_context == "none"
+        given["context"] = None if none else _named("--graph-context", wanted.graph_context)
+    if wanted.graph_config is not None:
+        config = given["config"] = _named("--graph-config", wanted.graph_config)
+        if not callable(config) and not isinstance(config, Mapping):
+            raise SettingsError(
+                f"--graph-config {wanted.graph_config} is {type(config).__name__}: give a config, or a function that "
+                "returns one for graph name and thread id"
+            )
+    return given
+
+
+def _named(flag: str, place: str) -> Any:
+    if not all(place.partition(":")):
+        raise SettingsError(f"{flag} {place}: write it as module:attribute, for instance my_app.relay:settings")
+    return _attribute(f"{flag} {place}", place)
 
 
 @asynccontextmanager
