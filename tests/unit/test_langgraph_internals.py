@@ -16,12 +16,12 @@ from typing import Annotated, Any, TypedDict, cast
 from weakref import ref
 
 import pytest
-from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_config
+from langgraph.constants import TAG_HIDDEN
 from langgraph.errors import UnknownInterruptError
 from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
@@ -121,7 +121,7 @@ def test_pregel_call() -> None:
 
 
 async def test_pregel_call_is_bound_to_the_loop_of_async_runs_only() -> None:
-    """`loop` is the event loop of an async run, and missing in a sync run: so sync and async nodes are told apart."""
+    """`loop` is the event loop of an async run, and missing in a sync run, which tells them apart."""
     bound = internals.call_options(await inside_async())
     assert bound is not None, renamed(internals.CALL)
     assert bound.get("loop") is asyncio.get_running_loop(), renamed("loop of __pregel_call")
@@ -209,7 +209,7 @@ def test_scratchpad_resume() -> None:
 
 
 def test_scratchpad_interrupt_counter_and_get_null_resume() -> None:
-    """The first is another one in each attempt of a node, the second the same one: so attempts are told apart."""
+    """The first is another one in each attempt of a node, the second the same one, which tells attempts apart."""
     attempts: list[tuple[Any, Any]] = []
 
     def fails_once(state: State) -> State:
@@ -373,11 +373,10 @@ def test_config_of_a_graph() -> None:
 
 
 def test_tags_of_nodes() -> None:
-    """A compiled graph has its nodes by name, each with the tags of what runs there."""
-    node: Any = RunnableLambda(asks).with_config(tags=["ours"])
-    found = internals.node_tags(graph_of(node))
-    assert "node" in found, renamed("nodes of a graph")
-    assert all(not isinstance(tags, str) for tags in found.values()), renamed("tags of a node")
+    """A compiled graph has its nodes by name, each with its tags; LangGraph hides the first one by its tag."""
+    found = internals.node_tags(graph_of(asks))
+    assert set(found) == {START, "node"}, renamed("nodes of a graph")
+    assert list(found[START]) == [TAG_HIDDEN], renamed("tags of a node")
 
 
 def test_storage_of_the_saver_in_memory() -> None:
