@@ -106,6 +106,14 @@ async def test_each_user_s_run_is_resumed_as_that_user(
         assert values["tenant"] == user
 
 
+async def test_langgraph_auth_user_id_is_the_user_in_the_route(
+    relay: RunningRelay, server: LangGraphServer, people: People
+) -> None:
+    """A node of a server with authentication finds the user of its run under this name."""
+    route, _, _ = await ask(server, people, relay, "alice")
+    assert (route.caller or {}).get("user") == "alice"
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "another user": (bearer("bob"), r"404 .*'alice'.*LangGraphServerEngine\(headers=...\) \(Authorization\)"),
     "the relay for no user": (bearer("relay"), r"404 .*'alice'"),

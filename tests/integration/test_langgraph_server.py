@@ -113,6 +113,14 @@ async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer,
         assert asker.acts[asked.name] == 1
 
 
+async def test_langgraph_api_version_names_a_served_run(bench: Bench, relay: RunningRelay) -> None:
+    """A node sees by this name in its metadata that a server runs it; otherwise its route names the other engine."""
+    await bench.ask()
+    (task,) = await bench.people.find(bench.question)
+    (wait,) = await relay.store.find(task["id"])
+    assert wait.route.engine == "langgraph-server"
+
+
 async def test_run_without_a_thread_asks_nobody(bench: Bench) -> None:
     """Such a run leaves nothing to resume, and says so before a person is bothered."""
     state: dict[str, Any] = {"name": bench.name, "options": {"task": bench.question}}

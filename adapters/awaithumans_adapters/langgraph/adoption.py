@@ -8,7 +8,7 @@ any number of relays open one task.
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 
 from awaithumans_adapters.langgraph.answers import interrupts
+from awaithumans_adapters.langgraph.internals import bound_config, threads_in_memory
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.names import is_ours
 from awaithumans_core.safe_logging import safe_logger
@@ -70,8 +71,7 @@ class Adoption:
 
 def handler_of(graph: Any, config: RunnableConfig) -> HumanInterrupts | None:
     """The `HumanInterrupts` among the callbacks of a graph, or of the config that it is resumed with."""
-    bound = cast("RunnableConfig", getattr(graph, "config", None) or {})
-    for callbacks in (config.get("callbacks"), bound.get("callbacks")):
+    for callbacks in (config.get("callbacks"), bound_config(graph).get("callbacks")):
         handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or []
         for handler in handlers:
             if isinstance(handler, HumanInterrupts):
@@ -95,7 +95,7 @@ def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:
 async def _latest(saver: BaseCheckpointSaver[Any]) -> list[CheckpointTuple]:
     """The newest checkpoints, newest first."""
     if isinstance(saver, InMemorySaver):  # lists one thread after the other
-        newest = itertools.islice(reversed(list(saver.storage)), LATEST)
+        newest = itertools.islice(reversed(list(threads_in_memory(saver))), LATEST)
         each = [saver.get_tuple({"configurable": {"thread_id": thread_id}}) for thread_id in newest]
         return [saved for saved in each if saved is not None]
     try:

@@ -12,16 +12,19 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.internals import (
+    ERROR,
+    INTERRUPT,
+    RESUME,
+    RETURN,
+    SCHEDULED,
+    interrupt_id_at,
+    parents_of,
+)
 from awaithumans_adapters.langgraph.names import GROUP, PLACE, answer_to, is_ours, names_key
 from awaithumans_core.outcome import Outcome
 
-RESUME = "__resume__"
-"""The channel under which a checkpoint keeps the answers that a task was resumed with."""
-
-ERROR = "__error__"
-"""The channel under which a checkpoint keeps how a task failed."""
-
-UNFINISHED = ("__interrupt__", RESUME, ERROR, "__scheduled__")
+UNFINISHED = (INTERRUPT, RESUME, ERROR, SCHEDULED)
 """What a checkpoint keeps of a task that has not finished."""
 
 
@@ -30,7 +33,7 @@ def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str,
     return [
         (task_id, shown)
         for task_id, channel, value in saved.pending_writes or ()
-        if channel == "__interrupt__"
+        if channel == INTERRUPT
         for shown in _listed(value)
         if is_ours(shown.value) and (key is None or names_key(shown.value, key))
     ]
@@ -39,7 +42,7 @@ def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str,
 def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
     """The interrupts that a checkpoint holds, answered or not."""
     for _, channel, value in saved.pending_writes or ():
-        if channel == "__interrupt__":
+        if channel == INTERRUPT:
             yield from (each for each in _listed(value) if isinstance(each, Interrupt))
 
 
@@ -58,7 +61,7 @@ def showing(saved: CheckpointTuple, key: str) -> set[str]:
     return {
         task_id
         for task_id, channel, value in saved.pending_writes or ()
-        if channel == "__interrupt__"
+        if channel == INTERRUPT
         for shown in _listed(value)
         if names_key(shown.value, key) or interrupt_id(key) == shown.id
     }
@@ -70,7 +73,7 @@ def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
         (
             cast("Mapping[str, Any]", value)
             for _, channel, value in saved.pending_writes or ()
-            if channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
+            if channel == RETURN and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
         ),
         None,
     )
@@ -111,7 +114,7 @@ def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -
 def line(saved: CheckpointTuple) -> dict[str, str]:
     """The checkpoint and those of the graphs around it, as checkpoint ids by checkpoint namespace."""
     place = saved.config.get("configurable", {})
-    return {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+    return {**parents_of(saved), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
 
 
 def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
@@ -127,7 +130,7 @@ def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
     asked_here = {
         str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
         for _, channel, value in saved.pending_writes or ()
-        if channel == "__return__" and isinstance(value, dict)
+        if channel == RETURN and isinstance(value, dict)
         for opened_one in [cast("dict[str, Any]", value)]
         if "key" in opened_one and "subject" in opened_one and "outcome" in opened_one
     }
@@ -174,7 +177,7 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
     return {
         asker(shown): key
         for task, channel, value in saved.pending_writes or ()
-        if channel == "__interrupt__" and task not in ended
+        if channel == INTERRUPT and task not in ended
         for shown in _listed(value)
         if is_ours(shown.value) and ids(asker(shown))[-1] == task
         for key in _not_run_with(shown, given(saved, task))
@@ -207,7 +210,7 @@ def answered(saved: CheckpointTuple) -> set[str]:
     asked_by = [
         asker(shown)
         for task, channel, value in saved.pending_writes or ()
-        if channel == "__interrupt__" and task in taken
+        if channel == INTERRUPT and task in taken
         for shown in _listed(value)
         if is_ours(shown.value)
     ]
@@ -238,7 +241,7 @@ def _place_of(saved: CheckpointTuple, task: PregelTask) -> str:
 
 def _nth_id(place: str, answered: int) -> str:
     """The id of a task's next interrupt after so many answers."""
-    return Interrupt.from_ns(None, f"{place}|{answered}" if answered else place).id
+    return interrupt_id_at(f"{place}|{answered}" if answered else place)
 
 
 def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:

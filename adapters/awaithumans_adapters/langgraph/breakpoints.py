@@ -10,10 +10,10 @@ from typing import Any
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import StateSnapshot
 
+from awaithumans_adapters.langgraph.internals import SEEN_AT_BREAKPOINT, breakpoint_nodes
+
 ALL = "*"
 """Means every node, in a graph's lists of breakpoints."""
-SEEN_AT_BREAKPOINT = "__interrupt__"
-"""Under this name a checkpoint keeps which versions of its channels the last breakpoint has seen."""
 
 
 class Breakpoints:
@@ -23,7 +23,7 @@ class Breakpoints:
         self._graphs = {"": graph} | (dict(graph.get_subgraphs(recurse=True)) if _has_subgraphs(graph) else {})
 
     def __bool__(self) -> bool:
-        return any(_nodes(graph, "before") or _nodes(graph, "after") for graph in self._graphs.values())
+        return any(breakpoint_nodes(graph, when) for graph in self._graphs.values() for when in ("before", "after"))
 
     def may_hold(self, saved: CheckpointTuple, level: StateSnapshot) -> bool:
         """Whether no task of the step has begun, and something has changed since the last breakpoint was passed."""
@@ -39,18 +39,13 @@ class Breakpoints:
             ran_before: The nodes of the step before.
         """
         graph = self._graphs.get(_graph_name(saved))
-        return _stops(_nodes(graph, "before"), [task.name for task in level.tasks]) or _stops(
-            _nodes(graph, "after"), ran_before
+        return _stops(breakpoint_nodes(graph, "before"), [task.name for task in level.tasks]) or _stops(
+            breakpoint_nodes(graph, "after"), ran_before
         )
 
 
 def _has_subgraphs(graph: Any) -> bool:
     return callable(getattr(graph, "get_subgraphs", None))
-
-
-def _nodes(graph: Any, when: str) -> str | Collection[str]:
-    nodes: str | Collection[str] | None = getattr(graph, f"interrupt_{when}_nodes", None)
-    return nodes or ()
 
 
 def _stops(breakpoints: str | Collection[str], nodes: Sequence[str]) -> bool:

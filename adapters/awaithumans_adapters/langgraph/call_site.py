@@ -1,21 +1,15 @@
 """Refuses calls of `await_human` from which LangGraph cannot interrupt the node, before a task is created.
 
-Law: no person is asked a question whose interrupt does not reach LangGraph. What is read here of LangGraph's
-configuration, the event loop of an async run, has no public reader.
+Law: no person is asked a question whose interrupt does not reach LangGraph.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+from awaithumans_adapters.langgraph.internals import call_options
 from awaithumans_adapters.langgraph.place import configured
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.group import current_group
-
-if TYPE_CHECKING:
-    from functools import partial
-
-CALL = "__pregel_call"
-"""Config key of the function with which a node starts a LangGraph task; in async runs it is bound to the event loop."""
 
 
 def check_async_call() -> None:
@@ -24,7 +18,7 @@ def check_async_call() -> None:
     Raises:
         SettingsError: the run is a sync one, another event loop runs this, or a task group does.
     """
-    bound = _bound()
+    bound = call_options(configured())
     if bound is not None and bound.get("loop") is not asyncio.get_running_loop():
         raise SettingsError(
             "await_human is called outside of the event loop of an async run (graph.ainvoke), for instance with "
@@ -43,7 +37,7 @@ def check_sync_call() -> None:
     Raises:
         SettingsError: the node is an async one.
     """
-    bound = _bound()
+    bound = call_options(configured())
     if bound is not None and "loop" in bound and _current_task() is not None:
         raise SettingsError("await_human_sync is called in an async node: call `await await_human(...)` there")
 
@@ -60,11 +54,6 @@ def check_group() -> None:
             "escalate of awaithumans_core cannot wait for its steps in a LangGraph node: import escalate from "
             "awaithumans_adapters.langgraph, which takes the same arguments"
         )
-
-
-def _bound() -> dict[str, Any] | None:
-    call = cast("partial[Any] | None", configured().get(CALL))
-    return None if call is None else call.keywords
 
 
 def _current_task() -> "asyncio.Task[Any] | None":

@@ -29,6 +29,7 @@ from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.graph_thread import GraphThread, RunsOfCaller
 from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
+from awaithumans_adapters.langgraph.internals import loop_of
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
@@ -629,8 +630,8 @@ def _looking(threads: list[Thread]) -> Generator[None]:
 
 def _check_loop(name: str, saver: BaseCheckpointSaver[Any], thread: GraphThread) -> None:
     """Refuse a checkpointer that belongs to another event loop; those with async methods keep theirs."""
-    loop = getattr(saver, "loop", None)
-    if isinstance(loop, asyncio.AbstractEventLoop) and loop is not thread.loop:
+    loop = loop_of(saver)
+    if loop is not None and loop is not thread.loop:
         raise SettingsError(
             f"the {type(saver).__name__} of graph {name!r} belongs to another event loop than that of the thread: open "
             "it, and compile the graph, in an async context manager, and enter that with thread.enter_async_context"

@@ -10,16 +10,14 @@ again, and nothing else changes; `tests/integration/test_langgraph_streams.py` t
 """
 
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
-from functools import partial
-from typing import Any, cast
-from weakref import ref
+from dataclasses import replace
+from typing import Any
 
 from langchain_core.callbacks import CallbackManager
 from langgraph.config import get_config
 from langgraph.constants import TAG_HIDDEN
 
-from awaithumans_adapters.langgraph.place import CALL
+from awaithumans_adapters.langgraph.internals import CALL, calling_for, node_of
 
 
 class HiddenCall:
@@ -33,17 +31,14 @@ class HiddenCall:
     def __init__(self, function: Callable[[Any], Any], argument: object) -> None:
         call: Any = get_config().get("configurable", {})[CALL]
         self._node = _tagged(call)  # LangGraph holds it by a weak reference
-        hidden = call if self._node is None else partial(call.func, ref(self._node), *call.args[1:], **call.keywords)
+        hidden = call if self._node is None else calling_for(call, self._node)
         self.future: Any = hidden(function, ((argument,), {}), callbacks=CallbackManager([]))
         """Of the result: awaitable in async nodes, with `result()` in sync ones."""
 
 
 def _tagged(call: Any) -> Any:
     """The node that makes this call, with the tag; None if the call is not made as it is known to be."""
-    held: Any = next(iter(call.args), None) if call.__class__ is partial else None
-    node: Any = held() if held.__class__ is ref else None
-    config: Any = getattr(node, "config", None)
-    if not is_dataclass(node) or not isinstance(config, dict):
+    node = node_of(call)
+    if node is None:
         return None
-    given = cast("dict[str, Any]", config)
-    return replace(cast("Any", node), config={**given, "tags": [*(given.get("tags") or []), TAG_HIDDEN]})
+    return replace(node, config={**node.config, "tags": [*(node.config.get("tags") or []), TAG_HIDDEN]})

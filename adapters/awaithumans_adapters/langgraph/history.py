@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 
+from awaithumans_adapters.langgraph.internals import threads_in_memory
 from awaithumans_adapters.langgraph.names import graph_in
 
 PAGE = 20
@@ -175,4 +176,4 @@ def _listed(
 
 def namespaces(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[str] | list[None]:
     """What to page through, one after the other. The saver in memory lists by namespace, all others by age."""
-    return list(saver.storage.get(thread_id, ())) if isinstance(saver, InMemorySaver) else [None]
+    return list(threads_in_memory(saver).get(thread_id, ())) if isinstance(saver, InMemorySaver) else [None]

@@ -11,15 +11,13 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy
 from langgraph.types import StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import UNFINISHED
+from awaithumans_adapters.langgraph.internals import CHECKPOINTER, RETURN
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, place_of
-
-LENT_CHECKPOINTER = "__pregel_checkpointer"
-"""Config key by which a graph lends its checkpointer to a subgraph."""
 
 LATEST = ("", None)
 """The place of the latest checkpoint of the outermost graph."""
 
-UNAPPLIED = (*UNFINISHED, "__return__")
+UNAPPLIED = (*UNFINISHED, RETURN)
 """What a checkpoint keeps of a node's tasks without applying it to the state, the last one their results."""
 
 FRESH_SECONDS = 0.05
@@ -72,7 +70,7 @@ class Look(BaseCheckpointSaver[Any]):
 
     def lent(self, config: RunnableConfig) -> RunnableConfig:
         """The config with which a graph reads, or runs, with this checkpointer."""
-        return {**config, "configurable": {**config.get("configurable", {}), LENT_CHECKPOINTER: self}}
+        return {**config, "configurable": {**config.get("configurable", {}), CHECKPOINTER: self}}
 
     def end(self, stored: StoredAnswers | None = None) -> None:
         """The thread runs on from the checkpoints that were seen: the latest one, and those of its tasks' subgraphs.

@@ -18,6 +18,7 @@ from awaithumans_adapters.langgraph.call_site import check_async_call, check_gro
 from awaithumans_adapters.langgraph.carried import kept
 from awaithumans_adapters.langgraph.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
+from awaithumans_adapters.langgraph.internals import CHECKPOINTER
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GROUP,
@@ -197,7 +198,7 @@ def check_resumable() -> None:
         configurable = configured()
     except RuntimeError:  # outside of a graph
         configurable = {}
-    if not configurable.get("thread_id") or configurable.get("__pregel_checkpointer") is None:
+    if not configurable.get("thread_id") or configurable.get(CHECKPOINTER) is None:
         refuse_in_activity()
         raise SettingsError(
             "await_human needs a graph compiled with a checkpointer and run with a thread_id: without them the thread "

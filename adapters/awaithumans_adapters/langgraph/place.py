@@ -2,26 +2,28 @@
 
 Law: a question keeps its place however often its node runs again, from its start, on resume or by its retry policy.
 LangGraph's own count of the calls a node makes runs on through retries, so it does not serve; ours begins anew with
-each attempt. What is read here of LangGraph's scratchpad, a node's memory for one run, has no public reader.
+each attempt.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock, get_ident
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
 
+from awaithumans_adapters.langgraph.internals import (
+    CHECKPOINT_MAP,
+    CHECKPOINTER,
+    Scratchpad,
+    scratchpad,
+    stores_checkpoints,
+)
 from awaithumans_adapters.langgraph.names import answer_to, place_key
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
-
-CALL = "__pregel_call"
-"""Config key of what runs the LangGraph tasks of a node; it is bound to the loop of the node's graph."""
-CHECKPOINT_MAP = "checkpoint_map"
-"""Config key under which LangGraph tells a node the checkpoint of each graph around it."""
 
 
 class Place(NamedTuple):
@@ -41,20 +43,6 @@ class Place(NamedTuple):
         return f"{place_key(self.thread_id, self.node)}{self.number}"
 
 
-class _Scratchpad(Protocol):
-    @property
-    def resume(self) -> list[Any]: ...
-    @property
-    def interrupt_counter(self) -> Callable[[], int]:
-        """Another one in each attempt."""
-        ...
-
-    @property
-    def get_null_resume(self) -> Callable[[bool], Any]:
-        """The same one in each attempt of a run, gone after it."""
-        ...
-
-
 _counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, int, Iterator[int]]]] = WeakKeyDictionary()
 """Of each run: its attempts, the thread each of them asks from, and how many questions it has asked."""
 _counting = Lock()  # sync nodes run in threads
@@ -68,18 +56,18 @@ def next_place() -> Place:
             a resume nobody could tell whose answer is whose.
     """
     configurable = configured()
-    number = next(_count(_scratchpad()))
+    number = next(_count(scratchpad(configurable)))
     return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
 def answer_given(key: str) -> Outcome | None:
     """How the question ended, if that is among what the node was resumed with."""
-    return next((outcome for value in _scratchpad().resume if (outcome := answer_to(value, key))), None)
+    return next((outcome for value in scratchpad(configured()).resume if (outcome := answer_to(value, key))), None)
 
 
 def is_resumed() -> bool:
     """Whether the node that runs was given an answer."""
-    return bool(_scratchpad().resume)
+    return bool(scratchpad(configured()).resume)
 
 
 def configured() -> dict[str, Any]:
@@ -89,26 +77,18 @@ def configured() -> dict[str, Any]:
 
 def checkpointer() -> BaseCheckpointSaver[Any]:
     """What keeps the thread of the node that runs."""
-    return cast("BaseCheckpointSaver[Any]", configured()["__pregel_checkpointer"])
+    return cast("BaseCheckpointSaver[Any]", configured()[CHECKPOINTER])
 
 
 def is_stored() -> bool:
-    """Whether the graph of the node that runs stores checkpoints; not if it was compiled with `checkpointer=False`.
-
-    A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
-    """
-    schedule = getattr(configured().get(CALL), "keywords", {}).get("schedule_task")
-    return getattr(getattr(schedule, "__self__", None), "checkpointer", True) is not None
+    """Whether the graph of the node that runs stores checkpoints; not if it was compiled with `checkpointer=False`."""
+    return stores_checkpoints(configured())
 
 
-def _scratchpad() -> _Scratchpad:
-    return cast("_Scratchpad", configured()["__pregel_scratchpad"])
-
-
-def _count(scratchpad: _Scratchpad) -> Iterator[int]:
-    attempt = scratchpad.interrupt_counter
+def _count(memory: Scratchpad) -> Iterator[int]:
+    attempt = memory.interrupt_counter
     with _counting:
-        counts = _counts.setdefault(scratchpad.get_null_resume, [])
+        counts = _counts.setdefault(memory.get_null_resume, [])
         for counted, thread, count in counts:
             if counted is attempt:
                 if thread != get_ident():

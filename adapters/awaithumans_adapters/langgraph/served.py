@@ -13,6 +13,7 @@ from langgraph.config import get_config, get_store
 from langgraph.store.base import BaseStore, Item
 
 from awaithumans_adapters.langgraph.history import asked_at
+from awaithumans_adapters.langgraph.internals import SERVER_USER, SERVER_VERSION
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
@@ -34,7 +35,7 @@ class AnswerTakenError(RuntimeError):
 def is_served() -> bool:
     """Whether a LangGraph server runs this node."""
     config = get_config()
-    return "langgraph_api_version" in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
+    return SERVER_VERSION in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
 
 
 def route(key: str, asked_in: Mapping[str, str]) -> Route:
@@ -59,7 +60,7 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
 
 def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
     """Which run asks, and for which user, if the server authenticates users."""
-    user = configurable.get("langgraph_auth_user_id")
+    user = configurable.get(SERVER_USER)
     return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 

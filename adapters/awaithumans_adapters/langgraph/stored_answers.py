@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt
 
-from awaithumans_adapters.langgraph.answers import ERROR, RESUME
+from awaithumans_adapters.langgraph.internals import ERROR, RESUME, connection_of
 
 Writes = Sequence[tuple[str, Any]]
 """What a saver's `put_writes` takes: channel and value."""
@@ -110,10 +110,9 @@ async def end_failed_transaction(saver: object) -> None:
     The saver commits after each write and never rolls back. After a write that met another process's lock its
     connection keeps an old view of the database, in which SQLite refuses every later write for good.
     """
-    connection: Any = getattr(saver, "conn", None)
-    lock: Any = getattr(saver, "lock", None)
     with suppress(ValueError):  # the connection is closed
-        if isinstance(lock, asyncio.Lock) and getattr(connection, "in_transaction", False):
+        if (found := connection_of(saver)) is not None and found[0].in_transaction:
+            connection, lock = found
             async with lock:
                 await connection.rollback()
 

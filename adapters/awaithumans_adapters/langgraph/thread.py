@@ -25,7 +25,6 @@ from langgraph.errors import GraphRecursionError, InvalidUpdateError, UnknownInt
 from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.answers import (
-    RESUME,
     Untaken,
     answered,
     asked,
@@ -50,6 +49,15 @@ from awaithumans_adapters.langgraph.events import Events, GraphEvent
 from awaithumans_adapters.langgraph.failures import GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, keys_of, resume_with
 from awaithumans_adapters.langgraph.history import Search, named, namespaces, newest_first, search
+from awaithumans_adapters.langgraph.internals import (
+    INTERRUPT,
+    RESUME,
+    STRICT_RESUME,
+    bound_config,
+    node_tags,
+    parents_of,
+    was_cancelled,
+)
 from awaithumans_adapters.langgraph.look import Look
 from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes, end_failed_transaction
@@ -60,9 +68,6 @@ from awaithumans_core.runs import RunRecord, RunsInMemory
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans.langgraph")
-
-STRICT_RESUME = "__pregel_strict_resume"
-"""Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
 
 
 _BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.UPDATED, Untaken.REPLACED)
@@ -300,7 +305,7 @@ class Thread:
 
     async def failures(self) -> str:
         """Nodes of the current step that failed, and of what, in words; empty when none did."""
-        return _in_words([task for task in await self._stopped_tasks() if not _cancelled(task)])
+        return _in_words([task for task in await self._stopped_tasks() if not was_cancelled(task)])
 
     async def failed_with_answer(self) -> str:
         """Nodes of the current step that failed or were cut off after an answer, in words, as `failures`."""
@@ -741,12 +746,10 @@ class Thread:
 
     def _ended(self, result: Any) -> bool:
         """Whether a run is known, by what it returned, to have met no question on its way, and so to have ended."""
-        if not isinstance(result, dict) or "__interrupt__" in result:
+        if not isinstance(result, dict) or INTERRUPT in result:
             return False
-        nodes: Mapping[str, Any] = getattr(self._graph, "nodes", {})
-        bound: Mapping[str, Any] = getattr(self._graph, "config", None) or {}
-        asking = [node for name, node in nodes.items() if name != START]  # which is always hidden
-        tagged = [self._config.get("tags"), bound.get("tags"), *(node.tags for node in asking)]
+        asking = [tags for name, tags in node_tags(self._graph).items() if name != START]  # which is always hidden
+        tagged = [self._config.get("tags"), bound_config(self._graph).get("tags"), *asking]
         tags = chain.from_iterable(each or () for each in tagged)
         return TAG_HIDDEN not in tags  # what such a node asks is not returned
 
@@ -822,8 +825,7 @@ def _id(saved: CheckpointTuple) -> str:
 
 def _root(saved: CheckpointTuple) -> str:
     """The id of the checkpoint of the outermost graph around this one."""
-    parents: Mapping[str, str] = saved.metadata.get("parents", {})
-    return parents.get("") or _id(saved)
+    return parents_of(saved).get("") or _id(saved)
 
 
 def _namespace(saved: CheckpointTuple) -> str:
@@ -859,11 +861,6 @@ def _failed(task: PregelTask) -> bool:
     """
     inside = isinstance(task.state, StateSnapshot) and bool(task.state.tasks)
     return task.error is not None and task.result is None and not inside
-
-
-def _cancelled(task: PregelTask) -> bool:
-    """Whether a task was cut off with its run. LangGraph stores that like a failure, by its `repr`."""
-    return str(task.error).startswith("CancelledError(")
 
 
 def _in_words(failed: Sequence[PregelTask]) -> str:

@@ -1,0 +1,172 @@
+"""Every private name of LangGraph that this package reads or writes, in one place.
+
+Law: no other module knows them, and `tests/unit/test_langgraph_internals.py` has one test for each, named for it, which
+fails when an installed release of LangGraph has renamed it. There is no public way to what they give.
+
+The functions read what LangGraph configures for the node that runs, or what a graph or a checkpointer keeps.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
+from functools import partial
+from typing import Any, Protocol, cast
+from weakref import ref
+
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Interrupt, PregelTask
+
+# --- Names in the config of a node or of a run ------------------------------------------------------------------------
+
+CALL = "__pregel_call"
+"""Starts a LangGraph task inside the node that runs."""
+CHECKPOINTER = "__pregel_checkpointer"
+"""The checkpointer of the graph that runs, which it lends to its subgraphs."""
+SCRATCHPAD = "__pregel_scratchpad"
+"""The memory of a node for one run."""
+STRICT_RESUME = "__pregel_strict_resume"
+"""From LangGraph 1.2.20: a resume that answers no waiting interrupt raises."""
+CHECKPOINT_MAP = "checkpoint_map"
+"""The checkpoint of each graph around the node, by namespace."""
+
+SERVER_VERSION = "langgraph_api_version"
+"""In the metadata of a run of a LangGraph server, and of no other run."""
+SERVER_USER = "langgraph_auth_user_id"
+"""The user of a run, if a LangGraph server authenticates users."""
+
+# --- Names in checkpoints ---------------------------------------------------------------------------------------------
+
+INTERRUPT = "__interrupt__"
+"""The channel under which a checkpoint keeps the interrupts of a task, and a run returns them."""
+RESUME = "__resume__"
+"""The channel under which a checkpoint keeps the answers that a task was resumed with."""
+ERROR = "__error__"
+"""The channel under which a checkpoint keeps how a task failed."""
+RETURN = "__return__"
+"""The channel under which a checkpoint keeps the result of a LangGraph task inside a node."""
+SCHEDULED = "__scheduled__"
+"""The channel of a task that is scheduled in another process."""
+SEEN_AT_BREAKPOINT = "__interrupt__"
+"""Under this name a checkpoint keeps which versions of its channels the last breakpoint has seen."""
+PARENTS = "parents"
+"""In the metadata of a checkpoint: the checkpoints of the graphs around its graph, by namespace."""
+
+
+# --- What LangGraph configures for a node -----------------------------------------------------------------------------
+
+
+class Scratchpad(Protocol):
+    """The memory of a node for one run."""
+
+    @property
+    def resume(self) -> list[Any]:
+        """The answers that the node was resumed with."""
+        ...
+
+    @property
+    def interrupt_counter(self) -> Callable[[], int]:
+        """Another one in each attempt."""
+        ...
+
+    @property
+    def get_null_resume(self) -> Callable[[bool], Any]:
+        """The same one in each attempt of a run, and in no other run."""
+        ...
+
+
+def scratchpad(configurable: Mapping[str, Any]) -> Scratchpad:
+    """The memory of the node with this config."""
+    return cast("Scratchpad", configurable[SCRATCHPAD])
+
+
+def call_options(configurable: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the call that starts tasks of a node is bound to; None if there is no such call.
+
+    `loop` is the event loop of an async run, and missing in a sync one. `schedule_task` is a method of the run.
+    """
+    call = cast("partial[Any] | None", configurable.get(CALL))
+    return None if call is None else call.keywords
+
+
+def stores_checkpoints(configurable: Mapping[str, Any]) -> bool:
+    """Whether the graph of a node stores checkpoints; not if it was compiled with `checkpointer=False`.
+
+    A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
+    """
+    schedule = getattr(configurable.get(CALL), "keywords", {}).get("schedule_task")
+    return getattr(getattr(schedule, "__self__", None), "checkpointer", True) is not None
+
+
+def node_of(call: Any) -> Any:
+    """The node for which a call starts tasks, a dataclass with a `config`; None if the call is made in another way."""
+    held: Any = next(iter(call.args), None) if call.__class__ is partial else None
+    node: Any = held() if held.__class__ is ref else None
+    return node if is_dataclass(node) and isinstance(getattr(node, "config", None), dict) else None
+
+
+def calling_for(call: Any, node: Any) -> Any:
+    """The same call for another node, which it holds by a weak reference."""
+    return partial(call.func, ref(node), *call.args[1:], **call.keywords)
+
+
+# --- What graphs, checkpoints and checkpointers keep ------------------------------------------------------------------
+
+
+def breakpoint_nodes(graph: Any, when: str) -> str | Collection[str]:
+    """The nodes before or after which a graph stops, or "*" for all.
+
+    Args:
+        graph: A compiled graph, or None.
+        when: "before" or "after".
+    """
+    nodes: str | Collection[str] | None = getattr(graph, f"interrupt_{when}_nodes", None)
+    return nodes or ()
+
+
+def bound_config(graph: Any) -> Mapping[str, Any]:
+    """The config that `with_config` has bound to a graph."""
+    return cast("Mapping[str, Any]", getattr(graph, "config", None) or {})
+
+
+def node_tags(graph: Any) -> dict[str, Collection[str]]:
+    """The tags of the nodes of a graph, by name."""
+    nodes: Mapping[str, Any] = getattr(graph, "nodes", {})
+    return {name: node.tags or () for name, node in nodes.items()}
+
+
+def interrupt_id_at(place: str) -> str:
+    """The id of the interrupt that is raised at a place: a checkpoint namespace, and a number after the first one."""
+    return Interrupt.from_ns(None, place).id
+
+
+def parents_of(saved: CheckpointTuple) -> Mapping[str, str]:
+    """The checkpoints of the graphs around the graph of a checkpoint, by namespace."""
+    return cast("Mapping[str, str]", saved.metadata.get(PARENTS, {}))
+
+
+def was_cancelled(task: PregelTask) -> bool:
+    """Whether a task was cut off with its run. LangGraph stores that like a failure, by its `repr`."""
+    return str(task.error).startswith("CancelledError(")
+
+
+def loop_of(saver: BaseCheckpointSaver[Any]) -> asyncio.AbstractEventLoop | None:
+    """The event loop to which a checkpointer belongs; None if it can be used on any."""
+    loop = getattr(saver, "loop", None)
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+
+
+def connection_of(saver: object) -> tuple[Any, asyncio.Lock] | None:
+    """The connection of an `AsyncSqliteSaver` and its lock; None for other checkpointers.
+
+    Raises:
+        ValueError: the connection is closed.
+    """
+    connection: Any = getattr(saver, "conn", None)
+    lock: Any = getattr(saver, "lock", None)
+    return (connection, lock) if isinstance(lock, asyncio.Lock) and hasattr(connection, "in_transaction") else None
+
+
+def threads_in_memory(saver: InMemorySaver) -> Mapping[str, Mapping[str, Any]]:
+    """What the saver in memory keeps: by thread, then by namespace; the oldest thread first."""
+    return saver.storage
