@@ -229,7 +229,13 @@ class FakeHumans:
         self._must_be_idle()
         listener = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
-            self.app, http=Door, ws="none", log_level="critical", access_log=False, timeout_graceful_shutdown=0
+            self.app,
+            http=Door,
+            ws="none",
+            log_config=None,  # logging is the application's, and uvicorn's own needs a stderr with `isatty`
+            log_level="critical",
+            access_log=False,
+            timeout_graceful_shutdown=0,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), name="fake-humans", daemon=True)
