@@ -68,7 +68,7 @@ STREAMS: dict[str, Callable[[], Any]] = {
 }
 
 
-def in_a_loop(**asked: Any) -> Decision:
+def in_a_loop(**asked: Any) -> Any:
     return asyncio.run(await_human(**asked))
 
 
