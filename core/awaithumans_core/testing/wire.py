@@ -13,7 +13,7 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from awaithumans_core.clock import Clock
+from awaithumans_core.clock import Clock, steady
 from awaithumans_core.testing.clock import VirtualClock
 from awaithumans_core.testing.faults import Fault
 
@@ -267,6 +267,14 @@ class Door(H11Protocol):
     def connection(cls, scope: Scope) -> asyncio.Transport | None:
         """What a request came over, if it came over a socket."""
         return cls._open.get((scope.get("client"), scope.get("server")))
+
+
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """The event loop of a fake that is served, whose clock moves while a test library has frozen the time of a test."""
+
+    def time(self) -> float:
+        """Seconds of the machine's monotonic clock."""
+        return steady()
 
 
 def _reset(connection: asyncio.Transport) -> None:
