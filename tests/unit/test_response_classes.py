@@ -6,12 +6,17 @@ The annotations of this module are text that is evaluated later.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import ipaddress
+import pathlib
+import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, NotRequired, Optional, Required
 
 import pytest
-from pydantic import AliasChoices, AliasGenerator, AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasGenerator, AliasPath, AnyUrl, BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
@@ -254,3 +259,22 @@ def test_class_that_cannot_be_read_back_is_refused(schema: Any) -> None:
     """Before a person is asked, with a typed error and not with the one that Python raises."""
     with pytest.raises(InvalidTaskError, match=schema.__name__):
         HumanTask(task="Which level?", response_schema=schema)
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed"),
+    [
+        (Decimal, "12.30"),
+        (uuid.UUID, "12345678-1234-5678-1234-567812345678"),
+        (AnyUrl, "https://example.com/x"),
+        (datetime.timedelta, "PT1H"),
+        (pathlib.Path, "a/b"),
+        (ipaddress.IPv4Address, "10.0.0.1"),
+    ],
+)
+def test_value_that_people_type_as_text_has_a_text_input(kind: Any, typed: str) -> None:
+    """And no box for JSON; it is read as the type."""
+    schema = create_model("Answer", value=(kind, ...))
+    assert inputs(schema) == [("value", "short_text", True)]
+    assert "JSON" not in str(form_definition(schema))
+    assert isinstance(settled(schema, {"value": typed}).value, kind)
