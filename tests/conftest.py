@@ -67,7 +67,8 @@ async def langgraph_server(
     humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[LangGraphServer]:
     """A real LangGraph server."""
-    server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, "ask", "ask_sync", "one", "two", "gathered")
+    graphs = ["ask", "ask_sync", "one", "two", "gathered", "decides", "swallows"]
+    server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, *graphs)
     async with started(server):
         yield server
 

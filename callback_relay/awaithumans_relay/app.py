@@ -31,6 +31,7 @@ from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
 from awaithumans_core.task_id import TASK_ID_PATTERN
 from awaithumans_relay.access import Operator, credentials
+from awaithumans_relay.adoption import Adoption
 from awaithumans_relay.dispatcher import Dispatcher
 from awaithumans_relay.lifecycle import Lifecycle
 from awaithumans_relay.limits import (
@@ -138,6 +139,7 @@ class Relay:
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
         self.dispatcher = Dispatcher(self.store, delivered_for, observer=self.observer)
         self.lookout = Lookout(self.engines.values(), self.observer.health)
+        self.adoption = Adoption(self.engines.values())
         self.retention = Retention(self.store, self._retention)
         self.sweeper = Sweeper(
             self.store,
@@ -169,6 +171,7 @@ class Relay:
                     self.dispatcher.running(),
                     self.sweeper.running(),
                     self.retention.running(),
+                    self.adoption.running(),
                 ):
                     with self.lifecycle.of_work():
                         yield

@@ -60,6 +60,13 @@ LangGraphServer = Annotated[
         metavar="URL", help="Wake threads of the LangGraph server at this URL, for instance http://localhost:2024."
     ),
 ]
+LangGraphServerHeaders = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="Headers for the LangGraph server, or a function that chooses them for the user whose run asked.",
+    ),
+]
 LEVELS = ("debug", "info", "warning", "error", "critical")
 """Those that logging and uvicorn both know by these names."""
 OneEngine = Annotated[
@@ -106,7 +113,10 @@ def _wanted(
     converter: str | None,
     graphs: list[str] | None,
     server: str | None,
+    headers: str | None,
 ) -> Wanted:
+    if headers is not None and server is None:
+        raise typer.BadParameter("give --langgraph-server URL as well", param_hint="--langgraph-server-headers")
     if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
         raise typer.BadParameter(
             "several profiles have their own addresses and namespaces: leave out --temporal and --temporal-namespace",
@@ -117,7 +127,7 @@ def _wanted(
         for option, given in (("--temporal-namespace", namespaces), ("--temporal-data-converter", converter)):
             if given and temporal is None:
                 raise typer.BadParameter("give --temporal ADDRESS as well", param_hint=option)
-    return Wanted(temporal, graphs or [], server, namespaces or [], profiles or [], converter)
+    return Wanted(temporal, graphs or [], server, namespaces or [], profiles or [], converter, headers)
 
 
 @cli.command()
@@ -128,6 +138,7 @@ def serve(
     temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
+    langgraph_server_headers: LangGraphServerHeaders = None,
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8787,
     database: Annotated[
@@ -199,7 +210,15 @@ def serve(
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
-    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
+    wanted = _wanted(
+        temporal,
+        temporal_namespace,
+        temporal_profile,
+        temporal_data_converter,
+        graph,
+        langgraph_server,
+        langgraph_server_headers,
+    )
     with troubles_told():
         asyncio.run(
             serving.serve(
@@ -299,6 +318,11 @@ def doctor(
     temporal_data_converter: TemporalDataConverter = None,
     graph: Graphs = None,
     langgraph_server: LangGraphServer = None,
+    langgraph_server_headers: LangGraphServerHeaders = None,
+    thread: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Also read this LangGraph thread as a delivery would; nothing is resumed."),
+    ] = None,
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
@@ -312,13 +336,22 @@ def doctor(
     Examples:
       awaithumans-relay doctor --temporal localhost:7233
       awaithumans-relay doctor --graph refunds=my_app.graphs:graph --json
+      awaithumans-relay doctor --langgraph-server http://lg:2024 --thread 1f0e
 
     \b
     Exit codes: 0 all is well, 1 something is not.
     """
-    wanted = _wanted(temporal, temporal_namespace, temporal_profile, temporal_data_converter, graph, langgraph_server)
+    wanted = _wanted(
+        temporal,
+        temporal_namespace,
+        temporal_profile,
+        temporal_data_converter,
+        graph,
+        langgraph_server,
+        langgraph_server_headers,
+    )
     with troubles_told():
-        well = asyncio.run(examine(database, wanted.apart(), as_json=as_json))
+        well = asyncio.run(examine(database, wanted.apart(), as_json=as_json, thread=thread))
     raise typer.Exit(0 if well else 1)
 
 

@@ -8,7 +8,7 @@ of its own, so that its error is its own. A transaction that has begun goes on w
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from awaithumans_core.addresses import cleaned
 from awaithumans_core.errors import SettingsError
 from awaithumans_relay.connections import READERS, Connections
 from awaithumans_relay.schema import migrate
@@ -30,48 +31,75 @@ R = TypeVar("R")
 
 TRIES = 3
 """Of a write that two relays have deadlocked on."""
-DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+aiosqlite": "sqlite+pysqlite",
-    "postgresql": "postgresql+psycopg",
-    "postgres": "postgresql+psycopg",
+_POSTGRES: tuple[str, ...] = ("", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async")
+_SQLITE: tuple[str, ...] = ("", "pysqlite", "aiosqlite")
+DRIVERS: Mapping[str, Mapping[str, str]] = {
+    "sqlite": dict.fromkeys(_SQLITE, "sqlite+pysqlite"),
+    "postgresql": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
+    "postgres": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
 }
-"""A database's plain name means the driver that comes with the package."""
-
+"""The relay's own driver for a kind of database and the driver an application names, by which the data is the same."""
 
 KINDS = (
     "write sqlite:///waits.db (a relative file), sqlite:////var/lib/relay/waits.db or "
     "postgresql://user:password@host/name; no other kind is known"
 )
-"""What mends a wrong URL."""
+"""What corrects a wrong URL."""
+
+INSTALL_POSTGRES = "PostgreSQL needs psycopg: pip install 'awaithumans-workflows[postgres]'"
+_OPTION_ADVICE = {
+    "ssl": "write sslmode=require in its place",
+    "schema": "write options=-csearch_path%3DNAME in its place",
+}
+"""For options that other drivers know."""
 
 
 def parsed(url: str | URL) -> URL:
-    """The URL of a database that can keep waits.
+    """The URL of a database that can keep waits, cleaned, with the driver of this package.
 
     Raises:
         SettingsError: it is none. What cannot be read may hold a password anywhere, and is not repeated.
     """
     try:
-        given = make_url(url)
+        given = make_url(cleaned(url) if isinstance(url, str) else url)
     except (ArgumentError, ValueError):
         raise SettingsError(f"not a database URL: {KINDS}") from None
     if "@" in (given.host or ""):
         raise SettingsError(
             "the database URL has more than one @: in a user's name or a password write it as %40, / as %2F, : as %3A"
         )
-    kind = given.drivername.partition("+")[0]
-    if kind not in {"sqlite", "postgresql", "postgres"}:
+    kind, _, driver = given.drivername.partition("+")
+    if kind not in DRIVERS:
         raise SettingsError(f"not a database URL of a known kind, {shown(given)}: {KINDS}")
+    if (own := DRIVERS[kind].get(driver)) is None:
+        raise SettingsError(
+            f"the database URL names the driver {driver!r}, which the relay cannot use: write it as {shown(given)}"
+        )
     if kind == "sqlite" and given.database in {None, "", ":memory:"}:
         raise SettingsError(f"the database URL names no file, and waits must outlive the process: {KINDS}")
-    return given
+    return given.set(drivername=own)
 
 
 def shown(url: URL) -> str:
-    """The URL without a password, which may stand in its query as well."""
+    """The URL without its driver and without a password, which may be in its query as well."""
     secret = [name for name in url.query if "password" in name.lower()]
-    return url.difference_update_query(secret).render_as_string(hide_password=True)
+    plain = url.set(drivername=url.get_backend_name()).difference_update_query(secret)
+    return plain.render_as_string(hide_password=True)
+
+
+def _check_psycopg(url: URL) -> None:
+    """Check that psycopg is installed and knows the options of this URL."""
+    try:
+        from psycopg import pq
+    except ImportError as missing:  # psycopg itself, or the C library it needs
+        raise SettingsError(f"{INSTALL_POSTGRES} ({missing})") from None
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name in url.query:
+        if name not in known:
+            advice = _OPTION_ADVICE.get(name, "remove it")
+            raise SettingsError(
+                f"the database URL {shown(url)} has the option {name!r}, which PostgreSQL does not know: {advice}"
+            )
 
 
 class Database:
@@ -81,13 +109,14 @@ class Database:
         url: SQLAlchemy URL, `sqlite:///file.db` or `postgresql://...`.
 
     Raises:
-        SettingsError: it is no such URL.
+        SettingsError: it is no such URL, or psycopg is not installed.
     """
 
     def __init__(self, url: str | URL) -> None:
-        given = parsed(url)
-        self.url = given.set(drivername=DRIVERS.get(given.drivername, given.drivername))
+        self.url = parsed(url)
         self.is_postgres = self.url.get_backend_name() == "postgresql"
+        if self.is_postgres:
+            _check_psycopg(self.url)
         self._connections = Connections(self.url, self._migrate)
         self._queue = WriteQueue()
         self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Write]] = WeakKeyDictionary()

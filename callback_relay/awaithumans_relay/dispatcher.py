@@ -17,7 +17,15 @@ from typing import cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from awaithumans_core.engine import Engine, Redrives, SeesAnswers, TargetBusy, TargetGone, TargetNotReady
+from awaithumans_core.engine import (
+    Engine,
+    Redrives,
+    RelayNotReady,
+    SeesAnswers,
+    TargetBusy,
+    TargetGone,
+    TargetNotReady,
+)
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.runs import RecordsRuns
@@ -222,6 +230,8 @@ class Dispatcher:
             await self._gone(wait, str(gone))
         except TargetBusy as busy:
             self._there(engine)
+            if isinstance(busy, RelayNotReady):
+                self._observer.failed(engine.name, busy)
             self._behind.setdefault(wait.route.target_id, {})[wait.route.digest] = replace(wait, outcome=None)
             await self._again(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
@@ -344,6 +354,11 @@ class StoredRuns:
         self._wait = wait
         self._owner = owner
         self._runs = wait.runs
+
+    @property
+    def started(self) -> bool:
+        """Whether a run was started to deliver this answer, also by an earlier process."""
+        return self._runs.starts > 0
 
     async def start(self, position: str, *, settled: bool) -> None:
         """Record a start, as `RunRecord.start`."""

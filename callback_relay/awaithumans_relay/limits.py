@@ -169,7 +169,16 @@ def checked_route(route: Route) -> Route:
     Raises:
         CallbackRejectedError: 422.
     """
-    told = (route.engine, route.idempotency_key, route.traceparent or "", *route.target, *route.target.values())
+    caller = route.caller or {}
+    told = (
+        route.engine,
+        route.idempotency_key,
+        route.traceparent or "",
+        *route.target,
+        *route.target.values(),
+        *caller,
+        *caller.values(),
+    )
     try:
         "".join(told).encode()
     except UnicodeEncodeError:

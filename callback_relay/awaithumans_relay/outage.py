@@ -1,7 +1,7 @@
 """Whether the awaithumans server can be read at this moment, and how often to try when it cannot.
 
-Only a lost connection, 5xx, 429 (408 and 425 are like it) and 401 show that the server cannot be read. Any other odd
-reply is one task's: that task is read again later, and the others go on.
+Only a lost connection, 5xx, 429 (408 and 425 are like it), 401 and an environment in which no request can be sent show
+that the server cannot be read. Any other odd reply is one task's: that task is read again later, and the others go on.
 
 An outage, and a token that is not accepted, are said once, loudly, and not for every task; so is their end.
 """
@@ -11,6 +11,7 @@ from awaithumans_core.errors import (
     AwaitHumansError,
     RequestRefusedError,
     ServerUnreachableError,
+    SettingsError,
     UnexpectedReplyError,
 )
 from awaithumans_core.retry import Backoff
@@ -26,7 +27,7 @@ BACKOFF = Backoff(first=1.0, most=15.0)
 def is_outage(trouble: AwaitHumansError) -> bool:
     """Whether this shows that the server cannot be read. False: it is about one task."""
     unreachable = isinstance(trouble, ServerUnreachableError) and not isinstance(trouble, UnexpectedReplyError)
-    return unreachable or isinstance(trouble, AuthenticationError)
+    return unreachable or isinstance(trouble, AuthenticationError | SettingsError)
 
 
 class Outage:
@@ -80,7 +81,7 @@ class Outage:
 
 
 def _told(trouble: AwaitHumansError) -> str:
-    if isinstance(trouble, RequestRefusedError):
+    if isinstance(trouble, RequestRefusedError) and trouble.from_api:
         return (
             f"the awaithumans server refuses this relay's token: {trouble}. Waits are kept, callbacks are taken, and "
             "answers that are not called back are not found until it is accepted again. If it was replaced, set "

@@ -99,6 +99,11 @@ def answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str,
     }
 
 
+def asked_at(route: Route) -> dict[str, Any]:
+    """Where the question was asked last; nothing if the route does not name it, which keeps what is known."""
+    return {} if route.asked_at is None else {"asked_at": dict(route.asked_at)}
+
+
 def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> dict[str, Any]:
     """A wait that nobody has answered."""
     return {
@@ -115,6 +120,9 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
         "attempts": 0,
         "traceparent": route.traceparent,
         "encoded": route.encoded,
+        "asked_at": None,
+        **asked_at(route),
+        "caller": None if route.caller is None else dict(route.caller),
     }
 
 
@@ -122,7 +130,15 @@ def wait_of(row: RowMapping) -> Wait:
     """A row, read."""
     return Wait(
         task_id=row["task_id"],
-        route=Route(row["engine"], row["target"], row["idempotency_key"], row["traceparent"], row["encoded"]),
+        route=Route(
+            row["engine"],
+            row["target"],
+            row["idempotency_key"],
+            row["traceparent"],
+            row["encoded"],
+            asked_at=row["asked_at"],
+            caller=row["caller"],
+        ),
         state=WaitState(row["state"]),
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],

@@ -58,6 +58,8 @@ waits = Table(
     Column("redeliveries", Integer, nullable=False, server_default="0", default=0),
     Column("redelivered_at", Float),
     Column("encoded", Boolean),
+    Column("asked_at", JSON(none_as_null=True)),
+    Column("caller", JSON(none_as_null=True)),
     Index("waits_to_check", "state", "next_check_at"),
     Index("waits_to_deliver", "state", "engine", "next_attempt_at"),
     Index("waits_leased", "lease_owner"),
@@ -104,6 +106,14 @@ def _encoded(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN encoded BOOLEAN"))
 
 
+def _asked_at(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN asked_at JSON"))
+
+
+def _caller(db: Connection) -> None:
+    db.execute(text("ALTER TABLE waits ADD COLUMN caller JSON"))
+
+
 _STEPS: dict[int, Callable[[Connection], None]] = {
     2: _redriven_and_forgotten,
     3: _traced,
@@ -111,6 +121,8 @@ _STEPS: dict[int, Callable[[Connection], None]] = {
     5: _missing,
     6: _redelivered,
     7: _encoded,
+    8: _asked_at,
+    9: _caller,
 }
 """Version -> what brings a database of the version before up to it. A step stays as it was released."""
 

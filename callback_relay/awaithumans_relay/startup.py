@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from awaithumans_core.http_clients import async_client
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.flow import answered_by_proxy
+from awaithumans_core.http_clients import async_client, lost_reason, reply_of
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 
@@ -20,8 +22,11 @@ _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0", None)  # noqa: S104 - recog
 
 async def warn() -> None:
     """Log what is wrong with the settings in the environment."""
-    for said in await warnings(Settings.load()):
-        logger.warning(said)
+    try:
+        for said in await warnings(Settings.load()):
+            logger.warning(said)
+    except SettingsError as wrong:
+        logger.warning(str(wrong))
 
 
 async def warnings(settings: Settings) -> list[str]:
@@ -55,12 +60,18 @@ async def server(settings: Settings) -> str | None:
                 params={"limit": 1},
                 headers={"Authorization": f"Bearer {settings.token()}"},
             )
-    except (httpx.HTTPError, httpx.InvalidURL) as away:
+    except (httpx.RequestError, httpx.InvalidURL) as away:
+        reason = lost_reason(away) if isinstance(away, httpx.RequestError) else str(away)
         return (
-            f"the awaithumans server does not answer at {settings.url} ({type(away).__name__}): start it, or "
-            f"{_ITS_ADDRESS}; until then, answers that are not called back are not found"
+            f"the awaithumans server does not answer at {settings.url} ({reason}): start it, or {_ITS_ADDRESS}; until "
+            "then, answers that are not called back are not found"
         )
-    if reply.status_code in {401, 403}:
+    if not _is_list(reply) and (proxy := answered_by_proxy(reply_of(reply))) is not None:
+        return (
+            f"the awaithumans server at {settings.url} is not reached: {proxy} answers {reply.status_code} in its "
+            f"place. {proxy.advice}"
+        )
+    if reply.status_code in {401, 403} and _is_json(reply):
         return (
             f"the awaithumans server refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status_code}): callbacks are taken, "
             "but answers that are not called back (by e-mail, in Slack) will not be found. Give the server's own token"
@@ -72,7 +83,12 @@ async def server(settings: Settings) -> str | None:
 
 def _is_list(reply: httpx.Response) -> bool:
     """A page for everything, as web apps and proxies have it, is no list of tasks."""
+    return _is_json(reply) and isinstance(reply.json(), list)
+
+
+def _is_json(reply: httpx.Response) -> bool:
     try:
-        return isinstance(reply.json(), list)
+        reply.json()
     except ValueError:
         return False
+    return True

@@ -7,6 +7,7 @@ number of times.
 An answer reaches only rows that wait for the same question: task id and idempotency key must both be the outcome's.
 """
 
+import json
 import math
 import secrets
 import time
@@ -55,7 +56,18 @@ from awaithumans_relay.database import Database, lock_key
 from awaithumans_relay.limits import MAX_OPEN_WAITS, storable
 from awaithumans_relay.probe import PROBE_ENGINE
 from awaithumans_relay.readiness import Readiness
-from awaithumans_relay.rows import MISSING, READABLE, RELEASED, Wait, WaitState, answered, kept, open_row, wait_of
+from awaithumans_relay.rows import (
+    MISSING,
+    READABLE,
+    RELEASED,
+    Wait,
+    WaitState,
+    answered,
+    asked_at,
+    kept,
+    open_row,
+    wait_of,
+)
 from awaithumans_relay.schedule import (
     LONGEST_LEASE_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -147,7 +159,7 @@ class Store:
                 _found_again(db, task_id, route, now)
             before = db.execute(select(*_BEFORE_REGISTRATION).where(this)).one()
             state = before.state
-            db.execute(update(waits).where(this).values(registered_at=now))
+            db.execute(update(waits).where(this).values(registered_at=now, **asked_at(route)))
             outcome, found_by = _known_outcome(db, task_id, route.idempotency_key, deleted=missing)
             served = state == WaitState.ANSWERED or (state == WaitState.DELIVERED and before.registered_at is None)
             if outcome is not None and not served:
@@ -519,6 +531,18 @@ class Store:
             .offset(offset)
         )
         return await self.database.read(lambda db: [wait_of(row) for row in db.execute(page).mappings()])
+
+    async def of_thread(self, engine: str, thread_id: str) -> Wait | None:
+        """The newest wait whose target is this thread of this engine."""
+        part = json.dumps(thread_id)
+        newest = (
+            select(waits)
+            .where(waits.c.engine == engine, waits.c.target_id.contains(f'"thread_id":{part}', autoescape=True))
+            .order_by(waits.c.created_at.desc())
+            .limit(1)
+        )
+        found = await self.database.read(lambda db: [wait_of(row) for row in db.execute(newest).mappings()])
+        return found[0] if found else None
 
     async def engines(self) -> Collection[str]:
         """Engines that waits which are not finished name."""

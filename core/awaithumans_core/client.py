@@ -17,7 +17,15 @@ from awaithumans_core.connections import PerLoop, PerProcess, generation
 from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
-from awaithumans_core.http_clients import ReplyTooLarge, async_client, sync_client, warn_if_exposed
+from awaithumans_core.http_clients import (
+    ReplyTooLarge,
+    async_client,
+    lost_reason,
+    proxy_of,
+    reply_of,
+    sync_client,
+    warn_if_exposed,
+)
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
@@ -38,11 +46,15 @@ OnPause = Callable[[Pause], None]
 class AsyncDriver:
     """Sends what flows yield, over one httpx client for each event loop and process."""
 
-    def __init__(self, http: Callable[[], httpx.AsyncClient], url: str, token: str, clock: Clock) -> None:
+    def __init__(
+        self, http: Callable[[], httpx.AsyncClient], url: str, token: str, clock: Clock, *, direct: bool = False
+    ) -> None:
         self._http = PerLoop(http)
         self._url = url
         self._token = token
         self._clock = clock
+        self._direct = direct
+        """Whether requests go over a transport of the caller's, which uses no proxy."""
 
     async def run(
         self,
@@ -75,11 +87,11 @@ class AsyncDriver:
             http = await self._http.get()
             if isinstance(self._clock, SystemClock):
                 refuse_frozen_loop()
-            return _reply(await http.send(_request(http, self._token, call)))
+            return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
             return Reply(large.status, {}, b"", cut=True)
         except httpx.RequestError as error:
-            return _lost(error)
+            return _lost(error, direct=self._direct)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -89,11 +101,15 @@ class AsyncDriver:
 class SyncDriver:
     """Sends what flows yield without an event loop, over one httpx client for each process."""
 
-    def __init__(self, http: Callable[[], httpx.Client], url: str, token: str, clock: Clock) -> None:
+    def __init__(
+        self, http: Callable[[], httpx.Client], url: str, token: str, clock: Clock, *, direct: bool = False
+    ) -> None:
         self._http = PerProcess(http)
         self._url = url
         self._token = token
         self._clock = clock
+        self._direct = direct
+        """Whether requests go over a transport of the caller's, which uses no proxy."""
 
     def run(self, steps: Flow[R], on_status: OnStatus | None = None, on_pause: OnPause | None = None) -> R:
         """Drive a flow to its end and return what it returns."""
@@ -116,11 +132,11 @@ class SyncDriver:
     def _send(self, call: Call) -> Reply | Lost:
         try:
             http = self._http.get()
-            return _reply(http.send(_request(http, self._token, call)))
+            return reply_of(http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
             return Reply(large.status, {}, b"", cut=True)
         except httpx.RequestError as error:
-            return _lost(error)
+            return _lost(error, direct=self._direct)
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -172,7 +188,7 @@ class TaskClient:
         def http() -> httpx.AsyncClient:
             return async_client(**options, transport=_of_this_process(transport, made_in))
 
-        self._driver = AsyncDriver(http, self.settings.url, token, self.clock)
+        self._driver = AsyncDriver(http, self.settings.url, token, self.clock, direct=transport is not None)
 
     async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
         """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
@@ -296,7 +312,7 @@ class SyncTaskClient:
         def http() -> httpx.Client:
             return sync_client(**options, transport=_of_this_process(transport, made_in))
 
-        self._driver = SyncDriver(http, self.settings.url, token, self.clock)
+        self._driver = SyncDriver(http, self.settings.url, token, self.clock, direct=transport is not None)
         self._own_transport = transport is not None
 
     def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
@@ -427,21 +443,13 @@ def _request(http: httpx.Client | httpx.AsyncClient, token: str, call: Call) -> 
 _STATUS = re.compile(r"[45]\d\d(?= )")
 
 
-def _reply(response: httpx.Response) -> Reply:
-    return Reply(
-        response.status_code,
-        {name.lower(): value for name, value in response.headers.items()},
-        response.content,
-    )
-
-
-def _lost(error: httpx.RequestError) -> Reply | Lost:
+def _lost(error: httpx.RequestError, *, direct: bool = False) -> Reply | Lost:
     if isinstance(error, httpx.UnsupportedProtocol):
         raise SettingsError(f"{error}: an address starts with http:// or https://") from None
     # A proxy that refuses to open a tunnel has replied: "407 Proxy Authentication Required".
     if isinstance(error, httpx.ProxyError) and (refused := _STATUS.match(str(error))):
-        return Reply(int(refused[0]), {}, b"")
-    return Lost(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        return Reply(int(refused[0]), {}, b"", proxy=proxy_of(error))
+    return Lost(lost_reason(error, direct=direct))
 
 
 def _paused(pause: Pause, url: str, on_pause: OnPause | None) -> None:

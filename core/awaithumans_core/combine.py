@@ -22,6 +22,7 @@ from typing import Any, Generic, Literal, TypeVar
 from awaithumans_core import clock as clocks
 from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
+from awaithumans_core.group import Group, deciding
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.replays import applies
 
@@ -141,7 +142,7 @@ async def quorum(
     ballots: list[_Ballot[T]] = []
     votes: list[Vote[T]] = []
     for_it = 0
-    async with _asking() as crowd:
+    async with _asking("quorum") as crowd:
         for person in people:
             crowd.ask(person, ask(assign_to=person, **options, **_key(idempotency_key, _name(person))))
         for heard in range(1, len(people) + 1):
@@ -203,22 +204,37 @@ async def escalate(
             otherwise=Decision(approved=False),
         )
     """
-    whole, starts = _seconds(within), [_seconds(step.after) for step in steps]
-    if not steps or starts != sorted(starts) or starts[0] < 0:
-        raise InvalidTaskError("an escalation needs steps, each after the one before")
-    if whole - starts[-1] < 60:
-        raise InvalidTaskError(f"the last step begins after {starts[-1]:g} s of {whole:g} s: people need a minute")
+    whole, starts = schedule(steps, within)
     _refuse_shared_key(ask)
 
-    async with _asking() as crowd:
+    async with _asking("escalate") as crowd:
         for place, (step, start) in enumerate(zip(steps, starts, strict=True)):
-            options = {"assign_to": step.assign_to, **step.options, **_key(idempotency_key, f"step:{place}")}
+            options = {"assign_to": step.assign_to, **step.options, **step_key(idempotency_key, place)}
             crowd.ask(place, ask(timeout_seconds=whole - start, **options))
             pause = starts[place + 1] - start if place + 1 < len(steps) else None
             answer: tuple[T] | None = await _first(crowd, pause)
             if answer is not None:
                 return answer[0]
     return otherwise
+
+
+def schedule(steps: Sequence[Step], within: float | timedelta) -> tuple[float, list[float]]:
+    """The whole time of an escalation and the starts of its steps, in seconds.
+
+    Raises:
+        InvalidTaskError: there are no steps, they are not in order, or the last one has less than a minute.
+    """
+    whole, starts = _seconds(within), [_seconds(step.after) for step in steps]
+    if not steps or starts != sorted(starts) or starts[0] < 0:
+        raise InvalidTaskError("an escalation needs steps, each after the one before")
+    if whole - starts[-1] < 60:
+        raise InvalidTaskError(f"the last step begins after {starts[-1]:g} s of {whole:g} s: people need a minute")
+    return whole, starts
+
+
+def step_key(idempotency_key: str | None, place: int) -> dict[str, str]:
+    """The option that names the question of one step; empty if the escalation has no key."""
+    return _key(idempotency_key, f"step:{place}")
 
 
 async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
@@ -245,8 +261,9 @@ async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
 class _Crowd(Generic[T]):
     """Questions under way, heard in the order their ends come."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group) -> None:
         self.left = 0
+        self._group = group
         self._tasks: list[asyncio.Future[T]] = []
         self._ended: list[tuple[Any, asyncio.Future[T]]] = []
         self._news = asyncio.Event()
@@ -263,16 +280,24 @@ class _Crowd(Generic[T]):
         self._news.set()
 
     async def next(self) -> tuple[Any, T | QuestionEndedError]:
-        """Who has ended, and how. Raises what is no end of a question."""
-        while not self._ended:
-            self._news.clear()
-            await self._news.wait()
-        self.left -= 1
-        who, task = self._ended.pop(0)
-        try:
-            return who, task.result()
-        except QuestionEndedError as ended:
-            return who, ended
+        """Who has ended, and how. Raises what is no end of a question.
+
+        A call that cannot wait in place is raised only when all calls that are left are such calls.
+        """
+        while True:
+            while not self._ended:
+                if self.left and self.left == len(self._group.suspended):
+                    raise self._group.suspended[0][0]
+                self._news.clear()
+                await self._news.wait()
+            who, task = self._ended.pop(0)
+            if not task.cancelled() and self._group.is_suspended(task.exception()):
+                continue
+            self.left -= 1
+            try:
+                return who, task.result()
+            except QuestionEndedError as ended:
+                return who, ended
 
     async def next_or(self, alarm: "asyncio.Future[None]") -> tuple[Any, T | QuestionEndedError] | None:
         """The same; None when the alarm rings before."""
@@ -297,22 +322,26 @@ class _Crowd(Generic[T]):
 
 
 @asynccontextmanager
-async def _asking() -> "AsyncGenerator[_Crowd[Any]]":
+async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_Crowd[Any]]":
     """Questions that are over when the block is, however it ends."""
-    crowd = _Crowd[Any]()
-    try:
-        yield crowd
-    except AwaitHumansError:
+    with deciding(kind) as group:
+        crowd = _Crowd[Any](group)
+        try:
+            yield crowd
+        except AwaitHumansError:
+            await crowd.cancel(NOT_NEEDED)
+            await group.cancel_suspended()
+            raise
+        except Exception:
+            # Nothing is awaited: a workflow with a bug is suspended as it stands, and goes on with its votes once
+            # mended. A LangGraph node that is interrupted leaves its questions open, too.
+            crowd.stop(NOT_NEEDED)
+            raise
+        except asyncio.CancelledError:  # whoever asked is stopped: each question does what it does then
+            await crowd.cancel(None)
+            raise
         await crowd.cancel(NOT_NEEDED)
-        raise
-    except Exception:
-        # Nothing is awaited: a workflow with a bug is suspended as it stands, and goes on with its votes once mended.
-        crowd.stop(NOT_NEEDED)
-        raise
-    except asyncio.CancelledError:  # whoever asked is stopped: each question does what it does then
-        await crowd.cancel(None)
-        raise
-    await crowd.cancel(NOT_NEEDED)
+        await group.cancel_suspended()
 
 
 @dataclass(frozen=True, slots=True)

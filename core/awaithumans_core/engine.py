@@ -115,6 +115,41 @@ class Remarks(Protocol):
         ...
 
 
+@runtime_checkable
+class Adopts(Protocol):
+    """Optional: the engine opens tasks for questions that its callers have stored and could not ask.
+
+    The relay calls it at its start and then on a schedule.
+    """
+
+    async def adopt(self) -> int:
+        """Ask what the latest stored questions without a task ask. Returns how many were asked.
+
+        Repeating it, at the same time as well, asks each question once. Reads and asks a bounded number. What could not
+        be asked is logged, and asked the next time.
+
+        Raises:
+            Exception: nothing could be read.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksThreads(Protocol):
+    """Optional: the engine can read one of its threads as a delivery would, without waking it; `doctor --thread`."""
+
+    async def check_thread(self, route: Route) -> str:
+        """What was found, in words for an operator.
+
+        Args:
+            route: Of a question of the thread. Without one, its key is empty and its target has only `thread_id`.
+
+        Raises:
+            TargetNotReady: the thread is not there, or the relay cannot read it.
+        """
+        ...
+
+
 class TargetGone(AwaitHumansError):
     """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
 

@@ -116,6 +116,26 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """The proxy that a request was sent through, from the environment of this process."""
+
+    variable: str
+    """Which variable names it."""
+    address: str
+    """Its address, without user name and password."""
+    host: str
+    """The host that was to be reached through it."""
+
+    def __str__(self) -> str:
+        return f"the proxy {self.address} ({self.variable})"
+
+    @property
+    def advice(self) -> str:
+        """What to do if it refuses or alters requests."""
+        return f"Correct {self.variable}, or add {self.host} to NO_PROXY if it can be reached without a proxy"
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What the other side answered. Header names are lower case."""
 
@@ -124,6 +144,8 @@ class Reply:
     body: bytes = field(repr=False)
     cut: bool = False
     """Whether the body was larger than a client reads, and so is missing."""
+    proxy: Proxy | None = None
+    """The proxy that may have made this reply, unless it is usable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -754,7 +776,9 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
             try:
                 return read(reply)
             except ValueError as malformed:
-                trouble = f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]})"
+                trouble = (
+                    f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]}){_through(reply)}"
+                )
         elif isinstance(reply, Reply) and _final(reply):
             return reply
         else:
@@ -766,6 +790,8 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
             server = "AWAITHUMANS_URL the address of an awaithumans server"
             relay = "AWAITHUMANS_RELAY_URL the address of the relay"
             address = "" if down else f". Is {server if call.url.startswith('/') else relay}?"
+            if (proxy := answered_by_proxy(reply)) is not None:
+                address = f". {proxy.advice}"
             raise error(
                 f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
                 f"last: {trouble}{address}. The same call with the same key picks up where this one stopped",
@@ -796,6 +822,12 @@ _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
 }
 
 _PROXY = "a proxy refuses the request: correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY of this process"
+_GATEWAY = (
+    "this is not a reply of the API: a proxy or gateway before it refuses the request. {setting} must be an address at "
+    "which the API itself answers"
+)
+_ACCESS = frozenset({401, 403})
+"""Refusals with which a gateway refuses access, as the API does."""
 
 _ADVICE: Mapping[int, str] = {
     401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
@@ -824,11 +856,16 @@ def refusal(
     """The typed error of a 3xx or 4xx, in the server's own words. Reads all three of its error shapes."""
     server_code, told = _error_words(reply)
     text = f"{reply.status}: {told}"
+    setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
+    proxy = answered_by_proxy(reply)
     if 300 <= reply.status < 400:
-        setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
+        what_to_do = (
+            f"set the address ({setting}) to where it really is"
+            if proxy is None
+            else f"through {proxy}. {proxy.advice}"
+        )
         return UnexpectedReplyError(
-            f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: "
-            f"set the address ({setting}) to where it really is",
+            f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: {what_to_do}",
             task_id=task_id,
         )
     facts = {
@@ -838,7 +875,7 @@ def refusal(
         "from_api": _api_form(reply),
     }
     if relay is not None:
-        advice = _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status)
+        advice = _advice(reply, setting, _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status))
         what_to_do = f". {advice}" if advice else ""
         return RequestRefusedError(
             f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}", **facts
@@ -855,8 +892,26 @@ def refusal(
         error = TaskNotFoundError
     if error is None:
         error = TaskRejectedError if at_create else RequestRefusedError
-    advice = None if error is TaskNotFoundError else _ADVICE.get(reply.status)
+    advice = None if error is TaskNotFoundError else _advice(reply, setting, _ADVICE.get(reply.status))
     return error(f"{text} ({advice})" if advice else text, **facts)
+
+
+def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:
+    """What to do about a refusal: the usual, if it is the API that refuses."""
+    if (proxy := answered_by_proxy(reply)) is not None:
+        return f"the reply came through {proxy} and is not the API's. {proxy.advice}"
+    if reply.status in _ACCESS and _quiet_json(reply) is None:
+        return _GATEWAY.format(setting=setting)
+    return usual
+
+
+def answered_by_proxy(reply: Reply | Lost) -> Proxy | None:
+    """The proxy this reply came through, if the reply is neither the API's nor lost."""
+    return reply.proxy if isinstance(reply, Reply) and not _api_form(reply) else None
+
+
+def _through(reply: Reply) -> str:
+    return "" if (proxy := answered_by_proxy(reply)) is None else f", through {proxy}"
 
 
 def _api_form(reply: Reply) -> bool:
@@ -959,7 +1014,9 @@ MAX_TROUBLE_CHARS = 300
 
 def _trouble(reply: Reply) -> str:
     """Why this reply is not usable, in its own words if it has the form of the API."""
-    return f"{reply.status}: {_error_words(reply)[1][:MAX_TROUBLE_CHARS]}" if _api_form(reply) else _summary(reply)
+    if _api_form(reply):
+        return f"{reply.status}: {_error_words(reply)[1][:MAX_TROUBLE_CHARS]}"
+    return _summary(reply) + _through(reply)
 
 
 def _summary(reply: Reply) -> str:

@@ -6,13 +6,17 @@ in one step. So replies are unpacked here, piece by piece, and only in the two e
 
 import ipaddress
 import zlib
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from awaithumans_core.addresses import in_brackets
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.flow import Proxy, Reply
+from awaithumans_core.http_environment import certificate_errors, check_proxies, missing_certificates, proxy_for
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans")
@@ -22,6 +26,8 @@ MAX_REPLY_BYTES = 32 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 """Unpacked in one step."""
 _ENCODINGS = "gzip, deflate"
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""How OpenSSL names a certificate that is not trusted."""
 _ANY_ZLIB = zlib.MAX_WBITS | 32
 """gzip or zlib, by its header."""
 
@@ -38,15 +44,81 @@ class ReplyTooLarge(httpx.DecodingError):
 
 
 def async_client(**options: Any) -> httpx.AsyncClient:
-    """An httpx client whose replies are bounded; options are httpx's, except for event hooks."""
-    return bounded(httpx.AsyncClient(**options))
+    """An httpx client whose replies are bounded; options are httpx's, except for event hooks.
+
+    Raises:
+        SettingsError: certificates, a proxy or NO_PROXY of the environment cannot be used.
+    """
+    with _environment_errors(options):
+        return bounded(httpx.AsyncClient(**options))
 
 
 def sync_client(**options: Any) -> httpx.Client:
     """`async_client` without an event loop."""
-    client = httpx.Client(**options, event_hooks={"response": [_bound]})
+    with _environment_errors(options):
+        client = httpx.Client(**options)
+    client.event_hooks = {"response": [_bound]}
     client.headers["Accept-Encoding"] = _ENCODINGS
     return client
+
+
+def check_environment() -> None:
+    """Check that HTTP clients can be created with the proxies and certificates of this environment.
+
+    Raises:
+        SettingsError: they cannot. The text names the variable.
+    """
+    sync_client().close()
+
+
+@contextmanager
+def _environment_errors(options: Mapping[str, Any]) -> Generator[None]:
+    if options.get("transport") is None:  # httpx takes proxies from the environment only for its own transport
+        check_proxies()
+    try:
+        with certificate_errors():
+            yield
+    except httpx.InvalidURL as malformed:
+        raise SettingsError(f"{options.get('base_url')!r} is not an address: {malformed}") from None
+
+
+def reply_of(response: httpx.Response, *, direct: bool = False) -> Reply:
+    """A response for a flow, with the proxy that may have made it.
+
+    Args:
+        response: Read to its end.
+        direct: Whether it came over a transport of the caller's, which uses no proxy.
+    """
+    usable = response.is_success and "json" in response.headers.get("Content-Type", "")
+    return Reply(
+        response.status_code,
+        {name.lower(): value for name, value in response.headers.items()},
+        response.content,
+        proxy=None if usable or direct else proxy_for(str(response.url)),
+    )
+
+
+def lost_reason(error: httpx.RequestError, *, direct: bool = False) -> str:
+    """Why there was no reply, with the proxy the request was sent through.
+
+    Raises:
+        SettingsError: the certificate is not trusted because no authority is: SSL_CERT_DIR is missing.
+    """
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if _UNTRUSTED in reason:
+        if (missing := missing_certificates()) is not None:
+            raise SettingsError(f"{missing} ({reason})") from None
+        reason += " (give the certificate of its authority as SSL_CERT_FILE)"
+    proxy = None if direct else proxy_of(error)
+    return reason if proxy is None else f"{reason}, through {proxy}. {proxy.advice}"
+
+
+def proxy_of(error: httpx.RequestError) -> Proxy | None:
+    """The proxy through which the request was sent that had no reply."""
+    try:
+        return proxy_for(str(error.request.url))
+    except RuntimeError:  # it was raised before there was a request
+        return None
 
 
 def bounded(client: httpx.AsyncClient) -> httpx.AsyncClient:
@@ -169,16 +241,15 @@ def exposures(setting: str, url: str, proof: str) -> list[str]:
     if parts.scheme != "http":
         return []  # through a proxy this is a tunnel, which the proxy cannot read
     found: list[str] = []
+    address = f"{parts.scheme}://{in_brackets(host)}"
     if not _is_loopback(host):
         found.append(
-            f"{setting} is {parts.scheme}://{host}: {proof} and all answers travel in clear text. Use https://, unless "
+            f"{setting} is {address}: {proof} and all answers travel in clear text. Use https://, unless "
             "everything between is a private network"
         )
-    proxies = getproxies()
-    if (proxies.get("http") or proxies.get("all")) and not proxy_bypass(host):
-        name = "HTTP_PROXY" if proxies.get("http") else "ALL_PROXY"
+    if (proxy := proxy_for(url)) is not None:
         found.append(
-            f"{setting} is {parts.scheme}://{host}, and {name} is set: that proxy can read {proof} and all answers. "
+            f"{setting} is {address}, and {proxy.variable} is set: that proxy can read {proof} and all answers. "
             f"Use https://, or add {host} to NO_PROXY"
         )
     return found

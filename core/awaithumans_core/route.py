@@ -66,6 +66,15 @@ class Route:
     must be written in the same way. None: not known, since the caller is of an earlier release. No part of the route's
     identity.
     """
+    asked_at: Mapping[str, str] | None = field(default=None, compare=False)
+    """Where in its own records the engine finds the question, in the engine's words, for instance the checkpoint in
+    which a node asked. None: the engine searches. No part of the route's identity: a question that is asked again
+    elsewhere stays one wait.
+    """
+    caller: Mapping[str, str] | None = field(default=None, compare=False)
+    """What the engine uses to reach the caller as what it is, for instance which run asked, for which user. It can be
+    read in the URL, so it holds no secret. No part of the route's identity.
+    """
 
     @cached_property
     def target_id(self) -> str:
@@ -183,13 +192,15 @@ def _refused() -> CallbackRejectedError:
 def _route(held: "JsonValue") -> Route:
     match held:
         case {"e": str(engine), "t": dict(target), "k": str(key), **more}:
-            traceparent, encoded = more.get("p"), more.get("c")
+            traceparent, encoded, asked_at, caller = more.get("p"), more.get("c"), more.get("a"), more.get("u")
             return Route(
                 engine,
                 {str(name): str(value) for name, value in target.items()},
                 key,
                 traceparent if isinstance(traceparent, str) and len(traceparent) <= MAX_TRACEPARENT_CHARS else None,
                 encoded if isinstance(encoded, bool) else None,
+                {str(name): str(value) for name, value in asked_at.items()} if isinstance(asked_at, dict) else None,
+                {str(name): str(value) for name, value in caller.items()} if isinstance(caller, dict) else None,
             )
         case _:
             raise _refused()
@@ -204,12 +215,15 @@ class _Signed:
         self._most = most
 
     def sign(self, route: Route, bound: Mapping[str, str | None]) -> str | None:
-        """Text for URLs and headers. None: it would be too long, also without the trace, which matters less."""
+        """Text for URLs and headers. None: it would be too long, even without the trace and `asked_at`."""
         held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
         if route.encoded is not None:
             held["c"] = route.encoded
+        if route.caller:
+            held["u"] = dict(route.caller)
         traced = {"p": route.traceparent} if route.traceparent else {}
-        for each in (held | traced, held):
+        found = {"a": dict(route.asked_at)} if route.asked_at else {}
+        for each in (held | found | traced, held | found, held):
             signed = self._serializer.dumps(each)
             text = signed.decode() if isinstance(signed, bytes) else signed
             if len(text) <= self._most:

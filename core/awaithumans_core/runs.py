@@ -58,6 +58,11 @@ NO_RUNS = StartedRuns()
 class RunRecord(Protocol):
     """Where the starts of one delivery are recorded."""
 
+    @property
+    def started(self) -> bool:
+        """Whether a run was started to deliver this answer."""
+        ...
+
     async def start(self, position: str, *, settled: bool) -> None:
         """Record that a run is about to start, and return once that is stored.
 
@@ -72,6 +77,11 @@ class RunsInMemory:
 
     def __init__(self) -> None:
         self._runs = NO_RUNS
+
+    @property
+    def started(self) -> bool:
+        """Whether a run was started to deliver this answer."""
+        return self._runs.starts > 0
 
     async def start(self, position: str, *, settled: bool) -> None:
         """Record a start, as `RunRecord.start`."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from awaithumans_core.addresses import cleaned, http_address
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.local_server import announced_server
 from awaithumans_core.route import RouteSigner
@@ -23,14 +24,7 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _address(value: str) -> str:
-    scheme, _, host = value.partition("://")
-    if scheme not in {"http", "https"} or not host:
-        raise ValueError("write the address with http:// or https://, for instance http://localhost:3001")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(http_address)]
 
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 """One secret, or several with commas between them.
@@ -195,4 +189,4 @@ class _Stripped(PydanticBaseSettingsSource):
 
 def _place(url: str) -> str:
     """The same for every way of writing one local address."""
-    return url.rstrip("/").replace("//localhost", "//127.0.0.1")
+    return cleaned(url).rstrip("/").replace("//localhost", "//127.0.0.1")

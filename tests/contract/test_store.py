@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -755,6 +756,21 @@ async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> No
     with pytest.raises(RuntimeError, match="99, of a later release"):
         await store.start()
     await store.stop()
+
+
+@pytest.mark.parametrize("caller", [{"run_id": "1", "user": "alice"}, None])
+async def test_what_reaches_the_caller_is_kept(store: Store, caller: dict[str, str] | None) -> None:
+    """It is kept with the wait, whether the registration or the callback came first, and the thread's wait is found."""
+    asked = Route("langgraph-server", {"assistant_id": "a", "thread_id": "t%1"}, "question-0", caller=caller)
+    await store.register("task-0", asked, 900)
+    await store.answer(outcome(1), found_by="callback", route=replace(asked, idempotency_key="question-1"))
+    for task_id in ("task-0", "task-1"):
+        (wait,) = await store.find(task_id)
+        assert wait.route.caller == caller
+    found = await store.of_thread("langgraph-server", "t%1")
+    assert found is not None
+    assert await store.of_thread("langgraph-server", "t%") is None
+    assert await store.of_thread("langgraph", "t%1") is None
 
 
 def _first_release(db: Connection) -> None:

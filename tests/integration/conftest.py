@@ -28,4 +28,6 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture
 async def bench(registrar: RunningRelay, people: People, database: Path) -> AsyncGenerator[Bench]:
     async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
-        yield Bench(saver, registrar.human_tasks(), people)
+        bench = Bench(saver, registrar.human_tasks(), people)
+        bench.store = registrar.store
+        yield bench

@@ -158,12 +158,13 @@ async def test_something_else_at_the_relays_address(
     assert told in failed(found)["running relay"]
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize(
     ("flags", "check", "told"),
     [
         (["--temporal", "127.0.0.1:1"], "Temporal 127.0.0.1:1", "does not answer"),
         (["--langgraph-server", "http://127.0.0.1:1"], "LangGraph server http://127.0.0.1:1", "does not answer"),
-        (["--langgraph-server", "127.0.0.1:1"], "LangGraph server 127.0.0.1:1", "write it as a URL"),
+        (["--langgraph-server", "127.0.0.1:1"], "LangGraph server 127.0.0.1:1", "write the address with http"),
         (["--graph", "g=nowhere:graph"], "graph g=nowhere:graph", "No module named 'nowhere'"),
         (["--graph", "g"], "graph g", "NAME=module:attribute"),
     ],

@@ -15,10 +15,11 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import InjectedToolCallId
 from langgraph.callbacks import GraphInterruptEvent
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import AfterValidator, BaseModel
 
@@ -208,6 +209,57 @@ async def test_edited_arguments_run(bench: Bench, decision: str) -> None:
     (message,) = await bench.told()
     assert message.status == "success"
     assert message.content == '(A person has changed the arguments to {"order": "A", "amount": 25}.)\npaid 25'
+
+
+def _messages(call_id: str, content: Any) -> list[Any]:
+    return [ToolMessage(content, tool_call_id=call_id)]
+
+
+RESULTS: dict[str, Any] = {
+    "content blocks": lambda _: [{"type": "text", "text": "paid"}],
+    "command": lambda call_id: Command(update={"messages": _messages(call_id, "paid")}),
+    "command with content blocks": lambda call_id: Command(
+        update={"messages": _messages(call_id, [{"type": "text", "text": "paid"}])}
+    ),
+    "command with a message as dict": lambda call_id: Command(
+        update={"messages": [{"role": "tool", "tool_call_id": call_id, "content": "paid"}]}
+    ),
+    "handoff": lambda call_id: Command(
+        graph=Command.PARENT, goto="end", update={"messages": _messages(call_id, "paid"), "active_agent": "end"}
+    ),
+}
+"""What tools return, given the id of their call."""
+
+
+@pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS.keys())
+async def test_model_learns_of_an_edit_whatever_the_tool_returns(bench: Bench, result: Any) -> None:
+    """Content blocks, commands and handoffs carry the note about changed arguments, as text does."""
+
+    def refund(order: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        """Pay back."""
+        bench.ran.append((order,))
+        return result(tool_call_id)
+
+    class Parent(MessagesState, total=False):
+        active_agent: str
+
+    turn = {"name": "refund", "id": "call-0", "args": {"order": "A"}}
+    model = ScriptedModel(responses=[AIMessage("", tool_calls=[turn]), AIMessage("done")])
+    builder = StateGraph(Parent)
+    builder.add_node("agent", create_agent(model, [refund], middleware=[bench.approval()]))
+    builder.add_node("end", lambda _: {})
+    builder.add_edge(START, "agent")
+    bench.use(builder.compile(checkpointer=bench.saver))
+    await bench.start()
+    await bench.give(await bench.asked("A"), {"decision": "approve", "new_order": "B"})
+    assert bench.ran == [("B",)]
+    (message,) = await bench.told()
+    assert (
+        message.text
+        == '(A person has changed the arguments to {"order": "B"}.)'
+        + ("\n" if isinstance(message.content, str) else "")
+        + "paid"
+    )
 
 
 async def test_rejected_with_a_reason(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from langgraph.types import Command, RetryPolicy, interrupt
 from pydantic import BaseModel, model_validator
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
+from awaithumans_adapters.langgraph.engine import UPDATED
 from awaithumans_adapters.langgraph.foreign import key_of
 from awaithumans_core import Outcome, SettingsError, TargetBusy, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
@@ -247,6 +248,34 @@ async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
     await bench.deliver(new.idempotency_key, approved=True)
     assert await bench.engine.orphaned(new) is None
     assert await bench.engine.orphaned(bench.route_of("unheard-of")) is None
+
+
+@pytest.mark.parametrize(("as_node", "next_node"), [(None, ("node",)), ("node", ("act",))])
+async def test_update_state_while_a_question_is_open(
+    bench: Bench, as_node: str | None, next_node: tuple[str, ...]
+) -> None:
+    """The question is superseded, and `on_result` reports that its answer was not taken and where the thread stands."""
+    told: list[Resumed] = []
+
+    async def hear(resumed: Resumed) -> None:
+        told.append(resumed)
+
+    bench.use(one_node(_asks(bench), bench.act), on_result=hear)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old = await bench.route("a")
+    await bench.compiled.aupdate_state(bench.config, {"round": 1}, as_node=as_node)
+    assert await bench.engine.orphaned(old) == UPDATED
+    with pytest.raises(TargetGone, match="update_state has replaced"):
+        await bench.deliver(old.idempotency_key, approved=True)
+    (resumed,) = told
+    assert (resumed.not_taken, resumed.next, resumed.interrupts, resumed.ended) == (UPDATED, next_node, (), False)
+    assert resumed.outcome.response == {"approved": True}
+    await bench.compiled.ainvoke(None, bench.config)
+    if as_node is None:
+        await bench.give("a", False)
+        assert await bench.answers() == {("a", False)}
+        assert told[-1].not_taken is None
+    assert bench.acts == ["act"]
 
 
 async def test_a_question_of_another_release_is_no_orphan(bench: Bench) -> None:

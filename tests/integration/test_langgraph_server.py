@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, started
+from examples.demo.servers import HumansServer, RelayServer, free_port, started
+from fastapi import FastAPI
 from httpx import ConnectError
 
-from awaithumans_adapters.langgraph import LangGraphServerEngine
-from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
-from awaithumans_core.engine import TargetBusy
+from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
+from awaithumans_adapters.langgraph.engine import CONTINUED, UPDATED
+from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
 from tests.support.engines import Shelf
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay, running_relay, served
 from tests.support.served import LangGraphServer, ServedAsker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ class Bench:
             self.thread_id = (await self.client.threads.create())["thread_id"]
         state: dict[str, Any] = {"name": self.name, "questions": [self.question, *more], "answers": []}
         run = await self.client.runs.create(self.thread_id, graph, input=state, **options)
-        self.assistant_id = run["assistant_id"]
+        self.assistant_id, self.run_id = run["assistant_id"], run["run_id"]
         if wait:
             await self.client.runs.join(self.thread_id, run["run_id"])
 
@@ -52,7 +53,8 @@ class Bench:
         (task,) = await self.people.find(question or self.question)
         key = task["idempotency_key"]
         outcome = Outcome(task_id=task["id"], status="completed", response={"approved": approved}, idempotency_key=key)
-        return Route("langgraph-server", {"thread_id": self.thread_id, "assistant_id": self.assistant_id}, key), outcome
+        target = {"thread_id": self.thread_id, "assistant_id": self.assistant_id}
+        return Route("langgraph-server", target, key, caller={"run_id": self.run_id}), outcome
 
     async def give(self, approved: bool, question: str | None = None) -> None:  # noqa: FBT001
         await self.engine.deliver(*await self.answer(approved, question))
@@ -133,18 +135,63 @@ async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
 
 
 async def test_gathered_in_one_node(bench: Bench) -> None:
-    """The node shows one of its questions at a time: the answer to the other finds it busy, and then its place."""
+    """The node shows one of its questions at a time; the answer to the other is delivered at once, and once."""
     other = f"{bench.name} other?"
     await bench.ask("gathered", other)
     (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
     first = shown["value"]["task"]
     hidden = {bench.question: other, other: bench.question}[first]
-    with pytest.raises(TargetBusy):
+    for _ in range(2):
         await bench.give(False, hidden)
+        assert bench.did("acts") == 0
+        assert await bench.engine.orphaned((await bench.answer(True, first))[0]) is None
     await bench.give(True, first)
-    await bench.give(False, hidden)
     assert {tuple(answer) for answer in (await bench.values())["answers"]} == {(first, True), (hidden, False)}
     assert bench.did("acts") == 1
+
+
+@pytest.mark.edges
+async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
+    """Two yes of three decide, whatever the order; the third person's task is cancelled, and the node acts once."""
+    people_asked = ["anna", "ben", "carla"]
+    await bench.ask("decides", *people_asked)
+    for person in ("carla", "ben"):
+        assert bench.did("acts") == 0
+        await bench.give(True, f"{bench.name} {person}")
+    assert (await bench.values())["answers"] == [["decided", True]]
+    (unneeded,) = await people.find(f"{bench.name} anna")
+    assert unneeded["status"] == "cancelled"
+    assert await bench.engine.orphaned((await bench.answer(True, f"{bench.name} anna"))[0]) is not None
+    assert bench.did("acts") == 1
+
+
+@pytest.mark.edges
+async def test_update_state_while_a_question_is_open(bench: Bench) -> None:
+    """The question is superseded, and a late answer is parked with the reason."""
+    await bench.ask()
+    route, outcome = await bench.answer(True)
+    await bench.client.threads.update_state(bench.thread_id, {"tenant": "another"})
+    assert await bench.engine.orphaned(route) == UPDATED
+    with pytest.raises(TargetGone, match="update_state has replaced"):
+        await bench.engine.deliver(route, outcome)
+
+
+@pytest.mark.edges
+@pytest.mark.parametrize("more", [(), ("other?",)], ids=["ended", "waits for another"])
+async def test_swallowed_question(bench: Bench, more: tuple[str, ...]) -> None:
+    """A node that goes on without its answer leaves an orphaned wait, and a late answer is parked with the reason."""
+    others = [f"{bench.name} {question}" for question in more]
+    await bench.ask("swallows", *others)
+    for rounds in range(1 + len(others)):
+        route, outcome = await bench.answer(True)
+        assert await bench.engine.orphaned(route) == CONTINUED
+        with pytest.raises(TargetGone) as gone:
+            await bench.engine.deliver(route, outcome)
+        assert str(gone.value) == CONTINUED
+        if rounds < len(others):
+            assert await bench.engine.orphaned((await bench.answer(True, others[0]))[0]) is None
+            await bench.give(False, others[0])
+    assert [bench.did(what) for what in ("goes on", "acts")] == [len(others), 1]
 
 
 async def test_answer_waits_for_what_runs_beside_the_question(bench: Bench) -> None:
@@ -184,6 +231,53 @@ async def test_unknown_thread_is_looked_for_again(bench: Bench) -> None:
     assert bench.did("goes on") == 0
 
 
+@pytest.mark.edges
+async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
+    """A thread that was seen and is missing at two checks was deleted; an answer to it is parked with that reason."""
+    await bench.ask()
+    route, outcome = await bench.answer(True)
+    assert await bench.engine.orphaned(route) is None
+    await bench.client.threads.delete(bench.thread_id)
+    assert await bench.engine.orphaned(route) is None
+    assert "deleted" in (await bench.engine.orphaned(route) or "")
+    with pytest.raises(TargetGone, match="deleted"):
+        await bench.engine.deliver(route, outcome)
+    assert [await bench.other.orphaned(route) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.edges
+async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench: Bench, relay: RunningRelay) -> None:
+    """One read of the checkpoint that asked, however long the history is."""
+    await bench.ask()
+    (task,) = await bench.people.find(bench.question)
+    (wait,) = await relay.store.find(task["id"])
+    assert wait.route.asked_at is not None
+    assert await bench.engine.orphaned(wait.route) is None
+    bench.question = f"{bench.name} again?"
+    await bench.ask()
+    assert "moved on" in (await bench.engine.orphaned(wait.route) or "")
+
+
+@pytest.mark.edges
+async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningRelay) -> None:
+    """The copy of a thread with an open question asks anew when it is run; each takes its own answer."""
+    await bench.ask()
+    original, yes = await bench.answer(True)
+    threads: Any = bench.client.threads
+    thread_id = (await threads.copy(bench.thread_id))["thread_id"]
+    run = await bench.client.runs.create(thread_id, "one", input=None)
+    await bench.client.runs.join(thread_id, run["run_id"])
+    tasks = await bench.people.find(bench.question, count=2)
+    (own,) = [task for task in tasks if task["idempotency_key"] != original.idempotency_key]
+    (wait,) = await relay.store.find(own["id"])
+    assert wait.route.target["thread_id"] == thread_id
+    no = yes.model_copy(update={"idempotency_key": own["idempotency_key"], "response": {"approved": False}})
+    await bench.engine.deliver(wait.route, no)
+    await bench.engine.deliver(original, yes)
+    answers = [(await threads.get_state(each))["values"] for each in (thread_id, bench.thread_id)]
+    assert [each["answers"][0][1] for each in answers] == [False, True]
+
+
 async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
     """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
     await bench.ask()
@@ -215,6 +309,7 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
     assert (bench.did("goes on"), bench.did("acts")) == (3, 1)
 
 
+@pytest.mark.edges
 async def test_server_is_seen_to_be_there(bench: Bench) -> None:
     """The doctor's question is answered without waking anybody; a server that is away is none."""
     await bench.engine.check()
@@ -297,6 +392,100 @@ async def test_resumed_run_knows_what_the_asking_run_knew(bench: Bench, given: d
     await bench.ask(**given)
     await bench.give(True)
     assert (await bench.values())["tenant"] == "acme"
+
+
+ASKED_WITH: dict[str, Any] = {
+    "metadata": {"order": "4711"},
+    "config": {"tags": ["refunds"], "recursion_limit": 17, "configurable": {"tenant": "acme"}},
+    "interrupt_before": ["act"],
+    "stream_mode": ["updates", "custom"],
+    "stream_subgraphs": True,
+    "stream_resumable": True,
+    "durability": "exit",
+}
+
+
+def _stays(run: Any) -> dict[str, Any]:
+    """What a run was asked with, from its record."""
+    kwargs, config = run["kwargs"], run["kwargs"]["config"]
+    names = ("webhook", "interrupt_before", "interrupt_after", "stream_mode", "subgraphs", "resumable", "durability")
+    given = {name: kwargs[name] for name in names}
+    own = {"tags": config["tags"], "recursion_limit": config["recursion_limit"], "order": run["metadata"].get("order")}
+    return given | own | {"tenant": config["configurable"].get("tenant")}
+
+
+async def test_resumed_run_is_the_run_that_asked(bench: Bench) -> None:
+    """Webhook, limits, tags, metadata, breakpoints, streaming and durability stay; the webhook is called for both."""
+    calls: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    app = FastAPI()
+
+    @app.post("/ended")
+    async def ended(run: dict[str, Any]) -> None:
+        calls.put_nowait(run)
+
+    port = free_port()
+    async with served(app, port, log_level="warning"):
+        await bench.ask(**ASKED_WITH, webhook=f"http://127.0.0.1:{port}/ended")
+        await bench.give(True)
+        resumed, asked = await bench.client.runs.list(bench.thread_id)
+        assert _stays(resumed) == _stays(asked)
+        assert _stays(asked)["recursion_limit"] == 17
+        assert (await bench.client.threads.get_state(bench.thread_id))["next"] == ["act"]
+        async with asyncio.timeout(20):
+            assert {(await calls.get())["run_id"] for _ in range(2)} == {asked["run_id"], resumed["run_id"]}
+    assert bench.did("acts") == 0
+
+
+async def test_continuation_is_streamed_by_the_server(bench: Bench) -> None:
+    """A stream joined while the question is open shows the run that brings the answer, and no internal task."""
+    await bench.ask(stream_mode=["updates", "tasks"])
+    parts: list[Any] = []
+
+    async def join() -> None:
+        async for part in await bench.client.threads.join_stream(bench.thread_id):
+            parts.append(part)
+            if part.event.startswith("updates") and "act" in part.data:
+                return
+
+    joined = asyncio.create_task(join())
+    await asyncio.sleep(0.2)
+    await bench.give(True)
+    async with asyncio.timeout(20):
+        await joined
+    updates = [part.data for part in parts if part.event == "updates"]
+    assert [node for update in updates for node in update][-2:] == ["first", "act"]
+    assert "awaithumans_open_wait" not in str(parts)
+
+
+@pytest.mark.edges
+async def test_application_changes_the_resumed_run(bench: Bench, langgraph_server: LangGraphServer) -> None:
+    """The hook is given the target and the options of the run that asked, and what it returns is used."""
+
+    async def other(target: ServerTarget, options: dict[str, Any]) -> dict[str, Any]:
+        assert target.thread_id == bench.thread_id
+        assert options["config"]["tags"] == ["refunds"]
+        return {**options, "metadata": {"order": "0815"}, "durability": "sync", "interrupt_before": None}
+
+    await bench.ask(**ASKED_WITH)
+    engine = LangGraphServerEngine(langgraph_server.url, run_options=other)
+    await engine.deliver(*await bench.answer(True))
+    await engine.aclose()
+    runs: Any = await bench.client.runs.list(bench.thread_id)
+    resumed = runs[0]
+    assert _stays(resumed) | {"order": "0815"} == _stays(resumed)
+    assert (bench.did("acts"), resumed["kwargs"]["durability"]) == (1, "sync")
+
+
+@pytest.mark.edges
+async def test_hook_cannot_change_the_answer(bench: Bench, langgraph_server: LangGraphServer) -> None:
+    """An option that is the answer's own is refused, and the thread keeps waiting."""
+    await bench.ask()
+    engine = LangGraphServerEngine(langgraph_server.url, run_options=lambda _, options: {**options, "command": {}})
+    with pytest.raises(SettingsError, match=r"returned the options command: only config, context"):
+        await engine.deliver(*await bench.answer(True))
+    await engine.aclose()
+    await bench.give(True)
+    assert bench.did("acts") == 1
 
 
 @pytest.mark.edges

@@ -206,6 +206,7 @@ async def test_json_lines_of_a_relay_with_a_wrong_token(fake: FakeServer, tmp_pa
     assert "a-wrong-token" not in relay.process.output()
 
 
+@pytest.mark.edges
 async def test_temporals_own_lines_are_lines_of_the_relays_log(fake: FakeServer, tmp_path: Path) -> None:
     """Temporal goes away under a relay that is connected to it: what its client says of that comes as JSON, too, from a
     logger, and neither the answer nor a secret is in it."""

@@ -75,6 +75,7 @@ async def broken(relay: RunningRelay) -> None:
     db.close()
 
 
+@pytest.mark.edges
 async def test_callbacks_by_result(server: Server, relay: RunningRelay) -> None:
     """Each callback is counted once, under what it was answered."""
     signed = server.signer.issue(ROUTE)

@@ -92,6 +92,7 @@ async def until(store: Store, state: str, count: int, seconds: float = 60.0) -> 
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize(
     ("status", "requests"),
     [(503, 12), (401, 12), (403, 40)],
@@ -113,7 +114,7 @@ async def test_an_outage_is_waited_out(
     caplog.set_level(logging.WARNING)
     for task_id in await ask(office, store, 40):
         office.complete(task_id, {"approved": True})
-    door.shut = Response("{}", status, media_type="application/json")
+    door.shut = Response('{"detail": "no"}', status, media_type="application/json")
     async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
         await asyncio.sleep(1.5)
         assert len(door.knocks) <= requests

@@ -8,6 +8,7 @@ from langgraph.graph import END, START, StateGraph
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks, Outcome, Route
+from awaithumans_relay.store import Store
 from tests.support.people import People
 from tests.support.workflows import Decision
 
@@ -27,6 +28,8 @@ class Bench:
         self.thread_id = uuid.uuid4().hex
         self.config: Any = {"configurable": {"thread_id": self.thread_id}}
         self.acts: list[str] = []
+        self.store: Store | None = None
+        """Where the routes are registered. None: routes are made here, as those of releases without `asked_at`."""
 
     def graph(self, **nodes: Any) -> None:
         """Nodes side by side, then `act`, which counts."""
@@ -69,7 +72,13 @@ class Bench:
 
     async def route(self, question: str) -> Route:
         """Where the answer to the newest task with this question must go."""
-        return self.route_of((await self.task(question))["idempotency_key"])
+        task = await self.task(question)
+        return await self.registered(task["idempotency_key"], task["id"])
+
+    async def registered(self, key: str, task_id: str) -> Route:
+        """The route that the node has registered for this question."""
+        waits = await self.store.find(task_id) if self.store is not None else []
+        return next((wait.route for wait in waits if wait.route.idempotency_key == key), self.route_of(key))
 
     async def deliver(
         self,
@@ -88,7 +97,7 @@ class Bench:
         )
         outcome = Outcome.model_validate({"task_id": task_id, "idempotency_key": key, **ended})
         bring = self.engine.redrive if redriven else self.engine.deliver
-        await bring(self.route_of(key), outcome)
+        await bring(await self.registered(key, task_id), outcome)
 
     async def answers(self) -> set[tuple[str, bool]]:
         return {tuple(answer) for answer in (await self.compiled.aget_state(self.config)).values["answers"]}

@@ -21,12 +21,14 @@ from tests.support.relay import settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "tests" / "support" / "served_graphs.py"
+AUTHENTICATED = {"USER_TOKENS": "alice=token-of-alice,bob=token-of-bob", "RELAY_TOKEN": "token-of-relay"}
+"""Users and relay of a server with authentication, as `examples/langgraph_auth.py` reads them."""
 
 
 class LangGraphServer:
     """`langgraph dev`. Its graphs ask through a relay at `relay_port`, which whoever uses it starts there."""
 
-    def __init__(self, folder: Path, humans: HumansServer, *graphs: str) -> None:
+    def __init__(self, folder: Path, humans: HumansServer, *graphs: str, auth: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.relay_port = free_port()
@@ -34,7 +36,13 @@ class LangGraphServer:
         self.acts = folder / "acts"
         # As `awaithumans dev` would leave it, so that nodes find address and token by themselves.
         self._discovery = {"url": humans.url, "pid": os.getpid(), "admin_token": humans.token}
-        self._config = {"dependencies": ["."], "graphs": {name: f"{GRAPHS}:{name}" for name in graphs}}
+        self._config: dict[str, Any] = {"dependencies": ["."], "graphs": {name: f"{GRAPHS}:{name}" for name in graphs}}
+        self._config["webhooks"] = {
+            "url": {"disable_loopback": False, "require_https": False}
+        }  # that of a test is on this machine
+        env = dict(AUTHENTICATED) if auth else {}
+        if auth:
+            self._config["auth"] = {"path": f"{auth}:auth"}
         self.process = Process(
             [
                 tool("langgraph"),
@@ -55,6 +63,7 @@ class LangGraphServer:
                 "LANGGRAPH_NO_VERSION_CHECK": "true",
                 "LANGSMITH_TRACING": "false",
                 "PYTHONPATH": str(ROOT),
+                **env,
             },
         )
 
@@ -68,10 +77,11 @@ class LangGraphServer:
     def stop(self) -> None:
         self.process.stop()
 
-    def client(self) -> LangGraphClient:
+    def client(self, token: str | None = None) -> LangGraphClient:
         # A connection that is kept may be closed by the server at the moment it is used again.
         limits = httpx.Limits(max_keepalive_connections=0)
-        return LangGraphClient(httpx.AsyncClient(base_url=self.url, timeout=60.0, limits=limits))
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return LangGraphClient(httpx.AsyncClient(base_url=self.url, timeout=60.0, limits=limits, headers=headers))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
 
 from awaithumans_adapters.langgraph import await_human
-from awaithumans_core import HumanTasks
+from awaithumans_core import HumanTasks, quorum
 from tests.support import graphs
 from tests.support.graphs import ask_then_act, asks, asks_sync
 from tests.support.workflows import Decision
@@ -99,7 +99,8 @@ async def _slow(state: State) -> State:
 async def _act(state: State) -> State:
     await asyncio.to_thread(record, f"{state['name']} acts")
     configurable = get_config().get("configurable", {})
-    return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or "nobody"}
+    user = configurable.get("langgraph_auth_user_id") or "nobody"
+    return {"tenant": (get_runtime(Tenant).context or {}).get("tenant") or configurable.get("tenant") or user}
 
 
 def _one(human_tasks: HumanTasks | None = None) -> Any:
@@ -127,6 +128,45 @@ def _gathered() -> Any:
     return builder
 
 
+async def _deciding(state: State) -> State:
+    async def ask(*, assign_to: str, **options: Any) -> Any:
+        person = assign_to.partition("@")[0]
+        return await await_human(
+            task=f"{state['name']} {person}", response_schema=Decision, assign_to=assign_to, **options
+        )
+
+    people = [f"{person}@example.com" for person in state["questions"][1:]]
+    # The tests answer as one person, whose answers count for those who were asked.
+    verdict = await quorum(2, people, ask, yes=lambda answer: answer.approved, count_unnamed=True)
+    return {"answers": [("decided", verdict.reached)]}
+
+
+def _decides() -> Any:
+    builder = StateGraph(State)
+    builder.add_sequence([("deciding", _deciding), ("act", _act)])
+    builder.add_edge(START, "deciding")
+    return builder
+
+
+async def _swallowing(state: State) -> State:
+    try:
+        return await _asks(state, state["questions"][0])
+    except Exception:
+        return {"answers": [(state["questions"][0], True)]}
+
+
+def _swallows() -> Any:
+    inner = StateGraph(State)
+    inner.add_sequence([("swallowing", _swallowing), ("second", _second)])
+    inner.add_edge(START, "swallowing")
+    builder = StateGraph(State)
+    builder.add_node("sub", inner.compile())
+    builder.add_node("act", _act)
+    builder.add_edge(START, "sub")
+    builder.add_edge("sub", "act")
+    return builder
+
+
 def _two() -> Any:
     inner = StateGraph(State)
     inner.add_node("second", _second)
@@ -146,6 +186,10 @@ one = _one().compile()
 """Asks one question, beside a slow branch, then acts."""
 gathered = _gathered().compile()
 """Asks two questions at once in one node, then acts."""
+decides = _decides().compile()
+"""Asks a quorum of two in one node, then acts."""
+swallows = _swallows().compile()
+"""Swallows the interrupt of its first question in a subgraph, asks another one there, then acts."""
 two = _two().compile()
 """Asks one question, and another in a subgraph beside it, then acts."""
 

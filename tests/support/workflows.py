@@ -428,10 +428,18 @@ class AskByRelease:
         if how.get("both"):
             tasks = [f"{asked['task']} {side}" for side in self.sides]
             questions: list[dict[str, Any]] = [{**asked, "task": task} for task in tasks]
-            both: list[Decision] = await asyncio.gather(
-                *(await_human(response_schema=Decision, **question) for question in questions)
-            )
-            return {side: each.approved for side, each in zip(self.sides, both, strict=True)}
+            both: dict[str, asyncio.Task[Decision]] = {
+                side: asyncio.create_task(await_human(response_schema=Decision, **question))
+                for side, question in zip(self.sides, questions, strict=True)
+            }
+            await workflow.wait_condition(lambda: self.goes_on or all(each.done() for each in both.values()))
+            if self.goes_on and "gives up" not in how:
+                workflow.continue_as_new(args=[asked, how, run + 1])
+            if self.goes_on:
+                both.pop(how["gives up"]).cancel()
+            return {side: (await each).approved for side, each in both.items()}
+        if run == 2 and how.get("forgets"):
+            return {}
         if how.get("across"):
             asking = asyncio.create_task(await_human(response_schema=Decision, return_outcome=True, **options))
             await workflow.wait_condition(lambda: asking.done() or self.goes_on)
@@ -450,6 +458,33 @@ class AskByRelease:
         if "then_waits" in how:
             await workflow.sleep(how["then_waits"])
         return told
+
+
+@workflow.defn
+class AskUnderOneKey:
+    """Asks two questions under one key, and returns for each the answer or what differs."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    @workflow.query
+    def has_ended(self) -> int:
+        return self.ended
+
+    @workflow.run
+    async def run(self, options: dict[str, Any], first: str, second: str) -> list[Any]:
+        asking = asyncio.create_task(self.ask({**options, "task": first}))
+        await workflow.sleep(1)
+        refused = await self.ask({**options, "task": second})
+        self.ended = 1
+        return [await asking, refused]
+
+    async def ask(self, options: dict[str, Any]) -> Any:
+        try:
+            decision: Decision = await await_human(response_schema=Decision, **options)
+        except QuestionChangedError as changed:
+            return list(changed.differs)
+        return decision.approved
 
 
 @workflow.defn(name="AskByRelease")
@@ -555,6 +590,7 @@ WORKFLOWS: list[type] = [
     AskBarely,
     AskLocally,
     AskUnderAnyKey,
+    AskUnderOneKey,
     AskAboutADocument,
     AskHugely,
     AskTwoOfThree,

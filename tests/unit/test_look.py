@@ -8,7 +8,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from awaithumans_adapters.langgraph.look import FRESH_SECONDS, Look
+from awaithumans_adapters.langgraph.look import BRANCH_FRESH_SECONDS, FRESH_SECONDS, Look
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers
 from tests.support.clocks import StillClock
 from tests.support.reads import Reads
@@ -141,16 +141,40 @@ async def test_a_run_that_gives_up_ends_the_storing(look: Look) -> None:
     assert await stored.refused()
 
 
-def test_subgraphs_and_earlier_checkpoints_are_read_by_the_run(saver: Reads, look: Look) -> None:
-    child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "child:1"}}
-    add(saver, "child:1")
+@pytest.mark.parametrize(
+    ("graph", "seconds", "handed_on"),
+    [
+        ("child:1", 0.0, True),
+        ("child:1", FRESH_SECONDS * 2, True),
+        ("child:1", BRANCH_FRESH_SECONDS * 2, False),
+        ("child:1|3", 0.0, True),
+        ("memory_of_its_own", 0.0, False),
+    ],
+)
+def test_run_starts_from_a_subgraph_that_was_read(
+    saver: Reads, look: Look, clock: StillClock, graph: str, seconds: float, *, handed_on: bool
+) -> None:
+    """A subgraph in a task of the current step is handed out once; one that lives from run to run is read again."""
+    child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": graph}}
+    first = add(saver, graph)
     look.get_tuple(child)
-    latest(look)
     look.end()
-    second = add(saver, "child:1")
-    saved = look.get_tuple(child)
-    assert saved is not None
-    assert saved.checkpoint["id"] == second
+    second = add(saver, graph)
+    clock.now = seconds
+    for expected in (first if handed_on else second, second):
+        saved = look.get_tuple(child)
+        assert saved is not None
+        assert saved.checkpoint["id"] == expected
+
+
+def test_earlier_checkpoints_are_read_by_the_run(saver: Reads, look: Look) -> None:
+    """Only a latest checkpoint is where a run starts."""
+    earlier: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": add(saver)}}
+    look.get_tuple(earlier)
+    look.end()
+    saver.reads = 0
+    look.get_tuple(earlier)
+    assert saver.reads == 1
 
 
 def test_a_thread_without_checkpoints(look: Look) -> None:

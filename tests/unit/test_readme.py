@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 NAMES = [
-    *("temporal", "combine", "langgraph", "engine", "langchain", "interrupts", "script", "many"),
+    *("temporal", "combine", "langgraph", "except", "engine", "langchain", "interrupts", "script", "many"),
     *("relay", "mounted", "included late", "testing", "testing workflows"),
 ]
 

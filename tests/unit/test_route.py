@@ -76,6 +76,22 @@ def test_no_proxy_refuses_a_token(route: Route) -> None:
     assert SIGNER.open(token) == route
 
 
+def test_the_place_of_the_question_is_carried_and_is_no_part_of_the_identity() -> None:
+    """A question that is asked again at another checkpoint has the same route, in the token and in the proof."""
+    placed = replace(ROUTE, asked_at={"": "1", "sub:2": "3"})
+    assert placed == ROUTE
+    assert placed.digest == ROUTE.digest
+    assert SIGNER.open(SIGNER.issue(placed)).asked_at == placed.asked_at
+    assert SIGNER.open_proof(SIGNER.prove(placed, "t"), "t").asked_at == placed.asked_at
+    assert SIGNER.open(TOKEN).asked_at is None
+
+
+def test_a_token_that_would_be_too_long_leaves_the_place_out() -> None:
+    """The engine can search for it."""
+    random_text = secrets.token_urlsafe(MAX_TOKEN_CHARS)
+    assert SIGNER.open(SIGNER.issue(replace(ROUTE, asked_at={"": random_text}))).asked_at is None
+
+
 def test_long_routes_are_compressed() -> None:
     """A route that would be too long for a URL is issued if it is short once compressed."""
     route = Route("temporal", {"workflow_id": "refund-" * 1000}, "q")
@@ -103,6 +119,17 @@ def test_a_trace_travels_beside_the_route() -> None:
     assert opened.traceparent == TRACEPARENT
     assert (opened, opened.digest) == (ROUTE, ROUTE.digest)
     assert SIGNER.open(TOKEN).traceparent is None
+
+
+@pytest.mark.parametrize("caller", [{"run_id": "1", "user": "alice"}, None])
+def test_what_reaches_the_caller_travels_beside_the_route(caller: dict[str, str] | None) -> None:
+    """It is no part of the route's identity, tokens of earlier releases lack it, and only a mapping is taken."""
+    route = replace(ROUTE, caller=caller)
+    opened = SIGNER.open(SIGNER.issue(route))
+    assert (opened.caller, opened.digest) == (caller, ROUTE.digest)
+    assert SIGNER.open_proof(SIGNER.prove(route, "task"), "task").caller == caller
+    assert SIGNER.open(TOKEN).caller is None
+    assert SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q", "u": "alice"})).caller is None
 
 
 @pytest.mark.parametrize("encoded", [True, False, None])

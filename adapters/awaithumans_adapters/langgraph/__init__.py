@@ -17,21 +17,27 @@ except ImportError as missing:
     ) from missing
 
 from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
+from awaithumans_adapters.langgraph.escalation import escalate
+from awaithumans_adapters.langgraph.events import GraphEvent
 from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_adapters.langgraph.server import LangGraphServerEngine
+from awaithumans_adapters.langgraph.server_target import ServerTarget
 
 if TYPE_CHECKING:
     from awaithumans_adapters.langgraph.middleware import HumanApproval
 
 __all__ = [
     "GraphEngine",
+    "GraphEvent",
     "HumanApproval",
     "HumanInterrupts",
     "LangGraphServerEngine",
     "Resumed",
+    "ServerTarget",
     "await_human",
     "await_human_sync",
+    "escalate",
 ]
 
 

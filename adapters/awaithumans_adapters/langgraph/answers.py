@@ -4,14 +4,16 @@ An answer to a question of ours names the question. One that a foreign node has 
 place, for the id of an interrupt is made of the place of its task and the number of answers the task had before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, cast
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.foreign import interrupt_id
-from awaithumans_adapters.langgraph.names import PLACE, answer_to, is_ours, names_key
+from awaithumans_adapters.langgraph.names import GROUP, PLACE, answer_to, is_ours, names_key
+from awaithumans_core.outcome import Outcome
 
 RESUME = "__resume__"
 """The channel under which a checkpoint keeps the answers that a task was resumed with."""
@@ -23,15 +25,22 @@ UNFINISHED = ("__interrupt__", RESUME, ERROR, "__scheduled__")
 """What a checkpoint keeps of a task that has not finished."""
 
 
-def questions(saved: CheckpointTuple, key: str) -> list[tuple[str, Interrupt]]:
-    """The interrupts of a checkpoint with this question of ours, each with the task that shows it."""
+def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str, Interrupt]]:
+    """The interrupts of a checkpoint with this question of ours, or with any, each with the task that shows it."""
     return [
         (task_id, shown)
         for task_id, channel, value in saved.pending_writes or ()
         if channel == "__interrupt__"
         for shown in _listed(value)
-        if is_ours(shown.value) and names_key(shown.value, key)
+        if is_ours(shown.value) and (key is None or names_key(shown.value, key))
     ]
+
+
+def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
+    """The interrupts that a checkpoint holds, answered or not."""
+    for _, channel, value in saved.pending_writes or ():
+        if channel == "__interrupt__":
+            yield from (each for each in _listed(value) if isinstance(each, Interrupt))
 
 
 def asker(shown: Interrupt) -> str:
@@ -55,21 +64,86 @@ def showing(saved: CheckpointTuple, key: str) -> set[str]:
     }
 
 
-def opened(saved: CheckpointTuple, key: str) -> bool:
-    """Whether a node of a checkpoint has asked this question of ours, shown or not."""
-    return any(
-        channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
-        for _, channel, value in saved.pending_writes or ()
+def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
+    """What a checkpoint records of this question of ours, which one of its nodes has asked, shown or not."""
+    return next(
+        (
+            cast("Mapping[str, Any]", value)
+            for _, channel, value in saved.pending_writes or ()
+            if channel == "__return__" and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
+        ),
+        None,
     )
 
 
-def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None) -> set[str]:
+class Untaken(Enum):
+    """The states of a question of ours whose answer no node has taken."""
+
+    NOT_OPENED = "no checkpoint records that it was asked"
+    OPEN = "the node that asks it is at its step"
+    CONTINUED = "the node that asked it has finished without its answer"
+    DECIDED = "the quorum that asked it has decided without its answer"
+    REPLACED = "new input or a fork has replaced the step of the node that asked it"
+    UPDATED = "update_state has replaced that step"
+
+
+def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -> Untaken:
+    """The state of a question, by one of the checkpoints that record it.
+
+    Args:
+        saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
+        key: The question's.
+        current: Whether nothing has come after the checkpoint.
+        updated: Whether `update_state` made the checkpoint that came after it.
+    """
+    record = opened(saved, key)
+    if record is None:
+        return Untaken.NOT_OPENED
+    if takers(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
+        return Untaken.OPEN
+    if updated:
+        return Untaken.UPDATED
+    if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
+        return Untaken.DECIDED if record.get(GROUP) else Untaken.CONTINUED
+    return Untaken.OPEN if current else Untaken.REPLACED
+
+
+def line(saved: CheckpointTuple) -> dict[str, str]:
+    """The checkpoint and those of the graphs around it, as checkpoint ids by checkpoint namespace."""
+    place = saved.config.get("configurable", {})
+    return {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+
+
+def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
+    """Namespace and id of the checkpoint that `update_state` replaced with this one; None if a run made this one."""
+    if saved.metadata.get("source") != "update" or not saved.parent_config:
+        return None
+    place = saved.parent_config.get("configurable", {})
+    return place.get("checkpoint_ns", ""), place["checkpoint_id"]
+
+
+def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
+    """The questions of ours that nodes of a checkpoint have asked and that have no answer there: task ids by key."""
+    asked_here = {
+        str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
+        for _, channel, value in saved.pending_writes or ()
+        if channel == "__return__" and isinstance(value, dict)
+        for opened_one in [cast("dict[str, Any]", value)]
+        if "key" in opened_one and "subject" in opened_one and "outcome" in opened_one
+    }
+    return {key: task_id for key, task_id in asked_here.items() if not takers(saved, key)}
+
+
+def takers(
+    saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
+) -> set[str]:
     """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer.
 
     Args:
         saved: The checkpoint.
         key: The question's.
         level: The snapshot of the checkpoint, which tells the places of its tasks. Foreign answers need it.
+        ran: Whether the results of its tasks come from runs. `update_state` stores results of tasks that did not run.
     """
     if key is None:
         return {task_id for task_id, _ in _answers(saved)}
@@ -78,6 +152,8 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
         # task on from the question it shows.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
+        if not ran or (opened(saved, key) or {}).get(GROUP):
+            return holders  # a quorum may have decided without the answer to the question that its node shows
         return holders | (finished(saved) & {task_id for task_id, _ in questions(saved, key)})
     return {
         task.id
@@ -88,9 +164,10 @@ def takers(saved: CheckpointTuple, key: str | None = None, level: StateSnapshot 
 
 
 def left_over(saved: CheckpointTuple) -> dict[str, str]:
-    """The nodes of a checkpoint that have the answer to their question of ours, and neither a result nor a failure.
+    """The nodes of a checkpoint that have an answer to a question of ours with which they have not run to an end.
 
-    Their run was cut off, or its result could not be stored. By checkpoint namespace, each with its question's key.
+    Their run was cut off, or its result could not be stored. A node has run with an answer when it has a result or a
+    failure, or shows its next question. By checkpoint namespace, each with the key of the answered question.
     """
     failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
     ended = finished(saved) | failed
@@ -100,9 +177,22 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
         if channel == "__interrupt__" and task not in ended
         for shown in _listed(value)
         if is_ours(shown.value) and ids(asker(shown))[-1] == task
-        for key in [shown.value["idempotency_key"]]
-        if any(answer_to(answer, key) for answer in given(saved, task))
+        for key in _not_run_with(shown, given(saved, task))
     }
+
+
+def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
+    """The key of the answer that came after an interrupt of ours was shown; empty if none did."""
+    key = str(shown.value["idempotency_key"])
+    if any(answer_to(answer, key) for answer in answers):
+        return [key]
+    later = any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
+    return [str(answers[-1]["idempotency_key"])] if later and _names_a_question(answers[-1]) else []
+
+
+def _names_a_question(answer: Any) -> bool:
+    """Whether an answer is one of ours; the application may have resumed the node with anything."""
+    return isinstance(answer, dict) and "idempotency_key" in answer
 
 
 def finished(saved: CheckpointTuple) -> set[str]:

@@ -8,8 +8,9 @@ finished thread harmless.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,19 +18,29 @@ from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.types import Interrupt, RetryPolicy
+from langgraph.types import Interrupt, RetryPolicy, StreamMode
 
+from awaithumans_adapters.langgraph.adoption import Adoption, handler_of
+from awaithumans_adapters.langgraph.answers import Untaken
+from awaithumans_adapters.langgraph.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.failures import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.foreign import interrupt_id
+from awaithumans_adapters.langgraph.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
+from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.look import FRESH_SECONDS
-from awaithumans_adapters.langgraph.names import ENGINE, GRAPH
+from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
+from awaithumans_adapters.langgraph.presence import DELETED, REMEMBERED, SeenThreads
 from awaithumans_adapters.langgraph.thread import Graph, Thread
 from awaithumans_adapters.langgraph.turns import Turns
 from awaithumans_core.engine import TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import RunRecord, RunsInMemory
+from awaithumans_core.safe_logging import safe_logger
+
+logger = safe_logger("awaithumans.langgraph")
 
 RUNNING_TIMEOUT = timedelta(hours=24)
 """How long a node that runs beside the question is waited for, by default."""
@@ -50,27 +61,51 @@ SUPERSEDED = (
 )
 """Why nobody waits any more for the answer to a question that was asked."""
 
+CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
+"""Why an answer is parked whose node has finished: the node, or code around it, swallowed LangGraph's interrupt."""
+
+DECIDED = "the quorum has decided without this answer"
+"""Why an answer is parked that a quorum did not wait for."""
+
+UPDATED = (
+    "the thread has moved on without this answer: update_state has replaced the step that asked. Nothing runs the "
+    "thread until the application does, graph.ainvoke(None, config); the node then asks again, unless the update was "
+    "made as this node"
+)
+"""Why an answer is parked whose question was open when the application called `update_state`."""
+
+GONE = {
+    Untaken.CONTINUED: CONTINUED,
+    Untaken.DECIDED: DECIDED,
+    Untaken.REPLACED: SUPERSEDED,
+    Untaken.UPDATED: UPDATED,
+}
+"""Why a question has no caller any more, by its state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where a thread stands after it took an answer and ran on; what `on_result` is given."""
+    """Where a thread stands after an answer; what `on_result` is given."""
 
     graph: str
     """Name of the graph, as the engine was given it."""
     thread_id: str
     """The thread."""
     outcome: Outcome
-    """The answer it took."""
+    """The answer it took, or did not take: see `not_taken`."""
     values: Any
     """The thread's state, as `graph.get_state(config).values` has it."""
     interrupts: tuple[Interrupt[Any], ...]
     """The questions it waits at now."""
     next: tuple[str, ...] = ()
     """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty: it ran to its end."""
+    not_taken: str | None = None
+    """Why the thread did not take the answer and never will, for instance because of `update_state` while the question
+    was open. None: it took the answer and ran on."""
 
     @property
     def ended(self) -> bool:
-        """Whether the thread ran to its end, and does not wait at an interrupt or a static breakpoint."""
+        """Whether the thread ran to its end, and does not wait at an interrupt, a static breakpoint or to be run."""
         return not self.next and not self.interrupts
 
 
@@ -86,9 +121,13 @@ class GraphEngine:
             thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: Builds the config a thread is resumed with, from graph name and thread id, for graphs that read more
             than `thread_id` from it.
-        on_result: Told where the thread stands, after every answer it took, for the app that started the run. At least
-            once: again when the relay died before it could write down that the answer was delivered, and when the
-            hook raised.
+        on_result: Called with where the thread stands after every answer that it took, or that it will never take
+            (`Resumed.not_taken`), for the app that started the run. At least once: again when the relay died before it
+            could write down that the answer was delivered, and when the hook raised.
+        on_event: Called with each part of the stream while a thread runs on after an answer, for the application's user
+            interface. The graph waits for it, so hand the event over and return. What it raises is logged. After a
+            crash the thread goes on from its last checkpoint: some events are missing or come twice.
+        stream_mode: What `on_event` is called with, in LangGraph's words. Default: `updates`, `messages`, `custom`.
         retry: Which failures after the answer are worth running the failed node again, how often and at which
             intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
             (A node's own retry policy is LangGraph's business and comes first.)
@@ -112,6 +151,8 @@ class GraphEngine:
         *,
         config: Callable[[str, str], RunnableConfig] | None = None,
         on_result: OnResult | None = None,
+        on_event: OnEvent | None = None,
+        stream_mode: Sequence[StreamMode] = MODES,
         retry: RetryPolicy | None = None,
         running_timeout: float | timedelta = RUNNING_TIMEOUT,
     ) -> None:
@@ -126,8 +167,10 @@ class GraphEngine:
         if not self._running_seconds > 0:
             raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
+        self._adoption = Adoption()
         self._config = config or _thread_config
         self._on_result = on_result
+        self._events = None if on_event is None else Events(on_event, stream_mode)
         self._failed = FailedRuns(retry)
         self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -136,6 +179,10 @@ class GraphEngine:
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
+        self._searches = Searches()
+        self._seen = SeenThreads()
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+        """Answers that were delivered lately: retention may leave no trace of them in the thread."""
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -163,11 +210,14 @@ class GraphEngine:
         """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # The library has no lock on a thread: two resumes at once would both run the rest.
+        not_taken: _NotTaken | None = None
         async with lock, self._turns.turn():
             try:
                 thread = await self._deliver(route, outcome, runs, redriven=redriven)
             except TargetNotReady:
                 raise
+            except _NotTaken as gone:
+                thread, not_taken = gone.thread, gone
             except GraphFailedError as failed:
                 self._busy_since.pop(route.digest, None)
                 raise self._failed.verdict(route, failed) from failed
@@ -178,41 +228,199 @@ class GraphEngine:
             self._busy_since.pop(route.digest, None)
             self._cut_short.discard(route.digest)
             self._failed.forget(route)
+            self._seen.was_deleted(route.target["thread_id"], exists=True)
+            self._delivered[route.digest] = None
+            if len(self._delivered) > REMEMBERED:
+                self._delivered.popitem(last=False)
+        await self._adopt_touched(route.target["thread_id"])
         if self._on_result is not None:
             state = await thread.state()
             self._ran.add(route.digest)
-            await self._on_result(
-                Resumed(thread.name, route.target["thread_id"], outcome, state.values, state.interrupts, state.next)
-            )
+            where = (thread.name, route.target["thread_id"])
+            why = None if not_taken is None else str(not_taken)
+            await self._on_result(Resumed(*where, outcome, state.values, state.interrupts, state.next, why))
             self._ran.discard(route.digest)
+        if not_taken is not None:
+            raise not_taken
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer of ours."""
-        threads = self._threads(route)
+        """Say so when the thread has asked this question and moved on without an answer of ours.
+
+        A question of an earlier release is searched in the history of its thread, for a few seconds at each call.
+        """
+        try:
+            return await self._orphaned(route)
+        except SearchUnfinishedError:
+            return None
+
+    async def _orphaned(self, route: Route) -> str | None:
+        threads = self._threads(route, seconds=SEARCH_SECONDS)
         key = route.idempotency_key
+        reason = None
+        self._adoption.touched(route.target["thread_id"])
         # Twice: the interrupt may be saved between the look at the thread and the one at its history.
         for _ in range(2):
-            if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
-                return None
-            seen = [await thread.history(key) for thread in threads]
-            if any(resumed is not None for resumed, _ in seen):
-                return _ANSWERED_ITSELF if interrupt_id(key) else None
-            if not any(asked for _, asked in seen) or all([await thread.strange(key) for thread in threads]):
-                return None
-        return SUPERSEDED
+            with _looking(threads):
+                if await self._was_deleted(threads, route):
+                    return DELETED
+                if any([await thread.pending(key) or await thread.behind(key) for thread in threads]):
+                    return None
+                seen = [await thread.history(key) for thread in threads]
+                if any(resumed is not None for resumed, _ in seen):
+                    return _ANSWERED_ITSELF if interrupt_id(key) else None
+                reason = SUPERSEDED if any(asked for _, asked in seen) else None
+                if any([await thread.passed() for thread in threads]):
+                    reason = SUPERSEDED  # retention has removed the checkpoint that asked
+                elif reason is not None and all([await thread.strange(key) for thread in threads]):
+                    return None
+                else:
+                    states = [await thread.untaken(key) for thread in threads]
+                    reason = next((GONE[state] for state in states if state in GONE), reason)
+                if reason is None:
+                    return None
+        return reason
+
+    async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
+        """Cancel the open tasks of a thread that the application gives up, so that its people are free.
+
+        Call it before the thread is deleted, and then delete the thread: otherwise its nodes are given
+        `TaskCancelledError` by the relay and run on. A task that was created for another caller under a shared key
+        stays open.
+
+        Args:
+            thread_id: The thread.
+            human_tasks: Settings and connections. Default: from the environment.
+
+        Returns:
+            How each task ended: cancelled, or with an answer that a person gave before.
+
+        Raises:
+            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task; the
+                same call may be repeated.
+        """
+        asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
+        for name, graph in self._graphs.items():
+            thread = Thread(name, graph, self._config(name, thread_id))
+            questions = await thread.open_questions()
+            metadata: Mapping[str, Any] = (await thread.state()).metadata or {}
+            whose = {GRAPH: str(metadata[GRAPH])} if GRAPH in metadata else {}
+            for key, task_id in questions.items():
+                if key not in ended:
+                    mark = Route(ENGINE, {"thread_id": thread_id, **whose}, key).digest
+                    ended[key] = await _cancel(asker, key, task_id, mark, shared=graph_in(key, thread_id) is None)
+                    logger.info("task %s of thread %s: %s", ended[key].task_id, thread_id, ended[key].status)
+        return list(ended.values())
+
+    async def adopt(self) -> int:
+        """Ask people about stored interrupts without a task; the relay calls it on a schedule.
+
+        Of graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their checkpointers.
+
+        Returns:
+            How many interrupts were asked about.
+        """
+        handlers = self._handlers("adoption")
+        asked = 0
+        for thread_id in await self._adoption.candidates([self._saver(name) for name in handlers]):
+            asked += await self._adopt_logged(thread_id)
+        return asked
+
+    async def adopt_thread(self, thread_id: str) -> int:
+        """Ask people about the interrupts at which this thread waits, unless they were asked before.
+
+        For an application that knows that it has left a stream at an interrupt and does not want to wait for the
+        relay's schedule.
+
+        Returns:
+            How many interrupts were asked about.
+
+        Raises:
+            SettingsError: no graph has `HumanInterrupts` among its callbacks.
+            AwaitHumansError: a question was refused, or server or relay are unreachable.
+        """
+        handlers = self._handlers(thread_id)
+        if not handlers:
+            raise SettingsError(
+                f"none of the graphs {', '.join(self._graphs)} has HumanInterrupts among its callbacks: give the "
+                "engine graph.with_config(callbacks=[HumanInterrupts(...)])"
+            )
+        asked = 0
+        for name, handler in handlers.items():
+            shown, metadata = await Thread(name, self._graphs[name], self._config(name, thread_id)).unasked()
+            target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
+            if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
+                continue  # another graph's thread, whose node has the same name
+            asked += sum([await handler.adopt(each, target) for each in shown])
+        return asked
+
+    async def _adopt_touched(self, thread_id: str) -> None:
+        if self._handlers(thread_id):
+            await self._adopt_logged(thread_id)
+
+    async def _adopt_logged(self, thread_id: str) -> int:
+        """Adopt a thread; what fails is logged and tried in the next round."""
+        try:
+            return await self.adopt_thread(thread_id)
+        except Exception as failed:
+            self._adoption.failed(thread_id, failed)
+            return 0
+
+    def _handlers(self, thread_id: str) -> dict[str, HumanInterrupts]:
+        """The graphs whose interrupts people are asked about."""
+        found = {name: handler_of(graph, self._config(name, thread_id)) for name, graph in self._graphs.items()}
+        return {name: handler for name, handler in found.items() if handler is not None}
+
+    def _saver(self, name: str) -> BaseCheckpointSaver[Any]:
+        saver = self._graphs[name].checkpointer
+        if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
+            raise TypeError("the graph has no checkpointer")
+        return saver
 
     async def check(self) -> None:
         """Raise when a graph's checkpointer is away, or has no tables yet."""
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
-    def _threads(self, route: Route, runs: RunRecord | None = None) -> list[Thread]:
+    async def check_thread(self, route: Route) -> str:
+        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+
+        Raises:
+            TargetNotReady: none of the graphs has a checkpoint of it.
+        """
+        found = [(thread.name, await thread.state()) for thread in self._threads(route)]
+        shown = [
+            f"graph {name} has thread {route.target['thread_id']!r}, which "
+            + (f"comes to {', '.join(state.next)} next" if state.next else "has ended")
+            + f" and shows {len(state.interrupts)} interrupt{'' if len(state.interrupts) == 1 else 's'}"
+            for name, state in found
+            if state.created_at is not None
+        ]
+        if not shown:
+            raise TargetNotReady(
+                f"no checkpoint of thread {route.target['thread_id']!r} in {', '.join(self._graphs)}; do the relay and "
+                "the asking process share the checkpointer?"
+            )
+        return "; ".join(shown)
+
+    def _threads(self, route: Route, runs: RunRecord | None = None, *, seconds: float | None = None) -> list[Thread]:
         """The thread as each graph shows it whose it may be."""
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
         names = graphs if graph_id is None else [graph_id]
-        return [Thread(name, graphs[name], self._resume_config(name, route), runs) for name in names]
+        return [
+            Thread(
+                name,
+                graphs[name],
+                self._resume_config(name, route),
+                runs,
+                self._events,
+                asked_in=route.asked_at,
+                so_far=self._searches.of(name, route.digest),
+                seconds=seconds,
+            )
+            for name in names
+        ]
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
@@ -245,9 +453,23 @@ class GraphEngine:
                         "it of another release?",
                         retry_after=NOT_YET_SECONDS,
                     )
-                raise TargetGone(SUPERSEDED)
-        if any([await thread.gathered(route.idempotency_key) for thread in threads]):
-            raise behind()
+                raise _NotTaken(GONE.get(await thread.untaken(route.idempotency_key), SUPERSEDED), thread=thread)
+        for thread in threads:
+            state = await thread.untaken(route.idempotency_key)
+            if state in GONE:
+                raise _NotTaken(GONE[state], thread=thread)
+            if state is Untaken.OPEN and (await thread.state()).interrupts:
+                raise behind()
+        for thread in threads:
+            if (runs.started or route.digest in self._delivered) and await thread.exists():
+                # Retention has removed the checkpoint that took the answer.
+                if failed := await thread.failures():
+                    raise GraphFailedError(failed)
+                return thread
+            if await thread.passed():
+                raise _NotTaken(SUPERSEDED, thread=thread)
+        if await self._was_deleted(threads, route):
+            raise TargetGone(DELETED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
             "do the relay and the asker share the checkpointer?",
@@ -256,9 +478,7 @@ class GraphEngine:
 
     async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
         """Resume the thread if it shows the question; return it."""
-        with ExitStack() as looks:
-            for thread in threads:
-                looks.enter_context(thread.looking())
+        with _looking(threads):
             return await self._resume_shown(threads, route, outcome)
 
     async def _resume_shown(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
@@ -305,10 +525,35 @@ class GraphEngine:
         await thread.go_on(route.idempotency_key, settled=bool(failed) and not redriven)
         return thread
 
+    async def _was_deleted(self, threads: list[Thread], route: Route) -> bool:
+        exists = any([await thread.exists() for thread in threads])
+        return self._seen.was_deleted(route.target["thread_id"], exists=exists)
+
     def _may_still_run(self, route: Route) -> bool:
         """Whether what stands beside the question without a result may still be running, and not just be cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < self._running_seconds
+
+
+class _NotTaken(TargetGone):
+    """The thread has moved on without the answer."""
+
+    thread: Thread
+
+
+@contextmanager
+def _looking(threads: list[Thread]) -> Generator[None]:
+    """Within it, no checkpoint of these threads is read twice."""
+    with ExitStack() as looks:
+        for thread in threads:
+            looks.enter_context(thread.looking())
+        yield
+
+
+async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *, shared: bool) -> Outcome:
+    if task_id is None:
+        return await asker.withdraw(key, asked_by=mark)
+    return await asker.close(task_id, asked_by=(lambda _: mark) if shared else None)
 
 
 def behind() -> TargetBusy:

@@ -1,6 +1,8 @@
 """People for graphs whose nodes do not know us: every interrupt such a graph pauses at becomes a task.
 
-The asker's side; the relay's is in `thread`. Both read what an interrupt asks with `foreign`.
+The asking side; `thread` is the relay's. Both read what an interrupt asks with `foreign`. LangGraph reports an
+interrupt to its callbacks when a run has ended, and not when the caller leaves the stream there or its process dies;
+then the relay asks, see `adoption`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,11 @@ from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.route import Route
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, TaskOptions
+
+ADOPT_WITHIN = 5.0
+"""Seconds for which the relay repeats requests while it asks about one interrupt; it comes back to it."""
+MAX_NOTED = 10_000
+"""Questions that a handler remembers to have asked, so that the relay does not ask them again and again."""
 
 
 class PeopleOptions(TypedDict, total=False):
@@ -57,6 +64,10 @@ class HumanInterrupts(GraphCallbackHandler):
     what the node expects. Interrupts of our own `await_human` have their task already. The graph needs a thread_id, and
     a checkpointer that asker and relay share: without one nobody can resume it.
 
+    Give it to the relay's graph as well (`graph.with_config(callbacks=[people])`): the relay then also asks about
+    interrupts that were reported to no callback, because the caller left the stream, its process died, or the
+    awaithumans server was unreachable. It asks with its own options.
+
     Args:
         question: The question for an interrupt. Default: its text, or that of its `question` or `message`. Line breaks
             and control characters become visible escapes, and it is shortened to 500 characters.
@@ -89,6 +100,7 @@ class HumanInterrupts(GraphCallbackHandler):
         self._human_tasks = human_tasks
         self._options = options
         self._targets: dict[UUID, dict[str, str]] = {}
+        self._asked: dict[str, None] = {}
 
     def on_chain_start(
         self,
@@ -115,11 +127,41 @@ class HumanInterrupts(GraphCallbackHandler):
         """Ask a person about each interrupt that is not our own. Asking again is harmless."""
         for shown in event.interrupts:
             if not is_ours(shown.value):
-                self._ask(shown, self._targets.get(event.run_id) if event.run_id else None)
+                asked_at = {"|".join(event.checkpoint_ns): event.checkpoint_id}
+                self._ask(shown, self._targets.get(event.run_id) if event.run_id else None, asked_at)
 
-    def _ask(self, shown: Interrupt, target: Mapping[str, str] | None) -> None:
+    def _ask(self, shown: Interrupt, target: Mapping[str, str] | None, asked_at: Mapping[str, str]) -> None:
         if target is None:
             raise SettingsError("HumanInterrupts needs a graph that is run with a thread_id, or nobody can resume it")
+        body, route = self._question_about(shown, target, asked_at)
+        # An interrupt is shown again whenever another one of its thread is answered. Its key names all that the node
+        # asks; people and the text of `question` are the application's, and stay as they were asked first.
+        self._opener().open_sync(body, route, same_words=False)
+        self._note(route.idempotency_key)
+
+    async def adopt(self, shown: Interrupt, target: Mapping[str, str]) -> bool:
+        """Ask about a pending interrupt that was reported to no callback. Asking again is harmless.
+
+        Args:
+            shown: The interrupt, as the checkpoint has it.
+            target: `thread_id`, and `graph_id` if the thread's config names one.
+
+        Returns:
+            Whether it was asked now. False: this handler has asked it before.
+
+        Raises:
+            What `HumanTasks.open` raises, `ServerUnreachableError` after a few seconds; InvalidTaskError.
+        """
+        body, route = self._question_about(shown, target)
+        if route.idempotency_key in self._asked:
+            return False
+        await self._opener().open(body, route, same_words=False, within=ADOPT_WITHIN)
+        self._note(route.idempotency_key)
+        return True
+
+    def _question_about(
+        self, shown: Interrupt, target: Mapping[str, str], asked_at: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any], Route]:
         asked = question_of(shown)
         question = HumanTask(
             task=one_line(self._question(shown), MAX_TASK_CHARS) if self._question else asked.task,
@@ -128,9 +170,14 @@ class HumanInterrupts(GraphCallbackHandler):
             idempotency_key=key_of(shown, target["thread_id"]),
             **self._options,
         )
-        route = Route(ENGINE, target, question.idempotency_key)
+        return question.body(), Route(ENGINE, target, question.idempotency_key, asked_at=asked_at)
+
+    def _opener(self) -> HumanTasks:
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
-        # An interrupt is shown again whenever another one of its thread is answered. Its key names all that the node
-        # asks; people and the text of `question` are the application's, and stay as they were asked first.
-        self._human_tasks.open_sync(question.body(), route, same_words=False)
+        return self._human_tasks
+
+    def _note(self, key: str) -> None:
+        self._asked[key] = None
+        if len(self._asked) > MAX_NOTED:
+            self._asked.pop(next(iter(self._asked)), None)

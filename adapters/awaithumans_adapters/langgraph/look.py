@@ -16,6 +16,9 @@ from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, place_o
 LENT_CHECKPOINTER = "__pregel_checkpointer"
 """Config key by which a graph lends its checkpointer to a subgraph."""
 
+LATEST = ("", None)
+"""The place of the latest checkpoint of the outermost graph."""
+
 UNAPPLIED = (*UNFINISHED, "__return__")
 """What a checkpoint keeps of a node's tasks without applying it to the state, the last one their results."""
 
@@ -24,6 +27,13 @@ FRESH_SECONDS = 0.05
 
 Nobody can lock a thread. Between reading it and the first write of the run, the application might move it on, and it
 would go unseen; so that this stays about as short as LangGraph has it.
+"""
+
+BRANCH_FRESH_SECONDS = 1.0
+"""As `FRESH_SECONDS`, for the subgraphs of the step's tasks, of which hundreds may be read.
+
+A subgraph that another process runs on in the meantime is started from its earlier state, in which it waits for its
+answer: it waits again, and does nothing twice.
 """
 
 
@@ -65,15 +75,19 @@ class Look(BaseCheckpointSaver[Any]):
         return {**config, "configurable": {**config.get("configurable", {}), LENT_CHECKPOINTER: self}}
 
     def end(self, stored: StoredAnswers | None = None) -> None:
-        """The thread runs on: from the checkpoint that was seen, which is handed out once, and nothing else is kept.
+        """The thread runs on from the checkpoints that were seen: the latest one, and those of its tasks' subgraphs.
+
+        Each is handed out once. Nothing else is kept.
 
         Args:
             stored: Answers that are stored ahead of the run.
         """
         self.stored = stored
-        latest = ("", None)
-        seen = self._seen.get(latest)
-        self._seen = {latest: seen} if seen is not None and not _holds_results(seen) else {}
+        self._seen = {
+            place: seen
+            for place, seen in self._seen.items()
+            if seen is not None and _is_start(*place) and not _holds_results(seen)
+        }
         self._over = True
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -117,8 +131,11 @@ class Look(BaseCheckpointSaver[Any]):
         await self._saver.aput_writes(config, writes, task_id, *([task_path] if self._task_path else []))
 
     def _forget_old(self) -> None:
-        if self._over and self._clock() - self._began > FRESH_SECONDS:
+        age = self._clock() - self._began if self._over else 0.0
+        if age > BRANCH_FRESH_SECONDS:
             self._seen.clear()
+        elif age > FRESH_SECONDS:
+            self._seen.pop(LATEST, None)
 
     def _note(self, place: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
         if self._over:
@@ -140,6 +157,15 @@ _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") 
 def _takes_task_path(put_writes: Callable[..., None]) -> bool:
     """Whether a saver's method has the parameter that later releases of LangGraph have added."""
     return "task_path" in signature(put_writes).parameters
+
+
+def _is_start(graph: str, checkpoint_id: str | None) -> bool:
+    """Whether a run starts from this: the latest checkpoint of the outermost graph, or of one named for a task's visit.
+
+    A subgraph with a memory of its own is named for its node alone, and may be in a later visit by then.
+    """
+    visits = all(":" in part or part.isdecimal() for part in graph.split("|"))
+    return checkpoint_id is None and (not graph or visits)
 
 
 def _holds_results(saved: CheckpointTuple) -> bool:

@@ -7,6 +7,7 @@ agent (settings, a server that refuses) is raised.
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware
@@ -14,7 +15,7 @@ from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolRuntime
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 from pydantic import BaseModel, ValidationError
 
 from awaithumans_adapters.langgraph.decisions import Call, decision_type, decisions, not_run
@@ -22,8 +23,11 @@ from awaithumans_adapters.langgraph.interrupts import PeopleOptions, check_optio
 from awaithumans_adapters.langgraph.node import await_human, await_human_sync
 from awaithumans_core.errors import QuestionEndedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, TaskOptions
+
+logger = safe_logger("awaithumans.langgraph")
 
 Result: TypeAlias = ToolMessage | Command[Any]
 
@@ -176,10 +180,46 @@ class _Asked:
 
     def told(self, result: Result, ran: ToolCallRequest) -> Result:
         """The tool's result; the model, which remembers its own arguments, is told of those a person put in place."""
-        if ran is self._request or not isinstance(result, ToolMessage) or not isinstance(result.content, str):  # pyright: ignore[reportUnknownMemberType]
+        if ran is self._request:
             return result
         note = f"(A person has changed the arguments to {json.dumps(ran.tool_call['args'])}.)"
-        return result.model_copy(update={"content": f"{note}\n{result.content}"})
+        noted = cast("Result", _noted(result, str(ran.tool_call["id"]), note))
+        if noted == result:
+            logger.warning(
+                "the tool %r has returned no ToolMessage for its call, so the model does not learn that a person has "
+                "changed the arguments",
+                ran.tool_call["name"],
+            )
+        return noted
+
+
+def _noted(value: Any, call_id: str, note: str) -> Any:
+    """A tool's result in which each tool message of this call begins with the note.
+
+    A command carries its messages in its update: in a dict, a list of pairs or messages, or an `Overwrite` of these.
+    """
+    if isinstance(value, ToolMessage):
+        content = cast("str | Sequence[Any]", value.content)  # pyright: ignore[reportUnknownMemberType]
+        ours = value.tool_call_id == call_id
+        return value.model_copy(update={"content": _noted_content(content, note)}) if ours else value
+    if isinstance(value, Command):
+        command: Command[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return replace(command, update=_noted(command.update, call_id, note))
+    if isinstance(value, Overwrite):
+        return Overwrite(_noted(value.value, call_id, note))
+    if isinstance(value, dict):
+        fields = cast("Mapping[str, Any]", value)
+        if fields.get("tool_call_id") == call_id and "content" in fields:
+            return {**fields, "content": _noted_content(fields["content"], note)}
+        return {name: _noted(each, call_id, note) for name, each in fields.items()}
+    if type(value) in (list, tuple):
+        each_noted = [_noted(each, call_id, note) for each in cast("Sequence[Any]", value)]
+        return each_noted if isinstance(value, list) else tuple(each_noted)
+    return value
+
+
+def _noted_content(content: str | Sequence[Any], note: str) -> str | list[Any]:
+    return f"{note}\n{content}" if isinstance(content, str) else [{"type": "text", "text": note}, *content]
 
 
 def _json_schema(expected: Any) -> Mapping[str, Any] | None:

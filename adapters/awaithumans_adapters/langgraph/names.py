@@ -1,6 +1,7 @@
 """What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
 
 import hashlib
+import re
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ GRAPH = "graph_id"
 """Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
 OPEN_WAIT = "awaithumans_open_wait"
 """The LangGraph task inside a node that creates the human task."""
+GROUP = "group"
+"""In what a checkpoint records of a question: it was asked for a quorum, which may decide without its answer."""
 MARK = "awaithumans"
 """Present in every interrupt of ours; its value is the version of the form below."""
 
@@ -32,6 +35,21 @@ def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, n
 def place_key(thread_id: str, place: str) -> str:
     """What the keys of the questions asked at this place, a checkpoint namespace, begin with."""
     return f"{ENGINE}:{thread_id}:{place}:"
+
+
+def place_in(key: str, thread_id: str) -> str | None:
+    """The checkpoint namespace of the node that asks the question with this key; None if the caller chose the key."""
+    begin = place_key(thread_id, "")[:-1]
+    if not key.startswith(begin):
+        return None
+    found = re.fullmatch(r"(.+:[0-9a-f-]{36}):\d+(:reask:\d+)?", key.removeprefix(begin), re.DOTALL)
+    return found[1] if found else None
+
+
+def graph_in(key: str, thread_id: str) -> str | None:
+    """The namespace of the graph whose node asks the question with this key; None if the key does not name it."""
+    place = place_in(key, thread_id)
+    return None if place is None else place.rpartition("|")[0]
 
 
 def names_key(value: object, key: str) -> bool:
@@ -63,6 +81,11 @@ def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
 def note_name(place: str) -> str:
     """Name of the note of one place."""
     return _short(place)
+
+
+def thread_mark(thread_id: str) -> str:
+    """Names a thread in what its checkpoints keep. Copying a thread may replace its id there, and leaves this."""
+    return _short(thread_id)[:8]
 
 
 def _short(text: str) -> str:

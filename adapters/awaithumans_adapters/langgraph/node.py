@@ -5,29 +5,43 @@ not ask again; and the node goes on only with the answer to its own question, as
 anything else is passed over, and the thread keeps waiting.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
-from functools import cache
+import asyncio
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from langgraph.errors import GraphInterrupt
-from langgraph.func import task as langgraph_task  # pyright: ignore[reportMissingTypeStubs]  # typed, marked one folder up
 from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph import served
+from awaithumans_adapters.langgraph.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.inside_temporal import refuse_in_activity, refuse_in_workflow
-from awaithumans_adapters.langgraph.names import OPEN_WAIT, answer_to, interrupt_value
-from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, next_place
+from awaithumans_adapters.langgraph.names import (
+    ENGINE,
+    GROUP,
+    OPEN_WAIT,
+    PLACE,
+    answer_to,
+    interrupt_value,
+    thread_mark,
+)
+from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, is_stored, next_place
 from awaithumans_core.binding import differences, parts_asked
-from awaithumans_core.errors import QuestionChangedError, SettingsError
-from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.combine import NOT_NEEDED
+from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
+from awaithumans_core.group import current_group
+from awaithumans_core.human_tasks import CLOSE_PATIENCE_SECONDS, HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.task import HumanTask, TaskOptions, subject
 
 T = TypeVar("T")
+
+logger = safe_logger("awaithumans.langgraph")
 
 
 @overload
@@ -92,15 +106,28 @@ async def await_human(
     """
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    check_async_call()
+    check_group()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        opened = await _open(body, place, human_tasks, same_words)
-        while opened["number"] != place.number:  # remembered of another call: a retried node's calls are counted on
-            opened = await _open(body, place, human_tasks, same_words)
-        outcome = _outcome(body, place, opened, may_reword=may_reword)
+        again, withdraw = asked is not question, partial(_withdraw, body.get("idempotency_key", place.key), human_tasks)
+        asking = _Asking(body, place, human_tasks, same_words=same_words)
+        try:
+            opened = await _to_its_end(HiddenCall(_opening, asking))
+            while not _of_this_call(opened, body, place, again=again):
+                opened = await _to_its_end(HiddenCall(_opening, asking))
+            outcome = _outcome(body, place, opened, may_reword=may_reword)
+        except GraphInterrupt as interrupted:
+            if (group := current_group()) is not None:
+                group.suspend(interrupted, withdraw)
+            raise
+        except asyncio.CancelledError as stopped:
+            if NOT_NEEDED in stopped.args:
+                await withdraw()
+            raise
         await served.note_taken(opened["key"])
         return outcome
 
@@ -140,20 +167,27 @@ def await_human_sync(
     """`await_human` for sync nodes."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
     _resumable()
+    check_sync_call()
     shared = "idempotency_key" in options
     same_words = shared or not may_reword  # another caller's words are not this node's to change
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
-        opened = _open_sync(body, place, human_tasks, same_words).result()
-        while opened["number"] != place.number:
-            opened = _open_sync(body, place, human_tasks, same_words).result()
+        again, asking = asked is not question, _Asking(body, place, human_tasks, same_words=same_words)
+        opened = _open_sync(asking)
+        while not _of_this_call(opened, body, place, again=again):
+            opened = _open_sync(asking)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
         served.note_taken_sync(opened["key"])
         return outcome
 
     decision, outcome = answered_sync(question, ask)
     return (decision, outcome) if return_outcome else decision
+
+
+def _is_copied(key: str, place: Place) -> bool:
+    """Whether a key was made from this place in another thread. Earlier releases did not remember the thread."""
+    return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
 
 
 def _resumable() -> None:
@@ -170,6 +204,11 @@ def _resumable() -> None:
             "cannot be resumed. graph = builder.compile(checkpointer=...); "
             "graph.ainvoke(..., {'configurable': {'thread_id': ...}})"
         )
+    if not is_stored():
+        raise SettingsError(
+            "await_human is called in a subgraph that was compiled with checkpointer=False: it begins anew when the "
+            "thread is resumed, and would ask another question each time. Compile it without that argument"
+        )
 
 
 def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
@@ -181,43 +220,58 @@ def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
 
 
 _Opened: TypeAlias = dict[str, Any]
-_Opens: TypeAlias = Callable[[dict[str, Any], Place, HumanTasks | None, bool], T]
-# Given a name, the decorator loses the types of what it decorates: it cannot infer them from the name alone.
-_task = cast("Callable[[_Opens[Awaitable[_Opened]]], _Opens[Awaitable[_Opened]]]", langgraph_task(name=OPEN_WAIT))
-_sync_task = cast("Callable[[_Opens[_Opened]], _Opens[Future[_Opened]]]", langgraph_task(name=OPEN_WAIT))
 
 
-async def _opening(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
+class _Asking:
+    """What the task that asks is called with. Opaque: whatever shows a task's arguments does not show a question."""
+
+    def __init__(self, body: dict[str, Any], place: Place, human_tasks: HumanTasks | None, *, same_words: bool) -> None:
+        self.body, self.place, self.human_tasks, self.same_words = body, place, human_tasks, same_words
+
+    def __repr__(self) -> str:
+        return "<question>"
+
+
+def _open_sync(asking: _Asking) -> _Opened:
+    call = HiddenCall(_opening_sync, asking)
+    return cast("_Opened", call.future.result())
+
+
+async def _opening(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
     # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
-    outcome = await asker.open(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+    outcome = await asker.open(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-def _opening_sync(
-    body: dict[str, Any],
-    place: Place,
-    human_tasks: HumanTasks | None,
-    same_words: bool,  # noqa: FBT001 - a LangGraph task
-) -> _Opened:
-    asker, (named, route) = human_tasks or _from_environment(), _named(body, place)
-    outcome = asker.open_sync(named, route, same_words=same_words)
-    return _opened(outcome, named, place, asker, same_words=same_words)
+def _opening_sync(asking: _Asking) -> _Opened:
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
+    outcome = asker.open_sync(named, route, same_words=asking.same_words)
+    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-# Not as decorators: the library builds a task anew on every call unless it finds the function under its own name.
-_open, _open_sync = _task(_opening), _sync_task(_opening_sync)
+_opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, in checkpoints as well
+
+
+def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
+    """Whether LangGraph has returned what this call opened, and not what it remembers of another call.
+
+    The calls of a retried node are counted on, and questions that are asked again come in the order of the answers. The
+    copy of a thread remembers the questions of the original, whose answers go to the original: it asks its own, unless
+    the answer was there when it was copied.
+    """
+    if opened["number"] != place.number or (again and opened["key"] != body["idempotency_key"]):
+        return False
+    mark = thread_mark(place.thread_id)
+    if opened.get("thread", mark) == mark and not _is_copied(opened["key"], place):
+        return True
+    return Outcome.model_validate(opened["outcome"]).terminal or answer_given(opened["key"]) is not None
 
 
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     """The body with its key, and where the answer must go."""
     key = body.get("idempotency_key") or place.key
-    return {**body, "idempotency_key": key}, served.route(key)
+    return {**body, "idempotency_key": key}, served.route(key, place.asked_in)
 
 
 def _opened(
@@ -226,12 +280,16 @@ def _opened(
     """What the checkpoint keeps of a question."""
     opened: _Opened = {
         "number": place.number,
+        "thread": thread_mark(place.thread_id),
         "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
         "review_url": human_tasks.settings.review_url(outcome.task_id),
         "task": body["task"],
+        PLACE: place.node,
     }
+    if current_group() is not None:
+        opened[GROUP] = True
     # Where the words were not compared with the record of the task, they may not be those that the person reads.
     return opened | {"asked": dict(parts_asked(body))} if same_words else opened
 
@@ -302,6 +360,27 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
             raise
         if (outcome := answer_to(answer, key)) is not None:
             return outcome
+
+
+async def _to_its_end(opening: HiddenCall) -> _Opened:
+    """Await an opening. A call that its group no longer needs lets it end first: a task could follow its withdrawal."""
+    future: asyncio.Future[_Opened] = asyncio.ensure_future(opening.future)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError as stopped:
+        if NOT_NEEDED in stopped.args:
+            await asyncio.wait([future], timeout=CLOSE_PATIENCE_SECONDS)
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # retrieved, so that asyncio does not log it
+        raise
+
+
+async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
+    """Cancel a question that its group does not need; if that fails, the relay cancels it."""
+    try:
+        await (human_tasks or _from_environment()).withdraw(key, asked_by=served.route(key, {}).digest)
+    except AwaitHumansError as failure:
+        logger.warning("question %r is not needed any more and could not be cancelled: %s", key, failure)
 
 
 @cache

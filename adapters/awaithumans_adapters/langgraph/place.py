@@ -6,7 +6,7 @@ each attempt. What is read here of LangGraph's scratchpad, a node's memory for o
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
@@ -18,6 +18,11 @@ from awaithumans_adapters.langgraph.names import answer_to, place_key
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 
+CALL = "__pregel_call"
+"""Config key of what runs the LangGraph tasks of a node; it is bound to the loop of the node's graph."""
+CHECKPOINT_MAP = "checkpoint_map"
+"""Config key under which LangGraph tells a node the checkpoint of each graph around it."""
+
 
 class Place(NamedTuple):
     """One call in one visit to one node."""
@@ -27,6 +32,8 @@ class Place(NamedTuple):
     """Its checkpoint namespace, which ends in the id of this visit."""
     number: int
     """Which of the node's questions it is, from 0."""
+    asked_in: Mapping[str, str]
+    """The checkpoint of each graph around the node, by namespace."""
 
     @property
     def key(self) -> str:
@@ -61,7 +68,8 @@ def next_place() -> Place:
             a resume nobody could tell whose answer is whose.
     """
     configurable = configured()
-    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], next(_count(_scratchpad())))
+    number = next(_count(_scratchpad()))
+    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
 def answer_given(key: str) -> Outcome | None:
@@ -77,6 +85,15 @@ def configured() -> dict[str, Any]:
 def checkpointer() -> BaseCheckpointSaver[Any]:
     """What keeps the thread of the node that runs."""
     return cast("BaseCheckpointSaver[Any]", configured()["__pregel_checkpointer"])
+
+
+def is_stored() -> bool:
+    """Whether the graph of the node that runs stores checkpoints; not if it was compiled with `checkpointer=False`.
+
+    A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
+    """
+    schedule = getattr(configured().get(CALL), "keywords", {}).get("schedule_task")
+    return getattr(getattr(schedule, "__self__", None), "checkpointer", True) is not None
 
 
 def _scratchpad() -> _Scratchpad:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from langgraph.config import get_config, get_store
 from langgraph.store.base import BaseStore, Item
 
+from awaithumans_adapters.langgraph.history import asked_at
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
@@ -21,6 +22,7 @@ from awaithumans_adapters.langgraph.names import (
     note_name,
     note_namespace,
 )
+from awaithumans_adapters.langgraph.server_target import RUN, USER
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 
@@ -35,8 +37,12 @@ def is_served() -> bool:
     return "langgraph_api_version" in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
 
 
-def route(key: str) -> Route:
+def route(key: str, asked_in: Mapping[str, str]) -> Route:
     """Where the answer to the question with this key must go.
+
+    Args:
+        key: The question's.
+        asked_in: The checkpoints of the graphs around the node that asks, by namespace.
 
     Raises:
         SettingsError: the server has no store for the note that the answer was taken.
@@ -45,9 +51,16 @@ def route(key: str) -> Route:
     thread_id = str(configurable["thread_id"])
     if not is_served():
         whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
-        return Route(ENGINE, {"thread_id": thread_id, **whose}, key)
+        return Route(ENGINE, {"thread_id": thread_id, **whose}, key, asked_at=asked_at(asked_in) or None)
     _store()
-    return Route(SERVER_ENGINE, {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}, key)
+    target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
+    return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None, caller=_caller(configurable))
+
+
+def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
+    """Which run asks, and for which user, if the server authenticates users."""
+    user = configurable.get("langgraph_auth_user_id")
+    return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 
 async def note_taken(key: str) -> None:

@@ -1,15 +1,28 @@
 """One thread of a LangGraph server, seen by one question: what it shows, what it has taken, and how it is resumed."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final, TypedDict, cast
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
 from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
-from langgraph_sdk.schema import Config, Context, Run, Thread, ThreadState
+from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState
 
+from awaithumans_adapters.langgraph.answers import Untaken, ids
 from awaithumans_adapters.langgraph.carried import kept
-from awaithumans_adapters.langgraph.names import PLACE, RESUMED_WITH, is_ours, names_key, note_namespace, place_key
+from awaithumans_adapters.langgraph.engine import GONE
+from awaithumans_adapters.langgraph.history import SEARCH_SECONDS
+from awaithumans_adapters.langgraph.names import (
+    PLACE,
+    RESUMED_WITH,
+    is_ours,
+    names_key,
+    note_namespace,
+    place_in,
+)
+from awaithumans_adapters.langgraph.server_run import ChangesRun, RunOptions, changed, options_of
+from awaithumans_adapters.langgraph.server_target import RUN, target_of
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -17,32 +30,48 @@ from awaithumans_core.route import Route
 AGAIN_SECONDS = 0.1
 """Between two looks at a run, or a thread, that should have come to rest and has not."""
 CHECKPOINTS = 100
-"""How far back a question that is not shown any more is looked for; one asked before that counts as not asked yet."""
+"""Checkpoints in a page of the history, in which the question of an old route is searched."""
 NOTES = 1000
 """More places than one question is asked at in a thread."""
+_AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
+"""The state of an untaken question by the source of the checkpoint that came after its step; new input otherwise."""
 UNDER_WAY: Final = ("running", "pending")
-
-_CONTEXT_GIVEN = "__context_provided__"
-"""A server keeps either under one name, and marks which it was: context, or what is configurable."""
 
 
 class ThreadUnknownError(Exception):
-    """The server has no such thread."""
+    """The server answers 404 for the thread: it has none of this id, or does not show it to these credentials."""
 
 
-class _Circumstances(TypedDict, total=False):
-    context: Context
-    config: Config
+class AssistantUnknownError(Exception):
+    """The server answers 404 for a new run of a thread that it shows: the thread's assistant is not there or hidden."""
 
 
 class ServerThread:
-    """One thread of a server, seen by one question."""
+    """One thread of a server, seen by one question.
 
-    def __init__(self, client: LangGraphClient, route: Route) -> None:
+    Args:
+        client: Calls the server.
+        route: Whose question.
+        headers: Makes the headers of each request.
+        change: Changes the options of each run.
+    """
+
+    def __init__(
+        self,
+        client: LangGraphClient,
+        route: Route,
+        headers: Callable[[], Awaitable[Mapping[str, str]]],
+        change: ChangesRun | None = None,
+    ) -> None:
+        self.target = target_of(route)
         self.id = route.target["thread_id"]
-        self.assistant_id = route.target["assistant_id"]
+        self.assistant_id = route.target.get("assistant_id", "")
         self._key = route.idempotency_key
+        self._asked_at = (route.asked_at or {}).get("")
+        self._asking_run = (route.caller or {}).get(RUN)
         self._client = client
+        self._headers = headers
+        self._change = change
 
     async def busy(self) -> bool:
         """Whether a run of the thread is under way.
@@ -63,13 +92,22 @@ class ServerThread:
             run = await self._run(run_id)
             if run is None or run["status"] not in UNDER_WAY:
                 return
-            await self._client.runs.join(self.id, run_id)  # pyright: ignore[reportUnknownMemberType]  # a bare dict
+            await self._client.runs.join(  # pyright: ignore[reportUnknownMemberType]  # a bare dict
+                self.id, run_id, headers=await self._headers()
+            )
             await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is tried again under the same id
 
     async def waiting(self) -> set[str]:
-        """Ids of the interrupts that show the question, without those whose node has taken the answer."""
-        state = await self._state()
-        shown = {shown["id"]: shown["value"] for shown in state["interrupts"] if names_key(shown["value"], self._key)}
+        """Ids of the interrupts that wait for the answer, without those whose node has taken it.
+
+        They show the question. A node that asks several people at once shows one question at a time and takes each
+        answer by its key; so where the question is not shown, they are those of the node that asks it.
+        """
+        ours = {each["id"]: each["value"] for each in (await self._state())["interrupts"] if is_ours(each["value"])}
+        place = place_in(self._key, self.id)
+        shown = {each: value for each, value in ours.items() if names_key(value, self._key)} or {
+            each: value for each, value in ours.items() if value[PLACE] == place
+        }
         if not shown:
             return set()
         taken = await self.taken()
@@ -80,15 +118,70 @@ class ServerThread:
         return await self._taken(self._key)
 
     async def asked(self) -> bool:
-        """Whether the question was ever shown."""
-        states = await self._client.threads.get_history(self.id, limit=CHECKPOINTS)
+        """Whether the question was ever shown.
+
+        The route names its checkpoint. For routes of earlier releases the history is searched, for `SEARCH_SECONDS`; a
+        question that was asked before what was read counts as not asked yet.
+        """
+        threads, headers = self._client.threads, await self._headers()
+        if self._asked_at is not None:
+            named = {"thread_id": self.id, "checkpoint_ns": "", "checkpoint_id": self._asked_at}
+            try:
+                return self._shown_in(
+                    [await threads.get_state(self.id, checkpoint=cast("Checkpoint", named), headers=headers)]
+                )
+            except HTTPStatusError as refused:
+                if refused.response.status_code == 404:  # retention has removed it
+                    return False
+                raise
+        until, before = time.monotonic() + SEARCH_SECONDS, None
+        while states := await threads.get_history(self.id, limit=CHECKPOINTS, before=before, headers=headers):
+            if self._shown_in(states):
+                return True
+            if len(states) < CHECKPOINTS or time.monotonic() > until:
+                return False
+            before = states[-1]["checkpoint"]
+        return False
+
+    def _shown_in(self, states: Iterable[ThreadState]) -> bool:
         tasks = (task for state in states for task in state["tasks"])
         return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
 
-    async def gathered(self) -> bool:
-        """Whether the node that asks this shows another of its questions first."""
-        places = (shown["value"][PLACE] for shown in (await self._state())["interrupts"] if is_ours(shown["value"]))
-        return any(self._key.startswith(place_key(self.id, place)) for place in places)
+    async def untaken(self) -> Untaken:
+        """The state of the question if the thread has never shown it and its answer was not taken.
+
+        A server does not list the questions that a node has opened. So a question is found by the task of its node,
+        which its key names; one whose key the caller has chosen counts as not opened.
+        """
+        place = place_in(self._key, self.id)
+        if place is None:
+            return Untaken.NOT_OPENED
+        graph, path = place.rpartition("|")[0], ids(place)
+        state = await self._reached(path[-1], graph)
+        if graph and state is Untaken.OPEN and (around := await self._reached(path[0], "")) in GONE:
+            return around if around is Untaken.UPDATED else Untaken.REPLACED
+        return state
+
+    async def _reached(self, task_id: str, graph: str) -> Untaken:
+        """How far the graph with this checkpoint namespace has come since its step with this task."""
+        within = cast("Checkpoint", {"checkpoint_ns": graph}) if graph else None
+        newer: ThreadState | None = None
+        history = await self._client.threads.get_history(
+            self.id, limit=CHECKPOINTS, checkpoint=within, headers=await self._headers()
+        )
+        for state in history:
+            task = next((task for task in state["tasks"] if task["id"] == task_id), None)
+            if task is None:
+                newer = state
+            elif newer is None:
+                return Untaken.OPEN if task.get("result") is None else Untaken.CONTINUED
+            else:
+                return _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
+        return Untaken.NOT_OPENED
+
+    async def questions(self) -> int:
+        """How many questions of this package the thread shows."""
+        return sum(is_ours(shown["value"]) for shown in (await self._state())["interrupts"])
 
     async def failure(self) -> str | None:
         """What the last run failed with, in words for an operator; None if it did not fail."""
@@ -110,15 +203,16 @@ class ServerThread:
     async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
         """Start the run that brings the answer, or nothing if another run has come first. Returns its id.
 
-        The server stores each step before the next one begins (durability "sync"). It has no way to store the answer
-        ahead of the run, so the node does: it notes in the server's store that it has its answer before it goes on.
+        The server stores each step before the next one begins (durability "sync"), unless the run that asked chose
+        "exit". It has no way to store the answer ahead of the run, so the node does: it notes in the server's store
+        that it has its answer before it goes on.
         """
         answers = dict.fromkeys(waiting, kept(outcome).value())
-        return await self._start(command={"resume": answers}, metadata={RESUMED_WITH: self._key})
+        return await self._start({RESUMED_WITH: self._key}, command={"resume": answers})
 
     async def run_on(self) -> str | None:
         """Start a run that goes on where the last one failed, or nothing if another has come first. Returns its id."""
-        return await self._start(input=None)
+        return await self._start({}, input=None)
 
     async def check_taken(self, resumed: set[str], run_id: str) -> None:
         """Raise if one of the interrupts that were resumed waits still."""
@@ -129,49 +223,52 @@ class ServerThread:
             raise TargetGone(failures)
         raise RuntimeError(f"run {run_id} ended before the node came to its question: {failures or 'see the server'}")
 
-    async def _start(self, **what: Any) -> str | None:
+    async def _start(self, mark: Mapping[str, str], **what: Any) -> str | None:
+        options = await changed(self._change, self.target, {"durability": "sync"} | await self._asked_with())
+        metadata: dict[str, Any] = {**(options.pop("metadata", None) or {}), **mark}
         try:
             run = await self._client.runs.create(
                 self.id,
                 self.assistant_id,
+                **options,
                 **what,
-                **await self._circumstances(),
+                metadata=metadata,
                 multitask_strategy="reject",
-                durability="sync",
+                headers=await self._headers(),
             )
         except HTTPStatusError as refused:
             if refused.response.status_code == 409:
                 await asyncio.sleep(AGAIN_SECONDS)
                 return None
             if refused.response.status_code == 404:
-                raise TargetGone(f"the LangGraph server has no assistant {self.assistant_id!r} any more") from refused
+                await self._thread()
+                raise AssistantUnknownError from refused
             raise
         return run["run_id"]
 
     async def _taken(self, key: str) -> set[str]:
         namespace = note_namespace(self.id, key)
         places: set[str] = set()
-        for note in (await self._client.store.search_items(namespace, limit=NOTES))["items"]:
+        found = await self._client.store.search_items(namespace, limit=NOTES, headers=await self._headers())
+        for note in found["items"]:
             if await self._run(note["value"]["run_id"]) is not None:
                 places.add(note["value"][PLACE])
             else:
-                await self._client.store.delete_item(namespace, note["key"])
+                await self._thread()  # a run of a thread that is not shown any more was not rolled back
+                await self._client.store.delete_item(namespace, note["key"], headers=await self._headers())
         return places
 
-    async def _circumstances(self) -> _Circumstances:
-        """What the run that asked was given beside its input: without it the node would run on as somebody else's."""
-        run_id = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
-        given: Mapping[str, Any] = ((run_id and await self._run(run_id)) or {}).get("kwargs", {})
-        context = given.get("context")
-        if not context:
-            return {}
-        if _CONTEXT_GIVEN in given["config"]["configurable"]:
-            return {"context": context}
-        return {"config": {"configurable": context}}
+    async def _asked_with(self) -> RunOptions:
+        """The options of the run that asked. If it was deleted, or is not known, those of the last run."""
+        run = await self._run(self._asking_run) if self._asking_run else None
+        if run is None:
+            last = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
+            run = await self._run(last) if last else None
+        return options_of(run or {})
 
     async def _thread(self) -> Thread:
         try:
-            return await self._client.threads.get(self.id)
+            return await self._client.threads.get(self.id, headers=await self._headers())
         except HTTPStatusError as refused:
             if refused.response.status_code == 404:
                 raise ThreadUnknownError from refused
@@ -180,16 +277,18 @@ class ServerThread:
             raise
 
     async def _state(self) -> ThreadState:
-        return await self._client.threads.get_state(self.id)
+        return await self._client.threads.get_state(self.id, headers=await self._headers())
 
     async def _under_way(self) -> list[Run]:
-        runs = self._client.runs
-        return [run for status in UNDER_WAY for run in await runs.list(self.id, status=status, limit=1)]
+        runs, headers = self._client.runs, await self._headers()
+        found = [await runs.list(self.id, status=status, limit=1, headers=headers) for status in UNDER_WAY]
+        return [run for some in found for run in some]
 
     async def _run(self, run_id: str) -> Mapping[str, Any] | None:
         """A run as it stands, or nothing if it was deleted: rolling back deletes a run with all it has done."""
         try:
-            return cast("Mapping[str, Any]", await self._client.runs.get(self.id, run_id))
+            found = await self._client.runs.get(self.id, run_id, headers=await self._headers())
+            return cast("Mapping[str, Any]", found)
         except HTTPStatusError as refused:
             if refused.response.status_code != 404:
                 raise

@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -16,6 +16,7 @@ from langgraph.types import Command, Durability, Interrupt, PregelTask, StateSna
 
 from awaithumans_adapters.langgraph.answers import (
     RESUME,
+    Untaken,
     answered,
     asked,
     asker,
@@ -24,17 +25,23 @@ from awaithumans_adapters.langgraph.answers import (
     given,
     ids,
     left_over,
+    line,
     opened,
+    opened_tasks,
     questions,
     showing,
     takers,
+    untaken,
+    updated_from,
 )
 from awaithumans_adapters.langgraph.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.carried import kept
+from awaithumans_adapters.langgraph.events import Events, GraphEvent
 from awaithumans_adapters.langgraph.failures import GraphFailedError
-from awaithumans_adapters.langgraph.foreign import interrupt_id, keys_of, resume_with
+from awaithumans_adapters.langgraph.foreign import interrupt_id, key_of, keys_of, resume_with
+from awaithumans_adapters.langgraph.history import Search, named, namespaces, newest_first, search
 from awaithumans_adapters.langgraph.look import Look
-from awaithumans_adapters.langgraph.names import is_ours, names_key
+from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
 from awaithumans_adapters.langgraph.stored_answers import StoredAnswers, Waiting, Writes, end_failed_transaction
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionChangedError
@@ -46,6 +53,10 @@ logger = safe_logger("awaithumans.langgraph")
 
 STRICT_RESUME = "__pregel_strict_resume"
 """Config key of LangGraph 1.2.20 and later: a resume that answers no waiting interrupt raises."""
+
+
+_BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.UPDATED, Untaken.REPLACED)
+"""Of a question that several checkpoints record, for instance one with a shared key, the state that counts."""
 
 
 class Graph(Protocol):
@@ -62,6 +73,32 @@ class Graph(Protocol):
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The same, for savers with async methods."""
+        ...
+
+    def stream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> Iterator[Any]:
+        """Run a thread as `invoke` does, and yield what happens."""
+        ...
+
+    def astream(
+        self,
+        command: Any,
+        config: RunnableConfig,
+        /,
+        *,
+        stream_mode: list[Any],
+        subgraphs: bool,
+        durability: Durability,
+    ) -> AsyncIterator[Any]:
+        """Run a thread as `ainvoke` does, and yield what happens."""
         ...
 
     def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability) -> Any:
@@ -81,10 +118,29 @@ class Thread:
         graph: The compiled graph.
         config: What the thread is read and run with.
         runs: Where each run is recorded before it starts. Default: in memory.
+        asked_in: The checkpoints that the route of the question names (`Route.asked_at`). None: they are searched.
+        so_far: The search for them. Default: a new one.
+        seconds: Time limit of the search.
+        events: Given what happens while the thread runs.
     """
 
-    def __init__(self, name: str, graph: Graph, config: RunnableConfig, runs: RunRecord | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        graph: Graph,
+        config: RunnableConfig,
+        runs: RunRecord | None = None,
+        events: Events | None = None,
+        *,
+        asked_in: Mapping[str, str] | None = None,
+        so_far: Search | None = None,
+        seconds: float | None = None,
+    ) -> None:
         self.name = name
+        self._events = events
+        self._asked_in = asked_in
+        self._search = so_far or Search()
+        self._seconds = seconds
         self._runs = runs or RunsInMemory()
         self._graph = graph
         self._config = config
@@ -110,7 +166,29 @@ class Thread:
         shown = await self._own(saved, key) if saved else []
         # What a node shows of a subgraph or of a task of its own stays there when that has its answer and the node has
         # failed: whoever asked is looked at.
-        return [waiting for each in shown if (waiting := await self._waiting(each, key))]
+        return [waiting for each in shown if (waiting := await self._waiting(each, key))] or await self._beside(key)
+
+    async def _beside(self, key: str) -> list[Waiting]:
+        """The interrupts of nodes that have asked this beside the questions they show.
+
+        A node that asks several people at once shows one question at a time and takes each answer by its key, so it is
+        given this answer in place of the one to the question it shows.
+        """
+        saved = await self._saved(self._config)
+        place = place_in(key, self._thread_id)
+        others = [each for each in await self._own(saved) if place in (None, asker(each))] if saved else []
+        return [
+            waiting
+            for each in others
+            if (waiting := await self._waiting(each, each.value["idempotency_key"]))
+            and await self._takes(waiting, asker(each), key)
+        ]
+
+    async def _takes(self, waiting: Waiting, place: str, key: str) -> bool:
+        """Whether the node at this place, which shows another question, has asked this one and has no answer to it."""
+        saved = await self._saved(waiting.config)
+        record = opened(saved, key) if saved else None
+        return bool(saved and record and record.get(PLACE) == place and not takers(saved, key))
 
     async def _pending_foreign(self, key: str) -> list[Waiting]:
         snapshot = await self._snapshot()
@@ -130,13 +208,27 @@ class Thread:
             ]
         return waiting
 
+    async def unasked(self) -> tuple[list[Interrupt], Mapping[str, Any]]:
+        """The interrupts of nodes that do not know this package that wait, and the metadata of the thread."""
+        waiting: dict[str, Interrupt] = {}
+        for level in _levels(await self._snapshot()):
+            shown = [
+                (task, each)
+                for task in level.tasks
+                if not isinstance(task.state, StateSnapshot)
+                for each in task.interrupts
+                if not is_ours(each.value)
+            ]
+            if shown and (saved := await self._saved(level.config)) is not None:
+                waiting |= {each.id: each for task, each in shown if not foreign_answered(saved, task, each)}
+        return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
+
     async def behind(self, key: str) -> bool:
         """Whether a question of ours waits without being shown: a node shows one place at a time it waits in."""
-        # A saver may lock while it lists, so what is found is looked at afterwards.
-        found = [saved async for saved in self._checkpoints() if questions(saved, key)]
-        for saved in found:
-            shown = await self._own(saved, key)
-            if await self._current(saved) and any([await self._waiting(each, key) for each in shown]):
+        for saved in await self._asked(key):
+            if not questions(saved, key) or not await self._current(saved):
+                continue
+            if any([await self._waiting(each, key) for each in await self._own(saved, key)]):
                 return True
         return False
 
@@ -147,18 +239,43 @@ class Thread:
         """
         return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
 
-    async def gathered(self, key: str) -> bool:
-        """Whether a node has asked this beside another question, and has shown only that one so far."""
-        if not (await self._snapshot()).interrupts:
-            return False
-        found = [saved async for saved in self._checkpoints() if opened(saved, key)]
-        return any([await self._current(saved) for saved in found])
+    async def untaken(self, key: str) -> Untaken:
+        """The state of a question of ours that `pending`, `behind` and `history` have not found."""
+        states = {await self._untaken_at(saved.config, key) for saved in await self._asked(key) if opened(saved, key)}
+        return next((state for state in _BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
+
+    async def _untaken_at(self, config: RunnableConfig, key: str) -> Untaken:
+        before = await self._saved(config)
+        current = before is not None and await self._current(before)
+        saved = await self._saved(config)
+        if saved is None:
+            return Untaken.NOT_OPENED
+        return untaken(saved, key, current=current, updated=not current and await self._updated(saved))
+
+    async def _updated(self, saved: CheckpointTuple) -> bool:
+        """Whether `update_state` made the checkpoint after this one, or after one of those around it."""
+        for graph, checkpoint_id in line(saved).items():
+            pages = newest_first(self._saver, self._thread_id, graph, threaded=self._threaded, source="update")
+            async for page in pages:
+                if any(updated_from(newer) == (graph, checkpoint_id) for newer in page):
+                    return True
+                if _id(page[-1]) <= checkpoint_id:
+                    break
+        return False
 
     async def strange(self, key: str) -> bool:
         """Whether the question stands at a node that this graph does not have; another release of it may."""
         saved = await self._saved(self._config)
         askers = showing(saved, key) if saved else set[str]()
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
+
+    async def open_questions(self) -> dict[str, str | None]:
+        """The questions of the current step without an answer: task ids by key; None for those of foreign nodes."""
+        snapshot, found = await self._snapshot(), dict[str, str | None]()
+        async for saved in self._current_step():
+            found |= opened_tasks(saved)
+        foreign = [shown for shown in snapshot.interrupts if not is_ours(shown.value)]
+        return found | {key_of(shown, self._thread_id): None for shown in foreign}
 
     async def state(self) -> StateSnapshot:
         """The thread's values, the interrupts it waits at and the nodes that run next."""
@@ -172,7 +289,7 @@ class Thread:
         """Nodes of the current step that failed or were cut off after an answer, in words, as `failures`."""
         if not (stopped := await self._stopped_tasks()):
             return ""
-        answered_by = set[str]().union(*[answered(saved) async for saved in self._checkpoints()])
+        answered_by = set[str]().union(*[answered(saved) async for saved in self._current_step()])
         return _in_words([task for task in stopped if task.id in answered_by])
 
     async def _stopped_tasks(self) -> list[PregelTask]:
@@ -238,7 +355,7 @@ class Thread:
             return
         saved = await self._saved(self._config)
         # A step that is left standing holds the results of its tasks; where there are none, no more has to be read.
-        if saved and saved.pending_writes and _left_standing(await self._snapshot()):
+        if saved and saved.pending_writes and _left_standing(await self._snapshot(saved.config)):
             await self.go_on(key, settled=True)
 
     async def go_on(self, key: str, *, settled: bool) -> None:
@@ -290,25 +407,86 @@ class Thread:
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
         """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
-        if interrupt_id(key) is not None:
-            return await self._history_foreign(key)
-        shown = False
-        async for saved in self._checkpoints():
-            if takers(saved, key):
-                return saved, True
-            shown = shown or asked(saved, key)
-        return None, shown
-
-    async def _history_foreign(self, key: str) -> tuple[CheckpointTuple | None, bool]:
-        # A saver may lock while it lists, so what is found is looked at afterwards.
-        found = [saved async for saved in self._checkpoints() if takers(saved) or asked(saved, key)]
+        found = await self._asked(key)
         for saved in found:
-            if takers(saved) and takers(saved, key, await self._level(saved)):
+            if await self._took(saved, key):
                 return saved, True
         return None, any(asked(saved, key) for saved in found)
 
+    async def exists(self) -> bool:
+        """Whether the thread has a checkpoint."""
+        return await self._latest("") is not None
+
+    async def passed(self) -> bool:
+        """Whether the thread has newer checkpoints than the one the route names, which is no longer stored."""
+        root = (self._asked_in or {}).get("")
+        latest = await self._latest("")
+        if root is None or latest is None or _id(latest) <= root:
+            return False
+        return await self._saved(_at(self._config, "", root)) is None
+
+    async def _asked(self, key: str) -> list[CheckpointTuple]:
+        """The checkpoints in which the question was asked, as they are now, newest first.
+
+        Raises:
+            SearchUnfinishedError: the route does not name them, and the time for the search is used up.
+        """
+        if self._asked_in is not None:
+            places = [_at(self._config, *place) for place in named(self._asked_in, key, self._thread_id)]
+            found = [saved for place in places if (saved := await self._saved(place))]
+            if interrupt_id(key) is None:
+                return found
+            # The route of a foreign interrupt names the outermost checkpoint, which shows what its subgraphs ask.
+            for saved in found:
+                if matching := await self._inside(saved, key):
+                    return matching
+        if not self._search.complete:
+            await search(
+                self._saver,
+                self._thread_id,
+                key,
+                self._search,
+                self._was_asked_in,
+                threaded=self._threaded,
+                seconds=self._seconds,
+            )
+        return [saved for place in self._search.found if (saved := await self._saved(place))]
+
+    async def _inside(self, saved: CheckpointTuple, key: str) -> list[CheckpointTuple]:
+        """The checkpoints of subgraphs in which a foreign interrupt was asked, or else this one if it was asked here.
+
+        Subgraphs are read in the tasks that show the interrupt; in all tasks if a later interrupt has replaced it.
+        """
+        level = await self._level(saved)
+        askers = showing(saved, key) or {task.id for task in (level.tasks if level else ())}
+        around = f"{_namespace(saved)}|" if _namespace(saved) else ""
+        for task in level.tasks if level else ():
+            if task.id not in askers:
+                continue
+            graph = f"{around}{task.name}:{task.id}"
+            async for page in newest_first(self._saver, self._thread_id, graph, threaded=self._threaded):
+                for inner in page:
+                    if await self._was_asked_in(inner, key):
+                        return await self._inside(inner, key)
+        return [saved] if await self._was_asked_in(saved, key) else []
+
+    async def _was_asked_in(self, saved: CheckpointTuple, key: str) -> bool:
+        return asked(saved, key) or bool(opened(saved, key)) or await self._took(saved, key)
+
+    async def _took(self, saved: CheckpointTuple, key: str) -> bool:
+        """Whether a task of a checkpoint has taken the answer to this question."""
+        if interrupt_id(key) is None:
+            if not takers(saved, key) or takers(saved, key, ran=False):
+                return bool(takers(saved, key))
+            return not await self._updated(saved)
+        return bool(takers(saved)) and bool(takers(saved, key, await self._level(saved)))
+
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
         """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
+        with self.looking():
+            return await self._stopped_since(resumed)
+
+    async def _stopped_since(self, resumed: CheckpointTuple) -> bool:
         unfinished = (
             await self.running()
             or await self._stopped_tasks()
@@ -317,19 +495,27 @@ class Thread:
         )
         if not unfinished or await self.paused():
             return False
-        place = resumed.config.get("configurable", {})
-        root = resumed.metadata.get("parents", {}).get("") or place["checkpoint_id"]
+        root = _root(resumed)
+        if await self._moved_on(root):
+            return False
         async for newer in self._checkpoints():
             where = newer.config.get("configurable", {})
-            around = newer.metadata.get("parents", {}).get("") or where["checkpoint_id"]
-            if around != root and takers(newer):
+            if _root(newer) != root and takers(newer):
                 return False  # a later answer has been taken: whoever brought it runs the thread on
             if where.get("checkpoint_ns"):
                 continue
-            if where["checkpoint_id"] == root:
-                return True
-            if newer.metadata.get("source") != "loop":
-                return False  # new input, an update or a fork: what runs now is not what took the answer
+            if _id(newer) <= root:
+                return _id(newer) == root
+        return False
+
+    async def _moved_on(self, root: str) -> bool:
+        """Whether new input, an update or a fork came after a checkpoint: what runs now is not what ran from there."""
+        for source in ("input", "update", "fork"):
+            newest = newest_first(self._saver, self._thread_id, "", threaded=self._threaded, source=source, size=1)
+            async for page in newest:
+                if _id(page[0]) > root:
+                    return True
+                break
         return False
 
     async def _answered_not_run(self) -> bool:
@@ -397,14 +583,25 @@ class Thread:
             return None
 
     async def _checkpoints(self) -> AsyncGenerator[CheckpointTuple]:
-        """Every checkpoint of the thread, newest first, subgraphs included."""
-        where: RunnableConfig = {"configurable": {"thread_id": self._thread_id}}
-        if self._threaded:
-            for saved in await asyncio.to_thread(lambda: list(self._saver.list(where))):
-                yield saved
-        else:
-            async for saved in self._saver.alist(where):
-                yield saved
+        """The checkpoints of the thread, newest first, subgraphs included. The reader stops at what it looks for."""
+        for graph in namespaces(self._saver, self._thread_id):
+            async for page in newest_first(self._saver, self._thread_id, graph, threaded=self._threaded):
+                for saved in page:
+                    yield saved
+
+    async def _current_step(self) -> AsyncGenerator[CheckpointTuple]:
+        """The latest checkpoint of the outermost graph, and all that graphs inside its tasks have written since."""
+        latest = await self._latest("")
+        if latest is None:
+            return
+        yield latest
+        for graph in namespaces(self._saver, self._thread_id):
+            async for page in newest_first(self._saver, self._thread_id, graph, threaded=self._threaded):
+                newer = [saved for saved in page if _id(saved) > _id(latest)]
+                for saved in newer:
+                    yield saved
+                if len(newer) < len(page):
+                    break
 
     async def _saved(self, config: RunnableConfig) -> CheckpointTuple | None:
         look = self._look
@@ -415,8 +612,11 @@ class Thread:
                 self._threaded = True
         return await asyncio.to_thread(look.read if look else self._saver.get_tuple, config)
 
-    async def _own(self, saved: CheckpointTuple, key: str) -> list[Interrupt]:
-        """The interrupts with this question, of nodes this graph is at: the thread may be another graph's."""
+    async def _own(self, saved: CheckpointTuple, key: str | None = None) -> list[Interrupt]:
+        """The interrupts with this question (default: any of ours) of nodes this graph is at.
+
+        The thread may be another graph's.
+        """
         shown = {each.id: each for _, each in questions(saved, key)}  # a node shows what is asked inside it, too
         if not shown:
             return []
@@ -439,16 +639,14 @@ class Thread:
 
     async def _current(self, saved: CheckpointTuple) -> bool:
         """Whether nothing has come after a checkpoint, in its graph and in those around it."""
-        place = saved.config.get("configurable", {})
-        line = {**saved.metadata.get("parents", {}), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
-        for graph, checkpoint_id in line.items():
+        for graph, checkpoint_id in line(saved).items():
             latest = await self._latest(graph)
-            if latest is None or latest.config.get("configurable", {})["checkpoint_id"] != checkpoint_id:
+            if latest is None or _id(latest) != checkpoint_id:
                 return False
         return True
 
     async def _latest(self, graph: str) -> CheckpointTuple | None:
-        return await self._saved({"configurable": {**self._config.get("configurable", {}), "checkpoint_ns": graph}})
+        return await self._saved(_at(self._config, graph))
 
     async def _run(self, key: str, command: Command[Any] | None, stored: StoredAnswers | None = None) -> Any:
         """Run to the end or the next question; return what the graph returns.
@@ -467,6 +665,8 @@ class Thread:
             self._look.end(stored)
             config, self._look = self._look.lent(config), None
         try:
+            if self._events is not None:
+                return await self._run_streamed(command, config, self._events)
             if self._threaded:
                 invoked = asyncio.to_thread(self._graph.invoke, command, config, durability="sync")
                 return await _to_its_end(invoked)
@@ -487,6 +687,24 @@ class Thread:
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure
             await self._blame(key, failure)
+
+    async def _run_streamed(self, command: Command[Any] | None, config: RunnableConfig, events: Events) -> None:
+        """Run on as `ainvoke` does, which streams as well, and pass on what happens."""
+        options: Any = {"stream_mode": events.modes, "subgraphs": True, "durability": "sync"}
+        thread_id = self._thread_id
+        if not self._threaded:
+            async with aclosing(cast("AsyncGenerator[Any]", self._graph.astream(command, config, **options))) as stream:
+                async for namespace, mode, data in stream:
+                    await events.emit(GraphEvent(self.name, thread_id, mode, data, tuple(namespace)))
+            return
+        loop = asyncio.get_running_loop()
+
+        def stream_all() -> None:
+            for namespace, mode, data in self._graph.stream(command, config, **options):
+                event = GraphEvent(self.name, thread_id, mode, data, tuple(namespace))
+                asyncio.run_coroutine_threadsafe(events.emit(event), loop).result()
+
+        await _to_its_end(asyncio.to_thread(stream_all))
 
     async def _take_back(self, stored: StoredAnswers | None, failure: Exception) -> None:
         """Remove stored answers that no node has taken, so that they are given again."""
@@ -565,6 +783,22 @@ def _cancelled_from_outside() -> bool:
 
 def _waiting_at(saved: CheckpointTuple, shown: Interrupt, place: str, task_id: str) -> Waiting:
     return Waiting(shown, saved.config, task_id, tuple(given(saved, task_id)), tuple(ids(place)))
+
+
+def _at(thread: RunnableConfig, graph: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    """The config that reads a checkpoint of a graph. Without id: the latest."""
+    place = {**thread.get("configurable", {}), "checkpoint_ns": graph}
+    return {"configurable": place if checkpoint_id is None else {**place, "checkpoint_id": checkpoint_id}}
+
+
+def _id(saved: CheckpointTuple) -> str:
+    return str(saved.config.get("configurable", {})["checkpoint_id"])
+
+
+def _root(saved: CheckpointTuple) -> str:
+    """The id of the checkpoint of the outermost graph around this one."""
+    parents: Mapping[str, str] = saved.metadata.get("parents", {})
+    return parents.get("") or _id(saved)
 
 
 def _namespace(saved: CheckpointTuple) -> str:

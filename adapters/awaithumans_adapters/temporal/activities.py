@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from temporalio import activity
 from temporalio.converter import ActivitySerializationContext
@@ -37,8 +37,10 @@ from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.status import TaskStatus
+from awaithumans_core.task import MAX_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from awaithumans_core.human_tasks import HumanTasks
@@ -93,7 +95,7 @@ class HumanTaskActivities:
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
-        _require(body, "task", "timeout_seconds", "idempotency_key")
+        body = _checked(body, "task", "timeout_seconds", "idempotency_key")
         # No run id: the answer goes to the run that is current when it comes.
         key = body["idempotency_key"]
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
@@ -121,6 +123,7 @@ class HumanTaskActivities:
         The key is that of the recorded task. It is missing or null for one that an earlier release asked for. See
         `flow.last_look`.
         """
+        asked = _checked(asked, "task_id", "timeout_seconds")
         task_id, given, key = asked["task_id"], asked["timeout_seconds"], asked.get("idempotency_key")
         try:
             return await _fitting(await self._ready().last_look(task_id, given, key=key))
@@ -148,7 +151,7 @@ class HumanTaskActivities:
             decision = settle(Outcome.model_validate(outcome), Decision)
         """
         info = activity.info()
-        _require(body, "task", "timeout_seconds")
+        body = _checked(body, "task", "timeout_seconds")
         if info.is_local:
             raise ApplicationError(
                 f"{AWAIT_HUMAN} was called as a local activity, which nothing outside of its worker can complete: call "
@@ -203,7 +206,7 @@ class HumanTaskActivities:
                 again is cancelled as well. With `activity_id` and `run_id`, the activity that waits: if no task has the
                 key, the question was asked in other words, whose key is in the input of that activity.
         """
-        asked = {"idempotency_key": asked} if isinstance(asked, str) else asked
+        asked = _checked({"idempotency_key": asked} if isinstance(asked, str) else asked, "idempotency_key")
         key, reset = asked["idempotency_key"], _was_reset(asked)
         try:
             outcome, missing = await self._withdraw(key)
@@ -418,16 +421,56 @@ async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _require(body: Mapping[str, Any], *names: str) -> None:
-    """Fail the activity at once unless its input has these fields. Callers by name may be in any language.
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 60 <= value <= MAX_TIMEOUT_SECONDS
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_carried(value: object) -> bool:
+    """True, or the activity that waited in the run before."""
+    if not isinstance(value, Mapping):
+        return isinstance(value, bool)
+    named = cast("Mapping[object, object]", value)
+    return sorted(map(str, named)) == ["activity_id", "run_id"] and all(map(_is_text, named.values()))
+
+
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "timeout_seconds": (_is_time, f"a number from 60 to {MAX_TIMEOUT_SECONDS}"),
+    "idempotency_key": (_is_text, "a string"),
+    "task_id": (_is_text, "a string"),
+    "activity_id": (_is_text, "a string"),
+    "run_id": (_is_text, "a string"),
+    ORIGINAL_RUN: (_is_text, "a string"),
+    ASK_WITHIN: (_is_positive, "a positive number"),
+    CARRIED: (_is_carried, "true, or an object with the strings activity_id and run_id"),
+}
+"""What the activities read themselves. The server checks the other fields of a question."""
+
+
+def _checked(body: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """The input of an activity, where null is the same as left out. Callers by name may be in any language.
 
     Raises:
-        ApplicationError: InvalidTaskError.
+        ApplicationError: InvalidTaskError; a required field is missing, or one has another type. It is not retried.
     """
-    missing = [name for name in names if body.get(name) is None]
-    if missing:
-        wrong = InvalidTaskError(f"the input has no {', '.join(missing)}: see docs/temporal-wire.md for its fields")
-        raise failure(wrong, retried_for=0, attempt=activity.info().attempt)
+    given = {name: value for name, value in body.items() if value is not None or name not in _FIELDS}
+    wrong = [f"has no {name}" for name in required if given.get(name) is None]
+    wrong += [
+        f"has {name} {one_line(repr(given[name]))}, which is not {what}"
+        for name, (fits, what) in _FIELDS.items()
+        if name in given and not fits(given[name])
+    ]
+    if wrong:
+        error = InvalidTaskError(f"the input {' and '.join(wrong)}: see docs/temporal-wire.md for its fields")
+        raise failure(error, retried_for=0, attempt=activity.info().attempt)
+    return given
 
 
 def _caller() -> dict[str, str]:

@@ -58,7 +58,7 @@ async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, a
     except asyncio.CancelledError:
         if not waiting.done() and asked.on_cancel != "leave":
             waiting.cancel()
-            await let_go(asked)
+            await let_go(mailbox, asked)
         raise
 
 

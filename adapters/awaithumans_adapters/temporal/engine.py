@@ -356,7 +356,7 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
                 raise TargetNotReady(f"activity {activity_id!r} is pending and could not be completed") from error
         else:
             return
-    if _status(caller) not in _CLOSED or await _goes_on(client, target):
+    if _status(caller) not in _CLOSED or await _goes_on(client, target, caller):
         return
     if not await has_taken(client, target, outcome, RPC_TIMEOUT):
         raise TargetGone(_ended(target))
@@ -372,12 +372,17 @@ async def _ended_with(client: Client, target: Mapping[str, str], outcome: Outcom
         raise
 
 
-async def _goes_on(client: Client, target: Mapping[str, str]) -> bool:
-    """Whether a run of the workflow goes on that is not the one in which `await_human` was called."""
+async def _goes_on(client: Client, target: Mapping[str, str], caller: DescribeWorkflowExecutionResponse) -> bool:
+    """Whether a run of the workflow goes on that is not the one in which `await_human` was called.
+
+    A workflow that was started anew under the same id is another one, and knows nothing of the question.
+    """
     if "run_id" not in target or not target["activity_id"].startswith(OWN_ACTIVITY):
         return False
-    current = await client.get_workflow_handle(target["workflow_id"]).describe(rpc_timeout=RPC_TIMEOUT)
-    return current.run_id != target["run_id"] and current.status == WorkflowExecutionStatus.RUNNING
+    current = await _described(client, {"workflow_id": target["workflow_id"]})
+    now, then = current.workflow_execution_info, caller.workflow_execution_info
+    another = now.execution.run_id != target["run_id"]
+    return another and _status(current) not in _CLOSED and now.first_run_id == then.first_run_id
 
 
 def _handle(client: Client, target: Mapping[str, str]) -> WorkflowHandle[Any, Any]:

@@ -107,4 +107,4 @@ async def _free_all(mailbox: Mailbox | None) -> None:
         mailbox.closed = True
         # An activity that nobody waits for is dropped with the run: for "request", too, the relay cancels the task.
         open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
-        await freed(*[freeing(asked) for asked in open_])
+        await freed(*[freeing(mailbox, asked) for asked in open_])

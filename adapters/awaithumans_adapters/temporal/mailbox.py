@@ -8,7 +8,7 @@ its answer is joined on the task that is recorded in the history, because a depl
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal, Self, cast
@@ -70,6 +70,7 @@ class Asked:
     """One `await_human` under way: its key, what it asks, and its task once there is one."""
 
     key: str
+    """Its own; `Mailbox.own_task` has the key of its recorded task."""
     about: str
     waiting: Waiting | None = None
     named: bool = False
@@ -94,6 +95,10 @@ class Asked:
     """None: as long as people have."""
     who: str = ""
     """Whom it is assigned to, or "a person"; empty until this run asks it."""
+    place: str = ""
+    """`place_of` the key of what it asks now; the key of a question that is asked again is another one."""
+    recorded: str | None = None
+    """The key of the task that the history has recorded for it."""
     awaited: list[Address] = field(default_factory=list[Address])
     """Where it has waited for an answer: by its own name and task, and by those of each time it was asked again."""
 
@@ -102,14 +107,16 @@ class Asked:
         """Which questions of the next run may go on with this one."""
         return self.about, self.key if self.named else None
 
-    def carried(self, *, answered: bool) -> dict[str, Any]:
+    def carried(self, key: str, waiting: Waiting | None) -> dict[str, Any]:
         """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
 
-        A question that is answered already is asked again by the next run, which finds the answer on the server.
+        Args:
+            key: The key under which the next run asks.
+            waiting: Its task. None: it is not known, or answered; then the next run finds the answer on the server.
         """
-        waiting = None if self.waiting is None or answered else asdict(self.waiting) | {"question": "", "who": ""}
+        shown = None if waiting is None else asdict(waiting) | {"question": "", "who": ""}
         about = "" if self.reworded else self.about  # the next run asks in the new words, which is another question
-        held = {"key": self.key, "about": about, "named": self.named, "waiting": waiting}
+        held = {"key": key, "about": about, "named": self.named, "waiting": shown}
         if self.activity is not None:
             held["activity"] = self.activity
         if self.original_run != workflow.info().run_id:
@@ -125,7 +132,7 @@ class Asked:
         """What another run has handed on, of this release or another one.
 
         Raises:
-            KeyError, TypeError, ValueError: it has another form.
+            AttributeError, KeyError, TypeError, ValueError: it has another form.
         """
         waiting = None
         if held["waiting"] is not None:
@@ -134,6 +141,7 @@ class Asked:
             datetime.fromisoformat(waiting.until)
         asked = cls(held["key"], held["about"], waiting, bool(held["named"]), inherited=True)
         asked.activity = asked.activity_before = held.get("activity")
+        asked.place = place_of(asked.key)
         asked.original_run = held.get("original_run", workflow.info().original_execution_run_id)
         asked.task_queue, asked.on_cancel = held.get("task_queue"), held.get("on_cancel", "wait")
         return asked
@@ -170,6 +178,8 @@ class Mailbox:
     _used: Counter[str] = field(default_factory=Counter[str])
     _asked_about: dict[str, str] = field(default_factory=dict[str, str])
     """What each question of this run is about, by `place_of` its key."""
+    _recorded: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    """Key and task id of each task that the history has recorded, by `place_of` its key."""
     _activities: int = 0
     _told: deque[str] = field(default_factory=lambda: deque[str](maxlen=MOST_TOLD))
     _outdated: bool = False
@@ -240,17 +250,36 @@ class Mailbox:
             asked: The question.
             key: The key of what is asked now.
         """
-        waiting = asked.waiting
-        if waiting is None or waiting.task_id is None or self._is_anothers(asked, waiting.key):
+        waiting, (_, task_id) = asked.waiting, self.own_task(asked)
+        if waiting is None or task_id is None:
             return self.answers.get(("name", within(key)))
-        return self.answers.get(("task", waiting.task_id))
+        found = self.answers.get(("task", task_id))
+        if found is None and self._is_anothers(asked, waiting.key):  # other calls keep what arrives for that task
+            found = self.answers.get(("name", within(key)))
+        return found
 
-    def _has_answer(self, asked: Asked) -> bool:
-        return asked.waiting is not None and self.answer(asked, asked.waiting.key) is not None
+    def own_task(self, asked: Asked) -> tuple[str, str | None]:
+        """Key and task id of a question; None while no task is known.
+
+        If the history has recorded the task of another question for it, its own is the one that is recorded there.
+        """
+        waiting = asked.waiting
+        key, task_id = (asked.recorded or asked.key, None) if waiting is None else (waiting.key, waiting.task_id)
+        if self._is_anothers(asked, key):
+            return self._recorded.get(asked.place, (asked.key, None))
+        return key, task_id
 
     def _is_anothers(self, asked: Asked, key: str) -> bool:
         """Whether this key belongs to another question of this run: the code asks in another order than it did."""
-        return self._asked_about.get(place_of(key), asked.about) != asked.about
+        place = place_of(key)
+        return place != asked.place and self._asked_about.get(place, asked.about) != asked.about
+
+    def other_order(self, task_id: str | None) -> workflow.NondeterminismError:
+        """What is raised where the history has recorded the task of another question."""
+        return workflow.NondeterminismError(
+            f"task {task_id} was recorded for another question of this workflow: the code asks its "
+            "questions in another order than it did. Restore the order, or change it behind workflow.patched()"
+        )
 
     @staticmethod
     def is_foreign(asked: Asked, outcome: Outcome) -> bool:
@@ -271,10 +300,7 @@ class Mailbox:
         """
         recorded = outcome.idempotency_key or key
         if self._is_anothers(asked, recorded):
-            raise workflow.NondeterminismError(
-                f"task {outcome.task_id} was recorded for another question of this workflow: the code asks its "
-                "questions in another order than it did. Restore the order, or change it behind workflow.patched()"
-            )
+            raise self.other_order(outcome.task_id)
         self._claim(asked, lambda held: place_of(held.key) == place_of(recorded))
         self._compare(asked, key, recorded)
         if asked.reworded:
@@ -307,8 +333,8 @@ class Mailbox:
             arrival.set_result(None)
             return arrival
         addresses: list[Address] = [("name", within(key))]
-        if asked.waiting is not None and asked.waiting.task_id is not None:
-            addresses.append(("task", asked.waiting.task_id))
+        tasks = {self.own_task(asked)[1], None if asked.waiting is None else asked.waiting.task_id}
+        addresses.extend(("task", task_id) for task_id in sorted(filter(None, tasks)))
         for address in addresses:
             self._arrivals.setdefault(address, []).append(arrival)
         return arrival
@@ -339,7 +365,8 @@ class Mailbox:
         if asked is None:
             asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
             asked.original_run = workflow.info().original_execution_run_id
-        self._asked_about[place_of(asked.key)] = about
+        asked.place = place_of(asked.key)
+        self._asked_about[asked.place] = about
         asked.who = _assignee(body)
         if asked.waiting is not None:
             asked.waiting.question, asked.waiting.who = question.task, asked.who
@@ -375,6 +402,7 @@ class Mailbox:
     def waits(self, asked: Asked, question: HumanTask[Any], via: str) -> Waiting:
         """A person is asked; whoever looks at the workflow sees so."""
         now = workflow.now()
+        asked.place = place_of(question.idempotency_key)
         asked.waiting = Waiting(
             question.idempotency_key,
             question.task,
@@ -418,8 +446,9 @@ class Mailbox:
             self._compare(asked, question.idempotency_key, idempotency_key)
             waiting.key, waiting.reworded = idempotency_key, asked.reworded
             self._await(asked, ("name", within(idempotency_key)))
+            self._recorded[place_of(idempotency_key)] = idempotency_key, task_id
             if question.reask is None:
-                asked.key = idempotency_key
+                asked.recorded = idempotency_key
         self._outdate()
         return waiting
 
@@ -465,15 +494,22 @@ class Mailbox:
         going_on = [*self.inherited, *self.open]
         if not going_on:
             return None
-        held = [asked.carried(answered=self._has_answer(asked)) for asked in going_on]
-        return {"version": HEADER_VERSION, "asked": held}
+        return {"version": HEADER_VERSION, "asked": [self._carried(asked) for asked in going_on]}
+
+    def _carried(self, asked: Asked) -> dict[str, Any]:
+        key, task_id = self.own_task(asked)
+        waiting = None
+        if asked.waiting is not None and self.answer(asked, key) is None:
+            waiting = replace(asked.waiting, key=key, task_id=task_id)
+        first = asked.recorded or asked.key
+        return asked.carried(key if self._is_anothers(asked, first) else first, waiting)
 
     def inherit(self, carried: Mapping[str, Any]) -> None:
         """Take over what the run before had open. A question that this release cannot read is asked anew."""
         for held in carried.get("asked", ()):
             try:
                 asked = Asked.read(held)
-            except (KeyError, TypeError, ValueError) as unreadable:
+            except (AttributeError, KeyError, TypeError, ValueError) as unreadable:
                 version = carried.get("version")
                 told = "a question of the run before (header version %s) cannot be read and is asked anew: %r"
                 workflow.logger.warning(told, version, unreadable)

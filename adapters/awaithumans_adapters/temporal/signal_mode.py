@@ -61,7 +61,7 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
         return await _last_look(mailbox, asked, question, task_id, recorded)
     except asyncio.CancelledError:
         if mailbox.answer(asked, key) is None:
-            await let_go(asked)
+            await let_go(mailbox, asked)
         raise
 
 
@@ -87,7 +87,7 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await let_go(asked)
+        await let_go(mailbox, asked)
         raise
     return opened
 
@@ -136,6 +136,11 @@ async def _last_look(
         recorded: Its key. None: the history is of a release that did not record it; then any is accepted.
     """
     key = question.idempotency_key
+    own_key, own_task = mailbox.own_task(asked)
+    if own_task is None:
+        raise mailbox.other_order(task_id)
+    if own_task != task_id:
+        task_id, recorded = own_task, own_key
     looking = workflow.start_activity(
         LAST_LOOK,
         {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
@@ -147,7 +152,7 @@ async def _last_look(
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await let_go(asked)
+        await let_go(mailbox, asked)
         raise
     except ActivityError as failed:
         if (answer := mailbox.answer(asked, key)) is not None:
@@ -157,23 +162,21 @@ async def _last_look(
     return mailbox.answer(asked, key) or Outcome.model_validate(looked)
 
 
-async def let_go(asked: Asked) -> None:
+async def let_go(mailbox: Mailbox, asked: Asked) -> None:
     """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
     if asked.on_cancel == "leave":
         return
-    cancelling = freeing(asked)
+    cancelling = freeing(mailbox, asked)
     if asked.on_cancel == "wait":
         await freed(cancelling)
     else:
         cancelling.add_done_callback(_log_failure)
 
 
-def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
+def freeing(mailbox: Mailbox, asked: Asked) -> workflow.ActivityHandle[Any]:
     """Start cancelling a question: by its task, or by its key while its task is not known here."""
-    waiting, how = asked.waiting, WITHDRAW
-    what: str | dict[str, Any] = _withdrawal(asked)
-    if waiting is not None and waiting.task_id is not None:
-        how, what = CLOSE_WAIT, waiting.task_id
+    key, task_id = mailbox.own_task(asked)
+    how, what = (WITHDRAW, _withdrawal(asked, key)) if task_id is None else (CLOSE_WAIT, task_id)
     return workflow.start_activity(
         how,
         what,
@@ -184,9 +187,8 @@ def freeing(asked: Asked) -> workflow.ActivityHandle[Any]:
     )
 
 
-def _withdrawal(asked: Asked) -> dict[str, Any]:
+def _withdrawal(asked: Asked, key: str) -> dict[str, Any]:
     """The input of the activity that cancels a question by its key."""
-    key = asked.key if asked.waiting is None else asked.waiting.key
     original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
     return {"idempotency_key": key} | original | (asked.activity or {})
 

@@ -5,8 +5,9 @@ from contextlib import AsyncExitStack
 
 from pydantic import ValidationError
 
-from awaithumans_core.engine import Reachable, Remarks
+from awaithumans_core.engine import ChecksThreads, Reachable, Remarks
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
 from awaithumans_relay import startup
 from awaithumans_relay.commands.engines import MakesEngines
@@ -136,3 +137,22 @@ async def of_engine(made: MakesEngines) -> str:
                 f"does not answer: start it, or mend its address here and in `serve` ({away})"
             ) from away
     return "; ".join(["answers", *remarks])
+
+
+async def of_thread(made: MakesEngines, database: str, thread_id: str) -> str:
+    """The relay can read this thread, as the user whose question the relay knows, if it knows one."""
+    async with AsyncExitStack() as stack:
+        engines = [engine for engine in await made(stack) if isinstance(engine, ChecksThreads)]
+        if not engines:
+            raise UnsetError("not an engine with threads")
+        store = await stack.enter_async_context(existing_store(database))
+        found: list[str] = []
+        for engine in engines:
+            wait = await store.of_thread(engine.name, thread_id)
+            route = Route(engine.name, {"thread_id": thread_id}, "") if wait is None else wait.route
+            known_by = _NO_WAIT if wait is None else f" (read for task {wait.task_id})"
+            found.append(await engine.check_thread(route) + known_by)
+        return "; ".join(found)
+
+
+_NO_WAIT = " (no wait of this relay is about it, so it was read for no particular user)"

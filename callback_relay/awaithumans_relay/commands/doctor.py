@@ -25,6 +25,7 @@ from awaithumans_relay.commands.checks import (
     of_server,
     of_settings,
     of_tasks,
+    of_thread,
     readable,
 )
 from awaithumans_relay.commands.engines import MakesEngines
@@ -53,11 +54,20 @@ class Finding(BaseModel):
     """What was found; with a failure, what mends it."""
 
 
-async def examine(database: str, engines: Sequence[tuple[str, MakesEngines]], *, as_json: bool) -> bool:
-    """Make all checks and print them. Returns whether all went well."""
+async def examine(
+    database: str, engines: Sequence[tuple[str, MakesEngines]], *, as_json: bool, thread: str | None = None
+) -> bool:
+    """Make all checks and print them. Returns whether all went well.
+
+    Args:
+        database: URL of the waits table.
+        engines: What is to be reached, by name.
+        as_json: Print JSON.
+        thread: Id of a LangGraph thread that is to be read, too.
+    """
     logging.disable(logging.CRITICAL)  # what goes wrong is a finding
     try:
-        findings = await _findings(database, engines)
+        findings = await _findings(database, engines, thread)
     finally:
         logging.disable(logging.NOTSET)
     if as_json:
@@ -67,7 +77,7 @@ async def examine(database: str, engines: Sequence[tuple[str, MakesEngines]], *,
     return all(each.status != Status.FAILED for each in findings)
 
 
-async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]]) -> list[Finding]:
+async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]], thread: str | None) -> list[Finding]:
     settings, malformed = readable()
     findings = [
         Finding(check=name, status=Status.FAILED, detail=malformed.pop(name))
@@ -88,6 +98,12 @@ async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]]) 
         or await _check("tasks of open waits", partial(of_tasks, database))
     )
     findings += [await _check(name, partial(of_engine, made)) for name, made in engines]
+    if thread is not None:
+        findings += [
+            _unlooked(f"thread on {name}", broken & {"database"})
+            or await _check(f"thread on {name}", partial(of_thread, made, database, thread))
+            for name, made in engines
+        ]
     if not engines:
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
         findings.append(Finding(check="engines", status=Status.SKIPPED, detail=told))

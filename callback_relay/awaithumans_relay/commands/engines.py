@@ -7,11 +7,12 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from awaithumans_core.addresses import cleaned, http_address, without_user
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.safe_logging import safe_logger
@@ -42,6 +43,8 @@ class Wanted:
     """Profiles of Temporal's configuration file, each with a client of its own."""
     data_converter: str | None = None
     """The data converter of the Temporal workers, as module:attribute."""
+    langgraph_headers: str | None = None
+    """Headers for the LangGraph server, or the function that chooses them, as module:attribute."""
 
     def anybody(self) -> bool:
         """Whether there is anybody to wake."""
@@ -57,7 +60,7 @@ class Wanted:
             return [
                 *await _temporal(self),
                 *await _graphs(self.graphs, stack),
-                *_server(self.langgraph_server, stack),
+                *_server(self.langgraph_server, self.langgraph_headers, stack),
             ]
         except ImportError as missing:
             raise SettingsError(str(missing)) from missing
@@ -65,13 +68,14 @@ class Wanted:
     def apart(self) -> list[tuple[str, MakesEngines]]:
         """Each flag by itself: what it names, in words, and its engine."""
         named = [(f"graph {each}", Wanted(None, [each], None)) for each in self.graphs]
-        temporal = replace(self, graphs=[], langgraph_server=None)
+        temporal = replace(self, graphs=[], langgraph_server=None, langgraph_headers=None)
         if self.temporal is not None:
             named.insert(0, (f"Temporal {self.temporal}", temporal))
         else:
             named[:0] = [(f"Temporal profile {each}", replace(temporal, profiles=[each])) for each in self.profiles]
         if self.langgraph_server is not None:
-            named.append((f"LangGraph server {self.langgraph_server}", Wanted(None, [], self.langgraph_server)))
+            server = Wanted(None, [], self.langgraph_server, langgraph_headers=self.langgraph_headers)
+            named.append((f"LangGraph server {without_user(self.langgraph_server)}", server))
         return [(name, wanted.engines) for name, wanted in named]
 
 
@@ -117,8 +121,7 @@ def _connect_config(profile: str | None, address: str | None, *, alone: bool) ->
         raise SettingsError(
             f"{named}: {wrong}: correct TEMPORAL_CONFIG_FILE (TOML), the profile or the TEMPORAL_* variables"
         ) from None
-    config["target_host"] = config.get("target_host", "localhost:7233") if address is None else address
-    _check_address(config["target_host"])
+    config["target_host"] = _host_and_port(config.get("target_host", "localhost:7233") if address is None else address)
     return config
 
 
@@ -130,10 +133,19 @@ def _connecting(
     return lambda: Client.connect(**config, data_converter=converter, runtime=runtime)
 
 
-def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise SettingsError(f"--temporal {address}: write it as host:port, for instance localhost:7233")
+def _host_and_port(address: str) -> str:
+    """The address, cleaned and checked."""
+    address = cleaned(address)
+    try:
+        http_address(f"http://{address}")
+    except ValueError:
+        usable = False
+    else:
+        host, _, port = address.rpartition(":")
+        usable = bool(host) and "/" not in host and port.isascii() and port.isdigit()
+    if not usable:
+        raise SettingsError(f"--temporal {address!r}: write it as host:port, for instance localhost:7233 or [::1]:7233")
+    return address
 
 
 async def _data_converter(place: str | None) -> "DataConverter":
@@ -179,16 +191,31 @@ async def _graphs(specs: Sequence[str], stack: AsyncExitStack) -> list[Engine]:
     return [GraphEngine({name: await _graph(f"{name}={place}", stack) for name, place in named})]
 
 
-def _server(url: str | None, stack: AsyncExitStack) -> list[Engine]:
+def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list[Engine]:
     if url is None:
         return []
     from awaithumans_adapters.langgraph import LangGraphServerEngine
 
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"--langgraph-server {url}: write it as a URL, for instance http://localhost:2024")
-    engine = LangGraphServerEngine(url)
+    try:
+        address = http_address(url, credentials=True)
+    except ValueError as malformed:
+        raise SettingsError(f"--langgraph-server: {malformed}") from None
+    engine = LangGraphServerEngine(address, headers=None if headers is None else _headers(headers))
     stack.push_async_callback(engine.aclose)
     return [engine]
+
+
+def _headers(place: str) -> Any:
+    """Headers for the LangGraph server, or the function that chooses them."""
+    flag = f"--langgraph-server-headers {place}"
+    if not all(place.partition(":")):
+        raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.relay:headers")
+    made: Any = _attribute(flag, place)
+    if callable(made) or isinstance(made, Mapping):
+        return cast("Any", made)
+    raise SettingsError(
+        f"{flag} is {type(made).__name__}: give a mapping of headers, or a function that returns one for a ServerTarget"
+    )
 
 
 def _split(spec: str) -> tuple[str, str]:

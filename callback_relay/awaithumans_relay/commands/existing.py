@@ -23,12 +23,9 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
         SettingsError: there is none at this URL, it is another release's, or the database does not answer. The text
             holds no password.
     """
-    try:
-        named = shown_url(url)
-        _check_file(url)
-        store = Store(url)
-    except (SQLAlchemyError, ImportError) as unusable:
-        raise SettingsError(f"--database {shown_url(url)}: {_reason(unusable)}. {ELSEWHERE}") from None
+    named = shown_url(url)
+    _check_file(url)
+    store = Store(url)
     try:
         await store.database.read(_check_version)
         yield store

@@ -6,7 +6,8 @@ import json
 import httpx
 
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.http_clients import async_client
+from awaithumans_core.flow import answered_by_proxy
+from awaithumans_core.http_clients import async_client, lost_reason, reply_of
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER
 from awaithumans_relay.commands.existing import existing_store, shown_url
@@ -28,8 +29,13 @@ async def of_relay(settings: Settings, database: str) -> str:
     try:
         async with async_client(timeout=SEND_SECONDS) as http:
             sent = await http.post(f"{settings.relay()}/callbacks/{token}", content=body, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as away:
+    except (httpx.RequestError, httpx.InvalidURL) as away:
         raise SettingsError(_silence(settings.relay(), away)) from None
+    if sent.status_code != 200 and (proxy := answered_by_proxy(reply_of(sent))) is not None:
+        raise SettingsError(
+            f"the relay at {settings.relay()} is not reached: {proxy} answers {sent.status_code} in its place. "
+            f"{proxy.advice}"
+        )
     if sent.status_code != 200:
         raise SettingsError(_refusal(settings.relay(), sent.status_code))
     async with existing_store(database) as store:
@@ -62,8 +68,9 @@ def _silence(address: str, away: Exception) -> str:
             f"the certificate at {address} is not trusted here ({away}): give its authority's as SSL_CERT_FILE, to "
             "those who ask and to the awaithumans server, too"
         )
+    reason = lost_reason(away) if isinstance(away, httpx.RequestError) else str(away)
     return (
-        f"nothing answers at {address} ({type(away).__name__}: {away}): start the relay, or give the address at which "
+        f"nothing answers at {address} ({reason}): start the relay, or give the address at which "
         "it is reached, with https:// if it serves TLS, as AWAITHUMANS_RELAY_URL"
     )
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from awaithumans_core.engine import Engine
+from awaithumans_core.addresses import cleaned, in_brackets
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http_clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay import bounded_http, startup
@@ -26,7 +26,7 @@ from awaithumans_relay.app import create_app
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.existing import shown_url
 from awaithumans_relay.commands.terminal import AwayError
-from awaithumans_relay.database import KINDS, parsed
+from awaithumans_relay.database import parsed
 from awaithumans_relay.repeats import RepeatFilter, Repeats
 from awaithumans_relay.store import Store
 from awaithumans_relay.tuning import tune
@@ -54,9 +54,10 @@ async def serve(
         AwayError: something that is needed is not there now.
     """
     _look_at_settings(wanted)
+    host = cleaned(host).removeprefix("[").removesuffix("]")
     async with AsyncExitStack() as stack:
         engines = await wanted.engines(stack)
-        app = _app(engines, database, retention)
+        app = create_app(engines, database=database, retention=retention)
         await _look_at_store(database)
         _look_at_port(host, port)
         # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
@@ -74,7 +75,11 @@ async def serve(
         )
         _look_at_tls(config)
         _quieten()
-        page = f"{'https' if tls else 'http'}://{host}:{port}/operate" if Settings.load().operator_token() else "off"
+        page = (
+            f"{'https' if tls else 'http'}://{in_brackets(host)}:{port}/operate"
+            if Settings.load().operator_token()
+            else "off"
+        )
         logger.info(
             "relay %s; engines: %s; waits in %s; operator's page: %s",
             version("awaithumans-workflows"),
@@ -124,18 +129,11 @@ def _look_at_tls(config: uvicorn.Config) -> None:
         ) from None
 
 
-def _app(engines: list[Engine], database: str, retention: timedelta) -> FastAPI:
-    try:
-        return create_app(engines, database=database, retention=retention)
-    except (SQLAlchemyError, ImportError) as unusable:
-        raise SettingsError(f"--database {shown_url(database)}: {unusable}; {KINDS}") from None
-
-
 def _look_at_settings(wanted: Wanted) -> None:
     """All that is wrong with them at once. Graphs of this process ask their next question from here."""
     settings = Settings.load()
     wrong: list[str] = []
-    looks = [settings.token, settings.signer, settings.key_ring, settings.operator_token]
+    looks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
     for look in [*looks, settings.relay] if wanted.graphs else looks:
         try:
             look()
@@ -180,5 +178,6 @@ def _look_at_port(host: str, port: int) -> None:
         if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
             return  # an address of several that this machine lacks: the server says whether another did
         raise AwayError(
-            f"cannot listen on {host}:{port} ({taken.strerror}): stop what does, or give another --port or --host"
+            f"cannot listen on {in_brackets(host)}:{port} ({taken.strerror}): stop what does, or give another --port "
+            "or --host"
         ) from None

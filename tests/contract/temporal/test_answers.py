@@ -24,6 +24,7 @@ from tests.support.workflows import (
     AskTwoOfThree,
     AskUncaught,
     AskUnderAnyKey,
+    AskUnderOneKey,
     CountsRightly,
     CountsWrongly,
 )
@@ -83,6 +84,7 @@ async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: Peo
     )
 
 
+@pytest.mark.edges
 async def test_a_bug_in_a_quorum_cancels_nobody(
     people: HastyPeople, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
@@ -184,3 +186,18 @@ async def test_other_activities_may_be_local(client: Client, people: People, que
     assert opened["task_id"] == task["id"]
     closed = await result(await start(client, AskLocally.run, task["id"], "awaithumans.close_wait"))
     assert closed["task_id"] == task["id"]
+
+
+@pytest.mark.edges
+async def test_other_words_under_the_same_key_are_refused_alone(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """Two questions at once under one key: the second is refused, and the first gets its answer."""
+    options = {"via": via, "idempotency_key": question}
+    handle = await start(client, AskUnderOneKey.run, options, f"{question} First", f"{question} Second")
+    task = await people.by_key(question)
+    async with asyncio.timeout(30):
+        while not await handle.query(AskUnderOneKey.has_ended):
+            await asyncio.sleep(0.1)
+    await people.complete(task["id"], YES)
+    assert await result(handle, 20) == [True, ["task"]]

@@ -11,6 +11,7 @@ from tests.support.temporal import YES, skipping_time, start, waited_out
 from tests.support.workflows import Ask, AskUpTheLadder, Decision
 
 
+@pytest.mark.edges
 @pytest.mark.parametrize("answered", ["nobody", "at-the-last-moment"])
 async def test_thirty_days(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str, answered: str
@@ -31,6 +32,7 @@ async def test_thirty_days(
         assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
+@pytest.mark.edges
 async def test_an_escalation_in_a_workflow(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str
 ) -> None:

@@ -15,6 +15,7 @@ from tests.support.temporal import YES, result, start, until_parked
 from tests.support.workflows import Ask, AskHugely, AskLikeAScript, AskSeveral
 
 
+@pytest.mark.edges
 async def test_a_question_too_large_for_temporal_fails_at_once(client: Client, people: People, via: str) -> None:
     """It says how large it is and what to do, and nobody is asked."""
     name = uuid.uuid4().hex

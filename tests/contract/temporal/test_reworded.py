@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -128,19 +127,26 @@ async def test_reworded_and_given_up(
     assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
-async def test_questions_in_another_order(
-    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
-) -> None:
-    """Two questions asked at once change places: neither gets the answer to the other."""
-    name = f"q-{uuid.uuid4().hex[:8]}"
-    options = {"both": True}
-    async with deployed(deployer, name, "first"):
-        handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=name)
+async def both_asked(
+    client: Client, relay: RunningRelay, people: People, question: str, via: str, **how: Any
+) -> tuple[WorkflowHandle[Any, Any], Any, Any]:
+    """A workflow of the first release, its two questions open and its worker stopped."""
+    async with deployed(client, question, "first"):
+        options = {"both": True} | how
+        handle = await start(client, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
         left, right = [(await people.find(f"{question} {side}"))[0] for side in ("left", "right")]
         await until_open(relay, left)
         await until_open(relay, right)
         await asyncio.sleep(0.3)
-    async with deployed(deployer, name, "reworded"):
+    return handle, left, right
+
+
+async def test_questions_in_another_order(
+    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
+) -> None:
+    """Two questions asked at once change places: neither gets the answer to the other."""
+    handle, left, right = await both_asked(deployer, relay, people, question, via)
+    async with deployed(deployer, question, "reworded"):
         await people.complete(left["id"], YES)
         await people.complete(right["id"], NO)
         if via == "signal":
@@ -149,8 +155,35 @@ async def test_questions_in_another_order(
         async with asyncio.timeout(30):
             while "another order" not in str(await failures(handle)):
                 await asyncio.sleep(0.1)
-    async with deployed(deployer, name, "first"):  # nothing is lost
+    async with deployed(deployer, question, "first"):  # nothing is lost
         assert await result(handle) == {"left": True, "right": False}
+
+
+async def test_questions_in_another_order_are_handed_on(
+    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
+) -> None:
+    """Two questions change places, and the run continues as new: each goes on with its own task."""
+    handle, left, right = await both_asked(deployer, relay, people, question, via)
+    async with deployed(deployer, question, "reworded"):
+        await next_run(handle, AskByRelease.go_on)
+        await people.complete(left["id"], YES)
+        await people.complete(right["id"], NO)
+        assert await result(deployer.get_workflow_handle(handle.id)) == {"left": True, "right": False}
+    assert [len(await people.find(f"{question} {side}")) for side in ("left", "right")] == [1, 1]
+
+
+async def test_one_of_two_questions_in_another_order_is_given_up(
+    deployer: Client, relay: RunningRelay, people: People, question: str
+) -> None:
+    """The person of this question is freed. The other one still answers theirs."""
+    handle, left, right = await both_asked(deployer, relay, people, question, "signal", **{"gives up": "right"})
+    async with deployed(deployer, question, "reworded"):
+        await handle.signal(AskByRelease.go_on)
+        async with asyncio.timeout(30):
+            while (await people.task(right["id"]))["status"] != "cancelled":
+                await asyncio.sleep(0.1)
+        await people.complete(left["id"], YES)
+        assert await result(handle) == {"left": True}
 
 
 async def test_reworded_after_it_was_handed_on(

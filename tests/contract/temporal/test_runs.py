@@ -32,6 +32,7 @@ from tests.support.workflows import (
 )
 
 
+@pytest.mark.edges
 async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer, via: str) -> None:
     """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])

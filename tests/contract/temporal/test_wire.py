@@ -67,17 +67,27 @@ async def test_cancelled_workflow_that_calls_by_name(
     assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
-async def test_an_input_without_a_required_field(foreign: Client, question: str, via: str) -> None:
-    """It fails at once and names the field."""
-    body = asks(question)
-    del body["timeout_seconds"]
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeout_seconds", None),
+        ("timeout_seconds", "900"),
+        ("timeout_seconds", 10**20),
+        ("idempotency_key", 7),
+        ("awaithumans_ask_within", "soon"),
+        ("awaithumans_carried", {"workflow_id": "another"}),
+    ],
+)
+async def test_an_input_that_cannot_be_used(foreign: Client, question: str, via: str, field: str, value: Any) -> None:
+    """A field that is missing or has another type: the activity fails at once and names it."""
+    body = asks(question, **{field: value})
     handle = await start(foreign, AskByName.run, body, via, f"{question} python", task_queue=question)
     with pytest.raises(WorkflowFailureError) as failed:
-        await result(handle)
+        await result(handle, 20)
     assert isinstance(activity := failed.value.cause, ActivityError)
     assert isinstance(cause := activity.cause, ApplicationError)
     assert cause.type == "InvalidTaskError"
-    assert "timeout_seconds" in cause.message
+    assert field in cause.message
 
 
 async def test_activity_without_a_workflow(foreign: Client, people: People, relay: RunningRelay, question: str) -> None:

@@ -1,0 +1,82 @@
+"""Addresses as people write them in settings: cleaned, checked and shown in one place.
+
+Law: an address is checked when it is read, before a task is created with it. Environment files and copied texts bring
+blanks, line ends and quotes along; these are removed at both ends and refused inside.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+_SCHEMES = frozenset({"http", "https"})
+_HOST = re.compile(r"[\w.~%-]+", re.ASCII)
+_USER = re.compile(r"^([^/@]*://)?.*@", re.DOTALL)
+_QUOTES = "\"'"
+
+
+def cleaned(text: str) -> str:
+    """The text without blanks and line ends at its ends, and without the quotes around it."""
+    text = text.strip()
+    while len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0]:
+        text = text[1:-1].strip()
+    return text
+
+
+def http_address(text: str, *, credentials: bool = False) -> str:
+    """An address of a server, cleaned and checked.
+
+    Args:
+        text: As it was written.
+        credentials: Whether it may hold a user name and a password, as in http://user:password@host.
+
+    Raises:
+        ValueError: it is not an address. The text shows no user name and no password, and nothing of what does not
+            begin like an address: it may be a secret that was put in the wrong place.
+    """
+    text = cleaned(text)
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in _SCHEMES or not rest:
+        raise ValueError("write the address with http:// or https://, for instance http://localhost:3001")
+    problem = _problem(text, rest, credentials=credentials)
+    if problem is not None:
+        raise ValueError(f"{without_user(text)!r} is not a usable address: {problem}")
+    return f"{scheme.lower()}://{rest}"
+
+
+def _problem(text: str, rest: str, *, credentials: bool) -> str | None:
+    if any(character.isspace() or not character.isprintable() for character in text):
+        return "remove the blank, line end or control character inside it"
+    place = rest.partition("/")[0].rpartition("@")[2]
+    if place.count(":") > 1 and "[" not in place:
+        return "write an IPv6 address in brackets, for instance http://[::1]:3001"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as malformed:
+        return f"{malformed}: write host and port as in http://localhost:3001 or http://[::1]:3001"
+    if not host or port == 0 or not ("[" in place or _is_host(host)):
+        return "write host and port as in http://localhost:3001"
+    if parts.username is not None and not credentials:
+        return "remove user name and password: they would be sent in place of the token"
+    if "?" in rest or "#" in rest:
+        return "remove what follows ? or #"
+    return None
+
+
+def _is_host(host: str) -> bool:
+    if host.isascii():
+        return _HOST.fullmatch(host) is not None
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def without_user(url: str) -> str:
+    """An address with *** in place of user name and password, also if it is malformed."""
+    return _USER.sub(r"\1***@", url)
+
+
+def in_brackets(host: str) -> str:
+    """A host as it is written in an address: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,129 @@
+"""An answer counts as delivered to a workflow that has ended only if this workflow took it."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from examples.demo.servers import TemporalServer
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+
+from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
+from awaithumans_core import Outcome, Route, TargetGone
+from tests.contract.temporal.test_reworded import asked, deployed
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.temporal import YES, result, start, until_parked
+from tests.support.workflows import AskByRelease, AskUncaught
+
+pytestmark = pytest.mark.edges
+
+
+@pytest.fixture
+async def deployer(relay: RunningRelay, temporal: TemporalServer) -> Client:
+    return await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+
+
+def ended(task: dict[str, Any], status: str = "completed", **fields: Any) -> Outcome:
+    return Outcome(task_id=task["id"], idempotency_key=task["idempotency_key"], status=status, **fields)
+
+
+async def route_of(relay: RunningRelay, task: dict[str, Any]) -> Route:
+    (wait,) = await relay.store.find(task["id"])
+    return wait.route
+
+
+async def test_answer_to_a_question_from_before_a_reset(
+    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
+) -> None:
+    """After a reset another question is asked at the same place: its answer is not that to the first one."""
+    handle, task = await asked(deployer, relay, people, question, via)
+    route = await route_of(relay, task)
+    current = deployer.get_workflow_handle(handle.id)
+    async with deployed(deployer, question, "reworded"):
+        await reset(deployer, handle)
+        await people.answer(f"{question} (in other words)", YES)
+        assert await result(current) == {"approved": True, "reworded": None}
+    with pytest.raises(TargetGone):
+        await TemporalEngine(deployer).deliver(route, ended(task, response=YES))
+
+
+async def reset(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
+    """To its beginning."""
+    events = (await handle.fetch_history()).events
+    first = next(event.event_id for event in events if event.HasField("workflow_task_completed_event_attributes"))
+    request = ResetWorkflowExecutionRequest(
+        namespace="default",
+        workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=str(handle.result_run_id)),
+        reason="a test",
+        workflow_task_finish_event_id=first,
+        request_id=uuid.uuid4().hex,
+    )
+    await client.workflow_service.reset_workflow_execution(request)
+
+
+async def test_answer_that_a_run_handed_on_and_the_next_forgot(
+    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
+) -> None:
+    """The run continues as new at the moment of the answer, and the next one ends without asking again."""
+    async with deployed(deployer, question, "first"):
+        options = {"across": True, "forgets": True}
+        handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
+        (task,) = await people.find(question)
+        await relay.wait_for(task["id"], "open")
+        await until_parked(handle)
+        await asyncio.sleep(0.3)
+    await handle.signal(AskByRelease.go_on)
+    await people.complete(task["id"], YES)
+    await relay.wait_for(task["id"], "delivered")
+    async with deployed(deployer, question, "first"):
+        assert await result(deployer.get_workflow_handle(handle.id)) == {}
+    with pytest.raises(TargetGone):
+        await TemporalEngine(deployer).deliver(await route_of(relay, task), ended(task, response=YES))
+
+
+async def test_another_end_of_the_same_task(client: Client, relay: RunningRelay, people: People, via: str) -> None:
+    """The workflow has seen that the task was deleted, or that its response was erased: it has no answer."""
+    for seen in ("not_found", "completed"):
+        question = uuid.uuid4().hex
+        handle = await start(client, AskUncaught.run, {"task": question, "via": via})
+        (task,) = await people.find(question)
+        await relay.wait_for(task["id"], "open")
+        await asyncio.sleep(0.3)
+        engine, route = TemporalEngine(client), await route_of(relay, task)
+        await engine.deliver(route, ended(task, seen))
+        with pytest.raises(WorkflowFailureError):
+            await result(handle)
+        if (via, seen) == ("signal", "completed"):  # Temporal takes this signal for one that the run has
+            continue
+        with pytest.raises(TargetGone):
+            await engine.deliver(route, ended(task, response=YES))
+
+
+async def test_workflow_that_was_terminated_before_it_saw_the_answer(
+    deployer: Client, relay: RunningRelay, people: People, question: str
+) -> None:
+    """Its worker was down when the answer came. (Temporal takes a repeated signal without an error.)"""
+    handle, task = await asked(deployer, relay, people, question, "activity")
+    await people.complete(task["id"], YES)
+    await relay.wait_for(task["id"], "delivered")
+    await handle.terminate()
+    with pytest.raises(TargetGone):
+        await TemporalEngine(deployer).deliver(await route_of(relay, task), ended(task, response=YES))
+
+
+async def test_workflow_that_was_started_anew_under_the_same_id(
+    client: Client, relay: RunningRelay, people: People, question: str
+) -> None:
+    """It is another one, and does not take the answer to the question of the first."""
+    handle = await start(client, AskUncaught.run, {"task": question, "via": "activity"})
+    (task,) = await people.find(question)
+    await relay.wait_for(task["id"], "open")
+    await handle.terminate()
+    again = await start(client, AskUncaught.run, {"task": f"{question} again", "via": "activity"}, id=handle.id)
+    await people.find(f"{question} again")
+    with pytest.raises(TargetGone):
+        await TemporalEngine(client).deliver(await route_of(relay, task), ended(task, response=YES))
+    await again.terminate()

@@ -1,0 +1,164 @@
+"""Threads that were deleted, pruned to their latest checkpoint, copied or cancelled, with a question open."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+
+from awaithumans_adapters.langgraph import GraphEngine, await_human_sync
+from awaithumans_core import Outcome, Route, SettingsError, TargetGone, TargetNotReady
+from awaithumans_core.runs import RunsInMemory
+from tests.support.bench import Bench, State
+from tests.support.people import People
+from tests.support.relay import RunningRelay
+from tests.support.workflows import Decision
+
+
+class PruningSaver(InMemorySaver):
+    """Keeps only the latest checkpoint of each graph when `prune` is called, as a retention job does."""
+
+    def prune_thread(self, thread_id: str) -> None:
+        for graph, checkpoints in self.storage[thread_id].items():
+            for old in sorted(checkpoints)[:-1]:
+                del checkpoints[old]
+                self.writes.pop((thread_id, graph, old), None)
+
+
+@pytest.fixture
+def bench(registrar: RunningRelay, people: People) -> Bench:
+    bench = Bench(PruningSaver(), registrar.human_tasks(), people)
+    bench.store = registrar.store
+    return bench
+
+
+def asking(bench: Bench, name: str = "a") -> Any:
+    async def node(state: State) -> State:
+        return {"answers": [(name, (await bench.ask(name)).approved)]}
+
+    return node
+
+
+async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
+    """A thread that was seen, and has no checkpoint at two checks, was deleted. One never seen may be elsewhere."""
+    bench.graph(node=asking(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    route, never_seen = await bench.route("a"), GraphEngine({"bench": bench.compiled})
+    assert await bench.engine.orphaned(route) is None
+    await bench.saver.adelete_thread(bench.thread_id)
+    assert await bench.engine.orphaned(route) is None
+    assert "deleted" in (await bench.engine.orphaned(route) or "")
+    assert [await never_seen.orphaned(route) for _ in range(3)] == [None] * 3
+
+
+async def test_answer_to_a_deleted_thread_is_parked(bench: Bench) -> None:
+    """The reason says that the thread was deleted, once a retry has confirmed it."""
+    bench.graph(node=asking(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    assert await bench.engine.orphaned(await bench.route("a")) is None
+    await bench.saver.adelete_thread(bench.thread_id)
+    with pytest.raises(TargetNotReady):
+        await bench.give("a", True)
+    with pytest.raises(TargetGone, match="deleted"):
+        await bench.give("a", True)
+    assert bench.acts == []
+
+
+async def test_redelivery_after_retention_is_recognised_as_taken(bench: Bench) -> None:
+    """By the engine that delivered the answer, and after a restart by the record of started runs."""
+    bench.graph(node=asking(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    task = await bench.task("a")
+    route = await bench.route("a")
+    yes = Outcome.model_validate(
+        {
+            "task_id": task["id"],
+            "idempotency_key": route.idempotency_key,
+            "status": "completed",
+            "response": {"approved": True},
+        }
+    )
+    recorded = RunsInMemory()
+    await bench.engine.deliver_recorded(route, yes, recorded, redriven=False)
+    bench.saver.prune_thread(bench.thread_id)
+    for known in (route, replace(route, asked_at=None)):
+        await bench.engine.deliver(known, yes)
+        await GraphEngine({"bench": bench.compiled}).deliver_recorded(known, yes, recorded, redriven=False)
+    assert bench.acts == ["act"]
+    assert await bench.answers() == {("a", True)}
+
+
+async def test_question_whose_checkpoint_was_pruned_is_superseded(bench: Bench) -> None:
+    """New input replaced the question and retention removed it: its person is freed, and its answer is parked."""
+    bench.graph(node=asking(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    old, task = await bench.route("a"), await bench.task("a")
+    bench.saver.prune_thread(bench.thread_id)
+    assert await bench.engine.orphaned(old) is None
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    bench.saver.prune_thread(bench.thread_id)
+    assert "moved on" in (await bench.engine.orphaned(old) or "")
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.deliver(old.idempotency_key, True, task["id"])
+    await bench.give("a", True)
+    assert bench.acts == ["act"]
+
+
+async def test_copied_thread_asks_its_own_question(bench: Bench) -> None:
+    """The copy of a thread with an open question asks anew when it is run; each takes its own answer."""
+    bench.graph(node=asking(bench))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    original, original_id = await bench.route("a"), (await bench.task("a"))["id"]
+    copy_id = f"{bench.thread_id}-copy"
+    bench.saver.storage[copy_id] = {
+        graph: dict(checkpoints) for graph, checkpoints in bench.saver.storage[bench.thread_id].items()
+    }
+    for (thread_id, *place), writes in list(bench.saver.writes.items()):
+        if thread_id == bench.thread_id:
+            bench.saver.writes[copy_id, *place] = dict(writes)
+    for (thread_id, *place), blob in list(bench.saver.blobs.items()):
+        if thread_id == bench.thread_id:
+            bench.saver.blobs[copy_id, *place] = blob
+    config: Any = {"configurable": {"thread_id": copy_id}}
+    await bench.compiled.ainvoke(None, config)
+    copied_task = await bench.task("a")
+    assert copied_task["id"] != original_id
+    copied = Route("langgraph", {"thread_id": copy_id}, copied_task["idempotency_key"])
+
+    async def give(route: Route, approved: bool) -> None:  # noqa: FBT001
+        outcome = {"task_id": "t", "idempotency_key": route.idempotency_key, "status": "completed"}
+        await bench.engine.deliver(route, Outcome.model_validate(outcome | {"response": {"approved": approved}}))
+
+    await give(copied, False)
+    await give(original, True)
+    assert [tuple(each) for each in (await bench.compiled.aget_state(config)).values["answers"]] == [("a", False)]
+    assert await bench.answers() == {("a", True)}
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_subgraph_without_checkpoints_is_refused_before_a_person_is_asked(bench: Bench, *, sync: bool) -> None:
+    """A subgraph with checkpointer=False begins anew on resume, and would ask another question each time."""
+
+    def ask_sync(state: State) -> State:
+        await_human_sync(task=f"a {bench.thread_id}", response_schema=Decision, human_tasks=bench.human_tasks)
+        return {}
+
+    inner = StateGraph(State)
+    inner.add_node("ask", ask_sync if sync else asking(bench))
+    inner.add_edge(START, "ask")
+    bench.graph(sub=inner.compile(checkpointer=False))
+    with pytest.raises(SettingsError, match="checkpointer=False"):
+        await bench.compiled.ainvoke({"answers": []}, bench.config)
+    assert await bench.people.find(f"a {bench.thread_id}", count=0) == []
+
+
+async def test_cancelled_thread_frees_its_people(bench: Bench) -> None:
+    """All open questions of the thread are cancelled; those that were answered, and other threads', are left."""
+    bench.graph(a=asking(bench, "a"), b=asking(bench, "b"), c=asking(bench, "c"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("c", True)
+    ended = await bench.engine.cancel_thread(bench.thread_id, human_tasks=bench.human_tasks)
+    assert sorted(outcome.status for outcome in ended) == ["cancelled", "cancelled"]
+    assert [(await bench.task(name))["status"] for name in ("a", "b")] == ["cancelled", "cancelled"]
+    assert await bench.engine.cancel_thread("unknown", human_tasks=bench.human_tasks) == []
