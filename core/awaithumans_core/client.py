@@ -12,7 +12,7 @@ import httpx
 
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
-from awaithumans_core.clock import Clock
+from awaithumans_core.clock import Clock, SystemClock, refuse_frozen_loop
 from awaithumans_core.connections import PerLoop, PerProcess, generation
 from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
@@ -85,6 +85,8 @@ class AsyncDriver:
     async def _send(self, call: Call) -> Reply | Lost:
         try:
             http = await self._http.get()
+            if isinstance(self._clock, SystemClock):
+                refuse_frozen_loop()
             return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
             return Reply(large.status, {}, b"", cut=True)

@@ -8,6 +8,8 @@ import asyncio
 import time
 from typing import Protocol
 
+from awaithumans_core.errors import SettingsError
+
 
 class Clock(Protocol):
     """Seconds that only ever grow, and two ways of letting them pass. Safe to share between threads."""
@@ -25,12 +27,49 @@ class Clock(Protocol):
         ...
 
 
+class _Real:
+    """Functions of the time module, kept where libraries that freeze time in tests do not replace them."""
+
+    monotonic = staticmethod(time.monotonic)
+
+
+def steady() -> float:
+    """Seconds of the machine's monotonic clock, also while a test library has frozen `time.monotonic`.
+
+    A frozen clock never comes to a deadline.
+    """
+    return _Real.monotonic()
+
+
+def refuse_frozen_loop() -> None:
+    """Refuse to wait in an event loop whose clock a test library has frozen, in which no pause would end.
+
+    Raises:
+        SettingsError: the clock of the running asyncio loop does not move.
+    """
+    loop = asyncio.get_running_loop()
+    if time.monotonic is _Real.monotonic or not isinstance(loop, asyncio.BaseEventLoop):  # uvloop has its own clock
+        return
+    before = loop.time()
+    time.sleep(_TICK_SECONDS)
+    if loop.time() == before:
+        raise SettingsError(
+            "a test library has frozen time.monotonic, which is the clock of this event loop, so no pause in it would "
+            "end: give freezegun's freeze_time real_asyncio=True, or use the fixture fake_humans, which has a clock of "
+            "its own"
+        )
+
+
+_TICK_SECONDS = 0.02
+"""Longer than one tick of any system's monotonic clock."""
+
+
 class SystemClock:
     """The machine's own monotonic clock."""
 
     def now(self) -> float:
         """Seconds since some moment in the past."""
-        return time.monotonic()
+        return steady()
 
     async def sleep(self, seconds: float) -> None:
         """Let this many seconds pass."""

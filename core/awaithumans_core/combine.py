@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from awaithumans_core import clock as clocks
 from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
+from awaithumans_core.connections import running_loop
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
 from awaithumans_core.group import Group, deciding
 from awaithumans_core.outcome import Outcome
@@ -324,6 +325,7 @@ class _Crowd(Generic[T]):
 @asynccontextmanager
 async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_Crowd[Any]]":
     """Questions that are over when the block is, however it ends."""
+    running_loop()
     with deciding(kind) as group:
         crowd = _Crowd[Any](group)
         try:

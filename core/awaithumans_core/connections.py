@@ -90,7 +90,7 @@ class PerLoop(Generic[C]):
         Raises:
             SettingsError: no asyncio event loop is running here.
         """
-        clients, loop = self._clients.get(), _running_loop()
+        clients, loop = self._clients.get(), running_loop()
         if loop not in clients:
             for ended in [other for other in list(clients) if other.is_closed()]:  # closed without `asyncio.run`
                 clients.pop(ended, None)
@@ -102,7 +102,7 @@ class PerLoop(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the client of the running event loop. Those of other loops are closed when these end."""
-        if (kept := self._clients.get().pop(_running_loop(), None)) is not None:
+        if (kept := self._clients.get().pop(running_loop(), None)) is not None:
             client, closing = kept
             await client.aclose()
             with suppress(RuntimeError):  # the loop is ending and closes it at this moment
@@ -123,7 +123,12 @@ async def _closed_with_its_loop(
         await client.aclose()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that runs this code.
+
+    Raises:
+        SettingsError: no asyncio event loop is running here.
+    """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
-from awaithumans_core.connections import generation
+from awaithumans_core.connections import generation, running_loop
 from awaithumans_core.errors import (
     AwaitHumansError,
     RequestRefusedError,
@@ -142,6 +142,7 @@ class Crowd:
     async def answers(self, questions: Iterable[HumanTask[T]]) -> AsyncGenerator[tuple[int, Answer[T]]]:
         """Ask them all; yield each answer, with the place of its question, as it comes."""
         all_of_them = list(questions)  # what raises here has asked nobody yet
+        running_loop()
         arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
 
         async def one(place: int, question: HumanTask[T]) -> None:

@@ -7,14 +7,18 @@ response class expects.
 
 import datetime
 import enum
+import ipaddress
 import json
 import math
+import pathlib
 import types
 import typing
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import AnyUrl, ValidationError
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.json_values import holds_yes, json_object
@@ -29,8 +33,9 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
 
     Takes a pydantic model, a dataclass or a TypedDict. Titles become labels, descriptions become hints. Types map to
     inputs: bool a switch; str a short text; int and float a number; date, datetime and time their pickers; Literal and
-    Enum a single select; a list of Enum or Literal a multi select; anything else a long text that takes JSON. A type
-    alias or a NewType gets the input of the type it names.
+    Enum a single select; a list of Enum or Literal a multi select; exact decimals, identifiers, durations, paths, URLs
+    and IP addresses a short text; anything else a long text that takes JSON. A type alias or a NewType gets the input
+    of the type it names.
 
     A default is where a switch or a select starts, so the reviewer sees what they submit. A default that is True, or
     holds a True, counts only if the answer contains it.
@@ -150,6 +155,17 @@ _INPUTS: Mapping[Any, Callable[[Field], dict[str, Any]]] = {
 """Python type -> input, as the official SDK infers it, so that a form does not change on moving over."""
 
 
+_TYPED_AS_TEXT = (
+    *(Decimal, uuid.UUID, datetime.timedelta, pathlib.PurePath, AnyUrl),
+    *(ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
+)
+"""Types whose values people type as plain text, which pydantic reads."""
+
+
+def _is_typed_as_text(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _TYPED_AS_TEXT)
+
+
 def _shown(field: Field) -> dict[str, Any]:
     label = field.info.title or field.name.replace("_", " ").strip().capitalize()
     common: dict[str, Any] = {"name": field.name, "label": label, "required": field.required}
@@ -170,6 +186,10 @@ def _shown(field: Field) -> dict[str, Any]:
         shape = {"kind": "multi_select", "options": _select(_item(field.type))}
         if field.preset:
             shape["default"] = [_form_text(each) for each in field.preset]
+    elif _is_typed_as_text(field.type):
+        shape = {"kind": "short_text", "subtype": "plain"}
+        if field.preset is not None:
+            common["hint"] = f"{common.get('hint', '')} (left blank: {field.preset})".strip()
     else:
         common["required"] = field.required or holds_yes(field.default)
         shape = {"kind": "long_text"}

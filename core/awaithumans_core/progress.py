@@ -20,12 +20,23 @@ def progress_of(question: HumanTask[Any], settings: Settings, *, shown: bool) ->
     """The progress of one `await_human`: a context in which it is shown."""
     if not shown or sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # as under pythonw
         return Progress(question, settings)
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         from awaithumans_core import terminal
 
         if terminal.can_be_live():
             return terminal.LiveProgress(question, settings)
     return PlainProgress(question, settings)
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether a standard stream is a terminal.
+
+    A program may have closed its stream, or replaced it by None or by an object of its own without `isatty`.
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except Exception:  # whatever is there instead of a stream: it is not a terminal
+        return False
 
 
 class Progress:
@@ -122,8 +133,8 @@ class PlainProgress(Progress):
             self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
 
     def say(self, words: str) -> None:
-        """One line, at once. A stderr that is gone does not end the wait."""
-        with suppress(OSError, ValueError):
+        """Write one line immediately. A stderr that cannot take it does not end the wait."""
+        with suppress(Exception):
             sys.stderr.write(f"awaithumans: {one_line(words)}\n")
             sys.stderr.flush()
 

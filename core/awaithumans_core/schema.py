@@ -8,16 +8,17 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 from pydantic.config import ExtraValues
+from pydantic.dataclasses import is_pydantic_dataclass, rebuild_dataclass
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticUndefined, SchemaError, SchemaValidator
+from pydantic_core import PydanticUndefined, SchemaError, SchemaValidator, to_json
 from typing_extensions import TypeAliasType, is_typeddict
 
 from awaithumans_core.errors import InvalidTaskError
@@ -69,7 +70,14 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     Raises:
         InvalidTaskError: pydantic cannot read it.
     """
-    return once(schema, "__awaithumans_adapter__", lambda: _made(schema, TypeAdapter))
+    return once(schema, "__awaithumans_adapter__", lambda: _made(schema, _adapter))
+
+
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    known: TypeAdapter[Any] = TypeAdapter(schema)
+    if not known.pydantic_complete:
+        known.rebuild(raise_errors=True)
+    return known
 
 
 def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
@@ -120,8 +128,9 @@ def _json_schema(schema: Any) -> dict[str, Any]:
     if twin not in _TWINS:
         if len(_TWINS) >= MOST_TWINS:
             _TWINS.clear()
+        by_alias = _config(schema).get("validate_by_alias") is not False
         told = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
-        _TWINS[twin] = json_object(known.json_schema(schema_generator=_Untitled), told)
+        _TWINS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), told)
     return _TWINS[twin]
 
 
@@ -159,23 +168,34 @@ def extra(schema: Any) -> ExtraValues | None:
 
     A misspelt field would otherwise leave the default of the true one standing.
     """
-    config: Any = getattr(schema, "model_config", None) or getattr(schema, "__pydantic_config__", None) or {}
-    return None if config.get("extra") is not None else "forbid"
+    return None if _config(schema).get("extra") is not None else "forbid"
+
+
+def _config(schema: Any) -> Mapping[str, Any]:
+    """The pydantic configuration of a class."""
+    return getattr(schema, "model_config", None) or getattr(schema, "__pydantic_config__", None) or {}
 
 
 def _read(schema: Any, found: tuple[Field, ...]) -> tuple[Field, ...]:
     """The fields, once it is certain that the validator reads each of them under its name."""
-    answer_reader(schema)
-    unread: set[object] = set()
+    reader = answer_reader(schema)
+    answer = dict.fromkeys(field.name for field in found)
+    wrong: list[tuple[str, str]] = []
     try:
-        adapter(schema).validate_python({field.name: None for field in found}, extra="forbid")
+        reader.validate_json(to_json(answer), extra="forbid")
     except ValidationError as invalid:
-        unread = {e["loc"][0] for e in invalid.errors() if e["type"] in _UNREAD and len(e["loc"]) == 1}
+        wrong = [(e["type"], str(e["loc"][0])) for e in invalid.errors() if len(e["loc"]) == 1]
     except Exception:  # a validator of the class's own, which sees no true answer here  # noqa: S110
         pass
+    unread = {name for kind, name in wrong if kind in _UNREAD}
+    if missing := sorted({name for kind, name in wrong if kind == "missing"} - answer.keys()):
+        raise InvalidTaskError(
+            f"{getattr(schema, '__name__', schema)} needs {', '.join(missing)}, which is no field that a person can be "
+            "asked for: make it a field, or give it a default"
+        )
     if unread:
         raise InvalidTaskError(
-            f"{getattr(schema, '__name__', schema)} does not take {', '.join(sorted(map(str, unread)))} from an "
+            f"{getattr(schema, '__name__', schema)} does not take {', '.join(sorted(unread))} from an "
             "answer: give the field a plain alias, or none, and let it be part of __init__"
         )
     return found
@@ -185,31 +205,53 @@ _UNREAD = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 def _fields(schema: Any) -> Iterator[Field]:
-    required: Collection[str] | None = None
-    if _is_model(schema):
-        found = schema.model_fields
-    elif _is_dataclass(schema):
-        hints = get_type_hints(schema, include_extras=True)
-        found = {field.name: _of_dataclass(hints[field.name], field) for field in dataclasses.fields(schema)}
-    elif is_typeddict(schema):
-        hints = get_type_hints(schema, include_extras=True)
-        found = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
-        required = cast("frozenset[str]", schema.__required_keys__)
-    else:
+    if not (_is_model(schema) or _is_dataclass(schema) or is_typeddict(schema)):
         raise InvalidTaskError(
             f"response_schema must be a pydantic model, a dataclass or a TypedDict, so that a reviewer gets named "
             f"fields; {schema!r} is none of these. Wrap what you need: class Answer(BaseModel): value: ..."
         )
-    for name, info in found.items():
+    members = _members(adapter(schema).core_schema)
+    for name, info in _made(schema, _infos).items():
+        member = members.get(name, {})
         kind, rules, nullable = _bare(info.annotation)
-        needed = info.is_required() if required is None else name in required
-        yield Field(_called(name, info), kind, (*info.metadata, *rules), info, needed, nullable)
+        needed = member.get("required", info.is_required())  # of a TypedDict, only pydantic reads it from text
+        yield Field(_called(name, member, _config(schema)), kind, (*info.metadata, *rules), info, needed, nullable)
 
 
-def _called(name: str, info: FieldInfo) -> str:
-    alias = info.validation_alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return next((choice for choice in choices if isinstance(choice, str)), name)
+def _infos(schema: Any) -> Mapping[str, FieldInfo]:
+    """The fields by name, with annotations that were text evaluated."""
+    complete: Any = getattr(schema, "__pydantic_fields_complete__", True)
+    if _is_model(schema):
+        if not complete:
+            schema.model_rebuild(force=True)
+        return schema.model_fields
+    if is_pydantic_dataclass(schema):
+        if not complete:
+            rebuild_dataclass(schema, force=True)
+        return {field.name: schema.__pydantic_fields__[field.name] for field in dataclasses.fields(schema)}
+    hints = get_type_hints(schema, include_extras=True)
+    if _is_dataclass(schema):
+        return {field.name: _of_dataclass(hints[field.name], field) for field in dataclasses.fields(schema)}
+    return {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
+
+
+def _members(core: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The fields in a core schema by name; none if the class is read in a way of its own."""
+    definitions = {each["ref"]: each for each in core.get("definitions", ())}
+    while core and core["type"] not in {"model-fields", "dataclass-args", "typed-dict"}:
+        core = definitions[core["schema_ref"]] if core["type"] == "definition-ref" else core.get("schema")
+    found: Any = core["fields"] if core else ()
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {each["name"]: each for each in found}
+
+
+def _called(name: str, member: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What an answer calls a field. Its alias may come from a generator, so it is read from the core schema."""
+    if config.get("validate_by_alias") is False:
+        return name
+    alias: str | Sequence[str | list[Any]] = member.get("validation_alias", ())
+    if isinstance(alias, str):
+        return alias
+    return next((path[0] for path in alias if isinstance(path, list) and len(path) == 1), name)
 
 
 def _of_dataclass(hint: Any, field: "dataclasses.Field[Any]") -> FieldInfo:
@@ -276,8 +318,26 @@ def _is_dataclass(schema: Any) -> TypeGuard[type[Any]]:
 def _made(schema: Any, make: Callable[[Any], R]) -> R:
     try:
         return make(schema)
-    except (PydanticUserError, SchemaError, AttributeError, TypeError) as unreadable:
-        raise InvalidTaskError(f"{schema!r} cannot be used as a schema: {unreadable}") from None
+    except InvalidTaskError:
+        raise
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidTaskError(
+            f"{schema!r} cannot be used as a schema: {type(error).__name__}: {reason}"
+            + (_UNDEFINED if isinstance(error, NameError) else "")
+        ) from None
+
+
+_UNREADABLE = (
+    *(PydanticUserError, SchemaError),
+    *(AttributeError, LookupError, NameError, RecursionError, SyntaxError, TypeError, ValueError),
+)
+"""What pydantic raises for a class, and what evaluating its annotations raises, which are any expressions."""
+
+_UNDEFINED = (
+    ". Annotations that are text are evaluated in the module of their class: define the types that they name there, "
+    "and not inside a function, or use a pydantic model"
+)
 
 
 def once(schema: Any, name: str, compute: Callable[[], R]) -> R:

@@ -4,25 +4,20 @@ An explicit argument wins over the environment, the environment over what a loca
 `~/.awaithumans-dev.json`, and that over the default.
 """
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from awaithumans_core.addresses import cleaned, http_address
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.local_server import announced_server
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import KeyRing
 from awaithumans_core.strength import GENERATE, weakness
-
-DISCOVERY_FILE = ".awaithumans-dev.json"
-"""Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
 
 
 def _split(value: object) -> object:
@@ -95,7 +90,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then what a local `awaithumans dev` wrote."""
-        return init_settings, env_settings, _Discovery(settings_cls)
+        return init_settings, _Stripped(env_settings), _Discovery(settings_cls)
 
     def token(self) -> str:
         """The API token, in clear.
@@ -157,35 +152,41 @@ class Settings(BaseSettings):
 
 
 class _Discovery(PydanticBaseSettingsSource):
-    """What a running `awaithumans dev` says of itself. A file left behind by a dead one is ignored."""
+    """The address and the token of a running `awaithumans dev`. A file left behind by an ended one is ignored."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        dev = _running_dev(Path.home() / DISCOVERY_FILE)
+        if {"url", "admin_api_token"} <= self.current_state.keys():
+            return {}
+        dev = announced_server()
         chosen = self.current_state.get("url")
         if dev is None or (chosen is not None and _place(chosen) != _place(dev.url)):
             return {}  # its token is its own: it is not sent to a server somewhere else
+        if not dev.is_running():
+            return {}
         return {"url": dev.url} | ({"admin_api_token": dev.admin_token} if dev.admin_token else {})
+
+
+class _Stripped(PydanticBaseSettingsSource):
+    """Another source without the blanks and line ends around its values, which environment files leave behind.
+
+    A value that is nothing else is not set.
+    """
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in self._source().items()}
+        return {name: value for name, value in stripped.items() if value != ""}
 
 
 def _place(url: str) -> str:
     """The same for every way of writing one local address."""
     return cleaned(url).rstrip("/").replace("//localhost", "//127.0.0.1")
-
-
-class _Dev(BaseModel):
-    """What stands in the file."""
-
-    url: Address
-    pid: int = Field(gt=0, lt=2**31)
-    admin_token: str | None = None
-
-
-def _running_dev(path: Path) -> _Dev | None:
-    with suppress(OSError, ValueError):
-        dev = _Dev.model_validate_json(path.read_bytes(), strict=True)
-        os.kill(dev.pid, 0)
-        return dev
-    return None

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self, TextIO
+from typing import Any, ClassVar, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress import Progress, duration
+from awaithumans_core.progress import Progress, duration, is_terminal
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
@@ -91,7 +91,7 @@ class LiveProgress(Progress):
         self._print(f"awaithumans: {one_line(words)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _print(self, shown: RenderableType, **options: Any) -> None:
-        with suppress(OSError, ValueError):  # a terminal that has gone does not end the wait
+        with suppress(Exception):  # a terminal that has gone, or a stderr that was replaced, does not end the wait
             self._console.print(shown, **options)
 
     def lines(self) -> RenderableType:
@@ -127,9 +127,9 @@ class LiveProgress(Progress):
                     get_renderable=_block,
                     refresh_per_second=1,
                     transient=True,
-                    redirect_stdout=_is_terminal(sys.stdout),  # a stdout that goes into a file stays there
+                    redirect_stdout=is_terminal(sys.stdout),  # a stdout that goes into a file stays there
                 )
-                with suppress(OSError, ValueError):
+                with suppress(Exception):
                     cls._live.start()
             self._console = cls._live.console
         return self
@@ -141,13 +141,9 @@ class LiveProgress(Progress):
         with cls._lock:
             cls._shown.remove(self)
             if not cls._shown and cls._live is not None:
-                with suppress(OSError, ValueError):
+                with suppress(Exception):
                     cls._live.stop()
                 cls._live = None
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
 
 
 def _block() -> RenderableType:

@@ -6,10 +6,11 @@ import uuid
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
-from awaithumans_core import HumanTask, Outcome, SettingsError, SyncTaskClient, TaskClient
+from awaithumans_core import HumanTask, Outcome, SettingsError, Step, SyncTaskClient, TaskClient, escalate, quorum
 from awaithumans_core.connections import PerLoop
 from tests.support.connections import established
 from tests.support.people import People
@@ -109,6 +110,34 @@ def test_async_client_without_an_event_loop_is_refused() -> None:
     call = client.get("task-1")
     with pytest.raises(SettingsError, match="SyncTaskClient"):
         call.send(None)
+
+
+async def _first_answer(client: TaskClient) -> None:
+    async for _ in client.as_completed([question()]):
+        return
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, ask: quorum(1, ["anna@example.com"], ask, yes=bool),
+        lambda client, ask: escalate(ask, [Step("anna@example.com")], within=900, otherwise=None),
+        lambda client, ask: client.wait_all([question()]),
+        lambda client, ask: _first_answer(client),
+    ],
+    ids=["quorum", "escalate", "wait_all", "as_completed"],
+)
+def test_several_questions_without_an_event_loop_are_refused(call: Callable[..., Any]) -> None:
+    """Before anybody is asked, and with the same words as one question."""
+    asked: list[object] = []
+
+    async def ask(**options: Any) -> Any:
+        asked.append(options)
+
+    waiting = call(TaskClient("http://127.0.0.1:1", "token"), ask)
+    with pytest.raises(SettingsError, match="SyncTaskClient"):
+        waiting.send(None)
+    assert asked == []
 
 
 class Counted:

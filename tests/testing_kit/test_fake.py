@@ -3,12 +3,14 @@
 import asyncio
 import re
 import secrets
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from awaithumans_core import TaskClient, settle
@@ -20,6 +22,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.settings import Settings
 from awaithumans_core.testing import FakeHumans, VirtualClock
+from awaithumans_core.testing.wire import Door
 from tests.testing_kit.questions import (
     HOUR,
     MINUTE,
@@ -667,3 +670,20 @@ async def test_leaving_answers_those_who_are_still_waiting() -> None:
 def test_it_is_an_app_of_its_own() -> None:
     """Its app is no bare FastAPI: faults happen around it."""
     assert not isinstance(FakeHumans().app, FastAPI)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_replies_are_sent_without_delay_on_every_event_loop(loop: Literal["asyncio", "auto"]) -> None:
+    """Virtual time must not jump while a part of a reply waits in the socket: uvloop sends at once, asyncio did not."""
+    server = uvicorn.Server(uvicorn.Config(FakeHumans().app, http=Door, ws="none", loop=loop, log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run, [listener])
+        try:
+            with socket.create_connection(listener.getsockname()) as client:
+                here = (client.getsockname(), listener.getsockname())
+                until_sync(lambda: here in Door._open)
+                accepted = Door._open[here].get_extra_info("socket")
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        finally:
+            server.should_exit = True
+        running.result(10)

@@ -24,8 +24,6 @@ from pydantic import (
     StringConstraints,
     create_model,
 )
-from pydantic.alias_generators import to_camel
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import CoreSchema
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
@@ -459,20 +457,12 @@ def unread() -> dict[str, Any]:
     class Path(BaseModel):
         approved: bool = Field(True, validation_alias=AliasPath("decision", "approved"))
 
-    @pydantic_dataclass(config=ConfigDict(alias_generator=to_camel))
-    class Camel:
-        is_approved: bool = True
-
-    class ByName(BaseModel):
-        model_config = ConfigDict(alias_generator=to_camel, validate_by_alias=False, validate_by_name=True)
-        is_approved: bool = True
-
     @dataclass
     class Later:
         note: str = ""
         approved: bool = field(default=True, init=False)
 
-    return {"path": Path, "camel case": Camel, "by name": ByName, "not in init": Later}
+    return {"path": Path, "not in init": Later}
 
 
 @pytest.mark.parametrize("schema", unread().values(), ids=unread())

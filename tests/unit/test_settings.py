@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import secrets
-import subprocess
+import socket
 import sys
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route, RouteSigner
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key, sign
+from awaithumans_core.testing import FakeHumans
 
 DISCOVERY_FILE = ".awaithumans-dev.json"
 NEW, OLD = secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES)
@@ -30,18 +33,25 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def discover(home: Path, **fields: Any) -> None:
+@pytest.fixture(scope="module")
+def dev() -> Generator[FakeHumans]:
+    """A local server that runs, as of `awaithumans dev`."""
+    humans = FakeHumans()
+    with humans.serving():
+        yield humans
+
+
+def discover(home: Path, url: str, **fields: Any) -> None:
     """What a running `awaithumans dev` writes; a field that is `...` is left out."""
-    whole = {"url": "http://localhost:4000", "pid": os.getpid(), "admin_token": "dev-token"} | fields
+    whole = {"url": url, "pid": os.getpid(), "admin_token": "dev-token"} | fields
     text = json.dumps({name: value for name, value in whole.items() if value is not ...})
     (home / DISCOVERY_FILE).write_text(text)
 
 
-def dead_pid() -> int:
-    """The number of a process that has ended."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait(30)
-    return process.pid
+def unused_url() -> str:
+    """An address at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_the_defaults() -> None:
@@ -54,26 +64,28 @@ def test_the_defaults() -> None:
     assert settings.relay_secret == settings.webhook_key == settings.payload_key == []
 
 
-def test_a_local_dev_server_is_found(home: Path) -> None:
+def test_a_local_dev_server_is_found(home: Path, dev: FakeHumans) -> None:
     """A running `awaithumans dev` needs no settings at all."""
-    discover(home)
+    discover(home, dev.url)
     settings = Settings.load()
-    assert settings.url == "http://localhost:4000"
+    assert settings.url == dev.url
     assert settings.token() == "dev-token"
 
 
-def test_the_environment_wins_over_a_local_dev_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_a_local_dev_server(
+    home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was set on purpose is meant."""
-    discover(home)
+    discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
     settings = Settings.load()
     assert (settings.url, settings.token()) == ("https://humans.example", "env-token")
 
 
-def test_arguments_win_over_everything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_win_over_everything(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the call is meant most."""
-    discover(home)
+    discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
     settings = Settings.load(url="https://given.example", admin_api_token="given-token")
@@ -87,39 +99,99 @@ def test_an_argument_that_is_none_is_not_given(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN", "AWAITHUMANS_RELAY_URL"])
-def test_an_empty_variable_is_not_set(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_is_not_set(name: str, home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
     """`NAME=` in a shell or a compose file sets nothing, and hides nothing."""
-    discover(home)
+    discover(home, dev.url)
     without = Settings.load()
     monkeypatch.setenv(name, "")
     assert Settings.load() == without
 
 
-def test_the_local_token_stays_local(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_token_stays_local(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
     """The token of a local dev server is that server's: it is not sent to a server somewhere else."""
-    discover(home)
+    discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
         Settings.load().token()
 
 
-def test_the_local_address_may_be_said_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_address_may_be_said_twice(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
     """Naming the local dev server's own address does not hide its token."""
-    discover(home)
-    monkeypatch.setenv("AWAITHUMANS_URL", "http://localhost:4000")
+    discover(home, dev.url)
+    monkeypatch.setenv("AWAITHUMANS_URL", dev.url)
     assert Settings.load().token() == "dev-token"
 
 
-def test_a_dead_dev_server_is_ignored(home: Path) -> None:
-    """A file left behind by a server that was killed leads nowhere."""
-    discover(home, pid=dead_pid())
+def test_the_local_address_may_have_another_spelling(
+    home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """localhost and 127.0.0.1 are one address."""
+    discover(home, dev.url)
+    monkeypatch.setenv("AWAITHUMANS_URL", dev.url.replace("127.0.0.1", "localhost") + "/")
+    assert Settings.load().token() == "dev-token"
+
+
+def test_an_ended_dev_server_is_ignored(home: Path) -> None:
+    """A file left behind by a server that was killed is not used, although its process id belongs to a process."""
+    discover(home, unused_url())
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
-def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\n<html>",
+        b"HTTP/1.0 200 OK\r\n\r\n[]",
+        b'HTTP/1.0 200 OK\r\n\r\n{"status": "starting"}',
+        b'HTTP/1.0 503 Service Unavailable\r\n\r\n{"status": "ok"}',
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+    ],
+    ids=["a page", "another JSON", "not ready", "unavailable", "another protocol", "closed"],
+)
+def test_another_program_at_the_address_is_ignored(reply: bytes, home: Path) -> None:
+    """The address may belong to another program by now, which must not receive the token."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(reply)
+
+        answered = pool.submit(answer)
+        discover(home, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert Settings.load() == Settings(url="http://localhost:3001")
+        answered.result(10)
+
+
+def test_no_signal_is_sent_to_a_process(home: Path, dev: FakeHumans) -> None:
+    """On Windows signal 0 is Ctrl-C. The process id in the file is not used at all."""
+    calls: list[object] = []
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.kill":
+            calls.append(arguments)
+
+    sys.addaudithook(audit)
+    for fields in ({}, {"pid": ...}, {"pid": None}, {"pid": "first"}):
+        discover(home, dev.url, **fields)
+        assert Settings.load().url == dev.url
+    assert calls == []
+
+
+@pytest.mark.parametrize("directory", ["~", "", "/nonexistent", "relative"])
+def test_a_home_directory_is_not_needed(directory: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose user is in no list of users: there is no file then, and settings load."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", directory)
+    assert Settings.load() == Settings(url="http://localhost:3001")
+
+
+def test_a_dev_server_without_a_token_is_found(home: Path, dev: FakeHumans) -> None:
     """Its address alone is worth having."""
-    discover(home, admin_token=...)
-    assert Settings.load().url == "http://localhost:4000"
+    discover(home, dev.url, admin_token=...)
+    assert Settings.load().url == dev.url
     assert Settings.load().admin_api_token is None
 
 
@@ -134,17 +206,16 @@ def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
         b"\xff\xfe",
         b"[" * 100_000,
         b"{}",
-        b'{"url": "http://localhost:4000"}',
-        b'{"url": "http://localhost:4000", "pid": null}',
-        b'{"url": "http://localhost:4000", "pid": "first"}',
-        b'{"url": "http://localhost:4000", "pid": 0}',
-        b'{"url": "http://localhost:4000", "pid": 1000000000000000000000000}',
-        b'{"url": "http://localhost:4000", "pid": Infinity}',
-        b'{"url": 4000, "pid": %d}' % os.getpid(),
-        b'{"url": "http://localhost:4000", "admin_token": 7, "pid": %d}' % os.getpid(),
-        b'{"url": "localhost:4000", "pid": %d}' % os.getpid(),
-        b'{"url": "", "pid": %d}' % os.getpid(),
-        b'{"pid": %d}' % os.getpid(),
+        b'{"url": 4000}',
+        b'{"url": "DEV", "admin_token": 7}',
+        b'{"url": "localhost:4000"}',
+        b'{"url": "ftp://localhost"}',
+        b'{"url": "http://"}',
+        b'{"url": "http://["}',
+        b'{"url": "http://localhost:99999"}',
+        b'{"url": "http://local host\\u0000"}',
+        b'{"url": ""}',
+        b'{"pid": 1}',
     ],
     ids=[
         "empty",
@@ -155,22 +226,21 @@ def test_a_dev_server_without_a_token_is_found(home: Path) -> None:
         "not UTF-8",
         "nested without end",
         "an empty object",
-        "no pid",
-        "a null pid",
-        "a pid of letters",
-        "pid 0",
-        "a pid beyond any",
-        "an infinite pid",
         "a url that is a number",
         "a token that is a number",
         "a url without a scheme",
+        "a url with another scheme",
+        "a url without a host",
+        "half an IPv6 address",
+        "a port beyond any",
+        "a host that is none",
         "an empty url",
         "no url",
     ],
 )
-def test_a_malformed_discovery_file_is_ignored(content: bytes, home: Path) -> None:
+def test_a_malformed_discovery_file_is_ignored(content: bytes, home: Path, dev: FakeHumans) -> None:
     """Whatever stands in the file, settings load, and nothing of it is half used."""
-    (home / DISCOVERY_FILE).write_bytes(content)
+    (home / DISCOVERY_FILE).write_bytes(content.replace(b"DEV", dev.url.encode()))
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
@@ -247,6 +317,28 @@ def test_blanks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch) -> 
     """A token read from a file ends in a line end, which no header can carry."""
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", " secret-token\n")
     assert Settings.load().token() == "secret-token"
+
+
+LINE_ENDS = pytest.mark.parametrize("end", ["\n", "\r\n", " \t\r"], ids=ascii)
+
+
+@LINE_ENDS
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_line_ends_around_a_variable_do_not_count(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an environment file with Windows line ends leaves them behind."""
+    value = "https://example.com/path"
+    monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", value)
+    without = Settings.load()
+    monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", f" {value}{end}")
+    assert Settings.load() == without
+
+
+@LINE_ENDS
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_a_variable_of_blanks_is_not_set(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a line end is no value, and hides no default."""
+    monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", end)
+    assert Settings.load() == Settings(url="http://localhost:3001")
 
 
 @pytest.mark.parametrize("token", ["secret\ntoken", "secret\x00token", "secret-tökén"], ids=ascii)

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.progress import is_terminal
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.commands.existing import existing_store
 from awaithumans_relay.dispatcher import TICK_SECONDS
@@ -20,7 +21,7 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     async with existing_store(database) as store:
         if task_id is None:
-            if not (sure or sys.stdin.isatty()):
+            if not (sure or is_terminal(sys.stdin)):
                 raise SettingsError("--all without a terminal, where nobody can be asked: say --yes")
             parked = (await store.counts(engine=engine)).get(WaitState.PARKED, 0)
             if parked and not (sure or typer.confirm(f"Redrive {parked:,} parked {_waits(parked)}?")):

@@ -9,11 +9,12 @@ import asyncio
 import heapq
 import itertools
 import threading
-import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakSet
+
+from awaithumans_core.clock import steady
 
 QUIET_SECONDS = 0.01
 """How long (by the machine's clock) nothing must have happened before time jumps."""
@@ -68,7 +69,7 @@ class VirtualClock:
         self._places = itertools.count()
         self._busy = 0
         self._owed = 0
-        self._stirred = time.monotonic()
+        self._stirred = steady()
         self._state = threading.Condition()
         self._jumper: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -181,7 +182,7 @@ class VirtualClock:
                     heapq.heapify(self._sleepers)
 
     def _stir(self) -> None:
-        self._stirred = time.monotonic()
+        self._stirred = steady()
         self._state.notify_all()
 
     def _jump_when_quiet(self) -> None:
@@ -200,13 +201,13 @@ class VirtualClock:
                     continue
                 self._owed = 0  # whoever still owes something has had the time for it
                 self._jump()
-                self._stirred = time.monotonic()
+                self._stirred = steady()
             self._tell()
 
     def _left(self) -> float:
         """Real seconds until a jump may be made."""
         quiet = max(self._quiet, OWED_SECONDS) if self._owed else self._quiet
-        return quiet if self._busy else self._stirred + quiet - time.monotonic()
+        return quiet if self._busy else self._stirred + quiet - steady()
 
     def _jump(self) -> None:
         self._now = max(self._now, self._sleepers[0].until)
@@ -223,10 +224,10 @@ class VirtualClock:
 
 def _turned(loops: Collection[asyncio.AbstractEventLoop]) -> None:
     """Wait until these loops have come round: what was about to happen there has happened, however slow the machine."""
-    until = time.monotonic() + TURNS_SECONDS
+    until = steady() + TURNS_SECONDS
     for _ in range(PASSES):
         for came in [_coming(loop) for loop in loops]:
-            came.wait(max(0.0, until - time.monotonic()))
+            came.wait(max(0.0, until - steady()))
 
 
 def _coming(loop: asyncio.AbstractEventLoop) -> threading.Event:

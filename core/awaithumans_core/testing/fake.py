@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import ASGIApp
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
-from awaithumans_core.clock import Clock
+from awaithumans_core.clock import Clock, steady
 from awaithumans_core.http_clients import async_client
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key
@@ -38,7 +38,7 @@ from awaithumans_core.testing.clock import VirtualClock
 from awaithumans_core.testing.desk import Desk, FakeTask
 from awaithumans_core.testing.faults import CallbackFault, Fault
 from awaithumans_core.testing.people import Match, Script
-from awaithumans_core.testing.wire import Door, Transport, Wire
+from awaithumans_core.testing.wire import Door, SteadyLoop, Transport, Wire
 
 Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel", "delete", "callback", "any"]
 
@@ -229,15 +229,26 @@ class FakeHumans:
         self._must_be_idle()
         listener = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
-            self.app, http=Door, ws="none", log_level="critical", access_log=False, timeout_graceful_shutdown=0
+            self.app,
+            http=Door,
+            ws="none",
+            log_config=None,  # logging is the application's, and uvicorn's own needs a stderr with `isatty`
+            log_level="critical",
+            access_log=False,
+            timeout_graceful_shutdown=0,
         )
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), name="fake-humans", daemon=True)
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=SteadyLoop) as runner:
+                runner.run(server.serve(sockets=[listener]))
+
+        thread = threading.Thread(target=run, name="fake-humans", daemon=True)
         thread.start()
         try:
-            until = time.monotonic() + START_SECONDS
+            until = steady() + START_SECONDS
             while not server.started:
-                if not thread.is_alive() or time.monotonic() > until:
+                if not thread.is_alive() or steady() > until:
                     raise RuntimeError("FakeHumans could not start listening")
                 time.sleep(0.005)
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

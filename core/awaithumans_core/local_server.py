@@ -1,0 +1,60 @@
+"""The awaithumans server that `awaithumans dev` runs on this machine, and the file in which it announces itself.
+
+Whether the server still runs, only its health endpoint knows. No signal is sent to its process: on Windows signal 0 is
+Ctrl-C, and a process id can belong to another process by now.
+"""
+
+from contextlib import closing, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+DISCOVERY_FILE = ".awaithumans-dev.json"
+"""Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
+
+HEALTH_SECONDS = 3
+"""How long the server may take for the reply of its health endpoint."""
+
+_HEALTH_BYTES = 64 * 1024
+_CONNECTIONS = {"http": HTTPConnection, "https": HTTPSConnection}
+
+
+class LocalServer(BaseModel):
+    """What the file announces."""
+
+    url: str
+    admin_token: str | None = None
+
+    def is_running(self) -> bool:
+        """Whether an awaithumans server answers at this address."""
+        try:
+            address = urlsplit(self.url)
+            connect = _CONNECTIONS.get(address.scheme)
+            if connect is None or not address.hostname:
+                return False
+            with closing(connect(address.hostname, address.port, timeout=HEALTH_SECONDS)) as connection:
+                connection.request("GET", f"{address.path.rstrip('/')}/api/health")
+                reply = connection.getresponse()
+                health = _Health.model_validate_json(reply.read(_HEALTH_BYTES))
+                return reply.status == HTTPStatus.OK and health.status == "ok"
+        except (HTTPException, OSError, ValueError):
+            return False
+
+
+class _Health(BaseModel):
+    """The reply of the health endpoint."""
+
+    status: str
+
+
+def announced_server() -> LocalServer | None:
+    """The server that the file announces, which may have ended since. None: there is no file, or it cannot be read.
+
+    A process without a home directory has no such file.
+    """
+    with suppress(OSError, RuntimeError, ValueError):
+        return LocalServer.model_validate_json((Path.home() / DISCOVERY_FILE).read_bytes(), strict=True)
+    return None
