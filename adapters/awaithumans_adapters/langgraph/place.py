@@ -55,8 +55,21 @@ class _Scratchpad(Protocol):
         ...
 
 
-_counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, int, Iterator[int]]]] = WeakKeyDictionary()
-"""Of each run: its attempts, the thread each of them asks from, and how many questions it has asked."""
+class _Attempt(NamedTuple):
+    """One attempt of a node: LangGraph runs it again from its start on resume and by its retry policy."""
+
+    counter: object
+    """LangGraph's counter of the attempt, which identifies it."""
+    thread: int
+    """The thread that asks."""
+    numbers: Iterator[int]
+    """Numbers its questions."""
+    passed_over: set[str]
+    """See `passed_over`."""
+
+
+_attempts: WeakKeyDictionary[Callable[[bool], Any], list[_Attempt]] = WeakKeyDictionary()
+"""Of each run."""
 _counting = Lock()  # sync nodes run in threads
 
 
@@ -68,13 +81,22 @@ def next_place() -> Place:
             a resume nobody could tell whose answer is whose.
     """
     configurable = configured()
-    number = next(_count(_scratchpad()))
+    number = next(_attempt(_scratchpad()).numbers)
     return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
 def answer_given(key: str) -> Outcome | None:
     """How the question ended, if that is among what the node was resumed with."""
     return next((outcome for value in _scratchpad().resume if (outcome := answer_to(value, key))), None)
+
+
+def passed_over() -> set[str]:
+    """The keys of the questions whose answers this attempt of the node got where it asked another question.
+
+    LangGraph gives a node its answers one by one, in the order in which they came. So such an answer is not given
+    again, and a further `interrupt()` would take the answer to a later interrupt.
+    """
+    return _attempt(_scratchpad()).passed_over
 
 
 def configured() -> dict[str, Any]:
@@ -100,18 +122,17 @@ def _scratchpad() -> _Scratchpad:
     return cast("_Scratchpad", configured()["__pregel_scratchpad"])
 
 
-def _count(scratchpad: _Scratchpad) -> Iterator[int]:
-    attempt = scratchpad.interrupt_counter
+def _attempt(scratchpad: _Scratchpad) -> _Attempt:
+    counter = scratchpad.interrupt_counter
     with _counting:
-        counts = _counts.setdefault(scratchpad.get_null_resume, [])
-        for counted, thread, count in counts:
-            if counted is attempt:
-                if thread != get_ident():
+        attempts = _attempts.setdefault(scratchpad.get_null_resume, [])
+        for attempt in attempts:
+            if attempt.counter is counter:
+                if attempt.thread != get_ident():
                     raise SettingsError(_SEVERAL_THREADS)
-                return count
-        count = itertools.count()
-        counts.append((attempt, get_ident(), count))
-        return count
+                return attempt
+        attempts.append(_Attempt(counter, get_ident(), itertools.count(), set()))
+        return attempts[-1]
 
 
 _SEVERAL_THREADS = (
