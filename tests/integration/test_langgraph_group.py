@@ -91,6 +91,28 @@ async def test_enough_yes_ends_it(bench: Bench, order: tuple[str, ...]) -> None:
     assert bench.acts == ["act"]
 
 
+async def test_decided_beside_a_node_that_waits(bench: Bench) -> None:
+    """The third person is freed, and a late answer parked, while another node of the step still waits."""
+
+    async def decides(state: State) -> State:
+        verdict = await quorum(2, PEOPLE, ask_of(bench), yes=lambda answer: answer.approved)
+        return {"answers": [("quorum", verdict.reached)]}
+
+    async def waits(state: State) -> State:
+        return {"answers": [("beside", (await bench.ask("beside")).approved)]}
+
+    bench.graph(decides=decides, waits=waits)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for person in (CARLA, BEN):
+        await ends(bench, person, approved=True)
+    assert await bench.engine.orphaned(await bench.route(ANNA)) == DECIDED
+    with pytest.raises(TargetGone, match="has decided"):
+        await ends(bench, ANNA, approved=True)
+    await bench.give("beside", True)
+    assert await bench.answers() == {("quorum", True), ("beside", True)}
+    assert bench.acts == ["act"]
+
+
 async def test_enough_no_ends_it(bench: Bench) -> None:
     """Two no of three decide against it."""
     await two_of_three(bench)

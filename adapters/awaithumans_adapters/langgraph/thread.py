@@ -23,6 +23,7 @@ from awaithumans_adapters.langgraph.answers import (
     finished,
     foreign_answered,
     given,
+    handled,
     ids,
     left_over,
     line,
@@ -300,9 +301,15 @@ class Thread:
         return [
             task
             for level in _levels(await self._snapshot())
-            for task in level.tasks
+            for task in await self._unhandled(level)
             if _failed(task) and (not task.interrupts or await self._shows_answered(level, task))
         ]
+
+    async def _unhandled(self, level: StateSnapshot) -> list[PregelTask]:
+        """The tasks of a level without those whose failure a handler of the graph takes care of."""
+        saved = await self._saved(level.config) if any(task.error for task in level.tasks) else None
+        over = handled(saved) if saved else set[str]()
+        return [task for task in level.tasks if task.id not in over]
 
     async def left_over(self, key: str) -> list[str]:
         """Nodes that have the answer to another question than this, and of which no result is stored."""
@@ -526,7 +533,7 @@ class Thread:
         for level in _levels(await self._snapshot()):
             if (saved := await self._saved(level.config)) and left_over(saved):
                 return True
-            for task in level.tasks:
+            for task in await self._unhandled(level):
                 if task.interrupts and task.result is None and await self._shows_answered(level, task):
                     return True
         return False
@@ -631,7 +638,7 @@ class Thread:
         while (saved := await self._latest(graph)) is None and graph:
             graph = graph.rpartition("|")[0]  # a task is kept by the graph of the node that called it
         task_id = visit.rpartition(":")[2]
-        if saved is None or task_id in takers(saved, key):
+        if saved is None or task_id in takers(saved, key) | finished(saved):  # a quorum may end without this answer
             return None
         if task_id not in {writer for writer, _ in questions(saved, key)}:
             return None
