@@ -425,12 +425,14 @@ class Thread:
         return await self._latest("") is not None
 
     async def passed(self) -> bool:
-        """Whether the thread has newer checkpoints than the one the route names, which is no longer stored."""
-        root = (self._asked_in or {}).get("")
-        latest = await self._latest("")
-        if root is None or latest is None or _id(latest) <= root:
+        """Whether a graph has newer checkpoints than the one the route names, which is no longer stored."""
+        return any([await self._passed(*place) for place in (self._asked_in or {}).items()])
+
+    async def _passed(self, graph: str, checkpoint_id: str) -> bool:
+        latest = await self._latest(graph)
+        if latest is None or _id(latest) <= checkpoint_id:
             return False
-        return await self._saved(_at(self._config, "", root)) is None
+        return await self._saved(_at(self._config, graph, checkpoint_id)) is None
 
     async def _asked(self, key: str) -> list[CheckpointTuple]:
         """The checkpoints in which the question was asked, as they are now, newest first.
