@@ -67,7 +67,7 @@ async def langgraph_server(
     humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[LangGraphServer]:
     """A real LangGraph server."""
-    graphs = ["ask", "ask_sync", "one", "two", "gathered", "decides", "swallows"]
+    graphs = ["ask", "ask_sync", "one", "two", "gathered", "decides", "swallows", "handles"]
     server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, *graphs)
     async with started(server):
         yield server

@@ -266,6 +266,8 @@ class _Crowd(Generic[T]):
         self.left = 0
         self._group = group
         self._tasks: list[asyncio.Future[T]] = []
+        self._suspended: list[BaseException] = []
+        """What the calls have raised that cannot wait in place. One call may ask several questions."""
         self._ended: list[tuple[Any, asyncio.Future[T]]] = []
         self._news = asyncio.Event()
 
@@ -287,12 +289,14 @@ class _Crowd(Generic[T]):
         """
         while True:
             while not self._ended:
-                if self.left and self.left == len(self._group.suspended):
-                    raise self._group.suspended[0][0]
+                if self.left and self.left == len(self._suspended):
+                    raise self._suspended[0]
                 self._news.clear()
                 await self._news.wait()
             who, task = self._ended.pop(0)
-            if not task.cancelled() and self._group.is_suspended(task.exception()):
+            failure = None if task.cancelled() else task.exception()
+            if failure is not None and self._group.is_suspended(failure):
+                self._suspended.append(failure)
                 continue
             self.left -= 1
             try:

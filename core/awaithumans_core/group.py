@@ -32,7 +32,7 @@ class Group:
         """
         self.suspended.append((interrupt, cancel))
 
-    def is_suspended(self, failure: BaseException | None) -> bool:
+    def is_suspended(self, failure: BaseException) -> bool:
         """Whether this is what a suspended call raised."""
         return any(failure is interrupt for interrupt, _ in self.suspended)
 

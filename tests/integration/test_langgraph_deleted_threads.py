@@ -1,5 +1,6 @@
 """Threads that were deleted, pruned to their latest checkpoint, copied or cancelled, with a question open."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -87,6 +88,26 @@ async def test_redelivery_after_retention_is_recognised_as_taken(bench: Bench) -
         await GraphEngine({"bench": bench.compiled}).deliver_recorded(known, yes, recorded, redriven=False)
     assert bench.acts == ["act"]
     assert await bench.answers() == {("a", True)}
+
+
+async def test_pruned_question_of_a_subgraph_that_went_on(bench: Bench) -> None:
+    """The person is freed when the subgraph has gone on and was pruned, while the graph around it is at its step."""
+
+    async def swallows(state: State) -> State:
+        with suppress(Exception):
+            await bench.ask("a")
+        return {}
+
+    inner = StateGraph(State).add_sequence([("swallows", swallows), ("waits", asking(bench, "b"))])
+    bench.use(StateGraph(State).add_node("sub", inner.add_edge(START, "swallows").compile()).add_edge(START, "sub"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    bench.saver.prune_thread(bench.thread_id)
+    assert "moved on" in (await bench.engine.orphaned(await bench.route("a")) or "")
+    assert await bench.engine.orphaned(await bench.route("b")) is None
+    with pytest.raises(TargetGone, match="moved on"):
+        await bench.give("a", True)
+    await bench.give("b", True)
+    assert await bench.answers() == {("b", True)}
 
 
 async def test_question_whose_checkpoint_was_pruned_is_superseded(bench: Bench) -> None:

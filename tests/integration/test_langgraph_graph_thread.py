@@ -219,7 +219,9 @@ async def test_graphs_of_the_command_line_are_opened_in_the_thread(
     """`serve --graph-thread`: the saver that the function opens is one of the thread's loop, and is closed with it."""
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path / "checkpoints.db"))
     async with AsyncExitStack() as stack:
-        wanted = Wanted(None, ["one=tests.support.served_graphs:one_on_disk"], None, graph_thread=True)
+        wanted = Wanted(
+            None, ["one=tests.support.served_graphs:one_on_disk"], None, graph_thread=True, graph_context="none"
+        )
         (engine,) = await wanted.engines(stack)
         assert isinstance(engine, GraphEngine)
         await engine.check()

@@ -1,5 +1,6 @@
 """`quorum` and `escalate` in a LangGraph node: the promises of tests/contract/test_combine.py, for threads."""
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -89,6 +90,45 @@ async def test_enough_yes_ends_it(bench: Bench, order: tuple[str, ...]) -> None:
         await ends(bench, third, approved=True)
     await ends(bench, second, approved=True)
     assert bench.acts == ["act"]
+
+
+async def test_decided_beside_a_node_that_waits(bench: Bench) -> None:
+    """The third person is freed, and a late answer parked, while another node of the step still waits."""
+
+    async def decides(state: State) -> State:
+        verdict = await quorum(2, PEOPLE, ask_of(bench), yes=lambda answer: answer.approved)
+        return {"answers": [("quorum", verdict.reached)]}
+
+    async def waits(state: State) -> State:
+        return {"answers": [("beside", (await bench.ask("beside")).approved)]}
+
+    bench.graph(decides=decides, waits=waits)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for person in (CARLA, BEN):
+        await ends(bench, person, approved=True)
+    assert await bench.engine.orphaned(await bench.route(ANNA)) == DECIDED
+    with pytest.raises(TargetGone, match="has decided"):
+        await ends(bench, ANNA, approved=True)
+    await bench.give("beside", True)
+    assert await bench.answers() == {("quorum", True), ("beside", True)}
+    assert bench.acts == ["act"]
+
+
+async def test_a_vote_of_two_questions(bench: Bench) -> None:
+    """A vote may take several questions at once: the node waits for those that it needs, and the others are freed."""
+
+    async def ask(*, assign_to: str, **options: Any) -> Any:
+        votes = [ask_of(bench)(assign_to=f"{part} {assign_to}", **options) for part in ("law", "cost")]
+        (law, outcome), (cost, _) = await asyncio.gather(*votes)
+        return Decision(approved=law.approved and cost.approved), outcome
+
+    async with asyncio.timeout(30):
+        await two_of_three(bench, ask, groups=True, count_unnamed=True)
+    for question in (f"cost {CARLA}", f"law {ANNA}", f"law {CARLA}", f"cost {ANNA}"):
+        assert bench.acts == []
+        await bench.give(question, approved=True)
+    assert await votes(bench) == [("yes", True)] * 2
+    assert [await status(bench, f"{part} {BEN}") for part in ("law", "cost")] == ["cancelled"] * 2
 
 
 async def test_enough_no_ends_it(bench: Bench) -> None:

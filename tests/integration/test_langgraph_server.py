@@ -129,6 +129,15 @@ async def test_run_without_a_thread_asks_nobody(bench: Bench) -> None:
     assert await bench.people.find(bench.question, count=0) == []
 
 
+@pytest.mark.edges
+async def test_question_in_an_error_handler_is_refused(bench: Bench) -> None:
+    """The server does not show what an error handler asks, so no person is asked there."""
+    await bench.ask("handles")
+    run: Any = await bench.client.runs.get(bench.thread_id, bench.run_id)
+    assert run["status"] == "error"
+    assert await bench.people.find(bench.question, count=0) == []
+
+
 async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
     """Each answer lands on its own question, in whatever order they come."""
     inner = f"{bench.name} inner?"

@@ -11,7 +11,7 @@ from langchain_core.language_models.fake_chat_models import FakeMessagesListChat
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, RetryPolicy, Send
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 from awaithumans_adapters.langgraph import await_human_sync
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
@@ -113,6 +113,43 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
     await bench.give("a", False)
     assert await bench.answers() == {("a", False), ("b", True)}
     assert bench.acts == ["act"]
+
+
+async def test_interrupt_after_gathered_answers(bench: Bench) -> None:
+    """A later `interrupt()` of the node gets its own answer, although the gathered ones came in another order."""
+
+    async def node(state: State) -> State:
+        a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
+        return {"answers": [("a", a.approved), ("b", b.approved), ("later", interrupt("later"))]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("b", True)
+    await bench.give("a", False)
+    (shown,) = (await bench.compiled.aget_state(bench.config)).interrupts
+    await bench.compiled.ainvoke(Command(resume={shown.id: True}), bench.config)
+    assert await bench.answers() == {("a", False), ("b", True), ("later", True)}
+
+
+@pytest.mark.edges
+async def test_error_handler_asks_after_an_answer(bench: Bench) -> None:
+    """A node fails with its answer, and its error handler asks another question: both answers are taken, once."""
+    runs: list[str] = []
+
+    async def fails(state: State) -> State:
+        await bench.ask("a")
+        runs.append("run")
+        raise ValueError("after the answer")
+
+    async def handler(state: State) -> State:
+        return {"answers": [("handler", (await bench.ask("b")).approved)]}
+
+    bench.use(StateGraph(State).add_node("fails", fails, error_handler=handler).add_edge(START, "fails"))
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    for question in ("a", "a", "b", "b", "a"):
+        await bench.give(question, True)
+    assert await bench.answers() == {("handler", True)}
+    assert runs == ["run"]
 
 
 async def test_gathered_answers_are_taken_in_any_order(bench: Bench) -> None:

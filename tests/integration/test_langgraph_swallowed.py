@@ -168,6 +168,52 @@ async def test_own_errors_may_be_caught(bench: Bench) -> None:
     assert await bench.answers() == {("a", True)}
 
 
+async def test_first_of_two_answers(bench: Bench) -> None:
+    """A node that asks two people and goes on with the first answer has not taken the other, although it showed it."""
+
+    async def node(state: State) -> State:
+        asked = await asyncio.gather(bench.ask("a"), bench.ask("b"), return_exceptions=True)
+        answers = [each for each in asked if not isinstance(each, BaseException)]
+        if not answers:
+            raise next(each for each in asked if isinstance(each, BaseException))
+        return {"answers": [("first", answers[0].approved)]}
+
+    bench.graph(node=node)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    assert await bench.engine.orphaned(await bench.route("a")) is None
+    await bench.give("b", True)
+    assert await bench.answers() == {("first", True)}
+    await _assert_continued(bench)
+    await bench.give("b", True)
+    assert bench.acts == ["act"]
+
+
+async def test_error_handler_in_place_of_the_answer(bench: Bench) -> None:
+    """The question of a node that fails when it runs again, and whose error handler goes on, is not taken."""
+    runs: list[str] = []
+
+    async def fails(state: State) -> State:
+        runs.append("run")
+        if len(runs) > 1:
+            raise ValueError("the node cannot run again")
+        await bench.ask("a")
+        return {}
+
+    async def waits(state: State) -> State:
+        return {"answers": [("b", (await bench.ask("b")).approved)]}
+
+    builder = StateGraph(State)
+    builder.add_node("fails", fails, error_handler=lambda state: {"answers": [("handled", True)]})
+    builder.add_node("waits", waits)
+    builder.add_edge(START, "fails")
+    builder.add_edge(START, "waits")
+    bench.use(builder)
+    await bench.compiled.ainvoke({"answers": []}, bench.config)
+    await bench.give("b", True)
+    assert await bench.answers() == {("handled", True), ("b", True)}
+    await _assert_continued(bench)
+
+
 # --- calls that are refused before a person is asked
 
 

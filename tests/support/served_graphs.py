@@ -167,6 +167,14 @@ def _swallows() -> Any:
     return builder
 
 
+async def _fails(state: State) -> State:
+    raise ValueError(state["name"])
+
+
+def _handles() -> Any:
+    return StateGraph(State).add_node("fails", _fails, error_handler=_first()).add_edge(START, "fails")
+
+
 def _two() -> Any:
     inner = StateGraph(State)
     inner.add_node("second", _second)
@@ -190,6 +198,8 @@ decides = _decides().compile()
 """Asks a quorum of two in one node, then acts."""
 swallows = _swallows().compile()
 """Swallows the interrupt of its first question in a subgraph, asks another one there, then acts."""
+handles = _handles().compile()
+"""Fails, and asks in an error handler."""
 two = _two().compile()
 """Asks one question, and another in a subgraph beside it, then acts."""
 

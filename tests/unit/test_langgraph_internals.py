@@ -279,6 +279,21 @@ def test_channel_error() -> None:
     assert internals.ERROR in channels(graph), renamed(internals.ERROR)
 
 
+def test_channel_error_handled() -> None:
+    """A checkpoint keeps under this name that an error handler has taken over from a node that failed."""
+
+    def fails(state: State) -> State:
+        raise ZeroDivisionError
+
+    def handles(state: State) -> State:
+        return {"seen": [interrupt("wait")]}
+
+    builder = StateGraph(State).add_node("node", fails, error_handler=handles).add_edge(START, "node")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    graph.invoke({}, CONFIG)
+    assert internals.ERROR_HANDLED in channels(graph), renamed(internals.ERROR_HANDLED)
+
+
 def test_channel_return() -> None:
     """A checkpoint keeps the result of a LangGraph task inside a node under this name."""
 

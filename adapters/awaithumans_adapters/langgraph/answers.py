@@ -14,6 +14,7 @@ from langgraph.types import Interrupt, PregelTask, StateSnapshot
 from awaithumans_adapters.langgraph.foreign import interrupt_id
 from awaithumans_adapters.langgraph.internals import (
     ERROR,
+    ERROR_HANDLED,
     INTERRUPT,
     RESUME,
     RETURN,
@@ -153,11 +154,12 @@ def takers(
     wanted = interrupt_id(key)
     if wanted is None:
         # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
-        # task on from the question it shows.
+        # task on from the question it shows, unless another answer was given there.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
         if not ran or (opened(saved, key) or {}).get(GROUP):
             return holders  # a quorum may have decided without the answer to the question that its node shows
-        return holders | (finished(saved) & {task_id for task_id, _ in questions(saved, key)})
+        led_on = {task_id for task_id, shown in questions(saved, key) if not _other_answer(shown, saved, task_id)}
+        return holders | (finished(saved) - handled(saved)) & led_on
     return {
         task.id
         for task in (level.tasks if level else ())
@@ -189,8 +191,21 @@ def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
     key = str(shown.value["idempotency_key"])
     if any(answer_to(answer, key) for answer in answers):
         return [key]
-    later = any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
-    return [str(answers[-1]["idempotency_key"])] if later and _names_a_question(answers[-1]) else []
+    run_on = _came_after(shown, answers) and _names_a_question(answers[-1])
+    return [str(answers[-1]["idempotency_key"])] if run_on else []
+
+
+def _other_answer(shown: Interrupt, saved: CheckpointTuple, task_id: str) -> bool:
+    """Whether this task asks a question of ours and was resumed after it was shown, with answers that are stored.
+
+    If its own is not among them, the task has gone on with an answer to another question that it asks beside this one.
+    """
+    return ids(asker(shown))[-1] == task_id and _came_after(shown, given(saved, task_id))
+
+
+def _came_after(shown: Interrupt, answers: Sequence[Any]) -> bool:
+    """Whether the last of these answers came after the task that has them showed this interrupt of ours."""
+    return any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
 
 
 def _names_a_question(answer: Any) -> bool:
@@ -199,8 +214,13 @@ def _names_a_question(answer: Any) -> bool:
 
 
 def finished(saved: CheckpointTuple) -> set[str]:
-    """The tasks of a checkpoint whose result is stored."""
+    """The tasks of a checkpoint whose result is stored, or whose failure a handler of the graph takes care of."""
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
+
+
+def handled(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint that failed and whose failure a handler of the graph takes care of: none runs again."""
+    return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
 
 
 def answered(saved: CheckpointTuple) -> set[str]:

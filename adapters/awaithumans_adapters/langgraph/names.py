@@ -70,6 +70,12 @@ def answer_to(value: object, key: str) -> Outcome | None:
     return outcome if outcome.terminal else None
 
 
+def answered_key(value: object) -> set[str]:
+    """The key that a resume value names; empty if it names none."""
+    key = cast("dict[object, object]", value).get("idempotency_key") if isinstance(value, dict) else None
+    return {key} if isinstance(key, str) else set()
+
+
 def is_ours(value: object) -> bool:
     """Whether an interrupt value is one of `interrupt_value`."""
     return isinstance(value, dict) and MARK in cast("dict[object, object]", value)

@@ -25,10 +25,19 @@ from awaithumans_adapters.langgraph.names import (
     OPEN_WAIT,
     PLACE,
     answer_to,
+    answered_key,
     interrupt_value,
     thread_mark,
 )
-from awaithumans_adapters.langgraph.place import Place, answer_given, checkpointer, configured, is_stored, next_place
+from awaithumans_adapters.langgraph.place import (
+    Place,
+    answer_given,
+    checkpointer,
+    configured,
+    is_stored,
+    next_place,
+    passed_over,
+)
 from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
@@ -350,17 +359,20 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
         review_url=opened["review_url"],
         node=place.node,
     )
-    while True:
+    passed = passed_over()
+    # Answers come in the order in which they were given. Where a node asks several people at once, the interrupt of
+    # another question may have taken this one's.
+    while (outcome := answer_given(key) if key in passed else None) is None:
         try:
             answer = interrupt(shown)
         except GraphInterrupt:
-            # Answers come in the order in which they were given. Where a node asks several people at once, the
-            # interrupt of another question may have taken this one's.
-            if (outcome := answer_given(key)) is not None:
+            if (outcome := answer_given(key)) is not None:  # the node asks this question twice
                 return outcome
             raise
         if (outcome := answer_to(answer, key)) is not None:
             return outcome
+        passed.update(answered_key(answer))
+    return outcome
 
 
 async def _to_its_end(opening: HiddenCall) -> _Opened:

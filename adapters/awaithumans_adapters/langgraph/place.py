@@ -43,8 +43,21 @@ class Place(NamedTuple):
         return f"{place_key(self.thread_id, self.node)}{self.number}"
 
 
-_counts: WeakKeyDictionary[Callable[[bool], Any], list[tuple[object, int, Iterator[int]]]] = WeakKeyDictionary()
-"""Of each run: its attempts, the thread each of them asks from, and how many questions it has asked."""
+class _Attempt(NamedTuple):
+    """One attempt of a node: LangGraph runs it again from its start on resume and by its retry policy."""
+
+    counter: object
+    """LangGraph's counter of the attempt, which identifies it."""
+    thread: int
+    """The thread that asks."""
+    numbers: Iterator[int]
+    """Numbers its questions."""
+    passed_over: set[str]
+    """See `passed_over`."""
+
+
+_attempts: WeakKeyDictionary[Callable[[bool], Any], list[_Attempt]] = WeakKeyDictionary()
+"""Of each run."""
 _counting = Lock()  # sync nodes run in threads
 
 
@@ -56,7 +69,7 @@ def next_place() -> Place:
             a resume nobody could tell whose answer is whose.
     """
     configurable = configured()
-    number = next(_count(scratchpad(configurable)))
+    number = next(_attempt(scratchpad(configurable)).numbers)
     return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
@@ -68,6 +81,15 @@ def answer_given(key: str) -> Outcome | None:
 def is_resumed() -> bool:
     """Whether the node that runs was given an answer."""
     return bool(scratchpad(configured()).resume)
+
+
+def passed_over() -> set[str]:
+    """The keys of the questions whose answers this attempt of the node got where it asked another question.
+
+    LangGraph gives a node its answers one by one, in the order in which they came. So such an answer is not given
+    again, and a further `interrupt()` would take the answer to a later interrupt.
+    """
+    return _attempt(scratchpad(configured())).passed_over
 
 
 def configured() -> dict[str, Any]:
@@ -85,18 +107,17 @@ def is_stored() -> bool:
     return stores_checkpoints(configured())
 
 
-def _count(memory: Scratchpad) -> Iterator[int]:
-    attempt = memory.interrupt_counter
+def _attempt(memory: Scratchpad) -> _Attempt:
+    counter = memory.interrupt_counter
     with _counting:
-        counts = _counts.setdefault(memory.get_null_resume, [])
-        for counted, thread, count in counts:
-            if counted is attempt:
-                if thread != get_ident():
+        attempts = _attempts.setdefault(memory.get_null_resume, [])
+        for attempt in attempts:
+            if attempt.counter is counter:
+                if attempt.thread != get_ident():
                     raise SettingsError(_SEVERAL_THREADS)
-                return count
-        count = itertools.count()
-        counts.append((attempt, get_ident(), count))
-        return count
+                return attempt
+        attempts.append(_Attempt(counter, get_ident(), itertools.count(), set()))
+        return attempts[-1]
 
 
 _SEVERAL_THREADS = (

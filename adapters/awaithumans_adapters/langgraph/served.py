@@ -27,6 +27,9 @@ from awaithumans_adapters.langgraph.server_target import RUN, USER
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 
+NODE_ERROR = "__pregel_node_error"
+"""Config key under which LangGraph gives an error handler the failure of its node."""
+
 
 class AnswerTakenError(RuntimeError):
     """The node has this answer already, and it was brought again. Not for nodes to catch: they must not go on."""
@@ -46,7 +49,8 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
         asked_in: The checkpoints of the graphs around the node that asks, by namespace.
 
     Raises:
-        SettingsError: the server has no store for the note that the answer was taken.
+        SettingsError: the server has no store for the note that the answer was taken, or does not show what is asked
+            here.
     """
     configurable = _configurable()
     thread_id = str(configurable["thread_id"])
@@ -54,6 +58,11 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
         whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
         return Route(ENGINE, {"thread_id": thread_id, **whose}, key, asked_at=asked_at(asked_in) or None)
     _store()
+    if NODE_ERROR in configurable:
+        raise SettingsError(
+            "await_human is called in an error handler, whose questions a LangGraph server does not show, so the "
+            "answer could not be given to it: let the handler lead to a node that asks, Command(goto=...)"
+        )
     target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
     return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None, caller=_caller(configurable))
 

@@ -32,6 +32,7 @@ from awaithumans_adapters.langgraph.answers import (
     finished,
     foreign_answered,
     given,
+    handled,
     ids,
     left_over,
     line,
@@ -322,9 +323,15 @@ class Thread:
         return [
             task
             for level in _levels(await self._snapshot())
-            for task in level.tasks
+            for task in await self._unhandled(level)
             if _failed(task) and (not task.interrupts or await self._shows_answered(level, task))
         ]
+
+    async def _unhandled(self, level: StateSnapshot) -> list[PregelTask]:
+        """The tasks of a level without those whose failure a handler of the graph takes care of."""
+        saved = await self._saved(level.config) if any(task.error for task in level.tasks) else None
+        over = handled(saved) if saved else set[str]()
+        return [task for task in level.tasks if task.id not in over]
 
     async def left_over(self, key: str) -> list[str]:
         """Nodes that have the answer to another question than this, and of which no result is stored."""
@@ -440,12 +447,14 @@ class Thread:
         return await self._latest("") is not None
 
     async def passed(self) -> bool:
-        """Whether the thread has newer checkpoints than the one the route names, which is no longer stored."""
-        root = (self._asked_in or {}).get("")
-        latest = await self._latest("")
-        if root is None or latest is None or _id(latest) <= root:
+        """Whether a graph has newer checkpoints than the one the route names, which is no longer stored."""
+        return any([await self._passed(*place) for place in (self._asked_in or {}).items()])
+
+    async def _passed(self, graph: str, checkpoint_id: str) -> bool:
+        latest = await self._latest(graph)
+        if latest is None or _id(latest) <= checkpoint_id:
             return False
-        return await self._saved(_at(self._config, "", root)) is None
+        return await self._saved(_at(self._config, graph, checkpoint_id)) is None
 
     async def _asked(self, key: str) -> list[CheckpointTuple]:
         """The checkpoints in which the question was asked, as they are now, newest first.
@@ -548,7 +557,7 @@ class Thread:
         for level in _levels(await self._snapshot()):
             if (saved := await self._saved(level.config)) and left_over(saved):
                 return True
-            for task in level.tasks:
+            for task in await self._unhandled(level):
                 if task.interrupts and task.result is None and await self._shows_answered(level, task):
                     return True
         return False
@@ -653,7 +662,7 @@ class Thread:
         while (saved := await self._latest(graph)) is None and graph:
             graph = graph.rpartition("|")[0]  # a task is kept by the graph of the node that called it
         task_id = visit.rpartition(":")[2]
-        if saved is None or task_id in takers(saved, key):
+        if saved is None or task_id in takers(saved, key) | finished(saved):  # a quorum may end without this answer
             return None
         if task_id not in {writer for writer, _ in questions(saved, key)}:
             return None
