@@ -765,6 +765,10 @@ def _reread(
     return outcome, _is_marked(record, body)
 
 
+SAME_KEY = ". The same call with the same key picks up where this one stopped"
+"""How `ServerUnreachableError` and `UnexpectedReplyError` end."""
+
+
 def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
     """Send until there is a usable reply: what was read of a 2xx, or the `Reply` of a refusal (4xx)."""
     until = patience.clock() + patience.seconds
@@ -794,7 +798,7 @@ def _insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[
                 address = f". {proxy.advice}"
             raise error(
                 f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
-                f"last: {trouble}{address}. The same call with the same key picks up where this one stopped",
+                f"last: {trouble}{address}{SAME_KEY}",
                 url=call.url,
                 attempts=attempt,
                 retry_after=min(_retry_after(reply), RETRY_AFTER_SECONDS),

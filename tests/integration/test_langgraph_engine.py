@@ -171,7 +171,7 @@ async def test_redrive_runs_a_failed_thread_on(bench: Bench) -> None:
     bench.use(one_node(node, act))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     for redriven, acts in [(False, 1), (False, 1), (True, 2)]:
-        with pytest.raises(TargetGone, match="Mend it and redrive"):
+        with pytest.raises(TargetGone, match="Fix it and redrive"):
             await bench.give("a", True, redriven=redriven)
         assert len(bench.acts) == acts
     broken.clear()

@@ -316,7 +316,7 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
     with pytest.raises(TargetGone, match=r"node 'first' failed \(ZeroDivisionError"):
         await bench.engine.deliver(*answer)
     assert bench.did("goes on") == 1
-    with pytest.raises(TargetGone, match="Mend it and redrive"):
+    with pytest.raises(TargetGone, match="Fix it and redrive"):
         await bench.engine.redrive(*answer)
     assert bench.did("goes on") == 2
     broken.unlink()

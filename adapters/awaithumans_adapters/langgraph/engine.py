@@ -550,7 +550,8 @@ class GraphEngine:
             raise TargetGone(DELETED)
         raise TargetNotReady(
             f"no thread {route.target['thread_id']!r} with this question in {', '.join(self._graphs)} yet; "
-            "do the relay and the asker share the checkpointer?",
+            "do the relay and the calling process share the checkpointer? If they do, the process may have stopped "
+            "before LangGraph stored the interrupt: then run the thread on with graph.invoke(None, config)",
             retry_after=NOT_YET_SECONDS,
         )
 

@@ -13,7 +13,7 @@ from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.route import Route
 
-MEND = "Mend it and redrive: the thread runs on from there"
+MEND = "Fix it and redrive: the thread runs on from there"
 """What an operator can do about a graph that failed with the answer in hand."""
 
 

@@ -19,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, ApplicationEr
 from awaithumans_core import errors
 from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.flow import SAME_KEY
 from awaithumans_core.retry import Backoff
 
 SettingErrors = Literal["retry", "fail"]
@@ -62,8 +63,8 @@ def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> App
 def not_asked(key: str, seconds: float, why: str) -> errors.QuestionNotAskedError:
     """The error about a question that could not be asked within so many seconds."""
     return errors.QuestionNotAskedError(
-        f"the question was not asked within {seconds:.0f} s, so nobody will answer it ({key}; last: {why}). Ask again "
-        "under another idempotency_key, or give ask_within more time"
+        f"the question was not asked within {seconds:.0f} s, so nobody will answer it ({key}; last: "
+        f"{why.removesuffix(SAME_KEY)}). Ask again under another idempotency_key, or give ask_within more time"
     )
 
 

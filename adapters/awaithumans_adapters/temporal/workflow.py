@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from awaithumans_adapters.temporal.mailbox import CLOSE_LIMIT, Mailbox, OnCancel
     from awaithumans_adapters.temporal.names import within
     from awaithumans_adapters.temporal.signal_mode import wait_for_signal
-    from awaithumans_core.errors import InvalidTaskError, QuestionChangedError
+    from awaithumans_core.errors import InvalidTaskError, QuestionChangedError, SettingsError
     from awaithumans_core.outcome import Outcome
     from awaithumans_core.reask import answered
     from awaithumans_core.task import HumanTask, TaskOptions
@@ -25,6 +25,12 @@ T = TypeVar("T")
 
 _NO_KEY = "(none)"
 """Fills the field of a question whose key the mailbox makes. Any text will do: it is compared with nothing."""
+
+OUTSIDE = (
+    "awaithumans_adapters.temporal.await_human works in a workflow only. In a script call "
+    "awaithumans_core.await_human, in a LangGraph node awaithumans_adapters.langgraph.await_human; instead of in an "
+    "activity, ask in its workflow"
+)
 
 Via = Literal["signal", "activity"]
 """How the answer comes back."""
@@ -129,6 +135,8 @@ async def await_human(
             decision = await await_human(task="Approve $250 refund?", payload=refund, response_schema=Decision)
             return "paid" if decision.approved else "declined"
     """
+    if not workflow.in_workflow():
+        raise SettingsError(OUTSIDE)
     named = "idempotency_key" in options
     options.setdefault("idempotency_key", _NO_KEY)
     question = HumanTask(task=task, response_schema=response_schema, **options)
@@ -191,8 +199,9 @@ def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
     if workflow.patched(f"awaithumans-reworded-{within(recorded)}"):
         raise QuestionChangedError(
             f"the workflow asks {question.task!r}, and text, payload or people are not those that the person was asked "
-            f"(task {outcome.task_id}). The answer was not taken; it stays on the server. To take answers although a "
-            "deploy has changed the question, leave out may_reword=False",
+            f"(task {outcome.task_id}). The answer was not taken; it stays on the server. To take it although a deploy "
+            "has changed the question, leave out may_reword=False; if the workflow has failed, then reset it to its "
+            "last workflow task",
             task_id=outcome.task_id,
             differs=("idempotency_key",),
         )

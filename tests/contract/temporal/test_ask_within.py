@@ -136,4 +136,5 @@ async def test_a_task_that_could_not_be_registered_in_time_is_cancelled(
     with pytest.raises(ApplicationError) as failed:
         await (await attempt(2, after=1, memory=kept[-1])).run(ask, body)
     assert (failed.value.type, failed.value.non_retryable) == ("QuestionNotAskedError", True)
+    assert "same key" not in str(failed.value)  # the question is not asked under it any more
     assert [task.status for task in fake.fake.tasks if task.id == task_id] == ["cancelled"]

@@ -8,10 +8,12 @@ from examples.demo.servers import HumansServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
+from awaithumans_adapters.temporal import await_human
+from awaithumans_core import SettingsError
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import result, start, until_parked
-from tests.support.workflows import Ask, AskUncaught
+from tests.support.workflows import Ask, AskUncaught, Decision
 
 
 async def test_secrets_stay_out_of_history(
@@ -47,6 +49,12 @@ async def test_error_fails_the_workflow(client: Client, people: People) -> None:
     cause = failed.value.cause
     assert isinstance(cause, ApplicationError)
     assert cause.type == "TaskCancelledError"
+
+
+async def test_call_outside_a_workflow_is_refused() -> None:
+    """A script or an activity that imports the wrong `await_human` gets an error that names the right one."""
+    with pytest.raises(SettingsError, match=r"In a script call awaithumans_core\.await_human"):
+        await await_human(task="Approve?", response_schema=Decision)
 
 
 async def test_malformed_question_fails_the_workflow(client: Client) -> None:
