@@ -22,7 +22,7 @@ test: $(READY) ## Run the whole test suite (real servers, free ports, nothing le
 test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (seven minutes). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
 
-test-compat: $(READY) ## Lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (five minutes; first time ten). ARGS="--only lowest"
+test-compat: $(READY) ## Lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first time longer). ARGS="--only lowest"
 	@$(BIN)/python -m tests.compat $(ARGS)
 
 compat-constraints: $(READY) ## Renew the versions that test-compat tries: constraints-lowest.txt and constraints-newest.txt
