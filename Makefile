@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: hashes help demo test test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
+.PHONY: hashes help demo test test-compat compat-constraints test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -21,6 +21,12 @@ test: $(READY) ## Run the whole test suite (real servers, free ports, nothing le
 
 test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (seven minutes). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
+
+test-compat: $(READY) ## Lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first time longer). ARGS="--only lowest"
+	@$(BIN)/python -m tests.compat $(ARGS)
+
+compat-constraints: $(READY) ## Renew the versions that test-compat tries: constraints-lowest.txt and constraints-newest.txt
+	@$(BIN)/python -m tests.compat --constraints
 
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
@@ -60,7 +66,7 @@ hashes: $(READY) ## Renew the hashed versions that the container installs, from 
 		--python-version 3.12 --python-platform linux --output-file examples/deploy/requirements.txt
 
 clean: ## Remove .venv and everything generated
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -1,0 +1,1 @@
+"""Proofs that the package works with the versions and extras that `pyproject.toml` allows."""
