@@ -4,6 +4,7 @@ Whether the server still runs, only its health endpoint knows. No signal is sent
 Ctrl-C, and a process id can belong to another process by now.
 """
 
+import asyncio
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -29,7 +30,13 @@ class LocalServer(BaseModel):
     admin_token: str | None = None
 
     def is_running(self) -> bool:
-        """Whether an awaithumans server answers at this address."""
+        """Whether an awaithumans server answers at this address.
+
+        Inside of an event loop it is not asked, because that would block the loop, which LangGraph's server refuses.
+        Then the file is believed, and the first call fails if the server has ended.
+        """
+        if _in_event_loop():
+            return True
         try:
             address = urlsplit(self.url)
             connect = _CONNECTIONS.get(address.scheme)
@@ -48,6 +55,13 @@ class _Health(BaseModel):
     """The reply of the health endpoint."""
 
     status: str
+
+
+def _in_event_loop() -> bool:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    return False
 
 
 def announced_server() -> LocalServer | None:

@@ -17,6 +17,7 @@ from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Settings, SettingsError, SyncTaskClient, TaskClient
 from awaithumans_core.addresses import cleaned, http_address, in_brackets, without_user
 from awaithumans_core.http_clients import exposures
+from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.existing import shown_url
@@ -107,11 +108,13 @@ def test_checked_address_is_one_for_httpx() -> None:
 def test_local_server_is_known_by_an_address_with_a_line_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`AWAITHUMANS_URL` from a file with CRLF is still the address of the local `awaithumans dev`."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AWAITHUMANS_URL", '"http://localhost:4000"\r\n')
-    found = {"url": "http://127.0.0.1:4000\n", "pid": os.getpid(), "admin_token": "dev-token"}
-    (tmp_path / ".awaithumans-dev.json").write_text(json.dumps(found))
-    settings = Settings.load()
-    assert (settings.url, settings.token()) == ("http://localhost:4000", "dev-token")
+    with FakeHumans().serving() as url:
+        local = url.replace("127.0.0.1", "localhost")
+        monkeypatch.setenv("AWAITHUMANS_URL", f'"{local}"\r\n')
+        found = {"url": f"{url}\n", "pid": os.getpid(), "admin_token": "dev-token"}
+        (tmp_path / ".awaithumans-dev.json").write_text(json.dumps(found))
+        settings = Settings.load()
+    assert (settings.url, settings.token()) == (local, "dev-token")
 
 
 @pytest.mark.parametrize(

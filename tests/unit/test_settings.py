@@ -244,6 +244,13 @@ def test_a_malformed_discovery_file_is_ignored(content: bytes, home: Path, dev: 
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
+async def test_local_server_is_not_asked_inside_of_an_event_loop(home: Path) -> None:
+    """Asking would block the loop; the first call finds out that the server has ended."""
+    url = unused_url()
+    discover(home, url)
+    assert (Settings.load().url, Settings.load().token()) == (url, "dev-token")
+
+
 def test_a_discovery_file_that_cannot_be_read_is_ignored(home: Path) -> None:
     """A directory of that name is nobody's server."""
     (home / DISCOVERY_FILE).mkdir()
