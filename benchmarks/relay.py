@@ -231,9 +231,9 @@ def claims(figures: Figures) -> list[Claim]:
 
     said = [
         at_least("callbacks a second, 64 at once", RELAY, 0.4),
-        at_least(THREADS, ENGINE, 0.9, SAME_GRAPH_SYNC),
-        at_least(THREADS, DISPATCHER, 0.85, SAME_GRAPH_SYNC),
-        at_least(THREADS_POSTGRES, ENGINE, 0.8, SAME_GRAPH_SYNC),
+        at_least(THREADS, ENGINE, 0.75, SAME_GRAPH_SYNC),
+        at_least(THREADS, DISPATCHER, 0.6, SAME_GRAPH_SYNC),
+        at_least(THREADS_POSTGRES, ENGINE, 0.7, SAME_GRAPH_SYNC),
         at_least("workflows signalled a second", ENGINE, 0.9),
         at_least("workflows signalled a second", DISPATCHER, 0.9),
     ]
