@@ -519,7 +519,10 @@ async def test_relay_killed_while_resumed_nodes_run(
     relay = RelayServer(
         folder,
         humans,
-        ["--graph", "one=tests.support.served_graphs:one_on_disk", "--langgraph-server", langgraph_server.url],
+        [
+            *("--graph", "one=tests.support.served_graphs:one_on_disk", "--graph-context", "none"),
+            *("--langgraph-server", langgraph_server.url),
+        ],
         secret=settings.relay_secret[0].get_secret_value(),
         env=env,
         port=langgraph_server.relay_port,

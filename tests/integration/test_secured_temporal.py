@@ -88,7 +88,8 @@ async def finding(*flags: str) -> tuple[str, str]:
 
 async def test_doctor_reads_the_variables(environment: dict[str, str]) -> None:
     """Address, authority and API key come from TEMPORAL_* variables, as for Temporal's own command line."""
-    assert await finding("--temporal-data-converter", "converter_of_the_relay:data_converter") == ("ok", "answers")
+    found = await finding("--temporal-data-converter", "converter_of_the_relay:data_converter")
+    assert (found[0], found[1].partition(";")[0]) == ("ok", "answers")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ async def test_doctor_with_a_server_that_wants_a_client_certificate(
     certificate, key = authority.issue("relay")
     monkeypatch.setenv("TEMPORAL_TLS_CLIENT_CERT_PATH", str(certificate))
     monkeypatch.setenv("TEMPORAL_TLS_CLIENT_KEY_PATH", str(key))
-    assert await finding() == ("ok", "answers")
+    found = await finding()
+    assert (found[0], found[1].partition(";")[0]) == ("ok", "answers")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Dates(flow.datetime):
 def pytest_runtestloop(session):
     socket.socket.__init__ = socket.getaddrinfo = refuse
     clock.time = SimpleNamespace(monotonic=refuse, time=refuse, sleep=refuse)
+    clock._Real.monotonic = staticmethod(refuse)
     flow.datetime = Dates
     for forbidden in (socket.socket, flow.clocks.SYSTEM.now, flow.Patience().clock, flow.datetime.now):
         with pytest.raises(Forbidden):

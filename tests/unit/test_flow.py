@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -41,6 +42,7 @@ from awaithumans_core.flow import (
     Patience,
     Pause,
     Proofs,
+    Proxy,
     Reply,
     ask,
     close,
@@ -1144,6 +1146,23 @@ def test_last_look_compares_the_key() -> None:
     talk = Talk([wrong, OPEN, wrong, reply(200, record("cancelled"))])
     assert talk.run(last_look("task-1", 900, talk.patience, key="question-1")).status == "timed_out"
     assert talk.said == [GET, GET, CANCEL, CANCEL]
+
+
+# --- proxies
+
+PROXY = Proxy("HTTPS_PROXY", "http://proxy.example:3128", "humans.example")
+
+
+@pytest.mark.parametrize("status", [200, 403, 502])
+def test_page_that_came_through_a_proxy_names_the_proxy(status: int) -> None:
+    """Its address, its variable, and how it is left out; no other token is advised."""
+    page = replace(reply(status, b"<html>no</html>", content_type="text/html"), proxy=PROXY)
+    talk = Talk([page] * 60)
+    with pytest.raises(AwaitHumansError) as raised:
+        talk.run(get("task-1", talk.patience))
+    for part in ("http://proxy.example:3128", "HTTPS_PROXY", "add humans.example to NO_PROXY"):
+        assert part in str(raised.value)
+    assert "TOKEN" not in str(raised.value)
 
 
 # --- withdraw

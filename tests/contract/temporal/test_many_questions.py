@@ -68,7 +68,13 @@ async def test_three_hundred_questions_in_one_gather(
                 await asyncio.sleep(0.5)
 
     await asyncio.gather(*map(answer, tasks))
-    assert await result(handle, 300) == list(range(0, count, 3))
+    ended = asyncio.ensure_future(result(handle, 200))
+    while not (await asyncio.wait([ended], timeout=10))[0]:
+        # A server whose database was locked while it took an answer does not call back. The sweep finds that answer.
+        for wait in [wait for task_id in tasks.values() for wait in await relay.store.find(task_id)]:
+            if wait.state == "open":
+                await relay.hurry(wait.task_id)
+    assert await ended == list(range(0, count, 3))
     assert not any(await failures(handle))
 
 
