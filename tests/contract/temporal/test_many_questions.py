@@ -19,16 +19,20 @@ PAGE = 200
 
 
 async def asked(people: People, question: str, count: int, seconds: float = 300.0) -> dict[int, str]:
-    """The task of each place, once there are so many."""
+    """The task id of each place, once there are so many.
+
+    A task created while the pages are read moves the others, so that one of them is listed twice and another is missed.
+    """
     async with asyncio.timeout(seconds):
         while True:
             pages = [
                 (await people.http.get("/api/tasks", params={"limit": PAGE, "offset": offset})).json()
                 for offset in range(0, count + PAGE, PAGE)
             ]
-            tasks = [task for page in pages for task in page if task["task"].startswith(question)]
+            listed = [task for page in pages for task in page if task["task"].startswith(question)]
+            tasks = {task["payload"]["place"]: task["id"] for task in listed}
             if len(tasks) >= count:
-                return {task["payload"]["place"]: task["id"] for task in tasks}
+                return tasks
             await asyncio.sleep(1)
 
 
@@ -68,13 +72,7 @@ async def test_three_hundred_questions_in_one_gather(
                 await asyncio.sleep(0.5)
 
     await asyncio.gather(*map(answer, tasks))
-    ended = asyncio.ensure_future(result(handle, 200))
-    while not (await asyncio.wait([ended], timeout=10))[0]:
-        # A server whose database was locked while it took an answer does not call back. The sweep finds that answer.
-        for wait in [wait for task_id in tasks.values() for wait in await relay.store.find(task_id)]:
-            if wait.state == "open":
-                await relay.hurry(wait.task_id)
-    assert await ended == list(range(0, count, 3))
+    assert await result(handle, 200) == list(range(0, count, 3))
     assert not any(await failures(handle))
 
 
