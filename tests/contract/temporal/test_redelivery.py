@@ -182,6 +182,7 @@ async def test_each_run_receives_an_answer_once(client: Client, people: People, 
     engine, route, answer = TemporalEngine(client), route_to(handle.id, "another"), yes("another")
     for _ in range(3):
         await engine.deliver(route, answer)
+    await until_parked(handle)  # what arrives during a workflow task is in the history after it
     assert await signals(handle) == 1
     if end == "reset":
         await reset(client, handle)
@@ -190,7 +191,7 @@ async def test_each_run_receives_an_answer_once(client: Client, people: People, 
     assert await signals(handle) == 0
     for _ in range(2):
         await engine.deliver(route, answer)
-    await until_parked(handle_of_current_run(handle))  # what arrives during a workflow task is in the history after it
+    await until_parked(handle_of_current_run(handle))
     assert await signals(handle) == 1
     await handle_of_current_run(handle).terminate()
 
