@@ -36,7 +36,7 @@ from awaithumans_relay.commands.engines import Wanted
 from tests.support.foreign_activity import Pays, pay
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
-from tests.support.temporal import next_run, start, until_open, until_parked, until_under_way
+from tests.support.temporal import next_run, result, start, until_open, until_parked, until_under_way
 from tests.support.workflows import AskAcrossRuns, AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -226,7 +226,7 @@ async def test_a_run_after_a_reset_gets_the_delivered_answer_at_once(
     async with asyncio.timeout(5):
         while await signals(handle) != 1:
             await asyncio.sleep(0.05)
-    await handle_of_current_run(handle).terminate()
+    assert (await result(handle_of_current_run(handle)))[:2] == [1, True]
     await server.http.aclose()
 
 
