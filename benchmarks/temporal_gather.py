@@ -10,11 +10,13 @@ number of questions is opened by each side in turn, in one workflow, on a worker
     gather-by-hand                   activities that make the two HTTP calls of a question, each followed by a timer
 
 The time runs from the start of the workflow until the last timer has started, by the history's own clock; in activity
-mode, where there is no timer, until the relay has registered the last question. Workflow tasks that failed are counted:
-one that takes longer than two seconds fails with TMPRL1101.
+mode, where there is no timer, until the relay has registered the last question. Workflow tasks that failed or timed
+out are counted: one that takes longer than two seconds fails with TMPRL1101. Not counted are tasks that Temporal's
+server closes itself, because more than 100 events arrived while they ran, and tasks that it did not hand to the worker
+within the ten seconds of a sticky queue. Activities that do nothing have these, too.
 
-Claims, checked with exit status 1: no workflow task fails, and up to 300 questions either mode takes at most twice as
-long as plain activities that make the same HTTP calls.
+Claims, checked with exit status 1: no workflow task fails, and either mode takes at most 2.5 times as long as
+activities that make the same HTTP calls.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from pathlib import Path
 
 import httpx
 from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.enums.v1 import EventType, TimeoutType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
 from benchmarks._report import Claim, columns, positive, say, verdict
@@ -41,9 +43,11 @@ from benchmarks._temporal_worker import working
 NAMES = [GATHER_PLAIN, GATHER_BY_HAND, *GATHER.values()]
 LIMIT_SECONDS = 180.0
 """Limit of one opening."""
-MAX_RATIO = 2.0
-MAX_COMPARED = 300
-"""Questions up to which the ratio is claimed: beyond, the servers of the benchmark share too few cores."""
+MAX_RATIO = 2.5
+FAILED = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+TIMED_OUT = EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
+CLOSED_BY_SERVER = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND
+NOT_STARTED = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,14 @@ async def registered(relay: RelayServer) -> tuple[int, float]:
 
 
 def failed_tasks(history: WorkflowHistory) -> int:
-    """Workflow tasks that failed or timed out."""
-    lost = {EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED, EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT}
-    return sum(event.event_type in lost for event in history.events)
+    """Workflow tasks that a worker failed, or did not complete in time."""
+    failures = [event.workflow_task_failed_event_attributes for event in history.events if event.event_type == FAILED]
+    timeouts = [
+        event.workflow_task_timed_out_event_attributes for event in history.events if event.event_type == TIMED_OUT
+    ]
+    return sum(failure.cause != CLOSED_BY_SERVER for failure in failures) + sum(
+        timeout.timeout_type != NOT_STARTED for timeout in timeouts
+    )
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> list[Opened]:
@@ -136,7 +145,7 @@ def claims(seen: Sequence[Opened]) -> list[Claim]:
             about = f"{each.name}, {each.questions} questions"
             whole = each.opened == each.questions and not each.failed_tasks
             found.append(Claim(f"{about}: all open, no workflow task failed", whole))
-            if each.questions in by_hand and each.questions <= MAX_COMPARED:
+            if each.questions in by_hand:
                 ratio = each.seconds / by_hand[each.questions]
                 found.append(Claim(f"{about}: {ratio:.2f} times the time of asking by hand", ratio <= MAX_RATIO))
     return found
