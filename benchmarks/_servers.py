@@ -53,7 +53,7 @@ def bare() -> FastAPI:
 
 def relay(folder: Path) -> FastAPI:
     from awaithumans_relay import create_app  # here, so that the bare one is bare
-    from awaithumans_relay.tuning import tune
+    from awaithumans_relay.runtime.tuning import tune
 
     engines = [Taking("swift", 0), Taking("langgraph", 0), Taking("slow", SLOW_SECONDS)]
     app = create_app(engines, database=f"sqlite:///{folder / 'relay.db'}")

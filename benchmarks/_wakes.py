@@ -27,9 +27,9 @@ from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_core import Engine, HumanTasks, Outcome, Route, Settings
 from awaithumans_core.runs import RunRecord
 from awaithumans_core.signing import SIGNATURE_HEADER
-from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
-from awaithumans_relay.writes import CALM_SECONDS
+from awaithumans_relay.store.write_queue import CALM_SECONDS
 from benchmarks._callbacks import Answer, answer_for
 from benchmarks._workflows_bare import JustWait
 

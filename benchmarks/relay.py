@@ -34,9 +34,9 @@ from temporalio.client import Client
 from tests.support.postgres import PostgresServer
 
 from awaithumans_core import Route, Settings
-from awaithumans_relay.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
-from awaithumans_relay.tuning import tune
+from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from benchmarks import _wakes
 from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_relay
 from benchmarks._load import ROOT, Load, load, request

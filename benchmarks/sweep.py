@@ -35,10 +35,10 @@ from sqlalchemy import bindparam, select, update
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.settings import Settings
-from awaithumans_relay.pace import LOOKS_PER_SECOND
-from awaithumans_relay.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS
-from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store, WaitState
+from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS
+from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.sweep.rate_limit import LOOKS_PER_SECOND
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import AT_ONCE, BEFORE, TRIES, TRY_AGAIN_SECONDS
 from benchmarks._report import Claim, columns, positive, say, verdict

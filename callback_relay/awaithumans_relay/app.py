@@ -30,11 +30,21 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
 from awaithumans_core.task_id import TASK_ID_PATTERN
-from awaithumans_relay.access import Operator, credentials
-from awaithumans_relay.adoption import Adoption
-from awaithumans_relay.dispatcher import Dispatcher
-from awaithumans_relay.lifecycle import Lifecycle
-from awaithumans_relay.limits import (
+from awaithumans_relay.availability.engine_checks import Lookout
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
+from awaithumans_relay.dispatch.probe_engine import PROBE
+from awaithumans_relay.monitoring.logs import about, claimed, mask_access_log
+from awaithumans_relay.monitoring.observer import Observer
+from awaithumans_relay.monitoring.repeated_lines import Repeats
+from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
+from awaithumans_relay.store.errors import StoreUnavailableError, public_reason
+from awaithumans_relay.store.readiness import PROBE_ENGINE, PROBE_SECONDS
+from awaithumans_relay.store.retention import RETENTION, Retention
+from awaithumans_relay.sweep.adoption import Adoption
+from awaithumans_relay.sweep.sweeper import Sweeper
+from awaithumans_relay.web.authentication import Operator, credentials
+from awaithumans_relay.web.lifecycle import Lifecycle
+from awaithumans_relay.web.limits import (
     MAX_REGISTRATION_BYTES,
     STRANGER,
     UnverifiedBodies,
@@ -43,19 +53,9 @@ from awaithumans_relay.limits import (
     checked_task_id,
     limited_body,
 )
-from awaithumans_relay.logs import about, claimed, mask_access_log
-from awaithumans_relay.lookout import Lookout
-from awaithumans_relay.observe import Observer
-from awaithumans_relay.operations import Operations, operations_router
-from awaithumans_relay.pages import page_router
-from awaithumans_relay.probe import PROBE, PROBE_ENGINE
-from awaithumans_relay.problem import Problem, problem
-from awaithumans_relay.readiness import PROBE_SECONDS
-from awaithumans_relay.repeats import Repeats
-from awaithumans_relay.retention import RETENTION, Retention
-from awaithumans_relay.store import DEFAULT_DATABASE, Store, WaitState
-from awaithumans_relay.sweeper import Sweeper
-from awaithumans_relay.unavailable import StoreUnavailableError, public_reason
+from awaithumans_relay.web.operator_api import Operations, operations_router
+from awaithumans_relay.web.operator_page import page_router
+from awaithumans_relay.web.problem import Problem, problem
 
 T = TypeVar("T")
 

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from awaithumans_relay import logs
 from awaithumans_relay.commands import redrive as redriving
 from awaithumans_relay.commands import serve as serving
 from awaithumans_relay.commands import waits as listing
@@ -18,9 +17,10 @@ from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
 from awaithumans_relay.commands.engines import Wanted
 from awaithumans_relay.commands.terminal import Database, Json, troubles_told
-from awaithumans_relay.logs import LogFormat
-from awaithumans_relay.retention import RETENTION
+from awaithumans_relay.monitoring import logs
+from awaithumans_relay.monitoring.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
+from awaithumans_relay.store.retention import RETENTION
 
 Temporal = Annotated[
     str | None,

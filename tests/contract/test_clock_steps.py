@@ -14,11 +14,11 @@ import pytest
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
-from awaithumans_relay.clock_steps import ClockSteps
-from awaithumans_relay.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
-from awaithumans_relay.retention import Retention
-from awaithumans_relay.schedule import LONGEST_LEASE_SECONDS, LONGEST_RETRY_SECONDS, MOST_CHECK_SECONDS
+from awaithumans_relay.dispatch.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
+from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Store, Wait, WaitState
+from awaithumans_relay.store.retention import Retention
+from awaithumans_relay.store.schedule import LONGEST_LEASE_SECONDS, LONGEST_RETRY_SECONDS, MOST_CHECK_SECONDS
 from tests.support.engines import Shelf
 from tests.support.postgres import PostgresServer
 

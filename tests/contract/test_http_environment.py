@@ -25,7 +25,7 @@ from awaithumans_core import (
 from awaithumans_core.http_clients import async_client, check_environment, lost_reason, sync_client
 from awaithumans_core.http_environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
-from awaithumans_relay import startup
+from awaithumans_relay.commands import server_check as startup
 
 VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile"}
 

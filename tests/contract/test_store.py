@@ -17,11 +17,11 @@ from awaithumans_core import Outcome, Route
 from awaithumans_core.errors import TooManyWaitsError
 from awaithumans_core.missing import Census, Missing
 from awaithumans_core.runs import NO_RUNS, StartedRuns
-from awaithumans_relay.connections import LOCK_TIMEOUT_MS, READERS
-from awaithumans_relay.database import Database
-from awaithumans_relay.dispatcher import Dispatcher
-from awaithumans_relay.limits import MAX_OPEN_WAITS
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
+from awaithumans_relay.store.connections import LOCK_TIMEOUT_MS, READERS
+from awaithumans_relay.store.database import Database
+from awaithumans_relay.store.waits import MAX_OPEN_WAITS
 from tests.support.engines import Shelf
 from tests.support.postgres import PostgresServer
 

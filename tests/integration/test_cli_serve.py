@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 from awaithumans_core import Outcome, Route
 from awaithumans_core.strength import MIN_SECRET_CHARS
 from awaithumans_relay.cli import cli
-from awaithumans_relay.dispatcher import Dispatcher
-from awaithumans_relay.probe import PROBE, PROBE_ENGINE
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
+from awaithumans_relay.dispatch.probe_engine import PROBE
 from awaithumans_relay.store import Store, WaitState
+from awaithumans_relay.store.readiness import PROBE_ENGINE
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,9 +17,9 @@ from sqlalchemy import update
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotReady
 from awaithumans_core.retry import Backoff
-from awaithumans_relay.breaker import PROBES
+from awaithumans_relay.availability.circuit_breaker import PROBES
 from awaithumans_relay.commands.serve import HANG_UP_SECONDS
-from awaithumans_relay.dispatcher import (
+from awaithumans_relay.dispatch.dispatcher import (
     GIVE_UP_SECONDS,
     LEASED_AT_ONCE,
     PARALLEL,
@@ -27,10 +27,10 @@ from awaithumans_relay.dispatcher import (
     TRIES_BEFORE_GIVING_UP,
     Dispatcher,
 )
-from awaithumans_relay.observe import Observer
-from awaithumans_relay.retention import Retention
-from awaithumans_relay.schema import waits
+from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store.retention import Retention
+from awaithumans_relay.store.table.schema import waits
 from tests.support.engines import Shelf
 
 QUICKLY = Backoff(first=0.05, most=0.2)

@@ -19,7 +19,7 @@ from awaithumans_core import Outcome, Route
 from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.json_values import read_json
 from awaithumans_core.signing import sign
-from awaithumans_relay.limits import storable
+from awaithumans_relay.store.table.rows import storable
 from tests.support.fortress import KEY, Fortress, fortress
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

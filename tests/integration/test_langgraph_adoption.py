@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanInterrupts
 from awaithumans_core import HumanTasks, Outcome, Route, ServerUnreachableError, Settings, SettingsError
-from awaithumans_relay.adoption import Adoption
+from awaithumans_relay.sweep.adoption import Adoption
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.savers import SAVERS, SYNC, opener

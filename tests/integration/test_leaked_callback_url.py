@@ -12,7 +12,7 @@ import pytest
 from examples.demo.servers import HumansServer
 
 from awaithumans_core import HumanTask, Route, TaskClient
-from awaithumans_relay.limits import MAX_OPEN_WAITS
+from awaithumans_relay.store.waits import MAX_OPEN_WAITS
 from tests.support.engines import Shelf
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay

@@ -26,8 +26,8 @@ from starlette.types import ASGIApp
 from awaithumans_core import Outcome, Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
-from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store
+from awaithumans_relay.store.table.schema import waits
 from tests.support.engines import Shelf
 
 OPERATOR = secrets.token_urlsafe(32)

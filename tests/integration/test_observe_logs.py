@@ -16,7 +16,7 @@ from examples.demo.servers import HumansServer, RelayServer, TemporalServer, sta
 
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
-from awaithumans_relay import startup
+from awaithumans_relay.commands import server_check as startup
 from tests.support.engines import Shelf
 from tests.support.people import People
 from tests.support.postgres import PostgresServer

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from awaithumans_core import Engine, Outcome, Route, Settings, SettingsError, TargetGone
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
-from awaithumans_relay.dispatcher import TICK_SECONDS
+from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 from tests.support import hostile
 from tests.support.engines import Shelf

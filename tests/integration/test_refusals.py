@@ -11,8 +11,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from awaithumans_relay.access import GUESS_SECONDS, GUESSES_PER_SECOND
-from awaithumans_relay.repeats import MAX_KINDS, Repeats
+from awaithumans_relay.monitoring.repeated_lines import MAX_KINDS, Repeats
+from awaithumans_relay.web.authentication import GUESS_SECONDS, GUESSES_PER_SECOND
 from tests.support.engines import Shelf
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer

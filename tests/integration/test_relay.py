@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from awaithumans_core import HumanTask, Outcome, Route, TargetGone, TargetNotReady, TaskClient
 from awaithumans_relay.store import Store
-from awaithumans_relay.sweeper import Sweeper
+from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.engines import Shelf
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay

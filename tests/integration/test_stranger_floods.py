@@ -16,8 +16,8 @@ from examples.demo.servers import RelayServer, started
 from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import derive_webhook_key, sign
-from awaithumans_relay.bounded_http import HEADERS_SECONDS, MAX_CONNECTIONS
-from awaithumans_relay.limits import BODY_SECONDS
+from awaithumans_relay.web.bounded_http import HEADERS_SECONDS, MAX_CONNECTIONS
+from awaithumans_relay.web.limits import BODY_SECONDS
 from tests.support.connections import established
 from tests.support.servers import FakeServer
 

@@ -18,10 +18,10 @@ from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.missing import Rule
 from awaithumans_core.testing import FakeHumans, faults
-from awaithumans_relay.observe import Observer
-from awaithumans_relay.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store
-from awaithumans_relay.sweeper import Sweeper
+from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.engines import Shelf
 from tests.support.relay import running_relay
 from tests.support.servers import FakeServer

@@ -8,7 +8,7 @@ import sys
 
 from awaithumans_relay import app as relay
 from awaithumans_relay.cli import cli
-from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
 
 
 def main(port: str, database: str, temporal: str, lease_seconds: str) -> None:

@@ -15,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks
-from awaithumans_relay.dispatcher import Dispatcher
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
 from tests.support.bench import State
 from tests.support.workflows import Decision

@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from awaithumans_core import Outcome, Route, Settings
 from awaithumans_core.signing import sign
 from awaithumans_relay import create_router
-from awaithumans_relay.database import Database
-from awaithumans_relay.schema import waits
+from awaithumans_relay.store.database import Database
+from awaithumans_relay.store.table.schema import waits
 
 KEY = bytes(range(32))
 SECRET = secrets.token_urlsafe(32)

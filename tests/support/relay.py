@@ -19,8 +19,8 @@ from sqlalchemy import update
 from awaithumans_core import Engine, HumanTasks, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay import create_app
-from awaithumans_relay.schema import waits
 from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store.table.schema import waits
 from tests.support.servers import TaskServer
 
 

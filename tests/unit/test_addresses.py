@@ -20,7 +20,7 @@ from awaithumans_core.http_clients import exposures
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
 from awaithumans_relay.commands.engines import Wanted
-from awaithumans_relay.commands.existing import shown_url
+from awaithumans_relay.commands.existing_waits import shown_url
 from awaithumans_relay.store import Store
 
 ADDRESS = "http://localhost:3001"

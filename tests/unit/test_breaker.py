@@ -1,7 +1,7 @@
 """The breaker of an engine: counts, opens, probes, closes. Pure; time is a number."""
 
 from awaithumans_core.retry import Backoff
-from awaithumans_relay.breaker import PROBES, TRIPS_AT, Breaker
+from awaithumans_relay.availability.circuit_breaker import PROBES, TRIPS_AT, Breaker
 from tests.support.clocks import StillClock
 
 

@@ -9,8 +9,8 @@ from starlette.types import Message
 
 from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.errors import CallbackRejectedError
-from awaithumans_relay.bounded_http import READ_BYTES
-from awaithumans_relay.limits import MAX_UNVERIFIED_BYTES, UNPROVEN_BYTES, UnverifiedBodies, limited_body
+from awaithumans_relay.web.bounded_http import READ_BYTES
+from awaithumans_relay.web.limits import MAX_UNVERIFIED_BYTES, UNPROVEN_BYTES, UnverifiedBodies, limited_body
 
 PIECE = 32 * 1024
 MB = 1024 * 1024

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from awaithumans_relay.readiness import Readiness
+from awaithumans_relay.store.readiness import Readiness
 
 
 async def test_a_probe_that_fails_is_reported_once_and_nothing_is_left_for_the_event_loop_to_log() -> None:

@@ -29,7 +29,7 @@ from awaithumans_core.safe_logging import SafeText, safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_core.terminal import LiveProgress
 from awaithumans_relay.commands.terminal import troubles_told
-from awaithumans_relay.logs import JsonFormatter, LogFormat, TextFormatter, configure
+from awaithumans_relay.monitoring.logs import JsonFormatter, LogFormat, TextFormatter, configure
 from tests.support.hostile import ALL, ATTACKS, FORGED, hidden
 
 SOURCES = [

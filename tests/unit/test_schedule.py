@@ -4,8 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from awaithumans_core.missing import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
-from awaithumans_relay.deletions import FLUSH_SECONDS
-from awaithumans_relay.schedule import (
+from awaithumans_relay.store.schedule import (
     LONGEST_REDELIVERY_SECONDS,
     MOST_CHECK_SECONDS,
     REDELIVERIES,
@@ -13,6 +12,7 @@ from awaithumans_relay.schedule import (
     next_check,
     next_redelivery,
 )
+from awaithumans_relay.sweep.deleted_tasks import FLUSH_SECONDS
 
 NOW = 1_790_000_000.0
 MONTH = 30 * 24 * 3600.0

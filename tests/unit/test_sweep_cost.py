@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import pytest
 
 from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
-from awaithumans_relay.pace import Pace
-from awaithumans_relay.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
 from awaithumans_relay.store import Store, Wait, WaitState
-from awaithumans_relay.sweeper import Sweeper
+from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.sweep.rate_limit import Pace
+from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 
 HOUR, DAY, MONTH = 3600.0, 24 * 3600.0, 30 * 24 * 3600.0

@@ -9,7 +9,14 @@ from concurrent.futures import Future
 import pytest
 from sqlalchemy import Connection
 
-from awaithumans_relay.writes import CALM_SECONDS, LATER_BATCH, LATER_SECONDS, PATIENCE_SECONDS, Write, WriteQueue
+from awaithumans_relay.store.write_queue import (
+    CALM_SECONDS,
+    LATER_BATCH,
+    LATER_SECONDS,
+    PATIENCE_SECONDS,
+    Write,
+    WriteQueue,
+)
 
 
 def nothing(_: Connection, items: Sequence[None]) -> Sequence[None]:

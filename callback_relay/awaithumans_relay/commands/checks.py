@@ -9,9 +9,9 @@ from awaithumans_core.engine import ChecksThreads, Reachable, Remarks
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
-from awaithumans_relay import startup
+from awaithumans_relay.commands import server_check as startup
 from awaithumans_relay.commands.engines import MakesEngines
-from awaithumans_relay.commands.existing import existing_store, shown_url
+from awaithumans_relay.commands.existing_waits import existing_store, shown_url
 
 _UNSEEN = (
     "Whether it is the server's own cannot be seen from here: if it is not, the relay's log says `refused (401)` of "

@@ -29,7 +29,7 @@ from awaithumans_relay.commands.checks import (
     readable,
 )
 from awaithumans_relay.commands.engines import MakesEngines
-from awaithumans_relay.commands.probing import of_relay
+from awaithumans_relay.commands.probe import of_relay
 
 SECONDS = 15.0
 """For each check."""

@@ -8,8 +8,8 @@ from rich.console import Console
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.progress import is_terminal
 from awaithumans_core.safe_text import one_line
-from awaithumans_relay.commands.existing import existing_store
-from awaithumans_relay.dispatcher import TICK_SECONDS
+from awaithumans_relay.commands.existing_waits import existing_store
+from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 
 NOTHING = 1

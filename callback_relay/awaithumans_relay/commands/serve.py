@@ -21,15 +21,16 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.http_clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
-from awaithumans_relay import bounded_http, startup
 from awaithumans_relay.app import create_app
+from awaithumans_relay.commands import server_check as startup
 from awaithumans_relay.commands.engines import Wanted
-from awaithumans_relay.commands.existing import shown_url
+from awaithumans_relay.commands.existing_waits import shown_url
 from awaithumans_relay.commands.terminal import AwayError
-from awaithumans_relay.database import parsed
-from awaithumans_relay.repeats import RepeatFilter, Repeats
+from awaithumans_relay.monitoring.repeated_lines import RepeatFilter, Repeats
+from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
-from awaithumans_relay.tuning import tune
+from awaithumans_relay.store.database import parsed
+from awaithumans_relay.web import bounded_http
 
 logger = safe_logger("awaithumans.relay")
 

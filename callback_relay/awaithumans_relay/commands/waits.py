@@ -10,9 +10,9 @@ from rich.text import Text
 
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
-from awaithumans_relay.commands.existing import existing_store
+from awaithumans_relay.commands.existing_waits import existing_store
 from awaithumans_relay.store import WaitState
-from awaithumans_relay.view import WaitView, ago
+from awaithumans_relay.web.wait_view import WaitView, ago
 
 STYLES = {
     WaitState.OPEN: "blue",

@@ -1,0 +1,67 @@
+"""The waits of a relay, from beside it: its database as it is, never created and never brought up to date from here."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from awaithumans_core.errors import SettingsError
+from awaithumans_relay.store import Store
+from awaithumans_relay.store.database import parsed, shown
+from awaithumans_relay.store.table.schema import SCHEMA_VERSION, schema_version
+
+ELSEWHERE = "Give the relay's own with --database or AWAITHUMANS_RELAY_DATABASE."
+
+
+@asynccontextmanager
+async def existing_store(url: str) -> AsyncGenerator[Store]:
+    """The store of a relay that has run.
+
+    Raises:
+        SettingsError: there is none at this URL, it is another release's, or the database does not answer. The text
+            holds no password.
+    """
+    named = shown_url(url)
+    _check_file(url)
+    store = Store(url)
+    try:
+        await store.database.read(_check_version)
+        yield store
+    except SQLAlchemyError as away:
+        raise SettingsError(f"the database {named} does not answer, or holds no waits: {_reason(away)}") from None
+    finally:
+        await store.stop()
+
+
+def shown_url(url: str) -> str:
+    """A database URL as it may be shown.
+
+    Raises:
+        SettingsError: it cannot be read, and may hold a password anywhere.
+    """
+    return shown(parsed(url))
+
+
+def _check_file(url: str) -> None:
+    given = parsed(url)
+    if given.get_backend_name() != "sqlite":
+        return
+    file = Path(given.database or "")
+    if not file.is_file():
+        raise SettingsError(f"there is no database at {file.absolute()}: no relay has run with it. {ELSEWHERE}")
+
+
+def _check_version(db: Connection) -> None:
+    found = db.execute(select(schema_version.c.version)).scalars().first()
+    if found != SCHEMA_VERSION:
+        raise SettingsError(
+            f"the database is of another release (schema {found}, this command knows {SCHEMA_VERSION}): use the "
+            "command of the relay's own release, or start the relay of this one, which brings it up to date"
+        )
+
+
+def _reason(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    return " ".join(str(original).split()).rstrip(".")

@@ -1,0 +1,1 @@
+"""What the relay reports about its work: log lines, metrics and spans."""

@@ -1,0 +1,63 @@
+"""Waits are deleted some time after they have ended, so that the table does not grow for ever.
+
+A delivered wait is deleted `RETENTION` after its delivery, a parked one without an answer `RETENTION` after the
+deadline of its task. An open wait is never deleted: the sweep parks it once the server shows that its task is still
+open `RETENTION` after its deadline. Nor is one with an answer that is not delivered. A callback that comes for a wait
+that was deleted makes a new one, and delivering it again is harmless.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.runtime.background import beside
+from awaithumans_relay.runtime.clock_steps import ClockSteps
+from awaithumans_relay.store.waits import Store
+
+logger = safe_logger("awaithumans.relay")
+
+RETENTION = timedelta(days=30)
+EVERY_SECONDS = 3600.0
+CHUNK = 1000
+"""Deleted in one transaction, so that callbacks do not wait behind a month's waits."""
+
+
+class Retention:
+    """Deletes what ended longer ago than `keep`."""
+
+    def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
+        self._store = store
+        self._keep = keep.total_seconds()
+        self._steps = ClockSteps(store.steady)
+        self._steps.note(store.clock())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Look once an hour while the block runs."""
+        async with beside(retention=self._run()):
+            yield
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if forgotten := await self.forget():
+                    logger.info("deleted %d waits that ended %.0f days ago", forgotten, self._keep / 86400)
+            except Exception:
+                logger.exception("could not delete old waits; trying again in an hour")
+            await asyncio.sleep(EVERY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - relays do not come together
+
+    def before(self) -> float:
+        """Epoch seconds: what ended before is old now."""
+        now = self._store.clock()
+        self._steps.note(now)
+        return self._steps.ago(self._keep, now)
+
+    async def forget(self) -> int:
+        """Delete what is old now. Returns how many waits it were."""
+        before, total = self.before(), 0
+        while forgotten := await self._store.forget(before, limit=CHUNK):
+            total += forgotten
+        return total

@@ -1,0 +1,1 @@
+"""The columns of the waits table and the statements on them."""

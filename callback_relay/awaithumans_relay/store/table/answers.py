@@ -1,0 +1,176 @@
+"""How answers, and that they were delivered, are written: for all that come at the same moment in a few statements.
+
+A statement costs more than what it does to one row, and each of them gives the interpreter to another thread for a
+moment; under load many callbacks share a transaction, and then its statements as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from awaithumans_core.route import Route
+from awaithumans_core.runs import StartedRuns
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.store.table.batch_statements import Select, Update
+from awaithumans_relay.store.table.rows import MISSING, RELEASED, WaitState, answered, open_row
+from awaithumans_relay.store.table.schema import waits
+
+logger = safe_logger("awaithumans.relay")
+
+LATE = (
+    "the answer came after the caller was given TaskNotFoundError: the task was not on the awaithumans server for a "
+    "while. See whether the server ran on another database; a redrive delivers the answer"
+)
+"""Why an answer to a question that counted as deleted is parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A task has ended."""
+
+    task_id: str
+    idempotency_key: str
+    outcome: Mapping[str, Any]
+    found_by: str
+    at: float
+    """Epoch seconds."""
+    route: Route | None
+    """Who waits for it, registered or not. None: only those that are registered are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An asker has its answer."""
+
+    task_id: str
+    route_digest: str
+    owner: str
+    """Whose lease it was delivered under."""
+    at: float
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """A run of the caller is about to start."""
+
+    task_id: str
+    route_digest: str
+    owner: str
+    """Whose lease it starts under."""
+    runs: StartedRuns
+    """The count with this start in it."""
+
+
+def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
+    """The engines whose waits each of them answered. A wait that is answered already keeps its answer.
+
+    That a task was deleted is not an answer: an answer replaces it, and is parked if the caller was given that end.
+    """
+    engines: list[list[str]] = [[] for _ in answers]
+    first: dict[tuple[str, str], int] = {}
+    for place, answer in enumerate(answers):
+        first.setdefault((answer.task_id, answer.idempotency_key), place)
+    known: set[tuple[str, str]] = set()
+    rows: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    late: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    for task_id, digest, key, engine, unanswered, found_by, state in _KNOWN.run(db, [(a.task_id,) for a in answers]):
+        known.add((task_id, digest))
+        its = first.get((task_id, key))
+        if its is None or not (unanswered or (found_by == MISSING and answers[its].found_by != MISSING)):
+            continue
+        if not unanswered:
+            logger.warning("task %s counted as deleted, and an answer to it came (wait %s)", task_id, state)
+        if not unanswered and state == WaitState.DELIVERED:
+            parked = {"state": WaitState.PARKED, "last_error": LATE}
+            late.append(((task_id, digest), _values(answers[its]) | parked))
+        else:
+            rows.append(((task_id, digest), _values(answers[its])))
+        engines[its].append(engine)
+    _ANSWER.run(db, rows)
+    _ANSWER_LATE.run(db, late)
+    early: dict[tuple[str, str], int] = {}
+    added_rows: list[dict[str, Any]] = []
+    for place, answer in enumerate(answers):
+        if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
+            continue
+        # Its registration has not come yet, but the callback's URL says where the answer goes.
+        early[this] = place
+        asked = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
+        added_rows.append(asked | _values(answer))
+    if added_rows:
+        for added in db.execute(_ADD[db.dialect.name], added_rows):
+            engines[early[added.task_id, added.route_digest]].append(added.engine)
+    return engines
+
+
+def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
+    """Whether each was still this owner's to write down."""
+    mine = _still_leased(db, deliveries)
+    rows = [
+        ((this.task_id, this.route_digest), {"delivered_at": this.at, "last_error": this.note})
+        for this, still in zip(deliveries, mine, strict=True)
+        if still
+    ]
+    _DELIVERED.run(db, rows)
+    return mine
+
+
+def write_run_starts(db: Connection, starts: Sequence[RunStart]) -> list[bool]:
+    """Record the starts; for each, whether its owner still holds the lease. Without it nothing is recorded."""
+    mine = _still_leased(db, starts)
+    rows = [
+        ((this.task_id, this.route_digest), {"run_position": this.runs.position, "run_starts": this.runs.starts})
+        for this, still in zip(starts, mine, strict=True)
+        if still
+    ]
+    _RUN_STARTED.run(db, rows)
+    return mine
+
+
+def _still_leased(db: Connection, writes: Sequence[Delivery | RunStart]) -> list[bool]:
+    """For each, whether its owner still holds the lease."""
+    ids = [(this.task_id, this.route_digest) for this in writes]
+    owners = {(task_id, digest): owner for task_id, digest, owner in _HELD.run(db, ids)}
+    return [owners.get(each) == this.owner for each, this in zip(ids, writes, strict=True)]
+
+
+def _values(answer: Answer) -> dict[str, Any]:
+    return answered(answer.outcome, answer.found_by, answer.at)
+
+
+# Written down once: to build a statement, and the key under which its compiled form is kept, takes longer than to
+# execute it.
+
+
+def _add(insert: Any) -> Any:
+    """Add a wait with its answer, unless another relay has added it meanwhile, and answered it."""
+    row = insert(waits)
+    changed = {name: row.excluded[name] for name in answered({}, "", 0.0)}
+    taken = row.on_conflict_do_update(
+        index_elements=[waits.c.task_id, waits.c.route_digest], set_=changed, where=waits.c.outcome.is_(None)
+    )
+    return taken.returning(waits.c.task_id, waits.c.route_digest, waits.c.engine)
+
+
+_ADD = {"sqlite": _add(sqlite.insert), "postgresql": _add(postgresql.insert)}
+_KNOWN = Select(
+    (waits.c.task_id,),
+    (
+        waits.c.task_id,
+        waits.c.route_digest,
+        waits.c.idempotency_key,
+        waits.c.engine,
+        waits.c.outcome.is_(None),
+        waits.c.found_by,
+        waits.c.state,
+    ),
+)
+_ANSWER = Update(answered({}, "", 0.0))
+_ANSWER_LATE = Update((*answered({}, "", 0.0), "last_error"))
+_HELD = Select((waits.c.task_id, waits.c.route_digest), (waits.c.task_id, waits.c.route_digest, waits.c.lease_owner))
+_DELIVERED = Update(("delivered_at", "last_error"), {"state": WaitState.DELIVERED, **RELEASED})
+_RUN_STARTED = Update(("run_position", "run_starts"))

@@ -1,0 +1,52 @@
+"""Questions that callers have stored and could not ask -> tasks, at the start of a relay and then on a schedule."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+
+from awaithumans_core.engine import Adopts, Engine
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.runtime.background import beside
+
+logger = safe_logger("awaithumans.relay")
+
+ROUND_SECONDS = 30.0
+"""Between two rounds."""
+FIRST_SECONDS = 1.0
+"""Before the first one: the tasks it opens are registered with this relay, which must listen first."""
+
+
+class Adoption:
+    """Has the engines that can do so ask what their callers could not.
+
+    Args:
+        engines: Those that cannot are left out.
+        seconds: Between two rounds.
+    """
+
+    def __init__(self, engines: Iterable[Engine], *, seconds: float = ROUND_SECONDS) -> None:
+        self._engines = {engine.name: engine for engine in engines if isinstance(engine, Adopts)}
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Adopt while the block runs."""
+        async with beside(**{f"adopt:{name}": self._run(name, engine) for name, engine in self._engines.items()}):
+            yield
+
+    async def _run(self, name: str, engine: Adopts) -> None:
+        await asyncio.sleep(min(FIRST_SECONDS, self._seconds))
+        reported: str | None = None
+        while True:
+            try:
+                asked = await engine.adopt()
+                reported = None
+            except Exception as error:  # whatever a checkpointer raises: the next round tries again
+                reason = f"{type(error).__name__}: {error}"
+                if reason != reported:
+                    logger.warning("engine %s cannot read which questions wait without a task (%s)", name, reason)
+                reported = reason
+            else:
+                if asked:
+                    logger.info("engine %s: asked about %d interrupts that waited without a task", name, asked)
+            await asyncio.sleep(self._seconds)

@@ -1,0 +1,100 @@
+"""Tasks that the server does not know: counted in the table, ended once it is confirmed that they were deleted.
+
+The rule is `awaithumans_core.missing`. An end that is confirmed is stored as an outcome and delivered as every other.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from awaithumans_core.missing import RULE, Census, Rule
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.monitoring.logs import about
+from awaithumans_relay.monitoring.observer import Observer
+from awaithumans_relay.runtime.background import beside
+from awaithumans_relay.store import Store, Wait
+
+logger = safe_logger("awaithumans.relay")
+
+FLUSH_SECONDS = 5.0
+"""Between two times at which readings of tasks that are there are stored, while some task is missing."""
+
+
+class Deletions:
+    """What the sweep's readings say about deleted tasks.
+
+    Args:
+        store: The waits.
+        observer: Reports when the server's database is in doubt.
+        on_answer: Called after waits were ended.
+        rule: When a deletion is confirmed.
+    """
+
+    def __init__(self, store: Store, observer: Observer, *, on_answer: Callable[[], None], rule: Rule = RULE) -> None:
+        self._store = store
+        self._health = observer.health
+        self._observer = observer
+        self._on_answer = on_answer
+        self._rule = rule
+        self._seen: dict[str, float] = {}
+        """Readings of tasks that are there, which are not stored yet, and their times."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Store readings, and watch whether the database is in doubt, while the block runs."""
+        async with beside(deletions=self._run()):
+            yield
+
+    def present(self, task_id: str) -> None:
+        """A task was read."""
+        self._seen[task_id] = self._store.clock()
+
+    async def missing(self, task_id: str, waits: Sequence[Wait]) -> None:
+        """The server answered `TASK_NOT_FOUND`."""
+        if task_id in self._seen:
+            await self._flush()
+        missing = await self._store.missing(task_id, self._rule)
+        if missing is None:
+            return
+        logger.info("task %s is not on the awaithumans server (reading %d)", task_id, missing.count)
+        if self._health.doubt is not None or not self._rule.confirmed(missing, self._store.clock()):
+            return
+        await self._flush()
+        with self._observer.finding(task_id, waits):
+            review = await self._store.review_missing(task_id, self._rule)
+        if review.doubted:
+            self._doubt(review.census)
+        elif review.engines:
+            for wait in waits:
+                message = "task %s was deleted on the awaithumans server: its caller gets TaskNotFoundError"
+                logger.warning(message, task_id, extra=about(task_id, wait.route))
+            self._on_answer()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                if await self._store.any_missing():
+                    await self._flush()
+                    self._doubt(await self._store.missing_doubt(self._rule))
+                else:
+                    self._seen.clear()
+                    self._doubt(None)
+            except Exception:
+                logger.exception("cannot store which tasks are on the awaithumans server; trying again")
+
+    async def _flush(self) -> None:
+        seen, self._seen = self._seen, {}
+        if seen:
+            await self._store.seen(seen)
+
+    def _doubt(self, census: Census | None) -> None:
+        before, self._health.doubt = self._health.doubt, census
+        if census is not None and before is None:
+            logger.error(
+                "%s: it may be running on another database. No wait ends until most tasks are there again; see whether "
+                "AWAITHUMANS_URL is the right server, and which database it runs on",
+                census,
+            )
+        elif census is None and before is not None:
+            logger.warning("the tasks of most waits are on the awaithumans server again")

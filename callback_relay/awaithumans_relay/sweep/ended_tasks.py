@@ -1,0 +1,137 @@
+"""Runs ahead of the server's callback queue, which sends one callback after another, about eight a second.
+
+Once callbacks bring their news late, or the sweep itself is behind its schedule, many answers are found at once: the
+server's list of ended tasks holds two hundred for what six looks cost it. What is found there is the record that a look
+would have shown, and is stored as that. The list is newest first, by when a task was created, and is read no further
+than open waits go back; what it does not show is found on the schedule. Reading ends by itself when it finds nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from awaithumans_core import flow
+from awaithumans_core.client import TaskClient
+from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.flow import Patience
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.retry import Backoff
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.monitoring.logs import about
+from awaithumans_relay.monitoring.observer import Observer
+from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.sweep.rate_limit import Pace
+
+logger = safe_logger("awaithumans.relay")
+
+LATE_SECONDS = 5.5
+"""The queue wakes every 5 s; a callback that comes later than this had others before it."""
+MOST_PAGES = 25
+"""Of the list in one run: 4,500 tasks at least, for what three seconds of looks cost."""
+AGAIN_SECONDS = 1.0
+"""After a run that found something, while more may be coming."""
+FRUITLESS = Backoff(first=2.0, most=15.0)
+"""After runs that found nothing. Callbacks may be late for a reason that no list mends: a clock that is wrong."""
+SHARED_SECONDS = 60.0
+"""A task may be older than the wait on it: it is created first, and clocks differ."""
+
+
+class Ahead:
+    """Finds answers ahead of their callbacks, when it is asked to.
+
+    Args:
+        store: The waits.
+        client: Reads the list; should give up at once (`patience=0`).
+        pace: What is sent counts as looks.
+        observer: Told of every answer that is found.
+        on_answer: Called after answers were stored.
+    """
+
+    def __init__(
+        self, store: Store, client: TaskClient, pace: Pace, observer: Observer, *, on_answer: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._pace = pace
+        self._observer = observer
+        self._on_answer = on_answer
+        self._wanted = asyncio.Event()
+        self._least = 0.0
+        self._page = flow.FIRST_PAGE
+
+    def called_back(self, outcome: Outcome) -> None:
+        """A callback has brought news."""
+        ended = outcome.completed_at or outcome.timed_out_at
+        if ended is None:
+            return
+        took = self._store.clock() - ended.timestamp()
+        self._least = min(self._least, took)  # below zero: the server's clock is ahead of ours
+        if took - self._least > LATE_SECONDS:
+            self.run()
+
+    def run(self) -> None:
+        """Have the list read soon."""
+        self._wanted.set()
+
+    async def running(self) -> None:
+        """Read the list whenever it is wanted, until cancelled."""
+        fruitless = 0
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                found = await self._read()
+            except AwaitHumansError as trouble:  # the looks say so, loudly
+                logger.info("cannot read the list of ended tasks: %s", trouble)
+                found = 0
+            except Exception:
+                logger.exception("reading the list of ended tasks failed")
+                found = 0
+            if found:
+                fruitless = 0
+                logger.info("ran ahead of the callbacks: found %d answers", found)
+                self.run()
+            else:
+                fruitless += 1
+            await asyncio.sleep(FRUITLESS.delay(fruitless) if fruitless else AGAIN_SECONDS)
+
+    async def _read(self) -> int:
+        """Read the list once; how many answers it held that nobody had yet."""
+        oldest = await self._store.oldest_open()
+        if oldest is None:
+            return 0
+        offset = found = 0
+        for _ in range(MOST_PAGES):
+            await self._pace.take(flow.READS_A_PAGE)
+            size = self._page
+            page = await self._client.run(flow.ended_page(offset, size, Patience(0)))
+            offset, self._page = offset + page.covered, page.next_size
+            found += await self._take(page.ended)
+            reached = page.reached
+            if not page.full or (reached is not None and reached.timestamp() < oldest - SHARED_SECONDS):
+                break
+        return found
+
+    async def _take(self, ended: Sequence[Outcome]) -> int:
+        """Store what somebody waits for. A completion without its response is left to a look at the task itself."""
+        asking: dict[tuple[str, str | None], list[Wait]] = {}
+        for wait in await self._store.unanswered([outcome.task_id for outcome in ended]):
+            asking.setdefault((wait.task_id, wait.route.idempotency_key), []).append(wait)
+        news = [
+            (outcome, asking[which])
+            for outcome in ended
+            if outcome.answered and (which := (outcome.task_id, outcome.idempotency_key)) in asking
+        ]
+        found = await asyncio.gather(*(self._store_one(outcome, waits) for outcome, waits in news))
+        if news:
+            self._on_answer()
+        return sum(found)
+
+    async def _store_one(self, outcome: Outcome, waits: list[Wait]) -> bool:
+        with self._observer.finding(outcome.task_id, waits):
+            found = bool(await self._store.answer(outcome, found_by="sweep"))
+        if found:
+            self._observer.metrics.found()
+            for wait in waits:
+                told = "sweep found the answer to task %s (%s), ahead of its callback"
+                logger.info(told, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
+        return found

@@ -1,0 +1,98 @@
+"""Open questions nobody waits for any more.
+
+Law: a dead asker frees the human. A task that is still open, and whose last asker has gone, is to be cancelled; an
+asker that has gone alone is set aside.
+
+Law: a task is cancelled only if it is the caller's own. Its key is that of the waits, and it carries the mark of one of
+their callers: the mark is given when the task is created, with its callback URL, which the server does not show.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from awaithumans_core.engine import Engine, MarksTasks, SeesOrphans
+from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.monitoring.logs import about
+from awaithumans_relay.monitoring.observer import Observer
+from awaithumans_relay.store import Store, Wait, WaitState
+
+logger = safe_logger("awaithumans.relay")
+
+ANSWER_SECONDS = 10.0
+"""How long an engine may think about whether somebody waits."""
+REST_SECONDS = 60.0
+"""An engine that took longer is not asked for so long: looks that wait for it would hold up those of the others."""
+PARALLEL = 4
+"""Questions to one engine at once."""
+
+
+class Orphans:
+    """Asks the engines that can tell.
+
+    Args:
+        store: The waits.
+        engines: By name.
+        observer: Told which of them fail.
+    """
+
+    def __init__(self, store: Store, engines: Mapping[str, Engine], observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+        self._engines = engines
+        self._gates = {name: asyncio.Semaphore(PARALLEL) for name in engines}
+        self._resting: dict[str, float] = {}
+
+    async def all_gone(self, waits: Sequence[Wait]) -> str | None:
+        """Why no caller of this task exists any more; None if one may. A wait whose caller alone is gone is parked.
+
+        Args:
+            waits: Waits on one task, with its key.
+        """
+        task_id = waits[0].task_id
+        gone = {wait.route.digest: reason for wait in waits if (reason := await self._gone(wait))}
+        if not gone:
+            return None
+        key = waits[0].route.idempotency_key
+        waiting = {
+            wait.route.digest
+            for wait in await self._store.find(task_id)
+            if wait.state == WaitState.OPEN and wait.route.idempotency_key == key
+        }
+        if waiting <= gone.keys():
+            return "; ".join(sorted(set(gone.values())))
+        for wait in waits:
+            if reason := gone.get(wait.route.digest):
+                await self._store.park_open(wait, reason=reason)
+        return None
+
+    async def marks(self, task_id: str, key: str) -> set[str]:
+        """The marks of the callers that wait, or waited, for this task under this key."""
+        return {
+            mark
+            for wait in await self._store.find(task_id)
+            if wait.route.idempotency_key == key
+            for mark in _marks(self._engines.get(wait.route.engine), wait.route)
+        }
+
+    async def _gone(self, wait: Wait) -> str | None:
+        engine = self._engines.get(wait.route.engine)
+        now = asyncio.get_running_loop().time()
+        if not isinstance(engine, SeesOrphans) or self._resting.get(wait.route.engine, 0.0) > now:
+            return None
+        limit = asyncio.timeout(ANSWER_SECONDS)
+        try:
+            async with limit, self._gates[wait.route.engine]:
+                return await engine.orphaned(wait.route)
+        except Exception as away:
+            self._observer.failed(wait.route.engine, away)
+            if limit.expired():
+                self._resting[wait.route.engine] = asyncio.get_running_loop().time() + REST_SECONDS
+            told = "cannot tell whether anybody still waits for task %s (%s)"
+            logger.info(told, wait.task_id, away, extra=about(wait.task_id, wait.route))
+            return None
+
+
+def _marks(engine: Engine | None, route: Route) -> set[str]:
+    """The marks on tasks that the caller of this route has created."""
+    return {route.digest, engine.asked_by(route)} if isinstance(engine, MarksTasks) else {route.digest}

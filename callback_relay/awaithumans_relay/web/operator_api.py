@@ -1,0 +1,120 @@
+"""The operator's doors for programs: list waits, redrive parked ones. The page for people is in `pages`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, BeforeValidator, StringConstraints
+
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.store import Store, WaitState
+from awaithumans_relay.web.authentication import Operator, doors_of
+from awaithumans_relay.web.problem import Problem, problem
+from awaithumans_relay.web.wait_view import WaitView
+
+logger = safe_logger("awaithumans.relay")
+
+MOST = 500
+"""Waits in one listing."""
+
+_PLAIN = r"^[^\x00]*$"
+"""What every database can compare with."""
+TaskId = Annotated[str, Path(max_length=255, pattern=_PLAIN)]
+
+
+def _filled(chosen: object) -> object:
+    """What was chosen; a form sends a field in which nothing was as an empty one."""
+    if isinstance(chosen, list):
+        return [each for each in cast("list[object]", chosen) if each != ""]
+    return None if chosen == "" else chosen
+
+
+EngineName = Annotated[
+    Annotated[str, StringConstraints(max_length=255, pattern=_PLAIN)] | None,
+    BeforeValidator(_filled),
+    Query(description="Only waits for this engine. Empty: for all."),
+]
+OneState = Annotated[WaitState | None, BeforeValidator(_filled), Query()]
+States = Annotated[
+    list[WaitState] | None,
+    BeforeValidator(_filled),
+    Query(description="Only waits in this state. May be repeated. Empty: in all."),
+]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="How many of the newest to leave out.")]
+
+
+class Listing(BaseModel):
+    """Waits, the newest first."""
+
+    waits: list[WaitView]
+    counts: dict[WaitState, int]
+    """How many there are in each state, whatever was asked for."""
+
+
+class Redriven(BaseModel):
+    """What a redrive did."""
+
+    redriven: int
+    """Parked waits that are delivered, or looked after, once more. 0: none was parked."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What an operator can do to a running relay."""
+
+    store: Store
+    wake: Callable[[], None]
+    """Tells the dispatcher that there is something to deliver."""
+    review_url: Callable[[str], str]
+    refusal: Callable[[], Response | None]
+    """The response to every request while the relay is not running."""
+
+    async def listed(
+        self, states: list[WaitState], engine: str | None, *, limit: int, offset: int
+    ) -> tuple[list[WaitView], dict[WaitState, int]]:
+        """A page of waits, the newest first, and how many there are in each state."""
+        found = await self.store.listed(states=states, engine=engine, limit=limit, offset=offset)
+        counts = await self.store.counts(engine=engine)
+        return [WaitView.of(wait, self.review_url) for wait in found], {s: counts.get(s, 0) for s in WaitState}
+
+    async def redrive(self, *, task_id: str | None = None, engine: str | None = None) -> int:
+        """Have parked waits delivered once more: of a task, of an engine, or all of them. Returns how many."""
+        redriven = await self.store.redrive(task_id=task_id, engine=engine)
+        if redriven:
+            self.wake()
+        what = task_id or engine or "everything parked"
+        logger.info("an operator has redriven %r: %d waits", what, redriven)
+        return redriven
+
+
+def operations_router(operations: Operations, operator: Operator) -> APIRouter:
+    """`GET /waits`, `POST /waits/redrive`, `POST /waits/{task_id}/redrive`."""
+    refused: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 503)}
+    router = APIRouter(route_class=doors_of(operator, operations.refusal), responses=refused)
+
+    @router.get("/waits")
+    async def list_waits(
+        state: States = None,
+        engine: EngineName = None,
+        limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
+        offset: Offset = 0,
+    ) -> Listing:
+        """Waits, the newest first. Needs the operator token, as bearer or by HTTP Basic."""
+        waits, counts = await operations.listed(state or [], engine, limit=limit, offset=offset)
+        return Listing(waits=waits, counts=counts)
+
+    @router.post("/waits/redrive")
+    async def redrive_all(engine: EngineName = None) -> Redriven:
+        """Have all parked waits delivered once more, or those for one engine. Needs the operator token, as bearer."""
+        return Redriven(redriven=await operations.redrive(engine=engine))
+
+    @router.post("/waits/{task_id}/redrive", responses={404: {"model": Problem}}, response_model=Redriven)
+    async def redrive(task_id: TaskId) -> Redriven | Response:
+        """Have the parked waits on a task delivered once more. Needs the operator token, as bearer."""
+        if not await operations.store.find(task_id):
+            return problem(404, "WAIT_NOT_FOUND", "nobody waits on this task here")
+        return Redriven(redriven=await operations.redrive(task_id=task_id))
+
+    _ = (list_waits, redrive_all, redrive)
+    return router

@@ -1,0 +1,139 @@
+"""The operator's page: what waits, for whom, since when, and what is parked, with a button to redrive it.
+
+Rendered here, without a script and without anything from elsewhere; the content policy allows nothing else. It is at
+`/operate`, since `/` of an application that includes the relay is its own. A redrive is a form post that ends in a
+redirect to the page, so that reloading does not redrive again. (The law against redirects is about callbacks; this door
+is none.)
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from awaithumans_core.safe_text import one_line
+from awaithumans_relay.store import WaitState
+from awaithumans_relay.web.authentication import Operator, doors_of
+from awaithumans_relay.web.operator_api import EngineName, Offset, OneState, Operations
+from awaithumans_relay.web.wait_view import WaitView, ago
+
+PAGE = 50
+"""Waits on one page."""
+MAX_FORM_BYTES = 4096
+
+_NAMES = {
+    WaitState.OPEN: "Open",
+    WaitState.ANSWERED: "Answered",
+    WaitState.PARKED: "Parked",
+    WaitState.DELIVERED: "Delivered",
+}
+"""In the order in which they are offered; the words are those of the API and of `awaithumans-relay waits`."""
+_MEANINGS = {
+    WaitState.OPEN: "A person has not answered yet",
+    WaitState.ANSWERED: "The answer is here and on its way to whoever asked",
+    WaitState.PARKED: "It cannot be delivered; the last error says why",
+    WaitState.DELIVERED: "Whoever asked has it, or had gone",
+}
+
+
+def _safe(value: object) -> object:
+    """What a template shows, without hidden characters; markup of our own (`| safe`) as it is."""
+    return one_line(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+_PAGES = Environment(
+    loader=PackageLoader("awaithumans_relay.web", "operator_page"),
+    autoescape=select_autoescape(),
+    finalize=_safe,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_STYLE = _PAGES.get_template("operate.css").render().strip()
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def page_router(operations: Operations, operator: Operator, engines: Sequence[str]) -> APIRouter:
+    """`GET /operate`, and `POST /operate` to redrive."""
+    router = APIRouter(route_class=doors_of(operator, operations.refusal, forms=True), include_in_schema=False)
+
+    @router.get("/operate")
+    async def page(
+        state: OneState = None,
+        engine: EngineName = None,
+        offset: Offset = 0,
+        redriven: Annotated[int | None, Query(ge=0)] = None,
+    ) -> HTMLResponse:
+        waits, counts = await operations.listed([state] if state else [], engine, limit=PAGE + 1, offset=offset)
+        html = _PAGES.get_template("operate.html").render(
+            style=_STYLE,
+            waits=waits[:PAGE],
+            more=len(waits) > PAGE,
+            names=_NAMES,
+            meanings=_MEANINGS,
+            counts=counts,
+            total=sum(counts.values()),
+            state=state,
+            engine=engine,
+            engines=sorted({*engines, engine} - {None, ""}, key=str),
+            offset=offset,
+            page=PAGE,
+            redriven=redriven,
+            proof=operator.form_proof(),
+            now=datetime.now(UTC),
+            ago=ago,
+            since=_since,
+            link=_link,
+        )
+        return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
+
+    @router.post("/operate")
+    async def redrive(request: Request, state: OneState = None, engine: EngineName = None) -> Response:
+        form = await _form(request)
+        if not operator.is_our_form(form.get("proof", "")):
+            html = _PAGES.get_template("refused.html").render(style=_STYLE)
+            return HTMLResponse(html, status_code=403, headers={"Content-Security-Policy": _POLICY})
+        if task_id := form.get("task_id"):
+            redriven = await operations.redrive(task_id=task_id)
+        elif form.get("all"):
+            redriven = await operations.redrive(engine=engine)
+        else:
+            redriven = 0
+        return RedirectResponse(_link(state=state, engine=engine, redriven=redriven), status_code=303)
+
+    _ = (page, redrive)
+    return router
+
+
+def _link(**query: object) -> str:
+    """This page with another query; relative, so that it holds under whatever prefix the relay is mounted."""
+    return "?" + urlencode({name: value for name, value in query.items() if value not in (None, "")})
+
+
+def _since(wait: WaitView) -> list[tuple[str, datetime]]:
+    """What has become of a wait, and when."""
+    answered = f"answered ({wait.found_by})" if wait.found_by else "answered"
+    ended = ("found gone" if wait.asker_gone else "delivered", wait.delivered_at)
+    told = [("asked", wait.created_at), (answered, wait.answered_at), ended]
+    if wait.redriven_at is not None:
+        told = [("asked", wait.created_at), ("redriven", wait.redriven_at), ended]
+    return [(what, when) for what, when in told if when is not None]
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form; none if it is larger than any of ours."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            return {}
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
