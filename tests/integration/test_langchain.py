@@ -24,7 +24,7 @@ from langgraph.types import Command, interrupt
 from pydantic import AfterValidator, BaseModel
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
-from awaithumans_adapters.langgraph.foreign import keys_of
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import keys_of
 from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
@@ -530,7 +530,7 @@ async def test_graphs_load_no_langchain() -> None:
     code = (
         "import sys; sys.modules['langchain'] = None\n"
         "import awaithumans_adapters.langgraph as adapter\n"
-        "assert 'awaithumans_adapters.langgraph.middleware' not in sys.modules\n"
+        "assert 'awaithumans_adapters.langgraph.approval_middleware' not in sys.modules\n"
         "try: from awaithumans_adapters.langgraph import HumanApproval\n"
         "except ImportError as missing: print(missing)"
     )

@@ -17,8 +17,8 @@ from langgraph.types import Command, RetryPolicy, interrupt
 from pydantic import BaseModel, model_validator
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
-from awaithumans_adapters.langgraph.engine import UPDATED
-from awaithumans_adapters.langgraph.foreign import key_of
+from awaithumans_adapters.langgraph.graph_engine.engine import UPDATED
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, SettingsError, TargetBusy, TargetGone, TargetNotReady
 from tests.support.bench import Bench, State
 from tests.support.graphs import ask_then_act

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from awaithumans_adapters.langgraph import await_human, escalate
-from awaithumans_adapters.langgraph.answers import questions
-from awaithumans_adapters.langgraph.engine import DECIDED
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import questions
+from awaithumans_adapters.langgraph.graph_engine.engine import DECIDED
 from awaithumans_core import (
     InvalidTaskError,
     Outcome,

@@ -10,8 +10,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from awaithumans_adapters.langgraph import GraphEngine, HumanInterrupts, await_human
-from awaithumans_adapters.langgraph.foreign import key_of
-from awaithumans_adapters.langgraph.history import PAGE, Search, SearchUnfinishedError, search
+from awaithumans_adapters.langgraph.delivery.history import PAGE, Search, SearchUnfinishedError, search
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, Route
 from tests.support.bench import Bench, State
 from tests.support.people import People

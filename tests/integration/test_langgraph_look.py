@@ -7,8 +7,8 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from awaithumans_adapters.langgraph.engine import STARTING
-from awaithumans_adapters.langgraph.look import Look
+from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import Look
+from awaithumans_adapters.langgraph.graph_engine.engine import STARTING
 from awaithumans_core import Outcome, Route
 from tests.support.bench import Bench
 from tests.support.clocks import StillClock

@@ -9,7 +9,7 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from awaithumans_adapters.langgraph.foreign import key_of
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, TargetGone
 from tests.support.bench import State
 from tests.support.people import People

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Optional
 import pytest
 from pydantic import BaseModel, Field
 
-from awaithumans_adapters.langgraph.json_types import json_type, object_type
+from awaithumans_adapters.tool_approval.json_types import json_type, object_type
 from awaithumans_core import Outcome, ResponseSchemaError, settle
 from awaithumans_core.form import form_definition
 

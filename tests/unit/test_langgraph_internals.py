@@ -28,7 +28,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from awaithumans_adapters.langgraph import internals
-from awaithumans_adapters.langgraph.place import configured
+from awaithumans_adapters.langgraph.node.position import configured
 
 
 class State(TypedDict, total=False):

@@ -8,8 +8,8 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from awaithumans_adapters.langgraph.look import BRANCH_FRESH_SECONDS, FRESH_SECONDS, Look
-from awaithumans_adapters.langgraph.stored_answers import StoredAnswers
+from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import BRANCH_FRESH_SECONDS, FRESH_SECONDS, Look
+from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers
 from tests.support.clocks import StillClock
 from tests.support.reads import Reads
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from awaithumans_adapters.temporal.activity_mode import interval
+from awaithumans_adapters.temporal.workflow.activity_mode import interval
 
 HOUR, DAY = 3600, 86400
 

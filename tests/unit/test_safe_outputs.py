@@ -19,7 +19,7 @@ from rich.console import Console
 import awaithumans_adapters
 import awaithumans_core
 import awaithumans_relay
-from awaithumans_adapters.langgraph.foreign import question_of
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import question_of
 from awaithumans_adapters.temporal.limits import SUMMARY_BYTES, summary
 from awaithumans_core import HumanTask, Outcome, SettingsError, errors
 from awaithumans_core.errors import AwaitHumansError

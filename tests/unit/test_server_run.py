@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from awaithumans_adapters.langgraph.server_run import options_of
+from awaithumans_adapters.langgraph.server_engine.run import options_of
 
 
 def run(metadata: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:

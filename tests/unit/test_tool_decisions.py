@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from awaithumans_adapters.langgraph.decisions import Call, Decided, decision_type, decisions
+from awaithumans_adapters.tool_approval.decisions import Call, Decided, decision_type, decisions
 from awaithumans_core import Outcome, settle
 from awaithumans_core.form import form_definition
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from awaithumans_adapters.langgraph.turns import Turns
+from awaithumans_adapters.langgraph.graph_engine.slots import Turns
 
 
 async def test_so_many_at_once() -> None:

@@ -16,17 +16,17 @@ except ImportError as missing:
         "the LangGraph adapter needs langgraph: pip install 'awaithumans-workflows[langgraph]'"
     ) from missing
 
-from awaithumans_adapters.langgraph.engine import GraphEngine, Resumed
-from awaithumans_adapters.langgraph.escalation import escalate
-from awaithumans_adapters.langgraph.events import GraphEvent
-from awaithumans_adapters.langgraph.graph_thread import GraphThread
-from awaithumans_adapters.langgraph.interrupts import HumanInterrupts
-from awaithumans_adapters.langgraph.node import await_human, await_human_sync
-from awaithumans_adapters.langgraph.server import LangGraphServerEngine
-from awaithumans_adapters.langgraph.server_target import ServerTarget
+from awaithumans_adapters.langgraph.graph_engine.engine import GraphEngine, Resumed
+from awaithumans_adapters.langgraph.graph_engine.event_loop_thread import GraphThread
+from awaithumans_adapters.langgraph.graph_engine.events import GraphEvent
+from awaithumans_adapters.langgraph.node.await_human import await_human, await_human_sync
+from awaithumans_adapters.langgraph.node.escalation import escalate
+from awaithumans_adapters.langgraph.server_engine.engine import LangGraphServerEngine
+from awaithumans_adapters.langgraph.server_engine.target import ServerTarget
+from awaithumans_adapters.langgraph.unmodified.human_interrupts import HumanInterrupts
 
 if TYPE_CHECKING:
-    from awaithumans_adapters.langgraph.middleware import HumanApproval
+    from awaithumans_adapters.langgraph.approval_middleware import HumanApproval
 
 __all__ = [
     "GraphEngine",
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     if name != "HumanApproval":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from awaithumans_adapters.langgraph.middleware import HumanApproval
+        from awaithumans_adapters.langgraph.approval_middleware import HumanApproval
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "langchain":
             raise

@@ -19,15 +19,15 @@ except ImportError as missing:
     ) from missing
 
 if TYPE_CHECKING:
-    from awaithumans_adapters.temporal.activities import HumanTaskActivities
-    from awaithumans_adapters.temporal.activity_options import ActivityOptions
-    from awaithumans_adapters.temporal.engine import TemporalEngine
+    from awaithumans_adapters.temporal.activities.human_tasks import HumanTaskActivities
+    from awaithumans_adapters.temporal.activities.options import ActivityOptions
+    from awaithumans_adapters.temporal.engine.engine import TemporalEngine
     from awaithumans_adapters.temporal.plugin import (
         HumanTasksActivityPlugin,
         HumanTasksPlugin,
         HumanTasksWorkflowPlugin,
     )
-    from awaithumans_adapters.temporal.workflow import await_human
+    from awaithumans_adapters.temporal.workflow.await_human import await_human
 
 __all__ = [
     "ActivityOptions",
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "ActivityOptions": "activity_options",
-    "HumanTaskActivities": "activities",
+    "ActivityOptions": "activities.options",
+    "HumanTaskActivities": "activities.human_tasks",
     "HumanTasksActivityPlugin": "plugin",
     "HumanTasksPlugin": "plugin",
     "HumanTasksWorkflowPlugin": "plugin",
-    "TemporalEngine": "engine",
-    "await_human": "workflow",
+    "TemporalEngine": "engine.engine",
+    "await_human": "workflow.await_human",
 }
 
 

@@ -12,10 +12,10 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from awaithumans_adapters.temporal.activities import HumanTaskActivities, question_size
-from awaithumans_adapters.temporal.activity_options import ActivityOptions, chosen
+from awaithumans_adapters.temporal.activities.human_tasks import HumanTaskActivities, question_size
+from awaithumans_adapters.temporal.activities.options import ActivityOptions, chosen
 from awaithumans_adapters.temporal.failures import SettingErrors
-from awaithumans_adapters.temporal.interceptor import HumanTasksInterceptor
+from awaithumans_adapters.temporal.workflow.interceptor import HumanTasksInterceptor
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.settings import Settings
 

@@ -22,10 +22,10 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from awaithumans_adapters.temporal.activities import PATIENCE_SECONDS, HumanTaskActivities
-from awaithumans_adapters.temporal.activity_options import ActivityOptions
-from awaithumans_adapters.temporal.engine import TemporalEngine
-from awaithumans_adapters.temporal.memory import Memory
+from awaithumans_adapters.temporal.activities.attempt_memory import Memory
+from awaithumans_adapters.temporal.activities.human_tasks import PATIENCE_SECONDS, HumanTaskActivities
+from awaithumans_adapters.temporal.activities.options import ActivityOptions
+from awaithumans_adapters.temporal.engine.engine import TemporalEngine
 from awaithumans_adapters.temporal.plugin import (
     HumanTasksActivityPlugin,
     HumanTasksPlugin,

@@ -12,7 +12,7 @@ NEEDS = {
     "awaithumans_adapters.temporal": {"temporal"},
     "awaithumans_adapters.temporal.testing": {"temporal", "testing"},
     "awaithumans_adapters.langgraph": {"langgraph"},
-    "awaithumans_adapters.langgraph.middleware": {"langchain"},
+    "awaithumans_adapters.langgraph.approval_middleware": {"langchain"},
     "awaithumans_relay": {"relay"},
 }
 """Extras of each module and of the modules below it; the longest name that fits counts."""

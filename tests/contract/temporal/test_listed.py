@@ -14,8 +14,8 @@ from temporalio.service import RPCError
 from temporalio.worker import Replayer, Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
-from awaithumans_adapters.temporal.listed import MAX_BYTES, assignees
 from awaithumans_adapters.temporal.names import ASSIGNEES, QUERY, SIGNAL
+from awaithumans_adapters.temporal.workflow.search_attribute import MAX_BYTES, assignees
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_parked

@@ -161,7 +161,7 @@ def wait_of(row: RowMapping) -> Wait:
 
 
 def storable(outcome: Outcome) -> Outcome:
-    """The outcome without a response that a database cannot keep. SQLite takes what is not JSON, PostgreSQL refuses it."""
+    """The outcome without a response that no database keeps. SQLite takes what is not JSON, PostgreSQL does not."""
     try:
         _JSON.encode(outcome.response)
     except ValueError:

@@ -1,0 +1,1 @@
+"""What both engines know about a thread: the questions it waits for, and the answers it has taken."""

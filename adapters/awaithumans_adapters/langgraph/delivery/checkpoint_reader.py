@@ -1,0 +1,275 @@
+"""Whose answers a checkpoint holds.
+
+An answer to a question of ours names the question. One that a foreign node has taken does not: it is told apart by its
+place, for the id of an interrupt is made of the place of its task and the number of answers the task had before.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, cast
+
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.types import Interrupt, PregelTask, StateSnapshot
+
+from awaithumans_adapters.langgraph.internals import (
+    ERROR,
+    ERROR_HANDLED,
+    INTERRUPT,
+    RESUME,
+    RETURN,
+    SCHEDULED,
+    interrupt_id_at,
+    parents_of,
+)
+from awaithumans_adapters.langgraph.names import GROUP, PLACE, answer_to, is_ours, names_key
+from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id
+from awaithumans_core.outcome import Outcome
+
+UNFINISHED = (INTERRUPT, RESUME, ERROR, SCHEDULED)
+"""What a checkpoint keeps of a task that has not finished."""
+
+
+def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str, Interrupt]]:
+    """The interrupts of a checkpoint with this question of ours, or with any, each with the task that shows it."""
+    return [
+        (task_id, shown)
+        for task_id, channel, value in saved.pending_writes or ()
+        if channel == INTERRUPT
+        for shown in _listed(value)
+        if is_ours(shown.value) and (key is None or names_key(shown.value, key))
+    ]
+
+
+def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
+    """The interrupts that a checkpoint holds, answered or not."""
+    for _, channel, value in saved.pending_writes or ():
+        if channel == INTERRUPT:
+            yield from (each for each in _listed(value) if isinstance(each, Interrupt))
+
+
+def asker(shown: Interrupt) -> str:
+    """The node that asks a question of ours, as a checkpoint namespace; the task that shows it may be one around it."""
+    return str(shown.value[PLACE])
+
+
+def asked(saved: CheckpointTuple, key: str) -> bool:
+    """Whether a checkpoint shows this question, or one that took its place when a foreign node ran again."""
+    return bool(showing(saved, key))
+
+
+def showing(saved: CheckpointTuple, key: str) -> set[str]:
+    """The tasks of a checkpoint that make it `asked`."""
+    return {
+        task_id
+        for task_id, channel, value in saved.pending_writes or ()
+        if channel == INTERRUPT
+        for shown in _listed(value)
+        if names_key(shown.value, key) or interrupt_id(key) == shown.id
+    }
+
+
+def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
+    """What a checkpoint records of this question of ours, which one of its nodes has asked, shown or not."""
+    return next(
+        (
+            cast("Mapping[str, Any]", value)
+            for _, channel, value in saved.pending_writes or ()
+            if channel == RETURN and isinstance(value, dict) and cast("dict[str, Any]", value).get("key") == key
+        ),
+        None,
+    )
+
+
+class Untaken(Enum):
+    """The states of a question of ours whose answer no node has taken."""
+
+    NOT_OPENED = "no checkpoint records that it was asked"
+    OPEN = "the node that asks it is at its step"
+    CONTINUED = "the node that asked it has finished without its answer"
+    DECIDED = "the quorum that asked it has decided without its answer"
+    REPLACED = "new input or a fork has replaced the step of the node that asked it"
+    UPDATED = "update_state has replaced that step"
+
+
+def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -> Untaken:
+    """The state of a question, by one of the checkpoints that record it.
+
+    Args:
+        saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
+        key: The question's.
+        current: Whether nothing has come after the checkpoint.
+        updated: Whether `update_state` made the checkpoint that came after it.
+    """
+    record = opened(saved, key)
+    if record is None:
+        return Untaken.NOT_OPENED
+    if takers(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
+        return Untaken.OPEN
+    if updated:
+        return Untaken.UPDATED
+    if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
+        return Untaken.DECIDED if record.get(GROUP) else Untaken.CONTINUED
+    return Untaken.OPEN if current else Untaken.REPLACED
+
+
+def line(saved: CheckpointTuple) -> dict[str, str]:
+    """The checkpoint and those of the graphs around it, as checkpoint ids by checkpoint namespace."""
+    place = saved.config.get("configurable", {})
+    return {**parents_of(saved), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+
+
+def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
+    """Namespace and id of the checkpoint that `update_state` replaced with this one; None if a run made this one."""
+    if saved.metadata.get("source") != "update" or not saved.parent_config:
+        return None
+    place = saved.parent_config.get("configurable", {})
+    return place.get("checkpoint_ns", ""), place["checkpoint_id"]
+
+
+def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
+    """The questions of ours that nodes of a checkpoint have asked and that have no answer there: task ids by key."""
+    asked_here = {
+        str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
+        for _, channel, value in saved.pending_writes or ()
+        if channel == RETURN and isinstance(value, dict)
+        for opened_one in [cast("dict[str, Any]", value)]
+        if "key" in opened_one and "subject" in opened_one and "outcome" in opened_one
+    }
+    return {key: task_id for key, task_id in asked_here.items() if not takers(saved, key)}
+
+
+def takers(
+    saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
+) -> set[str]:
+    """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer.
+
+    Args:
+        saved: The checkpoint.
+        key: The question's.
+        level: The snapshot of the checkpoint, which tells the places of its tasks. Foreign answers need it.
+        ran: Whether the results of its tasks come from runs. `update_state` stores results of tasks that did not run.
+    """
+    if key is None:
+        return {task_id for task_id, _ in _answers(saved)}
+    wanted = interrupt_id(key)
+    if wanted is None:
+        # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
+        # task on from the question it shows, unless another answer was given there.
+        holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
+        if not ran or (opened(saved, key) or {}).get(GROUP):
+            return holders  # a quorum may have decided without the answer to the question that its node shows
+        led_on = {task_id for task_id, shown in questions(saved, key) if not _other_answer(shown, saved, task_id)}
+        return holders | (finished(saved) - handled(saved)) & led_on
+    return {
+        task.id
+        for task in (level.tasks if level else ())
+        for number in range(len(given(saved, task.id)))
+        if _nth_id(_place_of(saved, task), number) == wanted
+    }
+
+
+def left_over(saved: CheckpointTuple) -> dict[str, str]:
+    """The nodes of a checkpoint that have an answer to a question of ours with which they have not run to an end.
+
+    Their run was cut off, or its result could not be stored. A node has run with an answer when it has a result or a
+    failure, or shows its next question. By checkpoint namespace, each with the key of the answered question.
+    """
+    failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
+    ended = finished(saved) | failed
+    return {
+        asker(shown): key
+        for task, channel, value in saved.pending_writes or ()
+        if channel == INTERRUPT and task not in ended
+        for shown in _listed(value)
+        if is_ours(shown.value) and ids(asker(shown))[-1] == task
+        for key in _not_run_with(shown, given(saved, task))
+    }
+
+
+def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
+    """The key of the answer that came after an interrupt of ours was shown; empty if none did."""
+    key = str(shown.value["idempotency_key"])
+    if any(answer_to(answer, key) for answer in answers):
+        return [key]
+    run_on = _came_after(shown, answers) and _names_a_question(answers[-1])
+    return [str(answers[-1]["idempotency_key"])] if run_on else []
+
+
+def _other_answer(shown: Interrupt, saved: CheckpointTuple, task_id: str) -> bool:
+    """Whether this task asks a question of ours and was resumed after it was shown, with answers that are stored.
+
+    If its own is not among them, the task has gone on with an answer to another question that it asks beside this one.
+    """
+    return ids(asker(shown))[-1] == task_id and _came_after(shown, given(saved, task_id))
+
+
+def _came_after(shown: Interrupt, answers: Sequence[Any]) -> bool:
+    """Whether the last of these answers came after the task that has them showed this interrupt of ours."""
+    return any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
+
+
+def _names_a_question(answer: Any) -> bool:
+    """Whether an answer is one of ours; the application may have resumed the node with anything."""
+    return isinstance(answer, dict) and "idempotency_key" in answer
+
+
+def finished(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint whose result is stored, or whose failure a handler of the graph takes care of."""
+    return {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
+
+
+def handled(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint that failed and whose failure a handler of the graph takes care of: none runs again."""
+    return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
+
+
+def answered(saved: CheckpointTuple) -> set[str]:
+    """The tasks of a checkpoint that have taken an answer, and the tasks around them."""
+    taken = takers(saved)
+    around = [saved.config.get("configurable", {}).get("checkpoint_ns", "")] if taken else []
+    asked_by = [
+        asker(shown)
+        for task, channel, value in saved.pending_writes or ()
+        if channel == INTERRUPT and task in taken
+        for shown in _listed(value)
+        if is_ours(shown.value)
+    ]
+    return taken.union(*map(ids, around + asked_by))
+
+
+def ids(place: str) -> list[str]:
+    """The ids of the tasks in a checkpoint namespace, outermost first."""
+    return [part.rpartition(":")[2] for part in place.split("|")]
+
+
+def given(saved: CheckpointTuple, task_id: str) -> list[Any]:
+    """The answers that a task of a checkpoint has been resumed with so far, in the order of its questions."""
+    none: list[Any] = []
+    return next((answers for task, answers in _answers(saved) if task == task_id), none)
+
+
+def foreign_answered(saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
+    """Whether the answer to an interrupt of a foreign node is stored with the task that still shows it."""
+    place = _place_of(saved, task)
+    return any(_nth_id(place, number) == shown.id for number in range(len(given(saved, task.id))))
+
+
+def _place_of(saved: CheckpointTuple, task: PregelTask) -> str:
+    parent = saved.config.get("configurable", {}).get("checkpoint_ns")
+    return "|".join(filter(None, (parent, f"{task.name}:{task.id}")))
+
+
+def _nth_id(place: str, answered: int) -> str:
+    """The id of a task's next interrupt after so many answers."""
+    return interrupt_id_at(f"{place}|{answered}" if answered else place)
+
+
+def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:
+    """What each task of a checkpoint has been resumed with, in the order of its questions."""
+    for task_id, channel, value in saved.pending_writes or ():
+        if channel == RESUME and (answers := _listed(value)):
+            yield task_id, answers
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else [value]

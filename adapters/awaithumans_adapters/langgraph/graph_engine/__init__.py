@@ -1,0 +1,1 @@
+"""The engine for graphs that run in the process of the relay."""

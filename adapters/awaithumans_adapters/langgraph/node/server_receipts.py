@@ -1,0 +1,123 @@
+"""A node whose graph a LangGraph server runs: where its answers go, and the note it leaves when it has taken one.
+
+Law: nobody acts twice on one answer. From outside, a thread of a server looks the same whether its node failed on the
+way to its question or with the answer in hand; the first must be resumed again, the second must not. So a node writes
+into the server's store that it has taken its answer before it goes on, and a second resume with the same answer is
+refused where it arrives.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langgraph.config import get_config, get_store
+from langgraph.store.base import BaseStore, Item
+
+from awaithumans_adapters.langgraph.delivery.history import asked_at
+from awaithumans_adapters.langgraph.internals import SERVER_USER, SERVER_VERSION
+from awaithumans_adapters.langgraph.names import (
+    ENGINE,
+    GRAPH,
+    PLACE,
+    RESUMED_WITH,
+    SERVER_ENGINE,
+    note_name,
+    note_namespace,
+)
+from awaithumans_adapters.langgraph.server_engine.target import RUN, USER
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.route import Route
+
+NODE_ERROR = "__pregel_node_error"
+"""Config key under which LangGraph gives an error handler the failure of its node."""
+
+
+class AnswerTakenError(RuntimeError):
+    """The node has this answer already, and it was brought again. Not for nodes to catch: they must not go on."""
+
+
+def is_served() -> bool:
+    """Whether a LangGraph server runs this node."""
+    config = get_config()
+    return SERVER_VERSION in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
+
+
+def route(key: str, asked_in: Mapping[str, str]) -> Route:
+    """Where the answer to the question with this key must go.
+
+    Args:
+        key: The question's.
+        asked_in: The checkpoints of the graphs around the node that asks, by namespace.
+
+    Raises:
+        SettingsError: the server has no store for the note that the answer was taken, or does not show what is asked
+            here.
+    """
+    configurable = _configurable()
+    thread_id = str(configurable["thread_id"])
+    if not is_served():
+        whose = {GRAPH: str(configurable[GRAPH])} if configurable.get(GRAPH) else {}
+        return Route(ENGINE, {"thread_id": thread_id, **whose}, key, asked_at=asked_at(asked_in) or None)
+    _store()
+    if NODE_ERROR in configurable:
+        raise SettingsError(
+            "await_human is called in an error handler, whose questions a LangGraph server does not show, so the "
+            "answer could not be given to it: let the handler lead to a node that asks, Command(goto=...)"
+        )
+    target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
+    return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None, caller=_caller(configurable))
+
+
+def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
+    """Which run asks, and for which user, if the server authenticates users."""
+    user = configurable.get(SERVER_USER)
+    return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
+
+
+async def note_taken(key: str) -> None:
+    """Write down that the node has this answer; nothing outside of a server.
+
+    Raises:
+        AnswerTakenError: another run of the thread has brought the answer here before.
+    """
+    if is_served():
+        store, namespace, name = _note(key)
+        _refuse_second(key, await store.aget(namespace, name))
+        await store.aput(namespace, name, _written())
+
+
+def note_taken_sync(key: str) -> None:
+    """`note_taken`, for sync nodes."""
+    if is_served():
+        store, namespace, name = _note(key)
+        _refuse_second(key, store.get(namespace, name))
+        store.put(namespace, name, _written())
+
+
+def _note(key: str) -> tuple[BaseStore, tuple[str, ...], str]:
+    return _store(), note_namespace(str(_configurable()["thread_id"]), key), note_name(_place())
+
+
+def _written() -> dict[str, Any]:
+    return {PLACE: _place(), "run_id": str(_configurable()["run_id"])}
+
+
+def _refuse_second(key: str, note: Item | None) -> None:
+    """Stop a run that was made to bring this answer, after another has; the app's own runs may pass at any time."""
+    metadata = cast("Mapping[str, Any]", get_config().get("metadata", {}))
+    if note is not None and metadata.get(RESUMED_WITH) == key and note.value["run_id"] != _configurable()["run_id"]:
+        raise AnswerTakenError(f"run {note.value['run_id']} has brought the answer to {key!r} here before")
+
+
+def _store() -> BaseStore:
+    store = cast("BaseStore | None", get_store())
+    if store is None:
+        raise SettingsError("this LangGraph server has no store, in which a node notes that it has taken its answer")
+    return store
+
+
+def _place() -> str:
+    return str(_configurable()["checkpoint_ns"])
+
+
+def _configurable() -> dict[str, Any]:
+    return get_config().get("configurable", {})

@@ -1,0 +1,1 @@
+"""The engine for threads of a LangGraph server."""

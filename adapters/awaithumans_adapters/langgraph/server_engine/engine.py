@@ -1,0 +1,326 @@
+"""The relay's side, for threads of a LangGraph server: an outcome resumes the interrupt that asked, through its API.
+
+The server runs one run of a thread after another, and takes a run for good before it answers. So it is the lock: the
+thread is looked at when none of its runs is under way, and the run that brings the answer is refused if one has come in
+between. Whoever is killed meanwhile, relay or server, the run goes on, and the next delivery waits for it.
+"""
+
+import time
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from httpx import URL, HTTPStatusError
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken
+from awaithumans_adapters.langgraph.delivery.failed_runs import MEND
+from awaithumans_adapters.langgraph.delivery.seen_threads import DELETED, SeenThreads
+from awaithumans_adapters.langgraph.graph_engine.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, UPDATED
+from awaithumans_adapters.langgraph.names import SERVER_ENGINE
+from awaithumans_adapters.langgraph.server_engine.run import ChangesRun
+from awaithumans_adapters.langgraph.server_engine.target import Credentials, Headers, ServerTarget, target_of
+from awaithumans_adapters.langgraph.server_engine.thread import AssistantUnknownError, ServerThread, ThreadUnknownError
+from awaithumans_core.addresses import http_address, without_user
+from awaithumans_core.connections import PerLoop
+from awaithumans_core.engine import RelayNotReady, TargetGone, TargetNotReady
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.http_clients import bounded, warn_if_exposed
+from awaithumans_core.http_environment import certificate_errors
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+
+REFUSED = (401, 403)
+"""What a server answers to credentials that it does not accept, or not for this."""
+_GIVE = (
+    "Give LangGraphServerEngine(headers=...), or `serve --langgraph-server-headers`, credentials that may read and "
+    "resume this user's threads, and try them with `awaithumans-relay doctor --thread ID`"
+)
+MAX_HIDDEN = 100
+"""Hidden threads that `check` reports; of more, the latest."""
+HIDDEN_SECONDS = 1800.0
+"""How long `check` reports one. The relay's sweep comes to every wait more often."""
+
+
+class LangGraphServerEngine:
+    """Resumes threads of a LangGraph server: `langgraph dev`, self-hosted, or LangSmith Deployment.
+
+    Args:
+        url: Where the server is; it may hold a user name and a password.
+        api_key: Default: LANGGRAPH_API_KEY, LANGSMITH_API_KEY or LANGCHAIN_API_KEY from the environment.
+        headers: Sent with every request. Or a function, sync or async, that is called before each request with its
+            `ServerTarget` and returns the headers: it chooses the credentials for the user whose run asked.
+        run_options: Called, sync or async, before a run that brings an answer starts, with its `ServerTarget` and the
+            keyword arguments for `client.runs.create`, which are those of the run that asked; returns the ones to use.
+
+    Raises:
+        SettingsError: `url` is not an address.
+    """
+
+    name = SERVER_ENGINE
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        headers: Headers | None = None,
+        run_options: ChangesRun | None = None,
+    ) -> None:
+        try:
+            url = http_address(url, credentials=True)
+        except ValueError as malformed:
+            raise SettingsError(f"the LangGraph server's address: {malformed}") from None
+        credentials = Credentials(headers, api_key)
+
+        def client() -> LangGraphClient:
+            # To the SDK, None means no key at all, and not the one of the environment.
+            with certificate_errors():
+                if api_key is None:
+                    made = get_client(url=url, headers=credentials.fixed)
+                else:
+                    made = get_client(url=url, headers=credentials.fixed, api_key=api_key)
+            bounded(made.http.client)
+            return made
+
+        def stranger() -> LangGraphClient:
+            with certificate_errors():
+                made = get_client(url=str(URL(url).copy_with(userinfo=b"")), api_key=None)
+            bounded(made.http.client)
+            return made
+
+        self._clients, self._strangers = PerLoop(client), PerLoop(stranger)
+        self._credentials = credentials
+        self._run_options = run_options
+        self._hidden: dict[str, tuple[float, str]] = {}
+        """Threads that the server does not show to the relay, each with the time and the reason."""
+        self._url = without_user(url)
+        """As it is shown."""
+        self._seen = SeenThreads()
+        warn_if_exposed("the LangGraph server's address", url, "its API key")
+
+    async def aclose(self) -> None:
+        """Close the connections to the server."""
+        await self._clients.aclose()
+        await self._strangers.aclose()
+
+    async def deliver(self, route: Route, outcome: Outcome) -> None:
+        """Resume the thread with the outcome and wait for its end or its next question.
+
+        Raises:
+            TargetGone: the thread has moved on without this answer, or failed after it had taken it: running a node
+                again that may have acted is not ours to decide.
+            TargetNotReady: the thread does not show the question yet, or is not there; TargetBusy, which is one of
+                these: its node waits for another answer first; RelayNotReady, one of these: the relay's credentials do
+                not show the thread, or may not resume it.
+            Exception: the thread has not taken the answer.
+        """
+        thread = await self._thread(route)
+        with self._refusals(thread):
+            await self._bring(thread, outcome)
+
+    async def redrive(self, route: Route, outcome: Outcome) -> None:
+        """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
+        thread = await self._thread(route)
+        with self._refusals(thread):
+            try:
+                await self._bring(thread, outcome)
+            except _FailedWithAnswer:
+                if run_id := await self._started(thread, thread.run_on()):
+                    await thread.ended(run_id)
+                await self._bring(thread, outcome)
+
+    async def _bring(self, thread: ServerThread, outcome: Outcome) -> None:
+        while waiting := await self._waiting(thread):
+            run_id = await self._started(thread, thread.resume(waiting, outcome))
+            if run_id is not None:
+                await thread.ended(run_id)
+                await thread.check_taken(waiting, run_id)
+
+    async def orphaned(self, route: Route) -> str | None:
+        """Say so when the thread has asked this question and moved on without an answer: new input, or a fork.
+
+        Raises:
+            RelayNotReady: the relay's credentials do not show the thread.
+        """
+        thread = await self._thread(route)
+        with self._refusals(thread):
+            try:
+                busy = await thread.busy()
+                self._seen.was_deleted(thread.id, exists=True)
+                if busy or await thread.waiting() or await thread.taken():
+                    return None
+                reason = await _gone(thread)
+                if reason is None:
+                    return None
+                # Twice: a run may have come and gone between the look at the thread and the one at its history.
+                return None if await thread.busy() or await thread.waiting() or await thread.taken() else reason
+            except ThreadUnknownError:
+                await self._check_hidden(thread)
+                return DELETED if self._seen.was_deleted(thread.id, exists=False) else None
+
+    async def check(self) -> None:
+        """Raise when the server is unreachable or refuses the credentials, or when it lately hid a thread from them."""
+        target = ServerTarget()
+        client, headers = await self._clients.get(), await self._credentials.headers(target)
+        try:
+            await client.assistants.search(limit=1, headers=headers)
+            await client.threads.search(limit=1, headers=headers)
+        except HTTPStatusError as refused:
+            if refused.response.status_code not in REFUSED:
+                raise
+            raise SettingsError(self._refused(target, refused)) from refused
+        since = time.monotonic() - HIDDEN_SECONDS
+        if reasons := [reason for found, reason in self._hidden.values() if found > since]:
+            raise SettingsError(f"{reasons[-1]} (threads that are hidden so: {len(reasons)})")
+
+    async def check_thread(self, route: Route) -> str:
+        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+
+        Args:
+            route: Of one of its questions. If the target has no `assistant_id` and there is no key, only the thread is
+                read.
+
+        Raises:
+            RelayNotReady: the relay's credentials do not show the thread, or do not let it read what it needs.
+            TargetGone: the id is none of a thread.
+            TargetNotReady: the server has no such thread.
+        """
+        thread = await self._thread(route)
+        with self._refusals(thread):
+            try:
+                busy = await thread.busy()
+                await thread.taken()
+                questions = await thread.questions()
+            except ThreadUnknownError as unknown:
+                await self._raise_unknown(thread, unknown)
+        self._hidden.pop(thread.id, None)
+        return (
+            f"the LangGraph server shows thread {thread.id!r} and its notes with "
+            f"{self._credentials.described(thread.target)}. It {'runs' if busy else 'is idle'}, and waits at "
+            f"{questions} question{'' if questions == 1 else 's'} of this package. No run was started, so whether one "
+            "may be is not known"
+        )
+
+    async def _thread(self, route: Route) -> ServerThread:
+        client, target = await self._clients.get(), target_of(route)
+        return ServerThread(client, route, lambda: self._credentials.headers(target), self._run_options)
+
+    async def _started(self, thread: ServerThread, starting: Coroutine[Any, Any, str | None]) -> str | None:
+        try:
+            return await starting
+        except ThreadUnknownError as unknown:
+            await self._raise_unknown(thread, unknown)
+        except AssistantUnknownError as unknown:
+            if await self._may_hide(thread):
+                raise RelayNotReady(
+                    f"the LangGraph server at {self._url} answers 404 for a run of thread {thread.id!r} with "
+                    f"{self._credentials.described(thread.target)}: either they may not run assistant "
+                    f"{thread.assistant_id!r} on it, or the assistant was deleted"
+                ) from unknown
+            raise TargetGone(f"the LangGraph server has no assistant {thread.assistant_id!r} any more") from unknown
+
+    @contextmanager
+    def _refusals(self, thread: ServerThread) -> Generator[None]:
+        """What the server refuses to the credentials is tried again, with a reason that names them."""
+        try:
+            yield
+        except HTTPStatusError as refused:
+            if refused.response.status_code not in REFUSED:
+                raise
+            raise self._hide(thread, self._refused(thread.target, refused)) from refused
+
+    def _refused(self, target: ServerTarget, refused: HTTPStatusError) -> str:
+        what = f"{refused.request.method} {refused.request.url.path}"
+        return (
+            f"the LangGraph server at {self._url} refuses {what} ({refused.response.status_code}) to "
+            f"{self._credentials.described(target)}. {_GIVE}"
+        )
+
+    async def _raise_unknown(self, thread: ServerThread, unknown: ThreadUnknownError) -> NoReturn:
+        await self._check_hidden(thread)
+        if self._seen.was_deleted(thread.id, exists=False):
+            raise TargetGone(DELETED) from unknown
+        raise TargetNotReady(
+            f"the LangGraph server at {self._url} has no thread {thread.id!r}: it was deleted, belonged to a run "
+            "without a thread, or is on another server",
+            retry_after=NOT_YET_SECONDS,
+        ) from unknown
+
+    async def _check_hidden(self, thread: ServerThread) -> None:
+        """Raise RelayNotReady if a thread for which the server answers 404 may be hidden from these credentials."""
+        if await self._may_hide(thread):
+            user = f", which user {thread.target.user!r} ran," if thread.target.user else ""
+            raise self._hide(
+                thread,
+                f"the LangGraph server at {self._url} answers 404 for thread {thread.id!r}{user} with "
+                f"{self._credentials.described(thread.target)}: either they may not read it, or it was deleted. "
+                f"{_GIVE}",
+            )
+
+    def _hide(self, thread: ServerThread, reason: str) -> RelayNotReady:
+        self._hidden.pop(thread.id, None)
+        self._hidden[thread.id] = (time.monotonic(), reason)
+        if len(self._hidden) > MAX_HIDDEN:
+            del self._hidden[next(iter(self._hidden))]
+        return RelayNotReady(reason)
+
+    async def _may_hide(self, thread: ServerThread) -> bool:
+        """Whether the server answers 404 for what it does not show: it does if it knows users by their credentials."""
+        if thread.target.user:
+            return True
+        try:
+            await (await self._strangers.get()).threads.get(thread.id)
+        except HTTPStatusError as refused:
+            return refused.response.status_code in REFUSED
+        return True  # the thread is there for a stranger, and not for these credentials
+
+    async def _waiting(self, thread: ServerThread) -> set[str]:
+        """Ids of the interrupts that wait for the answer; none if it was taken before."""
+        try:
+            await thread.idle()
+            self._seen.was_deleted(thread.id, exists=True)
+        except ThreadUnknownError as unknown:
+            await self._raise_unknown(thread, unknown)
+        self._hidden.pop(thread.id, None)
+        if waiting := await thread.waiting():
+            if failed := await thread.failed_with_answer():
+                raise TargetNotReady(
+                    f"beside the question, {failed} after it had its own answer; resuming now would run it again",
+                    retry_after=NOT_YET_SECONDS,
+                )
+            return waiting
+        if await thread.taken():
+            await self._check_whole(thread)
+            return set()
+        if reason := await _gone(thread):
+            raise TargetGone(reason)
+        raise TargetNotReady(
+            f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
+            retry_after=NOT_YET_SECONDS,
+        )
+
+    async def _check_whole(self, thread: ServerThread) -> None:
+        """Raise if the thread took the answer and failed, or is not what it was."""
+        failed = await thread.failure()
+        if not failed:
+            return
+        if not await thread.asked():
+            raise TargetGone(
+                f"the LangGraph server at {self._url} has lost what thread {thread.id!r} was doing, together with the "
+                f"answer it had taken ({failed})"
+            )
+        raise _FailedWithAnswer(f"{failed}, after it had the answer. {MEND}")
+
+
+async def _gone(thread: ServerThread) -> str | None:
+    """Why a question that does not wait and was not taken has no caller any more; None: it may still come to it."""
+    state = await thread.untaken()
+    if await thread.asked():
+        return UPDATED if state is Untaken.UPDATED else SUPERSEDED
+    return GONE.get(state)
+
+
+class _FailedWithAnswer(TargetGone):
+    """The one way of being gone that a redrive mends."""

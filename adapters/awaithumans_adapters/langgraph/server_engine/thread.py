@@ -1,0 +1,299 @@
+"""One thread of a LangGraph server, seen by one question: what it shows, what it has taken, and how it is resumed."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+from httpx import HTTPStatusError
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState
+
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, ids
+from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS
+from awaithumans_adapters.langgraph.delivery.resume_value import kept
+from awaithumans_adapters.langgraph.graph_engine.engine import GONE
+from awaithumans_adapters.langgraph.names import (
+    PLACE,
+    RESUMED_WITH,
+    is_ours,
+    names_key,
+    note_namespace,
+    place_in,
+)
+from awaithumans_adapters.langgraph.server_engine.run import ChangesRun, RunOptions, changed, options_of
+from awaithumans_adapters.langgraph.server_engine.target import RUN, target_of
+from awaithumans_core.engine import TargetGone
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.route import Route
+
+AGAIN_SECONDS = 0.1
+"""Between two looks at a run, or a thread, that should have come to rest and has not."""
+CHECKPOINTS = 100
+"""Checkpoints in a page of the history, in which the question of an old route is searched."""
+NOTES = 1000
+"""More places than one question is asked at in a thread."""
+_AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
+"""The state of an untaken question by the source of the checkpoint that came after its step; new input otherwise."""
+UNDER_WAY: Final = ("running", "pending")
+
+
+class ThreadUnknownError(Exception):
+    """The server answers 404 for the thread: it has none of this id, or does not show it to these credentials."""
+
+
+class AssistantUnknownError(Exception):
+    """The server answers 404 for a new run of a thread that it shows: the thread's assistant is not there or hidden."""
+
+
+class ServerThread:
+    """One thread of a server, seen by one question.
+
+    Args:
+        client: Calls the server.
+        route: Whose question.
+        headers: Makes the headers of each request.
+        change: Changes the options of each run.
+    """
+
+    def __init__(
+        self,
+        client: LangGraphClient,
+        route: Route,
+        headers: Callable[[], Awaitable[Mapping[str, str]]],
+        change: ChangesRun | None = None,
+    ) -> None:
+        self.target = target_of(route)
+        self.id = route.target["thread_id"]
+        self.assistant_id = route.target.get("assistant_id", "")
+        self._key = route.idempotency_key
+        self._asked_at = (route.asked_at or {}).get("")
+        self._asking_run = (route.caller or {}).get(RUN)
+        self._client = client
+        self._headers = headers
+        self._change = change
+
+    async def busy(self) -> bool:
+        """Whether a run of the thread is under way.
+
+        Raises:
+            ThreadUnknownError: the server does not know the thread.
+        """
+        return (await self._thread())["status"] == "busy"
+
+    async def idle(self) -> None:
+        """Wait until no run of the thread is under way. Raises as `busy` does."""
+        while await self.busy() and (runs := await self._under_way()):
+            await self.ended(runs[0]["run_id"])
+
+    async def ended(self, run_id: str) -> None:
+        """Wait for the end of a run, however it ends."""
+        while True:
+            run = await self._run(run_id)
+            if run is None or run["status"] not in UNDER_WAY:
+                return
+            await self._client.runs.join(  # pyright: ignore[reportUnknownMemberType]  # a bare dict
+                self.id, run_id, headers=await self._headers()
+            )
+            await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is tried again under the same id
+
+    async def waiting(self) -> set[str]:
+        """Ids of the interrupts that wait for the answer, without those whose node has taken it.
+
+        They show the question. A node that asks several people at once shows one question at a time and takes each
+        answer by its key; so where the question is not shown, they are those of the node that asks it.
+        """
+        ours = {each["id"]: each["value"] for each in (await self._state())["interrupts"] if is_ours(each["value"])}
+        place = place_in(self._key, self.id)
+        shown = {each: value for each, value in ours.items() if names_key(value, self._key)} or {
+            each: value for each, value in ours.items() if value[PLACE] == place
+        }
+        if not shown:
+            return set()
+        taken = await self.taken()
+        return {interrupt_id for interrupt_id, value in shown.items() if value.get(PLACE) not in taken}
+
+    async def taken(self) -> set[str]:
+        """Places at which the answer was taken. A run that was undone takes its note with it."""
+        return await self._taken(self._key)
+
+    async def asked(self) -> bool:
+        """Whether the question was ever shown.
+
+        The route names its checkpoint. For routes of earlier releases the history is searched, for `SEARCH_SECONDS`; a
+        question that was asked before what was read counts as not asked yet.
+        """
+        threads, headers = self._client.threads, await self._headers()
+        if self._asked_at is not None:
+            named = {"thread_id": self.id, "checkpoint_ns": "", "checkpoint_id": self._asked_at}
+            try:
+                return self._shown_in(
+                    [await threads.get_state(self.id, checkpoint=cast("Checkpoint", named), headers=headers)]
+                )
+            except HTTPStatusError as refused:
+                if refused.response.status_code == 404:  # retention has removed it
+                    return False
+                raise
+        until, before = time.monotonic() + SEARCH_SECONDS, None
+        while states := await threads.get_history(self.id, limit=CHECKPOINTS, before=before, headers=headers):
+            if self._shown_in(states):
+                return True
+            if len(states) < CHECKPOINTS or time.monotonic() > until:
+                return False
+            before = states[-1]["checkpoint"]
+        return False
+
+    def _shown_in(self, states: Iterable[ThreadState]) -> bool:
+        tasks = (task for state in states for task in state["tasks"])
+        return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
+
+    async def untaken(self) -> Untaken:
+        """The state of the question if the thread has never shown it and its answer was not taken.
+
+        A server does not list the questions that a node has opened. So a question is found by the task of its node,
+        which its key names; one whose key the caller has chosen counts as not opened.
+        """
+        place = place_in(self._key, self.id)
+        if place is None:
+            return Untaken.NOT_OPENED
+        graph, path = place.rpartition("|")[0], ids(place)
+        state = await self._reached(path[-1], graph)
+        if graph and state is Untaken.OPEN and (around := await self._reached(path[0], "")) in GONE:
+            return around if around is Untaken.UPDATED else Untaken.REPLACED
+        return state
+
+    async def _reached(self, task_id: str, graph: str) -> Untaken:
+        """How far the graph with this checkpoint namespace has come since its step with this task."""
+        within = cast("Checkpoint", {"checkpoint_ns": graph}) if graph else None
+        newer: ThreadState | None = None
+        history = await self._client.threads.get_history(
+            self.id, limit=CHECKPOINTS, checkpoint=within, headers=await self._headers()
+        )
+        for state in history:
+            task = next((task for task in state["tasks"] if task["id"] == task_id), None)
+            if task is None:
+                newer = state
+            elif newer is None:
+                return Untaken.OPEN if task.get("result") is None else Untaken.CONTINUED
+            else:
+                return _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
+        return Untaken.NOT_OPENED
+
+    async def questions(self) -> int:
+        """How many questions of this package the thread shows."""
+        return sum(is_ours(shown["value"]) for shown in (await self._state())["interrupts"])
+
+    async def failure(self) -> str | None:
+        """What the last run failed with, in words for an operator; None if it did not fail."""
+        thread = cast("Mapping[str, Any]", await self._thread())
+        if thread["status"] != "error":
+            return None
+        return "; ".join(_failures(await self._state())) or f"the graph failed ({thread.get('error')})"
+
+    async def failed_with_answer(self) -> str | None:
+        """A node of the current step that failed after it had the answer to another question than ours."""
+        state = await self._state()
+        for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
+            for value in (shown["value"] for shown in task["interrupts"] if is_ours(shown["value"])):
+                key = value["idempotency_key"]
+                if key != self._key and value.get(PLACE) in await self._taken(key):
+                    return failed
+        return None
+
+    async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
+        """Start the run that brings the answer, or nothing if another run has come first. Returns its id.
+
+        The server stores each step before the next one begins (durability "sync"), unless the run that asked chose
+        "exit". It has no way to store the answer ahead of the run, so the node does: it notes in the server's store
+        that it has its answer before it goes on.
+        """
+        answers = dict.fromkeys(waiting, kept(outcome).value())
+        return await self._start({RESUMED_WITH: self._key}, command={"resume": answers})
+
+    async def run_on(self) -> str | None:
+        """Start a run that goes on where the last one failed, or nothing if another has come first. Returns its id."""
+        return await self._start({}, input=None)
+
+    async def check_taken(self, resumed: set[str], run_id: str) -> None:
+        """Raise if one of the interrupts that were resumed waits still."""
+        if not resumed & await self.waiting():
+            return
+        failures = "; ".join(_failures(await self._state()))
+        if "(QuestionChangedError(" in failures:
+            raise TargetGone(failures)
+        raise RuntimeError(f"run {run_id} ended before the node came to its question: {failures or 'see the server'}")
+
+    async def _start(self, mark: Mapping[str, str], **what: Any) -> str | None:
+        options = await changed(self._change, self.target, {"durability": "sync"} | await self._asked_with())
+        metadata: dict[str, Any] = {**(options.pop("metadata", None) or {}), **mark}
+        try:
+            run = await self._client.runs.create(
+                self.id,
+                self.assistant_id,
+                **options,
+                **what,
+                metadata=metadata,
+                multitask_strategy="reject",
+                headers=await self._headers(),
+            )
+        except HTTPStatusError as refused:
+            if refused.response.status_code == 409:
+                await asyncio.sleep(AGAIN_SECONDS)
+                return None
+            if refused.response.status_code == 404:
+                await self._thread()
+                raise AssistantUnknownError from refused
+            raise
+        return run["run_id"]
+
+    async def _taken(self, key: str) -> set[str]:
+        namespace = note_namespace(self.id, key)
+        places: set[str] = set()
+        found = await self._client.store.search_items(namespace, limit=NOTES, headers=await self._headers())
+        for note in found["items"]:
+            if await self._run(note["value"]["run_id"]) is not None:
+                places.add(note["value"][PLACE])
+            else:
+                await self._thread()  # a run of a thread that is not shown any more was not rolled back
+                await self._client.store.delete_item(namespace, note["key"], headers=await self._headers())
+        return places
+
+    async def _asked_with(self) -> RunOptions:
+        """The options of the run that asked. If it was deleted, or is not known, those of the last run."""
+        run = await self._run(self._asking_run) if self._asking_run else None
+        if run is None:
+            last = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
+            run = await self._run(last) if last else None
+        return options_of(run or {})
+
+    async def _thread(self) -> Thread:
+        try:
+            return await self._client.threads.get(self.id, headers=await self._headers())
+        except HTTPStatusError as refused:
+            if refused.response.status_code == 404:
+                raise ThreadUnknownError from refused
+            if refused.response.status_code == 422:
+                raise TargetGone(f"{self.id!r} is no thread of a LangGraph server: {refused}") from refused
+            raise
+
+    async def _state(self) -> ThreadState:
+        return await self._client.threads.get_state(self.id, headers=await self._headers())
+
+    async def _under_way(self) -> list[Run]:
+        runs, headers = self._client.runs, await self._headers()
+        found = [await runs.list(self.id, status=status, limit=1, headers=headers) for status in UNDER_WAY]
+        return [run for some in found for run in some]
+
+    async def _run(self, run_id: str) -> Mapping[str, Any] | None:
+        """A run as it stands, or nothing if it was deleted: rolling back deletes a run with all it has done."""
+        try:
+            found = await self._client.runs.get(self.id, run_id, headers=await self._headers())
+            return cast("Mapping[str, Any]", found)
+        except HTTPStatusError as refused:
+            if refused.response.status_code != 404:
+                raise
+            return None
+
+
+def _failures(state: ThreadState) -> list[str]:
+    return [f"node {task['name']!r} failed ({task['error']})" for task in state["tasks"] if task["error"]]

@@ -1,0 +1,198 @@
+"""An interrupt of a node that is not ours: what it asks a person, and what it is resumed with.
+
+Law: a node gets what it expects, or nothing. What it expects is read from the interrupt, which stands in the checkpoint
+with its response schema, by the asker and by the relay alike; so nothing else has to be kept. An end without an answer,
+and an answer that does not fit, reject a tool call; to any other node nothing can be said, and its interrupt stays.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple, cast
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Interrupt
+from pydantic import BaseModel, Field, create_model
+from pydantic_core import to_jsonable_python
+
+from awaithumans_adapters.tool_approval.decisions import KINDS, Call, Decided, Kind, decision_type, decisions, not_run
+from awaithumans_adapters.tool_approval.json_types import Schema, json_type, object_type, resolved
+from awaithumans_core.binding import schema_digest
+from awaithumans_core.engine import TargetGone
+from awaithumans_core.errors import QuestionEndedError
+from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import MAX_TASK_CHARS
+
+_SERDE = JsonPlusSerializer()
+_KEY = re.compile(r"langgraph:.*:interrupt:([0-9a-f]{32}):[0-9a-f]{16}", re.DOTALL)
+_WORDS = ("question", "task", "message", "prompt", "description")
+"""Under which names interrupts commonly say in words what they want."""
+
+OPEN_QUESTION = "An answer is needed"
+
+
+class Question(NamedTuple):
+    """What an interrupt asks."""
+
+    task: str
+    payload: Any
+    response_schema: type[BaseModel]
+    resume_value: Callable[[BaseModel], Any]
+    """The node's own form of an answer."""
+    refusal: Callable[[str], Any] | None
+    """The node's own form of "no, because ..."; None if it has none."""
+
+
+def key_of(shown: Interrupt, thread_id: str) -> str:
+    """The idempotency key of an interrupt's question.
+
+    A node runs again while others beside it are resumed, and may then ask about something else, or for other answers,
+    under the same id: the key names what it asks about and the answers it takes, too.
+    """
+    asked = _as_read(shown)
+    if isinstance(schema := shown.response_schema, dict):
+        asked = [asked, schema_digest(cast("Schema", schema))]
+    return _key(shown, thread_id, asked)
+
+
+def keys_of(shown: Interrupt, thread_id: str) -> set[str]:
+    """The keys under which an interrupt may have been asked: `key_of`, and that of earlier releases."""
+    return {key_of(shown, thread_id), _key(shown, thread_id, _as_read(shown))}
+
+
+def _key(shown: Interrupt, thread_id: str, asked: Any) -> str:
+    about = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return f"langgraph:{thread_id}:interrupt:{shown.id}:{about}"
+
+
+def _as_read(shown: Interrupt) -> Any:
+    """The value of an interrupt as JSON, as a checkpoint gives it back."""
+    return to_jsonable_python(_SERDE.loads_typed(_SERDE.dumps_typed(shown.value)), fallback=repr)
+
+
+def interrupt_id(key: str) -> str | None:
+    """The interrupt a key names; None for keys of our own questions."""
+    found = _KEY.fullmatch(key)
+    return found[1] if found else None
+
+
+def resume_with(shown: Interrupt, outcome: Outcome) -> Any:
+    """What the node that waits at this interrupt is to be given.
+
+    Raises:
+        TargetGone: there was no usable answer, and the node has no way to be told so.
+    """
+    question = question_of(shown)
+    try:
+        return question.resume_value(settle(outcome, question.response_schema))
+    except QuestionEndedError as ended:
+        if question.refusal is not None:
+            return question.refusal(not_run(ended))
+        raise TargetGone(
+            f"{ended}. The node that waits has no way to be told so: its interrupt {shown.id} stays pending, and the "
+            "application can resume it itself"
+        ) from ended
+
+
+def question_of(shown: Interrupt) -> Question:
+    """Read an interrupt: tool calls of `HumanInTheLoopMiddleware`, a response schema, or anything that takes text."""
+    schema: Schema | None = shown.response_schema if isinstance(shown.response_schema, dict) else None
+    value: Any = shown.value
+    if isinstance(value, dict):
+        shape = cast("Mapping[str, Any]", value)
+        with suppress(KeyError, TypeError, AttributeError):  # something else that happens to use these words
+            if shape.get("type") == "tool_approval" and schema and (call := _per_call(shape, schema)):
+                return _review([call], shape, one=True)
+            if "action_requests" in shape and (calls := _batched(shape)):
+                return _review(calls, shape, one=False)
+    return _plain(value, schema)
+
+
+def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
+    """Tool calls that are held back: `one` answered by itself, or all of a turn at once."""
+
+    def answer(made: Sequence[Any]) -> Any:
+        return made[0] if one else {"decisions": made}
+
+    def decided(said: BaseModel) -> Any:
+        return answer([_decision(call, made) for call, made in zip(calls, decisions(said, calls), strict=True)])
+
+    def refused(why: str) -> Any:
+        return answer([{"type": "reject", "message": why} for _ in calls])
+
+    tools = ", ".join(call.tool for call in calls)
+    can_refuse = all("reject" in call.allowed for call in calls)
+    return Question(
+        one_line(f"May the agent run {tools}?", MAX_TASK_CHARS),
+        value,
+        decision_type(calls),
+        decided,
+        refusal=refused if can_refuse else None,
+    )
+
+
+def _decision(call: Call, made: Decided) -> dict[str, Any]:
+    if made.kind == "edit":
+        return {"type": "edit", "edited_action": {"name": call.tool, "args": dict(made.args)}}
+    if made.kind == "respond" or (made.kind == "reject" and made.message):
+        return {"type": made.kind, "message": made.message}
+    return {"type": made.kind}
+
+
+def _batched(value: Mapping[str, Any]) -> list[Call] | None:
+    allowed = {each["action_name"]: _kinds(each["allowed_decisions"]) for each in value["review_configs"]}
+    calls = [Call(each["name"], each["args"], allowed.get(each["name"], [])) for each in value["action_requests"]]
+    return calls if all(call.allowed for call in calls) else None
+
+
+def _per_call(value: Mapping[str, Any], schema: Schema) -> Call | None:
+    """The response schema lists the decisions there are, and the arguments an edit may give."""
+    kinds: list[Kind] = []
+    arguments: Schema | None = None
+    for branch in schema.get("oneOf") or schema.get("anyOf") or [schema]:
+        parts: Schema = resolved(branch, schema).get("properties", {})
+        kinds += _kinds([resolved(parts.get("type", {}), schema).get("const")])
+        if "edited_action" in parts:
+            edited: Schema = resolved(parts["edited_action"], schema).get("properties", {})
+            arguments = {**resolved(edited.get("args", {}), schema), "$defs": schema.get("$defs", {})}
+    return Call(value["name"], value["args"], kinds, arguments) if kinds else None
+
+
+def _kinds(named: Sequence[Any]) -> list[Kind]:
+    return [kind for kind in KINDS if kind in named]
+
+
+def _plain(value: Any, schema: Schema | None) -> Question:
+    said = resolved(schema, schema) if schema is not None else None
+    if schema is not None and said is not None and said.get("properties"):
+        return Question(_words(value), _payload(value), object_type(said, schema), _given, refusal=None)
+    kind: Any = Annotated[str, Field(min_length=1)] if schema is None else json_type(schema, schema)
+    response = create_model("Answer", answer=(kind, ...))
+    return Question(_words(value), _payload(value), response, _given_answer, refusal=None)
+
+
+def _given_answer(answer: BaseModel) -> Any:
+    return _given(answer)["answer"]
+
+
+def _given(answer: BaseModel) -> dict[str, Any]:
+    """What a person said, without what they left to the node's own defaults."""
+    return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, Any]", value)
+        value = next((named[name] for name in _WORDS if isinstance(named.get(name), str)), None)
+    return one_line(value.strip() if isinstance(value, str) else "", MAX_TASK_CHARS) or OPEN_QUESTION
+
+
+def _payload(value: Any) -> Any:
+    """An object as it is, anything else as one; a text stands in the question, if it fits there."""
+    if value is None or (isinstance(value, str) and _words(value) == (value.strip() or OPEN_QUESTION)):
+        return None
+    plain: Any = to_jsonable_python(value, fallback=lambda other: other)
+    return value if isinstance(plain, dict) else {"value": value}

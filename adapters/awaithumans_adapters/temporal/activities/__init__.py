@@ -1,0 +1,1 @@
+"""The worker side: activities, which make the HTTP calls."""

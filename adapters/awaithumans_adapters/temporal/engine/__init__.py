@@ -1,0 +1,1 @@
+"""The relay side: an outcome becomes a signal or the result of an activity."""

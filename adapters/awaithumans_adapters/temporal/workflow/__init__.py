@@ -1,0 +1,1 @@
+"""The workflow side: sandbox-safe, deterministic and replayed."""

@@ -1,0 +1,213 @@
+"""The workflow's side: sandbox-safe, deterministic, replayed.
+
+Laws: every question has its own identity, duplicates are ignored by key, an answer given at the last moment wins over
+the deadline, and an asker that stops waiting frees the person.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, Unpack, get_args, overload
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from awaithumans_adapters.temporal.activities.options import ActivityOptions, chosen
+    from awaithumans_adapters.temporal.names import within
+    from awaithumans_adapters.temporal.workflow.activity_mode import interval, wait_for_activity
+    from awaithumans_adapters.temporal.workflow.mailbox import CLOSE_LIMIT, Mailbox, OnCancel
+    from awaithumans_adapters.temporal.workflow.signal_mode import wait_for_signal
+    from awaithumans_core.errors import InvalidTaskError, QuestionChangedError, SettingsError
+    from awaithumans_core.outcome import Outcome
+    from awaithumans_core.reask import answered
+    from awaithumans_core.task import HumanTask, TaskOptions
+
+T = TypeVar("T")
+
+_NO_KEY = "(none)"
+"""Fills the field of a question whose key the mailbox makes. Any text will do: it is compared with nothing."""
+
+OUTSIDE = (
+    "awaithumans_adapters.temporal.await_human works in a workflow only. In a script call "
+    "awaithumans_core.await_human, in a LangGraph node awaithumans_adapters.langgraph.await_human; instead of in an "
+    "activity, ask in its workflow"
+)
+
+Via = Literal["signal", "activity"]
+"""How the answer comes back."""
+
+
+@overload
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    via: Via = "signal",
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
+    return_outcome: Literal[False] = False,
+    **options: Unpack[TaskOptions],
+) -> T: ...
+@overload
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    via: Via = "signal",
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
+    return_outcome: Literal[True],
+    **options: Unpack[TaskOptions],
+) -> tuple[T, Outcome]: ...
+async def await_human(
+    *,
+    task: str,
+    response_schema: type[T],
+    via: Via = "signal",
+    recheck: float | timedelta | None = None,
+    ask_within: float | timedelta | None = None,
+    on_cancel: OnCancel = "wait",
+    cancel_within: float | timedelta = CLOSE_LIMIT,
+    activities: ActivityOptions | None = None,
+    may_reword: bool = True,
+    return_outcome: bool = False,
+    **options: Unpack[TaskOptions],
+) -> T | tuple[T, Outcome]:
+    """Ask a person from a workflow and wait for the typed answer, holding nothing meanwhile.
+
+    Any number of waits may be open at once (`asyncio.gather`). Cancelling the workflow, or the coroutine that waits,
+    cancels the task, so that nobody works for nothing; so does a run that ends with questions open. A run that
+    continues as new hands them on: ask the same again there (text, payload, people), and the wait goes on. The worker
+    needs `HumanTasksPlugin`.
+
+    Args:
+        task: The question, one line, as the reviewer reads it.
+        response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
+        via: `"signal"`: one activity asks, the answer comes as a signal. `"activity"`: one activity asks and is
+            completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
+        recheck: In activity mode, how often the activity is tried again to find an answer that was not called back:
+            seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, which Temporal Cloud
+            bills. Default: by the time people have, every hour up to 6 hours, every 6 hours up to 3 days, else daily.
+        ask_within: Seconds or a timedelta in which the question has to be asked, while the server or the relay is
+            unreachable or a setting is wrong. No task is created later. Default: `timeout_seconds`. People have the
+            whole `timeout_seconds` once they are asked, so a call lasts at most `ask_within` + `timeout_seconds` +
+            15 s, and the check at the end. While the server is unreachable at the end, that check is retried until it
+            is reachable again, because an answer given at the last moment counts.
+        on_cancel: What a call that is cancelled, by `asyncio.timeout` for instance, does with its question.
+            `"wait"`: cancel the task, and wait until that is done. `"request"`: start cancelling, and do not wait. If
+            the run ends before a worker has done it, the relay cancels the task. `"leave"`: the task stays open, and
+            the same call with its `idempotency_key` gets the answer; if the run ends, the relay cancels it.
+        cancel_within: For how long cancelling the task is tried, and so how long `"wait"` takes at most: seconds or a
+            timedelta. After that the task's own deadline frees the person.
+        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: as
+            `HumanTasksPlugin(activities=...)` has it.
+        may_reword: A deploy may change text, payload or people of a question while it is open. The answer is joined on
+            the task that is recorded in the history, taken, and reported: `Outcome.reworded`, the log and the details.
+            False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In a LangGraph
+            node the default is False, since a node runs again from its start and may come to another question.)
+        return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
+        options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
+            assign_to, max_reasks, only_assignee, not_by, ...
+
+    Raises:
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
+        QuestionNotAskedError: a `TaskTimeoutError`; nobody was asked within `ask_within`.
+        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
+        ResponseSchemaError: a person answered in another shape.
+        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+        QuestionChangedError: with `may_reword=False`, the person was asked in other words.
+        workflow.NondeterminismError: the code asks its questions in another order than the history; no answer is given
+            to another question. The workflow task fails until the order is restored, and nothing is lost.
+        ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
+        TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must
+            be mended.
+
+    Example:
+        @workflow.run
+        async def run(self, refund: Refund) -> str:
+            decision = await await_human(task="Approve $250 refund?", payload=refund, response_schema=Decision)
+            return "paid" if decision.approved else "declined"
+    """
+    if not workflow.in_workflow():
+        raise SettingsError(OUTSIDE)
+    named = "idempotency_key" in options
+    options.setdefault("idempotency_key", _NO_KEY)
+    question = HumanTask(task=task, response_schema=response_schema, **options)
+    _check_choice("via", via, Via)
+    _check_choice("on_cancel", on_cancel, OnCancel)
+    attempt_time = interval(question.seconds, None if recheck is None else _time("recheck", recheck))
+    limits = None if ask_within is None else _time("ask_within", ask_within), _time("cancel_within", cancel_within)
+    own = chosen(activities)
+    mailbox = Mailbox.here()
+    asked = mailbox.asks(question, named=named)
+    mailbox.schedule(asked, own)
+    asked.on_cancel = on_cancel
+    asked.ask_within, asked.cancel_within = limits
+    question = question.under(asked.key)
+
+    async def ask(attempt: HumanTask[Any]) -> Outcome:
+        if via == "activity":
+            outcome = await wait_for_activity(attempt, mailbox, asked, attempt_time)
+        else:
+            outcome = await wait_for_signal(attempt, mailbox, asked)
+        outcome = mailbox.joined(asked, attempt.idempotency_key, outcome)
+        if not mailbox.closed:
+            mailbox.ends(asked, outcome)
+        return outcome
+
+    try:
+        decision, outcome = await answered(question, ask)
+        if outcome.reworded and not may_reword:
+            _refuse_reworded(question, outcome)
+    except Exception:
+        await _still_there(mailbox)
+        mailbox.leaves(asked)
+        raise
+    except asyncio.CancelledError:
+        mailbox.leaves(asked)
+        raise
+    await _still_there(mailbox)
+    mailbox.leaves(asked)
+    return (decision, outcome) if return_outcome else decision
+
+
+def _check_choice(name: str, given: str, choices: Any) -> None:
+    if given not in get_args(choices):
+        raise InvalidTaskError(f"{name} is {given!r}: give one of {', '.join(map(repr, get_args(choices)))}")
+
+
+def _time(name: str, given: float | timedelta) -> timedelta:
+    time = given if isinstance(given, timedelta) else timedelta(seconds=given)
+    if time < timedelta(seconds=1):
+        raise InvalidTaskError(f"{name} is {given}: give at least a second")
+    return time
+
+
+def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
+    """Raise, unless an earlier release of the workflow has taken this answer.
+
+    A patch marker records the refusal: a history without one went on with the answer, and so does its replay.
+    """
+    recorded = outcome.idempotency_key or question.idempotency_key
+    if workflow.patched(f"awaithumans-reworded-{within(recorded)}"):
+        raise QuestionChangedError(
+            f"the workflow asks {question.task!r}, and text, payload or people are not those that the person was asked "
+            f"(task {outcome.task_id}). The answer was not taken; it stays on the server. To take it although a deploy "
+            "has changed the question, leave out may_reword=False; if the workflow has failed, then reset it to its "
+            "last workflow task",
+            task_id=outcome.task_id,
+            differs=("idempotency_key",),
+        )
+
+
+async def _still_there(mailbox: Mailbox) -> None:
+    """What was left open when the run ended does not go on while its people are freed."""
+    if mailbox.closed:
+        await workflow.wait_condition(lambda: False)

@@ -1,0 +1,110 @@
+"""What happens around a workflow's own code: its mailbox is set up first, carried from run to run, and emptied last."""
+
+import asyncio
+from typing import Any, ClassVar, NoReturn
+
+from temporalio import workflow
+from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.worker import (
+    ContinueAsNewInput,
+    ExecuteWorkflowInput,
+    HandleQueryInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+with workflow.unsafe.imports_passed_through():
+    from awaithumans_adapters.temporal.activities.options import ActivityOptions, chosen
+    from awaithumans_adapters.temporal.names import DESCRIPTIONS, HEADER
+    from awaithumans_adapters.temporal.workflow.mailbox import Mailbox
+    from awaithumans_adapters.temporal.workflow.search_attribute import Listing
+    from awaithumans_adapters.temporal.workflow.signal_mode import freed, freeing
+
+
+class HumanTasksInterceptor(Interceptor):
+    """Prepares each workflow run for `await_human`. `HumanTasksPlugin` and `HumanTasksWorkflowPlugin` add it.
+
+    Args:
+        activities: How workflows schedule the activities.
+        list_assignees: Whether workflows set the search attribute.
+    """
+
+    def __init__(self, activities: ActivityOptions | None = None, *, list_assignees: bool = False) -> None:
+        self.activities = chosen(activities)
+        self.list_assignees = list_assignees
+
+    def same_as(self, other: "HumanTasksInterceptor") -> bool:
+        """Whether both configure workflows in the same way."""
+        return (self.activities, self.list_assignees) == (other.activities, other.list_assignees)
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's name
+        """The SDK's hook. The class carries the options into the sandbox, where it is instantiated for each run."""
+        options, listed = self.activities, self.list_assignees
+
+        class Configured(_Inbound):
+            activities = options
+            list_assignees = listed
+
+        return Configured
+
+
+class _Inbound(WorkflowInboundInterceptor):
+    activities: ClassVar[ActivityOptions]
+    list_assignees: ClassVar[bool]
+
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_Outbound(outbound))
+        # Before anything can arrive: a dynamic handler of the workflow's own takes every signal that has no other.
+        Mailbox(activities=self.activities, listing=Listing(wanted=self.list_assignees)).install()
+
+    async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002 - the SDK's name
+        """Add what the SDK has no argument for: the descriptions of handlers that are set while a workflow runs."""
+        result = await super().handle_query(input)
+        if isinstance(result, WorkflowMetadata) and Mailbox.found() is not None:
+            definitions = (*result.definition.signal_definitions, *result.definition.query_definitions)
+            for each in definitions:
+                each.description = each.description or DESCRIPTIONS.get(each.name, "")
+        return result
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
+        mailbox, carried = Mailbox.found(), input.headers.get(HEADER)
+        # A run that is retried has the header of the one that failed, which has freed its people.
+        if mailbox is not None and carried is not None and workflow.info().attempt == 1:
+            mailbox.inherit(workflow.payload_converter().from_payload(carried, dict[str, Any]))
+        try:
+            result = await super().execute_workflow(input)
+        except (Exception, asyncio.CancelledError) as error:
+            # Anything else suspends the run, which goes on once it is mended.
+            if isinstance(error, asyncio.CancelledError) or workflow.is_failure_exception(error):
+                await _free_all(mailbox)
+            raise
+        await _free_all(mailbox)
+        return result
+
+
+class _Outbound(WorkflowOutboundInterceptor):
+    def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002
+        mailbox = Mailbox.found()
+        carried = None
+        if mailbox is not None:
+            mailbox.list_assignees()  # the next run inherits the search attribute
+            carried = mailbox.carried()
+        if carried is not None:
+            input.headers = {**input.headers, HEADER: workflow.payload_converter().to_payload(carried)}
+        super().continue_as_new(input)
+
+
+async def _free_all(mailbox: Mailbox | None) -> None:
+    """Nobody works for a run that has ended.
+
+    Also called when a worker drops a run from its cache, which goes on elsewhere. The SDK then refuses to start an
+    activity, by an exception. So they are started before anything else, and no coroutine is left that never ran.
+    """
+    if mailbox is not None:
+        mailbox.list_assignees()
+        mailbox.closed = True
+        # An activity that nobody waits for is dropped with the run: for "request", too, the relay cancels the task.
+        open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
+        await freed(*[freeing(mailbox, asked) for asked in open_])

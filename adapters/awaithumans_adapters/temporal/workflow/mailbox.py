@@ -1,0 +1,594 @@
+"""What one workflow run knows of its questions: who is asked, what has been answered, what a person may see of it.
+
+Laws: the mailbox is there before the first question, so an early answer is kept; the first answer to a question stays,
+later ones are duplicates; what is open when a run continues as new goes on in the next one. Once a question is asked,
+its answer is joined on the task that is recorded in the history, because a deploy may change what the code asks.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Literal, Self, cast
+
+from pydantic import ValidationError
+from temporalio import workflow
+
+from awaithumans_adapters.temporal.activities.options import ActivityOptions
+from awaithumans_adapters.temporal.names import QUERY, SIGNAL, activity_id, default_key, place_of, within
+from awaithumans_adapters.temporal.workflow.search_attribute import Listing
+from awaithumans_core.errors import SettingsError
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import markdown, one_line
+from awaithumans_core.task import HumanTask, subject
+
+MOST_TOLD = 10
+"""Decisions that stay in the current details."""
+
+MAX_SHOWN = 20
+"""Open questions in the current details; the query lists all of them."""
+
+REWORDED = "the person was asked in other words"
+"""In the details, about a question that was changed while it was open."""
+
+HEADER_VERSION = 1
+"""Of what a run hands on. A release reads the fields it knows, of any version, and ignores the others."""
+
+OnCancel = Literal["wait", "request", "leave"]
+"""What a call that is cancelled does with its question: see `await_human`."""
+
+CLOSE_LIMIT = timedelta(minutes=5)
+"""How long cancelling a question is tried by default; after that the task's own deadline frees the person."""
+
+Address = tuple[Literal["name", "task"], str]
+"""By what an answer is found: what names the question within the workflow (`within`), or its task id."""
+
+
+@dataclass
+class Waiting:
+    """A task that a person has before them."""
+
+    key: str
+    question: str
+    who: str
+    """Whom it is assigned to, or "a person"."""
+    via: str
+    since: str
+    until: str
+    """UTC, ISO 8601."""
+    task_id: str | None = None
+    review_url: str | None = None
+    """Known in signal mode; an activity that waits tells its workflow nothing until the end."""
+    reworded: bool = False
+    """Whether the code now asks in other words than the person was asked in; known when the task is."""
+
+
+@dataclass(eq=False)
+class Asked:
+    """One `await_human` under way: its key, what it asks, and its task once there is one."""
+
+    key: str
+    """Its own; `Mailbox.own_task` has the key of its recorded task."""
+    about: str
+    waiting: Waiting | None = None
+    named: bool = False
+    """Whether its caller has named it; else the mailbox has."""
+    inherited: bool = False
+    """Whether the run before had it open."""
+    activity: dict[str, str] | None = None
+    """The activity that waits for it, `{"activity_id", "run_id"}`."""
+    activity_before: dict[str, str] | None = None
+    """That of the run before."""
+    reworded: bool = False
+    """Whether the person was asked in other words, so that what they were asked is not known here."""
+    original_run: str = ""
+    """Original run id of the workflow, or of a run before that was reset with this question."""
+    task_queue: str | None = None
+    """The task queue that its caller has chosen for it alone."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """How its activities are scheduled: its caller's options, and else the worker's."""
+    on_cancel: OnCancel = "wait"
+    cancel_within: timedelta = CLOSE_LIMIT
+    ask_within: timedelta | None = None
+    """None: as long as people have."""
+    who: str = ""
+    """Whom it is assigned to, or "a person"; empty until this run asks it."""
+    place: str = ""
+    """`place_of` the key of what it asks now; the key of a question that is asked again is another one."""
+    recorded: str | None = None
+    """The key of the task that the history has recorded for it."""
+    awaited: list[Address] = field(default_factory=list[Address])
+    """Where it has waited for an answer: by its own name and task, and by those of each time it was asked again."""
+
+    @property
+    def family(self) -> tuple[str, str | None]:
+        """Which questions of the next run may go on with this one."""
+        return self.about, self.key if self.named else None
+
+    def carried(self, key: str, waiting: Waiting | None) -> dict[str, Any]:
+        """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
+
+        Args:
+            key: The key under which the next run asks.
+            waiting: Its task. None: it is not known, or answered; then the next run finds the answer on the server.
+        """
+        shown = None if waiting is None else asdict(waiting) | {"question": "", "who": ""}
+        about = "" if self.reworded else self.about  # the next run asks in the new words, which is another question
+        held = {"key": key, "about": about, "named": self.named, "waiting": shown}
+        if self.activity is not None:
+            held["activity"] = self.activity
+        if self.original_run != workflow.info().run_id:
+            held["original_run"] = self.original_run
+        if self.task_queue is not None:
+            held["task_queue"] = self.task_queue
+        if self.on_cancel != "wait":
+            held["on_cancel"] = self.on_cancel
+        return held
+
+    @classmethod
+    def read(cls, held: Mapping[str, Any]) -> Self:
+        """What another run has handed on, of this release or another one.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it has another form.
+        """
+        waiting = None
+        if held["waiting"] is not None:
+            known = {each.name for each in fields(Waiting)}
+            waiting = Waiting(**{name: value for name, value in held["waiting"].items() if name in known})
+            datetime.fromisoformat(waiting.until)
+        asked = cls(held["key"], held["about"], waiting, bool(held["named"]), inherited=True)
+        asked.activity = asked.activity_before = held.get("activity")
+        asked.place = place_of(asked.key)
+        asked.original_run = held.get("original_run", workflow.info().original_execution_run_id)
+        asked.task_queue, asked.on_cancel = held.get("task_queue"), held.get("on_cancel", "wait")
+        return asked
+
+
+@dataclass
+class Mailbox:
+    """One workflow run's."""
+
+    answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
+    """An answer stays until every call that waits for it has ended."""
+    open: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    """A set in order of asking, as are the other two: a workflow may ask thousands of questions at once."""
+    inherited: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    """Questions of the run before that this one has not come to yet."""
+    _waiting: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    """Questions of either kind that a person has been asked."""
+    closed: bool = False
+    """The run is about to end: nothing arrives any more, and nobody goes on."""
+    activities: ActivityOptions = field(default_factory=ActivityOptions)
+    """The worker's options."""
+    listing: Listing = field(default_factory=lambda: Listing(wanted=False))
+    _families: dict[tuple[str, str | None], deque[Asked]] = field(
+        default_factory=dict[tuple[str, str | None], deque[Asked]]
+    )
+    """`inherited`, by `Asked.family`."""
+    _arrivals: dict[Address, list[asyncio.Future[None]]] = field(
+        default_factory=dict[Address, list[asyncio.Future[None]]]
+    )
+    _awaited: Counter[Address] = field(default_factory=Counter[Address])
+    """How many calls wait for an answer."""
+    _taken: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Name and task of each answer that is gone from `answers`: what arrives again is a duplicate."""
+    _used: Counter[str] = field(default_factory=Counter[str])
+    _asked_about: dict[str, str] = field(default_factory=dict[str, str])
+    """What each question of this run is about, by `place_of` its key."""
+    _recorded: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    """Key and task id of each task that the history has recorded, by `place_of` its key."""
+    _activities: int = 0
+    _told: deque[str] = field(default_factory=lambda: deque[str](maxlen=MOST_TOLD))
+    _outdated: bool = False
+    """The current details are published at the end of this turn of the event loop."""
+    _unlisted: bool = False
+    """The assignees may have changed since they were listed."""
+    _shown: str = ""
+    _users: str = ""
+    """What the workflow itself has set as its details."""
+
+    def install(self) -> None:
+        """Take the answers of this run, before its own code does anything. A handler of the workflow's own stays."""
+        if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        if workflow.get_query_handler(QUERY) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            workflow.set_query_handler(QUERY, self.pending)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+
+    @classmethod
+    def here(cls) -> Self:
+        """The running workflow's mailbox. It lives where the SDK keeps signal handlers, so it ends with the run.
+
+        Raises:
+            SettingsError: there is none, as the worker lacks the plugin, or the workflow handles our signal itself.
+        """
+        if (mailbox := cls.found()) is not None:
+            return mailbox
+        if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+            raise SettingsError(
+                "this worker has no HumanTasksPlugin: await Client.connect(..., plugins=[HumanTasksPlugin()]), or "
+                "Worker(..., plugins=[HumanTasksPlugin()]); a Replayer needs it, too"
+            )
+        raise SettingsError(f"this workflow has its own handler for the signal {SIGNAL!r}; rename it")
+
+    @classmethod
+    def found(cls) -> Self | None:
+        """The same, or None where `here` raises."""
+        handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
+        owner = getattr(handler, "__self__", None)
+        return owner if isinstance(owner, cls) else None
+
+    # Answers
+
+    def receive(self, outcome: Any) -> None:
+        """Signal handler. What is not an outcome is not an answer, and must not stop the workflow."""
+        if self.closed:
+            return
+        try:
+            answer = Outcome.model_validate(outcome)
+        except ValidationError:
+            workflow.logger.warning("a signal %s that holds no outcome was ignored", SIGNAL)
+            return
+        if not answer.terminal or answer.idempotency_key is None:
+            return
+        name = within(answer.idempotency_key)
+        if (name, answer.task_id) in self._taken:
+            return
+        addresses: list[Address] = [("name", name), ("task", answer.task_id)]
+        for address in addresses:
+            self.answers.setdefault(address, answer)
+            for arrival in self._arrivals.pop(address, ()):
+                if not arrival.done():
+                    arrival.set_result(None)
+
+    def answer(self, asked: Asked, key: str) -> Outcome | None:
+        """The answer to a question, once it is there: by its recorded task, or by `key` while no task is known.
+
+        Args:
+            asked: The question.
+            key: The key of what is asked now.
+        """
+        waiting, (_, task_id) = asked.waiting, self.own_task(asked)
+        if waiting is None or task_id is None:
+            return self.answers.get(("name", within(key)))
+        found = self.answers.get(("task", task_id))
+        if found is None and self._is_anothers(asked, waiting.key):  # other calls keep what arrives for that task
+            found = self.answers.get(("name", within(key)))
+        return found
+
+    def own_task(self, asked: Asked) -> tuple[str, str | None]:
+        """Key and task id of a question; None while no task is known.
+
+        If the history has recorded the task of another question for it, its own is the one that is recorded there.
+        """
+        waiting = asked.waiting
+        key, task_id = (asked.recorded or asked.key, None) if waiting is None else (waiting.key, waiting.task_id)
+        if self._is_anothers(asked, key):
+            return self._recorded.get(asked.place, (asked.key, None))
+        return key, task_id
+
+    def _is_anothers(self, asked: Asked, key: str) -> bool:
+        """Whether this key belongs to another question of this run: the code asks in another order than it did."""
+        place = place_of(key)
+        return place != asked.place and self._asked_about.get(place, asked.about) != asked.about
+
+    def other_order(self, task_id: str | None) -> workflow.NondeterminismError:
+        """What is raised where the history has recorded the task of another question."""
+        return workflow.NondeterminismError(
+            f"task {task_id} was recorded for another question of this workflow: the code asks its "
+            "questions in another order than it did. Restore the order, or change it behind workflow.patched()"
+        )
+
+    @staticmethod
+    def is_foreign(asked: Asked, outcome: Outcome) -> bool:
+        """Whether an outcome has a key that no mailbox made, although the question has one that a mailbox made."""
+        key = outcome.idempotency_key
+        return not asked.named and key is not None and within(key) == key
+
+    def joined(self, asked: Asked, key: str, outcome: Outcome) -> Outcome:
+        """The outcome of the recorded task, with whether the person was asked in other words than are asked now.
+
+        Args:
+            asked: The question.
+            key: The key of what is asked now.
+            outcome: How the task ended that is recorded in the history.
+
+        Raises:
+            workflow.NondeterminismError: the task is that of another question of this run.
+        """
+        recorded = outcome.idempotency_key or key
+        if self._is_anothers(asked, recorded):
+            raise self.other_order(outcome.task_id)
+        self._claim(asked, lambda held: place_of(held.key) == place_of(recorded))
+        self._compare(asked, key, recorded)
+        if asked.reworded:
+            told = "task %s: the code now asks in other words than the person was asked in (it asks %r)"
+            question = asked.waiting.question if asked.waiting else asked.key
+            workflow.logger.warning(told, outcome.task_id, one_line(question))
+        return outcome.model_copy(update={"reworded": asked.reworded or None})
+
+    def _compare(self, asked: Asked, key: str, recorded: str) -> None:
+        """Note whether the recorded task was created for other words. Its key is derived from the words."""
+        place = place_of(recorded)
+        if place != place_of(key) and place not in self._asked_about:
+            asked.reworded = True
+
+    def _claim(self, asked: Asked, is_it: Callable[[Asked], bool]) -> Asked | None:
+        """Take a question of the run before, if this run has recorded its task for this one."""
+        found = next((held for held in self.inherited if is_it(held)), None)
+        if found is not None:
+            self._families[found.family].remove(found)
+            del self.inherited[found]
+            self._waiting.pop(found, None)
+            asked.awaited += found.awaited
+            found.awaited = []
+        return found
+
+    def arrival(self, asked: Asked, key: str) -> asyncio.Future[None]:
+        """A future that is done once an answer is there which may be that of this question; see `answer`."""
+        arrival = asyncio.get_running_loop().create_future()
+        if self.answer(asked, key) is not None:
+            arrival.set_result(None)
+            return arrival
+        addresses: list[Address] = [("name", within(key))]
+        tasks = {self.own_task(asked)[1], None if asked.waiting is None else asked.waiting.task_id}
+        addresses.extend(("task", task_id) for task_id in sorted(filter(None, tasks)))
+        for address in addresses:
+            self._arrivals.setdefault(address, []).append(arrival)
+        return arrival
+
+    def _await(self, asked: Asked, address: Address) -> None:
+        """Keep the answer with this address, which may be there already, until this call has ended."""
+        asked.awaited.append(address)
+        self._awaited[address] += 1
+
+    def _release(self, addresses: Iterable[Address]) -> None:
+        """Drop the answers that no call waits for any more; keep of each which task it was about."""
+        for address in addresses:
+            self._awaited[address] -= 1
+            if self._awaited[address] > 0:
+                continue
+            del self._awaited[address]
+            self._arrivals.pop(address, None)
+            if (answer := self.answers.pop(address, None)) is not None and answer.idempotency_key is not None:
+                self._taken.add((within(answer.idempotency_key), answer.task_id))
+
+    # Questions
+
+    def asks(self, question: HumanTask[Any], *, named: bool) -> Asked:
+        """A question begins; one that the run before had open goes on."""
+        body = question.body()
+        about = _about(question, body)
+        asked = self._inherited(about, question.idempotency_key if named else None)
+        if asked is None:
+            asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
+            asked.original_run = workflow.info().original_execution_run_id
+        asked.place = place_of(asked.key)
+        self._asked_about[asked.place] = about
+        asked.who = _assignee(body)
+        if asked.waiting is not None:
+            asked.waiting.question, asked.waiting.who = question.task, asked.who
+            self._relist()
+        self.open[asked] = None
+        return asked
+
+    def _inherited(self, about: str, key: str | None) -> Asked | None:
+        """Take the oldest question of the run before that this one goes on with."""
+        held = self._families.get((about, key))
+        if not held:
+            return None
+        asked = held.popleft()
+        del self.inherited[asked]
+        return asked
+
+    def schedule(self, asked: Asked, own: ActivityOptions) -> None:
+        """Schedule its activities with these options of its caller, and else with the worker's."""
+        asked.task_queue, asked.activities = own.task_queue, own.over(self.activities)
+
+    def _fresh_key(self, about: str) -> str:
+        """A key of its own for every question, the same on replay and after a reset.
+
+        A reset gives a run another id and other random numbers, so neither names a question. Its original id, what is
+        asked, and how often that was asked before do: a person's answer outlives the reset, and what is asked
+        differently after it is asked afresh.
+        """
+        info = workflow.info()
+        self._used[about] += 1
+        place = f"{info.original_execution_run_id}: {about}, {self._used[about]}"
+        return default_key(info.namespace, info.workflow_id, place)
+
+    def waits(self, asked: Asked, question: HumanTask[Any], via: str) -> Waiting:
+        """A person is asked; whoever looks at the workflow sees so."""
+        now = workflow.now()
+        asked.place = place_of(question.idempotency_key)
+        asked.waiting = Waiting(
+            question.idempotency_key,
+            question.task,
+            asked.who,
+            via,
+            now.isoformat(),
+            (now + timedelta(seconds=question.seconds)).isoformat(),
+        )
+        self._await(asked, ("name", within(question.idempotency_key)))
+        self._waiting[asked] = None
+        self._relist()
+        return asked.waiting
+
+    def opened(
+        self, asked: Asked, question: HumanTask[Any], task_id: str, review_url: str, idempotency_key: str | None = None
+    ) -> Waiting:
+        """It is known which task it is, and where a person answers it. People's time begins only now.
+
+        The time of a task that the run before had open goes on.
+
+        Args:
+            asked: The question.
+            question: What is asked now.
+            task_id: The task that was recorded, maybe for other words.
+            review_url: Where a person answers it.
+            idempotency_key: The key of the task. Earlier releases did not record it.
+        """
+        waiting = asked.waiting or self.waits(asked, question, "signal")
+        before = (
+            asked
+            if waiting.task_id == task_id
+            else self._claim(asked, lambda held: held.waiting is not None and held.waiting.task_id == task_id)
+        )
+        if before is not None and before.waiting is not None:
+            waiting.since, waiting.until = before.waiting.since, before.waiting.until
+        else:
+            waiting.until = (workflow.now() + timedelta(seconds=question.seconds)).isoformat()
+        waiting.task_id, waiting.review_url = task_id, review_url
+        self._await(asked, ("task", task_id))
+        if idempotency_key is not None:
+            self._compare(asked, question.idempotency_key, idempotency_key)
+            waiting.key, waiting.reworded = idempotency_key, asked.reworded
+            self._await(asked, ("name", within(idempotency_key)))
+            self._recorded[place_of(idempotency_key)] = idempotency_key, task_id
+            if question.reask is None:
+                asked.recorded = idempotency_key
+        self._outdate()
+        return waiting
+
+    def ends(self, asked: Asked, outcome: Outcome) -> None:
+        """The task has ended; who decided stays to be seen."""
+        assigned = asked.waiting.who if asked.waiting is not None and "@" in asked.waiting.who else None
+        who = outcome.completed_by_display_name or outcome.completed_by_email or (outcome.answered and assigned)
+        by = f" by {markdown(who)}" if who else ""
+        where = f" ({markdown(outcome.completed_via_channel)})" if outcome.completed_via_channel else ""
+        at = outcome.completed_at or outcome.timed_out_at
+        when = f", {at:%Y-%m-%d %H:%M} UTC" if at is not None else ""
+        question = markdown(asked.waiting.question if asked.waiting else asked.key)
+        reworded = f" ({REWORDED})" if outcome.reworded else ""
+        self._told.append(f"**{question}** {markdown(outcome.status)}{by}{where}{when}{reworded}")
+        self._settled(asked)
+
+    def leaves(self, asked: Asked) -> None:
+        """The call has ended."""
+        self.open.pop(asked, None)
+        self._release(asked.awaited)
+        asked.awaited = []
+        if asked.waiting is not None:
+            self._settled(asked)
+
+    def _settled(self, asked: Asked) -> None:
+        """No person is asked any more."""
+        asked.waiting = None
+        self._waiting.pop(asked, None)
+        self._relist()
+
+    def activity_id(self, asked: Asked) -> str:
+        """Id for the next activity that waits for this question."""
+        self._activities += 1
+        info = workflow.info()
+        made = activity_id(info.original_execution_run_id, self._activities)
+        asked.activity = {"activity_id": made, "run_id": info.run_id}
+        return made
+
+    # From run to run
+
+    def carried(self) -> dict[str, Any] | None:
+        """What the next run has to know, as JSON. None: nothing is open."""
+        going_on = [*self.inherited, *self.open]
+        if not going_on:
+            return None
+        return {"version": HEADER_VERSION, "asked": [self._carried(asked) for asked in going_on]}
+
+    def _carried(self, asked: Asked) -> dict[str, Any]:
+        key, task_id = self.own_task(asked)
+        waiting = None
+        if asked.waiting is not None and self.answer(asked, key) is None:
+            waiting = replace(asked.waiting, key=key, task_id=task_id)
+        first = asked.recorded or asked.key
+        return asked.carried(key if self._is_anothers(asked, first) else first, waiting)
+
+    def inherit(self, carried: Mapping[str, Any]) -> None:
+        """Take over what the run before had open. A question that this release cannot read is asked anew."""
+        for held in carried.get("asked", ()):
+            try:
+                asked = Asked.read(held)
+            except (AttributeError, KeyError, TypeError, ValueError) as unreadable:
+                version = carried.get("version")
+                told = "a question of the run before (header version %s) cannot be read and is asked anew: %r"
+                workflow.logger.warning(told, version, unreadable)
+                continue
+            self.schedule(asked, ActivityOptions(task_queue=asked.task_queue))
+            self.inherited[asked] = None
+            self._families.setdefault(asked.family, deque()).append(asked)
+            if asked.waiting is not None:
+                self._await(asked, ("name", within(asked.waiting.key)))
+                if asked.waiting.task_id is not None:
+                    self._await(asked, ("task", asked.waiting.task_id))
+                self._waiting[asked] = None
+        self._outdate()
+
+    # What people see
+
+    def pending(self) -> list[dict[str, Any]]:
+        """Query handler: every task that a person has before them, oldest first."""
+        return [asdict(asked.waiting) for asked in self._waiting if asked.waiting is not None]
+
+    def _outdate(self) -> None:
+        """Publish once, however many questions change in this turn of the event loop."""
+        if not self._outdated:
+            self._outdated = True
+            asyncio.get_running_loop().call_soon(self._publish)
+
+    def _relist(self) -> None:
+        """Publish, and list the workflow by its assignees, who may be others now."""
+        self._unlisted = True
+        self._outdate()
+
+    def list_assignees(self) -> None:
+        """List the workflow by the assignees of what is open, if they may have changed.
+
+        What a run inherits is listed already, and its assignees are known once it is asked again.
+        """
+        if self._unlisted and not self.closed:
+            self._unlisted = False
+            self.listing.show(asked.waiting.who for asked in self._waiting if asked.waiting is not None)
+
+    def _publish(self) -> None:
+        """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set.
+
+        They are Markdown. The place to answer comes first, and the texts of others hold no markup and no links.
+        """
+        self._outdated = False
+        now = workflow.get_current_details()
+        if now != self._shown:
+            self._users = now
+        lines = [_line(asked.waiting) for asked in islice(self._waiting, MAX_SHOWN) if asked.waiting is not None]
+        if (more := len(self._waiting) - MAX_SHOWN) > 0:
+            lines.append(f"and {more} more; the query `{QUERY}` lists all of them")
+        self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])
+        workflow.set_current_details(self._shown)
+        self.list_assignees()
+
+    @staticmethod
+    def until(waiting: Waiting) -> timedelta:
+        """What is left of the person's time."""
+        return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
+
+
+def _line(waiting: Waiting) -> str:
+    """One open question in the current details."""
+    address = f"{waiting.review_url}\n\n" if waiting.review_url else ""
+    who, question = waiting.who or "a person", waiting.question or "asked by the run before"
+    reworded = f" ({REWORDED})" if waiting.reworded else ""
+    return f"{address}Waiting for {markdown(who)}: **{markdown(question)}**{reworded}"
+
+
+def _assignee(body: Mapping[str, Any]) -> str:
+    assigned: Mapping[str, Any] = body.get("assign_to") or {}
+    if "email" in assigned:
+        return str(assigned["email"])
+    if "emails" in assigned:
+        return ", ".join(map(str, assigned["emails"]))
+    return ", ".join(f"{name} {value}" for name, value in assigned.items()) or "a person"
+
+
+def _about(question: HumanTask[Any], body: Mapping[str, Any]) -> str:
+    """Whether the next run asks the same: text, payload and people."""
+    return subject({"payload": [question.task, body["payload"], body.get("assign_to")]})

@@ -1,0 +1,206 @@
+"""Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
+
+from awaithumans_adapters.temporal.activities.options import ACTIVITY_TIMEOUT, RETRY
+from awaithumans_adapters.temporal.failures import not_asked, typed
+from awaithumans_adapters.temporal.limits import MEASURED_FROM_BYTES, check_question, size_of, summary
+from awaithumans_adapters.temporal.names import (
+    ASK_WITHIN,
+    CARRIED,
+    CLOSE_WAIT,
+    LAST_LOOK,
+    MEASURE,
+    OPEN_WAIT,
+    ORIGINAL_RUN,
+    WITHDRAW,
+)
+from awaithumans_adapters.temporal.workflow.mailbox import Asked, Mailbox
+from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import HumanTask
+
+NOT_REGISTERED = "NotFoundError"
+"""How the SDK's worker fails an activity that it does not have."""
+MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
+
+
+async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
+    """Ask and wait.
+
+    A question of the run before is asked under its key once more, which finds its task: a run has the same commands
+    whatever was handed on to it, and the task is recorded in its own history.
+    """
+    key = question.idempotency_key
+    if asked.waiting is None or asked.waiting.key != key:
+        mailbox.waits(asked, question, "signal")
+    opened = await _open(mailbox, asked, question)
+    standing = Outcome.model_validate({"status": "created"} | opened)
+    if standing.terminal:
+        return standing
+    waiting = mailbox.opened(asked, question, **opened)
+    task_id, recorded = str(waiting.task_id), opened.get("idempotency_key")
+    try:
+        while True:
+            await workflow.wait_condition(
+                mailbox.arrival(asked, key).done,
+                timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
+                timeout_summary="the person's deadline",
+            )
+            if (answer := mailbox.answer(asked, key)) is not None:
+                return answer
+    except TimeoutError:
+        return await _last_look(mailbox, asked, question, task_id, recorded)
+    except asyncio.CancelledError:
+        if mailbox.answer(asked, key) is None:
+            await let_go(mailbox, asked)
+        raise
+
+
+async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
+    """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
+    limit = asked.ask_within or timedelta(seconds=question.seconds)
+    calling = asked.activities.of_call()
+    opening = workflow.start_activity(
+        OPEN_WAIT,
+        await checked_body(question, asked),
+        result_type=dict[str, Any],
+        schedule_to_close_timeout=None if asked.inherited else limit + calling["start_to_close_timeout"],
+        summary=summary(question.task),
+        **calling,
+    )
+    try:
+        opened: dict[str, Any] = await asyncio.shield(opening)
+    except ActivityError as failed:
+        if (answer := mailbox.answer(asked, question.idempotency_key)) is not None:
+            return answer.value()
+        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
+            raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
+        raise typed(failed) from failed
+    except asyncio.CancelledError:
+        opening.cancel()
+        await let_go(mailbox, asked)
+        raise
+    return opened
+
+
+async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+    """The input of the activity that asks, if Temporal can carry it.
+
+    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
+    A worker that has not registered it cannot say more than the size before them.
+
+    Raises:
+        InvalidTaskError: the question is too large.
+    """
+    body = question.body() | ({CARRIED: asked.activity_before or True} if asked.inherited else {})
+    if not asked.named:
+        body[ORIGINAL_RUN] = asked.original_run
+    if asked.ask_within is not None:
+        body[ASK_WITHIN] = asked.ask_within.total_seconds()
+    size = size_of(workflow.payload_converter().to_payloads([body]))
+    if size >= MEASURED_FROM_BYTES:
+        try:
+            size = await workflow.execute_local_activity(
+                MEASURE, body, result_type=int, start_to_close_timeout=ACTIVITY_TIMEOUT, retry_policy=MEASURE_RETRY
+            )
+        except ActivityError as failed:
+            if not _not_registered(failed):
+                raise
+    check_question(size)
+    return body
+
+
+def _not_registered(failed: ActivityError) -> bool:
+    return isinstance(failed.cause, ApplicationError) and failed.cause.type == NOT_REGISTERED
+
+
+async def _last_look(
+    mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str, recorded: str | None
+) -> Outcome:
+    """The task at its deadline. An answer that arrives by either way meanwhile counts.
+
+    Args:
+        mailbox: The run's.
+        asked: The question.
+        question: What is asked now.
+        task_id: The recorded task.
+        recorded: Its key. None: the history is of a release that did not record it; then any is accepted.
+    """
+    key = question.idempotency_key
+    own_key, own_task = mailbox.own_task(asked)
+    if own_task is None:
+        raise mailbox.other_order(task_id)
+    if own_task != task_id:
+        task_id, recorded = own_task, own_key
+    looking = workflow.start_activity(
+        LAST_LOOK,
+        {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
+        result_type=dict[str, Any],
+        summary="a last look",
+        **asked.activities.of_call(),
+    )
+    try:
+        looked = await asyncio.shield(looking)
+    except asyncio.CancelledError:
+        looking.cancel()
+        await let_go(mailbox, asked)
+        raise
+    except ActivityError as failed:
+        if (answer := mailbox.answer(asked, key)) is not None:
+            return answer
+        error = typed(failed)
+        raise error from failed
+    return mailbox.answer(asked, key) or Outcome.model_validate(looked)
+
+
+async def let_go(mailbox: Mailbox, asked: Asked) -> None:
+    """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
+    if asked.on_cancel == "leave":
+        return
+    cancelling = freeing(mailbox, asked)
+    if asked.on_cancel == "wait":
+        await freed(cancelling)
+    else:
+        cancelling.add_done_callback(_log_failure)
+
+
+def freeing(mailbox: Mailbox, asked: Asked) -> workflow.ActivityHandle[Any]:
+    """Start cancelling a question: by its task, or by its key while its task is not known here."""
+    key, task_id = mailbox.own_task(asked)
+    how, what = (WITHDRAW, _withdrawal(asked, key)) if task_id is None else (CLOSE_WAIT, task_id)
+    return workflow.start_activity(
+        how,
+        what,
+        result_type=dict[str, Any],
+        schedule_to_close_timeout=asked.cancel_within,
+        summary="nobody waits any more",
+        **asked.activities.of_call(),
+    )
+
+
+def _withdrawal(asked: Asked, key: str) -> dict[str, Any]:
+    """The input of the activity that cancels a question by its key."""
+    original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
+    return {"idempotency_key": key} | original | (asked.activity or {})
+
+
+async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
+    """Wait until these have ended; a failure to cancel a question does not keep the workflow from ending."""
+    if freeing:
+        await workflow.wait(freeing)
+    for each in freeing:
+        _log_failure(each)
+
+
+def _log_failure(freeing: "asyncio.Task[Any]") -> None:
+    if not freeing.cancelled() and (failure := freeing.exception()) is not None:
+        workflow.logger.warning("a question could not be cancelled: %s", one_line(failure))

@@ -1,0 +1,1 @@
+"""The question about a tool call, the form in which a person decides, and the way back. Independent of frameworks."""

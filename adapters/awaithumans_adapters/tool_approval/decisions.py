@@ -1,0 +1,172 @@
+"""What a person decides about tool calls: the form that asks, and the way back from what it submits.
+
+Laws: without a person's own decision nothing is approved; and what runs is what the person had before them: a value
+typed into the form counts, whichever way they let the call run.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
+
+from pydantic import BaseModel, Field, create_model, model_validator
+
+from awaithumans_adapters.tool_approval.json_types import Schema, json_type, optional
+from awaithumans_core.errors import (
+    AnswererNotAllowedError,
+    QuestionEndedError,
+    ResponseSchemaError,
+    TaskCancelledError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+    VerificationExhaustedError,
+)
+from awaithumans_core.schema import Preset
+
+Kind: TypeAlias = Literal["approve", "edit", "reject", "respond"]
+
+KINDS: tuple[Kind, ...] = ("approve", "edit", "reject", "respond")
+
+_HINTS: Mapping[str, str] = {
+    "reject": "why, when rejected",
+    "respond": "the answer to give in place of running the tool",
+}
+
+
+class Call(NamedTuple):
+    """A tool call that waits for a person."""
+
+    tool: str
+    args: Mapping[str, Any]
+    """As the model wants them."""
+    allowed: Sequence[Kind]
+    """Which decisions there are."""
+    schema: Schema | None = None
+    """JSON Schema of the arguments, where it is known; the types of the present ones are taken otherwise."""
+
+
+class Decided(NamedTuple):
+    """What a person decided about one call."""
+
+    kind: Kind
+    args: Mapping[str, Any]
+    """What to run the tool with: the model's, or the person's."""
+    message: str
+    """What the person wants the model to know; may be empty."""
+
+
+def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None = None) -> type[BaseModel]:
+    """The response class: `decision`, `message`, and `new_{argument}` for each argument, numbered for several calls.
+
+    Args:
+        calls: What waits.
+        check: Raises ValueError for a decision that cannot be acted on, such as arguments the tool would not take.
+    """
+    fields: dict[str, Any] = {}
+    for call, end in zip(calls, _ends(calls), strict=True):
+        title = f"{end.removeprefix('_')}. {call.tool}" if end else "Decision"
+        choices = Enum("Decision", {kind: kind for kind in call.allowed})  # type: ignore[misc]  # made at run time
+        fields[f"decision{end}"] = (choices, Field(title=title))
+        if hints := [_HINTS[kind] for kind in call.allowed if kind in _HINTS]:
+            fields[f"message{end}"] = (
+                str,
+                Field("", title="Message", description=f"For the model: {', or '.join(hints)}"),
+            )
+        for number, name in enumerate(_editable(call)):
+            about: dict[str, Any] = {
+                "title": f"New {name}",
+                "description": _shown(call, name),
+                "alias": f"new_{name}{end}",
+            }
+            kind, present = _argument_type(call, name), Preset(_present(call, name))
+            fields[f"new_{number}{end}"] = (Annotated[kind, present], Field(None, **about))
+
+    def fits(answer: BaseModel) -> BaseModel:
+        for decided in decisions(answer, calls):
+            if check is not None:
+                check(decided)
+        return answer
+
+    return create_model("Decision", __validators__={"fits": cast("Any", model_validator(mode="after")(fits))}, **fields)
+
+
+def decisions(answer: BaseModel, calls: Sequence[Call]) -> list[Decided]:
+    """What an instance of `decision_type(calls)` decides, in the order of the calls."""
+    given = answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return [_decided(given, call, end) for call, end in zip(calls, _ends(calls), strict=True)]
+
+
+def _decided(given: Mapping[str, Any], call: Call, end: str) -> Decided:
+    typed = {name: given.get(f"new_{name}{end}") for name in _editable(call)}
+    changed = {
+        name: _whole(value, call.args.get(name))
+        for name, value in typed.items()
+        if value not in (None, "") and value != _present(call, name)
+    }
+    kind: Kind = given[f"decision{end}"]
+    if kind == "approve" and changed:
+        kind = "edit"
+    return Decided(kind, {**call.args, **changed} if kind == "edit" else call.args, given.get(f"message{end}") or "")
+
+
+def not_run(ended: QuestionEndedError) -> str:
+    """What the model is told of a call about which nobody has decided."""
+    why = next((words for error, words in _WHY.items() if isinstance(ended, error)), "the decision is not known")
+    if isinstance(ended, ResponseSchemaError):
+        why = f"{why}: {'; '.join(ended.problems)}"
+    return f"The tool was not run: {why}. Do not call it again unless the user asks for it."
+
+
+_WHY: Mapping[type[QuestionEndedError], str] = {
+    TaskTimeoutError: "nobody decided about it in time",
+    TaskCancelledError: "the question was cancelled before anybody decided",
+    VerificationExhaustedError: "every decision about it was turned down",
+    ResponseSchemaError: "the decision about it does not fit",
+    AnswererNotAllowedError: "another person decided about it than the one who may",
+    TaskNotFoundError: "the question was deleted before anybody decided",
+}
+
+
+def _ends(calls: Sequence[Call]) -> list[str]:
+    """What is put after the names of a call's fields."""
+    return [""] if len(calls) == 1 else [f"_{number}" for number in range(1, len(calls) + 1)]
+
+
+def _editable(call: Call) -> list[str]:
+    if "edit" not in call.allowed:
+        return []
+    return list(dict.fromkeys([*call.args, *(call.schema or {}).get("properties", {})]))
+
+
+def _argument(call: Call, name: str) -> Schema:
+    known: Mapping[str, Schema] = (call.schema or {}).get("properties", {})
+    return known.get(name, {})
+
+
+def _present(call: Call, name: str) -> Any:
+    """What the tool would run with as things stand."""
+    return call.args.get(name, _argument(call, name).get("default"))
+
+
+def _argument_type(call: Call, name: str) -> Any:
+    """Null stands for "as it is": people leave alone what they do not change."""
+    return optional(json_type(_argument(call, name) or _described(call.args.get(name)), call.schema or {}))
+
+
+def _described(value: Any) -> Schema:
+    # A whole number may be meant as an amount, so a person may change it to one with a fraction.
+    kinds: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "string"}
+    return {"type": kinds[type(value)]} if type(value) in kinds else {}
+
+
+def _whole(value: Any, current: Any) -> Any:
+    """A number typed in place of a whole one, as whole as it is."""
+    if isinstance(value, float) and type(current) is int and value.is_integer():
+        return int(value)
+    return value
+
+
+def _shown(call: Call, name: str) -> str | None:
+    """The form shows the present value of plain inputs by itself."""
+    value = _present(call, name)
+    return f"JSON (left blank: {json.dumps(value)})" if isinstance(value, dict | list) else None
