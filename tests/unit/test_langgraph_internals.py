@@ -25,6 +25,7 @@ from langgraph.constants import TAG_HIDDEN
 from langgraph.errors import UnknownInterruptError
 from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
+from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from awaithumans_adapters.langgraph import internals
@@ -145,6 +146,32 @@ def test_pregel_call_schedule_task() -> None:
     for checkpointer in (None, False):
         graph_of(inner.compile(checkpointer=checkpointer)).invoke({}, CONFIG)
     assert stored == [True, False], renamed("checkpointer of the graph's loop")
+
+
+def test_run_metadata() -> None:
+    """The loop keeps the config of its run and whether another graph is around it; that loop is in this config."""
+    loop = internals.graph_loop(inside())
+    assert loop.is_nested is False, renamed("is_nested of the graph's loop")
+    assert hasattr(loop, "config"), renamed("config of the graph's loop")
+    found: list[Any] = []
+
+    def reads(state: State) -> State:
+        own, run = get_config().get("metadata", {}), internals.run_metadata(configured())
+        found.extend([run.get("given"), run.get(internals.NODE_NAMESPACE), own.get(internals.NODE_NAMESPACE)])
+        return {}
+
+    inner = StateGraph(State).add_node("reads", reads).add_edge(START, "reads").compile()
+    graph_of(inner).invoke({}, {**CONFIG, "metadata": {"given": "yes", internals.NODE_NAMESPACE: "caller"}})
+    assert found[:2] == ["yes", "caller"], renamed("config of the outermost graph's loop")
+    assert str(found[2]).startswith("node:"), renamed(internals.NODE_NAMESPACE)
+
+
+def test_langgraph_checkpoint_ns_is_passed_on_by_a_remote_graph() -> None:
+    """`RemoteGraph` passes on the metadata of the node that calls it, and not whether it is a node."""
+    node: Any = {"metadata": {internals.NODE_NAMESPACE: "node:1"}, "configurable": {"__pregel_task_id": "1"}}
+    sent = RemoteGraph("any")._sanitize_config(node)  # pyright: ignore[reportPrivateUsage]
+    assert sent.get("metadata") == node["metadata"], renamed(internals.NODE_NAMESPACE)
+    assert sent.get("configurable") == {}, "a remote graph counts as nested: change run_metadata"
 
 
 async def test_pregel_call_node() -> None:

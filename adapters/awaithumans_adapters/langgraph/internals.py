@@ -34,6 +34,9 @@ SERVER_VERSION = "langgraph_api_version"
 """In the metadata of a run of a LangGraph server, and of no other run."""
 SERVER_USER = "langgraph_auth_user_id"
 """The user of a run, if a LangGraph server authenticates users."""
+NODE_NAMESPACE = "langgraph_checkpoint_ns"
+"""In the metadata of a node: its checkpoint namespace. A `RemoteGraph` passes the metadata of the node that calls it to
+the run that it starts."""
 
 # --- Names in checkpoints ---------------------------------------------------------------------------------------------
 
@@ -96,8 +99,24 @@ def stores_checkpoints(configurable: Mapping[str, Any]) -> bool:
 
     A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
     """
+    return getattr(graph_loop(configurable), "checkpointer", True) is not None
+
+
+def graph_loop(configurable: Mapping[str, Any]) -> Any:
+    """The loop of the graph of a node, with the `config` that the graph was called with; None if it is not found."""
     schedule = getattr(configurable.get(CALL), "keywords", {}).get("schedule_task")
-    return getattr(getattr(schedule, "__self__", None), "checkpointer", True) is not None
+    return getattr(schedule, "__self__", None)
+
+
+def run_metadata(configurable: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metadata that the run of a node was started with, which the metadata of the node replace in part.
+
+    The outermost graph of the run has them. They are empty if a release of LangGraph keeps the loops elsewhere.
+    """
+    outermost = loop = graph_loop(configurable)
+    while loop is not None:
+        outermost, loop = loop, graph_loop(loop.config.get("configurable", {}))
+    return {} if getattr(outermost, "is_nested", True) else outermost.config.get("metadata", {})
 
 
 def node_of(call: Any) -> Any:

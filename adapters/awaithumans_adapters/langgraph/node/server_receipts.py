@@ -13,7 +13,7 @@ from langgraph.config import get_config, get_store
 from langgraph.store.base import BaseStore, Item
 
 from awaithumans_adapters.langgraph.delivery.history import asked_at
-from awaithumans_adapters.langgraph.internals import SERVER_USER, SERVER_VERSION
+from awaithumans_adapters.langgraph.internals import NODE_NAMESPACE, SERVER_USER, SERVER_VERSION, run_metadata
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
@@ -29,6 +29,14 @@ from awaithumans_core.route import Route
 
 NODE_ERROR = "__pregel_node_error"
 """Config key under which LangGraph gives an error handler the failure of its node."""
+
+
+_CALLED_BY_A_NODE = (
+    "await_human is called in a run that a RemoteGraph in a node of another graph has started: the relay would resume "
+    "this thread, and the other graph would wait for ever. Ask in a node of the other graph, or start this graph "
+    "outside of a node, for instance with client.runs.create. A later run of a thread that was created in this way has "
+    f'the same mark in its metadata: start that run with metadata={{"{NODE_NAMESPACE}": ""}}'
+)
 
 
 class AnswerTakenError(RuntimeError):
@@ -50,7 +58,7 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
 
     Raises:
         SettingsError: the server has no store for the note that the answer was taken, or does not show what is asked
-            here.
+            here, or a `RemoteGraph` node of another graph has started the run.
     """
     configurable = _configurable()
     thread_id = str(configurable["thread_id"])
@@ -63,6 +71,8 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
             "await_human is called in an error handler, whose questions a LangGraph server does not show, so the "
             "answer could not be given to it: let the handler lead to a node that asks, Command(goto=...)"
         )
+    if run_metadata(configurable).get(NODE_NAMESPACE):
+        raise SettingsError(_CALLED_BY_A_NODE)
     target = {"thread_id": thread_id, "assistant_id": str(configurable["assistant_id"])}
     return Route(SERVER_ENGINE, target, key, asked_at=asked_at(asked_in) or None, caller=_caller(configurable))
 

@@ -1,0 +1,131 @@
+"""Graphs of a real LangGraph server that are called with `RemoteGraph`, as a node of another graph and directly."""
+
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples.demo.servers import HumansServer
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk.client import LangGraphClient
+
+from awaithumans_core import Outcome
+from tests.support import graphs, served_graphs
+from tests.support.engines import Shelf
+from tests.support.people import People
+from tests.support.relay import RunningRelay, running_relay
+from tests.support.served import AskedServedThread, LangGraphServer, ServedAsker
+
+pytestmark = pytest.mark.edges
+
+
+@pytest.fixture
+async def relay(
+    humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
+) -> AsyncGenerator[RunningRelay]:
+    """Takes registrations; answers are delivered by hand here."""
+    async with running_relay(
+        [Shelf("langgraph-server")],
+        humans,
+        tmp_path,
+        settings=langgraph_server.settings,
+        port=langgraph_server.relay_port,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(langgraph_server: LangGraphServer) -> AsyncGenerator[LangGraphClient]:
+    async with langgraph_server.client() as connected:
+        yield connected
+
+
+def calling(node: Any, state: type = graphs.State) -> Any:
+    """A graph in this process with one node."""
+    return StateGraph(state).add_node("calls", node).add_edge(START, "calls")
+
+
+def question_of(thread_id: str) -> dict[str, Any]:
+    return {"name": thread_id, "options": {"task": f"{thread_id}?"}}
+
+
+async def answer(asker: ServedAsker, people: People, thread_id: str) -> None:
+    """A person answers the thread's question, and the answer is delivered."""
+    (task,) = await people.find(f"{thread_id}?")
+    key = task["idempotency_key"]
+    outcome = Outcome(task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=key)
+    await asker.engine.deliver(AskedServedThread(thread_id, asker).route(key), outcome)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["node", "node of a subgraph"])
+@pytest.mark.parametrize("graph", ["ask", "ask_sync"])
+async def test_question_in_a_remote_node_is_refused(
+    relay: RunningRelay,
+    client: LangGraphClient,
+    people: People,
+    graph: str,
+    nested: bool,  # noqa: FBT001
+) -> None:
+    """The calling graph could not be resumed with the answer, so no person is asked; the error says what to do."""
+    node: Any = RemoteGraph(graph, client=client)
+    parent = calling(calling(node).compile() if nested else node).compile(checkpointer=InMemorySaver())
+    thread_id = str(uuid.uuid4())
+    ended = await parent.ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
+    assert ended["told"]["error"] == "SettingsError"
+    assert "RemoteGraph in a node of another graph" in ended["told"]["message"]
+    assert await people.find(f"{thread_id}?", count=0) == []
+
+
+async def test_question_in_a_subgraph_of_a_remote_node_is_refused(
+    relay: RunningRelay, client: LangGraphClient, people: People
+) -> None:
+    """The subgraph runs in a node of the server's own graph, whose metadata do not hide those of the call."""
+    node: Any = RemoteGraph("swallows", client=client)
+    parent = calling(node, served_graphs.State).compile(checkpointer=InMemorySaver())
+    thread_id = str(uuid.uuid4())
+    state: Any = {"name": thread_id, "questions": [f"{thread_id}?"], "answers": []}
+    await parent.ainvoke(state, {"configurable": {"thread_id": thread_id}})
+    assert await people.find(f"{thread_id}?", count=0) == []
+
+
+@pytest.mark.parametrize("from_node", [False, True], ids=["application", "function of a node"])
+async def test_question_in_a_remote_graph_that_is_called_directly(
+    relay: RunningRelay,
+    langgraph_server: LangGraphServer,
+    client: LangGraphClient,
+    people: People,
+    from_node: bool,  # noqa: FBT001
+) -> None:
+    """Such a call returns at the question, and the relay resumes the thread, whose caller does not wait for it."""
+    remote = RemoteGraph("ask", client=client)
+    thread_id = str(uuid.uuid4())
+
+    async def call(state: Any) -> graphs.State:
+        await remote.ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
+        return {}
+
+    asker = ServedAsker(langgraph_server)
+    async with asker.ready(relay.settings):
+        await (calling(call).compile().ainvoke({}) if from_node else call({}))
+        await answer(asker, people, thread_id)
+        assert asker.acts[thread_id] == 1
+
+
+async def test_later_run_of_a_thread_that_a_remote_node_has_created(
+    relay: RunningRelay, langgraph_server: LangGraphServer, client: LangGraphClient, people: People
+) -> None:
+    """The server gives the metadata of a thread's first run to its later runs; the application can replace them."""
+    node: Any = RemoteGraph("ask", client=client)
+    thread_id = str(uuid.uuid4())
+    await calling(node).compile().ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
+    asker = ServedAsker(langgraph_server)
+    async with asker.ready(relay.settings):
+        asked, again = AskedServedThread(thread_id, asker), question_of(thread_id)
+        await asked.run(again)
+        assert await people.find(f"{thread_id}?", count=0) == []
+        await asked.run(again, metadata={"langgraph_checkpoint_ns": ""})
+        await answer(asker, people, thread_id)
+        assert (await asked.told())["approved"] is True
