@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from awaithumans_core.ask import await_human, await_human_sync
+    from awaithumans_core.batch import Answer
     from awaithumans_core.client import SyncTaskClient, TaskClient
-    from awaithumans_core.combine import Step, Verdict, Vote, escalate, quorum
-    from awaithumans_core.crowd import Answer
     from awaithumans_core.engine import Engine, TargetBusy, TargetGone, TargetNotReady
     from awaithumans_core.errors import (
         AnswererNotAllowedError,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         UnexpectedReplyError,
         VerificationExhaustedError,
     )
+    from awaithumans_core.group_decisions import Step, Verdict, Vote, escalate, quorum
     from awaithumans_core.human_tasks import HumanTasks
     from awaithumans_core.outcome import Outcome, settle
     from awaithumans_core.route import Route
@@ -85,12 +85,12 @@ _HOME = {
     "await_human_sync": "ask",
     "SyncTaskClient": "client",
     "TaskClient": "client",
-    "Step": "combine",
-    "Verdict": "combine",
-    "Vote": "combine",
-    "escalate": "combine",
-    "quorum": "combine",
-    "Answer": "crowd",
+    "Step": "group_decisions",
+    "Verdict": "group_decisions",
+    "Vote": "group_decisions",
+    "escalate": "group_decisions",
+    "quorum": "group_decisions",
+    "Answer": "batch",
     "Engine": "engine",
     "TargetBusy": "engine",
     "TargetGone": "engine",

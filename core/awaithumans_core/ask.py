@@ -5,8 +5,8 @@ import sys
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
-from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, SettingsError
+from awaithumans_core.group_decisions import NOT_NEEDED
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import progress_of
 from awaithumans_core.reask import answered, answered_sync

@@ -12,12 +12,11 @@ import httpx
 
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
+from awaithumans_core.batch import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.clock import Clock, SystemClock, refuse_frozen_loop
-from awaithumans_core.connections import PerLoop, PerProcess, generation
-from awaithumans_core.crowd import CONNECTIONS, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
-from awaithumans_core.http_clients import (
+from awaithumans_core.http.clients import (
     ReplyTooLarge,
     async_client,
     lost_reason,
@@ -26,6 +25,7 @@ from awaithumans_core.http_clients import (
     sync_client,
     warn_if_exposed,
 )
+from awaithumans_core.http.connections import PerLoop, PerProcess, generation
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings

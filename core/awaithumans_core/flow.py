@@ -26,6 +26,7 @@ from pydantic.types import JsonValue
 
 from awaithumans_core import clock as clocks
 from awaithumans_core.binding import differences, parts, parts_asked
+from awaithumans_core.deleted_tasks import Readings, Verdict
 from awaithumans_core.errors import (
     ENGINE_UNKNOWN,
     AuthenticationError,
@@ -40,7 +41,6 @@ from awaithumans_core.errors import (
     UnexpectedReplyError,
 )
 from awaithumans_core.json_values import read_json
-from awaithumans_core.missing import Readings, Verdict
 from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.status import NOT_FOUND, TaskStatus

@@ -11,7 +11,7 @@ from awaithumans_core import flow
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Flow, Patience, Proofs
-from awaithumans_core.http_clients import warn_if_exposed
+from awaithumans_core.http.clients import warn_if_exposed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
-from awaithumans_core.strength import GENERATE, weakness
+from awaithumans_core.secret_strength import GENERATE, weakness
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeSerializer

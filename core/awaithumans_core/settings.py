@@ -12,12 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from awaithumans_core.addresses import cleaned, http_address
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.local_server import announced_server
+from awaithumans_core.http.addresses import cleaned, http_address
+from awaithumans_core.http.local_server import announced_server
 from awaithumans_core.route import RouteSigner
+from awaithumans_core.secret_strength import GENERATE, weakness
 from awaithumans_core.signing import KeyRing
-from awaithumans_core.strength import GENERATE, weakness
 
 
 def _split(value: object) -> object:

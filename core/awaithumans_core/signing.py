@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
-from awaithumans_core.strength import GENERATE
+from awaithumans_core.secret_strength import GENERATE
 
 SIGNATURE_HEADER = "X-Awaithumans-Signature"
 TASK_ID_HEADER = "X-Awaithumans-Task-Id"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from awaithumans_core import HumanTask, Outcome, SettingsError, Step, SyncTaskClient, TaskClient, escalate, quorum
-from awaithumans_core.connections import PerLoop
+from awaithumans_core.http.connections import PerLoop
 from tests.support.connections import established
 from tests.support.people import People
 from tests.support.servers import TaskServer

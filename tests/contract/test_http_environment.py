@@ -22,8 +22,8 @@ from awaithumans_core import (
     SyncTaskClient,
     TaskClient,
 )
-from awaithumans_core.http_clients import async_client, check_environment, lost_reason, sync_client
-from awaithumans_core.http_environment import proxy_for
+from awaithumans_core.http.clients import async_client, check_environment, lost_reason, sync_client
+from awaithumans_core.http.environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.commands import server_check as startup
 

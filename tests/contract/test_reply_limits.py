@@ -18,7 +18,7 @@ import pytest
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import HumanTasks, Settings, SyncTaskClient, TaskClient, UnexpectedReplyError
 from awaithumans_core.flow import Patience, ended_page
-from awaithumans_core.http_clients import MAX_REPLY_BYTES, async_client, exposures, sync_client
+from awaithumans_core.http.clients import MAX_REPLY_BYTES, async_client, exposures, sync_client
 
 ROOT = Path(__file__).parents[2]
 BOMB = gzip.compress(bytes(4 * MAX_REPLY_BYTES), 6)

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from awaithumans_core import Outcome, Route
+from awaithumans_core.deleted_tasks import Census, Missing
 from awaithumans_core.errors import TooManyWaitsError
-from awaithumans_core.missing import Census, Missing
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState

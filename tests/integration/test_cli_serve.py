@@ -17,7 +17,7 @@ from examples.demo.servers import Process
 from typer.testing import CliRunner
 
 from awaithumans_core import Outcome, Route
-from awaithumans_core.strength import MIN_SECRET_CHARS
+from awaithumans_core.secret_strength import MIN_SECRET_CHARS
 from awaithumans_relay.cli import cli
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.dispatch.probe_engine import PROBE

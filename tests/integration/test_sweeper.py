@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.clock import SystemClock
-from awaithumans_core.missing import Rule
+from awaithumans_core.deleted_tasks import Rule
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store

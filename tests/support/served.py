@@ -16,7 +16,7 @@ from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Engine, Route, Settings
-from awaithumans_core.local_server import DISCOVERY_FILE
+from awaithumans_core.http.local_server import DISCOVERY_FILE
 from tests.support.relay import settings_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.settings import Settings
 from awaithumans_core.testing import FakeHumans, VirtualClock
-from awaithumans_core.testing.wire import Door
+from awaithumans_core.testing.fault_transport import Door
 from tests.testing_kit.questions import (
     HOUR,
     MINUTE,

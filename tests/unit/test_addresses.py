@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Settings, SettingsError, SyncTaskClient, TaskClient
-from awaithumans_core.addresses import cleaned, http_address, in_brackets, without_user
-from awaithumans_core.http_clients import exposures
+from awaithumans_core.http.addresses import cleaned, http_address, in_brackets, without_user
+from awaithumans_core.http.clients import exposures
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
 from awaithumans_relay.commands.engines import Wanted

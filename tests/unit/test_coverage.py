@@ -105,5 +105,15 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
     }
     assert {name for name in imported if name.startswith("awaithumans_core.")} == {
         f"awaithumans_core.{name}"
-        for name in ("binding", "clock", "errors", "json_values", "missing", "outcome", "retry", "status", "task_id")
+        for name in (
+            "binding",
+            "clock",
+            "deleted_tasks",
+            "errors",
+            "json_values",
+            "outcome",
+            "retry",
+            "status",
+            "task_id",
+        )
     }

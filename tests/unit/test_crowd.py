@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from awaithumans_core.crowd import LOOK_MOST_SECONDS, PATROL, Answer, Crowd, in_a_thread
+from awaithumans_core.batch import LOOK_MOST_SECONDS, PATROL, Answer, Crowd, in_a_thread
 from awaithumans_core.errors import (
     AwaitHumansError,
     PermissionDeniedError,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from awaithumans_core.cause import Cause, cause_of
+from awaithumans_core.deleted_tasks import Readings
 from awaithumans_core.errors import (
     AuthenticationError,
     AwaitHumansError,
@@ -60,7 +61,6 @@ from awaithumans_core.flow import (
     withdraw,
     withdraw_key,
 )
-from awaithumans_core.missing import Readings
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import AGAIN
 from tests.unit.scripted import START, After, Event, Talk, held, polled, record, reply

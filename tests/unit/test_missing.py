@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awaithumans_core.callback import open_callback
+from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, READINGS, RULE, Census, Missing, Readings, Rule, Verdict
 from awaithumans_core.errors import CallbackRejectedError, QuestionEndedError, TaskNotFoundError
-from awaithumans_core.missing import CONFIRM_SECONDS, READINGS, RULE, Census, Missing, Readings, Rule, Verdict
 from awaithumans_core.outcome import Outcome, settle
 from awaithumans_core.route import Route, RouteSigner
 from awaithumans_core.signing import SIGNATURE_HEADER, KeyRing, sign

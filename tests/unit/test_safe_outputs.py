@@ -25,9 +25,9 @@ from awaithumans_core import HumanTask, Outcome, SettingsError, errors
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Pause
 from awaithumans_core.progress import PlainProgress, Progress
+from awaithumans_core.progress.live import LiveProgress
 from awaithumans_core.safe_logging import SafeText, safe_logger
 from awaithumans_core.settings import Settings
-from awaithumans_core.terminal import LiveProgress
 from awaithumans_relay.commands.terminal import troubles_told
 from awaithumans_relay.monitoring.logs import JsonFormatter, LogFormat, TextFormatter, configure
 from tests.support.hostile import ALL, ATTACKS, FORGED, hidden
@@ -268,24 +268,24 @@ def test_every_logger_of_ours_has_the_filter() -> None:
 
 OUTPUTS = {
     # a place that shows text: how the text of others is made safe there
-    "core/progress.py PlainProgress.say sys.stderr.write": "one_line",
-    "core/terminal.py LiveProgress.ends Text": "one_line",
-    "core/terminal.py LiveProgress.lines Text": "one_line",
-    "core/terminal.py LiveProgress._shown_lines Text": "one_line",
-    "core/terminal.py LiveProgress._shown_lines Text.assemble": "one_line",
-    "core/terminal.py LiveProgress._print self._console.print": "its callers, ends and say",
-    "core/terminal.py _block Text": "a number",
-    "adapters/temporal/mailbox.py Mailbox.receive workflow.logger.warning": "a constant",
-    "adapters/temporal/mailbox.py Mailbox.inherit workflow.logger.warning": "a type error's own repr",
-    "adapters/temporal/mailbox.py Mailbox.joined workflow.logger.warning": "one_line",
-    "adapters/temporal/activity_mode.py wait_for_activity workflow.logger.warning": "a constant",
-    "adapters/temporal/mailbox.py Mailbox._publish workflow.set_current_details": "markdown, for each text in it",
-    "adapters/temporal/signal_mode.py _open summary=": "summary",
-    "adapters/temporal/signal_mode.py wait_for_signal timeout_summary=": "a constant",
-    "adapters/temporal/signal_mode.py _last_look summary=": "a constant",
-    "adapters/temporal/signal_mode.py freeing summary=": "a constant",
-    "adapters/temporal/signal_mode.py _log_failure workflow.logger.warning": "one_line",
-    "adapters/temporal/activity_mode.py _wait_once summary=": "summary",
+    "core/progress/plain.py PlainProgress.say sys.stderr.write": "one_line",
+    "core/progress/live.py LiveProgress.ends Text": "one_line",
+    "core/progress/live.py LiveProgress.lines Text": "one_line",
+    "core/progress/live.py LiveProgress._shown_lines Text": "one_line",
+    "core/progress/live.py LiveProgress._shown_lines Text.assemble": "one_line",
+    "core/progress/live.py LiveProgress._print self._console.print": "its callers, ends and say",
+    "core/progress/live.py _block Text": "a number",
+    "adapters/temporal/workflow/mailbox.py Mailbox.receive workflow.logger.warning": "a constant",
+    "adapters/temporal/workflow/mailbox.py Mailbox.inherit workflow.logger.warning": "a type error's own repr",
+    "adapters/temporal/workflow/mailbox.py Mailbox.joined workflow.logger.warning": "one_line",
+    "adapters/temporal/workflow/activity_mode.py wait_for_activity workflow.logger.warning": "a constant",
+    "adapters/temporal/workflow/mailbox.py Mailbox._publish workflow.set_current_details": "markdown, for each text in it",
+    "adapters/temporal/workflow/signal_mode.py _open summary=": "summary",
+    "adapters/temporal/workflow/signal_mode.py wait_for_signal timeout_summary=": "a constant",
+    "adapters/temporal/workflow/signal_mode.py _last_look summary=": "a constant",
+    "adapters/temporal/workflow/signal_mode.py freeing summary=": "a constant",
+    "adapters/temporal/workflow/signal_mode.py _log_failure workflow.logger.warning": "one_line",
+    "adapters/temporal/workflow/activity_mode.py _wait_once summary=": "summary",
     "relay/cli.py _print_version typer.echo": "a version",
     "relay/cli.py derive_key typer.echo": "keys",
     "relay/commands/doctor.py examine print": "JSON in ASCII",

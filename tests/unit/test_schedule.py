@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from awaithumans_core.missing import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
+from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
 from awaithumans_relay.store.schedule import (
     LONGEST_REDELIVERY_SECONDS,
     MOST_CHECK_SECONDS,

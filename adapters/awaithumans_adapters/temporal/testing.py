@@ -37,7 +37,7 @@ from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.testing import FakeHumans, VirtualClock
-from awaithumans_core.testing.desk import UnknownTaskError
+from awaithumans_core.testing.task_server_state import UnknownTaskError
 
 SERVER, RELAY = "https://humans.test", "https://relay.test"
 """Where the activities find both, in this process; nothing is sent over a network."""

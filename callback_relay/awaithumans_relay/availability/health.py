@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from awaithumans_core.missing import Census
+from awaithumans_core.deleted_tasks import Census
 
 State = Literal["unknown", "ok", "failing", "missing"]
 

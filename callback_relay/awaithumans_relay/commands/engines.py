@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from awaithumans_core.addresses import cleaned, http_address, without_user
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http.addresses import cleaned, http_address, without_user
 from awaithumans_core.safe_logging import safe_logger
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import httpx
 
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import answered_by_proxy
-from awaithumans_core.http_clients import async_client, lost_reason, reply_of
+from awaithumans_core.http.clients import async_client, lost_reason, reply_of
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url

@@ -16,9 +16,9 @@ import typer
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from awaithumans_core.addresses import cleaned, in_brackets
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.http_clients import check_environment
+from awaithumans_core.http.addresses import cleaned, in_brackets
+from awaithumans_core.http.clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay.app import create_app

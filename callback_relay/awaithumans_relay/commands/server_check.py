@@ -9,7 +9,7 @@ import httpx
 
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import answered_by_proxy
-from awaithumans_core.http_clients import async_client, lost_reason, reply_of
+from awaithumans_core.http.clients import async_client, lost_reason, reply_of
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 

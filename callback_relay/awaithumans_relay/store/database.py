@@ -19,8 +19,8 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from awaithumans_core.addresses import cleaned
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http.addresses import cleaned
 from awaithumans_relay.store.connections import READERS, Connections
 from awaithumans_relay.store.errors import StoreUnavailableError
 from awaithumans_relay.store.table.schema import migrate

@@ -9,7 +9,7 @@ interval it can have been set to was set by a clock that was ahead, and is due n
 
 import random
 
-from awaithumans_core.missing import DETECT_SECONDS
+from awaithumans_core.deleted_tasks import DETECT_SECONDS
 
 FIRST_CHECK_SECONDS = 5.0
 """Never sooner: the server's own callback queue runs every 5 s."""

@@ -36,8 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 
+from awaithumans_core.deleted_tasks import RULE, Census, Missing, Rule
 from awaithumans_core.errors import TooManyWaitsError
-from awaithumans_core.missing import RULE, Census, Missing, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns

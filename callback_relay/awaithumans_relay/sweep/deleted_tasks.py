@@ -1,13 +1,13 @@
 """Tasks that the server does not know: counted in the table, ended once it is confirmed that they were deleted.
 
-The rule is `awaithumans_core.missing`. An end that is confirmed is stored as an outcome and delivered as every other.
+The rule is in `awaithumans_core.deleted_tasks`. A confirmed end is stored as an outcome and delivered like any other.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from awaithumans_core.missing import RULE, Census, Rule
+from awaithumans_core.deleted_tasks import RULE, Census, Rule
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from awaithumans_core import flow
 from awaithumans_core.client import TaskClient
+from awaithumans_core.deleted_tasks import RULE, Rule
 from awaithumans_core.engine import Engine
 from awaithumans_core.errors import (
     InvalidTaskError,
@@ -22,7 +23,6 @@ from awaithumans_core.errors import (
     TaskNotFoundError,
 )
 from awaithumans_core.flow import Patience
-from awaithumans_core.missing import RULE, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger

@@ -11,9 +11,9 @@ try:
     from awaithumans_core.testing import faults
     from awaithumans_core.testing.callbacks import Delivery
     from awaithumans_core.testing.clock import VirtualClock
-    from awaithumans_core.testing.desk import FakeTask
     from awaithumans_core.testing.fake import FakeHumans
     from awaithumans_core.testing.people import Script
+    from awaithumans_core.testing.task_server_state import FakeTask
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"{missing.name} is not installed: pip install 'awaithumans-workflows[testing]'", name=missing.name

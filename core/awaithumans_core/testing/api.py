@@ -18,7 +18,7 @@ from awaithumans_core.flow import POLL_SECONDS
 from awaithumans_core.status import TaskStatus
 from awaithumans_core.task import MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS
 from awaithumans_core.testing.changes import Changes
-from awaithumans_core.testing.desk import Desk, EndedError, FakeTask, UnknownTaskError
+from awaithumans_core.testing.task_server_state import Desk, EndedError, FakeTask, UnknownTaskError
 
 DOCS = "https://docs.awaithumans.dev/troubleshooting"
 MAX_POLL_SECONDS = 30

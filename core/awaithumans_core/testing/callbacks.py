@@ -11,8 +11,8 @@ import httpx
 
 from awaithumans_core.clock import Clock
 from awaithumans_core.signing import KEY_BYTES, SIGNATURE_HEADER, TASK_ID_HEADER, sign
-from awaithumans_core.testing.desk import FakeTask
 from awaithumans_core.testing.faults import CallbackFault
+from awaithumans_core.testing.task_server_state import FakeTask
 
 Schedule: TypeAlias = Literal["at once", "server"]
 """`server`: the queue wakes every 5 s and sends up to 50, one after another. Retries follow the server's in both."""

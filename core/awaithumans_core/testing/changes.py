@@ -6,7 +6,7 @@ from typing import Self
 
 from awaithumans_core.clock import Clock
 from awaithumans_core.testing.clock import VirtualClock
-from awaithumans_core.testing.desk import Desk
+from awaithumans_core.testing.task_server_state import Desk
 
 
 class Changes:

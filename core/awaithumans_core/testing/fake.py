@@ -28,17 +28,17 @@ from starlette.types import ASGIApp
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.clock import Clock, steady
-from awaithumans_core.http_clients import async_client
+from awaithumans_core.http.clients import async_client
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key
 from awaithumans_core.testing.api import Office, create_api
 from awaithumans_core.testing.callbacks import ATTEMPT_SECONDS, CallbackQueue, Delivery, Schedule
 from awaithumans_core.testing.changes import Changes
 from awaithumans_core.testing.clock import VirtualClock
-from awaithumans_core.testing.desk import Desk, FakeTask
+from awaithumans_core.testing.fault_transport import Door, SteadyLoop, Transport, Wire
 from awaithumans_core.testing.faults import CallbackFault, Fault
 from awaithumans_core.testing.people import Match, Script
-from awaithumans_core.testing.wire import Door, SteadyLoop, Transport, Wire
+from awaithumans_core.testing.task_server_state import Desk, FakeTask
 
 Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel", "delete", "callback", "any"]
 

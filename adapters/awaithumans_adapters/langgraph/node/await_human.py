@@ -39,9 +39,9 @@ from awaithumans_adapters.langgraph.node.position import (
 )
 from awaithumans_adapters.langgraph.node.temporal_guard import refuse_in_activity, refuse_in_workflow
 from awaithumans_core.binding import differences, parts_asked
-from awaithumans_core.combine import NOT_NEEDED
 from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
-from awaithumans_core.group import current_group
+from awaithumans_core.group_context import current_group
+from awaithumans_core.group_decisions import NOT_NEEDED
 from awaithumans_core.human_tasks import CLOSE_PATIENCE_SECONDS, HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync

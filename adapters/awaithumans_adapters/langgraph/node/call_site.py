@@ -9,7 +9,7 @@ from typing import Any
 from awaithumans_adapters.langgraph.internals import call_options
 from awaithumans_adapters.langgraph.node.position import configured
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.group import current_group
+from awaithumans_core.group_context import current_group
 
 
 def check_async_call() -> None:

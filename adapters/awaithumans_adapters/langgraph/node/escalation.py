@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from awaithumans_core.answerers import addresses
-from awaithumans_core.combine import Person, Step, schedule, step_key
 from awaithumans_core.errors import InvalidTaskError, QuestionEndedError
+from awaithumans_core.group_decisions import Person, Step, schedule, step_key
 
 T = TypeVar("T")
 

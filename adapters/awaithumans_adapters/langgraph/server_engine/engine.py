@@ -22,12 +22,12 @@ from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_engine.run import ChangesRun
 from awaithumans_adapters.langgraph.server_engine.target import Credentials, Headers, ServerTarget, target_of
 from awaithumans_adapters.langgraph.server_engine.thread import AssistantUnknownError, ServerThread, ThreadUnknownError
-from awaithumans_core.addresses import http_address, without_user
-from awaithumans_core.connections import PerLoop
 from awaithumans_core.engine import RelayNotReady, TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.http_clients import bounded, warn_if_exposed
-from awaithumans_core.http_environment import certificate_errors
+from awaithumans_core.http.addresses import http_address, without_user
+from awaithumans_core.http.clients import bounded, warn_if_exposed
+from awaithumans_core.http.connections import PerLoop
+from awaithumans_core.http.environment import certificate_errors
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, distinct, func, or_, select, tuple_, update
 from sqlalchemy.sql import ColumnElement
 
-from awaithumans_core.missing import Census, Missing, Rule
+from awaithumans_core.deleted_tasks import Census, Missing, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_relay.store.table.answers import Answer, write_answers

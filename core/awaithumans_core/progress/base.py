@@ -1,42 +1,13 @@
-"""What a person sees on stderr while a script waits; nothing is ever written to stdout, which is the script's own.
+"""The progress of one wait that shows nothing: what the forms of progress have in common."""
 
-On a terminal a live block (`terminal.py`), on a pipe one plain line, and nothing when told so.
-"""
-
-import sys
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from awaithumans_core.flow import POLL_SECONDS, Pause
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.status import TaskStatus
 from awaithumans_core.task import HumanTask
-
-
-def progress_of(question: HumanTask[Any], settings: Settings, *, shown: bool) -> "Progress":
-    """The progress of one `await_human`: a context in which it is shown."""
-    if not shown or sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # as under pythonw
-        return Progress(question, settings)
-    if is_terminal(sys.stderr):
-        from awaithumans_core import terminal
-
-        if terminal.can_be_live():
-            return terminal.LiveProgress(question, settings)
-    return PlainProgress(question, settings)
-
-
-def is_terminal(stream: object) -> bool:
-    """Whether a standard stream is a terminal.
-
-    A program may have closed its stream, or replaced it by None or by an object of its own without `isatty`.
-    """
-    try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
-    except Exception:  # whatever is there instead of a stream: it is not a terminal
-        return False
 
 
 class Progress:
@@ -103,40 +74,15 @@ class Progress:
         """The wait is over."""
 
 
-class PlainProgress(Progress):
-    """One line for a log, once the question is asked."""
+def is_terminal(stream: object) -> bool:
+    """Whether a standard stream is a terminal.
 
-    _told = _away = _missing = False
-
-    def asks(self, question: HumanTask[Any]) -> None:
-        """This is asked next; it gets a line of its own."""
-        super().asks(question)
-        self._told = False
-
-    def tell(self, outcome: Outcome) -> None:
-        """The first news of it is the line."""
-        super().tell(outcome)
-        if not self._told:
-            self._told = True
-            self.say(
-                f"{self.asked.task} - waiting for a person at {self.review_url(outcome)} "
-                f"(up to {duration(self.asked.seconds)}; pick up again with {self._again})"
-            )
-
-    def trouble(self, pause: Pause) -> None:
-        """The first trouble of each kind is another line."""
-        if pause.missing and not self._missing:
-            self._missing = True
-            self.say(f"{self.asked.task} - {pause.reason}")
-        elif not pause.missing and not self._away:
-            self._away = True
-            self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
-
-    def say(self, words: str) -> None:
-        """Write one line immediately. A stderr that cannot take it does not end the wait."""
-        with suppress(Exception):
-            sys.stderr.write(f"awaithumans: {one_line(words)}\n")
-            sys.stderr.flush()
+    A program may have closed its stream, or replaced it by None or by an object of its own without `isatty`.
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except Exception:  # whatever is there instead of a stream: it is not a terminal
+        return False
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
-from awaithumans_core.connections import generation, running_loop
+from awaithumans_core.deleted_tasks import DETECT_SECONDS, Readings, Verdict
 from awaithumans_core.errors import (
     AwaitHumansError,
     RequestRefusedError,
@@ -31,7 +31,7 @@ from awaithumans_core.errors import (
     TaskNotFoundError,
 )
 from awaithumans_core.flow import Flow, Patience
-from awaithumans_core.missing import DETECT_SECONDS, Readings, Verdict
+from awaithumans_core.http.connections import generation, running_loop
 from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.reask import answered
 from awaithumans_core.safe_logging import safe_logger

@@ -21,9 +21,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from awaithumans_core import clock as clocks
 from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
-from awaithumans_core.connections import running_loop
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
-from awaithumans_core.group import Group, deciding
+from awaithumans_core.group_context import Group, deciding
+from awaithumans_core.http.connections import running_loop
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.replays import applies
 

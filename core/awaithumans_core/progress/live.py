@@ -17,7 +17,7 @@ from rich.text import Text
 
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress import Progress, duration, is_terminal
+from awaithumans_core.progress.base import Progress, duration, is_terminal
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from awaithumans_core.addresses import in_brackets
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Proxy, Reply
-from awaithumans_core.http_environment import certificate_errors, check_proxies, missing_certificates, proxy_for
+from awaithumans_core.http.addresses import in_brackets
+from awaithumans_core.http.environment import certificate_errors, check_proxies, missing_certificates, proxy_for
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans")

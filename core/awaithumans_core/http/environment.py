@@ -15,9 +15,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from awaithumans_core.addresses import without_user
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Proxy
+from awaithumans_core.http.addresses import without_user
 
 _KEY_LOG = "SSLKEYLOGFILE"
 """Python's ssl module opens this file for every client, for those who debug TLS."""

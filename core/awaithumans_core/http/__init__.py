@@ -1,0 +1,1 @@
+"""HTTP clients, and what they take from settings and environment: addresses, proxies, certificates."""

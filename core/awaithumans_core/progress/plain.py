@@ -1,0 +1,47 @@
+"""Progress as plain lines, for a log or a pipe."""
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+from awaithumans_core.flow import Pause
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.progress.base import Progress, duration
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.task import HumanTask
+
+
+class PlainProgress(Progress):
+    """One line for a log, once the question is asked."""
+
+    _told = _away = _missing = False
+
+    def asks(self, question: HumanTask[Any]) -> None:
+        """This is asked next; it gets a line of its own."""
+        super().asks(question)
+        self._told = False
+
+    def tell(self, outcome: Outcome) -> None:
+        """The first news of it is the line."""
+        super().tell(outcome)
+        if not self._told:
+            self._told = True
+            self.say(
+                f"{self.asked.task} - waiting for a person at {self.review_url(outcome)} "
+                f"(up to {duration(self.asked.seconds)}; pick up again with {self._again})"
+            )
+
+    def trouble(self, pause: Pause) -> None:
+        """The first trouble of each kind is another line."""
+        if pause.missing and not self._missing:
+            self._missing = True
+            self.say(f"{self.asked.task} - {pause.reason}")
+        elif not pause.missing and not self._away:
+            self._away = True
+            self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
+
+    def say(self, words: str) -> None:
+        """Write one line immediately. A stderr that cannot take it does not end the wait."""
+        with suppress(Exception):
+            sys.stderr.write(f"awaithumans: {one_line(words)}\n")
+            sys.stderr.flush()
