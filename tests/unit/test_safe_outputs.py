@@ -279,7 +279,7 @@ OUTPUTS = {
     "adapters/temporal/workflow/mailbox.py Mailbox.inherit workflow.logger.warning": "a type error's own repr",
     "adapters/temporal/workflow/mailbox.py Mailbox.joined workflow.logger.warning": "one_line",
     "adapters/temporal/workflow/activity_mode.py wait_for_activity workflow.logger.warning": "a constant",
-    "adapters/temporal/workflow/mailbox.py Mailbox._publish workflow.set_current_details": "markdown, for each text in it",
+    "adapters/temporal/workflow/mailbox.py Mailbox._publish workflow.set_current_details": "markdown, each text in it",
     "adapters/temporal/workflow/signal_mode.py _open summary=": "summary",
     "adapters/temporal/workflow/signal_mode.py wait_for_signal timeout_summary=": "a constant",
     "adapters/temporal/workflow/signal_mode.py _last_look summary=": "a constant",
