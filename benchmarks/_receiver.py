@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from awaithumans.adapters.temporal import dispatch_signal  # type: ignore[import-untyped]  # it ships no types
-from examples.demo.servers import HumansServer, Process, free_port
+from devservers import HumansServer, Process, free_port
 from fastapi import FastAPI, HTTPException, Request
 from temporalio.client import Client
 

@@ -34,7 +34,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import HumansServer, started
+from devservers import HumansServer, started
 
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import answered, open_tasks

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import HumansServer, Process, TemporalServer, free_port, started
+from devservers import HumansServer, Process, TemporalServer, free_port, started
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from temporalio.client import Client
 from tests.support.postgres import PostgresServer

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from examples.demo.servers import HumansServer, Process, free_port, started
+from devservers import HumansServer, Process, free_port, started
 from pydantic import BaseModel
 from sqlalchemy import bindparam, select, update
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer

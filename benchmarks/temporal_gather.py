@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.api.enums.v1 import EventType, TimeoutType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle, WorkflowHistory
 

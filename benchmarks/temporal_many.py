@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.client import Client, WorkflowHandle
 
 from benchmarks._meters import idle, memory

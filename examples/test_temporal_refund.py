@@ -7,12 +7,12 @@ pytest -o asyncio_mode=auto examples/test_temporal_refund.py
 from datetime import timedelta
 
 import pytest
+from devservers import tool
 from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal.testing import HumansForTemporal
-from examples.demo.servers import tool
 from examples.temporal_refund import TASK_QUEUE, Refund, RefundWorkflow
 
 

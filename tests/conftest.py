@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer, started
+from devservers import HumansServer, TemporalServer, started
 
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans

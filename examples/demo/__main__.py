@@ -17,6 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from rich.markup import escape
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -25,7 +26,6 @@ from awaithumans_adapters.temporal import HumanTasksPlugin
 from awaithumans_core.safe_text import block
 from awaithumans_relay.store import Store
 from examples import langgraph_refund
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
 from examples.demo.stage import MAIL_IDENTITY, REVIEWER, Stage, Timeline
 from examples.temporal_refund import TASK_QUEUE, Refund, RefundWorkflow
 

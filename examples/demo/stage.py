@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from devservers import HumansServer, RelayServer, TemporalServer
 from rich.console import Console
 from rich.markup import escape
 
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer
 
 REVIEWER = "reviewer@example.com"
 MAIL_IDENTITY = "demo"

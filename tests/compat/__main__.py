@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import TemporalServer, started, tool
+from devservers import TemporalServer, started, tool
 from temporalio.client import Client
 
 from awaithumans_adapters.temporal import TemporalEngine

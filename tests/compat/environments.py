@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import tool
+from devservers import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".compat"

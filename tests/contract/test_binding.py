@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypedDict
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from pydantic import BaseModel, Field

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 
 from awaithumans_core import HumanTask, Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign

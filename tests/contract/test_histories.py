@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer
 from temporalio.client import WorkflowHistory
 from temporalio.common import Priority, RetryPolicy
 from temporalio.worker import Replayer

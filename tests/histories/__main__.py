@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from examples.demo.servers import HumansServer, TemporalServer, started
+from devservers import HumansServer, TemporalServer, started
 
 from tests.histories import FOLDER, RELEASE
 from tests.histories.cases import NAMES, played, stage

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from tests.support.bench import Bench

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import TemporalServer, free_port
+from devservers import TemporalServer, free_port
 from fastapi import FastAPI, Request, Response
 from typer.testing import CliRunner
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from examples.demo.servers import Process
+from devservers import Process
 from typer.testing import CliRunner
 
 from awaithumans_core import Outcome, Route

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.support.askers import TemporalAsker

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
-from examples.demo.servers import Process, free_port
+from devservers import Process, free_port
 from fastapi import FastAPI
 
 from awaithumans_core import Route

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import Process, free_port, tool
+from devservers import Process, free_port, tool
 from sqlalchemy import update
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotReady

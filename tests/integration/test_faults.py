@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from examples import langgraph_refund
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
 
 from awaithumans_core import HumanTask, TaskClient, settle
 from awaithumans_relay.store import Store

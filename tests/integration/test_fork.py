@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 
 from awaithumans_core import HumanTask, SettingsError, SyncTaskClient, TaskClient
 from awaithumans_core.testing import FakeHumans

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from examples.demo.servers import HumansServer, free_port
+from devservers import HumansServer, free_port
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from langchain_core.runnables import RunnableConfig

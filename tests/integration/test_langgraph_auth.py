@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devservers import HumansServer, started
 from examples import langgraph_auth
-from examples.demo.servers import HumansServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
 from awaithumans_core import Outcome, Route, SettingsError, TargetNotReady

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, started
+from devservers import HumansServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Outcome, Route

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, free_port, started
+from devservers import HumansServer, RelayServer, free_port, started
 from fastapi import FastAPI
 from httpx import ConnectError
 

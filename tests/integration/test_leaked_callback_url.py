@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_relay.store.waits import MAX_OPEN_WAITS

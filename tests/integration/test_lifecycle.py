@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import Process, free_port
+from devservers import Process, free_port
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import Process, free_port, tool
+from devservers import Process, free_port, tool
 
 from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from devservers import HumansServer, RelayServer, TemporalServer, started
 
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 from starlette.requests import Request
 from starlette.responses import Response
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
-from examples.demo.servers import HumansServer, RelayServer, TemporalServer, started
+from devservers import HumansServer, RelayServer, TemporalServer, started
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import Process, free_port
+from devservers import Process, free_port
 from sqlalchemy import text
 
 from awaithumans_core import Outcome, Route, Settings

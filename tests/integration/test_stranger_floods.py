@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 import httpx
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
-from examples.demo.servers import RelayServer, started
+from devservers import RelayServer, started
 
 from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner

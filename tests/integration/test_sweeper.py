@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import free_port
+from devservers import free_port
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send

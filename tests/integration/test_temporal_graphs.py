@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from devservers import HumansServer, TemporalServer
 from examples import temporal_langgraph_refund as example
-from examples.demo.servers import HumansServer, TemporalServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.langgraph import LangGraphPlugin
 from temporalio.worker import Worker

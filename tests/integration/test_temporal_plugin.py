@@ -7,7 +7,7 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.client import Client
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin

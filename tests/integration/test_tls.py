@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from examples.demo.servers import Process, free_port, tool
+from devservers import Process, free_port, tool
 
 from tests.support.authority import Authority
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer, RelayServer, started
+from devservers import HumansServer, RelayServer, started
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from awaithumans_core import HumanTasks, Route

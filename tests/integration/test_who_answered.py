@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 
 from awaithumans_core import AnswererNotAllowedError, await_human, quorum
 from tests.support.people import People

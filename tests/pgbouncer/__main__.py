@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
-from examples.demo.servers import Process, free_port
+from devservers import Process, free_port
 
 from awaithumans_core import Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign

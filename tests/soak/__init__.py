@@ -31,7 +31,7 @@ from benchmarks._sides import MANY, SIDES, Place
 from benchmarks._temporal_worker import working
 from benchmarks._workflows_many import FILE
 from benchmarks.temporal_many import expected, judged, workflow_id, written
-from examples.demo.servers import Process, TemporalServer, free_port
+from devservers import Process, TemporalServer, free_port
 from temporalio.client import Client
 
 from awaithumans_core import Route

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from examples.demo.servers import TemporalServer, started
+from devservers import TemporalServer, started
 
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import httpx
 import sqlalchemy as sa
 import uvicorn
-from examples.demo.servers import free_port
+from devservers import free_port
 from fastapi import FastAPI
 
 from awaithumans_core import Outcome, Route, Settings

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # has no stubs
-from examples.demo.servers import free_port
+from devservers import free_port
 
 from tests.support.authority import Authority
 

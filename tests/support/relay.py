@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from examples.demo.servers import free_port
+from devservers import free_port
 from fastapi import FastAPI
 from sqlalchemy import update
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from examples.demo.servers import HumansServer, Process, free_port, tool
+from devservers import HumansServer, Process, free_port, tool
 from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine

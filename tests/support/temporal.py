@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from examples.demo.servers import HumansServer, TemporalServer, tool
+from devservers import HumansServer, TemporalServer, tool
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client, WorkflowHandle
 from temporalio.converter import DataConverter

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import AsyncGenerator
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer
 from temporalio.client import Client
 
 from tests.support.askers import TemporalAsker

@@ -5,7 +5,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from examples.demo.servers import TemporalServer
+from devservers import TemporalServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Replayer, Worker

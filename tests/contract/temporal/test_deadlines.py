@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 
 from tests.support.people import People
 from tests.support.temporal import YES, skipping_time, start, waited_out

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer, free_port
+from devservers import HumansServer, TemporalServer, free_port
 from fastapi import FastAPI
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import CancelledError

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 from markdown_it import MarkdownIt
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError

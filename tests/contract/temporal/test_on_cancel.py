@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from examples.demo.servers import TemporalServer, free_port
+from devservers import TemporalServer, free_port
 from temporalio.client import Client
 from temporalio.worker import Worker
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from examples.demo.servers import HumansServer, Process, TemporalServer, started
+from devservers import HumansServer, Process, TemporalServer, started
 from temporalio.client import Client
 from temporalio.worker import Worker
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from examples.demo.servers import HumansServer, TemporalServer, free_port, tool
+from devservers import HumansServer, TemporalServer, free_port, tool
 from fastapi import FastAPI
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment

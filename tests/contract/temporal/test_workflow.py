@@ -4,7 +4,7 @@ import json
 import uuid
 
 import pytest
-from examples.demo.servers import HumansServer
+from devservers import HumansServer
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 

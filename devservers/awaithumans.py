@@ -1,0 +1,44 @@
+"""The awaithumans server."""
+
+import base64
+import secrets
+from pathlib import Path
+
+import httpx
+
+from devservers.ports import free_port
+from devservers.processes import Process, tool
+
+
+class HumansServer:
+    """The real awaithumans server on its own SQLite file, with keys made for this run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.token = secrets.token_urlsafe(32)
+        self.payload_key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        self.mail = folder / "mail"
+        self.process = Process(
+            # `serve`, not `dev`: it comes back on the same port, and reads and writes nothing outside its folder.
+            [tool("awaithumans"), "serve", "--host", "127.0.0.1", "--port", str(self.port)],
+            folder,
+            {
+                "AWAITHUMANS_PAYLOAD_KEY": self.payload_key,
+                "AWAITHUMANS_ADMIN_API_TOKEN": self.token,
+                "AWAITHUMANS_PUBLIC_URL": self.url,
+                "AWAITHUMANS_DB_PATH": str(folder / "tasks.db"),
+            },
+        )
+
+    async def start(self) -> None:
+        self.process.start()
+        await self.process.answers(f"{self.url}/api/health")
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def people(self) -> httpx.AsyncClient:
+        """Speaks the server's API, as the dashboard does."""
+        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=15.0)

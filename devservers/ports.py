@@ -1,0 +1,40 @@
+"""Free ports of 127.0.0.1 for servers that other processes start at the same time."""
+
+import atexit
+import functools
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+PORTS = range(10_240, 32_640)
+"""Below the ephemeral ports: the system could give one of those to a client between its choice and its use."""
+BLOCK = 128
+
+
+@functools.cache
+def _own_ports() -> tuple[Iterator[int], socket.socket]:
+    """The ports of a block that only this process chooses from, in a cycle, and the socket that claims the block."""
+    blocks = PORTS[::BLOCK]
+    for place in range(len(blocks)):
+        first = blocks[(os.getpid() + place) % len(blocks)]
+        claim = socket.socket(type=socket.SOCK_DGRAM)  # UDP port numbers are separate, and no server here uses them
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:  # another process has this block
+            claim.close()
+        else:
+            atexit.register(claim.close)
+            return itertools.cycle(range(first, first + BLOCK)), claim
+    raise RuntimeError(f"too many processes choose ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
+
+
+def free_port() -> int:
+    """Return a port on which no process listens, from a block that no other test process uses."""
+    ports, _ = _own_ports()
+    for port in itertools.islice(ports, BLOCK):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("all ports of this process are in use")
