@@ -358,6 +358,7 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
         key=key,
         review_url=opened["review_url"],
         node=place.node,
+        group=GROUP in opened,
     )
     passed = passed_over()
     # Answers come in the order in which they were given. Where a node asks several people at once, the interrupt of
