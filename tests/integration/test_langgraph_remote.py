@@ -12,12 +12,15 @@ from langgraph.graph import START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk.client import LangGraphClient
 
-from awaithumans_core import Outcome
+from awaithumans_adapters.langgraph import GraphEngine, await_human
+from awaithumans_core import HumanTasks, Outcome
 from tests.support import graphs, served_graphs
 from tests.support.engines import Shelf
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.served import AskedServedThread, LangGraphServer, ServedAsker
+from tests.support.servers import FakeServer
+from tests.support.workflows import Decision
 
 pytestmark = pytest.mark.edges
 
@@ -112,6 +115,46 @@ async def test_question_in_a_remote_graph_that_is_called_directly(
         await (calling(call).compile().ainvoke({}) if from_node else call({}))
         await answer(asker, people, thread_id)
         assert asker.acts[thread_id] == 1
+
+
+@pytest.mark.parametrize("shape", ["beside", "in one function"])
+async def test_question_beside_a_remote_graph(
+    fake: FakeServer, tmp_path: Path, client: LangGraphClient, shape: str
+) -> None:
+    """The relay reads the calling thread without the state of the remote graph, and resumes it with the answer."""
+    remote: Any = RemoteGraph("ask", client=client)
+    thread_id, acts = str(uuid.uuid4()), list[bool]()
+    config: Any = {"configurable": {"thread_id": thread_id}}
+
+    async def ask(state: graphs.State) -> graphs.State:
+        decision = await await_human(task=f"{thread_id}?", response_schema=Decision, human_tasks=human_tasks())
+        acts.append(decision.approved)
+        return {}
+
+    async def ask_with_remote(state: graphs.State) -> graphs.State:
+        return await ask(state) if remote.name else {}
+
+    def human_tasks() -> HumanTasks:
+        return running.human_tasks()
+
+    builder = StateGraph(graphs.State)
+    if shape == "beside":
+        builder.add_node("ask", ask).add_node("remote", remote)
+        builder.add_edge(START, "ask").add_edge(START, "remote")
+    else:
+        builder.add_node("ask", ask_with_remote).add_edge(START, "ask")
+    async with running_relay([Shelf("langgraph")], fake, tmp_path) as running:
+        graph: Any = builder.compile(checkpointer=InMemorySaver())
+        await graph.ainvoke(question_of(thread_id), config)
+        (task,) = [task for task in fake.fake.tasks if task.asked["task"] == f"{thread_id}?"]
+        (wait,) = await running.store.find(task.id)
+        key = task.asked["idempotency_key"]
+        outcome = Outcome(task_id=task.id, status="completed", response={"approved": True}, idempotency_key=key)
+        engine = GraphEngine({"graph": graph})
+        assert await engine.orphaned(wait.route) is None
+        for _ in range(2):
+            await engine.deliver(wait.route, outcome)
+    assert acts == [True]
 
 
 async def test_later_run_of_a_thread_that_a_remote_node_has_created(

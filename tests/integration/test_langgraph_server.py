@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
-from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED, UPDATED
+from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED, DECIDED, UPDATED
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
@@ -178,7 +178,10 @@ async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
     assert (await bench.values())["answers"] == [["decided", True]]
     (unneeded,) = await people.find(f"{bench.name} anna")
     assert unneeded["status"] == "cancelled"
-    assert await bench.engine.orphaned((await bench.answer(True, f"{bench.name} anna"))[0]) is not None
+    route, outcome = await bench.answer(True, f"{bench.name} anna")
+    assert await bench.engine.orphaned(route) == DECIDED
+    with pytest.raises(TargetGone, match="has decided"):
+        await bench.engine.deliver(route, outcome)
     assert bench.did("acts") == 1
 
 

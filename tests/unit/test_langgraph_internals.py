@@ -174,6 +174,34 @@ def test_langgraph_checkpoint_ns_is_passed_on_by_a_remote_graph() -> None:
     assert sent.get("configurable") == {}, "a remote graph counts as nested: change run_metadata"
 
 
+async def test_without_remote_states() -> None:
+    """`subgraphs` of a node are the graphs that it is or refers to; a copy of the graph reads its threads."""
+    remote: Any = RemoteGraph("any")  # without a client: reading its state raises
+
+    def refers(state: State) -> State:
+        return {"seen": [interrupt("first?"), remote]}
+
+    inner = StateGraph(State).add_node("remote", remote).add_node("refers", refers).add_edge(START, "refers").compile()
+    graph = graph_of(inner)
+    await graph.ainvoke({}, CONFIG)
+    assert inner.nodes["refers"].subgraphs == [remote], renamed("subgraphs of a node")
+    view = internals.without_remote_states(inner)
+    assert isinstance(view.nodes["remote"].subgraphs[0], internals.NoState)
+    with pytest.raises(ValueError, match="client is not initialized"):
+        await graph.aget_state(CONFIG, subgraphs=True)
+    for state in (
+        await internals.without_remote_states(graph).aget_state(CONFIG, subgraphs=True),
+        internals.without_remote_states(graph).get_state(CONFIG, subgraphs=True),
+    ):
+        assert [shown.value for shown in state.tasks[0].state.interrupts] == ["first?"]
+    local = graph_of(refers_to_nothing)
+    assert internals.without_remote_states(local) is local
+
+
+def refers_to_nothing(state: State) -> State:
+    return {}
+
+
 async def test_pregel_call_node() -> None:
     """The call holds its node by a weak reference: a dataclass with the config that tasks inherit."""
     node = (await inside_async())["node"]

@@ -8,14 +8,16 @@ The functions read what LangGraph configures for the node that runs, or what a g
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, Protocol, cast
 from weakref import ref
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Interrupt, PregelTask
+from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 # --- Names in the config of a node or of a run ------------------------------------------------------------------------
 
@@ -154,6 +156,49 @@ def node_tags(graph: Any) -> dict[str, Collection[str]]:
     """The tags of the nodes of a graph, by name."""
     nodes: Mapping[str, Any] = getattr(graph, "nodes", {})
     return {name: node.tags or () for name, node in nodes.items()}
+
+
+def without_remote_states(graph: Any, around: frozenset[int] = frozenset()) -> Any:
+    """The graph, to read threads with, without the states of remote graphs (`RemoteGraph`) in its nodes.
+
+    LangGraph would ask the server of each one that belongs to the current step for a checkpoint namespace of the
+    calling graph, and fail. A function that refers to a remote graph counts as one.
+
+    Args:
+        graph: A compiled graph, or a graph in one of its nodes.
+        around: The graphs around it, by `id`.
+
+    Returns:
+        The graph itself if it has no remote graphs, and otherwise a copy.
+    """
+    if id(graph) in around:  # a function in one of its nodes refers to it
+        return graph
+    own: Mapping[str, Any] | None = getattr(graph, "nodes", None)
+    if own is None:
+        return NoState()
+    inside, nodes = around | {id(graph)}, dict[str, Any]()
+    for name, node in own.items():
+        subgraphs = [without_remote_states(each, inside) for each in node.subgraphs]
+        if any(new is not old for new, old in zip(subgraphs, node.subgraphs, strict=True)):
+            nodes[name] = copy(node)
+            nodes[name].subgraphs = subgraphs
+    if not nodes:
+        return graph
+    view: Any = copy(graph)
+    view.nodes = {**own, **nodes}
+    return view
+
+
+class NoState:
+    """Takes the place of a remote graph: a graph that has no checkpoints."""
+
+    def get_state(self, config: RunnableConfig, **_: Any) -> StateSnapshot:
+        """An empty state."""
+        return StateSnapshot({}, (), config, None, None, None, (), ())
+
+    async def aget_state(self, config: RunnableConfig, **_: Any) -> StateSnapshot:
+        """An empty state."""
+        return self.get_state(config)
 
 
 def interrupt_id_at(place: str) -> str:

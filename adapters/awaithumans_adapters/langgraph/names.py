@@ -23,15 +23,18 @@ OPEN_WAIT = "awaithumans_open_wait"
 CONDITION = "awaithumans_when"
 """The LangGraph task inside a node that finds out whether a tool call needs a person."""
 GROUP = "group"
-"""In what a checkpoint records of a question: it was asked for a quorum, which may decide without its answer."""
+"""In an interrupt, and in what a checkpoint records of a question: it was asked for a quorum, which may decide without
+its answer."""
 MARK = "awaithumans"
 """Present in every interrupt of ours; its value is the version of the form below."""
 
 
-def interrupt_value(*, question: str, task_id: str, key: str, review_url: str, node: str) -> dict[str, Any]:
+def interrupt_value(
+    *, question: str, task_id: str, key: str, review_url: str, node: str, group: bool
+) -> dict[str, Any]:
     """What an interrupt of ours shows to whoever looks at the thread."""
     shown = {"task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
-    return {MARK: 1, **shown, PLACE: node}
+    return {MARK: 1, **shown, PLACE: node, **({GROUP: True} if group else {})}
 
 
 def place_key(thread_id: str, place: str) -> str:

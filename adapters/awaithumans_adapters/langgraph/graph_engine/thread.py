@@ -64,6 +64,7 @@ from awaithumans_adapters.langgraph.internals import (
     node_tags,
     parents_of,
     was_cancelled,
+    without_remote_states,
 )
 from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id, key_of, keys_of, resume_with
@@ -171,6 +172,7 @@ class Thread:
         self._context = context
         self._runs = runs or RunsInMemory()
         self._graph = graph
+        self._read_graph: Graph = without_remote_states(graph)
         self._config = config
         self._threaded = False
         self._look: Look | None = None
@@ -606,10 +608,10 @@ class Thread:
     async def _read_snapshot(self, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
         if not self._threaded:
             try:
-                return await self._graph.aget_state(config, subgraphs=subgraphs)
+                return await self._read_graph.aget_state(config, subgraphs=subgraphs)
             except NotImplementedError:
                 self._threaded = True
-        return await asyncio.to_thread(self._graph.get_state, config, subgraphs=subgraphs)
+        return await asyncio.to_thread(self._read_graph.get_state, config, subgraphs=subgraphs)
 
     async def _level(self, saved: CheckpointTuple) -> StateSnapshot | None:
         """A checkpoint as its graph shows it; None for one of a graph inside a node that the library does not find."""

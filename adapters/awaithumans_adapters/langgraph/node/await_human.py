@@ -25,7 +25,7 @@ from awaithumans_adapters.langgraph.names import (
     interrupt_value,
     thread_mark,
 )
-from awaithumans_adapters.langgraph.node import server_receipts as served
+from awaithumans_adapters.langgraph.node import server_receipts
 from awaithumans_adapters.langgraph.node.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.node.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.node.position import (
@@ -138,7 +138,7 @@ async def await_human(
             if NOT_NEEDED in stopped.args:
                 await withdraw()
             raise
-        await served.note_taken(opened["key"])
+        await server_receipts.note_taken(opened["key"])
         return outcome
 
     decision, outcome = await answered(question, ask)
@@ -188,7 +188,7 @@ def await_human_sync(
         while not _of_this_call(opened, body, place, again=again):
             opened = _open_sync(asking)
         outcome = _outcome(body, place, opened, may_reword=may_reword)
-        served.note_taken_sync(opened["key"])
+        server_receipts.note_taken_sync(opened["key"])
         return outcome
 
     decision, outcome = answered_sync(question, ask)
@@ -281,7 +281,7 @@ def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Pla
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
     """The body with its key, and where the answer must go."""
     key = body.get("idempotency_key") or place.key
-    return {**body, "idempotency_key": key}, served.route(key, place.asked_in)
+    return {**body, "idempotency_key": key}, server_receipts.route(key, place.asked_in)
 
 
 def _opened(
@@ -358,6 +358,7 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
         key=key,
         review_url=opened["review_url"],
         node=place.node,
+        group=GROUP in opened,
     )
     passed = passed_over()
     # Answers come in the order in which they were given. Where a node asks several people at once, the interrupt of
@@ -391,7 +392,7 @@ async def _to_its_end(opening: HiddenCall) -> _Opened:
 async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
     """Cancel a question that its group does not need; if that fails, the relay cancels it."""
     try:
-        await (human_tasks or _from_environment()).withdraw(key, asked_by=served.route(key, {}).digest)
+        await (human_tasks or _from_environment()).withdraw(key, asked_by=server_receipts.route(key, {}).digest)
     except AwaitHumansError as failure:
         logger.warning("question %r is not needed any more and could not be cancelled: %s", key, failure)
 

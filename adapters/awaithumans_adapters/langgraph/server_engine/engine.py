@@ -317,7 +317,7 @@ class LangGraphServerEngine:
 async def _gone(thread: ServerThread) -> str | None:
     """Why a question that does not wait and was not taken has no caller any more; None: it may still come to it."""
     state = await thread.untaken()
-    if await thread.asked():
+    if state is not Untaken.DECIDED and await thread.asked():
         return UPDATED if state is Untaken.UPDATED else SUPERSEDED
     return GONE.get(state)
 

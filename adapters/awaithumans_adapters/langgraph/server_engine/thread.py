@@ -7,13 +7,14 @@ from typing import Any, Final, cast
 
 from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
-from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState
+from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState, ThreadTask
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, ids
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.graph_engine.engine import GONE
 from awaithumans_adapters.langgraph.names import (
+    GROUP,
     PLACE,
     RESUMED_WITH,
     is_ours,
@@ -174,9 +175,10 @@ class ServerThread:
             if task is None:
                 newer = state
             elif newer is None:
-                return Untaken.OPEN if task.get("result") is None else Untaken.CONTINUED
+                return Untaken.OPEN if task.get("result") is None else _continued(task)
             else:
-                return _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
+                after = _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
+                return _continued(task) if after is Untaken.CONTINUED else after
         return Untaken.NOT_OPENED
 
     async def questions(self) -> int:
@@ -293,6 +295,12 @@ class ServerThread:
             if refused.response.status_code != 404:
                 raise
             return None
+
+
+def _continued(task: ThreadTask) -> Untaken:
+    """The state of an untaken question whose node has finished: a quorum in the node shows in its last interrupt."""
+    grouped = any(is_ours(shown["value"]) and GROUP in shown["value"] for shown in task["interrupts"])
+    return Untaken.DECIDED if grouped else Untaken.CONTINUED
 
 
 def _failures(state: ThreadState) -> list[str]:
