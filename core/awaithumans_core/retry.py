@@ -21,7 +21,7 @@ class Backoff:
     """Each delay is spread evenly over this share of itself, up and down. This avoids a thundering herd."""
 
     def delay(self, failures: int, *, at_least: float = 0.0) -> float:
-        """Return the seconds to wait after `failures` failures in a row (1 or more), at least `at_least` (Retry-After)."""
+        """Return the seconds to wait after `failures` (1 or more) in a row, at least `at_least` (Retry-After)."""
         doublings = min(failures - 1, 64)
         delay = min(self.first * self.factor**doublings, self.most)
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing

@@ -291,7 +291,7 @@ def _value(alias: Any) -> Any:
 
 
 def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """Return X of `X | None`, `Annotated[X, ...]` and aliases of X, with the annotations and whether None is allowed."""
+    """Return X of `X | None`, `Annotated[X, ...]` and aliases of X, its annotations, and whether None is allowed."""
     rules: tuple[Any, ...] = ()
     nullable = False
     while True:

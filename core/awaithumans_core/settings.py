@@ -44,13 +44,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     url: Address = "http://localhost:3001"
-    """The awaithumans server, as seen from here."""
+    """Address of the awaithumans server, as seen from this process."""
     admin_api_token: SecretStr | None = None
-    """Token for the task API. Needed by whoever creates or reads tasks: workers, scripts, the relay."""
+    """Token for the task API. Needed by every process that creates or reads tasks: workers, scripts, the relay."""
     public_url: Address | None = None
     """The awaithumans server as reviewers see it; review links use it. Default: `url`."""
     relay_url: Address | None = None
-    """The relay, as seen from the awaithumans server and from whoever asks."""
+    """Address of the relay, as seen from the awaithumans server and from the callers."""
     relay_secret: Secrets = Field(default_factory=list[SecretStr])
     """Secret shared by the relay and its callers. It signs the callback URLs."""
     webhook_key: Secrets = Field(default_factory=list[SecretStr])

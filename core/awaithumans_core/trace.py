@@ -2,8 +2,8 @@
 
 A person may take days. No span stays open for that time, and nothing that happens later is a child of a trace that
 ended long ago. Asking, receiving the answer, finding it and delivering it are separate spans. Each is linked to the
-span that asked, as OpenTelemetry's conventions for messaging recommend. The link is a W3C `traceparent`, which is carried
-beside the route and signed with it. It is not part of the question's identity.
+span that asked, as OpenTelemetry's conventions for messaging recommend. The link is a W3C `traceparent`, which is
+carried beside the route and signed with it. It is not part of the question's identity.
 
 Spans contain ids, engines and results. They never contain questions, answers, or exception texts that may repeat them.
 Without opentelemetry-api, and without a tracer provider, all of this does nothing.
