@@ -1,7 +1,7 @@
 """Ask a person from Python and get a typed answer.
 
-Everything loads on first touch: importing this package (inside a Temporal workflow sandbox, for instance)
-brings neither an HTTP client nor a socket.
+Every name is imported at its first use. So importing this package, for instance in a Temporal workflow sandbox, loads
+no HTTP client and opens no socket.
 """
 
 from importlib import import_module

@@ -25,7 +25,7 @@ EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOP
 """Scripts that are written beside Latin letters."""
 
 SHOWN_CHARS = 100
-"""How much of a recorded address an error shows."""
+"""Maximum number of characters of a recorded address in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def identifiers(outcome: Outcome, asked: Iterable[str]) -> frozenset[str]:
 
 
 def unclear(email: str) -> str | None:
-    """Why an address may be read as another one; None: it may not."""
+    """Return why an address may be mistaken for another one; None if it cannot be."""
     if any(map(_is_invisible, email.strip())):
         return "it has invisible characters"
     for label in email.replace("@", ".").split("."):

@@ -1,4 +1,7 @@
-"""`await_human` and `await_human_sync` for plain scripts, which have nothing to wake and long-poll instead."""
+"""`await_human` and `await_human_sync` for plain scripts.
+
+A script has no engine that could wake it, so it long-polls the server instead.
+"""
 
 import asyncio
 import sys
@@ -15,10 +18,13 @@ from awaithumans_core.task import HumanTask, TaskOptions
 T = TypeVar("T")
 
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
-"""What stops a wait from outside. After `asyncio.run` Ctrl-C arrives as a cancellation."""
+"""Exceptions that stop a wait from outside. Under `asyncio.run`, Ctrl-C arrives as a cancellation."""
 
 WITHDRAW_SECONDS = 5.0
-"""How long a stopped script tries to cancel its question: somebody has pressed Ctrl-C and wants the prompt back."""
+"""Seconds that a stopped script spends on cancelling its question.
+
+The time is short because a user who pressed Ctrl-C wants the prompt back.
+"""
 
 
 @overload
@@ -58,29 +64,31 @@ async def await_human(
 ) -> T | tuple[T, Outcome]:
     """Ask a person and wait for the typed answer, through the server's long-poll API.
 
-    Waits through outages of the server. A script that was stopped picks the question up again by its `idempotency_key`:
-    the stored answer comes back, and nobody is asked twice. In a Temporal workflow or a LangGraph node use the
-    `await_human` of that adapter instead, which waits without holding a connection.
+    The wait continues through outages of the server. A script that was stopped resumes the question by its
+    `idempotency_key`: it receives the stored answer, and no person is asked twice. In a Temporal workflow or a
+    LangGraph node, use the `await_human` of that adapter instead, which waits without holding a connection.
 
     Args:
         task: The question, one line, as the reviewer reads it.
         response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
         server_url: Default: `AWAITHUMANS_URL`, then a local `awaithumans dev`.
         api_key: Default: `AWAITHUMANS_ADMIN_API_TOKEN`, then the local `awaithumans dev`.
-        progress: Show on stderr what is being waited for and how it stands: live on a terminal, one line elsewhere.
-        cancel_on_interrupt: What becomes of the question when the wait is stopped (Ctrl-C, a cancelled coroutine,
-            SystemExit). False: it stays open, and stderr says how to pick it up again. True: it is cancelled.
-        return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
+        progress: Show the open question and its status on stderr: live on a terminal, as one line elsewhere.
+        cancel_on_interrupt: Whether to cancel the question when the wait is stopped (Ctrl-C, a cancelled coroutine,
+            SystemExit). False: the question stays open, and stderr shows how to resume it. True: it is cancelled.
+        return_outcome: Return `(answer, Outcome)`. The outcome records who decided, when, and on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
-        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
-        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
-        ResponseSchemaError: a person answered in another shape, `max_reasks` times and once more.
-        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`), likewise.
-        AuthenticationError, PermissionDeniedError, TaskRejectedError, InvalidTaskError: the call must be mended.
-        ServerUnreachableError: the server could not be reached up to the deadline.
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the task ended without an answer.
+        TaskNotFoundError: the task was deleted on the server. The same call with the same key asks again.
+        ResponseSchemaError: the answer does not fit `response_schema`, and neither does that of any of the
+            `max_reasks` re-asks.
+        AnswererNotAllowedError: the answer is from a person whose answer is not accepted (`only_assignee`, `not_by`),
+            and so is that of each re-ask.
+        AuthenticationError, PermissionDeniedError, TaskRejectedError, InvalidTaskError: the call must be fixed.
+        ServerUnreachableError: the server could not be reached until the deadline.
 
     Example:
         decision = await await_human(
@@ -98,7 +106,7 @@ async def await_human(
                     outcome = await client.ask(
                         asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
                     )
-                except AnswererNotAllowedError as refused:  # `answered` may ask again
+                except AnswererNotAllowedError as refused:  # `answered` checks it again, and may re-ask
                     outcome = refused.outcome
                 return telling.ends(outcome)
 
@@ -109,7 +117,7 @@ async def await_human(
                     telling.withdrawn(await _withdrawn(client, telling.asked))
                 else:
                     telling.left_open()
-                raise stop.with_traceback(None) from None  # where in the HTTP client it struck tells nobody anything
+                raise stop.with_traceback(None) from None  # its place in the HTTP client is of no use to a reader
     return (decision, outcome) if return_outcome else decision
 
 
@@ -148,9 +156,10 @@ def await_human_sync(
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
-    """`await_human` without an event loop: for scripts, Flask handlers and notebooks. It blocks the calling thread.
+    """Ask a person and wait for the typed answer like `await_human`, but block the calling thread.
 
-    It uses no event loop, so it also works where one is running already, and in any thread.
+    For scripts, Flask handlers and notebooks. It uses no event loop, so it also works where one is already running, and
+    in any thread.
     """
     _refuse_in_workflow()
     question = HumanTask(task=task, response_schema=response_schema, **options)
@@ -165,7 +174,7 @@ def await_human_sync(
                 outcome = client.ask(
                     asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
                 )
-            except AnswererNotAllowedError as refused:  # `answered` may ask again
+            except AnswererNotAllowedError as refused:  # `answered` checks it again, and may re-ask
                 outcome = refused.outcome
             return telling.ends(outcome)
 
@@ -176,12 +185,15 @@ def await_human_sync(
                 telling.withdrawn(_withdrawn_sync(client, telling.asked))
             else:
                 telling.left_open()
-            raise stop.with_traceback(None) from None  # as above
+            raise stop.with_traceback(None) from None  # its place in the HTTP client is of no use to a reader
     return (decision, outcome) if return_outcome else decision
 
 
 def _refuse_in_workflow() -> None:
-    """A Temporal workflow has an `await_human` of its own; this one would open a socket in its sandbox."""
+    """Raise `SettingsError` in a Temporal workflow, which has an `await_human` of its own.
+
+    The one in this module would open a socket in the workflow's sandbox.
+    """
     temporal = sys.modules.get("temporalio.workflow")
     if temporal is not None and temporal.in_workflow():
         raise SettingsError(
@@ -190,7 +202,7 @@ def _refuse_in_workflow() -> None:
 
 
 async def _withdrawn(client: TaskClient, question: HumanTask[Any]) -> Outcome | None:
-    """How the question ended; None when the server could not be told."""
+    """Cancel the question and return how it ended; None if the server could not be reached or refused."""
     try:
         return await client.withdraw(question)
     except AwaitHumansError:

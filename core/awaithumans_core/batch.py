@@ -1,13 +1,15 @@
 """Many waits in one process, over a few connections.
 
-Law: what waiting costs grows with the connections that are allowed, not with the questions that are open, but for one
-read of each question every nine minutes, which shows whether its task was deleted. A long poll
-keeps a connection and a busy server each, so no more questions than connections are ever polled. While there are more,
-one look every few seconds serves them all: the server's list of ended tasks, which costs it as much as six single reads
-for two hundred tasks. What a list may not show (a task that was deleted, one that this token may read but not list) is
-found by a patrol that reads a few tasks one by one with every look, those first that were read the longest ago, and
-each of them within `DETECT_SECONDS`. Of questions much older than the others only those few pages are listed that cost
-less than reading them one by one.
+Law: the cost of waiting grows with the number of allowed connections, not with the number of open questions. The only
+exception is one read of each question every nine minutes, which shows whether its task was deleted.
+
+- Each long poll holds a connection and keeps the server busy, so no more questions than connections are ever polled.
+- While there are more questions, one check every few seconds serves them all. It reads the server's list of ended
+  tasks. For two hundred tasks, the list costs the server as much as six single reads.
+- A list may not show a task that was deleted, or one that this token may read but not list. A patrol finds these: with
+  every check it reads a few tasks one by one, least recently read first, and each task within `DETECT_SECONDS`.
+- For questions that are much older than the others, only those few pages are listed that cost less than reading the
+  tasks one by one.
 """
 
 import asyncio
@@ -44,47 +46,53 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CONNECTIONS = 20
-"""How many connections a crowd of questions may hold: httpx's own default for idle ones."""
+"""Maximum number of connections for a batch of questions: httpx's own default for idle connections."""
 
 LOOK_SECONDS = 4.0
-"""Between two looks at young questions; with what a look takes, an answer is seen within 5 s."""
+"""Seconds between two checks of young questions. Including the check's own time, an answer is seen within 5 s."""
 
 LOOK_SHARE = 0.04
-"""The older the youngest question, the rarer the looks: an answer is seen within 5 % of the time the person took."""
+"""Interval of checks as a share of the age of the youngest question.
+
+With it, an answer is seen within 5 % of the time that the person took.
+"""
 
 LOOK_MOST_SECONDS = DETECT_SECONDS
-"""As the relay's sweep."""
+"""Maximum number of seconds between two checks, as in the relay's sweep."""
 
 REST = 10.0
 REST_MOST_SECONDS = 60.0
-"""A look is followed by a rest of so many times what it took, to a minute: no server is kept busy by looking."""
+"""After a check, the pause is at least `REST` times as long as the check took, up to a minute.
+
+This keeps the checks from overloading a slow server.
+"""
 
 PATROL = 5
-"""Questions read one by one with each look, at least."""
+"""Minimum number of questions that are read one by one with each check."""
 
 
 RECHECK_SHARE = 0.9
-"""A missing task is read with the first look after this share of the time after which it should be."""
+"""A missing task is read again with the first check after this share of its recheck interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """What became of one question of many."""
+    """The result of one question of a batch: an answer or an error."""
 
     question: HumanTask[T]
-    """The question, as it was given."""
+    """The question, as the caller passed it."""
     outcome: Outcome | None
-    """How its task ended: status, who, when, which channel. None when that is not known."""
+    """How its task ended: the status, who answered, when, and on which channel. None if that is not known."""
     error: AwaitHumansError | None = None
-    """Why there is no answer: what `await_human` would have raised."""
+    """Why there is no answer: the error that `await_human` would have raised."""
     decision: T | None = field(default=None, repr=False)
-    """The answer, typed. None when there is an error."""
+    """The typed answer. None if there is an error."""
 
     def result(self) -> T:
-        """The typed answer.
+        """Return the typed answer.
 
         Raises:
-            AwaitHumansError: `error`, when there is one.
+            AwaitHumansError: `error`, if there is one.
         """
         if self.error is not None:
             raise self.error
@@ -92,7 +100,7 @@ class Answer(Generic[T]):
 
 
 class Run(Protocol):
-    """Drives a flow over the client's connections; every call takes one of the slots."""
+    """Drives a flow over the client's connections. Every call takes one of the slots."""
 
     def __call__(
         self,
@@ -101,13 +109,13 @@ class Run(Protocol):
         on_status: Callable[[Outcome], None] | None = None,
         slots: asyncio.Semaphore | None = None,
     ) -> Coroutine[Any, Any, R]:
-        """`TaskClient.run`."""
+        """Drive the flow to its end and return its result, as `TaskClient.run` does."""
         ...
 
 
 @dataclass(eq=False, slots=True)
 class _Wait:
-    """One question whose task is open, and who is to be told."""
+    """One question whose task is open, and the future that its caller waits for."""
 
     task_id: str
     key: str
@@ -116,11 +124,11 @@ class _Wait:
     until: float
     looked: float
     ended: "asyncio.Future[Outcome | None]"
-    """How it ended; None: poll for yourself, there is a connection for you now, or your time is up."""
+    """How the task ended. None: poll the task directly, since there is a connection for it now or its time is up."""
 
 
 class Crowd:
-    """All the questions of one `as_completed`."""
+    """Asks all the questions of one `as_completed`, and checks their tasks together."""
 
     def __init__(self, run: Run, clock: Clock, connections: int) -> None:
         if connections < 1:
@@ -128,8 +136,8 @@ class Crowd:
         self._run_flow = run
         self._clock = clock
         self._connections = connections
-        # Looks do not queue behind a thousand questions that are still to be asked: they have a connection of their own
-        # for as long as they are needed.
+        # Checks must not queue behind a thousand questions that are still to be asked. They have a connection of their
+        # own for as long as they are needed.
         self._slots = asyncio.Semaphore(max(1, connections - 1))
         self._looks = asyncio.Semaphore(1) if connections > 1 else self._slots
         self._open: dict[str, list[_Wait]] = {}
@@ -140,8 +148,8 @@ class Crowd:
         self._readings = Readings()
 
     async def answers(self, questions: Iterable[HumanTask[T]]) -> AsyncGenerator[tuple[int, Answer[T]]]:
-        """Ask them all; yield each answer, with the place of its question, as it comes."""
-        all_of_them = list(questions)  # what raises here has asked nobody yet
+        """Ask all questions. Yield each answer as it arrives, with the position of its question."""
+        all_of_them = list(questions)  # if this raises, no question has been asked yet
         running_loop()
         arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
 
@@ -201,7 +209,10 @@ class Crowd:
 
     @property
     def _crowded(self) -> bool:
-        """More questions than connections. It never comes back: a question that is asked again takes its own place."""
+        """Whether there are more unanswered questions than connections.
+
+        Once False, it stays False, because a re-ask takes the place of its question.
+        """
         return self._unanswered > self._connections
 
     @property
@@ -209,13 +220,13 @@ class Crowd:
         return [wait for waits in self._open.values() for wait in waits]
 
     async def _look(self) -> None:
-        """Look at all of them, again and again, until there is a connection for each."""
+        """Check all open questions repeatedly, until there is a connection for each."""
         looked = self._clock.now()
         self._next = looked + self._interval()
         while self._crowded:
             if (left := self._next - self._clock.now()) > 0:
                 await self._pause(left)
-                if self._opened.is_set():  # a question that was opened meanwhile may want an earlier look
+                if self._opened.is_set():  # a question opened meanwhile may need an earlier check
                     self._opened.clear()
                     self._next = looked + self._interval()
                 continue
@@ -225,7 +236,7 @@ class Crowd:
             for wait in self._waits:
                 if wait.until <= self._clock.now():
                     _tell(wait, None)
-            # Whoever was told goes on, and counts as answered, before it is asked whether this is still a crowd.
+            # Yield, so that the resolved waits run and count as answered before `_crowded` is evaluated again.
             await asyncio.sleep(0)
             self._next = looked + self._interval()
         if self._looks is not self._slots:
@@ -234,7 +245,7 @@ class Crowd:
             _tell(wait, None)
 
     def _interval(self) -> float:
-        """Seconds from one look to the next."""
+        """Return the number of seconds from one check to the next."""
         now, waits = self._clock.now(), self._waits
         youngest = min((now - wait.opened for wait in waits), default=0.0)
         deadline = min((wait.until - now for wait in waits), default=LOOK_MOST_SECONDS)
@@ -255,7 +266,7 @@ class Crowd:
                 task.cancel()
 
     async def _look_once(self) -> bool:
-        """One look at the list and at the patrol's; whether the list could be read."""
+        """Check the list of ended tasks and read the patrol's tasks. Return whether the list could be read."""
         waits = sorted(self._waits, key=lambda wait: wait.looked)
         created = [wait.created_at for wait in waits if wait.created_at is not None]
         patrol = self._patrolled(waits)
@@ -266,7 +277,7 @@ class Crowd:
             )
         except (RequestRefusedError, ServerUnreachableError):
             read = await self._patrol(patrol, self._looks)
-            if read:  # the server is there and lists nothing: every task has to be read
+            if read:  # the server answers but gives no list, so every task must be read
                 await self._patrol(rest, self._slots)
             return False
         await self._patrol(patrol, self._looks)
@@ -274,7 +285,10 @@ class Crowd:
         return True
 
     def _patrolled(self, waits: list[_Wait]) -> list[_Wait]:
-        """Which of these, in the order of their last readings, to read with this look; missing ones soon again."""
+        """Return which waits to read with this check, given in the order of their last reads.
+
+        Missing tasks are read again soon.
+        """
         now, missing = self._clock.now(), self._readings.missing_tasks
         share = math.ceil(len(waits) * self._interval() / DETECT_SECONDS)
         recheck = self._readings.rule.recheck_seconds
@@ -282,12 +296,12 @@ class Crowd:
         return [*again, *(wait for wait in waits[: max(PATROL, share)] if wait not in again)]
 
     def _is_due(self, wait: _Wait) -> bool:
-        """Whether a question that no list shows should be read again, by its own age."""
+        """Whether a question that no list shows is due to be read again, judged by its own age."""
         now = self._clock.now()
         return now - wait.looked >= min(max(LOOK_SECONDS, LOOK_SHARE * (now - wait.opened)), LOOK_MOST_SECONDS)
 
     async def _patrol(self, waits: list[_Wait], slots: asyncio.Semaphore) -> bool:
-        """Read these one by one; whether there was any answer."""
+        """Read the tasks of these waits one by one. Return whether the server replied to any read."""
         return any(await asyncio.gather(*(self._read(wait, slots) for wait in waits)))
 
     async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
@@ -320,11 +334,11 @@ class Crowd:
 
     @property
     def _brief(self) -> Patience:
-        """An outage is waited out from look to look."""
+        """The patience of one check. It is short, because the next check tries again after an outage."""
         return Patience(LOOK_SECONDS, clock=self._clock.now)
 
     def _found(self, outcome: Outcome) -> None:
-        """A record, from the list or of one task: the end of the questions that it names."""
+        """Resolve the waits of a task with its record, from the list or from a single read, if the task has ended."""
         if outcome.terminal:
             for wait in self._open.get(outcome.task_id, ()):
                 if outcome.idempotency_key in (None, wait.key):
@@ -337,9 +351,10 @@ class Crowd:
 def in_a_thread(
     crowd: Callable[[], AsyncGenerator[tuple[int, Answer[T]]]],
 ) -> Generator[tuple[int, Answer[T]]]:
-    """The same without an event loop of the caller's: a thread has one of its own, and hands over what comes.
+    """Yield the answers of a batch without an event loop of the caller.
 
-    A forked child has no such thread, so it cannot go on with what its parent began.
+    A thread runs the batch in an event loop of its own, and passes on each answer. A forked child does not have this
+    thread, so it cannot continue what its parent began.
     """
     begun_in = generation()
     arrived: queue.SimpleQueue[tuple[int, Answer[T]] | BaseException | None] = queue.SimpleQueue()
@@ -350,7 +365,7 @@ def in_a_thread(
         try:
             async for came in answers:
                 arrived.put(came)
-        except Exception as error:  # raised again where the caller is
+        except Exception as error:  # raised again in the caller's thread
             arrived.put(error)
         finally:
             await answers.aclose()
@@ -389,7 +404,7 @@ def _wait(created: Outcome, question: HumanTask[Any], now: float, until: float) 
 
 
 def _listed(wait: _Wait, reached: datetime | None) -> bool:
-    """Whether a list that was read back to this moment would have shown the end of this task."""
+    """Whether a list that was read back to the moment `reached` would have shown the end of this task."""
     return reached is None or (wait.created_at is not None and wait.created_at > reached)
 
 
@@ -399,6 +414,6 @@ def _tell(wait: _Wait, ended: Outcome | None) -> None:
 
 
 def _failed(done: "asyncio.Task[None]", arrived: "asyncio.Queue[Any]") -> None:
-    """An error that is none of ours ends the whole, instead of leaving its reader waiting for ever."""
+    """Pass an unexpected error on to the reader of the batch, which would otherwise wait forever."""
     if not done.cancelled() and (error := done.exception()) is not None:
         arrived.put_nowait(error)

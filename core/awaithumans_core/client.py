@@ -1,4 +1,4 @@
-"""The two drivers of the flows, and the clients that offer them: `TaskClient` (async) and `SyncTaskClient`."""
+"""The two drivers of flows, and the clients that use them: `TaskClient` (async) and `SyncTaskClient`."""
 
 import asyncio
 import logging
@@ -32,19 +32,19 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
 logger = safe_logger("awaithumans")
-logger.addHandler(logging.NullHandler())  # an application that configures logging hears it; stderr is the application's
+logger.addHandler(logging.NullHandler())  # only an application that configures logging sees the log
 
 T = TypeVar("T")
 R = TypeVar("R")
 X = TypeVar("X")
 OnStatus = Callable[[Outcome], None]
-"""Called with every status change that is seen while waiting."""
+"""Called with every status change that is observed while waiting."""
 OnPause = Callable[[Pause], None]
-"""Called when there was no usable reply, before the pause after which it is tried again."""
+"""Called when there was no usable reply, before the pause that precedes the next attempt."""
 
 
 class AsyncDriver:
-    """Sends what flows yield, over one httpx client for each event loop and process."""
+    """Sends the calls that flows yield, over one httpx client for each event loop and process."""
 
     def __init__(
         self, http: Callable[[], httpx.AsyncClient], url: str, token: str, clock: Clock, *, direct: bool = False
@@ -54,7 +54,7 @@ class AsyncDriver:
         self._token = token
         self._clock = clock
         self._direct = direct
-        """Whether requests go over a transport of the caller's, which uses no proxy."""
+        """Whether requests use a transport given by the caller, which uses no proxy."""
 
     async def run(
         self,
@@ -64,7 +64,7 @@ class AsyncDriver:
         *,
         slots: asyncio.Semaphore | None = None,
     ) -> R:
-        """Drive a flow to its end and return what it returns. Every call takes one of the `slots`, if there are any."""
+        """Drive a flow to its end and return its result. Every call takes one of the `slots`, if any are given."""
         heard: Reply | Lost | None = None
         try:
             while True:
@@ -99,7 +99,7 @@ class AsyncDriver:
 
 
 class SyncDriver:
-    """Sends what flows yield without an event loop, over one httpx client for each process."""
+    """Sends the calls that flows yield, without an event loop, over one httpx client for each process."""
 
     def __init__(
         self, http: Callable[[], httpx.Client], url: str, token: str, clock: Clock, *, direct: bool = False
@@ -109,10 +109,10 @@ class SyncDriver:
         self._token = token
         self._clock = clock
         self._direct = direct
-        """Whether requests go over a transport of the caller's, which uses no proxy."""
+        """Whether requests use a transport given by the caller, which uses no proxy."""
 
     def run(self, steps: Flow[R], on_status: OnStatus | None = None, on_pause: OnPause | None = None) -> R:
-        """Drive a flow to its end and return what it returns."""
+        """Drive a flow to its end and return its result."""
         heard: Reply | Lost | None = None
         try:
             while True:
@@ -147,22 +147,22 @@ class SyncDriver:
 class TaskClient:
     """Async client of the awaithumans task API. An async context manager; calls may run concurrently.
 
-    Connections are opened at the first call, and belong to the event loop and to the process that opened them: one
-    client may be used in several event loops, one after the other or in several threads, and after a fork. A call
-    after closing opens new connections.
+    Connections are opened at the first call, and belong to the event loop and to the process that opened them. So one
+    client may be used in several event loops, in sequence or in several threads, and after a fork. A call after closing
+    opens new connections.
 
     Args:
         server_url: Default: `AWAITHUMANS_URL`, then a local `awaithumans dev`, then http://localhost:3001.
         api_key: Default: `AWAITHUMANS_ADMIN_API_TOKEN`, then the local `awaithumans dev`.
-        settings: In place of both.
-        patience: How long a call keeps trying while the server gives no usable reply (seconds).
-        keep_alive: How many idle connections are kept open for the next call.
+        settings: Settings that provide both. `server_url` and `api_key` take precedence.
+        patience: Seconds that a call keeps trying while the server gives no usable reply.
+        keep_alive: The number of idle connections that are kept open for the next call.
         transport: An httpx transport, for instance that of a `FakeHumans` in tests. It is shared by all event loops,
             and cannot be used in a forked child.
-        clock: Where seconds come from. Default: the machine's.
+        clock: The clock for pauses and deadlines. Default: the machine's.
 
     Raises:
-        SettingsError: no token is known, or the address is not one; from a call: the client has a `transport` of
+        SettingsError: no token is known, or the address is malformed. From a call: the `transport` was given in
             another process, or no asyncio event loop is running.
     """
 
@@ -191,26 +191,26 @@ class TaskClient:
         self._driver = AsyncDriver(http, self.settings.url, token, self.clock, direct=transport is not None)
 
     async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
-        """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
+        """Create the task, or find the task that already has its key, in any status. Safe to repeat."""
         return await self._driver.run(flow.create(_body(task), self._patience))
 
     async def get(self, task_id: str) -> Outcome:
-        """Read the task once."""
+        """Read the task once and return its status and answer."""
         return await self._driver.run(flow.get(task_id, self._patience))
 
     async def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and return the task's status; an end is read from its record."""
+        """Hold one long poll of 1 to 30 seconds and return the task's status. An end is read from the task record."""
         return await self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
 
     async def cancel(self, task_id: str) -> Outcome:
-        """Cancel the task unless it has ended; say how it ended.
+        """Cancel the task unless it has ended, and return how it ended.
 
         An answer given in the meantime is returned, not lost.
         """
         return await self._driver.run(flow.close(task_id, self._patience))
 
     async def withdraw(self, task: HumanTask[Any]) -> Outcome:
-        """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
+        """Cancel the question by its key, whether or not its task is known to exist. Return how it ended."""
         return await self._driver.run(flow.withdraw(task.body(), self._patience))
 
     async def ask(
@@ -221,20 +221,21 @@ class TaskClient:
         on_pause: OnPause | None = None,
         poll_seconds: int = flow.POLL_SECONDS,
     ) -> Outcome:
-        """Create the task and long-poll until it ends. Keeps trying through outages until the task's own deadline.
+        """Create the task and long-poll until it ends. It keeps trying through outages until the task's own deadline.
 
-        A task that is deleted on the server ends in `TaskNotFoundError` once that is confirmed: three readings in a
-        row over five minutes. Called again with the same key, `ask` creates the question anew.
+        A task that is deleted on the server ends in `TaskNotFoundError` once the deletion is confirmed by three reads
+        in a row over five minutes. A further `ask` with the same key then asks the question again.
 
         Args:
             task: The question.
-            on_status: Called with every change of status that a poll brings.
-            on_pause: Called with every pause that trouble on the way makes necessary.
-            poll_seconds: How long a poll is held, 1 to 30. The end of the task is seen at once in any case; a change
-                of status before it is seen with the next poll.
+            on_status: Called with every change of status that a poll returns.
+            on_pause: Called before every pause after a failed request.
+            poll_seconds: Seconds that a poll is held, 1 to 30. The end of the task is always seen immediately. An
+                earlier change of status is seen with the next poll.
 
         Raises:
-            AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+            AnswererNotAllowedError: the answer is from a person whose answer is not accepted (`only_assignee`,
+                `not_by`).
         """
         outcome = await self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
         task.answerers.check(outcome)
@@ -243,13 +244,13 @@ class TaskClient:
     async def as_completed(
         self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
     ) -> AsyncGenerator[Answer[T]]:
-        """Ask all of these and yield each answer as it comes; a question that failed is an answer with its error.
+        """Ask all questions and yield each answer as it arrives. A failed question yields an answer with its error.
 
-        However many questions are open, at most `connections` are held, and what it costs the server does not grow
-        with their number: while there are more questions than connections, one look at the server's list of ended
-        tasks serves them all. An answer is seen within 5 s and 5 % of the time the person took, as long as a look takes
-        less than half a second; a slower server is looked at less often. Leaving the loop early leaves the open tasks
-        on the server; the same questions, with their keys, pick them up again.
+        At most `connections` connections are held for any number of questions, and the cost to the server does not grow
+        with that number: while there are more questions than connections, one check of the server's list of ended tasks
+        serves them all. An answer is seen within 5 s and 5 % of the time that the person took, if a check takes less
+        than half a second. A slower server is checked less often. If the loop is left early, the open tasks stay on the
+        server, and the same questions with the same keys resume them.
 
         Example:
             async for answer in client.as_completed(questions):
@@ -261,7 +262,10 @@ class TaskClient:
                 yield answer
 
     async def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
-        """`as_completed`, all of it, in the order of the questions. One failure does not lose the others."""
+        """Ask all questions and return all answers, in the order of the questions. A failure does not lose the others.
+
+        The answers are collected as by `as_completed`.
+        """
         async with aclosing(self._crowd(tasks, connections)) as answers:
             return [answer for _, answer in sorted([came async for came in answers], key=lambda came: came[0])]
 
@@ -271,7 +275,7 @@ class TaskClient:
     async def run(
         self, steps: Flow[R], *, on_status: OnStatus | None = None, slots: asyncio.Semaphore | None = None
     ) -> R:
-        """Drive a flow of `awaithumans_core.flow` over this client's connections, each call in one of the `slots`."""
+        """Drive a flow of `awaithumans_core.flow` over this client's connections, each call in one of the slots."""
         return await self._driver.run(steps, on_status, slots=slots)
 
     async def aclose(self) -> None:
@@ -288,7 +292,10 @@ class TaskClient:
 
 
 class SyncTaskClient:
-    """`TaskClient` without an event loop. A context manager; safe to share between threads, and to use after a fork."""
+    """Client of the awaithumans task API without an event loop; otherwise like `TaskClient`. A context manager.
+
+    It is safe to share between threads, and to use after a fork.
+    """
 
     def __init__(
         self,
@@ -316,26 +323,26 @@ class SyncTaskClient:
         self._own_transport = transport is not None
 
     def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
-        """Create the task, or find the one that has its key already (whatever its status). Safe to repeat."""
+        """Create the task, or find the task that already has its key, in any status. Safe to repeat."""
         return self._driver.run(flow.create(_body(task), self._patience))
 
     def get(self, task_id: str) -> Outcome:
-        """Read the task once."""
+        """Read the task once and return its status and answer."""
         return self._driver.run(flow.get(task_id, self._patience))
 
     def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and return the task's status; an end is read from its record."""
+        """Hold one long poll of 1 to 30 seconds and return the task's status. An end is read from the task record."""
         return self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
 
     def cancel(self, task_id: str) -> Outcome:
-        """Cancel the task unless it has ended; say how it ended.
+        """Cancel the task unless it has ended, and return how it ended.
 
         An answer given in the meantime is returned, not lost.
         """
         return self._driver.run(flow.close(task_id, self._patience))
 
     def withdraw(self, task: HumanTask[Any]) -> Outcome:
-        """Cancel the question by its key, whether or not its task is known to exist yet; say how it ended."""
+        """Cancel the question by its key, whether or not its task is known to exist. Return how it ended."""
         return self._driver.run(flow.withdraw(task.body(), self._patience))
 
     def ask(
@@ -346,19 +353,25 @@ class SyncTaskClient:
         on_pause: OnPause | None = None,
         poll_seconds: int = flow.POLL_SECONDS,
     ) -> Outcome:
-        """As `TaskClient.ask`."""
+        """Create the task and long-poll until it ends. Arguments and errors are those of `TaskClient.ask`."""
         outcome = self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
         task.answerers.check(outcome)
         return outcome
 
     def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
-        """As `TaskClient.as_completed`, over connections of its own in a thread of its own."""
+        """Ask all questions and yield each answer as it arrives, as `TaskClient.as_completed` does.
+
+        It uses a thread and connections of its own.
+        """
         with closing(self._crowd(tasks, connections)) as answers:
             for _, answer in answers:
                 yield answer
 
     def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
-        """`as_completed`, all of it, in the order of the questions. One failure does not lose the others."""
+        """Ask all questions and return all answers, in the order of the questions. A failure does not lose the others.
+
+        The answers are collected as by `as_completed`.
+        """
         return [answer for _, answer in sorted(self._crowd(tasks, connections), key=lambda came: came[0])]
 
     def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
@@ -413,7 +426,10 @@ def _http_options(settings: Settings, keep_alive: int) -> dict[str, Any]:
 
 
 def _of_this_process(transport: X, made_in: int) -> X:
-    """The transport that the caller gave, unless the process has forked since: its connections cannot be shared."""
+    """Return the caller's transport. Raise `SettingsError` if the process has forked since it was given.
+
+    Connections cannot be shared between processes.
+    """
     if transport is not None and made_in != generation():
         raise SettingsError(
             "this client was created with transport= before its process forked. Connections cannot be shared between "

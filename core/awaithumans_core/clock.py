@@ -1,6 +1,6 @@
-"""Time, as the client sees it: one object to read it from and to wait on.
+"""The clock of the client: one object that gives the time and waits.
 
-Everything that waits takes its seconds from here, so that a test can let a month pass in a moment
+Everything that waits uses such a clock, so that a test can let a month pass in a moment
 (`awaithumans_core.testing.VirtualClock`).
 """
 
@@ -12,40 +12,40 @@ from awaithumans_core.errors import SettingsError
 
 
 class Clock(Protocol):
-    """Seconds that only ever grow, and two ways of letting them pass. Safe to share between threads."""
+    """A monotonic clock with an async and a sync way to wait. Safe to share between threads."""
 
     def now(self) -> float:
-        """Seconds since some moment in the past."""
+        """Return the seconds since an arbitrary moment in the past."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Let this many seconds pass."""
+        """Wait for this number of seconds."""
         ...
 
     def sleep_sync(self, seconds: float) -> None:
-        """The same, blocking the calling thread."""
+        """Wait for this number of seconds, blocking the calling thread."""
         ...
 
 
 class _Real:
-    """Functions of the time module, kept where libraries that freeze time in tests do not replace them."""
+    """References to functions of the time module, where libraries that freeze time in tests do not replace them."""
 
     monotonic = staticmethod(time.monotonic)
 
 
 def steady() -> float:
-    """Seconds of the machine's monotonic clock, also while a test library has frozen `time.monotonic`.
+    """Return the seconds of the machine's monotonic clock, even while a test library has frozen `time.monotonic`.
 
-    A frozen clock never comes to a deadline.
+    A frozen clock would never reach a deadline.
     """
     return _Real.monotonic()
 
 
 def refuse_frozen_loop() -> None:
-    """Refuse to wait in an event loop whose clock a test library has frozen, in which no pause would end.
+    """Refuse to wait in an event loop whose clock a test library has frozen, because no pause in it would end.
 
     Raises:
-        SettingsError: the clock of the running asyncio loop does not move.
+        SettingsError: the clock of the running asyncio loop does not advance.
     """
     loop = asyncio.get_running_loop()
     if time.monotonic is _Real.monotonic or not isinstance(loop, asyncio.BaseEventLoop):  # uvloop has its own clock
@@ -61,24 +61,24 @@ def refuse_frozen_loop() -> None:
 
 
 _TICK_SECONDS = 0.02
-"""Longer than one tick of any system's monotonic clock."""
+"""A time in seconds that is longer than one tick of any system's monotonic clock."""
 
 
 class SystemClock:
     """The machine's own monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since some moment in the past."""
+        """Return the seconds since an arbitrary moment in the past."""
         return steady()
 
     async def sleep(self, seconds: float) -> None:
-        """Let this many seconds pass."""
+        """Wait for this number of seconds."""
         await asyncio.sleep(seconds)
 
     def sleep_sync(self, seconds: float) -> None:
-        """The same, blocking the calling thread."""
+        """Wait for this number of seconds, blocking the calling thread."""
         time.sleep(seconds)
 
 
 SYSTEM: Clock = SystemClock()
-"""What clients use unless they are given another. Tests may replace it."""
+"""The default clock of clients. Tests may replace it."""

@@ -1,6 +1,7 @@
-"""The seam for whatever can be woken.
+"""The interface of an engine, which is what can wake a caller.
 
-Temporal and LangGraph are two of them; a third is one file that implements this.
+Temporal and LangGraph are two engines. A third one is a single file that implements `Engine`. The other protocols in
+this module are optional features of an engine.
 """
 
 from typing import Protocol, runtime_checkable
@@ -12,39 +13,41 @@ from awaithumans_core.route import Route
 
 @runtime_checkable
 class Engine(Protocol):
-    """Wakes the asker a route names."""
+    """Wakes the caller that a route names."""
 
     @property
     def name(self) -> str:
-        """What routes call this engine."""
+        """The name of this engine in routes."""
         ...
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
-        """Give the outcome to the asker.
+        """Deliver the outcome to the caller.
 
-        Returning means the asker has it, now or already. Delivery is at least once: twice, too early, and to a target
-        that has finished are normal cases, and each must be harmless.
+        A return means that the caller has the outcome, from this delivery or an earlier one. Delivery is at least once.
+        A second delivery, one that is too early, and one to a target that has finished are normal cases, and each must
+        be harmless.
 
         Raises:
-            TargetGone: the asker will never take it; the wait is parked with the reason.
-            TargetNotReady: the asker is not there yet; try again later.
-            Exception: anything else means try again later, too.
+            TargetGone: the caller will never take the outcome. The wait is parked with the reason.
+            TargetNotReady: the caller cannot take the outcome yet. The relay tries again later.
+            Exception: on any other exception, the relay tries again later, too.
         """
         ...
 
 
 @runtime_checkable
 class SeesOrphans(Protocol):
-    """What an engine may offer besides: it can tell that nobody waits for an answer any more.
+    """Optional: the engine can detect orphaned waits, whose caller no longer exists.
 
-    The relay asks on its schedule. A question whose last asker has gone is cancelled, so that nobody works for nothing.
+    The relay checks on its schedule. It cancels a question whose last caller no longer exists, so that no person works
+    on it in vain.
     """
 
     async def orphaned(self, route: Route) -> str | None:
-        """Why the asker will never take an answer, in words for an operator.
+        """Return why the caller will never take an answer, in words for an operator.
 
-        None while it waits, when it has the answer, when it may not have come to its question yet, and when nobody can
-        tell.
+        None while the caller waits, when it has the answer, when it may not have reached its question yet, and when the
+        engine cannot know.
         """
         ...
 
@@ -53,65 +56,67 @@ class SeesOrphans(Protocol):
 class SeesAnswers(Protocol):
     """Optional: the engine can find out cheaply that a caller does not need its answer a second time.
 
-    A caller that restarts registers again and must be given an answer that was delivered before. The relay asks before
-    it delivers such an answer again.
+    A caller that restarts registers again and must receive an answer that was delivered before. The relay calls
+    `has_answer` before it delivers such an answer again.
     """
 
     async def has_answer(self, route: Route) -> bool:
         """Whether the caller, to whom the answer was delivered before, still has it or can never take it.
 
-        False when that is not known: then the answer is delivered again. Must not read more than a bounded amount.
+        False when that is not known: then the answer is delivered again. An implementation must read only a bounded
+        amount of data.
         """
         ...
 
 
 @runtime_checkable
 class MarksTasks(Protocol):
-    """What an engine may offer besides: its callers give `HumanTasks.open` another `asked_by` than the default.
+    """Optional: the callers of the engine pass `HumanTasks.open` an `asked_by` other than the default.
 
     The relay cancels a task only if it was created for one of the callers that wait for it, which it sees by this mark.
     """
 
     def asked_by(self, route: Route) -> str:
-        """The `asked_by` with which the caller of this route opens its questions. Default: the route's digest."""
+        """Return the `asked_by` with which this route's caller opens its questions. Default: the route's digest."""
         ...
 
 
 @runtime_checkable
 class Redrives(Protocol):
-    """What an engine may offer besides: an operator's redrive does more than another delivery would.
+    """Optional: an operator's redrive does more than a repeated delivery would.
 
-    Some asker took the answer and then failed, and whatever it did may not be done twice: a delivery leaves it as it
-    is. A redrive is its owner's word that it is mended and may run on.
+    A caller may have taken the answer and then failed. What it did must not be done twice, so a delivery leaves it as
+    it is. With a redrive the operator confirms that the caller is fixed and may continue.
     """
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
-        """Deliver, and run an asker on that has failed with the answer in hand.
+        """Deliver the outcome, and continue a caller that failed after it took the answer.
 
-        Returns and raises as `deliver` does. It, too, may come twice, when the relay dies before it can write down how
-        it went.
+        It returns and raises as `deliver` does. It may also be called twice, if the relay dies before it has stored the
+        result of the first call.
         """
         ...
 
 
 @runtime_checkable
 class Reachable(Protocol):
-    """What an engine may offer besides: it can be asked whether its far end is there, without waking anybody.
+    """Optional: the engine can check whether its backend is reachable, without waking a caller.
 
-    `doctor` asks, and a relay does at its start, when a delivery has failed, and every few seconds until it answers.
+    `doctor` calls it. A relay calls it at its start, and after a failed delivery every few seconds until the backend
+    answers.
     """
 
     async def check(self) -> None:
-        """Return when the far end answers; raise what keeps it from it."""
+        """Return if the backend answers; otherwise raise the error that prevents it."""
         ...
 
 
 @runtime_checkable
 class Remarks(Protocol):
-    """What an engine may offer besides: `doctor` prints a remark about how its far end is set up."""
+    """Optional: the engine has a remark about the setup of its backend, which `doctor` prints."""
 
     async def remark(self) -> str:
-        """One line. Raise SettingsError if a setting of the far end is wrong."""
+        """Return the remark as one line. Raise SettingsError if a setting of the backend is wrong."""
         ...
 
 
@@ -123,13 +128,13 @@ class Adopts(Protocol):
     """
 
     async def adopt(self) -> int:
-        """Ask what the latest stored questions without a task ask. Returns how many were asked.
+        """Open tasks for the latest stored questions that have none. Return how many were opened.
 
-        Repeating it, at the same time as well, asks each question once. Reads and asks a bounded number. What could not
-        be asked is logged, and asked the next time.
+        Repeated and concurrent calls ask each question once. A call reads and asks a bounded number of questions. A
+        question that could not be asked is logged, and the next call asks it.
 
         Raises:
-            Exception: nothing could be read.
+            Exception: no stored question could be read.
         """
         ...
 
@@ -139,44 +144,45 @@ class ChecksThreads(Protocol):
     """Optional: the engine can read one of its threads as a delivery would, without waking it; `doctor --thread`."""
 
     async def check_thread(self, route: Route) -> str:
-        """What was found, in words for an operator.
+        """Return what was found in the thread, in words for an operator.
 
         Args:
-            route: Of a question of the thread. Without one, its key is empty and its target has only `thread_id`.
+            route: The route of a question of the thread. If no question is given, the key of the route is empty and its
+                target has only `thread_id`.
 
         Raises:
-            TargetNotReady: the thread is not there, or the relay cannot read it.
+            TargetNotReady: the thread does not exist, or the relay cannot read it.
         """
         ...
 
 
 class TargetGone(AwaitHumansError):
-    """Terminal: the asker has finished, moved on, or never was. The text becomes the reason of the parked wait."""
+    """Terminal: the caller has finished, has moved on, or never existed. The wait is parked with the text as reason."""
 
     code = "TARGET_GONE"
 
 
 class TargetNotReady(AwaitHumansError):
-    """Not yet: the asker has not reached the point where it can take the answer."""
+    """Retryable: the caller has not reached the point where it can take the answer."""
 
     code = "TARGET_NOT_READY"
     retry_after: float = 0.0
-    """Seconds to wait at least before the next try."""
+    """Minimum number of seconds before the next attempt."""
 
 
 class TargetBusy(TargetNotReady):
-    """Not yet, and the asker is there: it comes to this question once it has finished with something else.
+    """Retryable: the caller exists and is busy. It reaches this question once it has finished something else.
 
-    Unlike a target that does not know of the question, it is waited for as long as people may take.
+    Unlike for a target that does not know the question, the relay keeps trying for as long as people may take.
     """
 
     code = "TARGET_BUSY"
 
 
 class RelayNotReady(TargetBusy):
-    """Not yet: the relay lacks a setting without which it must not deliver, such as the codec that encrypts answers.
+    """Retryable: the relay lacks a setting without which it must not deliver, such as the codec that encrypts answers.
 
-    The target is waited for as long as people may take, until the relay has the setting.
+    Until it has the setting, the relay keeps trying for as long as people may take.
     """
 
     code = "RELAY_NOT_READY"

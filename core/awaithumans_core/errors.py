@@ -2,30 +2,29 @@
 
     AwaitHumansError
       QuestionEndedError            the people's side: the question is over, without a usable answer
-        TaskTimeoutError              nobody answered before the deadline
-          QuestionNotAskedError         the question could not be asked in time, so nobody was asked
+        TaskTimeoutError              no person answered before the deadline
+          QuestionNotAskedError         the question could not be asked in time, so no person saw it
         TaskCancelledError            an agent or an operator cancelled the task
         VerificationExhaustedError    the verifier rejected every attempt
         ResponseSchemaError           a person answered, but not in the shape that was asked for
-        ResponseMissingError          the task is completed and its answer is not there (redacted, or erased)
-        AnswererNotAllowedError       another person answered than the question accepts an answer from
-      RequestRefusedError           the caller's side: mend the call or its credentials, then call again
+        ResponseMissingError          the task is completed, but its answer is missing (redacted, or erased)
+        AnswererNotAllowedError       the answer is from a person whose answer the question does not accept
+      RequestRefusedError           the caller's side: fix the call or its credentials, then call again
         InvalidTaskError              the question is malformed; nothing was sent
-        QuestionChangedError          under its key, or at its place in the node, a person was asked something else
+        QuestionChangedError          under its key, or at its place in the node, another question was asked before
         TaskRejectedError             the server refused to create the task (4xx)
         AuthenticationError           401: no token, or a wrong one
         PermissionDeniedError         403: the token may not see this task
-        TaskNotFoundError             404: there is no such task. Also a QuestionEndedError: a task that was deleted
-                                      on the server is an end without an answer
-      ServerUnreachableError        the operator's side: no usable reply until the time was up; the task is not lost
-        UnexpectedReplyError          something answered, but it is not the API that was called
-      SettingsError                 something is not configured; the text names the variable
-      CallbackRejectedError         a callback that proves nothing: carries the HTTP status to answer with
+        TaskNotFoundError             404: there is no such task. Also a QuestionEndedError, because a task that was
+                                      deleted on the server has ended without an answer
+      ServerUnreachableError        the operator's side: no usable reply in time; the task is not lost
+        UnexpectedReplyError          the reply is not from the API that was called
+      SettingsError                 a setting is missing or malformed; the text names the variable
+      CallbackRejectedError         a callback without valid proof; carries the HTTP status of the reply
         EngineUnknownError            a wait for an engine that the relay does not have
-        TooManyWaitsError             a route has as many unanswered waits as it may have
+        TooManyWaitsError             a route has reached its limit of unanswered waits
 
-Facts are attributes, the text says what to do next, `code` is stable across releases, and every error survives
-pickling.
+Facts are attributes. The text names the next step. `code` is stable across releases. Every error survives pickling.
 """
 
 from collections.abc import Sequence
@@ -34,17 +33,17 @@ from typing import Any, ClassVar
 from awaithumans_core.safe_text import block, one_line
 
 ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
-"""Code of a relay that does not have the engine a wait is registered for."""
+"""Error code with which a relay refuses a wait for an engine that it does not have."""
 
 
 class AwaitHumansError(Exception):
     """Base of every error this package raises on purpose."""
 
     code: ClassVar[str] = "AWAITHUMANS_ERROR"
-    """Stable, upper case, safe to match on and to log."""
+    """Stable code of the error, in upper case. It is safe to match on and to log."""
 
     task_id: str | None = None
-    """The task it is about, once there is one."""
+    """Id of the task that the error is about; None if there is no task yet."""
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(self._safe(message))
@@ -53,7 +52,7 @@ class AwaitHumansError(Exception):
 
     @staticmethod
     def _safe(message: str) -> str:
-        """The message, safe to show: it may quote questions, answers and replies."""
+        """Return the message in a form that is safe to show, since it may quote questions, answers and replies."""
         return one_line(message)
 
 
@@ -62,17 +61,17 @@ class QuestionEndedError(AwaitHumansError):
 
     code = "QUESTION_ENDED"
     outcome: Any = None
-    """The `Outcome` it ended with: status, who, when, which channel."""
+    """The `Outcome` of the task: its status, who ended it, when, and on which channel."""
 
 
 class TaskTimeoutError(QuestionEndedError):
-    """Nobody answered before the task's deadline."""
+    """No person answered before the task's deadline."""
 
     code = "TASK_TIMED_OUT"
 
 
 class QuestionNotAskedError(TaskTimeoutError):
-    """The server or the relay was unreachable for as long as asking may take, so no person was asked."""
+    """The server or the relay stayed unreachable for the whole time that asking may take, so no person was asked."""
 
     code = "QUESTION_NOT_ASKED"
 
@@ -94,33 +93,33 @@ class ResponseSchemaError(QuestionEndedError):
 
     code = "RESPONSE_INVALID"
     problems: tuple[str, ...] = ()
-    """What is wrong, a line a field: `approved: Input should be a valid boolean`."""
+    """The problems, one line per field, for instance `approved: Input should be a valid boolean`."""
 
 
 class ResponseMissingError(QuestionEndedError):
-    """The task is completed, yet its answer is gone: erased after another receiver took it."""
+    """The task is completed, but its answer is missing: it was erased after another receiver took it."""
 
     code = "RESPONSE_MISSING"
 
 
 class AnswererNotAllowedError(QuestionEndedError):
-    """A person answered from whom the question accepts no answer (`only_assignee`, `not_by`, `quorum`)."""
+    """The answer is from a person whose answer the question does not accept (`only_assignee`, `not_by`, `quorum`)."""
 
     code = "ANSWERER_NOT_ALLOWED"
     answered_by: str | None = None
-    """The e-mail address that is recorded for the answer. None: none is."""
+    """The e-mail address that is recorded for the answer. None: no address is recorded."""
     allowed: tuple[str, ...] | None = None
-    """Whose answer is accepted. None: every person's, except those in `not_by`."""
+    """The people whose answer is accepted. None: everyone, except those in `not_by`."""
     not_by: tuple[str, ...] = ()
-    """Whose answer is not accepted."""
+    """The people whose answer is not accepted."""
 
 
 class RequestRefusedError(AwaitHumansError):
-    """The server understood the request and said no; the same request will fail again."""
+    """The server understood the request and refused it. The same request will fail again."""
 
     code = "REQUEST_REFUSED"
     status_code: int | None = None
-    """HTTP status of the refusal."""
+    """The HTTP status of the refusal."""
     server_code: str | None = None
     """The server's own error code, for instance `TASK_NOT_FOUND`."""
     from_api: bool = True
@@ -134,15 +133,16 @@ class InvalidTaskError(RequestRefusedError, ValueError):
 
 
 class QuestionChangedError(RequestRefusedError):
-    """The person was asked something else than what is asked now under the same key, or at the same place in a node.
+    """The person was asked a different question before, under the same key or at the same place in a node.
 
-    The answer is not taken, because it was not given to this question. It stays on the server.
+    Its answer is not accepted, because it was not given to this question. It stays on the server.
     """
 
     code = "QUESTION_CHANGED"
     differs: Sequence[str] = ()
-    """The parts that differ, by the names of the options: `task`, `payload`, `assign_to`, `response_schema`,
-    `idempotency_key`. In a Temporal workflow only the key is compared, which is derived from text, payload and people.
+    """Names of the options that differ: `task`, `payload`, `assign_to`, `response_schema`, `idempotency_key`.
+
+    In a Temporal workflow only the key is compared, which is derived from text, payload and people.
     """
 
 
@@ -153,7 +153,7 @@ class TaskRejectedError(RequestRefusedError):
 
 
 class AuthenticationError(RequestRefusedError):
-    """No token, or one that is not accepted (401)."""
+    """The token is missing or not accepted (401)."""
 
     code = "UNAUTHENTICATED"
 
@@ -165,58 +165,60 @@ class PermissionDeniedError(RequestRefusedError):
 
 
 class TaskNotFoundError(RequestRefusedError, QuestionEndedError):
-    """There is no such task (404); a caller that waits gets this once it is confirmed that the task was deleted."""
+    """There is no such task (404). A waiting caller gets this error once the deletion of the task is confirmed."""
 
     code = "TASK_NOT_FOUND"
 
 
 class ServerUnreachableError(AwaitHumansError):
-    """No usable reply until the time was up. The task, if it was created, still stands on the server."""
+    """There was no usable reply before the time was up. The task, if it was created, still exists on the server."""
 
     code = "SERVER_UNREACHABLE"
     url: str | None = None
-    """What could not be reached."""
+    """The URL that could not be reached."""
     attempts: int = 0
-    """How often it was tried."""
+    """The number of attempts."""
     retry_after: float = 0.0
-    """Seconds of rest that the last reply has asked for."""
+    """Seconds to wait before the next attempt, as the last reply requested (`Retry-After`)."""
 
 
 class UnexpectedReplyError(ServerUnreachableError):
-    """Something answered that is not the API that was called: a redirect, a proxy's page, another service."""
+    """The reply is not from the API that was called: it is a redirect, a proxy's page, or from another service."""
 
     code = "UNEXPECTED_REPLY"
 
 
 class SettingsError(AwaitHumansError):
-    """A setting is missing or malformed; the text names it and says how to set it."""
+    """A setting is missing or malformed. The text names it and explains how to set it."""
 
     code = "SETTINGS"
 
     @staticmethod
     def _safe(message: str) -> str:
-        return block(message)  # each wrong setting has a line
+        return block(message)  # keeps line breaks, since each wrong setting has a line of its own
 
 
 class CallbackRejectedError(AwaitHumansError):
-    """A callback that proves nothing. Nothing of it was stored."""
+    """The callback lacks valid proof. Nothing of it was stored."""
 
     code = "CALLBACK_REJECTED"
     http_status: int = 401
-    """What to answer: 401 no proof, 403 proof of something else, 413 too large, 422 malformed,
-    408 too slow, 429 too many waits, 503 no room for it now.
+    """The HTTP status of the reply.
+
+    401 no proof, 403 proof of something else, 408 too slow, 413 too large, 422 malformed, 429 too many waits, 503 no
+    room for it now.
     """
 
 
 class EngineUnknownError(CallbackRejectedError):
-    """A wait for an engine that this relay does not have."""
+    """The wait is for an engine that this relay does not have."""
 
     code = ENGINE_UNKNOWN
     http_status = 422
 
 
 class TooManyWaitsError(CallbackRejectedError):
-    """A route has as many unanswered waits as it may have: a route is one question, which has one task at a time."""
+    """A route has reached its limit of unanswered waits. A route is one question, which has one task at a time."""
 
     code = "TOO_MANY_WAITS"
     http_status = 429

@@ -1,12 +1,12 @@
-"""Reading a response class without the yes that one of its defaults would give.
+"""Validation against a response class without the yes that one of its defaults would give.
 
-Law: nothing but a person's own yes is a yes. pydantic fills a field that an answer leaves out with the field's default.
-If that default is True, or holds a True, the class would report a decision that no person made. So the core schema of
-the class is copied without such defaults, and the copy reads the answers: the same instances, in which these fields are
-required, however deep they are and whatever their type is called.
+Law: only a person's own yes is a yes. pydantic fills a field that an answer leaves out with the field's default. If
+that default is True, or contains a True, the class would report a decision that no person made. So the core schema of
+the class is copied without such defaults, and the copy validates the answers. It creates the same instances, but these
+fields are required, at any depth and in any type.
 
-A default that is not a bool stays: which choice of a Literal or an Enum means yes, only the caller knows. So does what
-a validator or a `__post_init__` of the class itself fills in.
+A default that is not a bool stays, because only the caller knows which choice of a Literal or an Enum means yes. What a
+validator or a `__post_init__` of the class itself fills in stays as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +21,11 @@ from awaithumans_core.json_values import holds_yes
 
 
 class NotGiven(Exception):
-    """An answer leaves out a field whose default, computed at this moment, is a yes. The text is the field's name."""
+    """An answer omits a field whose default, computed at this moment, is a yes. The text is the field's name."""
 
 
 def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
-    """A copy of a core schema in which no default gives a yes; None if the schema itself is like that.
+    """Return a copy of a core schema in which no default gives a yes; None if the schema already has no such default.
 
     Args:
         core: The core schema of a response class.
@@ -33,7 +33,7 @@ def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
 
     Raises:
         InvalidTaskError: a default gives a yes that no answer can replace: the field is not part of `__init__`, or its
-            class has an `__init__` of its own, which reads the answer in its own way.
+            class has an `__init__` of its own, which processes the answer in its own way.
     """
     copier = _Copier(core, name)
     copied = copier.copy({**core}, name)
@@ -41,10 +41,10 @@ def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
 
 
 _NO_SCHEMAS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
-"""Parts of a core schema that hold values, which may look like schemas."""
+"""Parts of a core schema that hold values. They are not copied as schemas, although they may look like them."""
 
 _EMPTY: tuple[Any, ...] = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
-"""Factories of empty values, in which there is no yes."""
+"""Factories of empty values, which contain no yes."""
 
 
 class _Copier:
@@ -54,7 +54,7 @@ class _Copier:
         self._definitions: list[dict[str, Any]] = core.get("definitions", [])
 
     def copy(self, part: Any, field: str) -> Any:
-        """A part of the core schema without defaults that give a yes; `field` is the name of the innermost field."""
+        """Copy a part of the core schema without defaults that give a yes; `field` names the innermost field."""
         if isinstance(part, list | tuple):
             copies = [self.copy(each, field) for each in cast("Iterable[Any]", part)]
             return tuple(copies) if isinstance(part, tuple) else copies
@@ -76,7 +76,7 @@ class _Copier:
         return copied
 
     def _parameter(self, held: dict[str, Any], copied: dict[str, Any]) -> dict[str, Any]:
-        """A parameter, which keeps a default, since another with a default may be before it."""
+        """Copy a parameter. It keeps a default, because a parameter before it may have one."""
         node = held["schema"]
         if node["type"] == "default" != copied["schema"]["type"]:
             refused = self._checked(lambda: _known_default(node), node["schema"], held["name"])
@@ -95,7 +95,10 @@ class _Copier:
         return copied
 
     def _checked(self, factory: Callable[..., Any], inner: Any, field: str) -> Callable[..., Any]:
-        """The factory, whose value may differ from time to time, or depend on the other answers."""
+        """Wrap a default factory so that it raises `NotGiven` if its value is a yes.
+
+        The value must be checked at each call, because it may vary or depend on the other answers.
+        """
 
         def checked(*given: Any) -> Any:
             value = factory(*given)
@@ -106,25 +109,25 @@ class _Copier:
         return checked
 
     def _is_yes(self, value: Any, inner: Any) -> bool:
-        """Whether a default is a yes, or is read as one: 1 and "yes" are True to a bool."""
+        """Whether a default is a yes, or is validated as one: a bool accepts 1 and "yes" as True."""
         if value is None or value is False:
             return False
         if holds_yes(value) or (_is_bool(inner) and value):
             return True
         schema: Any = {"type": "definitions", "schema": inner, "definitions": self._definitions}
-        with suppress(Exception):  # it does not fit, or a validator of the class wants more than the value
+        with suppress(Exception):  # it does not fit, or a validator of the class needs more than the value
             return holds_yes(SchemaValidator(schema).validate_python(value))
         return False
 
     def _refuse_yes_of_init(self, held: dict[str, Any]) -> None:
-        """Raise if an `__init__` of the class's own has a parameter whose default is a yes."""
+        """Raise if the class's own `__init__` has a parameter whose default is a yes."""
         if held["type"] == "model":
             for parameter in signature(held["cls"].__init__).parameters.values():
                 if holds_yes(parameter.default):
                     raise _unchangeable(self._class, parameter.name)
 
     def _refuse_yes(self, part: Any, field: str, seen: set[str]) -> None:
-        """Raise if a default gives a yes in a part that is not read by the copy, so that the yes cannot be removed."""
+        """Raise if a default gives a yes in a part that the copy does not control, so that it cannot be removed."""
         if isinstance(part, list | tuple):
             for each in cast("Iterable[Any]", part):
                 self._refuse_yes(each, field, seen)
@@ -156,25 +159,25 @@ def _unchangeable(name: str, field: str) -> InvalidTaskError:
 
 
 def _known_default(node: Mapping[str, Any]) -> Any:
-    """The default, where it does not depend on the answer; else None."""
+    """Return the default if it does not depend on the answer, otherwise None."""
     if "default" in node:
         return node["default"]
     if node.get("default_factory_takes_data"):
         return None
     try:
         return node["default_factory"]()
-    except Exception:  # it fails here, and may not fail later
+    except Exception:  # it fails now, but may succeed later
         return None
 
 
 def _is_bool(schema: Mapping[str, Any]) -> bool:
-    """Whether a field is a bool. pydantic does not check defaults, so its default 1 or "no" is left as it is: true."""
+    """Whether a field is a bool. pydantic does not validate defaults, so its default 1 or "no" stays, and is truthy."""
     while isinstance(inner := schema.get("schema"), Mapping):
         schema = cast("Mapping[str, Any]", inner)
     return bool(schema["type"] == "bool")
 
 
 def _name(part: dict[str, Any], outer: str) -> str:
-    """What an answer calls the field that a part of a core schema describes; `outer` if it describes none."""
+    """Return the name, in an answer, of the field that a part of a core schema describes; `outer` if it has none."""
     names = (part.get("validation_alias"), part.get("name"))
     return next((name for name in names if isinstance(name, str)), outer)

@@ -1,8 +1,8 @@
-"""The form a reviewer fills in, derived from the response class, and the way back from what a form submits.
+"""The form that a reviewer fills in, derived from the response class, and the conversion of what a form submits.
 
-Without a `form_definition` the dashboard shows the payload and nothing to answer with, so every task carries one. Form
-inputs speak text: a select whose options are numbers, or a text box that stands for a list, is read back into what the
-response class expects.
+Without a `form_definition` the dashboard shows the payload but no input, so every task carries one. Form inputs submit
+text. The text of a select whose options are numbers, or of a text box that represents a list, is therefore converted
+back to what the response class expects.
 """
 
 import datetime
@@ -25,11 +25,11 @@ from awaithumans_core.json_values import holds_yes, json_object
 from awaithumans_core.schema import Field, adapter, fields, named_type, once
 
 FORM_VERSION = 1
-"""The `version` the server of 2026 understands."""
+"""The form `version` that the server of 2026 understands."""
 
 
 def form_definition(response_schema: Any) -> dict[str, Any]:
-    """The server's form for a response class: `{"version": 1, "fields": [...]}`.
+    """Return the server's form for a response class: `{"version": 1, "fields": [...]}`.
 
     Takes a pydantic model, a dataclass or a TypedDict. Titles become labels, descriptions become hints. Types map to
     inputs: bool a switch; str a short text; int and float a number; date, datetime and time their pickers; Literal and
@@ -37,14 +37,14 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
     and IP addresses a short text; anything else a long text that takes JSON. A type alias or a NewType gets the input
     of the type it names.
 
-    A default is where a switch or a select starts, so the reviewer sees what they submit. A default that is True, or
-    holds a True, counts only if the answer contains it.
+    A default is the initial value of a switch or a select, so the reviewer sees what they submit. A default that is
+    True, or contains a True, counts only if the answer contains it.
 
     Raises:
-        InvalidTaskError: the class is none of these, so a person could not answer it with named fields.
+        InvalidTaskError: the class is none of these, so it has no named fields for a person to fill in.
     """
     found = fields(response_schema)
-    if any(field.info.default_factory is not None for field in found):  # which may give another default every time
+    if any(field.info.default_factory is not None for field in found):  # it may return another default every time
         return _form(found)
     return dict(once(response_schema, "__awaithumans_form__", lambda: _form(found)))
 
@@ -54,9 +54,9 @@ def _form(found: Sequence[Field]) -> dict[str, Any]:
 
 
 def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[str, Any]:
-    """Undo what form inputs do to values: text for a non-text option, JSON for a structure, blank for "not filled in".
+    """Convert what form inputs submit: text for a non-text option, JSON for a structure, blank for "not filled in".
 
-    Values that already have the right type pass through untouched, so answers given through the API are not changed.
+    Values that already have the right type are returned unchanged, so answers given through the API do not change.
     """
     answer = dict(response)
     for field in fields(response_schema):
@@ -66,7 +66,7 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
         if (value is None and not field.nullable) or (value == "" and field.type is not str):
             if not _preselected(field):
                 if not field.required:
-                    del answer[field.name]  # not filled in: the class's own default counts
+                    del answer[field.name]  # not filled in: the class's own default applies
             elif field.type is bool:
                 answer[field.name] = None
         elif field.type is str:
@@ -79,7 +79,7 @@ def answer_from_form(response: Mapping[str, Any], response_schema: Any) -> dict[
 
 
 def _preselected(field: Field) -> bool:
-    """Whether the form shows the default as chosen; a person who clears it has not chosen the default."""
+    """Whether the form shows the default as already chosen. A person who clears it has not chosen the default."""
     if field.type is bool:
         return field.preset is True
     return field.preset is not None and (_options(field.type) or _options(_item(field.type))) is not None
@@ -94,7 +94,7 @@ def _from_text(value: str, kind: Any) -> Any:
     if options is not None:
         return options.get(value, value)
     if kind is float:
-        return [value] if _endless(value) else value  # which no number is: null may be an answer, and nobody gave it
+        return [value] if _endless(value) else value  # in a list, which never validates: as null it could pass
     if kind in _INPUTS or (_takes(kind, value) and not _is_open(kind)):
         return value
     try:
@@ -104,7 +104,7 @@ def _from_text(value: str, kind: Any) -> Any:
 
 
 def _endless(text: str) -> bool:
-    """Infinity, or no number at all, which a float reads from text and nobody has meant."""
+    """Whether the text is infinity or NaN, which a float accepts although no person means it."""
     try:
         return not math.isfinite(float(text))
     except ValueError:
@@ -112,12 +112,15 @@ def _endless(text: str) -> bool:
 
 
 def _is_open(kind: Any) -> bool:
-    """Text is one of several things that fit, so what was typed counts as JSON first: false is not the word "false"."""
+    """Whether the type accepts text among other things.
+
+    The input is then read as JSON first, so that false is not the word "false".
+    """
     return kind is Any or get_origin(kind) in {typing.Union, types.UnionType}
 
 
 def _takes(kind: Any, text: str) -> bool:
-    """Whether the type reads this text as it stands, as exact decimals and identifiers do."""
+    """Whether the type accepts this text unchanged, as exact decimals and identifiers do."""
     try:
         adapter(kind).validate_python(text)
     except (ValidationError, InvalidTaskError):
@@ -135,7 +138,7 @@ def _text(field: Field) -> dict[str, Any]:
         for limit in ("min_length", "max_length", "pattern"):
             value = getattr(rule, limit, None)
             if value is not None:
-                shape[limit] = getattr(value, "pattern", value)  # a compiled pattern, or its text
+                shape[limit] = getattr(value, "pattern", value)  # a pattern may be compiled or text
     return shape
 
 
@@ -152,14 +155,14 @@ _INPUTS: Mapping[Any, Callable[[Field], dict[str, Any]]] = {
     datetime.datetime: lambda _: {"kind": "datetime"},
     datetime.time: lambda _: {"kind": "time"},
 }
-"""Python type -> input, as the official SDK infers it, so that a form does not change on moving over."""
+"""The input for each Python type, as the official SDK infers it, so that a form does not change on migration."""
 
 
 _TYPED_AS_TEXT = (
     *(Decimal, uuid.UUID, datetime.timedelta, pathlib.PurePath, AnyUrl),
     *(ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
 )
-"""Types whose values people type as plain text, which pydantic reads."""
+"""Types whose values people type as plain text, which pydantic parses."""
 
 
 def _is_typed_as_text(kind: Any) -> bool:
@@ -199,7 +202,7 @@ def _shown(field: Field) -> dict[str, Any]:
 
 
 def _item(kind: Any) -> Any:
-    """X of `list[X]`, without the names and annotations of X; None for everything else."""
+    """Return the X of `list[X]`, without aliases and annotations of X; None for every other type."""
     if get_origin(kind) is not list or not get_args(kind):
         return None
     item = named_type(get_args(kind)[0])
@@ -217,18 +220,18 @@ def _select(kind: Any) -> list[dict[str, str]]:
 
 
 def _values(kind: Any) -> list[Any]:
-    """The values of a Literal, and of aliases of other Literals in it."""
+    """Return the values of a Literal, including those of aliases of other Literals in it."""
     values = (named_type(value) for value in get_args(kind))
     return [each for value in values for each in (_values(value) if get_origin(value) is Literal else [value])]
 
 
 def _form_text(choice: Any) -> str:
-    """What a form calls this choice."""
+    """Return the text that represents this choice in a form."""
     return str(choice.value if isinstance(choice, enum.Enum) else choice)
 
 
 def _options(kind: Any) -> dict[str, Any] | None:
-    """Form text -> value of a Literal or an Enum; None for every other type."""
+    """Return the values of a Literal or an Enum by their form text; None for every other type."""
     if get_origin(kind) is Literal:
         return {str(value): value for value in _values(kind)}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

@@ -1,4 +1,4 @@
-"""The group decision on whose behalf a question is asked: what `quorum` and the adapters know of each other.
+"""The group decision to which a question belongs. It connects `quorum` and `escalate` with the adapters.
 
 Most callers wait in place. A LangGraph node does not: it is interrupted, and runs again with the next answer. So a call
 that cannot wait suspends its question here, and the group goes on with the answers it has.

@@ -1,11 +1,15 @@
 """Several people, one decision: `quorum` and `escalate`, over any `await_human`.
 
-They ask through a function they are given and know nothing of where they run: the same call works in a script, in a
-Temporal workflow and in tests. They iterate over no sets and use no clock but the client's, so they are deterministic
-where that matters.
+They ask through a function that is passed to them and do not depend on where they run: the same call works in a script,
+in a Temporal workflow and in tests. They iterate over no sets and use no clock but the client's, so they are
+deterministic where replay needs it.
 
-Laws: whoever has not answered has not said yes; a quorum counts people who answered, and not questions; what is not
-needed any more is cancelled, so that nobody works for nothing; and no way of going wrong ends in "approved".
+Laws:
+
+- A person who has not answered has not approved.
+- A quorum counts people who answered, not questions.
+- A question that is no longer needed is cancelled, so that no person works on it in vain.
+- No failure ends in "approved".
 """
 
 import asyncio
@@ -30,25 +34,28 @@ from awaithumans_core.replays import applies
 T = TypeVar("T")
 
 Person = str | Mapping[str, Any]
-"""Whom a question is assigned to: an e-mail address, or what else `assign_to` takes."""
+"""The assignee of a question: an e-mail address, or another form that `assign_to` accepts."""
 
 NOT_NEEDED = "the answer is not needed any more"
-"""Said when a question is cancelled because of the others; a script's `await_human` then withdraws it."""
+"""Message of the cancellation of a question whose answer the others have made unnecessary.
+
+It makes `await_human` of a script withdraw the question.
+"""
 
 
 @dataclass(frozen=True)
 class Vote(Generic[T]):
-    """What became of one person's question."""
+    """The result of one person's question."""
 
     person: Person
-    """Whom the question was assigned to. Who answered it is in `answered_by`."""
+    """The person to whom the question was assigned. The person who answered is in `answered_by`."""
     said: Literal["yes", "no", "nothing"]
-    """`nothing`: timed out, cancelled, deleted, an answer that does not fit, or one that does not count."""
+    """The vote. `nothing`: the question timed out or was cancelled or deleted, or its answer does not fit or count."""
     answer: T | None = None
     error: QuestionEndedError | None = None
-    """Why it is `nothing`. `AnswererNotAllowedError`: the same person has answered before, or is not known."""
+    """Why the vote is `nothing`. `AnswererNotAllowedError`: the person has answered before, or is not known."""
     outcome: Outcome | None = None
-    """How the question ended; None if that is not known."""
+    """How the question ended. None if that is not known."""
 
     @property
     def answered_by(self) -> str | None:
@@ -57,23 +64,23 @@ class Vote(Generic[T]):
 
     @property
     def answered_at(self) -> datetime | None:
-        """When it was answered (UTC)."""
+        """When the question was answered (UTC)."""
         return None if self.outcome is None else self.outcome.completed_at
 
     @property
     def channel(self) -> str | None:
-        """Where it was answered: `dashboard`, `email`, `slack`, ..."""
+        """The channel of the answer: `dashboard`, `email`, `slack`, ..."""
         return None if self.outcome is None else self.outcome.completed_via_channel
 
 
 @dataclass(frozen=True)
 class Verdict(Generic[T]):
-    """What a quorum came to. True if, and only if, enough people have said yes."""
+    """The result of a quorum. It is true if, and only if, enough people have voted yes."""
 
     reached: bool
-    """Whether enough people have said yes."""
+    """Whether enough people have voted yes."""
     votes: tuple[Vote[T], ...] = field(default=())
-    """Of those who were heard, in the order they came; who was not needed any more is not among them."""
+    """The votes in the order of their arrival. People whose answer was no longer needed have no vote here."""
 
     def __bool__(self) -> bool:
         return self.reached
@@ -90,36 +97,36 @@ async def quorum(
     groups: bool = False,
     count_unnamed: bool = False,
 ) -> Verdict[T]:
-    """Ask all of these people at once, until enough have said yes, or so many no that it cannot come to that.
+    """Ask several people at once, until enough have voted yes or enough yes votes have become impossible.
 
-    The questions of the others are cancelled then.
+    The questions of the others are then cancelled.
 
-    People who answered are counted, by the user id and the e-mail address recorded with each answer. Further answers of
-    a person are reported and do not count, except that a no takes the place of that person's yes. Letter case, dots at
-    the end, compatibility characters and sub-addresses (`anna+1@`) make no other person. The answer of a person who
-    was not asked counts, too, unless `only_assignee` is set.
+    The people who answered are counted, by the user id and the e-mail address recorded with each answer. Further
+    answers of the same person are reported and do not count, except that a no replaces that person's yes. Addresses
+    that differ only in letter case, dots at the end, compatibility characters or sub-address (`anna+1@`) are one
+    person. The answer of a person who was not asked counts, too, unless `only_assignee` is set.
 
     Args:
-        needed: How many have to say yes.
-        people: Whom to ask, each once: an e-mail address or `{"user_id": ...}`.
-        ask: Any `await_human` with everything but `assign_to`, for instance with `functools.partial`. It is called with
-            `return_outcome=True`.
-        yes: Whether an answer is a yes.
-        idempotency_key: Names the decision, so that a script that is started again picks it up. Give it here, not to
-            `ask`: every person has a question of their own, and its key is made from this one.
+        needed: The number of yes votes that are needed.
+        people: The people to ask, each once: an e-mail address or `{"user_id": ...}`.
+        ask: Any `await_human` with all arguments but `assign_to`, for instance bound with `functools.partial`. It is
+            called with `return_outcome=True`.
+        yes: Returns whether an answer is a yes.
+        idempotency_key: Identifies the decision, so that a restarted script resumes it. Give it here, not to `ask`:
+            every person has a question of their own, and the key of each question is derived from this one.
         only_assignee: Accept each person's own answer only, as `await_human` does with this option: after another
-            person's answer the question is asked again, `max_reasks` times.
-        groups: Whether `people` may hold groups (several addresses, a pool, a role). Each has one question, and one
-            person answers it.
+            person's answer the question is asked again, up to `max_reasks` times.
+        groups: Whether `people` may contain groups (several addresses, a pool, a role). Each group has one question,
+            which one person answers.
         count_unnamed: Whether an answer that is recorded without an answerer counts as the answer of the person asked,
-            for instance one that your own page gives with the API and no `completed_by_email`.
+            for instance one that your own page submits with the API and no `completed_by_email`.
 
     Returns:
-        A `Verdict`; `if verdict:` is true only when the quorum was reached.
+        A `Verdict`. `if verdict:` is true only if the quorum was reached.
 
     Raises:
-        InvalidTaskError: no such quorum is possible, or two of the people may be one.
-        AwaitHumansError: what keeps questions from being asked at all; the others are cancelled.
+        InvalidTaskError: the quorum is impossible, or two of the people may be the same person.
+        AwaitHumansError: a question could not be asked at all. The other questions are cancelled.
 
     Example:
         approved = await quorum(
@@ -161,11 +168,11 @@ class Step:
     """One step of an escalation: who is asked, and when."""
 
     assign_to: Person | None = None
-    """Who. The same person again is a reminder."""
+    """The person to ask. If it is the same person as before, the step is a reminder."""
     after: float | timedelta = 0
-    """How long after the beginning: seconds or a timedelta. Earlier when nobody is left who could answer."""
+    """Time from the beginning to this step: seconds or a timedelta. It begins earlier if no open question is left."""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What else this step's question has of its own: `notify`, another `task` text, ..."""
+    """Further options of this step's question: `notify`, another `task` text, ..."""
 
 
 async def escalate(
@@ -176,26 +183,26 @@ async def escalate(
     otherwise: T,
     idempotency_key: str | None = None,
 ) -> T:
-    """Ask the first, after a while the next, and so on; the first answer counts, whoever gives it.
+    """Ask one person after another, at set times, until one answers. The first answer counts, from any person.
 
     To accept only the answers of those who were asked, give `ask` the option `only_assignee=True`.
 
-    Those who were asked before keep their question until somebody has answered. When the whole time is up, `otherwise`
-    is the decision: it has to be stated, and nothing else stands in for an answer.
+    The questions of earlier steps stay open until a person has answered. When the whole time is up, `otherwise` is the
+    decision. It must be given, and nothing else replaces an answer.
 
     Args:
-        ask: Any `await_human` with everything but `assign_to` and `timeout_seconds`.
-        steps: Whom to ask and when, in this order.
+        ask: Any `await_human` with all arguments but `assign_to` and `timeout_seconds`.
+        steps: The people to ask and when, in this order.
         within: The whole time: seconds or a timedelta. The last step needs a minute of it.
-        otherwise: The decision when nobody has answered.
-        idempotency_key: As for `quorum`.
+        otherwise: The decision if no person has answered.
+        idempotency_key: Identifies the decision, as for `quorum`. The key of each step's question is derived from it.
 
     Returns:
         The first answer, or `otherwise`.
 
     Raises:
         InvalidTaskError: there are no steps, they are not in order, or one has less than a minute.
-        AwaitHumansError: what keeps questions from being asked at all; the others are cancelled.
+        AwaitHumansError: a question could not be asked at all. The other questions are cancelled.
 
     Example:
         decision = await escalate(
@@ -220,7 +227,7 @@ async def escalate(
 
 
 def schedule(steps: Sequence[Step], within: float | timedelta) -> tuple[float, list[float]]:
-    """The whole time of an escalation and the starts of its steps, in seconds.
+    """Return the whole time of an escalation and the start times of its steps, in seconds.
 
     Raises:
         InvalidTaskError: there are no steps, they are not in order, or the last one has less than a minute.
@@ -234,12 +241,12 @@ def schedule(steps: Sequence[Step], within: float | timedelta) -> tuple[float, l
 
 
 def step_key(idempotency_key: str | None, place: int) -> dict[str, str]:
-    """The option that names the question of one step; empty if the escalation has no key."""
+    """Return the option with the key of one step's question; empty if the escalation has no key."""
     return _key(idempotency_key, f"step:{place}")
 
 
 async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
-    """The first answer within so many seconds, or while there is anybody who could give one."""
+    """Return the first answer within `seconds`, in a tuple; None if there is none or no question is left open."""
     if seconds is None:
         while crowd.left:
             _, outcome = await crowd.next()
@@ -260,19 +267,19 @@ async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
 
 
 class _Crowd(Generic[T]):
-    """Questions under way, heard in the order their ends come."""
+    """Questions that are being asked, and their results in the order of arrival."""
 
     def __init__(self, group: Group) -> None:
         self.left = 0
         self._group = group
         self._tasks: list[asyncio.Future[T]] = []
         self._suspended: list[BaseException] = []
-        """What the calls have raised that cannot wait in place. One call may ask several questions."""
+        """Errors of the calls that cannot wait in place. One call may ask several questions."""
         self._ended: list[tuple[Any, asyncio.Future[T]]] = []
         self._news = asyncio.Event()
 
     def ask(self, who: Any, asking: Awaitable[T]) -> None:
-        """One more."""
+        """Start one more question for `who`."""
         task = asyncio.ensure_future(asking)
         self.left += 1
         self._tasks.append(task)
@@ -283,9 +290,10 @@ class _Crowd(Generic[T]):
         self._news.set()
 
     async def next(self) -> tuple[Any, T | QuestionEndedError]:
-        """Who has ended, and how. Raises what is no end of a question.
+        """Wait for the next question to end. Return whose it is, and its answer or `QuestionEndedError`.
 
-        A call that cannot wait in place is raised only when all calls that are left are such calls.
+        Any other error is raised. The error of a call that cannot wait in place is raised only when all remaining calls
+        are such calls.
         """
         while True:
             while not self._ended:
@@ -305,7 +313,7 @@ class _Crowd(Generic[T]):
                 return who, ended
 
     async def next_or(self, alarm: "asyncio.Future[None]") -> tuple[Any, T | QuestionEndedError] | None:
-        """The same; None when the alarm rings before."""
+        """Wait for the next question to end, as `next` does. Return None if the alarm is done first."""
         alarm.add_done_callback(lambda _: self._news.set())
         while not self._ended:
             if alarm.done():
@@ -315,20 +323,20 @@ class _Crowd(Generic[T]):
         return await self.next()
 
     def stop(self, why: str | None) -> "list[asyncio.Future[T]]":
-        """Those that are still under way are to end."""
+        """Request the cancellation of all open questions, and return them."""
         open_ones = [task for task in self._tasks if not task.done()]
         for task in open_ones:
             task.cancel(why)
         return open_ones
 
     async def cancel(self, why: str | None) -> None:
-        """The same, and they have ended."""
+        """Cancel all open questions, and wait until they have ended."""
         await asyncio.gather(*self.stop(why), return_exceptions=True)
 
 
 @asynccontextmanager
 async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_Crowd[Any]]":
-    """Questions that are over when the block is, however it ends."""
+    """Provide a set of questions, all of which are over when the block ends, in whatever way it ends."""
     running_loop()
     with deciding(kind) as group:
         crowd = _Crowd[Any](group)
@@ -339,11 +347,11 @@ async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_Crowd
             await group.cancel_suspended()
             raise
         except Exception:
-            # Nothing is awaited: a workflow with a bug is suspended as it stands, and goes on with its votes once
-            # mended. A LangGraph node that is interrupted leaves its questions open, too.
+            # Nothing is awaited here. A workflow with a bug is suspended in its current state, and continues with its
+            # votes once the bug is fixed. A LangGraph node that is interrupted leaves its questions open, too.
             crowd.stop(NOT_NEEDED)
             raise
-        except asyncio.CancelledError:  # whoever asked is stopped: each question does what it does then
+        except asyncio.CancelledError:  # the caller is stopped: each question handles its own cancellation
             await crowd.cancel(None)
             raise
         await crowd.cancel(NOT_NEEDED)
@@ -356,11 +364,11 @@ class _Ballot(Generic[T]):
 
     vote: Vote[T]
     voter: frozenset[str]
-    """What identifies the person who answered; empty: there is no answer, or the person is unknown."""
+    """Identifiers of the person who answered. Empty: there is no answer, or the person is unknown."""
 
 
 def _counted(ballots: "Sequence[_Ballot[T]]") -> list[Vote[T]]:
-    """The votes: of each person one counts, the first no if there is one, and otherwise the first answer."""
+    """Return the votes. One vote of each person counts: the first no if there is one, otherwise the first answer."""
     counts = {
         min(places, key=lambda place: (ballots[place].vote.said != "no", place))
         for places in _by_person([ballot.voter for ballot in ballots])
@@ -372,7 +380,10 @@ def _counted(ballots: "Sequence[_Ballot[T]]") -> list[Vote[T]]:
 
 
 def _by_person(voters: Sequence[frozenset[str]]) -> list[list[int]]:
-    """The places of each person's answers. An answer may join two: one with its address and one with its user id."""
+    """Return the positions of each person's answers.
+
+    An answer may join two others, one with its address and one with its user id, as answers of one person.
+    """
     people: list[tuple[frozenset[str], list[int]]] = []
     for place, voter in enumerate(voters):
         same = [person for person in people if person[0] & voter]
@@ -400,7 +411,7 @@ def _without_effect(ballot: "_Ballot[T]") -> Vote[T]:
 def _voter(
     vote: Vote[Any], earlier: "Sequence[_Ballot[Any]]", asked: Sequence[str], *, count_unnamed: bool
 ) -> frozenset[str]:
-    """What identifies the person who answered."""
+    """Return the identifiers of the person who answered; empty if there is no answer or the person is unknown."""
     if vote.said == "nothing" or vote.outcome is None:
         return frozenset()
     voter = identifiers(vote.outcome, asked)
@@ -411,12 +422,12 @@ def _voter(
 
 
 def _counts_people(what: str) -> bool:
-    """Whether people are counted here: not where an earlier release has counted a question instead."""
+    """Whether people are counted. False in the replay of a workflow in which an earlier release counted questions."""
     return applies(f"awaithumans-quorum-counts-people:{what}")
 
 
 def _problem(people: Sequence[Person], *, groups: bool) -> str | None:
-    """Why these people cannot be counted; None: they can."""
+    """Return why these people cannot be counted; None if they can."""
     mailboxes: dict[str, str] = {}
     for person in people:
         named = _addresses(person)
@@ -436,7 +447,10 @@ def _addresses(person: Person) -> tuple[str, ...]:
 
 
 def _vote(person: Person, ended: Any, yes: Callable[[T], bool], *, whole: bool) -> Vote[T]:
-    """The vote that a question has ended in; `whole`: the caller takes an answer and its outcome as one."""
+    """Return the vote of a question that has ended.
+
+    With `whole`, the caller's `yes` takes the pair of answer and outcome.
+    """
     if isinstance(ended, QuestionEndedError):
         outcome = ended.outcome if isinstance(ended.outcome, Outcome) else None
         return Vote(person, "nothing", error=ended, outcome=outcome)
@@ -458,7 +472,7 @@ _OUTCOME = (
 
 
 def _wants_outcome(ask: Callable[..., Any]) -> bool:
-    """Whether the caller asks for outcomes, so that `yes` takes them, too."""
+    """Whether the caller asked for outcomes, so that `yes` takes them, too."""
     return isinstance(ask, partial) and bool(ask.keywords.get("return_outcome"))
 
 
@@ -481,13 +495,13 @@ def _key(idempotency_key: str | None, part: str) -> dict[str, str]:
 
 
 def _who(person: Person) -> str:
-    """The same for every way of writing one address."""
+    """Return an identifier of a person that is the same for every spelling of one address."""
     address = person if isinstance(person, str) else person.get("email")
     return address.strip().casefold() if isinstance(address, str) else _name(person)
 
 
 def _name(person: Person) -> str:
-    """The same for the same person, whatever their place in a list."""
+    """Return a name for a person that does not depend on their position in a list."""
     if isinstance(person, str):
         return person
     return hashlib.sha256(json.dumps(dict(person), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Open a wait for a route: create the task with a signed callback URL, then tell the relay that somebody waits.
+"""Open a wait for a route: create the task with a signed callback URL, then register the wait with the relay.
 
-Every engine adapter asks through here. Built on the asker's side from settings, so that no token or key ever stands in
-a workflow input, a checkpoint or a history.
+Every engine adapter asks through this module. `HumanTasks` is built from settings in the caller's process, so that no
+token or key ever appears in a workflow input, a checkpoint or a history.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     import httpx
 
 CLOSE_PATIENCE_SECONDS = 60.0
-"""How long closing a task is tried when no patience is given: the task's deadline frees people in any case."""
+"""Seconds that closing a task keeps trying if no patience is given.
+
+That is enough, because the task ends at its own deadline in any case.
+"""
 
 
 class HumanTasks:
-    """Settings, signer and connections of one asking process.
+    """Opens and closes tasks for callers, with the settings, signer and connections of one process.
 
     Safe to share between event loops and threads, and to use after a fork.
 
     Args:
         settings: Default: from the environment, or from a local `awaithumans dev`.
-        patience: Seconds an operation keeps trying while server or relay give no usable reply. Default: the task's own
-            timeout for opening a wait, a minute for closing one.
-        transport: For the async operations; in tests, a way to server and relay without a socket.
+        patience: Seconds that an operation keeps trying while server or relay give no usable reply. Default: the task's
+            own timeout for opening a wait, a minute for closing one.
+        transport: An httpx transport for the async operations. In tests it reaches server and relay without a socket.
 
     Raises:
-        SettingsError: token, relay address or relay secret are not known.
+        SettingsError: token, relay address or relay secret is not known.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class HumanTasks:
         warn_if_exposed("AWAITHUMANS_RELAY_URL", self._relay, "the proofs of registrations")
         self._signer = self.settings.signer()
         self._patience = patience
-        # No connection is kept open between two questions: an asker may ask once a day.
+        # No connection is kept open between two questions, because a caller may ask only once a day.
         self._client = TaskClient(settings=self.settings, keep_alive=0, transport=transport)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
 
@@ -70,30 +73,31 @@ class HumanTasks:
         within: float | None = None,
         asked_before: Route | None = None,
     ) -> Outcome:
-        """Create the task and register the wait; return how the task stands. Repeating it is harmless.
+        """Create the task, register the wait, and return the task's status. Safe to repeat.
 
-        A task that has ended already (its key was used before) comes back with its outcome, and nobody waits for it.
+        If the task has already ended, because its key was used before, its outcome is returned and no wait is
+        registered.
 
         Args:
-            body: `HumanTask.body()`.
+            body: The task body, from `HumanTask.body()`.
             route: Where the answer must go.
-            same_words: Whether text, assignee and response class must be those the key was first asked with, and not
-                the payload alone.
-            asked_by: Names the caller, in the same words at every attempt. Default: the route's digest.
-            gives_up: Whether the caller gives the question up because of this error; then a task that was created for
-                it is cancelled. Default: because of every refusal.
-            known: The task that an earlier attempt has created for this question. It is never created again.
+            same_words: Whether text, assignee and response class must match those first asked under the key, and not
+                only the payload.
+            asked_by: Identifies the caller. It must be the same at every attempt. Default: the route's digest.
+            gives_up: Whether the caller gives up the question because of this error. Then a task that was created for
+                it is cancelled. Default: every refusal is a reason.
+            known: Id of the task that an earlier attempt has created for this question. It is never created again.
             on_created: Called with the new task before its wait is registered, so that the next attempt knows it.
-            may_repeat: Whether an earlier attempt may have created the task without a trace here: then the relay is
-                asked for it first.
+            may_repeat: Whether an earlier attempt may have created the task without a record of it here. Then the relay
+                is asked for the task first.
             within: Seconds after which no request is repeated, if that is less than the patience.
-            asked_before: The route under which the relay knows a wait of the same question by an earlier caller, for
+            asked_before: The route under which the relay knows a wait for the same question by an earlier caller, for
                 `may_repeat`. Default: `route`.
 
         Raises:
-            TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay said no; trying again will not
-                help.
-            ServerUnreachableError: no usable reply within the patience.
+            TaskRejectedError, AuthenticationError, RequestRefusedError: server or relay refused the request. Trying
+                again will not help.
+            ServerUnreachableError: there was no usable reply within the patience.
         """
         with asking(route) as traced:
             steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within, asked_before)
@@ -104,38 +108,43 @@ class HumanTasks:
     def open_sync(
         self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = True
     ) -> Outcome:
-        """`open`, without an event loop."""
+        """Create the task, register the wait, and return the task's status, as `open` does, without an event loop."""
         with asking(route) as traced:
             outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat, None))
             note(task_id=outcome.task_id)
             return outcome
 
     async def close(self, task_id: str, *, asked_by: Callable[[str], str | None] | None = None) -> Outcome:
-        """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
+        """Cancel the task unless it has ended, and return how it ended. An answer given in the meantime wins.
 
         Args:
-            task_id: Which.
-            asked_by: The mark this caller's tasks carry under the task's key; None for a key that is never shared. A
-                task that was created for another caller stays open. Default: it is cancelled, whoever created it.
+            task_id: Id of the task.
+            asked_by: Returns the mark that this caller's tasks carry under the given key, or None for a key that is
+                never shared. A task that was created for another caller stays open. Default: the task is cancelled,
+                regardless of which caller created it.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         closing = flow.close(task_id, patience) if asked_by is None else flow.close_own(task_id, asked_by, patience)
         return await self._client.run(closing)
 
     async def last_look(self, task_id: str, given: float, *, key: str | None = None) -> Outcome:
-        """How a task stands whose asker, who gave people `given` seconds, has no more time; see `flow.last_look`."""
+        """Return the outcome of a task whose caller has no more time and had given people `given` seconds to answer.
+
+        See `flow.last_look`.
+        """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client.run(flow.last_look(task_id, given, patience, key=key))
 
     async def withdraw(
         self, key: str, *, asked_by: str | None = None, on_missing: Callable[[Outcome], None] | None = None
     ) -> Outcome:
-        """Cancel a question by its key, whether or not its task is known to exist yet; say how it ended.
+        """Cancel a question by its key, whether or not its task is known to exist. Return how it ended.
 
         Args:
             key: The idempotency key.
-            asked_by: Cancel only a task that was created for this caller, as named to `open`. Default: any.
-            on_missing: Called if no question was asked under this key, with the task that takes its place.
+            asked_by: Cancel only a task that was created for this caller, with the `asked_by` given to `open`. Default:
+                cancel the task of any caller.
+            on_missing: Called if no question was asked under this key, with the task that was created in its place.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
         return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by), on_status=on_missing)

@@ -1,4 +1,4 @@
-"""What goes over the wire as JSON: checked before it is sent, and read however deep it is nested."""
+"""JSON values of requests and replies: checked before they are sent, and parsed even if nested deep."""
 
 import json
 import re
@@ -15,30 +15,30 @@ from pydantic_core import PydanticSerializationError, from_json, to_jsonable_pyt
 from awaithumans_core.errors import InvalidTaskError
 
 MAX_DEPTH = 100
-"""How deep a payload is searched for sets; JSON nests less."""
+"""Depth to which a payload is searched for sets. JSON is nested less deep."""
 _PLAIN = (str, int, float, type(None))
 
 
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""Of JSON. The group is half a character, without its other half."""
+"""An escape sequence of JSON. The group matches a surrogate without its other half."""
 
 
 def whole(body: bytes) -> bytes:
-    """JSON with a replacement character for every half of one.
+    """Return JSON with a replacement character in place of every unpaired surrogate.
 
-    A browser sends half an emoji when a field's limit has cut it in two, and the server takes and signs it. It answers
-    500 to every later reading of that task, so the callback is the only way on which the answer can come.
+    A browser sends half an emoji if a field's limit has cut it in two, and the server accepts and signs it. The server
+    replies 500 to every later read of that task, so the answer can arrive only by callback.
     """
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
 
 
 def read_json(body: bytes) -> JsonValue:
-    """What a body says. pydantic's reader is the faster one, the standard library's goes deeper.
+    """Parse a JSON body. pydantic's parser is faster, and the standard library's allows deeper nesting.
 
     Raises:
-        ValueError: it is not JSON, or nested too deep for either.
+        ValueError: it is not JSON, or nested too deep for either parser.
     """
     try:
         return cast("JsonValue", from_json(body))
@@ -50,10 +50,11 @@ def read_json(body: bytes) -> JsonValue:
 
 
 def json_object(value: Any, name: str) -> dict[str, Any]:
-    """A value as JSON has it; nothing is an empty object.
+    """Return a value as a JSON object; None becomes an empty object.
 
     Raises:
-        InvalidTaskError: it is no object with named fields, or JSON cannot say it, or not in the same way twice.
+        InvalidTaskError: it is not an object with named fields, it cannot be written as JSON, or its JSON would differ
+            from run to run.
     """
     if value is None:
         return {}
@@ -72,7 +73,7 @@ def json_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _holds_a_set(value: Any, depth: int = 0) -> bool:
-    """Whether there is a set in it, whose order would make the same question another one after a restart."""
+    """Whether a value contains a set, whose order would turn the question into a different one after a restart."""
     if depth > MAX_DEPTH or isinstance(value, _PLAIN):
         return False
     if isinstance(value, set | frozenset):
@@ -81,7 +82,7 @@ def _holds_a_set(value: Any, depth: int = 0) -> bool:
 
 
 def holds_yes(value: Any, depth: int = 0) -> bool:
-    """Whether a value is True, or holds a True at any depth. What is nested too deep to read counts as one."""
+    """Whether a value is True, or contains a True at any depth. A value that is nested too deep counts as True."""
     if value is True or depth > MAX_DEPTH:
         return True
     if isinstance(value, Enum):
@@ -91,7 +92,7 @@ def holds_yes(value: Any, depth: int = 0) -> bool:
 
 
 def _held(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict | list | tuple):  # most of what there is, and found sooner than any Mapping
+    if isinstance(value, dict | list | tuple):  # the most common types, faster to detect than Mapping
         return cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
     if isinstance(value, BaseModel):
         return (*vars(value).values(), *(value.model_extra or {}).values())

@@ -1,8 +1,11 @@
-"""How a task stands and, once it is terminal, how it ended.
+"""The outcome of a task: its status and, once the status is terminal, how it ended.
 
-Laws: an outcome crosses every wall as a value (signal argument, resume value, row of the relay); typed errors are born
-in `settle`, in the asker's own process, and nowhere else. `completed` without a response is not an answer. No way of
-going wrong ends in "approved".
+Laws:
+
+- An outcome crosses every process boundary as a value: as a signal argument, a resume value, or a row of the relay.
+- Typed errors are raised only by `settle`, in the caller's own process.
+- `completed` without a response is not an answer.
+- No failure ends in "approved".
 """
 
 from collections.abc import Mapping
@@ -51,7 +54,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _if_readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    """What is said beside the answer does not stand in its way."""
+    """Return None for a value that cannot be read, so that a field beside the answer cannot make the answer fail."""
     try:
         return read(value)
     except ValueError:
@@ -59,67 +62,72 @@ def _if_readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
 
 
 Moment = Annotated[datetime | None, AfterValidator(_utc), WrapValidator(_if_readable)]
-"""A point in time. Callback bodies carry no zone and mean UTC; poll replies end in `Z`."""
+"""A point in time in UTC. Callback bodies carry no time zone and mean UTC. Poll replies end in `Z`."""
 
 MAX_TEXT_CHARS = 1_000
-"""Of a text beside the answer. A longer one would keep an engine from carrying the outcome."""
+"""Maximum length of a text beside the answer. A longer one could prevent an engine from carrying the outcome."""
 
 Text = Annotated[str | None, Field(max_length=MAX_TEXT_CHARS), WrapValidator(_if_readable)]
 Number = Annotated[int | None, Field(ge=0, lt=2**31), WrapValidator(_if_readable)]
 
 
 _TOO_DEEP = "recursion_depth_exceeded"
-"""pydantic's word."""
+"""The type of pydantic's error for a value that is nested too deep."""
 
 
 class Outcome(BaseModel):
-    """One lenient reading of a create reply, a poll reply, a task record and a callback body.
+    """The status and answer of a task, read leniently from a create reply, poll reply, task record or callback body.
 
-    Unknown fields are ignored, missing ones are None, as are those beside the answer that cannot be read; an unknown
-    status is kept as it came (and is not terminal).
+    Unknown fields are ignored. Missing fields are None, and so are fields beside the answer that cannot be read. An
+    unknown status is kept unchanged, and is not terminal.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     task_id: str = Field(validation_alias=AliasChoices("task_id", "id"))
-    """The task on the awaithumans server."""
+    """Id of the task on the awaithumans server."""
     status: str
     """One of `TaskStatus`, `NOT_FOUND`, or a word this release does not know yet."""
     idempotency_key: str | None = None
-    """Which question this answers. Poll replies lack it; records and callbacks carry it."""
+    """The key of the question that this answers. Task records and callbacks carry it, poll replies do not."""
     response: dict[str, JsonValue] | None = None
-    """What the person submitted, as the server holds it: it is not checked against the schema there."""
+    """What the person submitted, as the server stores it. The server does not check it against the schema."""
     completed_at: Moment = None
-    """When the answer was final (UTC)."""
+    """When the answer became final (UTC)."""
     timed_out_at: Moment = None
-    """When the deadline struck (UTC)."""
+    """When the task timed out (UTC)."""
     completed_by_email: Text = None
-    """Who answered, when an e-mail address is recorded. Stated by the caller if it was completed with the API."""
+    """E-mail address of the person who answered, if one is recorded.
+
+    If the task was completed with the API, the caller of the API stated this address.
+    """
     completed_by_user_id: Text = None
-    """Who answered, by the server's own id of a signed-in person; only task records carry it."""
+    """The server's user id of the person who answered, if signed in. Only task records carry it."""
     assigned_to_user_id: Text = None
-    """Whom the task is assigned to, by the server's own id of a known person; only task records carry it."""
+    """The server's user id of the assignee, if that is a known person. Only task records carry it."""
     completed_by_display_name: Text = None
-    """Who answered, by name; only task records carry it."""
+    """Display name of the person who answered. Only task records carry it."""
     completed_via_channel: Text = None
-    """Where: `dashboard`, `email`, `slack`, ..."""
+    """The channel of the answer: `dashboard`, `email`, `slack`, ..."""
     verification_attempt: Number = None
-    """Attempts the verifier has judged; poll replies lack it."""
+    """The number of attempts that the verifier has judged. Poll replies do not carry it."""
     created_at: Moment = None
-    """When the task was created (UTC); only task records carry it."""
+    """When the task was created (UTC). Only task records carry it."""
     timeout_seconds: Number = None
-    """The task's own timeout; only task records carry it."""
+    """The task's own timeout in seconds. Only task records carry it."""
     response_omitted: str | None = None
-    """Why there is no response although a person gave one; an engine that could not carry it says so."""
+    """Why the response is missing although a person gave one. Set, for instance, by an engine that cannot carry it."""
     reworded: bool | None = None
-    """True: the caller now asks in other words than the person was asked in. Set by a Temporal workflow whose code was
-    changed while it waited; it may be another value when that workflow is replayed by other code.
+    """True if the caller now asks in other words than the person was asked in.
+
+    Set by a Temporal workflow whose code was changed while it waited. The value may differ when other code replays that
+    workflow.
     """
 
     @model_validator(mode="wrap")
     @classmethod
     def _despite_its_depth(cls, held: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        """A response that is nested deeper than anything here reads is an answer all the same: it is left out."""
+        """Omit a response that is nested too deep to be read here, instead of failing: the task was still answered."""
         try:
             return read(held)
         except ValidationError as invalid:
@@ -130,15 +138,16 @@ class Outcome(BaseModel):
             )
 
     def from_server(self) -> Self:
-        """The outcome, if it was read from what a server sent: a reply or a callback body.
+        """Return the outcome as read from a server's reply or callback body, with a status `NOT_FOUND` renamed.
 
-        `NOT_FOUND` is ours to conclude. From a server it is a status this release does not know, which is pending.
+        Only this package concludes `NOT_FOUND`. Sent by a server, it is a status that this release does not know, and
+        such a status is pending.
         """
         return self.model_copy(update={"status": f"server:{NOT_FOUND}"}) if self.deleted else self
 
     @property
     def terminal(self) -> bool:
-        """Whether the task has ended. An unknown status has not."""
+        """Whether the task has ended. An unknown status counts as not ended."""
         return self.status in TERMINAL or self.deleted
 
     @property
@@ -148,30 +157,32 @@ class Outcome(BaseModel):
 
     @property
     def answered(self) -> bool:
-        """Whether there is something to hand over: any end, except a completion whose response is gone.
+        """Whether there is an outcome to deliver: any end, except a completion whose response is missing.
 
-        A response that was left out on the way is one: the caller is to be woken, and not to wait for more.
+        A completion whose response was omitted on the way counts as well: the caller is woken instead of waiting for
+        more.
         """
         completed = self.status == TaskStatus.COMPLETED
         return self.terminal and not (completed and self.response is None and self.response_omitted is None)
 
     def without_response(self, reason: str) -> Self:
-        """The same outcome where its response cannot be carried on; `settle` gives the reason.
+        """Return this outcome without its response, which cannot be carried further. `settle` reports the reason.
 
         Args:
-            reason: Completes "its response is not here: ..."; without anything of the response itself.
+            reason: Completes "its response is not here: ...". It must contain nothing of the response itself.
         """
         return self.model_copy(update={"response": None, "response_omitted": reason})
 
     def value(self) -> dict[str, Any]:
-        """JSON-safe form without empty fields, for histories, checkpoints and rows."""
+        """Return the JSON-safe form without empty fields, for histories, checkpoints and rows."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def at_deadline(closed: Outcome) -> Outcome:
-    """What closing a task at its deadline means.
+    """Return the outcome of a task that was closed at its deadline.
 
-    An answer given just before still counts, our own cancelling is a timeout.
+    An answer given just before the deadline still counts. A cancellation is the result of closing the task here, so it
+    is reported as a timeout.
     """
     if closed.status == TaskStatus.CANCELLED:
         return closed.model_copy(update={"status": TaskStatus.TIMED_OUT.value})
@@ -202,7 +213,7 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
 
 
 def end_without_answer(outcome: Outcome) -> QuestionEndedError | None:
-    """The typed error of a task that ended without an answer. None: it has one, or has not ended."""
+    """Return the typed error of a task that ended without an answer; None if it has an answer or has not ended."""
     ended = _ENDED.get(outcome.status)
     if ended is None:
         return None
@@ -216,14 +227,15 @@ def settle(outcome: Outcome, response_schema: type[T]) -> T: ...
 @overload
 def settle(outcome: Outcome, response_schema: Any) -> Any: ...
 def settle(outcome: Outcome, response_schema: Any) -> Any:
-    """Turn an outcome into a `response_schema` instance, or raise the typed error it stands for.
+    """Turn an outcome into a `response_schema` instance, or raise the typed error that it represents.
 
     Raises:
-        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the documented ends without an answer.
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the task ended without an answer.
         TaskNotFoundError: the task was deleted on the server.
-        ResponseSchemaError: a person answered in another shape; the server does not check answers, so it is done here.
-        ResponseMissingError: completed, but the response is not there any more.
-        ValueError: the outcome is not terminal; there is nothing to settle yet.
+        ResponseSchemaError: the answer does not fit `response_schema`. The server does not check answers, so it is
+            checked here.
+        ResponseMissingError: the task is completed, but its response is missing.
+        ValueError: the outcome is not terminal, so it cannot be settled yet.
 
     Example:
         >>> from pydantic import BaseModel
@@ -246,7 +258,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         )
     answer = b""
     try:
-        # As JSON, which is what it was on its way here: a strict class reads dates and enums from it as well.
+        # Validated as JSON, which is how it was transported: from JSON, a strict class also reads dates and enums.
         answer = to_json(answer_from_form(outcome.response, response_schema))
         return answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
@@ -255,19 +267,19 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         raise _misfit(outcome, response_schema, *problems, why=why) from None
     except NotGiven as field:
         raise _misfit(outcome, response_schema, f"{field}: Field required", why=_BY_DEFAULT) from None
-    except Exception as error:  # a validator of the class's own, or an answer deeper than JSON is read here
+    except Exception as error:  # from the class's own validator, or too deep to read as JSON
         raise _misfit(outcome, response_schema, f"response: {type(error).__name__}: {error}") from error
 
 
 _BY_DEFAULT = " (a default that is True counts only if the answer contains it)"
-"""Added to the error about an answer that only a default would complete."""
+"""Added to the error if the answer would be complete only with a default."""
 
 
 def _fits(answer: bytes, response_schema: Any) -> bool:
-    """Whether the class itself, with all of its defaults, reads this answer."""
+    """Whether the class itself, with all its defaults, accepts this answer."""
     try:
         adapter(response_schema).validate_json(answer, extra=extra(response_schema))
-    except Exception:  # a validator of the class's own may raise anything
+    except Exception:  # the class's own validators may raise anything
         return False
     return True
 
@@ -284,6 +296,6 @@ def _misfit(outcome: Outcome, response_schema: Any, *problems: str, why: str = "
 
 
 def _problem(found: Any) -> str:
-    """One line a field, without the value: answers may hold what logs must not."""
+    """Return one line about a field, without its value: answers may hold what logs must not."""
     words = "none of the expected kinds" if found["type"] == "union_tag_invalid" else found["msg"]
     return f"{'.'.join(map(str, found['loc'])) or 'response'}: {words}"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fake_humans(monkeypatch: pytest.MonkeyPatch) -> "Generator[FakeHumans]":
-    """A `FakeHumans` on a port, which everything in this process finds by itself.
+    """A `FakeHumans` that serves on a port, and that all clients created in this process use.
 
-    Address and token stand in the environment, and clients made during the test wait on its virtual clock: code under
-    test calls `await_human(...)` as it always does, and a wait of a month takes a moment.
+    Address and token are set in the environment, and clients created during the test wait on its virtual clock. The
+    code under test calls `await_human(...)` as usual, and a wait of a month takes a moment.
 
     Example:
         def test_refund(fake_humans):

@@ -1,9 +1,9 @@
 """Ask, settle, and ask again when the answer does not fit: one rule for every caller.
 
-The server takes any response, so an answer may lack the shape that was asked for. With `max_reasks` the person is asked
-again and told what was wrong, under a key derived from the first one: whoever repeats the call, on replay or after a
-restart, meets the same tasks in the same order. An answer of a person from whom none is accepted is asked for again
-in the same way.
+The server accepts any response, so an answer may not fit the response class. With `max_reasks` the person is asked
+again, with a text that names the problems. The key of the re-ask is derived from the first one, so a repeated call, on
+replay or after a restart, finds the same tasks in the same order. A question that is answered by a person whose answer
+is not accepted is asked again in the same way.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -16,15 +16,15 @@ from awaithumans_core.task import HumanTask
 T = TypeVar("T")
 
 ANOTHER_PERSON = "it was given by a person whose answer is not accepted"
-"""What the question that is asked again says about such an answer; not who it was, which may be any text."""
+"""Text of a re-ask about an answer that is not accepted. It does not name the answerer, whose name may be any text."""
 
 
 def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T, Outcome]]:
-    """Yields what to ask, is sent how that ended, returns the answer and its outcome.
+    """Yield each question to ask, receive its outcome, and return the answer with its outcome.
 
     Raises:
-        QuestionEndedError: whatever `settle` says of the last outcome.
-        AnswererNotAllowedError: the last answer was given by a person from whom none is accepted.
+        QuestionEndedError: the error that `settle` raises for the last outcome.
+        AnswererNotAllowedError: the last answer was given by a person whose answer is not accepted.
     """
     asked, key, reasks = question, question.idempotency_key, 0
     while True:

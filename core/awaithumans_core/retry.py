@@ -1,4 +1,4 @@
-"""One arithmetic of trying again, for the client, the sweeper and the dispatcher."""
+"""Backoff for retries, shared by the client, the sweeper and the dispatcher."""
 
 import math
 import random
@@ -18,13 +18,10 @@ class Backoff:
     most: float = 15.0
     """Ceiling of the delay, before jitter."""
     jitter: float = 0.25
-    """Each delay is spread evenly over this share of itself, up and down.
-
-    Many callers then do not knock together.
-    """
+    """Each delay is spread evenly over this share of itself, up and down. This avoids a thundering herd."""
 
     def delay(self, failures: int, *, at_least: float = 0.0) -> float:
-        """Seconds to wait after `failures` failures in a row (1 or more); never less than `at_least` (Retry-After)."""
+        """Return the seconds to wait after `failures` (1 or more) in a row, at least `at_least` (Retry-After)."""
         doublings = min(failures - 1, 64)
         delay = min(self.first * self.factor**doublings, self.most)
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
@@ -40,7 +37,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float:
         return max(0.0, seconds) if math.isfinite(seconds) else 0.0
     except ValueError:
         pass
-    # The server's own clock says how far away its date is; ours may be wrong.
+    # The date is compared with the server's own clock, because the local one may be wrong.
     then, now = _date(value), _date(headers.get("date"))
     return max(0.0, then - now) if then is not None and now is not None else 0.0
 

@@ -1,12 +1,13 @@
-"""Where an answer must go, the signed token that carries it in the callback URL, and the proof that a wait is the
-caller's own.
+"""Routes, the signed tokens that carry them in callback URLs, and the proofs with which callers register waits.
+
+A route is where an answer must go. A proof shows that a wait belongs to the caller that registers it.
 
 Law: an answer is never given to the wrong question. The body's signature proves what was answered, the token proves who
-asked, and both name the idempotency key; only together do they move anything.
+asked, and both name the idempotency key. An answer is delivered only if both are valid.
 
-Law: a callback URL opens `/callbacks/` and nothing else. It can be read where task ids can: in the server's list of
-deliveries, in the logs of proxies, in traces. What a caller sends to `/waits/` is signed under a salt of its own and
-bound to one task, and is never part of a URL.
+Law: a callback URL gives access to `/callbacks/` and nothing else. It can be read where task ids can: in the server's
+list of deliveries, in the logs of proxies, in traces. What a caller sends to `/waits/` is signed under a salt of its
+own and bound to one task, and is never part of a URL.
 """
 
 import hashlib
@@ -26,64 +27,75 @@ if TYPE_CHECKING:
     from pydantic.types import JsonValue
 
 MAX_TOKEN_CHARS = 4096
-"""Longer ones are refused unread; common servers and proxies cut request lines at 8 KB."""
+"""Maximum length of a token. A longer one is refused unread. Common servers and proxies cut request lines at 8 KB."""
 
 MAX_PROOF_CHARS = MAX_TOKEN_CHARS + 256
-"""A proof holds a task id beside the route, so that every route that has a token has proofs."""
+"""Maximum length of a proof.
+
+A proof holds a task id beside the route, so it may be longer. Every route that fits a token thus fits a proof.
+"""
 
 _LONG_BYTES = 1024
-"""Longer routes are compressed. Others are not: to decompress gives the interpreter to another thread, and a relay that
-answers callbacks waits milliseconds until it has it back.
+"""Size above which a route is compressed.
+
+Shorter routes are not, because decompression releases the GIL, and a relay that answers callbacks then waits
+milliseconds to acquire it again.
 """
 
 MAX_TRACEPARENT_CHARS = 55
-"""Of W3C Trace Context, version 00."""
+"""Length of a `traceparent` of W3C Trace Context, version 00."""
 
 _CANONICAL, _PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":")), json.JSONEncoder()
 
 _CALLBACK_SALT, _REGISTRATION_SALT = b"awaithumans-route-v1", b"awaithumans-registration-v1"
 _SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-"""The exact form of a token; a decoder would skip foreign characters. Earlier releases put a dot before long ones."""
+"""The exact form of a token.
+
+It is checked because a decoder would skip invalid characters. Earlier releases put a dot before long tokens.
+"""
 
 _ZLIB = b"eJ"
-"""How base64 of zlib data begins. That of JSON begins otherwise, so both need no mark."""
+"""The first characters of base64 of zlib data. Base64 of JSON begins differently, so neither needs a mark."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One asker's address."""
+    """Where the answer to one question must go: an engine, a target and an idempotency key."""
 
     engine: str
-    """Which engine wakes it: `temporal`, `langgraph`, or the name of your own."""
+    """The engine that wakes the caller: `temporal`, `langgraph`, or the name of your own."""
     target: Mapping[str, str]
-    """What to wake there, in the engine's own words, for instance `{"namespace": ..., "workflow_id": ...}`."""
+    """What the engine wakes, in the engine's own terms, for instance `{"namespace": ..., "workflow_id": ...}`."""
     idempotency_key: str
-    """The question it waits for. An answer to any other question is not for this route."""
+    """Key of the question that the caller waits for. An answer to any other question is not for this route."""
     traceparent: str | None = field(default=None, compare=False)
-    """W3C trace context of whoever asked, if it is traced. No part of the route's identity."""
+    """W3C trace context of the caller, if it is traced. Not part of the route's identity."""
     encoded: bool | None = field(default=None, compare=False)
-    """Whether the caller encodes (encrypts, compresses) what it writes into its engine's history, so that its answer
-    must be written in the same way. None: not known, since the caller is of an earlier release. No part of the route's
-    identity.
+    """Whether the caller encodes (encrypts, compresses) what it writes into its engine's history.
+
+    Its answer must then be written in the same way. None: not known, since the caller uses an earlier release. Not part
+    of the route's identity.
     """
     asked_at: Mapping[str, str] | None = field(default=None, compare=False)
-    """Where in its own records the engine finds the question, in the engine's words, for instance the checkpoint in
-    which a node asked. None: the engine searches. No part of the route's identity: a question that is asked again
-    elsewhere stays one wait.
+    """Where in its own records the engine finds the question, in the engine's terms.
+
+    For instance, the checkpoint in which a node asked. None: the engine searches. Not part of the route's identity, so
+    that a question that is asked again elsewhere stays one wait.
     """
     caller: Mapping[str, str] | None = field(default=None, compare=False)
-    """What the engine uses to reach the caller as what it is, for instance which run asked, for which user. It can be
-    read in the URL, so it holds no secret. No part of the route's identity.
+    """What else the engine needs to know to reach the caller, for instance which run asked, for which user.
+
+    It can be read in the URL, so it must hold no secret. Not part of the route's identity.
     """
 
     @cached_property
     def target_id(self) -> str:
-        """The target in one canonical line: deliveries to one target are made one after the other."""
+        """The target as one canonical line. It identifies the target, so that its deliveries are made one by one."""
         return _CANONICAL.encode(dict(self.target))
 
     @cached_property
     def digest(self) -> str:
-        """Short, stable identity of this route, 32 hex digits."""
+        """The short, stable identity of this route: 32 hex digits."""
         whole = _PLAIN.encode([self.engine, self.target_id, self.idempotency_key])
         return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
@@ -96,10 +108,10 @@ _EARLIER = (
 
 
 class RouteSigner:
-    """Issues and opens route tokens. The first secret signs; all of them verify, so that secrets can be rotated.
+    """Issues and opens route tokens. The first secret signs. All secrets verify, so that secrets can be rotated.
 
     Raises:
-        SettingsError: no secret, or one that can be guessed.
+        SettingsError: there is no secret, or one of them can be guessed.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
@@ -116,7 +128,11 @@ class RouteSigner:
         return "RouteSigner(********)"
 
     def issue(self, route: Route) -> str:
-        """The URL-safe token of this route's callback URL. It holds no credential, and opens no other endpoint."""
+        """Return the URL-safe token for this route's callback URL. It holds no credential and opens no other endpoint.
+
+        Raises:
+            SettingsError: the route is too long for a URL.
+        """
         token = self._callbacks.sign(route, {})
         if token is None:
             raise SettingsError(
@@ -125,11 +141,14 @@ class RouteSigner:
         return token
 
     def prove(self, route: Route, task_id: str | None = None) -> str:
-        """The bearer with which the caller of this route registers its wait on this task.
+        """Return the bearer token with which the caller of this route registers its wait for this task.
 
         Args:
             route: Where the answer must go.
-            task_id: The task. None: the proof with which a caller that runs again asks for the task it has open.
+            task_id: Id of the task. None: the proof is for a caller that runs again and looks up its open task.
+
+        Raises:
+            SettingsError: the route is too long for a header.
         """
         proof = self._registrations.sign(route, {"w": task_id})
         if proof is None:
@@ -140,34 +159,36 @@ class RouteSigner:
         return proof
 
     def open(self, token: str) -> Route:
-        """The route in the token of a callback URL.
+        """Return the route in the token of a callback URL.
 
         Raises:
-            CallbackRejectedError: 401, whatever is wrong with it.
+            CallbackRejectedError: 401 for every kind of invalid token.
         """
         return self.read(self.verify(token))
 
     def verify(self, token: str) -> bytes:
-        """The content of a token with a valid signature, for `read`. Nothing of it is decoded yet.
+        """Return the content of a token with a valid signature, for `read`. Nothing of it is decoded yet.
 
         Raises:
-            CallbackRejectedError: 401.
+            CallbackRejectedError: 401: the signature is not valid.
         """
         return self._callbacks.verify(token)
 
     def read(self, verified: bytes) -> Route:
-        """The route in what `verify` has returned.
+        """Return the route in content that `verify` has returned.
 
         Raises:
-            CallbackRejectedError: 401: the secret has signed something that is not a route.
+            CallbackRejectedError: 401: the signed content is not a route.
         """
         return _route(self._callbacks.read(verified))
 
     def open_proof(self, proof: str, task_id: str | None = None) -> Route:
-        """The route in a proof that was made for this task; None: for asking which task the route has open.
+        """Return the route in a proof that was made for this task.
+
+        With `task_id` None, the proof must have been made for looking up the open task of the route.
 
         Raises:
-            CallbackRejectedError: 401, whatever is wrong with it.
+            CallbackRejectedError: 401 for every kind of invalid proof.
         """
         held = self._registrations.read(self._registrations.verify(proof))
         match held:
@@ -207,7 +228,7 @@ def _route(held: "JsonValue") -> Route:
 
 
 class _Signed:
-    """Routes and what is bound to them, signed under one salt."""
+    """Signs and verifies routes, and the values bound to them, under one salt."""
 
     def __init__(self, secrets: Sequence[str], salt: bytes, most: int) -> None:
         self._serializer = _serializer(secrets, salt)
@@ -215,7 +236,7 @@ class _Signed:
         self._most = most
 
     def sign(self, route: Route, bound: Mapping[str, str | None]) -> str | None:
-        """Text for URLs and headers. None: it would be too long, even without the trace and `asked_at`."""
+        """Return the signed text for URLs and headers; None if it is too long even without the trace and `asked_at`."""
         held: dict[str, object] = {"e": route.engine, "t": dict(route.target), "k": route.idempotency_key, **bound}
         if route.encoded is not None:
             held["c"] = route.encoded
@@ -231,10 +252,10 @@ class _Signed:
         return None
 
     def verify(self, text: str) -> bytes:
-        """The content of a text with a valid signature, for `read`. Nothing of it is decoded yet.
+        """Return the content of a text with a valid signature, for `read`. Nothing of it is decoded yet.
 
         Raises:
-            CallbackRejectedError: 401.
+            CallbackRejectedError: 401: the signature is not valid.
         """
         from itsdangerous import BadSignature
 
@@ -246,10 +267,10 @@ class _Signed:
             raise _refused() from None
 
     def read(self, verified: bytes) -> "JsonValue":
-        """What was signed.
+        """Decode content that `verify` has returned.
 
         Raises:
-            CallbackRejectedError: 401: it cannot be decoded.
+            CallbackRejectedError: 401: the content cannot be decoded.
         """
         from itsdangerous import BadData
 
@@ -261,12 +282,12 @@ class _Signed:
 
 
 def _serializer(secrets: Sequence[str], salt: bytes) -> "URLSafeSerializer":
-    # Imported here so that workflows, which use Route and never a signer, load nothing outside the sandbox's reach.
+    # Imported here because workflows use Route but no signer, and must not load this module into their sandbox.
     from itsdangerous import URLSafeSerializer
     from itsdangerous.encoding import base64_encode
 
     class Tokens(URLSafeSerializer):
-        """Without the dot that itsdangerous puts before what it has compressed: many proxies refuse such paths."""
+        """Omits the dot that itsdangerous puts before compressed data, since many proxies refuse such paths."""
 
         def dump_payload(self, obj: Any) -> bytes:
             plain = json.dumps(obj, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""The loggers of this package. Whatever application logs with them, a foreign text in a line cannot forge another line.
+"""The loggers of this package. Foreign text in a log line cannot forge another line in any application.
 
 The application's handlers and formatters are its own, so the text is made safe before they get it: by a filter on each
 of our loggers. The filter changes only arguments and tracebacks with hidden characters; others stay as they are.

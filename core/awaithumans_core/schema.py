@@ -1,7 +1,7 @@
-"""What can be known of a payload or response class: its validator, its JSON Schema, its named fields.
+"""The validator, the JSON Schema and the named fields of a payload or response class.
 
-Computed once a class and kept on the class: workflows ask for it at every start and replay, and a workflow sandbox
-makes a class of its own for every run, which must not be kept alive after it.
+They are computed once per class and stored on the class, because workflows need them at every start and replay. A
+workflow sandbox creates a class of its own for every run, which must not be kept alive after the run.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Annotation of a field: the form starts with this value, although an answer without it means something else."""
+    """Annotation of a field: the form starts with this value, although an answer without the field means another."""
 
     value: Any
 
@@ -39,20 +39,20 @@ class Field(NamedTuple):
     """One named field of a response class, as a form sees it."""
 
     name: str
-    """What the answer calls it: the alias where there is one."""
+    """The name of the field in an answer: its alias if it has one."""
     type: Any
-    """Its type without `None` and without annotations."""
+    """The type of the field, without `None` and without annotations."""
     rules: tuple[Any, ...]
-    """The annotations: lengths, patterns."""
+    """The annotations of the field, such as lengths and patterns."""
     info: FieldInfo
     required: bool
-    """Whether an answer must have it."""
+    """Whether an answer must contain the field."""
     nullable: bool
-    """Whether null is an answer."""
+    """Whether null is a valid value of the field."""
 
     @property
     def default(self) -> Any:
-        """Its default where there is one that does not depend on other fields, else None."""
+        """The default of the field, if there is one that does not depend on other fields, otherwise None."""
         if self.required or self.info.default_factory_takes_validated_data:
             return None
         default = self.info.get_default(call_default_factory=True)
@@ -65,10 +65,10 @@ class Field(NamedTuple):
 
 
 def adapter(schema: Any) -> TypeAdapter[Any]:
-    """The validator of a class.
+    """Return the validator of a class.
 
     Raises:
-        InvalidTaskError: pydantic cannot read it.
+        InvalidTaskError: pydantic cannot build a validator for the class.
     """
     return once(schema, "__awaithumans_adapter__", lambda: _made(schema, _adapter))
 
@@ -81,7 +81,7 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
-    """The validator of answers: that of the class, without defaults that would give a yes.
+    """Return the validator of answers: that of the class, without defaults that would give a yes.
 
     Raises:
         InvalidTaskError: pydantic cannot read the class, or it has a yes that no answer can replace.
@@ -92,31 +92,31 @@ def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
 def _answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
     known = adapter(schema)
     core = explicit_yes(known.core_schema, getattr(schema, "__name__", str(schema)))
-    # Without `_use_prebuilt`, every class inside it would be read by its own validator, which has these defaults.
+    # With prebuilt validators, every class inside it would be validated by its own one, which has these defaults.
     return known if core is None else SchemaValidator(core, _use_prebuilt=False)
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
-    """JSON Schema of a payload or response class.
+    """Return the JSON Schema of a payload or response class.
 
     Raises:
-        InvalidTaskError: none describes it.
+        InvalidTaskError: no JSON Schema describes the class.
     """
     return dict(once(schema, "__awaithumans_schema__", lambda: _made(schema, _json_schema)))
 
 
 class _Untitled(GenerateJsonSchema):
-    """Without the titles that are made of field names: they tell nobody anything, and go wherever a question goes."""
+    """Omits titles derived from field names, which add no information and would be sent with every question."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 _TWINS: dict[str, dict[str, Any]] = {}
-"""JSON Schemas by what pydantic makes of a class.
+"""Cache of JSON Schemas, by the core schema that pydantic builds for a class.
 
-Every run of a workflow has classes of its own, made by its sandbox from the same lines; writing their schema anew would
-be most of what asking costs.
+Every run of a workflow has classes of its own, which its sandbox creates from the same source. Generating their schema
+again would be most of the cost of asking.
 """
 
 MOST_TWINS = 500
@@ -135,7 +135,7 @@ def _json_schema(schema: Any) -> dict[str, Any]:
 
 
 def _said(part: Any) -> Iterator[object]:
-    """What the classes in a core schema say of themselves, which it leaves out: docstrings, settings and methods."""
+    """Yield what a core schema omits about the classes in it: docstrings, settings and methods."""
     if isinstance(part, dict):
         if isinstance(cls := cast("dict[str, Any]", part).get("cls"), type):
             settings = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
@@ -143,41 +143,44 @@ def _said(part: Any) -> Iterator[object]:
         part = cast("dict[str, Any]", part).values()
     elif not isinstance(part, list | tuple):
         if isinstance(part, types.MethodType):
-            yield part.__func__  # of a method only its name and its class are shown
+            yield part.__func__  # the repr of a method shows only its name and its class
         return
     for each in cast("Iterable[Any]", part):
         yield from _said(each)
 
 
 _IDENTITY = re.compile(r"('(?:schema_)?ref': '[^']*?):\d+(?=')")
-"""Where a class lies in memory: all that two twins differ in. Functions keep their addresses, and have no twins."""
+"""The memory address of a class, which is the only difference between the schemas of identical classes.
+
+The addresses of functions are kept, so classes with different functions do not share a schema.
+"""
 
 
 def fields(schema: Any) -> tuple[Field, ...]:
-    """The named fields of a pydantic model, a dataclass or a TypedDict.
+    """Return the named fields of a pydantic model, a dataclass or a TypedDict.
 
     Raises:
-        InvalidTaskError: it is none of these, so a person could not answer it with named fields; or it has a field that
-            pydantic would not read from an answer, so that its default would count whatever a person answers.
+        InvalidTaskError: it is none of these, so a person could not answer it with named fields. Or it has a field that
+            pydantic would not read from an answer, so that its default would count regardless of the answer.
     """
     return once(schema, "__awaithumans_fields__", lambda: _read(schema, tuple(_fields(schema))))
 
 
 def extra(schema: Any) -> ExtraValues | None:
-    """What becomes of names in an answer that the class does not know: refused, unless the class itself says so.
+    """Return how to treat names in an answer that the class does not have: refuse them, unless the class configures it.
 
-    A misspelt field would otherwise leave the default of the true one standing.
+    Otherwise, a misspelt field would be ignored and the default of the correct one would apply.
     """
     return None if _config(schema).get("extra") is not None else "forbid"
 
 
 def _config(schema: Any) -> Mapping[str, Any]:
-    """The pydantic configuration of a class."""
+    """Return the pydantic configuration of a class."""
     return getattr(schema, "model_config", None) or getattr(schema, "__pydantic_config__", None) or {}
 
 
 def _read(schema: Any, found: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The fields, once it is certain that the validator reads each of them under its name."""
+    """Return the fields after a check that the validator reads each of them under its name."""
     reader = answer_reader(schema)
     answer = dict.fromkeys(field.name for field in found)
     wrong: list[tuple[str, str]] = []
@@ -219,7 +222,7 @@ def _fields(schema: Any) -> Iterator[Field]:
 
 
 def _infos(schema: Any) -> Mapping[str, FieldInfo]:
-    """The fields by name, with annotations that were text evaluated."""
+    """Return the fields by name. Annotations that are text are evaluated."""
     complete: Any = getattr(schema, "__pydantic_fields_complete__", True)
     if _is_model(schema):
         if not complete:
@@ -236,7 +239,7 @@ def _infos(schema: Any) -> Mapping[str, FieldInfo]:
 
 
 def _members(core: Any) -> Mapping[str, Mapping[str, Any]]:
-    """The fields in a core schema by name; none if the class is read in a way of its own."""
+    """Return the fields in a core schema by name; none if the class has a custom validation."""
     definitions = {each["ref"]: each for each in core.get("definitions", ())}
     while core and core["type"] not in {"model-fields", "dataclass-args", "typed-dict"}:
         core = definitions[core["schema_ref"]] if core["type"] == "definition-ref" else core.get("schema")
@@ -245,7 +248,7 @@ def _members(core: Any) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _called(name: str, member: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What an answer calls a field. Its alias may come from a generator, so it is read from the core schema."""
+    """Return a field's name in an answer. Its alias may come from a generator, so it is read from the core schema."""
     if config.get("validate_by_alias") is False:
         return name
     alias: str | Sequence[str | list[Any]] = member.get("validation_alias", ())
@@ -268,7 +271,7 @@ _ALIASES = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
 
 
 def named_type(annotation: Any) -> Any:
-    """The type behind the names of type aliases and NewTypes; the type itself if it has no such name."""
+    """Return the type behind type aliases and NewTypes; any other type unchanged."""
     while True:
         alias = get_origin(annotation) or annotation
         if isinstance(annotation, typing.NewType):
@@ -280,7 +283,7 @@ def named_type(annotation: Any) -> Any:
 
 
 def _value(alias: Any) -> Any:
-    """What an alias names; its own name if that is not defined here, but where pydantic finds it."""
+    """Return what an alias names, or its own name if only pydantic can resolve it."""
     try:
         return alias.__value__
     except NameError:
@@ -288,7 +291,7 @@ def _value(alias: Any) -> Any:
 
 
 def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """`X | None`, `Annotated[X, ...]` and names of X are X to a form; the annotations are kept."""
+    """Return X of `X | None`, `Annotated[X, ...]` and aliases of X, its annotations, and whether None is allowed."""
     rules: tuple[Any, ...] = ()
     nullable = False
     while True:
@@ -332,7 +335,7 @@ _UNREADABLE = (
     *(PydanticUserError, SchemaError),
     *(AttributeError, LookupError, NameError, RecursionError, SyntaxError, TypeError, ValueError),
 )
-"""What pydantic raises for a class, and what evaluating its annotations raises, which are any expressions."""
+"""Errors that pydantic raises for a class, and errors of evaluating its annotations, which may be any expression."""
 
 _UNDEFINED = (
     ". Annotations that are text are evaluated in the module of their class: define the types that they name there, "
@@ -341,7 +344,7 @@ _UNDEFINED = (
 
 
 def once(schema: Any, name: str, compute: Callable[[], R]) -> R:
-    """What was computed for a class before, kept on the class under this name."""
+    """Return the value computed for a class, which is stored on the class under this name after the first call."""
     if not isinstance(schema, type):
         return compute()
     held = vars(schema).get(name)  # not getattr: a subclass does not have its parent's fields

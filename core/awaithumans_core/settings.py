@@ -44,15 +44,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AWAITHUMANS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     url: Address = "http://localhost:3001"
-    """The awaithumans server, as seen from here."""
+    """Address of the awaithumans server, as seen from this process."""
     admin_api_token: SecretStr | None = None
-    """Token for the task API. Needed by whoever creates or reads tasks: workers, scripts, the relay."""
+    """Token for the task API. Needed by every process that creates or reads tasks: workers, scripts, the relay."""
     public_url: Address | None = None
     """The awaithumans server as reviewers see it; review links use it. Default: `url`."""
     relay_url: Address | None = None
-    """The relay, as seen from the awaithumans server and from whoever asks."""
+    """Address of the relay, as seen from the awaithumans server and from the callers."""
     relay_secret: Secrets = Field(default_factory=list[SecretStr])
-    """Shared by the relay and whoever asks through it; signs the callback URLs."""
+    """Secret shared by the relay and its callers. It signs the callback URLs."""
     webhook_key: Secrets = Field(default_factory=list[SecretStr])
     """Derived webhook key of the server (base64, 32 bytes). Needed by the relay only."""
     payload_key: Secrets = Field(default_factory=list[SecretStr])
@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     relay_database: SecretStr | None = None
     """Where the relay keeps its waits (SQLAlchemy URL, which may hold a password). Needed by the relay only."""
     relay_operator_token: SecretStr | None = None
-    """Opens the relay's operator doors: its page, listing waits, redrive. Without it they stay closed."""
+    """Authenticates the operator at the relay's page and its endpoints for listing and redriving waits.
+
+    Without it, they refuse every request.
+    """
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
@@ -163,7 +166,7 @@ class _Discovery(PydanticBaseSettingsSource):
         dev = announced_server()
         chosen = self.current_state.get("url")
         if dev is None or (chosen is not None and _place(chosen) != _place(dev.url)):
-            return {}  # its token is its own: it is not sent to a server somewhere else
+            return {}  # its token must not be sent to another server
         if not dev.is_running():
             return {}
         return {"url": dev.url} | ({"admin_api_token": dev.admin_token} if dev.admin_token else {})
@@ -188,5 +191,5 @@ class _Stripped(PydanticBaseSettingsSource):
 
 
 def _place(url: str) -> str:
-    """The same for every way of writing one local address."""
+    """Return a form of a local address that is the same for every spelling of it."""
     return cleaned(url).rstrip("/").replace("//localhost", "//127.0.0.1")

@@ -1,4 +1,4 @@
-"""Webhook keys: derive, sign, verify. Sign stands beside verify so that one cannot change without the other.
+"""Webhook keys: derive, sign, verify. Sign is next to verify so that one is not changed without the other.
 
 The awaithumans server signs a callback's raw body with HMAC-SHA256 under a key derived by HKDF-SHA256 (RFC 5869) from
 its `AWAITHUMANS_PAYLOAD_KEY`. The derived key alone is enough here, so the server's root key never has to leave the
@@ -17,18 +17,18 @@ from awaithumans_core.secret_strength import GENERATE
 SIGNATURE_HEADER = "X-Awaithumans-Signature"
 TASK_ID_HEADER = "X-Awaithumans-Task-Id"
 BLANKS = " \t"
-"""What may be around the value of an HTTP header without being part of it (RFC 9110); not every parser removes it."""
+"""Blanks that may surround an HTTP header value without being part of it (RFC 9110). Not every parser removes them."""
 KEY_BYTES = 32
-"""Size of root and derived keys: HMAC-SHA256's own."""
+"""Size of root and derived keys in bytes: the digest size of HMAC-SHA256."""
 
 _SALT, _INFO = b"awaithumans-webhook-v1", b"v1"
 _PREFIX = "sha256="
 UNSIGNED = "the body is not signed with the server's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY)"
-"""What a refusal says."""
+"""Text of the error for a body whose signature is not valid."""
 
 
 def hkdf_sha256(ikm: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
-    """RFC 5869: extract, then expand."""
+    """Derive a key of `length` bytes with HKDF-SHA256 (RFC 5869): extract, then expand."""
     key = hmac.digest(salt, ikm, hashlib.sha256)
     block, okm = b"", b""
     for counter in range(1, -(-length // hashlib.sha256().digest_size) + 1):
@@ -38,20 +38,23 @@ def hkdf_sha256(ikm: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
 
 
 def derive_webhook_key(payload_key: str) -> bytes:
-    """The webhook key that belongs to an `AWAITHUMANS_PAYLOAD_KEY`.
+    """Return the webhook key that belongs to an `AWAITHUMANS_PAYLOAD_KEY`.
 
-    That one is base64 of 32 bytes; urlsafe or standard, padded or not.
+    The payload key is base64 of 32 bytes, urlsafe or standard, padded or not.
+
+    Raises:
+        SettingsError: it is not base64, has another length, or repeats one byte.
     """
     return hkdf_sha256(_decode(payload_key, "AWAITHUMANS_PAYLOAD_KEY"), salt=_SALT, info=_INFO, length=KEY_BYTES)
 
 
 def sign(body: bytes, key: bytes) -> str:
-    """The `X-Awaithumans-Signature` value of a body: `sha256=` and 64 lower-case hex digits."""
+    """Return the `X-Awaithumans-Signature` value of a body: `sha256=` and 64 lower-case hex digits."""
     return _PREFIX + hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
 class KeyRing:
-    """The webhook keys that are accepted: one, or during a rotation the new one and the old one."""
+    """The accepted webhook keys: one key, or during a rotation the new one and the old one."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -68,22 +71,22 @@ class KeyRing:
 
     @classmethod
     def of(cls, *, webhook_keys: Iterable[str] = (), payload_keys: Iterable[str] = ()) -> "KeyRing":
-        """Build from settings: derived keys (base64) and root keys (base64), in any number."""
+        """Build a key ring from settings: any number of derived keys and root keys, both in base64."""
         derived = [_decode(key, "AWAITHUMANS_WEBHOOK_KEY") for key in webhook_keys]
         return cls([*derived, *(derive_webhook_key(key) for key in payload_keys)])
 
     def signed(self, body: bytes, signature: str | None) -> bool:
-        """Whether one of the keys made this signature. Constant time in the signature."""
+        """Whether the signature was made with one of the keys. Comparison takes constant time in the signature."""
         given = (signature or "").encode("utf-8", "replace")
         matches = [hmac.compare_digest(sign(body, key).encode(), given) for key in self._keys]
         return any(matches)
 
     def sign(self, body: bytes) -> str:
-        """The signature of a body by the first key, as the server would make it."""
+        """Return the signature of a body under the first key, as the server would make it."""
         return sign(body, self._keys[0])
 
     def verify(self, body: bytes, signature: str | None) -> None:
-        """Raise `CallbackRejectedError` (401) unless one of the keys made this signature."""
+        """Raise `CallbackRejectedError` (401) unless the signature was made with one of the keys."""
         if not self.signed(body, signature):
             raise CallbackRejectedError(UNSIGNED, http_status=401)
 
@@ -95,9 +98,10 @@ _MEND = (
 
 
 def _decode(text: str, name: str) -> bytes:
-    """Both base64 alphabets, padding optional.
+    """Decode a key in either base64 alphabet, with or without padding.
 
-    Anything else is a settings mistake, told without repeating the value.
+    Raises:
+        SettingsError: it is not base64, has another length, or repeats one byte. The text does not repeat the value.
     """
     compact = text.strip().rstrip("=").translate(str.maketrans("-_", "+/"))
     try:

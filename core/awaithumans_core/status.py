@@ -25,10 +25,10 @@ class TaskStatus(StrEnum):
 TERMINAL = frozenset(
     {TaskStatus.COMPLETED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED, TaskStatus.VERIFICATION_EXHAUSTED}
 )
-"""No way leads out of these. `rejected` is not one: the person may try again."""
+"""The statuses that a task never leaves. `rejected` is not one of them, because the person may try again."""
 
 NOT_FOUND = "not_found"
-"""Our own word, which the server never sends: the task was deleted there, and that is confirmed (`missing.py`).
+"""Status of this package for a task whose deletion on the server is confirmed. The server never sends it.
 
 It is no `TaskStatus`. Whatever a server sends under this name is read as an unknown status (`Outcome.from_server`).
 """

@@ -1,4 +1,4 @@
-"""The question, as asked: what a caller says, checked at once, and the body that goes over the wire."""
+"""The question as a caller asks it: checked at construction, and turned into the body of the HTTP request."""
 
 import hashlib
 import json
@@ -25,38 +25,41 @@ T = TypeVar("T")
 
 MIN_TIMEOUT_SECONDS = 60
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
-"""The server's bounds; outside them it answers 422."""
+"""The server's bounds of a timeout in seconds. Outside them it replies 422."""
 
 DEFAULT_TIMEOUT_SECONDS = 15 * 60
-"""As the official SDK's examples."""
+"""Timeout of a question in seconds if none is given, as in the examples of the official SDK."""
 
 MAX_TASK_CHARS = 500
-"""Length of a question, which is one line."""
+"""Maximum length of a question, which is one line."""
 
 MIN_PROBLEMS_CHARS = 100
-"""Room for what was wrong with an answer in a question that is asked again. A longer question is shortened for it."""
+"""Minimum room in a re-ask for the problems of the last answer. A longer question is shortened to leave this room."""
 
 AGAIN = " (asked again, as the answer given does not fit: "
-"""Begins what a person reads about their last answer. It identifies nothing: a caller's own text may contain it."""
+"""Begins the text about the problems of a person's last answer.
+
+It does not identify a re-ask, because a caller's own text may contain it.
+"""
 
 REASK = "x-awaithumans-reask"
-"""Annotation in a task's payload_schema: which re-ask this is, and of which text.
+"""Annotation in a task's payload_schema that identifies a re-ask: its number, and the text that was asked first.
 
-The text of a re-ask names what was wrong with the last answer, which another release may word differently. People are
-not shown the annotation, and no text of a caller's can take its place.
+The text of a re-ask names the problems of the last answer, which another release may word differently. The annotation
+is not shown to people, and no text of a caller can imitate it.
 """
 
 RESERVED = "x-awaithumans-"
-"""Annotations in a payload_schema that begin like this are ours."""
+"""Prefix of annotations in a payload_schema that is reserved for this package."""
 
 
 def random_key() -> str:
-    """A key for a question nobody else asks. Pass it again after a restart to pick the question up."""
+    """Return a random key, for a question of one caller. Pass it again after a restart to resume the question."""
     return f"script:{secrets.token_hex(16)}"
 
 
 class TaskOptions(TypedDict, total=False):
-    """The keyword arguments every `await_human` hands to `HumanTask`, which documents them."""
+    """The keyword arguments that every `await_human` passes to `HumanTask`, which documents them."""
 
     payload: Any
     payload_schema: Any
@@ -75,25 +78,25 @@ class TaskOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Reask:
-    """Which re-ask of a question this is. It is counted here and never read from a text."""
+    """Which re-ask of a question this is. The number is stored here and never read from a text."""
 
     number: int
-    """1 for the first."""
+    """The number of the re-ask, beginning with 1."""
     text: str
     """The text that was asked first."""
 
     @property
     def mark(self) -> str:
-        """The value of `REASK`: the same however the problem with the last answer is worded."""
+        """The value of the annotation `REASK`. It does not depend on the wording of the last answer's problems."""
         return f"{self.number}:{subject({'task': self.text})}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HumanTask(Generic[T]):
-    """A question to a person. Frozen, and valid once it exists.
+    """A question to a person. It is frozen, and validated at construction.
 
     Raises:
-        InvalidTaskError: at construction, when the server would refuse it or no person could answer it.
+        InvalidTaskError: at construction, if the server would refuse the question or no person could answer it.
 
     Example:
         >>> class Decision(BaseModel):
@@ -105,50 +108,50 @@ class HumanTask(Generic[T]):
     task: str
     """The question as the reviewer reads it: one line of at most 500 characters without control characters."""
     response_schema: type[T]
-    """What the answer must look like: a pydantic model, a dataclass or a TypedDict."""
+    """The class of the answer: a pydantic model, a dataclass or a TypedDict."""
     payload: Any = None
     """What the reviewer needs to know: a model, a dataclass or a mapping with JSON values."""
     payload_schema: Any = None
-    """Class of the payload, when the payload itself is a plain mapping."""
+    """The class of the payload, if the payload itself is a plain mapping."""
     timeout_seconds: float | timedelta = DEFAULT_TIMEOUT_SECONDS
-    """How long people have: seconds or timedelta, 60 s to 30 days, rounded up to whole seconds."""
+    """The time people have to answer: seconds or timedelta, 60 s to 30 days, rounded up to whole seconds."""
     idempotency_key: str = field(default_factory=random_key)
-    """The question's identity. Two calls with one key share one task, and both get its answer."""
+    """The identity of the question. Two calls with the same key share one task, and both get its answer."""
     assign_to: str | Sequence[str] | Mapping[str, Any] | None = None
-    """Who: an e-mail address, several, or a mapping.
+    """The person or people to ask: an e-mail address, several addresses, or a mapping.
 
-    `{"email": ...}`, `{"emails": [...]}`, `{"pool": ...}`, `{"user_id": ...}` or
+    A mapping is `{"email": ...}`, `{"emails": [...]}`, `{"pool": ...}`, `{"user_id": ...}` or
     `{"role": ..., "access_level": ...}`.
     """
     notify: str | Sequence[str] | None = None
-    """Where to tell people: `slack:@name`, `slack:#channel`, `email:person@example.com`."""
+    """Where to notify people: `slack:@name`, `slack:#channel`, `email:person@example.com`."""
     verifier: Mapping[str, Any] | BaseModel | None = None
     """The server's `verifier_config`."""
     redact_payload: bool = False
     """Hide the payload in the dashboard's lists and in notifications."""
     task_metadata: Mapping[str, str] | None = None
-    """Free context shown to reviewers as it is."""
+    """Additional context, which is shown to reviewers unchanged."""
     form: Mapping[str, Any] | None = None
-    """A `form_definition` of your own, in place of the one derived from `response_schema`."""
+    """A custom `form_definition` that replaces the one derived from `response_schema`."""
     max_reasks: int = 0
-    """How often a person is asked again after an answer that does not fit `response_schema`.
+    """The maximum number of re-asks after an answer that does not fit `response_schema`.
 
-    They are told what was wrong with it, and have the whole `timeout_seconds` once more. An answer of a person from
-    whom none is accepted counts as one that does not fit.
+    A re-ask names the problems of the answer, and grants the whole `timeout_seconds` again. An answer of a person whose
+    answer is not accepted (`only_assignee`, `not_by`) counts as one that does not fit.
     """
     only_assignee: bool = False
-    """Accept only an answer that is recorded under an e-mail address of `assign_to`.
+    """Whether to accept only an answer that is recorded under an e-mail address of `assign_to`.
 
-    Otherwise every person's answer is accepted: `assign_to` is routing, and an operator, or a caller of the API, can
-    answer in the assignee's place.
+    Otherwise every person's answer is accepted: `assign_to` only routes the question, and an operator, or a caller of
+    the API, can answer in place of the assignee.
     """
     not_by: str | Sequence[str] = ()
     """E-mail addresses of people whose answer is not accepted, for instance of the person who made the request.
 
-    An answer with no e-mail address recorded is not accepted either.
+    An answer without a recorded e-mail address is not accepted either.
     """
     reask: "Reask | None" = field(default=None, repr=False)
-    """Set by `again`: which re-ask this is. None: the question as it was asked first."""
+    """Which re-ask this is, set by `again`. None: the question as it was asked first."""
 
     def __post_init__(self) -> None:
         _check_text("task", self.task)
@@ -165,7 +168,7 @@ class HumanTask(Generic[T]):
             raise InvalidTaskError(f"max_reasks is {self.max_reasks!r}: give 0 (do not ask again) or a whole number")
         if self.form is not None and not self.form.get("fields"):
             raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
-        object.__setattr__(self, "not_by", self.answerers.not_by)  # a list that is changed later changes nothing here
+        object.__setattr__(self, "not_by", self.answerers.not_by)  # a copy: the caller may change its list later
         if reserved := [name for name in self._schema_given() if name.startswith(RESERVED)]:
             raise InvalidTaskError(
                 f"payload_schema has the name {reserved[0]!r}: leave it out, what begins with {RESERVED!r} is reserved"
@@ -186,19 +189,22 @@ class HumanTask(Generic[T]):
 
     @property
     def answerers(self) -> Answerers:
-        """Whose answer is accepted: `answerers.check(outcome)` raises `AnswererNotAllowedError` for another's."""
+        """The people whose answer is accepted. `check(outcome)` raises `AnswererNotAllowedError` for anyone else's."""
         assign_to = None if self.assign_to is None else _assignee(self.assign_to)
         return answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
 
     def under(self, key: str) -> Self:
-        """The same question under another key. Nothing else is checked again: a workflow may ask thousands at once."""
+        """Return this question under another key.
+
+        Only the key is checked again, because a workflow may ask thousands of questions at once.
+        """
         _check_key(key)
         renamed = copy(self)
         object.__setattr__(renamed, "idempotency_key", key)
         return renamed
 
     def again(self, key: str, problems: Sequence[str]) -> Self:
-        """The same question under another key, with what was wrong with the answer given to it."""
+        """Return the re-ask of this question: another key, and a text that names the problems of the answer."""
         last = self.reask or Reask(0, self.task)
         room = MAX_TASK_CHARS - len(AGAIN) - len(")")
         shown = one_line(last.text, room - MIN_PROBLEMS_CHARS)
@@ -211,7 +217,7 @@ class HumanTask(Generic[T]):
         )
 
     def body(self) -> dict[str, Any]:
-        """The JSON body of `POST /api/tasks`, without `callback_url`."""
+        """Return the JSON body of `POST /api/tasks`, without `callback_url`."""
         optional = {
             "assign_to": None if self.assign_to is None else _assignee(self.assign_to),
             "notify": [self.notify] if isinstance(self.notify, str) else self.notify and list(self.notify),
@@ -259,7 +265,9 @@ def _check_key(key: str) -> None:
 
 
 def _check_line(task: str) -> None:
-    """Raise unless a person sees all of the question, as one line. One that a workflow has asked before is kept.
+    """Raise unless the question is one line that a person sees completely.
+
+    A question that a workflow asked before this rule existed is accepted when the workflow is replayed.
 
     Raises:
         InvalidTaskError: it is too long, or has line breaks, control characters or invisible characters.
@@ -280,10 +288,13 @@ def _check_line(task: str) -> None:
 
 
 _CHECKED = {"payload", "response_schema", "form_definition", "verifier_config"}
-"""What of a body is known to be JSON: a node that is resumed asks again, and pays for every look at it."""
+"""Parts of a body that are already known to be JSON.
+
+They are not checked again, because a LangGraph node that resumes asks again and pays for every check.
+"""
 
 _ASSIGNEES = {"email", "emails", "pool", "role", "access_level", "user_id"}
-"""What the server understands of an `assign_to`; it takes anything, and then nobody is asked."""
+"""The keys of `assign_to` that the server understands. It accepts any other key, but then asks no person."""
 
 
 def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
@@ -301,9 +312,9 @@ def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
 
 
 def subject(body: Mapping[str, Any]) -> str:
-    """Digest of the payload of a task body, or of its text if there is no payload.
+    """Return a digest of the payload of a task body, or of its text if there is no payload.
 
-    It is the same for a question and for its re-asks.
+    The digest is the same for a question and for its re-asks.
     """
     if not body.get("payload") and (mark := reask_mark(body)) is not None:
         return mark.partition(":")[2]
@@ -312,7 +323,7 @@ def subject(body: Mapping[str, Any]) -> str:
 
 
 def reask_mark(body: Mapping[str, Any]) -> str | None:
-    """Which re-ask a task body, or a task record, is. None: it is a question as it was asked first."""
+    """Return the mark of the re-ask that a task body or task record is; None for a question as it was asked first."""
     schema = body.get("payload_schema")
     mark = cast("Mapping[str, Any]", schema).get(REASK) if isinstance(schema, Mapping) else None
     return mark if isinstance(mark, str) else None

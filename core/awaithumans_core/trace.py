@@ -1,11 +1,11 @@
-"""Spans that join an answer to its question, where the application traces with OpenTelemetry (extra `otel`).
+"""Spans that link an answer to its question, if the application traces with OpenTelemetry (extra `otel`).
 
-A person may take days: no span stays open for that, and nothing that happens then is the child of a trace which was
-over long ago. Asking, taking the answer, finding it and delivering it are spans of their own, and each is linked to the
-one that asked, as OpenTelemetry's conventions for messaging have it. What links them is a W3C `traceparent`, which
-travels beside the route and is signed with it; it is no part of the question's identity.
+A person may take days. No span stays open for that time, and nothing that happens later is a child of a trace that
+ended long ago. Asking, receiving the answer, finding it and delivering it are separate spans. Each is linked to the
+span that asked, as OpenTelemetry's conventions for messaging recommend. The link is a W3C `traceparent`, which is
+carried beside the route and signed with it. It is not part of the question's identity.
 
-Spans name ids, engines and results: never what was asked or answered, nor an exception's words, which may repeat it.
+Spans contain ids, engines and results. They never contain questions, answers, or exception texts that may repeat them.
 Without opentelemetry-api, and without a tracer provider, all of this does nothing.
 """
 
@@ -29,7 +29,7 @@ except ImportError:
 TRACER = "awaithumans"
 
 LOOK_SECONDS = 1.0
-"""While no tracer provider is set, how often it is looked for: to look takes as long as to read an answer."""
+"""Seconds between two checks for a tracer provider while none is set: a check takes as long as reading an answer."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -38,13 +38,13 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(
 def span(
     name: str, kind: Literal["producer", "consumer"], *, links: Iterable[str | None] = (), **facts: str
 ) -> Generator[None]:
-    """Trace the block.
+    """Trace the block as a span, if the application traces.
 
     Args:
-        name: Of low cardinality: no ids.
-        kind: Whether it asks or brings an answer.
-        links: `traceparent` of those who asked.
-        facts: Attributes; see `note`.
+        name: Name of the span, of low cardinality: without ids.
+        kind: Whether the block asks a question (`producer`) or brings an answer (`consumer`).
+        links: The `traceparent` of each caller.
+        facts: Attributes of the span; see `note`.
     """
     if _otel is None or not tracing():
         yield
@@ -63,7 +63,7 @@ def span(
 
 
 class _Provider:
-    """Whether somebody has set one."""
+    """Detects whether the application has set a tracer provider."""
 
     looked_at = -LOOK_SECONDS
 
@@ -77,24 +77,24 @@ class _Provider:
 
 
 tracing = _Provider().is_set
-"""Whether spans go anywhere. A provider that is set later is noticed within `LOOK_SECONDS`."""
+"""Whether spans are recorded. A provider that is set later is detected within `LOOK_SECONDS`."""
 
 
 def note(**facts: str) -> None:
-    """Attributes of the current span, each named `awaithumans.` and its name."""
+    """Set attributes of the current span. Each name gets the prefix `awaithumans.`."""
     if _otel is not None:
         _otel.get_current_span().set_attributes({f"awaithumans.{name}": value for name, value in facts.items()})
 
 
 @contextmanager
 def asking(route: Route) -> Generator[Route]:
-    """Trace the asking of a question; the route that is yielded leads back to it."""
+    """Trace the asking of a question. The yielded route carries the `traceparent` of this span."""
     with span(f"ask {route.engine}", "producer", engine=route.engine, wait_id=route.digest):
         yield replace(route, traceparent=traceparent() or route.traceparent)
 
 
 def traceparent() -> str | None:
-    """The current span's, if there is one."""
+    """Return the `traceparent` of the current span; None if there is none."""
     context = _otel.get_current_span().get_span_context() if _otel is not None else None
     if _otel is None or context is None or not context.is_valid:
         return None

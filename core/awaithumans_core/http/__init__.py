@@ -1,1 +1,1 @@
-"""HTTP clients, and what they take from settings and environment: addresses, proxies, certificates."""
+"""HTTP clients, and what they read from settings and environment: addresses, proxies, certificates."""

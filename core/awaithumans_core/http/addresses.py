@@ -1,7 +1,7 @@
-"""Addresses as people write them in settings: cleaned, checked and shown in one place.
+"""Server addresses from settings: cleaned, checked and formatted in one place.
 
-Law: an address is checked when it is read, before a task is created with it. Environment files and copied texts bring
-blanks, line ends and quotes along; these are removed at both ends and refused inside.
+Law: an address is checked when it is read, before a task is created with it. Environment files and copied texts often
+add blanks, line ends and quotes. These are removed at both ends and refused inside.
 """
 
 import re
@@ -14,7 +14,7 @@ _QUOTES = "\"'"
 
 
 def cleaned(text: str) -> str:
-    """The text without blanks and line ends at its ends, and without the quotes around it."""
+    """Return the text without blanks and line ends at its ends, and without the quotes around it."""
     text = text.strip()
     while len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0]:
         text = text[1:-1].strip()
@@ -22,15 +22,15 @@ def cleaned(text: str) -> str:
 
 
 def http_address(text: str, *, credentials: bool = False) -> str:
-    """An address of a server, cleaned and checked.
+    """Return the address of a server, cleaned and checked.
 
     Args:
-        text: As it was written.
-        credentials: Whether it may hold a user name and a password, as in http://user:password@host.
+        text: The address as the user wrote it.
+        credentials: Whether it may contain a user name and a password, as in http://user:password@host.
 
     Raises:
-        ValueError: it is not an address. The text shows no user name and no password, and nothing of what does not
-            begin like an address: it may be a secret that was put in the wrong place.
+        ValueError: it is not an address. The error shows no user name and no password. It shows nothing of a text that
+            does not begin like an address, because that may be a secret that was put in the wrong place.
     """
     text = cleaned(text)
     scheme, _, rest = text.partition("://")
@@ -73,10 +73,10 @@ def _is_host(host: str) -> bool:
 
 
 def without_user(url: str) -> str:
-    """An address with *** in place of user name and password, also if it is malformed."""
+    """Return an address with *** in place of user name and password, even if it is malformed."""
     return _USER.sub(r"\1***@", url)
 
 
 def in_brackets(host: str) -> str:
-    """A host as it is written in an address: IPv6 addresses in brackets."""
+    """Return a host as it is written in an address: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,7 +1,8 @@
-"""The HTTP clients of this package. What the other side sends cannot fill the memory, and exposed proofs are reported.
+"""The HTTP clients of this package. They limit the size of replies, and warn if proofs are exposed in transit.
 
-Law: a reply is bounded after it is unpacked. 291 kB of gzip can unpack to 634 MB, and httpx unpacks whatever it is sent
-in one step. So replies are unpacked here, piece by piece, and only in the two encodings that are asked for.
+Law: the size of a reply is limited after decompression, so that a server cannot fill the memory. 291 kB of gzip can
+decompress to 634 MB, and httpx decompresses in one step whatever it receives. So replies are decompressed here, piece
+by piece, and only in the two encodings that were requested.
 """
 
 import ipaddress
@@ -22,18 +23,21 @@ from awaithumans_core.safe_logging import safe_logger
 logger = safe_logger("awaithumans")
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
-"""Of one reply, unpacked. The server allows a task 5 MB of payload and response, and lists hold several tasks."""
+"""Maximum size of one decompressed reply.
+
+The server allows a task 5 MB of payload and response, and lists hold several tasks.
+"""
 _PIECE_BYTES = 256 * 1024
-"""Unpacked in one step."""
+"""Maximum number of bytes that are decompressed in one step."""
 _ENCODINGS = "gzip, deflate"
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-"""How OpenSSL names a certificate that is not trusted."""
+"""OpenSSL's name of the error for a certificate that is not trusted."""
 _ANY_ZLIB = zlib.MAX_WBITS | 32
-"""gzip or zlib, by its header."""
+"""Window bits with which zlib detects gzip or zlib format by the header."""
 
 
 class ReplyTooLarge(httpx.DecodingError):
-    """A reply that is larger than `MAX_REPLY_BYTES` when it is unpacked. The rest of it was not read."""
+    """The decompressed reply is larger than `MAX_REPLY_BYTES`. The rest of it was not read."""
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(
@@ -44,7 +48,7 @@ class ReplyTooLarge(httpx.DecodingError):
 
 
 def async_client(**options: Any) -> httpx.AsyncClient:
-    """An httpx client whose replies are bounded; options are httpx's, except for event hooks.
+    """Return an async httpx client that limits the size of replies. It takes httpx's options, except event hooks.
 
     Raises:
         SettingsError: certificates, a proxy or NO_PROXY of the environment cannot be used.
@@ -54,7 +58,7 @@ def async_client(**options: Any) -> httpx.AsyncClient:
 
 
 def sync_client(**options: Any) -> httpx.Client:
-    """`async_client` without an event loop."""
+    """Return a sync httpx client that limits the size of replies. Options and errors are those of `async_client`."""
     with _environment_errors(options):
         client = httpx.Client(**options)
     client.event_hooks = {"response": [_bound]}
@@ -66,7 +70,7 @@ def check_environment() -> None:
     """Check that HTTP clients can be created with the proxies and certificates of this environment.
 
     Raises:
-        SettingsError: they cannot. The text names the variable.
+        SettingsError: they cannot be created. The text names the variable.
     """
     sync_client().close()
 
@@ -83,11 +87,11 @@ def _environment_errors(options: Mapping[str, Any]) -> Generator[None]:
 
 
 def reply_of(response: httpx.Response, *, direct: bool = False) -> Reply:
-    """A response for a flow, with the proxy that may have made it.
+    """Return a response as a `Reply` for a flow, with the proxy that may have produced it.
 
     Args:
-        response: Read to its end.
-        direct: Whether it came over a transport of the caller's, which uses no proxy.
+        response: The response, read to its end.
+        direct: Whether it came over a transport given by the caller, which uses no proxy.
     """
     usable = response.is_success and "json" in response.headers.get("Content-Type", "")
     return Reply(
@@ -99,10 +103,10 @@ def reply_of(response: httpx.Response, *, direct: bool = False) -> Reply:
 
 
 def lost_reason(error: httpx.RequestError, *, direct: bool = False) -> str:
-    """Why there was no reply, with the proxy the request was sent through.
+    """Return why there was no reply, and the proxy through which the request was sent.
 
     Raises:
-        SettingsError: the certificate is not trusted because no authority is: SSL_CERT_DIR is missing.
+        SettingsError: the certificate is not trusted because no authority is trusted: SSL_CERT_DIR is missing.
     """
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if _UNTRUSTED in reason:
@@ -114,7 +118,7 @@ def lost_reason(error: httpx.RequestError, *, direct: bool = False) -> str:
 
 
 def proxy_of(error: httpx.RequestError) -> Proxy | None:
-    """The proxy through which the request was sent that had no reply."""
+    """Return the proxy through which the failed request was sent; None if there was no proxy or no request yet."""
     try:
         return proxy_for(str(error.request.url))
     except RuntimeError:  # it was raised before there was a request
@@ -122,7 +126,7 @@ def proxy_of(error: httpx.RequestError) -> Proxy | None:
 
 
 def bounded(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Bound the replies of a client that another library has made."""
+    """Limit the size of replies in a client that another library has created, and return it."""
     client.event_hooks = {"response": [_bound_async]}
     client.headers["Accept-Encoding"] = _ENCODINGS
     return client
@@ -137,14 +141,16 @@ async def _bound_async(response: httpx.Response) -> None:
 
 
 Unpack = Callable[[bytes], Iterator[bytes]]
-"""Turns a piece of the body as it was sent into pieces of the body."""
+"""Decompresses one piece of the body, as it was sent, into pieces of the decompressed body."""
 
 
 def _unpacking(response: httpx.Response) -> Unpack:
-    """How to unpack this response. It is taken from httpx by removing the header that names the encoding.
+    """Return the function that decompresses this response.
+
+    The header that names the encoding is removed, so that httpx does not decompress the response itself.
 
     Raises:
-        httpx.DecodingError: the encoding was not asked for.
+        httpx.DecodingError: the encoding was not requested.
     """
     encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "", "gzip", "x-gzip", "deflate"}:
@@ -221,12 +227,12 @@ _reported: set[str] = set()
 
 
 def warn_if_exposed(setting: str, url: str, proof: str) -> None:
-    """Log once for each process when others on the way can read a proof that is sent to this address.
+    """Log a warning, once per process, if others on the network path can read a proof that is sent to this address.
 
     Args:
-        setting: Where the address comes from, for the text.
+        setting: Name of the setting that holds the address, for the text.
         url: The address.
-        proof: What is sent there, for the text.
+        proof: What is sent to the address, for the text.
     """
     for warning in exposures(setting, url, proof):
         if warning not in _reported:
@@ -235,7 +241,7 @@ def warn_if_exposed(setting: str, url: str, proof: str) -> None:
 
 
 def exposures(setting: str, url: str, proof: str) -> list[str]:
-    """Who can read a proof that is sent to this address, as sentences for the operator."""
+    """Return who can read a proof that is sent to this address, as sentences for the operator."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "http":

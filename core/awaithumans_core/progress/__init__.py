@@ -1,6 +1,6 @@
-"""What a person sees on stderr while a script waits. Nothing is written to stdout, which belongs to the script.
+"""The progress that a script shows on stderr while it waits. Nothing is written to stdout, which the script uses.
 
-On a terminal a live block (`live`), on a pipe one plain line (`plain`), and nothing if progress is switched off.
+It is a live block on a terminal (`live`), one plain line on a pipe (`plain`), and nothing if progress is switched off.
 """
 
 import sys
@@ -15,7 +15,7 @@ __all__ = ["PlainProgress", "Progress", "is_terminal", "progress_of"]
 
 
 def progress_of(question: HumanTask[Any], settings: Settings, *, shown: bool) -> "Progress":
-    """The progress of one `await_human`: a context in which it is shown."""
+    """Return the progress of one `await_human`, as a context manager that shows it."""
     if not shown or sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # as under pythonw
         return Progress(question, settings)
     if is_terminal(sys.stderr):

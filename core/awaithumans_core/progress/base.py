@@ -1,4 +1,4 @@
-"""The progress of one wait that shows nothing: what the forms of progress have in common."""
+"""The silent progress of one wait, which is the base of the visible forms of progress."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -11,46 +11,46 @@ from awaithumans_core.task import HumanTask
 
 
 class Progress:
-    """Says nothing, and is told everything."""
+    """Silent progress reporter; the base class of the others."""
 
     poll_seconds = POLL_SECONDS
-    """How long the polls may be held."""
+    """Seconds for which a long poll may be held."""
 
     def __init__(self, question: HumanTask[Any], settings: Settings) -> None:
         self.asked = question
-        """What is being asked just now: the question, or the same one asked again."""
+        """The question that is currently asked: the original one or a re-ask."""
         self._settings = settings
         self._known = False
         """Whether the server is known to have the question."""
         self._again = f"idempotency_key={question.idempotency_key!r}"
 
     def asks(self, question: HumanTask[Any]) -> None:
-        """This is asked next."""
+        """Record the question that is asked next."""
         self.asked = question
 
     def tell(self, outcome: Outcome) -> None:
-        """This is how the task stands now."""
+        """Record the current status of the task."""
         self._known = True
 
     def trouble(self, pause: Pause) -> None:
-        """There was no usable reply, or the server does not know the task; it is tried again."""
+        """Report that there was no usable reply or that the server does not know the task. The call is tried again."""
 
     def ends(self, outcome: Outcome) -> Outcome:
-        """This is how it ended."""
+        """Report how the task ended, and return its outcome."""
         return outcome
 
     def say(self, words: str) -> None:
-        """Something to know that outlasts the wait."""
+        """Show a message that stays visible after the wait."""
 
     def left_open(self) -> None:
-        """The wait was stopped, the question was not."""
+        """Report that the wait was stopped and the question stays open."""
         if not self._known:
             self.say(f"stopped while asking. Should the server have the question, {self._again} picks it up")
             return
         self.say(f"stopped waiting; the question stays open. To pick it up, ask again with {self._again}")
 
     def withdrawn(self, ended: Outcome | None) -> None:
-        """The wait was stopped and its question with it. None: the server could not be told."""
+        """Report that the wait was stopped and its question withdrawn. None: the question could not be cancelled."""
         if ended is None:
             self.say(f"stopped, but the question could not be cancelled: it is open until its deadline ({self._again})")
         elif ended.status == TaskStatus.CANCELLED:
@@ -62,7 +62,7 @@ class Progress:
             self.say(f"stopped, but the question was {ended.status}: ask again with {self._again} for what came of it")
 
     def review_url(self, outcome: Outcome) -> str:
-        """Where a person answers."""
+        """Return the URL at which a person answers."""
         return self._settings.review_url(outcome.task_id)
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The wait is over."""
+        """End the progress, since the wait is over."""
 
 
 def is_terminal(stream: object) -> bool:
@@ -81,12 +81,12 @@ def is_terminal(stream: object) -> bool:
     """
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    except Exception:  # whatever is there instead of a stream: it is not a terminal
+    except Exception:  # any replacement of the stream may fail here; it is not a terminal
         return False
 
 
 def duration(seconds: float) -> str:
-    """`0:07`, `14:05`, `3:04:05`, `2 d 3:04:05`."""
+    """Return a duration as text, such as `0:07`, `14:05`, `3:04:05` or `2 d 3:04:05`."""
     minutes, second = divmod(max(0, int(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

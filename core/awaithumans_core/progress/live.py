@@ -1,6 +1,6 @@
-"""The live block on a terminal: how long, until when, how the task stands, where to answer. Drawn by Rich.
+"""The live block on a terminal, drawn by Rich: elapsed time, deadline, status of the task, and where to answer.
 
-All waits of a process share one block, because a terminal has one last line.
+All waits of a process share one block, because a terminal has only one last line.
 """
 
 import sys
@@ -23,16 +23,19 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
 MOST_SHOWN = 10
-"""Waits shown at once; a terminal has few lines."""
+"""Maximum number of waits that are shown at once, because a terminal has few lines."""
 
 WATCHED_POLL_SECONDS = 5
-"""A poll brings a change of status only when its time is up, and somebody is watching."""
+"""Seconds for which a poll is held while a user watches the terminal.
+
+It is short because a poll returns a change of status only when its time is up.
+"""
 
 NAME_CHARS = 60
-"""Of the name of the person who answered, so that it does not push out what was asked."""
+"""Maximum length of the name of the person who answered, so that room for the question is left."""
 
 FAR = timedelta(hours=20)
-"""A deadline further away than this needs its date."""
+"""A deadline further away than this is shown with its date."""
 
 
 def can_be_live() -> bool:
@@ -41,7 +44,7 @@ def can_be_live() -> bool:
 
 
 class LiveProgress(Progress):
-    """Two lines that are kept up to date, and a plain one for what should stay on the screen."""
+    """Shows two lines that are kept up to date, and plain lines for messages that stay on the screen."""
 
     poll_seconds = WATCHED_POLL_SECONDS
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -57,15 +60,15 @@ class LiveProgress(Progress):
         self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def asks(self, question: HumanTask[Any]) -> None:
-        """This is asked next, with a deadline of its own."""
+        """Record the question that is asked next, which has a deadline of its own."""
         super().asks(question)
         self._standing = None
         self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def tell(self, outcome: Outcome) -> None:
-        """The block shows it with its next drawing; the key stays on the screen, in case the script dies."""
+        """Record the status of the task for the next redraw. The key stays on the screen, in case the script dies."""
         if self._standing is None:
-            if outcome.created_at is not None and outcome.timeout_seconds is not None:  # picked up: it has begun before
+            if outcome.created_at is not None and outcome.timeout_seconds is not None:  # resumed: the task may be older
                 with suppress(OverflowError):
                     deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
                     self._until = deadline.astimezone().replace(tzinfo=None)
@@ -74,11 +77,11 @@ class LiveProgress(Progress):
         super().tell(outcome)
 
     def trouble(self, pause: Pause) -> None:
-        """The block shows it until there is news again."""
+        """Show the trouble in the block until there is a new status."""
         self._away = pause.reason if pause.missing else f"the server does not answer ({pause.reason}); trying on"
 
     def ends(self, outcome: Outcome) -> Outcome:
-        """One line of the block stays: how it ended."""
+        """Print one line that stays on the screen and shows how the task ended."""
         who = outcome.completed_by_display_name or outcome.completed_by_email
         by = f" by {one_line(who, NAME_CHARS)}" if who else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
@@ -87,15 +90,15 @@ class LiveProgress(Progress):
         return super().ends(outcome)
 
     def say(self, words: str) -> None:
-        """Above the block."""
+        """Print a message above the block, where it stays."""
         self._print(f"awaithumans: {one_line(words)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _print(self, shown: RenderableType, **options: Any) -> None:
-        with suppress(Exception):  # a terminal that has gone, or a stderr that was replaced, does not end the wait
+        with suppress(Exception):  # a closed terminal or a replaced stderr must not end the wait
             self._console.print(shown, **options)
 
     def lines(self) -> RenderableType:
-        """How it stands now."""
+        """Return the lines that show the current state of this wait."""
         shown = self._shown_lines()
         if self._away is None:
             return shown
@@ -127,7 +130,7 @@ class LiveProgress(Progress):
                     get_renderable=_block,
                     refresh_per_second=1,
                     transient=True,
-                    redirect_stdout=is_terminal(sys.stdout),  # a stdout that goes into a file stays there
+                    redirect_stdout=is_terminal(sys.stdout),  # a stdout that is redirected to a file stays there
                 )
                 with suppress(Exception):
                     cls._live.start()
@@ -147,7 +150,7 @@ class LiveProgress(Progress):
 
 
 def _block() -> RenderableType:
-    shown = list(LiveProgress._shown)  # pyright: ignore[reportPrivateUsage]  # the block is theirs
+    shown = list(LiveProgress._shown)  # pyright: ignore[reportPrivateUsage]  # all waits share the block
     lines = [wait.lines() for wait in shown[:MOST_SHOWN]]
     if len(shown) > MOST_SHOWN:
         lines.append(Text(f"and {len(shown) - MOST_SHOWN} more"))

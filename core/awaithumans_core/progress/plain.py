@@ -12,17 +12,17 @@ from awaithumans_core.task import HumanTask
 
 
 class PlainProgress(Progress):
-    """One line for a log, once the question is asked."""
+    """Writes one line for a log once the question is asked, and one for each kind of trouble."""
 
     _told = _away = _missing = False
 
     def asks(self, question: HumanTask[Any]) -> None:
-        """This is asked next; it gets a line of its own."""
+        """Record the question that is asked next. It gets a line of its own."""
         super().asks(question)
         self._told = False
 
     def tell(self, outcome: Outcome) -> None:
-        """The first news of it is the line."""
+        """Write the line at the first status of the task."""
         super().tell(outcome)
         if not self._told:
             self._told = True
@@ -32,7 +32,7 @@ class PlainProgress(Progress):
             )
 
     def trouble(self, pause: Pause) -> None:
-        """The first trouble of each kind is another line."""
+        """Write another line at the first trouble of each kind."""
         if pause.missing and not self._missing:
             self._missing = True
             self.say(f"{self.asked.task} - {pause.reason}")
@@ -41,7 +41,7 @@ class PlainProgress(Progress):
             self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
 
     def say(self, words: str) -> None:
-        """Write one line immediately. A stderr that cannot take it does not end the wait."""
+        """Write one line immediately. An error of stderr does not end the wait."""
         with suppress(Exception):
             sys.stderr.write(f"awaithumans: {one_line(words)}\n")
             sys.stderr.flush()

@@ -61,7 +61,7 @@ class Office:
     clock: Clock
     token: str = field(repr=False)
     outsider_token: str = field(repr=False)
-    """Of somebody who is neither operator nor assignee."""
+    """The token of a caller that is neither operator nor assignee."""
 
 
 async def _office(request: Request) -> Office:

@@ -1,4 +1,4 @@
-"""`FakeHumans`: an awaithumans server for tests, in this process, with people who do as they are told."""
+"""`FakeHumans`: an in-process awaithumans server for tests, with scripted people."""
 
 import asyncio
 import base64
@@ -89,7 +89,7 @@ class FakeHumans:
         self.token = secrets.token_urlsafe(32)
         """The API token."""
         self.outsider_token = secrets.token_urlsafe(32)
-        """The token of somebody who is neither operator nor assignee: 403."""
+        """The token of a caller that is neither operator nor assignee, which gets 403."""
         self.payload_key = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         """What callbacks are signed with, as `AWAITHUMANS_PAYLOAD_KEY`."""
         self.url = ADDRESS

@@ -19,7 +19,7 @@ class Fault:
 
     name: str
     reply: tuple[int, bytes, Mapping[str, str]] | None = None
-    """Answered in place of the server, which never hears of the request."""
+    """Reply sent in place of the server, which never receives the request."""
     change: Callable[[bytes], bytes] | None = None
     """Done to the body of the server's reply."""
     seconds: float = 0.0
@@ -59,7 +59,7 @@ def redirect(location: str, code: int = 307) -> Fault:
 
 
 def refused() -> Fault:
-    """Nobody listens. On a port, where somebody does, the connection is reset instead."""
+    """Refuse the connection. On a port, where the fake does listen, the connection is reset instead."""
     return Fault("refused", breaks="refused")
 
 
@@ -110,7 +110,7 @@ def duplicate() -> CallbackFault:
 
 
 def late(seconds: float) -> CallbackFault:
-    """The callback is sent so much later."""
+    """Send the callback later, by this delay."""
     return CallbackFault("late", seconds)
 
 

@@ -28,7 +28,7 @@ class Script:
 
     match: Match
     ends: TaskStatus | None = None
-    """How it ends; None: nobody does anything, so the deadline ends it."""
+    """How the task ends. None: no person acts, so the deadline ends it."""
     response: dict[str, Any] | None = None
     delay: float | None = None
     """Seconds from the creation of the task; None: at once."""
@@ -59,7 +59,7 @@ class Script:
         return self
 
     def times_out(self) -> Self:
-        """Nobody answers: the server times the task out at its deadline, or after the delay if there is one."""
+        """Let no person answer: the server times the task out at its deadline, or after the delay if there is one."""
         self.ends = TaskStatus.TIMED_OUT
         return self
 
@@ -74,7 +74,7 @@ class Script:
         return self
 
     def after(self, seconds: float | timedelta) -> Self:
-        """So long after the task was created."""
+        """Set the time from the creation of the task to its end."""
         delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         if not isinstance(delay, int | float) or delay < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"after({seconds!r}): give seconds, or a timedelta, that lie ahead")
@@ -115,7 +115,7 @@ class Script:
         return self.times(1)
 
     def times(self, count: int) -> Self:
-        """For so many matching tasks."""
+        """Use the script only for this number of matching tasks."""
         self.left = count
         return self
 
