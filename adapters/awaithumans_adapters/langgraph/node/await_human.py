@@ -284,9 +284,9 @@ _opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, also i
 def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
     """Whether LangGraph returned the record of this call, and not a stored record of another call.
 
-    LangGraph's count of calls continues in a retried node. Questions that are asked again come in the order of their answers. The
-    copy of a thread contains the records of the original's questions, whose answers go to the original. The copy
-    therefore asks its own questions, unless the answer was already stored when it was copied.
+    LangGraph's count of calls continues in a retried node. Questions that are asked again come in the order of their
+    answers. The copy of a thread contains the records of the original's questions, whose answers go to the original.
+    The copy therefore asks its own questions, unless the answer was already stored when it was copied.
     """
     if opened["number"] != place.number or (again and opened["key"] != body["idempotency_key"]):
         return False

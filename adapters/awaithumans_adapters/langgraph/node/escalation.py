@@ -1,4 +1,4 @@
-"""`escalate` for LangGraph nodes. Its timers are the timeouts of its questions; the relay delivers them like answers."""
+"""`escalate` for LangGraph nodes. Its timers are the questions' own timeouts, which the relay delivers like answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
