@@ -67,7 +67,7 @@ class Look(BaseCheckpointSaver[Any]):
 
     @property
     def config_specs(self) -> list[Any]:
-        """What the saver can be configured with."""
+        """The configuration options of the saver."""
         return cast("Any", self._saver).config_specs  # type: ignore[no-any-return]
 
     def lent(self, config: RunnableConfig) -> RunnableConfig:

@@ -113,7 +113,7 @@ class Resumed:
 
     @property
     def ended(self) -> bool:
-        """Whether the thread ran to its end. Otherwise it waits at an interrupt, at a static breakpoint, or to be run."""
+        """Whether the thread ran to its end, and does not wait at an interrupt, a static breakpoint or to be run."""
         return not self.next and not self.interrupts
 
 
@@ -142,14 +142,14 @@ class GraphEngine:
     """Resumes threads of graphs that live in the relay's process.
 
     Args:
-        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by the key
-            of its question. Graphs that share a checkpointer and have nodes of the same name are distinguished by the
-            thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
+        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by the
+            key of its question. Graphs that share a checkpointer and have nodes of the same name are distinguished by
+            the thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: The config with which threads are resumed: keys of the application in `configurable`, callbacks, tags,
             recursion limit. Or a function that builds it from graph name and thread id. `thread_id` is added.
         context: The runtime context with which threads are resumed, for graphs with a `context_schema`. LangGraph does
-            not store the context of the run that asked. Or a function, sync or async, that returns it for graph name and
-            thread id. None: these graphs run without a context. Default: no graph has a `context_schema`.
+            not store the context of the run that asked. Or a function, sync or async, that returns it for graph name
+            and thread id. None: these graphs run without a context. Default: no graph has a `context_schema`.
         on_result: Called with the state of the thread after every answer that it took or will never take
             (`Resumed.not_taken`), for the application that started the run. Called at least once: again if the relay
             died before it could record the delivery, and if the hook raised.
@@ -161,10 +161,10 @@ class GraphEngine:
         retry: After which failures the failed node is run again although it had the answer, how often and at which
             intervals. Default: never. Such a node may have acted, so its failure is recorded with the wait, which is
             parked. (A node's own retry policy is applied by LangGraph, before this one.)
-        running_timeout: How long to wait for a node that runs concurrently with the question in the application's process
-            (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node is assumed
-            to have died with its process, and the thread is resumed, which runs the node again. The time must be longer
-            than any node takes that runs concurrently with a question. Default: 24 hours.
+        running_timeout: How long to wait for a node that runs concurrently with the question in the application's
+            process (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node
+            is assumed to have died with its process, and the thread is resumed, which runs the node again. The time
+            must be longer than any node takes that runs concurrently with a question. Default: 24 hours.
         thread: The thread in which the graphs run and their checkpointers are used, so that a node that blocks, or
             computes for long, does not block the relay's callbacks. `on_result` and `on_event` are still called on the
             caller's event loop. Default: the graphs run on the caller's event loop.
@@ -174,8 +174,8 @@ class GraphEngine:
 
     Raises:
         SettingsError: a graph is not compiled, or has no checkpointer, or has a checkpointer that belongs to another
-            event loop than that of `thread`, or has a `context_schema` while no `context` is given; or `running_timeout`
-            is not positive.
+            event loop than that of `thread`, or has a `context_schema` while no `context` is given; or
+            `running_timeout` is not positive.
     """
 
     name = ENGINE
@@ -238,11 +238,11 @@ class GraphEngine:
         """Resume the thread with the outcome and run it to its end or its next question.
 
         Raises:
-            TargetGone: the thread has moved on without this answer, or it is ambiguous to which graph the thread belongs, or
-                a node failed after it had the answer and `retry` does not run it again.
+            TargetGone: the thread has moved on without this answer, or it is ambiguous to which graph the thread
+                belongs, or a node failed after it had the answer and `retry` does not run it again.
             TargetNotReady: the thread does not show the question yet, or is running, or has failed and will be retried.
-            Exception: the thread has not taken the answer, or was cut off after it had. The next delivery continues from
-                there.
+            Exception: the thread has not taken the answer, or was cut off after it had. The next delivery continues
+                from there.
         """
         runs = self._records.setdefault(route.digest, RunsInMemory())
         await self.deliver_recorded(route, outcome, runs, redriven=False)
@@ -259,7 +259,8 @@ class GraphEngine:
         """Deliver or redrive an answer, and record each run of the graph before it starts. The relay calls this method.
 
         Raises:
-            TargetGone: as in `deliver`, or the graph was run twice from the same position and its result could not be stored.
+            TargetGone: as in `deliver`, or the graph was run twice from the same position and its result could not be
+                stored.
             TargetNotReady, Exception: as in `deliver`.
         """
         caller = asyncio.get_running_loop()
@@ -370,8 +371,8 @@ class GraphEngine:
             How each task ended: cancelled, or with an answer that a person had given before.
 
         Raises:
-            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task. The same
-                call may be repeated.
+            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task. The
+                same call may be repeated.
         """
         asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
         for name, graph in self._graphs.items():

@@ -95,7 +95,7 @@ class GraphThread:
         return waiting.result()
 
     async def aclose(self) -> None:
-        """Exit the entered contexts, cancel running coroutines, and end the thread. This waits for a node that blocks."""
+        """Exit the entered contexts, cancel running coroutines and end the thread. Waits for a node that blocks."""
         try:
             await self._entered.aclose()
         finally:

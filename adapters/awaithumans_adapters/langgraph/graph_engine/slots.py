@@ -1,4 +1,4 @@
-"""Time-limited concurrency slots. An operation that takes longer continues, but its slot becomes free for the next one."""
+"""Time-limited concurrency slots. An operation that takes longer continues, but its slot is freed for the next one."""
 
 import asyncio
 from weakref import WeakKeyDictionary

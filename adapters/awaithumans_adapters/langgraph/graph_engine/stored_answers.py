@@ -47,7 +47,7 @@ class Waiting:
 
 @dataclass(eq=False)
 class StoredAnswers:
-    """Answers stored ahead of one run, and which of them its nodes have taken."""
+    """The answers stored in advance of one run, and which of them its nodes have taken."""
 
     waiting: Sequence[Waiting]
     storing: asyncio.Task[None] | None = None

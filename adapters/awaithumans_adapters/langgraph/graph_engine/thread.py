@@ -310,7 +310,7 @@ class Thread:
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
 
     async def open_questions(self) -> dict[str, str | None]:
-        """Return the unanswered questions of the current step: task ids by key, or None for a foreign node's question."""
+        """Return the unanswered questions of the current step: task ids by key, None for a foreign node's question."""
         snapshot, found = await self._snapshot(), dict[str, str | None]()
         async for saved in self._current_step():
             found |= opened_tasks(saved)
@@ -647,7 +647,7 @@ class Thread:
                     yield saved
 
     async def _current_step(self) -> AsyncGenerator[CheckpointTuple]:
-        """Yield the latest checkpoint of the outermost graph, and all that graphs inside its tasks have written since."""
+        """Yield the latest checkpoint of the outermost graph, and all later ones of the graphs inside its tasks."""
         latest = await self._latest("")
         if latest is None:
             return
