@@ -357,7 +357,7 @@ class GraphEngine:
 
     @_in_graph_thread
     async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
-        """Cancel the open tasks of a thread that the application abandons, so that nobody works on them in vain.
+        """Cancel the open tasks of a thread that the application abandons, so that people do not work in vain.
 
         Call it before the thread is deleted, and then delete the thread. Otherwise the relay delivers
         `TaskCancelledError` to its nodes, which then run on. A task that was created for another caller under a shared

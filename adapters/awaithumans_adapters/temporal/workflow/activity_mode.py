@@ -35,7 +35,7 @@ well. One activity has one interval.
 
 
 async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
-    """Create the task and wait for its outcome. An outcome of another question, delivered to this activity, is ignored."""
+    """Create the task and wait for its outcome. An outcome of another question is not the answer and is ignored."""
     while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, attempt)):
         workflow.logger.warning("an outcome of another workflow's question was ignored; waiting again")
     return outcome

@@ -98,9 +98,9 @@ async def await_human(
             days, else daily.
         ask_within: Time in which the question has to be asked while the server or the relay is unreachable or a setting
             is wrong: seconds or a timedelta. No task is created later. Default: `timeout_seconds`. People have the
-            whole `timeout_seconds` once they are asked, so a call lasts at most `ask_within` + `timeout_seconds` + 15
-            s, plus the final check. If the server is unreachable at the end, that check is retried until the server is
-            reachable again, because an answer given at the last moment counts.
+            whole `timeout_seconds` once they are asked. So a call lasts at most `ask_within` + `timeout_seconds` +
+            15 s, plus the final check. If the server is unreachable at the end, that check is retried until the server
+            is reachable again, because an answer given at the last moment counts.
         on_cancel: What a call that is cancelled, for instance by `asyncio.timeout`, does with its question. `"wait"`:
             cancel the task, and wait until that is done. `"request"`: start cancelling, and do not wait. If the run
             ends before a worker has done it, the relay cancels the task. `"leave"`: the task stays open, and the same

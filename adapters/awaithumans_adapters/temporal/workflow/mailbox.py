@@ -52,7 +52,7 @@ Address = tuple[Literal["name", "task"], str]
 
 @dataclass
 class Waiting:
-    """A task that a person has before them."""
+    """A task that a person has been asked to answer, as shown to people and by the query."""
 
     key: str
     question: str
@@ -71,7 +71,7 @@ class Waiting:
 
 @dataclass(eq=False)
 class Asked:
-    """One `await_human` under way: its key, what it asks, and its task once there is one."""
+    """One active `await_human` call: its key, what it asks, and its task once there is one."""
 
     key: str
     """Key of the question itself. `Mailbox.own_task` returns the key of its recorded task."""
@@ -138,7 +138,7 @@ class Asked:
 
     @classmethod
     def read(cls, held: Mapping[str, Any]) -> Self:
-        """What another run has handed on, of this release or another one.
+        """Read a question that another run has handed on, from this release or another one.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it has another form.
@@ -158,7 +158,7 @@ class Asked:
 
 @dataclass
 class Mailbox:
-    """One workflow run's."""
+    """The questions and answers of one workflow run."""
 
     answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
     """Received answers. An answer is kept until every call that waits for it has ended."""
@@ -287,7 +287,7 @@ class Mailbox:
         return key, task_id
 
     def _is_anothers(self, asked: Asked, key: str) -> bool:
-        """Whether this key belongs to another question of this run, because the code asks in another order than before."""
+        """Whether this key belongs to another question of this run, because the code now asks in another order."""
         place = place_of(key)
         return place != asked.place and self._asked_about.get(place, asked.about) != asked.about
 
@@ -300,7 +300,7 @@ class Mailbox:
 
     @staticmethod
     def is_foreign(asked: Asked, outcome: Outcome) -> bool:
-        """Whether an outcome has a key that no mailbox made, although the question has one that a mailbox made."""
+        """Whether an outcome has a key that no mailbox made, although the question has a key made by a mailbox."""
         key = outcome.idempotency_key
         return not asked.named and key is not None and within(key) == key
 
@@ -346,7 +346,7 @@ class Mailbox:
         return found
 
     def arrival(self, asked: Asked, key: str) -> asyncio.Future[None]:
-        """Return a future that is done once an answer has arrived that may be the one to this question; see `answer`."""
+        """Return a future that is done once an answer arrives that may belong to this question; see `answer`."""
         arrival = asyncio.get_running_loop().create_future()
         if self.answer(asked, key) is not None:
             arrival.set_result(None)
