@@ -58,12 +58,12 @@ _AGAIN = re.compile(r":again:(\d+)")
 
 
 def default_key(namespace: str, workflow_id: str, place: str) -> str:
-    """Return the key of a question that its caller has not named. `place` identifies the question within the workflow."""
+    """Return the key of a question that its caller has not named. `place` identifies it within the workflow."""
     return f"{ENGINE}:{namespace}:{workflow_id}:{_digest(place)}"
 
 
 def mark_of(namespace: str, workflow_id: str, key: str) -> str:
-    """Return the mark of the workflow that a question was created for, equal in either mode and in each of its runs."""
+    """Return the mark of the workflow a question was created for: one mark in both modes and in all its runs."""
     return Route(ENGINE, {"namespace": namespace, "workflow_id": workflow_id}, key).digest
 
 
@@ -81,7 +81,7 @@ def within(key: str) -> str:
 
 
 def place_of(key: str) -> str:
-    """Return the part of a key that names the place at which a workflow asks, however often a reset made it ask again."""
+    """Return the part of a key that names the place at which a workflow asks, whatever resets made it ask again."""
     name = within(key)
     return name if name == key else _AGAIN.sub("", name)
 

@@ -512,12 +512,12 @@ def _caller() -> dict[str, str]:
 
 
 def _route(target: dict[str, str], key: str) -> Route:
-    """Return the route of the answer. It states whether this worker encodes payloads, so that the relay does the same."""
+    """Return the route of the answer. It states whether this worker encodes payloads, so that the relay does so too."""
     return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
 
 
 def _asked_by(key: str) -> str:
-    """Return the mark of the caller that a question was created for: a workflow in either mode and in each of its runs."""
+    """Return the mark of the caller a question was created for: a workflow has one mark in both modes and all its runs."""
     caller = _caller()
     return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
