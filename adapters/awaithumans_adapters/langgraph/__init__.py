@@ -2,7 +2,7 @@
 
 from awaithumans_adapters.langgraph import await_human
 
-  async def review(state: State) -> dict:
+async def review(state: State) -> dict:
     decision = await await_human(task=..., payload=..., response_schema=Decision)
     return {"approved": decision.approved}
 """

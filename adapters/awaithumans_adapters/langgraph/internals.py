@@ -106,7 +106,7 @@ def stores_checkpoints(configurable: Mapping[str, Any]) -> bool:
 
 
 def graph_loop(configurable: Mapping[str, Any]) -> Any:
-    """Return the loop of a node's graph, with the `config` that the graph was called with, or None if it is not found."""
+    """Return the loop of a node's graph, with the `config` the graph was called with, or None if it is not found."""
     schedule = getattr(configurable.get(CALL), "keywords", {}).get("schedule_task")
     return getattr(schedule, "__self__", None)
 

@@ -234,7 +234,7 @@ class LangGraphServerEngine:
 
     @contextmanager
     def _refusals(self, thread: ServerThread) -> Generator[None]:
-        """What the server refuses to the credentials is tried again, with a reason that names them."""
+        """Turn a refusal of the credentials into `RelayNotReady`, which is retried and describes the credentials."""
         try:
             yield
         except HTTPStatusError as refused:
@@ -282,7 +282,7 @@ class LangGraphServerEngine:
         return RelayNotReady(reason)
 
     async def _may_hide(self, thread: ServerThread) -> bool:
-        """Whether a 404 may mean that a thread is hidden, which is so if the server knows users by their credentials."""
+        """Whether a 404 may mean that a thread is hidden. It may if the server knows users by their credentials."""
         if thread.target.user:
             return True
         try:

@@ -19,7 +19,7 @@ USER, RUN = "user", "run_id"
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """What a request to a LangGraph server is about."""
+    """The subject of a request to a LangGraph server."""
 
     thread_id: str | None = None
     """Id of the thread. None when the relay checks whether the server answers."""

@@ -195,7 +195,7 @@ class ServerThread:
         return "; ".join(_failures(await self._state())) or f"the graph failed ({thread.get('error')})"
 
     async def failed_with_answer(self) -> str | None:
-        """Return a node of the current step that failed after it had the answer to another question, as text, or None."""
+        """Return, as text, a node of the current step that failed after it had the answer to another question."""
         state = await self._state()
         for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
             for value in (shown["value"] for shown in task["interrupts"] if is_ours(shown["value"])):
@@ -270,7 +270,7 @@ class ServerThread:
         return places
 
     async def _asked_with(self) -> RunOptions:
-        """Return the options of the run that asked, or those of the last run if that one was deleted or is not known."""
+        """Return the options of the run that asked, or of the last run if that one was deleted or is not known."""
         run = await self._run(self._asking_run) if self._asking_run else None
         if run is None:
             last = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
@@ -296,7 +296,7 @@ class ServerThread:
         return [run for some in found for run in some]
 
     async def _run(self, run_id: str) -> Mapping[str, Any] | None:
-        """Return the current record of a run, or None if it was deleted. A rollback deletes a run with all it has done."""
+        """Return the record of a run, or None if it was deleted. A rollback deletes a run with all it has done."""
         try:
             found = await self._client.runs.get(self.id, run_id, headers=await self._headers())
             return cast("Mapping[str, Any]", found)

@@ -163,8 +163,7 @@ class Mailbox:
     answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
     """Received answers. An answer is kept until every call that waits for it has ended."""
     open: dict[Asked, None] = field(default_factory=dict[Asked, None])
-    """Set of active calls in the order of asking, like the next two: a workflow may ask thousands of questions at once.
-    """
+    """Active calls, as a set in the order of asking, like the next two: a workflow may ask thousands at once."""
     inherited: dict[Asked, None] = field(default_factory=dict[Asked, None])
     """Questions of the previous run that this run has not asked yet."""
     _waiting: dict[Asked, None] = field(default_factory=dict[Asked, None])
