@@ -1,1 +1,1 @@
-"""Adapters of workflow engines: `awaithumans_adapters.temporal` and `awaithumans_adapters.langgraph`."""
+"""Adapters for workflow engines: `awaithumans_adapters.temporal` and `awaithumans_adapters.langgraph`."""

@@ -143,13 +143,16 @@ CONSTRUCTORS = {"httpx.AsyncClient", "httpx.Client", "get_client", "get_sync_cli
 def test_every_client_of_the_package_is_bounded() -> None:
     """httpx clients are constructed in one module, and those of the LangGraph SDK are bounded where they are made."""
     made = {
-        file.name
+        str(file.relative_to(ROOT / folder))
         for folder in ("core", "adapters", "callback_relay")
         for file in (ROOT / folder).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in CONSTRUCTORS
     }
-    assert made == {"http_clients.py", "server.py"}
+    assert made == {
+        "awaithumans_core/http/clients.py",
+        "awaithumans_adapters/langgraph/server_engine/engine.py",
+    }
 
 
 @pytest.mark.parametrize(

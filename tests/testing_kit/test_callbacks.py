@@ -337,7 +337,7 @@ async def test_a_receiver_that_fails_is_tried_again() -> None:
     async with FakeHumans(callback_transport=httpx.ASGITransport(app)) as humans, humans.client() as client:
         await answered(humans, client, "a", callback_url="http://receiver.test/a")
         await answered(humans, client, "b", callback_url="http://receiver.test/b")
-        await until(lambda: settled(humans), 0.5)
+        await until(lambda: settled(humans), 10.0)
     assert called == ["/a", "/b", "/a"]
 
 
@@ -346,7 +346,7 @@ async def test_a_url_that_is_none_does_not_matter_to_others(receiver: Receiver) 
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client, "a", callback_url="http://receiver:port/")
         await answered(humans, client, "b")
-        await until(lambda: receiver.opened, 0.5)
+        await until(lambda: receiver.opened, 10.0)
 
 
 # --- what becomes of it on the way

@@ -1,4 +1,4 @@
-"""LangGraph: `await_human` in nodes, people for other people's nodes and for agents, engines for the relay.
+"""LangGraph adapter: `await_human` in nodes, people for unmodified graphs and for agents, and engines for the relay.
 
 from awaithumans_adapters.langgraph import await_human
 
@@ -44,7 +44,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Agents need langchain, graphs do not: it is loaded for those who ask for `HumanApproval`."""
+    """Load `HumanApproval` on first access, because it needs langchain, which graphs do not need.
+
+    Raises:
+        ImportError: langchain is not installed.
+    """
     if name != "HumanApproval":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

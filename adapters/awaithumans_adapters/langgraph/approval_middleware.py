@@ -1,8 +1,8 @@
-"""A LangChain agent's tool calls go to a person before they run.
+"""Middleware that lets a person decide about a LangChain agent's tool calls before they run.
 
-Law: a gated tool runs only after a person's own yes to this very call. Every other end, and every answer that does not
-fit, becomes a message to the model that the tool was not run, and why; what must be mended by whoever wrote or runs the
-agent (settings, a server that refuses) is raised.
+Law: a gated tool runs only after a person's own approval of this very call. Every other end, and every answer that does
+not fit, becomes a message to the model that the tool was not run, with the reason. Problems that the agent's author or
+operator must fix (settings, a server that refuses) are raised.
 """
 
 import json
@@ -35,25 +35,33 @@ Result: TypeAlias = ToolMessage | Command[Any]
 
 
 class ApprovalOptions(PeopleOptions, total=False):
-    """How people are asked about a tool."""
+    """Options for how people are asked about a tool."""
 
     question: str | Callable[[ToolCall], str]
-    """Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500 characters."""
+    """The question. Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500
+    characters.
+    """
     max_reasks: int
     only_assignee: bool
     not_by: str | Sequence[str]
     may_reword: bool
-    """Take an answer although question, assignee or decisions have changed since; see `await_human`."""
+    """Accept an answer although question, assignee or decisions have changed since; see `await_human`."""
     when: Callable[[ToolCallRequest], bool]
-    """Asks about a call only if this returns True. It is called once for each call, and its result is kept in the
-    checkpoint. If it raises, or returns neither True nor False, nothing runs. Default: every call is asked about."""
+    """Condition: a person is asked about a call only if this returns True.
+
+    It is called once for each call, and its result is kept in the checkpoint. If it raises, or returns neither True nor
+    False, nothing runs. Default: every call is asked about.
+    """
     allowed_decisions: Sequence[Kind]
-    """Which of approve, edit, reject and respond people may choose. With respond, their message is the result of the
-    call, and the tool does not run. Default: approve, edit, reject. A tool without arguments has no edit."""
+    """The decisions that people may choose: some of approve, edit, reject and respond.
+
+    With respond, their message is the result of the call, and the tool does not run. Default: approve, edit, reject. A
+    tool without arguments has no edit.
+    """
 
 
 DECISIONS: Sequence[Kind] = ("approve", "edit", "reject")
-"""The decisions that people have by default."""
+"""The decisions that people may choose from by default."""
 
 _OWN_OPTIONS = ("question", "may_reword", "when", "allowed_decisions")
 """Options that are not those of a `HumanTask`."""
@@ -62,22 +70,22 @@ _OWN_OPTIONS = ("question", "may_reword", "when", "allowed_decisions")
 class HumanApproval(AgentMiddleware[Any, Any, Any]):
     """Have a person approve, edit, reject or answer chosen tool calls of an agent made by `create_agent`.
 
-    They see the tool and its arguments. Rejected calls go back to the model with the person's reason; edited ones run
-    with the person's arguments, which are checked first, and the model is told. Each call is a question of its own: all
-    of a turn are asked at once, and answered in any order. If nobody decides in time, or the question is cancelled, or
-    the answer does not fit, the tool does not run, and the model is told why.
+    People see the tool and its arguments. Rejected calls go back to the model with the person's reason. Edited calls
+    run with the person's arguments, which are checked first, and the model is informed. Each call is a question of its
+    own: all calls of a turn are asked at once, and answered in any order. If there is no decision in time, or the
+    question is cancelled, or the answer does not fit, the tool does not run, and the model is informed of the reason.
 
-    List it first: it then holds back retries and other middleware, too. The agent needs a checkpointer and a thread_id,
-    and a relay must run.
+    List this middleware first: it then also holds back retries and other middleware. The agent needs a checkpointer and
+    a thread_id, and a relay must run.
 
     Args:
         tools: Names of the tools (or the tools) that need a person, or a mapping to options of their own.
-        human_tasks: Settings and connections. Default: one for the process, from the environment.
+        human_tasks: Settings and connections. Default: one instance per process, from the environment.
         options: For all of them: question, when, allowed_decisions, may_reword, timeout_seconds, assign_to, notify,
             max_reasks, only_assignee, not_by and others of `HumanTask`.
 
-    Raises, from the agent's run: SettingsError for a name the agent has no tool of, and what `await_human` raises when
-    the call or the settings must be mended.
+    The agent's run raises SettingsError for a name of which the agent has no tool, and what `await_human` raises if the
+    call or the settings must be fixed.
 
     Example:
         agent = create_agent(
@@ -111,7 +119,7 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         self._human_tasks = human_tasks
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
-        """Ask about a gated call; run it if it may."""
+        """Ask a person about a gated call, and run it if the decision permits."""
         asked = self._asked(request)
         if asked is None or (asked.when is not None and not Condition(asked.when, request).holds_sync()):
             return handler(request)
@@ -131,7 +139,7 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
     ) -> Result:
-        """The same, for async runs."""
+        """Ask a person about a gated call in an async run, and run it if the decision permits."""
         asked = self._asked(request)
         if asked is None or (asked.when is not None and not await Condition(asked.when, request).holds()):
             return await handler(request)
@@ -152,7 +160,7 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         options = self._gated.get(request.tool_call["name"])
         if options is not None:
             return _Asked(request, options)
-        # A misspelt name would leave the true tool without a gate.
+        # A misspelt name would leave the intended tool without a gate.
         runtime = cast("ToolRuntime[Any, Any]", request.runtime)  # pyright: ignore[reportUnknownMemberType]
         if unknown := self._gated.keys() - {tool.name for tool in runtime.tools}:
             raise SettingsError(f"HumanApproval names tools the agent does not have: {', '.join(sorted(unknown))}")
@@ -186,7 +194,7 @@ class _Asked:
         self.options = cast("TaskOptions", {**people, "payload": {"tool": name, "arguments": args}})
 
     def ruled(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:
-        """The call to run, or what the model gets in its place."""
+        """Return the call to run, or the message that the model gets in its place."""
         (made,) = decisions(answer, [self._call])
         if made.kind == "reject":
             reason = f"with this reason: {made.message}" if made.message else "without a reason"
@@ -198,16 +206,19 @@ class _Asked:
         return self._request.override(tool_call={**self._request.tool_call, "args": dict(made.args)})
 
     def refused(self, why: str) -> ToolMessage:
-        """The tool does not run, and the model is told."""
+        """Return the message to the model for a tool that does not run."""
         return self._message(why, "error")
 
     def _message(self, content: str, status: Literal["success", "error"]) -> ToolMessage:
-        """What the model gets in place of the tool's result."""
+        """Return the message that the model gets in place of the tool's result."""
         call = self._request.tool_call
         return ToolMessage(content, name=call["name"], tool_call_id=call["id"], status=status)
 
     def told(self, result: Result, ran: ToolCallRequest) -> Result:
-        """The tool's result; the model, which remembers its own arguments, is told of those a person put in place."""
+        """Return the tool's result, with a note to the model if a person has changed the arguments.
+
+        The model remembers its own arguments, so it needs to know those that were used.
+        """
         if ran is self._request:
             return result
         note = f"(A person has changed the arguments to {json.dumps(ran.tool_call['args'])}.)"
@@ -222,7 +233,7 @@ class _Asked:
 
 
 def _noted(value: Any, call_id: str, note: str) -> Any:
-    """A tool's result in which each tool message of this call begins with the note.
+    """Return a tool's result in which each tool message of this call begins with the note.
 
     A command carries its messages in its update: in a dict, a list of pairs or messages, or an `Overwrite` of these.
     """
@@ -257,7 +268,7 @@ def _json_schema(expected: Any) -> Mapping[str, Any] | None:
 
 
 def _check_own(options: ApprovalOptions) -> None:
-    """Check the options that are not those of a `HumanTask`, where it can be done before a call.
+    """Check the options that are not those of a `HumanTask`, as far as possible before a call.
 
     Raises:
         SettingsError: there is an unknown decision, or none; the condition is async.
@@ -271,10 +282,10 @@ def _check_own(options: ApprovalOptions) -> None:
 
 
 def _checker(expected: Any) -> Callable[[Decided], None]:
-    """Checks that a decision can be acted on: a response has a text, and edited arguments fit the tool.
+    """Return a check that a decision can be carried out: a response has a text, and edited arguments fit the tool.
 
-    Arguments are checked against the class that the tool takes them as. A tool without one has a JSON Schema, by which
-    the fields of the form were checked.
+    Arguments are checked against the class with which the tool takes them. A tool without such a class has a JSON
+    Schema, by which the fields of the form were checked.
     """
     model = expected if isinstance(expected, type) and issubclass(expected, BaseModel) else None
 

@@ -1,9 +1,9 @@
-"""Every private name of LangGraph that this package reads or writes, in one place.
+"""All private names of LangGraph that this package reads or writes.
 
-Law: no other module knows them, and `tests/unit/test_langgraph_internals.py` has one test for each, named for it, which
-fails when an installed release of LangGraph has renamed it. There is no public way to what they give.
+Law: no other module uses them. `tests/unit/test_langgraph_internals.py` has one test for each, named after it, which
+fails when an installed release of LangGraph has renamed it. There is no public way to the same information.
 
-The functions read what LangGraph configures for the node that runs, or what a graph or a checkpointer keeps.
+The functions read what LangGraph configures for the running node, or what a graph or a checkpointer stores.
 """
 
 import asyncio
@@ -22,49 +22,52 @@ from langgraph.types import Interrupt, PregelTask, StateSnapshot
 # --- Names in the config of a node or of a run ------------------------------------------------------------------------
 
 CALL = "__pregel_call"
-"""Starts a LangGraph task inside the node that runs."""
+"""Config key of the call that starts a LangGraph task inside the running node."""
 CHECKPOINTER = "__pregel_checkpointer"
-"""The checkpointer of the graph that runs, which it lends to its subgraphs."""
+"""Config key of the running graph's checkpointer, which it lends to its subgraphs."""
 SCRATCHPAD = "__pregel_scratchpad"
-"""The memory of a node for one run."""
+"""Config key of a node's memory for one run."""
 STRICT_RESUME = "__pregel_strict_resume"
-"""From LangGraph 1.2.20: a resume that answers no waiting interrupt raises."""
+"""Config key, from LangGraph 1.2.20: a resume that answers no waiting interrupt raises."""
 CHECKPOINT_MAP = "checkpoint_map"
-"""The checkpoint of each graph around the node, by namespace."""
+"""Config key of the checkpoints of the graphs around the node, by namespace."""
 
 SERVER_VERSION = "langgraph_api_version"
-"""In the metadata of a run of a LangGraph server, and of no other run."""
+"""Metadata key that only runs of a LangGraph server have."""
 SERVER_USER = "langgraph_auth_user_id"
-"""The user of a run, if a LangGraph server authenticates users."""
+"""Config key of the user of a run, if a LangGraph server authenticates users."""
 NODE_NAMESPACE = "langgraph_checkpoint_ns"
-"""In the metadata of a node: its checkpoint namespace. A `RemoteGraph` passes the metadata of the node that calls it to
-the run that it starts."""
+"""Metadata key of a node's checkpoint namespace.
+
+A `RemoteGraph` passes the metadata of the node that calls it to the run that it starts.
+"""
 
 # --- Names in checkpoints ---------------------------------------------------------------------------------------------
 
 INTERRUPT = "__interrupt__"
-"""The channel under which a checkpoint keeps the interrupts of a task, and a run returns them."""
+"""Channel in which a checkpoint stores the interrupts of a task. Also the key of the interrupts in the result of a run.
+"""
 RESUME = "__resume__"
-"""The channel under which a checkpoint keeps the answers that a task was resumed with."""
+"""Channel in which a checkpoint stores the answers that a task was resumed with."""
 ERROR = "__error__"
-"""The channel under which a checkpoint keeps how a task failed."""
+"""Channel in which a checkpoint stores the failure of a task."""
 ERROR_HANDLED = "__error_source_node__"
-"""The channel under which a checkpoint keeps that an error handler takes over from a task that failed."""
+"""Channel in which a checkpoint stores that an error handler takes over from a failed task."""
 RETURN = "__return__"
-"""The channel under which a checkpoint keeps the result of a LangGraph task inside a node."""
+"""Channel in which a checkpoint stores the result of a LangGraph task inside a node."""
 SCHEDULED = "__scheduled__"
-"""The channel of a task that is scheduled in another process."""
+"""Channel of a task that is scheduled in another process."""
 SEEN_AT_BREAKPOINT = "__interrupt__"
-"""Under this name a checkpoint keeps which versions of its channels the last breakpoint has seen."""
+"""Name under which a checkpoint stores the channel versions that the last breakpoint has seen."""
 PARENTS = "parents"
-"""In the metadata of a checkpoint: the checkpoints of the graphs around its graph, by namespace."""
+"""Metadata key of a checkpoint: the checkpoints of the graphs around its graph, by namespace."""
 
 
 # --- What LangGraph configures for a node -----------------------------------------------------------------------------
 
 
 class Scratchpad(Protocol):
-    """The memory of a node for one run."""
+    """A node's memory for one run."""
 
     @property
     def resume(self) -> list[Any]:
@@ -73,22 +76,22 @@ class Scratchpad(Protocol):
 
     @property
     def interrupt_counter(self) -> Callable[[], int]:
-        """Another one in each attempt."""
+        """Counter of interrupts, a different object in each attempt."""
         ...
 
     @property
     def get_null_resume(self) -> Callable[[bool], Any]:
-        """The same one in each attempt of a run, and in no other run."""
+        """Function that is the same object in each attempt of a run, and in no other run."""
         ...
 
 
 def scratchpad(configurable: Mapping[str, Any]) -> Scratchpad:
-    """The memory of the node with this config."""
+    """Return the memory of the node with this config."""
     return cast("Scratchpad", configurable[SCRATCHPAD])
 
 
 def call_options(configurable: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the call that starts tasks of a node is bound to; None if there is no such call.
+    """Return the keyword arguments bound to the call that starts a node's tasks, or None if there is no such call.
 
     `loop` is the event loop of an async run, and missing in a sync one. `schedule_task` is a method of the run.
     """
@@ -97,23 +100,24 @@ def call_options(configurable: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def stores_checkpoints(configurable: Mapping[str, Any]) -> bool:
-    """Whether the graph of a node stores checkpoints; not if it was compiled with `checkpointer=False`.
+    """Whether the graph of a node stores checkpoints. It does not if it was compiled with `checkpointer=False`.
 
-    A release of LangGraph that keeps the graph's loop elsewhere counts as one that stores them.
+    If a release of LangGraph keeps the graph's loop elsewhere, the graph counts as one that stores them.
     """
     return getattr(graph_loop(configurable), "checkpointer", True) is not None
 
 
 def graph_loop(configurable: Mapping[str, Any]) -> Any:
-    """The loop of the graph of a node, with the `config` that the graph was called with; None if it is not found."""
+    """Return the loop of a node's graph, with the `config` the graph was called with, or None if it is not found."""
     schedule = getattr(configurable.get(CALL), "keywords", {}).get("schedule_task")
     return getattr(schedule, "__self__", None)
 
 
 def run_metadata(configurable: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metadata that the run of a node was started with, which the metadata of the node replace in part.
+    """Return the metadata that the run of a node was started with. The metadata of the node replaces some of them.
 
-    The outermost graph of the run has them. They are empty if a release of LangGraph keeps the loops elsewhere.
+    They are read from the outermost graph of the run. They are empty if a release of LangGraph keeps the loops
+    elsewhere.
     """
     outermost = loop = graph_loop(configurable)
     while loop is not None:
@@ -122,14 +126,16 @@ def run_metadata(configurable: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def node_of(call: Any) -> Any:
-    """The node for which a call starts tasks, a dataclass with a `config`; None if the call is made in another way."""
+    """Return the node for which a call starts tasks, a dataclass with a `config`, or None if the call is of another
+    form.
+    """
     held: Any = next(iter(call.args), None) if call.__class__ is partial else None
     node: Any = held() if held.__class__ is ref else None
     return node if is_dataclass(node) and isinstance(getattr(node, "config", None), dict) else None
 
 
 def calling_for(call: Any, node: Any) -> Any:
-    """The same call for another node, which it holds by a weak reference."""
+    """Return a copy of the call for another node. The copy holds the node by a weak reference."""
     return partial(call.func, ref(node), *call.args[1:], **call.keywords)
 
 
@@ -137,7 +143,7 @@ def calling_for(call: Any, node: Any) -> Any:
 
 
 def breakpoint_nodes(graph: Any, when: str) -> str | Collection[str]:
-    """The nodes before or after which a graph stops, or "*" for all.
+    """Return the nodes before or after which a graph stops, or "*" for all.
 
     Args:
         graph: A compiled graph, or None.
@@ -148,12 +154,12 @@ def breakpoint_nodes(graph: Any, when: str) -> str | Collection[str]:
 
 
 def bound_config(graph: Any) -> Mapping[str, Any]:
-    """The config that `with_config` has bound to a graph."""
+    """Return the config that `with_config` has bound to a graph."""
     return cast("Mapping[str, Any]", getattr(graph, "config", None) or {})
 
 
 def node_tags(graph: Any) -> dict[str, Collection[str]]:
-    """The tags of the nodes of a graph, by name."""
+    """Return the tags of the nodes of a graph, by node name."""
     nodes: Mapping[str, Any] = getattr(graph, "nodes", {})
     return {name: node.tags or () for name, node in nodes.items()}
 
@@ -202,12 +208,14 @@ class NoState:
 
 
 def interrupt_id_at(place: str) -> str:
-    """The id of the interrupt that is raised at a place: a checkpoint namespace, and a number after the first one."""
+    """Return the id of the interrupt raised at a place: a checkpoint namespace, with a number after the first
+    interrupt.
+    """
     return Interrupt.from_ns(None, place).id
 
 
 def parents_of(saved: CheckpointTuple) -> Mapping[str, str]:
-    """The checkpoints of the graphs around the graph of a checkpoint, by namespace."""
+    """Return the checkpoints of the graphs around the graph of a checkpoint, by namespace."""
     return cast("Mapping[str, str]", saved.metadata.get(PARENTS, {}))
 
 
@@ -217,13 +225,13 @@ def was_cancelled(task: PregelTask) -> bool:
 
 
 def loop_of(saver: BaseCheckpointSaver[Any]) -> asyncio.AbstractEventLoop | None:
-    """The event loop to which a checkpointer belongs; None if it can be used on any."""
+    """Return the event loop to which a checkpointer belongs, or None if it can be used on any loop."""
     loop = getattr(saver, "loop", None)
     return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
 
 
 def connection_of(saver: object) -> tuple[Any, asyncio.Lock] | None:
-    """The connection of an `AsyncSqliteSaver` and its lock; None for other checkpointers.
+    """Return the connection of an `AsyncSqliteSaver` and its lock, or None for other checkpointers.
 
     Raises:
         ValueError: the connection is closed.
@@ -234,5 +242,5 @@ def connection_of(saver: object) -> tuple[Any, asyncio.Lock] | None:
 
 
 def threads_in_memory(saver: InMemorySaver) -> Mapping[str, Mapping[str, Any]]:
-    """What the saver in memory keeps: by thread, then by namespace; the oldest thread first."""
+    """Return what `InMemorySaver` stores, by thread and then by namespace, the oldest thread first."""
     return saver.storage

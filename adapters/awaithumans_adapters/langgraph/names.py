@@ -1,4 +1,4 @@
-"""What both sides of a checkpoint agree on. It stands in checkpoints, so it does not change."""
+"""Names and formats that nodes and engines share. They are stored in checkpoints and therefore never change."""
 
 import hashlib
 import re
@@ -9,41 +9,41 @@ from pydantic import ValidationError
 from awaithumans_core.outcome import Outcome
 
 ENGINE = "langgraph"
-"""Engine name of the routes to graphs in a relay's process."""
+"""Engine name in the routes to graphs in a relay's process."""
 SERVER_ENGINE = "langgraph-server"
-"""Engine name of the routes to threads of a LangGraph server."""
+"""Engine name in the routes to threads of a LangGraph server."""
 RESUMED_WITH = "awaithumans_key"
-"""In the metadata of a server's run: the question whose answer the run was made to bring."""
+"""Metadata key of a server's run: the key of the question whose answer the run brings."""
 PLACE = "checkpoint_ns"
-"""In an interrupt, and in the note that its answer was taken: the checkpoint namespace in which it was raised."""
+"""Key in an interrupt and in the receipt of its answer: the checkpoint namespace in which the interrupt was raised."""
 GRAPH = "graph_id"
-"""Whose thread it is, in a thread's config and in its routes. LangGraph Server calls it so, too."""
+"""Key of the graph's name in a thread's config and in its routes. LangGraph Server uses the same name."""
 OPEN_WAIT = "awaithumans_open_wait"
-"""The LangGraph task inside a node that creates the human task."""
+"""Name of the LangGraph task inside a node that creates the human task."""
 CONDITION = "awaithumans_when"
-"""The LangGraph task inside a node that finds out whether a tool call needs a person."""
+"""Name of the LangGraph task inside a node that decides whether a tool call needs a person."""
 GROUP = "group"
-"""In an interrupt, and in what a checkpoint records of a question: it was asked for a quorum, which may decide without
+"""Key in an interrupt, and in a checkpoint's record of a question: it was asked for a quorum, which may decide without
 its answer."""
 MARK = "awaithumans"
-"""Present in every interrupt of ours; its value is the version of the form below."""
+"""Key in every interrupt of this package. Its value is the version of the format of `interrupt_value`."""
 
 
 def interrupt_value(
     *, question: str, task_id: str, key: str, review_url: str, node: str, group: bool
 ) -> dict[str, Any]:
-    """What an interrupt of ours shows to whoever looks at the thread."""
+    """Return the value of an interrupt of this package, which every reader of the thread can see."""
     shown = {"task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
     return {MARK: 1, **shown, PLACE: node, **({GROUP: True} if group else {})}
 
 
 def place_key(thread_id: str, place: str) -> str:
-    """What the keys of the questions asked at this place, a checkpoint namespace, begin with."""
+    """Return the prefix of the keys of the questions asked at this place, which is a checkpoint namespace."""
     return f"{ENGINE}:{thread_id}:{place}:"
 
 
 def place_in(key: str, thread_id: str) -> str | None:
-    """The checkpoint namespace of the node that asks the question with this key; None if the caller chose the key."""
+    """Return the checkpoint namespace of the node that asks the question, or None if the caller chose the key."""
     begin = place_key(thread_id, "")[:-1]
     if not key.startswith(begin):
         return None
@@ -52,7 +52,7 @@ def place_in(key: str, thread_id: str) -> str | None:
 
 
 def graph_in(key: str, thread_id: str) -> str | None:
-    """The namespace of the graph whose node asks the question with this key; None if the key does not name it."""
+    """Return the namespace of the graph whose node asks the question, or None if the key does not name it."""
     place = place_in(key, thread_id)
     return None if place is None else place.rpartition("|")[0]
 
@@ -63,7 +63,10 @@ def names_key(value: object, key: str) -> bool:
 
 
 def answer_to(value: object, key: str) -> Outcome | None:
-    """How the question with this key ended, if a resume value says so; anyone may resume a thread, with anything."""
+    """Return the outcome of the question with this key if a resume value contains it, else None.
+
+    A thread may be resumed by other code with any value, so the value is validated.
+    """
     if not names_key(value, key):
         return None
     try:
@@ -74,28 +77,32 @@ def answer_to(value: object, key: str) -> Outcome | None:
 
 
 def answered_key(value: object) -> set[str]:
-    """The key that a resume value names; empty if it names none."""
+    """Return the key that a resume value names, as a set that is empty if it names none."""
     key = cast("dict[object, object]", value).get("idempotency_key") if isinstance(value, dict) else None
     return {key} if isinstance(key, str) else set()
 
 
 def is_ours(value: object) -> bool:
-    """Whether an interrupt value is one of `interrupt_value`."""
+    """Whether an interrupt value was made by `interrupt_value`."""
     return isinstance(value, dict) and MARK in cast("dict[object, object]", value)
 
 
 def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
-    """Where in a server's store stands at which places of the thread the answer to this question was taken."""
+    """Return the namespace in a server's store that lists the places of the thread at which this question's answer was
+    taken.
+    """
     return ("awaithumans", "taken", thread_id, _short(key))
 
 
 def note_name(place: str) -> str:
-    """Name of the note of one place."""
+    """Return the name of the receipt for one place."""
     return _short(place)
 
 
 def thread_mark(thread_id: str) -> str:
-    """Names a thread in what its checkpoints keep. Copying a thread may replace its id there, and leaves this."""
+    """Return a mark of a thread for its checkpoints. A copy of the thread may contain another thread id, but keeps this
+    mark.
+    """
     return _short(thread_id)[:8]
 
 

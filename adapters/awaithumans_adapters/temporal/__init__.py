@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 try:
-    import temporalio as _  # noqa: F401  # only whether it is there is asked
+    import temporalio as _  # noqa: F401  # imported only to check that it is installed
 except ImportError as missing:
     raise ImportError(
         "the Temporal adapter needs temporalio: pip install 'awaithumans-workflows[temporal]'"

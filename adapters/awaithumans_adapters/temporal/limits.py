@@ -1,4 +1,4 @@
-"""What Temporal carries. Its server takes payloads of 2 MB: 1.9 MB pass, 2.2 MB do not.
+"""Size limits of Temporal payloads. Its server accepts payloads of 2 MB: 1.9 MB pass, 2.2 MB do not.
 
 Law: a size is that of the payload which Temporal receives, after the converter, the codec and external storage. A codec
 may compress a payload or make it larger, and of a stored payload Temporal receives a short reference.
@@ -16,27 +16,29 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import markdown, one_line
 
 MOST_BYTES = 1_900_000
-"""Of one payload: a question on its way out, or an answer on its way in."""
+"""Maximum size of one payload: a question on its way out, or an answer on its way in."""
 
 MEASURED_FROM_BYTES = MOST_BYTES // 2
-"""A question of this size before the codec is measured after it. A smaller one fits whatever the codec does, since no
-codec in use more than doubles a payload. The limit is a constant, so that replay does not depend on the worker's codec.
+"""Size before the codec from which a question is measured after the codec.
+
+A smaller question fits whatever the codec does, since no codec in use more than doubles a payload. The limit is a
+constant, so that replay does not depend on the worker's codec.
 """
 
 SUMMARY_BYTES = 400
-"""Of a summary in the Temporal UI; a longer one fails the workflow task."""
+"""Maximum size of a summary in the Temporal UI. A longer one fails the workflow task."""
 
 
 def size_of(payloads: Iterable[Payload]) -> int:
-    """Bytes."""
+    """Return the total size of the payloads in bytes."""
     return sum(len(payload.data) for payload in payloads)
 
 
 def check_question(size: int) -> None:
-    """Raise unless Temporal can carry a question of so many bytes.
+    """Raise unless Temporal can carry a question of this size in bytes.
 
     Raises:
-        InvalidTaskError: it is too large.
+        InvalidTaskError: the question is too large.
     """
     if size > MOST_BYTES:
         raise InvalidTaskError(
@@ -46,7 +48,7 @@ def check_question(size: int) -> None:
 
 
 async def encoded_size(value: Any, converter: DataConverter, context: SerializationContext) -> int:
-    """Bytes of the payload that Temporal receives for this value.
+    """Return the size in bytes of the payload that Temporal receives for this value.
 
     Nothing is put into external storage unless the value needs it.
     """
@@ -60,16 +62,19 @@ async def encoded_size(value: Any, converter: DataConverter, context: Serializat
 async def carried(
     outcome: Outcome, converter: DataConverter, context: SerializationContext, *readers: PayloadConverter
 ) -> Outcome:
-    """An outcome that Temporal carries when this converter has encoded it, and that the readers can read as well.
+    """Return an outcome that Temporal can carry once this converter has encoded it, and that the readers can read as
+    well.
 
-    An answer that is too large, or cannot be read, is left out, and the outcome gives the reason.
+    A response that is too large, or cannot be read, is left out, and the outcome gives the reason.
     """
     legible = readable(outcome, converter.with_context(context).payload_converter, *readers)
     return fitting(legible, await encoded_size(legible.value(), converter, context))
 
 
 def fitting(outcome: Outcome, size: int) -> Outcome:
-    """An outcome that Temporal can carry. An answer that is too large stays on the server, and the outcome says so."""
+    """Return an outcome that Temporal can carry. A response that is too large is left out, and the outcome gives the
+    reason.
+    """
     if size <= MOST_BYTES:
         return outcome
     return outcome.without_response(
@@ -78,16 +83,16 @@ def fitting(outcome: Outcome, size: int) -> Outcome:
 
 
 def readable(outcome: Outcome, *converters: PayloadConverter) -> Outcome:
-    """An outcome that each of these converters can write and read. An answer that one of them cannot is left out.
+    """Return an outcome that each of these converters can write and read, without the response if one of them cannot.
 
-    A worker drops a signal that it cannot decode, and cannot go on after an activity result that it cannot decode.
+    A worker drops a signal that it cannot decode, and cannot continue after an activity result that it cannot decode.
     """
     value = outcome.value()
     for converter in converters:
         try:
             converter.from_payloads(converter.to_payloads([value]), [dict[str, Any]])
         except Exception as error:
-            # Not what the error says: it may quote the answer.
+            # without the error's text, which may quote the answer
             return outcome.without_response(
                 f"{type(converter).__name__} cannot carry it ({type(error).__name__}), as it may be nested too deep; "
                 "read it from the server"
@@ -96,6 +101,9 @@ def readable(outcome: Outcome, *converters: PayloadConverter) -> Outcome:
 
 
 def summary(text: str) -> str:
-    """As much of a question as Temporal takes. Temporal reads a summary as Markdown, so nothing in it is markup."""
-    room = SUMMARY_BYTES - len("``")  # of a code span
+    """Return as much of a question as Temporal accepts for a summary.
+
+    Temporal renders a summary as Markdown, so the text is escaped.
+    """
+    room = SUMMARY_BYTES - len("``")  # minus the delimiters of a code span
     return markdown(one_line(text).encode()[:room].decode(errors="ignore"))

@@ -1,4 +1,4 @@
-"""The one object a Temporal user adds; two, where workflows and activities have workers of their own."""
+"""Plugins for Temporal users: one object to add, or two if workflows and activities have workers of their own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,18 +22,18 @@ from awaithumans_core.settings import Settings
 PASSED_THROUGH = ("awaithumans_core", "awaithumans_adapters")
 
 _PROBE = {"text": "é", "number": 1, "list": [True, None, 2.5]}
-"""The kind of value that goes over Temporal's wall: JSON."""
+"""A value of the kind that questions and answers consist of: JSON."""
 
 
 class WorkerSoFar(TypedDict, total=False):
-    """What of a `WorkerConfig` is looked at here, with whole types."""
+    """The parts of a `WorkerConfig` that the plugins read, fully typed."""
 
     activities: Sequence[Callable[..., Any]]
     interceptors: Sequence[Interceptor]
 
 
 class _Plugin(SimplePlugin):
-    """What the plugins have in common: each registers its parts once, and refuses those of another configuration."""
+    """Base of the plugins: registers its parts once, and refuses parts of another configuration."""
 
     def __init__(
         self, *, activities: HumanTaskActivities | None = None, interceptor: HumanTasksInterceptor | None = None
@@ -50,13 +50,21 @@ class _Plugin(SimplePlugin):
         )
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
-        """The SDK's hook. Checks that the converter carries JSON."""
+        """Configure a client, as the SDK requires, and check that its converter carries JSON.
+
+        Raises:
+            SettingsError: the converter does not carry JSON.
+        """
         configured = super().configure_client(config)
         _check(configured["data_converter"])
         return configured
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
-        """The SDK's hook. A plugin that a client and its worker both have configures the worker once."""
+        """Configure a worker, as the SDK requires. A plugin of both a client and its worker configures the worker once.
+
+        Raises:
+            SettingsError: the activities or the interceptor are already registered with another configuration.
+        """
         registered = cast("WorkerSoFar", config)
         activities = self._registered_activities(registered)
         interceptors = [
@@ -86,45 +94,48 @@ class _Plugin(SimplePlugin):
 
     @property
     def _names(self) -> set[str | None]:
-        """Of the activities that depend on this plugin's settings."""
+        """Names of the activities that depend on this plugin's settings."""
         every = () if self._activities is None else self._activities.all()
         return {_name(function) for function in every if function is not question_size}
 
     def _with_own(self, registered: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
-        """The activities of a worker with this plugin's. A worker of workflows only measures questions, too."""
+        """Return a worker's activities with those of this plugin added.
+
+        A worker that runs workflows only still needs the activity that measures questions.
+        """
         before = list(registered or ())
         own = [question_size] if self._activities is None else self._activities.all()
         return [*before, *(function for function in own if function not in before)]
 
     def _registered_activities(self, registered: WorkerSoFar) -> list[Callable[..., Any]]:
-        """Activities of the worker that have the names of this plugin's."""
+        """Return the worker's activities that have the names of this plugin's."""
         return [function for function in registered.get("activities") or () if _name(function) in self._names]
 
 
 class HumanTasksPlugin(_Plugin):
-    """Everything `await_human` needs, in one line on the client (its workers inherit it) or on a worker.
+    """Registers everything `await_human` needs: one line on the client, whose workers inherit it, or on a worker.
 
         client = await Client.connect("localhost:7233", plugins=[HumanTasksPlugin()])
 
-    It registers the activities and the interceptor that carries open waits from run to run, lets workflows use pydantic
-    models (a payload converter you have set stays), loads this package once instead of in every sandbox, and makes the
-    errors of this package fail a workflow instead of suspending it.
+    It registers the activities and the interceptor that carries open waits from run to run. It lets workflows use
+    pydantic models (a payload converter you have set stays). It loads this package once instead of in every sandbox,
+    and makes the errors of this package fail a workflow instead of suspending it.
 
     Args:
         settings: Default: read from the worker's environment when the first question is asked.
-        setting_errors: What a wrong setting (an address, a token, a secret, a relay without Temporal) does to a
-            workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it; after
+        setting_errors: Effect of a wrong setting (an address, a token, a secret, a relay without Temporal) on a
+            workflow that asks. `"retry"`: it waits until the setting is corrected, and the Temporal UI names it. After
             `ask_within` (default: `timeout_seconds`) it fails with the typed error. `"fail"`: it fails at once.
         activities: How workflows schedule the activities: task queue, timeout, retries, priority. Default: on the
             workflow's own task queue. `await_human(activities=...)` has options for one question.
-        list_assignees: Set the search attribute `AwaitHumansAssignees` to those whom a workflow waits for, so that
-            waiting workflows can be listed. It is stored in clear text, and the namespace must have it: create it
-            first (a KeywordList), or workflows that ask make no progress until it exists. A run keeps the choice that
-            held at its first question.
+        list_assignees: Set the search attribute `AwaitHumansAssignees` to the people a workflow waits for, so that
+            waiting workflows can be listed. It is stored in clear text. The namespace must have it: create it first (a
+            KeywordList), or workflows that ask make no progress until it exists. A run keeps the choice that was
+            configured at its first question.
 
     Raises:
-        SettingsError: when the client or the worker is made: its converter does not carry JSON, or the activities are
-            registered by somebody else, with other settings.
+        SettingsError: when the client or the worker is created: its converter does not carry JSON, or the activities
+            are already registered with other settings.
     """
 
     def __init__(
@@ -142,16 +153,17 @@ class HumanTasksPlugin(_Plugin):
 
 
 class HumanTasksWorkflowPlugin(_Plugin):
-    """For workers that run workflows only. They need no settings and no way to the awaithumans server or the relay.
+    """Plugin for workers that run workflows only. They need no settings and no access to the awaithumans server or the
+    relay.
 
     Their workflows schedule the activities on the task queue of workers with `HumanTasksActivityPlugin`.
 
     Args:
-        activities: How workflows schedule the activities; `task_queue` is required.
+        activities: How workflows schedule the activities. `task_queue` is required.
         list_assignees: As for `HumanTasksPlugin`.
 
     Raises:
-        SettingsError: `activities` has no task queue; or as `HumanTasksPlugin`.
+        SettingsError: `activities` has no task queue; or as for `HumanTasksPlugin`.
 
     Example:
         routed = ActivityOptions(task_queue="human-tasks")
@@ -169,14 +181,14 @@ class HumanTasksWorkflowPlugin(_Plugin):
 
 
 class HumanTasksActivityPlugin(_Plugin):
-    """For workers that run the activities only; see `HumanTasksWorkflowPlugin`.
+    """Plugin for workers that run the activities only; see `HumanTasksWorkflowPlugin`.
 
     Args:
         settings: As for `HumanTasksPlugin`.
         setting_errors: As for `HumanTasksPlugin`.
 
     Raises:
-        SettingsError: as `HumanTasksPlugin`.
+        SettingsError: as for `HumanTasksPlugin`.
     """
 
     def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
@@ -191,7 +203,11 @@ def _converter(given: DataConverter | None) -> DataConverter:
 
 
 def _check(converter: DataConverter) -> None:
-    """Raise unless what goes over the wall comes out as it went in."""
+    """Raise unless the converter reads a JSON value back unchanged.
+
+    Raises:
+        SettingsError: it does not.
+    """
     try:
         payloads = converter.payload_converter.to_payloads([_PROBE])
         (back,) = converter.payload_converter.from_payloads(payloads, [dict[str, Any]])

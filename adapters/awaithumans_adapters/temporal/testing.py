@@ -1,9 +1,9 @@
 """`HumansForTemporal`: scripted people for workflows on a Temporal test server, where a wait of days takes a moment.
 
-Law: people act in the server's time. Temporal's test server jumps to its next timer as soon as no task is under way, so
-each act of a person is such a timer: in signal mode one of a small workflow that visits the task, in activity mode the
-pause before the next attempt of the activity that waits. Everything else is what runs in production: the activities,
-the signed registration, the engine that delivers.
+Law: people act in the server's time. Temporal's test server jumps to its next timer as soon as no task is active, so
+each act of a person is such a timer. In signal mode it is a timer of a small workflow that visits the task. In activity
+mode it is the pause before the next attempt of the activity that waits. Everything else is what runs in production: the
+activities, the signed registration, the engine that delivers.
 
 Needs the extras `temporal` and `testing`.
 """
@@ -40,7 +40,7 @@ from awaithumans_core.testing import FakeHumans, VirtualClock
 from awaithumans_core.testing.task_server_state import UnknownTaskError
 
 SERVER, RELAY = "https://humans.test", "https://relay.test"
-"""Where the activities find both, in this process; nothing is sent over a network."""
+"""Addresses of the awaithumans server and the relay, which run in this process. Nothing is sent over a network."""
 
 _VISIT, _LEAVE = "awaithumans.testing.visit", "awaithumans.testing.leave"
 _OWN_PLUGINS = (HumanTasksPlugin, HumanTasksWorkflowPlugin, HumanTasksActivityPlugin)
@@ -49,10 +49,10 @@ _OWN_PLUGINS = (HumanTasksPlugin, HumanTasksWorkflowPlugin, HumanTasksActivityPl
 class HumansForTemporal(FakeHumans):
     """People who answer the questions of workflows in a `WorkflowEnvironment`, in its virtual time, without a relay.
 
-    Script them as with `FakeHumans`, before the workflow asks; `after(...)` counts on the environment's clock. Workers
-    get `temporal_client`, or the plugin `plugin()`. Both modes of `await_human` work, with time skipping and without.
-    Its own worker runs the activities, so workflows under test need no settings. `complete` and `cancel` by the test
-    itself reach a workflow in signal mode; an activity that waits notices them at the next act of its script.
+    Script them as with `FakeHumans`, before the workflow asks. `after(...)` counts on the environment's clock. Workers
+    use `temporal_client`, or the plugin `plugin()`. Both modes of `await_human` work, with time skipping and without.
+    This object's own worker runs the activities, so workflows under test need no settings. `complete` and `cancel` by
+    the test itself reach a workflow in signal mode. An activity that waits notices them at the next act of its script.
 
     Args:
         env: `await WorkflowEnvironment.start_time_skipping()`, or `start_local()` for real time.
@@ -73,11 +73,11 @@ class HumansForTemporal(FakeHumans):
         network = _Network(self)
         super().__init__(clock=self._time, callback_transport=network)
         self.task_queue = f"humans-{secrets.token_hex(8)}"
-        """Where the activities run."""
+        """Task queue on which the activities run."""
         self._queues = (self.task_queue, *task_queues)
         self._server = self.transport()
         self.relay_settings = self.settings(url=SERVER, relay_url=RELAY, relay_secret=secrets.token_urlsafe(32))
-        """What a worker and the relay would read from their environments."""
+        """The settings that a worker and the relay would read from their environments."""
         self._client = _without_own_plugins(env.client)
         self._engine = TemporalEngine(self._client)
         self._activities = _Activities(
@@ -86,17 +86,19 @@ class HumansForTemporal(FakeHumans):
 
     @property
     def temporal_client(self) -> Client:
-        """The environment's client with `plugin()`: its workers run workflows whose questions come here."""
+        """The environment's client with `plugin()`. Its workers run workflows whose questions go to these people."""
         config = self._client.config()
         config["plugins"] = [*config["plugins"], self.plugin()]
         return Client(**config)
 
     def plugin(self) -> HumanTasksWorkflowPlugin:
-        """For a client, a worker or a replayer of the code under test, in the place of `HumanTasksPlugin`."""
+        """Return the plugin for a client, a worker or a replayer of the code under test, in place of
+        `HumanTasksPlugin`.
+        """
         return HumanTasksWorkflowPlugin(activities=ActivityOptions(task_queue=self.task_queue))
 
     async def __aenter__(self) -> Self:
-        """Start the people, and the worker of the activities."""
+        """Start the scripted people, and the worker that runs the activities."""
         await super().__aenter__()
         try:
             await self.catch_up()
@@ -118,27 +120,27 @@ class HumansForTemporal(FakeHumans):
         )
 
     async def _end_visits(self) -> None:
-        """End the workflows of this kit while its worker runs: the server skips no time while one of them has a task.
+        """End the workflows of this kit while its worker runs.
 
-        Nor does it after one was terminated that had a task.
+        The server skips no time while one of them has a task, nor after one was terminated that had a task.
         """
         with self._env.auto_time_skipping_disabled():
             for wait_id in self._waits:
                 visits = self._client.get_workflow_handle(wait_id)
-                with suppress(RPCError):  # it has ended
+                with suppress(RPCError):  # the workflow has ended
                     await visits.signal(_LEAVE)
                     await visits.result()
 
     # Time
 
     async def catch_up(self) -> None:
-        """Let people do what is due by the environment's clock."""
+        """Perform the scripted acts that are due by the environment's clock."""
         now = await self._env.get_current_time()
         self._time.advance(max(0.0, (now - self._desk.moment()).total_seconds()))
         self._desk.catch_up()
 
     def until_next_change(self, task_id: str) -> timedelta:
-        """How long nothing happens to a task that has not ended, and a moment more."""
+        """Return the time until something happens to a task that has not ended, plus 10 ms."""
         due = self._desk.next_change(task_id)
         return timedelta(seconds=max(0.0, (due or 0.0) - self._time.now()), milliseconds=10)
 
@@ -159,7 +161,7 @@ class HumansForTemporal(FakeHumans):
     # The relay's part
 
     async def register(self, task_id: str, proof: str) -> None:
-        """Take a registration. A waiting activity visits its task itself, as its attempts."""
+        """Accept a registration. A waiting activity needs no visits, because its attempts check the task themselves."""
         route = self.relay_settings.signer().open_proof(proof, task_id)
         if "activity_id" in route.target:
             return
@@ -169,13 +171,13 @@ class HumansForTemporal(FakeHumans):
             await self._client.start_workflow(_Visits.run, wait_id, id=wait_id, task_queue=self.task_queue)
 
     async def receive(self, token: str, request: httpx.Request) -> None:
-        """Take a callback."""
+        """Accept a callback, and deliver its outcome."""
         signer, keys = self.relay_settings.signer(), self.relay_settings.key_ring()
         callback = open_callback(token, request.headers, request.content, signer=signer, keys=keys)
         await self._deliver_to(callback.route, callback.outcome)
 
     async def _deliver_to(self, route: Route, outcome: Outcome) -> None:
-        with suppress(TargetGone):  # the workflow has ended, as after a cancellation
+        with suppress(TargetGone):  # the workflow has ended, for instance after a cancellation
             await self._engine.deliver(route, outcome.from_server())
 
     async def serve(self, request: httpx.Request) -> httpx.Response:
@@ -191,7 +193,7 @@ class _Network(httpx.AsyncBaseTransport):
         self._humans = humans
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Dispatch by host and path."""
+        """Dispatch a request by its host and path."""
         if request.url.host != httpx.URL(RELAY).host:
             return await self._humans.serve(request)
         match request.method, request.url.path.strip("/").split("/"):
@@ -199,13 +201,13 @@ class _Network(httpx.AsyncBaseTransport):
                 await self._humans.register(task_id, request.headers["Authorization"].removeprefix("Bearer "))
             case "POST", ["callbacks", token]:
                 await self._humans.receive(token, request)
-            case _:  # which task a route has open: the server finds it by its key
+            case _:  # a request for the open task of a route, which the server finds by its key instead
                 pass
         return httpx.Response(200, json={}, request=request)
 
 
 class _Activities(HumanTaskActivities):
-    """The activities of production, which ask these people."""
+    """The production activities, which ask the scripted people."""
 
     def __init__(self, humans: HumansForTemporal, asking: HumanTasks) -> None:
         super().__init__(asking.settings)
@@ -213,7 +215,9 @@ class _Activities(HumanTaskActivities):
         self._humans = humans
 
     def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
-        """Try again when the person acts. The test server skips no time while an activity is under way."""
+        """Make Temporal retry the activity when the person acts. The test server skips no time while an activity is
+        active.
+        """
         memory.keep(asked=True)
         raise ApplicationError(
             "waits for a scripted person",
@@ -224,19 +228,19 @@ class _Activities(HumanTaskActivities):
 
 @workflow.defn(name="awaithumans.testing.Visits", sandboxed=False)
 class _Visits:
-    """Visits one task whenever something happens to it, until its end is delivered or the kit is left."""
+    """Visits one task whenever something happens to it, until its outcome is delivered or the kit is closed."""
 
     def __init__(self) -> None:
         self._left = False
 
     @workflow.signal(name=_LEAVE)
     def leave(self) -> None:
-        """Visit the task no more."""
+        """Stop visiting the task."""
         self._left = True
 
     @workflow.run
     async def run(self, wait_id: str) -> None:
-        """Visit, sleep, visit again."""
+        """Visit the task, sleep until the next visit, and repeat."""
         while not self._left:
             seconds: list[float] = await workflow.execute_activity(
                 _VISIT, wait_id, result_type=list[float], start_to_close_timeout=timedelta(seconds=60)
@@ -248,7 +252,7 @@ class _Visits:
 
 
 def _without_own_plugins(client: Client) -> Client:
-    """A client like this one. Of its plugins, those of this package are left out."""
+    """Return a copy of the client without the plugins of this package."""
     config: Any = client.config()
     config["plugins"] = [plugin for plugin in config["plugins"] if not isinstance(plugin, _OWN_PLUGINS)]
     return Client(**config)

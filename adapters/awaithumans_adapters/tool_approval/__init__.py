@@ -1,1 +1,3 @@
-"""The question about a tool call, the form in which a person decides, and the way back. Independent of frameworks."""
+"""The question about a tool call, the form in which a person decides, and the decision read back.
+Framework-independent.
+"""

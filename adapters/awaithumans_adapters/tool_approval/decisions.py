@@ -1,7 +1,7 @@
-"""What a person decides about tool calls: the form that asks, and the way back from what it submits.
+"""The decisions of a person about tool calls: the form that asks for them, and how a submitted form is read.
 
-Laws: without a person's own decision nothing is approved; and what runs is what the person had before them: a value
-typed into the form counts, whichever way they let the call run.
+Laws: nothing is approved without a person's own decision. What runs is what the person saw: a value typed into the form
+counts, whichever decision lets the call run.
 """
 
 import json
@@ -34,33 +34,34 @@ _HINTS: Mapping[str, str] = {
 
 
 class Call(NamedTuple):
-    """A tool call that waits for a person."""
+    """A tool call that waits for a person's decision."""
 
     tool: str
     args: Mapping[str, Any]
-    """As the model wants them."""
+    """The arguments that the model has chosen."""
     allowed: Sequence[Kind]
-    """Which decisions there are."""
+    """The decisions that the person may choose from."""
     schema: Schema | None = None
-    """JSON Schema of the arguments, where it is known; the types of the present ones are taken otherwise."""
+    """JSON Schema of the arguments, if known. Otherwise the types of the current arguments are used."""
 
 
 class Decided(NamedTuple):
-    """What a person decided about one call."""
+    """A person's decision about one call."""
 
     kind: Kind
     args: Mapping[str, Any]
-    """What to run the tool with: the model's, or the person's."""
+    """The arguments to run the tool with: the model's, or the person's."""
     message: str
-    """What the person wants the model to know; may be empty."""
+    """The person's message to the model. May be empty."""
 
 
 def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None = None) -> type[BaseModel]:
-    """The response class: `decision`, `message`, and `new_{argument}` for each argument, numbered for several calls.
+    """Return the response class: `decision`, `message`, and `new_{argument}` per argument, numbered for several calls.
 
     Args:
-        calls: What waits.
-        check: Raises ValueError for a decision that cannot be acted on, such as arguments the tool would not take.
+        calls: The tool calls that wait.
+        check: Raises ValueError for a decision that cannot be carried out, for instance arguments the tool would not
+            accept.
     """
     fields: dict[str, Any] = {}
     for call, end in zip(calls, _ends(calls), strict=True):
@@ -91,7 +92,7 @@ def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None
 
 
 def decisions(answer: BaseModel, calls: Sequence[Call]) -> list[Decided]:
-    """What an instance of `decision_type(calls)` decides, in the order of the calls."""
+    """Return the decisions in an instance of `decision_type(calls)`, in the order of the calls."""
     given = answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return [_decided(given, call, end) for call, end in zip(calls, _ends(calls), strict=True)]
 
@@ -110,7 +111,7 @@ def _decided(given: Mapping[str, Any], call: Call, end: str) -> Decided:
 
 
 def not_run(ended: QuestionEndedError) -> str:
-    """What the model is told of a call about which nobody has decided."""
+    """Return the message to the model about a call that was not decided."""
     why = next((words for error, words in _WHY.items() if isinstance(ended, error)), "the decision is not known")
     if isinstance(ended, ResponseSchemaError):
         why = f"{why}: {'; '.join(ended.problems)}"
@@ -128,7 +129,7 @@ _WHY: Mapping[type[QuestionEndedError], str] = {
 
 
 def _ends(calls: Sequence[Call]) -> list[str]:
-    """What is put after the names of a call's fields."""
+    """Return the suffix of the field names of each call."""
     return [""] if len(calls) == 1 else [f"_{number}" for number in range(1, len(calls) + 1)]
 
 
@@ -144,29 +145,33 @@ def _argument(call: Call, name: str) -> Schema:
 
 
 def _present(call: Call, name: str) -> Any:
-    """What the tool would run with as things stand."""
+    """Return the value of an argument that the tool would run with if the person changes nothing."""
     return call.args.get(name, _argument(call, name).get("default"))
 
 
 def _argument_type(call: Call, name: str) -> Any:
-    """Null stands for "as it is": people leave alone what they do not change."""
+    """Return the type of an argument's field. Null means "unchanged": people leave fields alone that they do not
+    change.
+    """
     return optional(json_type(_argument(call, name) or _described(call.args.get(name)), call.schema or {}))
 
 
 def _described(value: Any) -> Schema:
-    # A whole number may be meant as an amount, so a person may change it to one with a fraction.
+    # An integer may be meant as an amount, so a person may change it to a number with a fraction.
     kinds: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "string"}
     return {"type": kinds[type(value)]} if type(value) in kinds else {}
 
 
 def _whole(value: Any, current: Any) -> Any:
-    """A number typed in place of a whole one, as whole as it is."""
+    """Return a number typed in place of an integer as an integer, if it has no fraction."""
     if isinstance(value, float) and type(current) is int and value.is_integer():
         return int(value)
     return value
 
 
 def _shown(call: Call, name: str) -> str | None:
-    """The form shows the present value of plain inputs by itself."""
+    """Return the description of an argument's field. Plain inputs need none, because the form shows their current
+    value.
+    """
     value = _present(call, name)
     return f"JSON (left blank: {json.dumps(value)})" if isinstance(value, dict | list) else None

@@ -1,7 +1,7 @@
-"""Python types from JSON Schema, so that a form can be made of what only a schema describes, and its answer checked.
+"""Python types made from JSON Schema, from which a form can be built and with which its answer is checked.
 
-What a schema says beyond these types (conditions between fields, patterns of property names) is not checked here. Where
-a part that is not checked has defaults that are a yes, an answer may not leave that to the reader of the schema.
+Parts of a schema that these types do not express (conditions between fields, patterns of property names) are not
+checked. If such a part has defaults that are a yes, an answer must state its value and not leave it to a default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ from awaithumans_core.json_values import holds_yes
 Schema = Mapping[str, Any]
 
 MAX_DEPTH = 4
-"""Deeper, and in a class that holds itself, anything is taken: a person types that part as JSON anyway."""
+"""Maximum depth. Deeper parts, and classes that contain themselves, accept any value, since people type them as JSON.
+"""
 
 _PLAIN: Mapping[tuple[Any, Any], Any] = {
     ("boolean", None): bool,
@@ -28,7 +29,7 @@ _PLAIN: Mapping[tuple[Any, Any], Any] = {
     ("string", "date-time"): datetime,
     ("string", "time"): time,
 }
-"""JSON type and format -> Python type; an unknown format is text."""
+"""JSON type and format -> Python type. A string with an unknown format is text."""
 
 _RULES = {
     "minLength": "min_length",
@@ -43,7 +44,7 @@ _RULES = {
 
 
 def object_type(schema: Schema, root: Schema, depth: int = 0) -> type[BaseModel]:
-    """A class with the properties of an object schema as fields."""
+    """Return a class that has the properties of an object schema as fields."""
     needed = schema.get("required", ())
     fields: dict[str, Any] = {}
     for number, (name, given) in enumerate(schema["properties"].items()):
@@ -55,12 +56,12 @@ def object_type(schema: Schema, root: Schema, depth: int = 0) -> type[BaseModel]
 
 
 def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
-    """What a schema describes, as a type pydantic checks.
+    """Return the type for a schema, which pydantic can check.
 
     Args:
         schema: The schema, or a part of one.
-        root: Where its `$ref`s point into.
-        depth: How deep it lies there.
+        root: The schema that `$ref`s refer to.
+        depth: Depth of this part within it.
     """
     said = resolved(schema, root)
     kind = said.get("type")
@@ -90,7 +91,9 @@ def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
 
 
 def _unchecked(kind: Any, schema: Schema, root: Schema) -> Any:
-    """A type for what is not checked here, without objects if the schema's own defaults could add a yes to them."""
+    """Return a type for a part that is not checked. It excludes objects if the schema's defaults could add a yes to
+    them.
+    """
     return Annotated[kind, AfterValidator(_without_objects)] if _may_give_yes(schema, root) else kind
 
 
@@ -104,7 +107,7 @@ def _without_objects(value: Any) -> Any:
 
 
 def _may_give_yes(part: Any, root: Schema, seen: set[str] | None = None) -> bool:
-    """Whether there is a default that is a yes in a part of a schema, or in what it refers to."""
+    """Whether a part of a schema, or a schema it refers to, has a default that is a yes."""
     seen = set() if seen is None else seen
     if isinstance(part, list):
         return any(_may_give_yes(each, root, seen) for each in cast("Sequence[Any]", part))
@@ -119,12 +122,12 @@ def _may_give_yes(part: Any, root: Schema, seen: set[str] | None = None) -> bool
 
 
 def optional(kind: Any) -> Any:
-    """The type, or null."""
+    """Return the type, extended by null."""
     return Optional[kind]  # noqa: UP045  # made at run time
 
 
 def resolved(schema: Schema, root: Schema) -> Schema:
-    """The schema a `$ref` points at, with what is said beside the `$ref`."""
+    """Return the schema that a `$ref` points to, merged with the keywords beside the `$ref`."""
     said = dict(schema)
     for _ in range(MAX_DEPTH):
         if len(said.get("allOf", ())) == 1:

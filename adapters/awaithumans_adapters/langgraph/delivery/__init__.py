@@ -1,1 +1,1 @@
-"""What both engines know about a thread: the questions it waits for, and the answers it has taken."""
+"""Knowledge about threads that both engines share: the questions a thread waits for and the answers it has taken."""

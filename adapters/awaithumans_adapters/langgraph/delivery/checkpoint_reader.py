@@ -1,7 +1,8 @@
-"""Whose answers a checkpoint holds.
+"""Finds out which questions a checkpoint shows and which answers it holds.
 
-An answer to a question of ours names the question. One that a foreign node has taken does not: it is told apart by its
-place, for the id of an interrupt is made of the place of its task and the number of answers the task had before.
+An answer to a question of this package names its question. An answer taken by a foreign node (one that calls
+`interrupt()` itself) does not. It is identified by its position, because LangGraph makes the id of an interrupt from
+the position of its task and the number of answers that the task had before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +27,15 @@ from awaithumans_adapters.langgraph.unmodified.interrupt_question import interru
 from awaithumans_core.outcome import Outcome
 
 UNFINISHED = (INTERRUPT, RESUME, ERROR, SCHEDULED)
-"""What a checkpoint keeps of a task that has not finished."""
+"""Channels that a checkpoint stores for a task that has not finished."""
 
 
 def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str, Interrupt]]:
-    """The interrupts of a checkpoint with this question of ours, or with any, each with the task that shows it."""
+    """Return the interrupts of a checkpoint that ask a question of this package, each with the id of the task showing
+    it.
+
+    With a key, only interrupts that ask that question are returned.
+    """
     return [
         (task_id, shown)
         for task_id, channel, value in saved.pending_writes or ()
@@ -41,24 +46,27 @@ def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str,
 
 
 def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
-    """The interrupts that a checkpoint holds, answered or not."""
+    """Yield the interrupts that a checkpoint holds, answered or not."""
     for _, channel, value in saved.pending_writes or ():
         if channel == INTERRUPT:
             yield from (each for each in _listed(value) if isinstance(each, Interrupt))
 
 
 def asker(shown: Interrupt) -> str:
-    """The node that asks a question of ours, as a checkpoint namespace; the task that shows it may be one around it."""
+    """Return the checkpoint namespace of the node that asks a question of this package.
+
+    The task that shows the question may be one around that node.
+    """
     return str(shown.value[PLACE])
 
 
 def asked(saved: CheckpointTuple, key: str) -> bool:
-    """Whether a checkpoint shows this question, or one that took its place when a foreign node ran again."""
+    """Whether a checkpoint shows this question, or one that replaced it when a foreign node ran again."""
     return bool(showing(saved, key))
 
 
 def showing(saved: CheckpointTuple, key: str) -> set[str]:
-    """The tasks of a checkpoint that make it `asked`."""
+    """Return the ids of the tasks in a checkpoint that show this question, as `asked` defines it."""
     return {
         task_id
         for task_id, channel, value in saved.pending_writes or ()
@@ -69,7 +77,10 @@ def showing(saved: CheckpointTuple, key: str) -> set[str]:
 
 
 def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
-    """What a checkpoint records of this question of ours, which one of its nodes has asked, shown or not."""
+    """Return the record that a checkpoint holds of a question one of its nodes has asked, whether or not it is shown.
+
+    Only for questions of this package. None if there is no record.
+    """
     return next(
         (
             cast("Mapping[str, Any]", value)
@@ -81,7 +92,7 @@ def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
 
 
 class Untaken(Enum):
-    """The states of a question of ours whose answer no node has taken."""
+    """The states of a question of this package whose answer no node has taken."""
 
     NOT_OPENED = "no checkpoint records that it was asked"
     OPEN = "the node that asks it is at its step"
@@ -92,13 +103,14 @@ class Untaken(Enum):
 
 
 def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -> Untaken:
-    """The state of a question, by one of the checkpoints that record it.
+    """Return the state of a question according to one of the checkpoints that record it.
 
     Args:
-        saved: The checkpoint, read after `current` was found out: an answer is stored before the next checkpoint.
-        key: The question's.
-        current: Whether nothing has come after the checkpoint.
-        updated: Whether `update_state` made the checkpoint that came after it.
+        saved: The checkpoint. It must be read after `current` was determined, because an answer is stored before the
+            next checkpoint.
+        key: The question's idempotency key.
+        current: Whether the checkpoint is still the latest one.
+        updated: Whether `update_state` made the checkpoint that followed it.
     """
     record = opened(saved, key)
     if record is None:
@@ -113,13 +125,15 @@ def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -
 
 
 def line(saved: CheckpointTuple) -> dict[str, str]:
-    """The checkpoint and those of the graphs around it, as checkpoint ids by checkpoint namespace."""
+    """Return the checkpoint ids of a checkpoint and of those of the graphs around it, by checkpoint namespace."""
     place = saved.config.get("configurable", {})
     return {**parents_of(saved), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
 
 
 def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
-    """Namespace and id of the checkpoint that `update_state` replaced with this one; None if a run made this one."""
+    """Return namespace and id of the checkpoint that `update_state` replaced with this one, or None if a run made this
+    one.
+    """
     if saved.metadata.get("source") != "update" or not saved.parent_config:
         return None
     place = saved.parent_config.get("configurable", {})
@@ -127,7 +141,7 @@ def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
 
 
 def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
-    """The questions of ours that nodes of a checkpoint have asked and that have no answer there: task ids by key."""
+    """Return the unanswered questions of this package that nodes of a checkpoint have asked: task ids by key."""
     asked_here = {
         str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
         for _, channel, value in saved.pending_writes or ()
@@ -141,20 +155,21 @@ def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
 def takers(
     saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
 ) -> set[str]:
-    """The tasks of a checkpoint that have taken the answer to this question; without a key, any answer.
+    """Return the ids of the tasks in a checkpoint that have taken the answer to this question, or any answer without a
+    key.
 
     Args:
         saved: The checkpoint.
-        key: The question's.
-        level: The snapshot of the checkpoint, which tells the places of its tasks. Foreign answers need it.
+        key: The question's idempotency key.
+        level: The snapshot of the checkpoint, which contains the positions of its tasks. Required for foreign answers.
         ran: Whether the results of its tasks come from runs. `update_state` stores results of tasks that did not run.
     """
     if key is None:
         return {task_id for task_id, _ in _answers(saved)}
     wanted = interrupt_id(key)
     if wanted is None:
-        # Savers keep the first list of answers of a task that finishes, without the last: but only its answer leads a
-        # task on from the question it shows, unless another answer was given there.
+        # Of a task that finishes, checkpointers keep the first list of answers, without the last answer. But a task can
+        # only get past the question it shows with the answer to it, unless another answer was given there.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
         if not ran or (opened(saved, key) or {}).get(GROUP):
             return holders  # a quorum may have decided without the answer to the question that its node shows
@@ -169,10 +184,10 @@ def takers(
 
 
 def left_over(saved: CheckpointTuple) -> dict[str, str]:
-    """The nodes of a checkpoint that have an answer to a question of ours with which they have not run to an end.
+    """Return the nodes that have an answer to a question of this package but have not finished running with it.
 
     Their run was cut off, or its result could not be stored. A node has run with an answer when it has a result or a
-    failure, or shows its next question. By checkpoint namespace, each with the key of the answered question.
+    failure, or shows its next question. The result maps checkpoint namespaces to the key of the answered question.
     """
     failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
     ended = finished(saved) | failed
@@ -187,7 +202,9 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
 
 
 def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
-    """The key of the answer that came after an interrupt of ours was shown; empty if none did."""
+    """Return the key of the answer that arrived after an interrupt of this package was shown, in a list that is else
+    empty.
+    """
     key = str(shown.value["idempotency_key"])
     if any(answer_to(answer, key) for answer in answers):
         return [key]
@@ -196,35 +213,38 @@ def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
 
 
 def _other_answer(shown: Interrupt, saved: CheckpointTuple, task_id: str) -> bool:
-    """Whether this task asks a question of ours and was resumed after it was shown, with answers that are stored.
+    """Whether this task asks a question of this package and was resumed after showing it, with answers that are stored.
 
-    If its own is not among them, the task has gone on with an answer to another question that it asks beside this one.
+    If the answer to that question is not among them, the task has continued with an answer to another question that it
+    asks concurrently.
     """
     return ids(asker(shown))[-1] == task_id and _came_after(shown, given(saved, task_id))
 
 
 def _came_after(shown: Interrupt, answers: Sequence[Any]) -> bool:
-    """Whether the last of these answers came after the task that has them showed this interrupt of ours."""
+    """Whether the last of a task's answers arrived after the task showed this interrupt of this package."""
     return any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
 
 
 def _names_a_question(answer: Any) -> bool:
-    """Whether an answer is one of ours; the application may have resumed the node with anything."""
+    """Whether an answer was given by this package. The application may have resumed the node with any other value."""
     return isinstance(answer, dict) and "idempotency_key" in answer
 
 
 def finished(saved: CheckpointTuple) -> set[str]:
-    """The tasks of a checkpoint whose result is stored, or whose failure a handler of the graph takes care of."""
+    """Return the ids of the tasks in a checkpoint whose result is stored or whose failure an error handler handles."""
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel not in UNFINISHED}
 
 
 def handled(saved: CheckpointTuple) -> set[str]:
-    """The tasks of a checkpoint that failed and whose failure a handler of the graph takes care of: none runs again."""
+    """Return the ids of the tasks in a checkpoint whose failure an error handler of the graph has taken. None runs
+    again.
+    """
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
 
 
 def answered(saved: CheckpointTuple) -> set[str]:
-    """The tasks of a checkpoint that have taken an answer, and the tasks around them."""
+    """Return the ids of the tasks in a checkpoint that have taken an answer, and of the tasks around them."""
     taken = takers(saved)
     around = [saved.config.get("configurable", {}).get("checkpoint_ns", "")] if taken else []
     asked_by = [
@@ -238,18 +258,18 @@ def answered(saved: CheckpointTuple) -> set[str]:
 
 
 def ids(place: str) -> list[str]:
-    """The ids of the tasks in a checkpoint namespace, outermost first."""
+    """Return the task ids in a checkpoint namespace, outermost first."""
     return [part.rpartition(":")[2] for part in place.split("|")]
 
 
 def given(saved: CheckpointTuple, task_id: str) -> list[Any]:
-    """The answers that a task of a checkpoint has been resumed with so far, in the order of its questions."""
+    """Return the answers with which a task of a checkpoint was resumed so far, in the order of its questions."""
     none: list[Any] = []
     return next((answers for task, answers in _answers(saved) if task == task_id), none)
 
 
 def foreign_answered(saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
-    """Whether the answer to an interrupt of a foreign node is stored with the task that still shows it."""
+    """Whether the answer to an interrupt of a foreign node is stored with the task that still shows the interrupt."""
     place = _place_of(saved, task)
     return any(_nth_id(place, number) == shown.id for number in range(len(given(saved, task.id))))
 
@@ -260,12 +280,12 @@ def _place_of(saved: CheckpointTuple, task: PregelTask) -> str:
 
 
 def _nth_id(place: str, answered: int) -> str:
-    """The id of a task's next interrupt after so many answers."""
+    """Return the id of the next interrupt of a task that has had `answered` answers."""
     return interrupt_id_at(f"{place}|{answered}" if answered else place)
 
 
 def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:
-    """What each task of a checkpoint has been resumed with, in the order of its questions."""
+    """Yield each task of a checkpoint with the answers it was resumed with, in the order of its questions."""
     for task_id, channel, value in saved.pending_writes or ():
         if channel == RESUME and (answers := _listed(value)):
             yield task_id, answers

@@ -1,7 +1,7 @@
-"""A node that fails after it had the answer: run again by policy, or kept with the wait.
+"""Decides what follows when a node fails after it has received the answer: a retry by policy, or a parked wait.
 
-Law: a node that had an answer may have acted on it. It runs again only where the graph's owner has said that it may:
-with a retry policy, or by a redrive.
+Law: a node that received an answer may already have acted on it. It runs again only with the permission of the graph's
+owner: a retry policy or a redrive.
 """
 
 import random
@@ -14,20 +14,20 @@ from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.route import Route
 
 MEND = "Fix it and redrive: the thread runs on from there"
-"""What an operator can do about a graph that failed with the answer in hand."""
+"""What an operator can do about a graph that failed after it received the answer."""
 
 
 class GraphFailedError(Exception):
-    """The graph failed after it had taken the answer; the thread has recorded it."""
+    """The graph failed after it had taken the answer, and the thread has recorded the failure."""
 
     def __init__(self, told: str, failure: BaseException | None = None) -> None:
         super().__init__(told)
         self.failure = failure
-        """What was raised, when this process saw it."""
+        """The raised exception, if this process saw it."""
 
 
 class FailedRuns:
-    """Counts the failures of each answer's run and says what follows. The count is this process's own."""
+    """Counts the failed runs of each answer and decides what follows. The counts are local to this process."""
 
     def __init__(self, policy: RetryPolicy | None) -> None:
         self._policy = policy
@@ -35,15 +35,15 @@ class FailedRuns:
 
     @property
     def may_run_again(self) -> bool:
-        """Whether the owner has said that failed nodes may run again."""
+        """Whether a retry policy permits failed nodes to run again."""
         return self._policy is not None
 
     def forget(self, route: Route) -> None:
-        """The run has gone well."""
+        """Reset the count of an answer whose run succeeded."""
         self._tries.pop(route.digest, None)
 
     def verdict(self, route: Route, failed: GraphFailedError) -> TargetGone | TargetNotReady:
-        """Later or never: what the relay is to hear of it."""
+        """Count a failure, and return the error that makes the relay deliver again later or park the wait."""
         tries = self._tries[route.digest] = self._tries.get(route.digest, 0) + 1
         policy = self._policy
         if policy is not None and tries < policy.max_attempts and _worth_it(policy, failed.failure):
@@ -57,7 +57,11 @@ class FailedRuns:
 
 
 def _worth_it(policy: RetryPolicy, failure: BaseException | None) -> bool:
-    """As LangGraph reads `retry_on`; a typed end of a question is the same however often a node settles it."""
+    """Whether the policy's `retry_on`, with the meaning it has in LangGraph, covers this failure.
+
+    An `AwaitHumansError` is never worth a retry: a question that ended without an answer raises the same error every
+    time.
+    """
     if not isinstance(failure, Exception) or isinstance(failure, AwaitHumansError):
         return False
     match policy.retry_on:

@@ -27,20 +27,20 @@ SEARCHES = 1000
 """Searches that one engine remembers."""
 
 Matches = Callable[[CheckpointTuple, str], Awaitable[bool]]
-"""Whether the question with this key was asked or answered in a checkpoint."""
+"""Predicate: whether the question with this key was asked or answered in a checkpoint."""
 
 
 class SearchUnfinishedError(Exception):
-    """The time of a search is used up. The next search for the same question continues where this one stopped."""
+    """The time limit of a search is reached. The next search for the same question continues where this one stopped."""
 
 
 @dataclass(eq=False)
 class Search:
-    """How far the history was searched for one question, and what was found."""
+    """Progress of the search for one question in a thread's history, and the checkpoints found."""
 
     found: list[RunnableConfig] = field(default_factory=list[RunnableConfig])
     before: dict[str | None, RunnableConfig] = field(default_factory=dict[str | None, RunnableConfig])
-    """By namespace, or by None for all namespaces: the oldest checkpoint that was searched."""
+    """The oldest checkpoint searched so far, by namespace, or by None for all namespaces."""
     complete: bool = False
 
 
@@ -51,7 +51,7 @@ class Searches:
         self._searches: OrderedDict[tuple[str, str], Search] = OrderedDict()
 
     def of(self, graph: str, digest: str) -> Search:
-        """The search for the question of a route in the checkpointer of a graph: the unfinished one, or a new one."""
+        """Return the unfinished search for the question of a route in the checkpointer of a graph, or a new one."""
         search = self._searches.get((graph, digest))
         if search is None or search.complete:
             search = self._searches[graph, digest] = Search()
@@ -62,7 +62,7 @@ class Searches:
 
 
 def asked_at(checkpoint_map: Mapping[str, str]) -> dict[str, str]:
-    """The checkpoint of the graph whose node asks, and that of the outermost graph, by namespace.
+    """Return the checkpoint of the graph whose node asks and that of the outermost graph, by namespace.
 
     Args:
         checkpoint_map: The checkpoint of each graph around the node, as LangGraph configures it for the node.
@@ -76,10 +76,11 @@ def asked_at(checkpoint_map: Mapping[str, str]) -> dict[str, str]:
 
 
 def named(asked_in: Mapping[str, str], key: str, thread_id: str) -> list[tuple[str, str]]:
-    """Namespace and id of the checkpoints that a route names, innermost first.
+    """Return namespace and id of the checkpoints that a route names, innermost first.
 
-    The innermost alone holds the question and its answer if the key names the place of the question. A key that the
-    application chose may be asked by several subgraphs of one step, and the outermost checkpoint shows them all.
+    If the key names the position of the question, the innermost checkpoint alone holds the question and its answer. A
+    key that the application chose may be asked by several subgraphs of one step, and the outermost checkpoint shows
+    them all.
     """
     graphs = sorted(asked_in, key=len, reverse=True)
     wanted = graphs[:1] if graph_in(key, thread_id) is not None else graphs
@@ -101,14 +102,15 @@ async def search(
     Args:
         saver: The checkpointer.
         thread_id: The thread.
-        key: The question's. If it names the place of the question, the search ends with the first match.
-        so_far: Where the search continues; kept up to date.
+        key: The question's idempotency key. If it names the position of the question, the search ends with the first
+            match.
+        so_far: Where the search continues. It is updated as the search proceeds.
         matches: Whether the question was asked or answered in a checkpoint.
         threaded: Whether the checkpointer has sync methods only.
-        seconds: Time limit. None: to the beginning of the history.
+        seconds: Time limit. None: search to the beginning of the history.
 
     Raises:
-        SearchUnfinishedError: the time is used up.
+        SearchUnfinishedError: the time limit is reached.
     """
     until = None if seconds is None else time.monotonic() + seconds
     graph = graph_in(key, thread_id)
@@ -136,16 +138,16 @@ async def newest_first(
     source: str | None = None,
     size: int = PAGE,
 ) -> AsyncGenerator[list[CheckpointTuple]]:
-    """The checkpoints of a thread in pages, which are never empty.
+    """Yield the checkpoints of a thread in pages, newest first. A page is never empty.
 
     Args:
         saver: The checkpointer.
         thread_id: The thread.
-        graph: A namespace. None: all of them.
-        before: Where to continue: only checkpoints older than this.
+        graph: A namespace. None: all namespaces.
+        before: Where to continue: only checkpoints older than this one.
         threaded: Whether the checkpointer has sync methods only.
         source: Only checkpoints with this source in their metadata.
-        size: Checkpoints in a page.
+        size: Checkpoints per page.
     """
     which = {"source": source} if source else None
     where: RunnableConfig = {"configurable": {"thread_id": thread_id}}
@@ -175,5 +177,8 @@ def _listed(
 
 
 def namespaces(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[str] | list[None]:
-    """What to page through, one after the other. The saver in memory lists by namespace, all others by age."""
+    """Return the namespaces to page through one after the other; None means all namespaces at once.
+
+    `InMemorySaver` lists checkpoints by namespace, all other checkpointers by age.
+    """
     return list(threads_in_memory(saver).get(thread_id, ())) if isinstance(saver, InMemorySaver) else [None]

@@ -1,7 +1,7 @@
-"""What a checkpoint can keep of an outcome.
+"""Reduces an outcome to what a checkpoint can store.
 
-Law: a thread is resumed with something its checkpointer can keep. An answer that it cannot keep (nested too deep, or
-holding an integer of more than 64 bits) is left out, and the node raises `ResponseMissingError`.
+Law: a thread is resumed only with a value that its checkpointer can store. A response that it cannot store (nested too
+deep, or containing an integer of more than 64 bits) is left out, and the node raises `ResponseMissingError`.
 """
 
 from typing import Any
@@ -12,18 +12,18 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from awaithumans_core.outcome import Outcome
 
 AROUND = 16
-"""Levels that LangGraph may nest a resume value in: lists of writes, and the body of a request to a server."""
+"""Levels of nesting that LangGraph may add around a resume value: lists of writes, and the body of a server request."""
 
 SERVER = JsonPlusSerializer()
-"""Keeps what a LangGraph server can be sent and keeps: its JSON has the limits of this serializer."""
+"""Serializer for LangGraph servers. Their JSON has the same limits."""
 
 
 def kept(outcome: Outcome, serde: SerializerProtocol = SERVER) -> Outcome:
-    """The outcome, or the outcome without its response where only that cannot be kept.
+    """Return the outcome, or a copy without its response if only the response cannot be stored.
 
     Args:
         outcome: How a question ended.
-        serde: The serializer of the thread's checkpointer. Default: a LangGraph server's.
+        serde: The serializer of the thread's checkpointer. Default: that of a LangGraph server.
     """
     if (problem := _problem(outcome, serde)) is None:
         return outcome
@@ -33,7 +33,7 @@ def kept(outcome: Outcome, serde: SerializerProtocol = SERVER) -> Outcome:
 
 
 def _problem(outcome: Outcome, serde: SerializerProtocol) -> str | None:
-    """Why this outcome cannot be kept, in words that quote nothing of it."""
+    """Return why this outcome cannot be stored, without quoting any of its content, or None if it can."""
     value: Any = outcome.value()
     for _ in range(AROUND):
         value = [value]

@@ -1,26 +1,26 @@
-"""Threads that an engine has seen, so that a deleted one is not mistaken for one that was never there.
+"""Remembers the threads that an engine has seen, to tell a deleted thread from one that never existed.
 
-A thread without checkpoints may not have begun, or may be in another database. Only one that this process has seen with
-checkpoints, and twice without, was deleted.
+A thread without checkpoints may not have started yet, or may be in another database. A thread counts as deleted only if
+this process has seen it with checkpoints and later found none at two checks.
 """
 
 from collections import OrderedDict
 
 REMEMBERED = 100_000
-"""Threads that one engine remembers."""
+"""Maximum number of threads that one engine remembers."""
 
 DELETED = "the thread was deleted: it had checkpoints and has none"
 
 
 class SeenThreads:
-    """The threads that one engine has seen, the latest `REMEMBERED` of them."""
+    """The threads that one engine has seen: the latest `REMEMBERED` of them."""
 
     def __init__(self) -> None:
         self._missing: OrderedDict[str, int] = OrderedDict()
-        """How often each thread was missing since it was seen last."""
+        """Number of checks at which each thread was missing since it was last seen."""
 
     def was_deleted(self, thread_id: str, *, exists: bool) -> bool:
-        """Record whether a thread is there now; whether it was deleted.
+        """Record whether a thread exists now, and return whether it was deleted.
 
         Args:
             thread_id: The thread.

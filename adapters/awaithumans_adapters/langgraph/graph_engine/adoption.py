@@ -1,8 +1,8 @@
-"""Interrupts at which threads wait without a task: which threads to read, and which handler asks.
+"""Selects the threads to read for interrupts without a task, and the handler that asks about them.
 
-Law: every interrupt at which a run of such a graph pauses becomes a task. LangGraph calls its callbacks at the end of a
-run only, so an interrupt is also found where it is stored. Its key is made of the interrupt itself, so the callback and
-any number of relays open one task.
+Law: every interrupt at which a run of such a graph pauses becomes a task. LangGraph calls a graph's callbacks only at
+the end of a run, so interrupts are also searched for in the stored checkpoints. The key is made from the interrupt
+itself, so the callback and any number of relays create one task.
 """
 
 import asyncio
@@ -24,27 +24,29 @@ from awaithumans_core.safe_logging import safe_logger
 logger = safe_logger("awaithumans.langgraph")
 
 LATEST = 200
-"""Checkpoints of one checkpointer that are read in one round, the newest first."""
+"""Number of checkpoints of one checkpointer that are read in one round, the newest first."""
 MAX_TOUCHED = 1000
-"""Threads that are remembered for the next round; of more, the latest."""
+"""Maximum number of threads that are remembered for the next round. The oldest are dropped."""
 
 
 class Adoption:
-    """The threads to read in the next round."""
+    """Selects the threads to read in the next round."""
 
     def __init__(self) -> None:
         self._touched: dict[str, None] = {}
         self._reported: dict[str, str] = {}
 
     def touched(self, thread_id: str) -> None:
-        """The next round reads this thread, however old its last checkpoint is."""
+        """Make the next round read this thread, however old its last checkpoint is."""
         self._touched.pop(thread_id, None)
         self._touched[thread_id] = None
         if len(self._touched) > MAX_TOUCHED:
             del self._touched[next(iter(self._touched))]
 
     def failed(self, thread_id: str, failure: Exception) -> None:
-        """The thread's interrupts could not be asked about; log a new reason, and come back to it."""
+        """Record that asking about a thread's interrupts failed. Log a new reason, and read the thread again next
+        round.
+        """
         self.touched(thread_id)
         reason = f"{type(failure).__name__}: {failure}"
         if self._reported.get(thread_id) != reason:
@@ -54,7 +56,7 @@ class Adoption:
             del self._reported[next(iter(self._reported))]
 
     async def candidates(self, savers: Sequence[BaseCheckpointSaver[Any]]) -> list[str]:
-        """The threads to read now: those that were touched, and those that wait by their latest checkpoints."""
+        """Return the threads to read now: the touched ones, and those whose latest checkpoints hold an interrupt."""
         if not savers:
             self._touched.clear()
             return []
@@ -70,7 +72,7 @@ class Adoption:
 
 
 def handler_of(graph: Any, config: RunnableConfig) -> HumanInterrupts | None:
-    """The `HumanInterrupts` among the callbacks of a graph, or of the config that it is resumed with."""
+    """Return the `HumanInterrupts` among the callbacks of a graph, or of the config with which it is resumed."""
     for callbacks in (config.get("callbacks"), bound_config(graph).get("callbacks")):
         handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or []
         for handler in handlers:
@@ -80,7 +82,7 @@ def handler_of(graph: Any, config: RunnableConfig) -> HumanInterrupts | None:
 
 
 def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:
-    """Threads whose newest checkpoint holds an interrupt of a node that does not know this package."""
+    """Yield the threads whose newest checkpoint holds an interrupt of a node that does not know this package."""
     seen: set[tuple[str, str]] = set()
     for saved in latest:
         place = saved.config.get("configurable", {})
@@ -93,8 +95,8 @@ def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:
 
 
 async def _latest(saver: BaseCheckpointSaver[Any]) -> list[CheckpointTuple]:
-    """The newest checkpoints, newest first."""
-    if isinstance(saver, InMemorySaver):  # lists one thread after the other
+    """Return the newest checkpoints of a checkpointer, newest first."""
+    if isinstance(saver, InMemorySaver):  # it lists one thread after the other
         newest = itertools.islice(reversed(list(threads_in_memory(saver))), LATEST)
         each = [saver.get_tuple({"configurable": {"thread_id": thread_id}}) for thread_id in newest]
         return [saved for saved in each if saved is not None]

@@ -1,7 +1,7 @@
-"""Whether a thread waits at a static breakpoint: `interrupt_before` or `interrupt_after` of a compiled graph.
+"""Detects whether a thread waits at a static breakpoint: `interrupt_before` or `interrupt_after` of a compiled graph.
 
-Law: only the application takes a thread past a breakpoint. A stored checkpoint of a thread that is paused there looks
-like that of a run that was cut off, so it is compared with the breakpoints of the graph before a run is continued.
+Law: only the application takes a thread past a breakpoint. The stored checkpoint of a thread that is paused there looks
+like that of a run that was cut off, so it is compared with the graph's breakpoints before a run is continued.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from langgraph.types import StateSnapshot
 from awaithumans_adapters.langgraph.internals import SEEN_AT_BREAKPOINT, breakpoint_nodes
 
 ALL = "*"
-"""Means every node, in a graph's lists of breakpoints."""
+"""Entry in a graph's lists of breakpoints that means every node."""
 
 
 class Breakpoints:
@@ -31,12 +31,12 @@ class Breakpoints:
         return bool(level.tasks) and not begun and _changed_since_breakpoint(saved)
 
     def holds(self, saved: CheckpointTuple, level: StateSnapshot, ran_before: Sequence[str]) -> bool:
-        """Whether the thread is paused here.
+        """Whether the thread is paused at a breakpoint of this checkpoint.
 
         Args:
-            saved: The checkpoint; `may_hold` is true for it.
+            saved: The checkpoint, for which `may_hold` is true.
             level: The same checkpoint as its graph shows it.
-            ran_before: The nodes of the step before.
+            ran_before: The nodes of the previous step.
         """
         graph = self._graphs.get(_graph_name(saved))
         return _stops(breakpoint_nodes(graph, "before"), [task.name for task in level.tasks]) or _stops(
@@ -53,7 +53,7 @@ def _stops(breakpoints: str | Collection[str], nodes: Sequence[str]) -> bool:
 
 
 def _graph_name(saved: CheckpointTuple) -> str:
-    """The name under which `get_subgraphs` has the graph of a checkpoint: its namespace without the ids of tasks."""
+    """Return the name of a checkpoint's graph in `get_subgraphs`: its namespace without the ids of tasks."""
     namespace: str = saved.config.get("configurable", {}).get("checkpoint_ns", "")
     return "|".join(part.partition(":")[0] for part in namespace.split("|") if not part.isdecimal())
 

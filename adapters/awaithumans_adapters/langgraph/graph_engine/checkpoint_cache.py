@@ -1,4 +1,4 @@
-"""One look at a thread: each of its checkpoints is read once, by whoever asks first."""
+"""A checkpointer that caches the checkpoints of one thread, so that each is read only once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,70 +15,73 @@ from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAns
 from awaithumans_adapters.langgraph.internals import CHECKPOINTER, RETURN
 
 LATEST = ("", None)
-"""The place of the latest checkpoint of the outermost graph."""
+"""Place of the latest checkpoint of the outermost graph."""
 
 UNAPPLIED = (*UNFINISHED, RETURN)
-"""What a checkpoint keeps of a node's tasks without applying it to the state, the last one their results."""
+"""Channels a checkpoint stores for a node's tasks without applying them to the state. The last one holds their results.
+"""
 
 FRESH_SECONDS = 0.05
-"""A run starts from what the look saw, if that is no older; else it reads the thread again.
+"""Maximum age in seconds of the latest checkpoint with which a run may start from the cache. Else it is read again.
 
-Nobody can lock a thread. Between reading it and the first write of the run, the application might move it on, and it
-would go unseen; so that this stays about as short as LangGraph has it.
+A thread cannot be locked. Between reading it and the first write of the run, the application might move it on without
+being noticed. This limit keeps that window about as short as it is in LangGraph.
 """
 
 BRANCH_FRESH_SECONDS = 1.0
-"""As `FRESH_SECONDS`, for the subgraphs of the step's tasks, of which hundreds may be read.
+"""Maximum age in seconds, as `FRESH_SECONDS`, for the subgraphs of the step's tasks, of which hundreds may be read.
 
-A subgraph that another process runs on in the meantime is started from its earlier state, in which it waits for its
-answer: it waits again, and does nothing twice.
+If another process continues a subgraph in the meantime, the run starts from its earlier state, in which it waits for
+its answer. The subgraph then waits again, and does nothing twice.
 """
 
 
 class Look(BaseCheckpointSaver[Any]):
-    """A checkpointer lent to a graph, to read with and then to run on with: it does not read twice what it has seen.
+    """A caching checkpointer lent to a graph, for reading and then for the run: it does not read twice what it has
+    cached.
 
-    All that it does not do itself, its saver does.
+    Everything else is delegated to its saver.
 
     Args:
-        saver: Whose checkpoints.
-        clock: Seconds that only grow.
+        saver: The checkpointer whose checkpoints are cached.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, saver: BaseCheckpointSaver[Any], clock: Callable[[], float] = time.monotonic) -> None:
-        for name in _LENT:  # here, and not when they are used: a run uses them dozens of times
+        for name in _LENT:  # bound here and not on use, because a run uses these methods dozens of times
             self.__dict__[name] = getattr(saver, name)
         self._saver = saver
         self._seen: dict[tuple[str, str | None], CheckpointTuple | None] = {}
-        """By graph, and checkpoint if not the latest."""
+        """Cached checkpoints by namespace and checkpoint id; the id is None for the latest."""
         self._clock = clock
         self._began = clock()
         self._over = False
         self.snapshot: StateSnapshot | None = None
         """The thread's state, subgraphs included, once it was read."""
         self.stored: StoredAnswers | None = None
-        """Answers that were stored ahead of the run."""
+        """Answers that were stored in advance of the run."""
         self._task_path = _takes_task_path(type(saver).put_writes)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._saver, name)  # what a saver has beside what all of them have
+        return getattr(self._saver, name)  # attributes that a saver has beyond those of the base class
 
     @property
     def config_specs(self) -> list[Any]:
-        """What the saver can be configured with."""
+        """The configuration options of the saver."""
         return cast("Any", self._saver).config_specs  # type: ignore[no-any-return]
 
     def lent(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with which a graph reads, or runs, with this checkpointer."""
+        """Return the config with which a graph reads, or runs, through this checkpointer."""
         return {**config, "configurable": {**config.get("configurable", {}), CHECKPOINTER: self}}
 
     def end(self, stored: StoredAnswers | None = None) -> None:
-        """The thread runs on from the checkpoints that were seen: the latest one, and those of its tasks' subgraphs.
+        """Prepare the run: keep only the latest checkpoint and those of its tasks' subgraphs, from which the thread
+        continues.
 
-        Each is handed out once. Nothing else is kept.
+        Each of them is returned once. All others are dropped.
 
         Args:
-            stored: Answers that are stored ahead of the run.
+            stored: Answers that are stored in advance of the run.
         """
         self.stored = stored
         self._seen = {
@@ -89,13 +92,16 @@ class Look(BaseCheckpointSaver[Any]):
         self._over = True
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """A checkpoint, as it was when it was first read."""
+        """Return a checkpoint as it was when it was first read."""
         self._forget_old()
         saved = self.read(config)
         return saved if self._over else _to_work_on(saved)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The same, for savers with async methods. A run gets it once the answers are stored ahead of it."""
+        """Return a checkpoint as it was first read, for savers with async methods.
+
+        A run receives it once the answers are stored in advance.
+        """
         if self.stored is not None:
             await self.stored.accepted()
         self._forget_old()
@@ -103,19 +109,19 @@ class Look(BaseCheckpointSaver[Any]):
         return saved if self._over else _to_work_on(saved)
 
     def read(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """A checkpoint that is not changed by its reader."""
+        """Return a checkpoint that its reader does not change."""
         place = place_of(config)
         return self._known(place) if place in self._seen else self._note(place, self._saver.get_tuple(config))
 
     async def aread(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The same, for savers with async methods."""
+        """Return a checkpoint that its reader does not change, for savers with async methods."""
         place = place_of(config)
         return self._known(place) if place in self._seen else self._note(place, await self._saver.aget_tuple(config))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store what a task of the run writes."""
+        """Store the writes of a task of the run."""
         if self.stored is not None:
             self.stored.observe(task_id, writes)
         self._saver.put_writes(config, writes, task_id, *([task_path] if self._task_path else []))
@@ -123,7 +129,7 @@ class Look(BaseCheckpointSaver[Any]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store what a task of the run writes, for savers with async methods."""
+        """Store the writes of a task of the run, for savers with async methods."""
         if self.stored is not None:
             self.stored.observe(task_id, writes)
         await self._saver.aput_writes(config, writes, task_id, *([task_path] if self._task_path else []))
@@ -139,7 +145,7 @@ class Look(BaseCheckpointSaver[Any]):
         if self._over:
             return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
         self._seen[place] = saved
-        if saved is not None:  # the latest checkpoint may be asked for by its id as well
+        if saved is not None:  # the latest checkpoint may also be requested by its id
             self._seen[place_of(saved.config)] = saved
         return saved
 
@@ -148,29 +154,29 @@ class Look(BaseCheckpointSaver[Any]):
 
 
 _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(Look)]
-"""What a look leaves to its saver."""
+"""Names of the methods that are delegated to the saver."""
 
 
 @cache
 def _takes_task_path(put_writes: Callable[..., None]) -> bool:
-    """Whether a saver's method has the parameter that later releases of LangGraph have added."""
+    """Whether a saver's `put_writes` has the parameter `task_path`, which later releases of LangGraph have added."""
     return "task_path" in signature(put_writes).parameters
 
 
 def _is_start(graph: str, checkpoint_id: str | None) -> bool:
-    """Whether a run starts from this: the latest checkpoint of the outermost graph, or of one named for a task's visit.
+    """Whether a run starts from this: the latest checkpoint of the outermost graph or of a task's visit.
 
-    A subgraph with a memory of its own is named for its node alone, and may be in a later visit by then.
+    A subgraph with a memory of its own is named after its node only, and may be in a later visit by then.
     """
     visits = all(":" in part or part.isdecimal() for part in graph.split("|"))
     return checkpoint_id is None and (not graph or visits)
 
 
 def _holds_results(saved: CheckpointTuple) -> bool:
-    """Whether nodes of its step have ended. A graph that showed it has applied what they wrote, to the very values."""
+    """Whether nodes of its step have ended. A graph that showed it has applied their writes to its values, in place."""
     return any(channel not in UNAPPLIED for _, channel, _ in saved.pending_writes or ())
 
 
 def _to_work_on(saved: CheckpointTuple | None) -> CheckpointTuple | None:
-    """A graph that shows a checkpoint applies to it what its tasks have written."""
+    """Return a copy for a graph to show: it applies the writes of the checkpoint's tasks to the checkpoint in place."""
     return saved and saved._replace(checkpoint=copy_checkpoint(saved.checkpoint))

@@ -1,9 +1,9 @@
-"""The relay's side: an outcome resumes the interrupt that asked.
+"""The in-process LangGraph engine: delivers an outcome by resuming the interrupt that asked.
 
-The question's key tells four states of a thread apart: its interrupt is pending (resume it), it was resumed before
-(delivered; go on where a crash or an error stopped), it is nowhere yet (the answer beat the checkpoint; later), or the
-thread has moved on without it (superseded; park). Looking first is what makes delivering twice, too early or to a
-finished thread harmless.
+By the question's key the engine distinguishes four states of a thread. Its interrupt is pending: resume it. It was
+resumed before: delivered, and the run is continued where a crash or an error stopped it. The question is not found yet,
+because the answer arrived before the checkpoint: deliver later. The thread has moved on without the answer
+(superseded): park. Because the state is read first, delivering twice, too early or to a finished thread is harmless.
 """
 
 import asyncio
@@ -47,29 +47,30 @@ from awaithumans_core.safe_logging import safe_logger
 logger = safe_logger("awaithumans.langgraph")
 
 RUNNING_TIMEOUT = timedelta(hours=24)
-"""How long a node that runs beside the question is waited for, by default."""
+"""Default time to wait for a node that runs concurrently with the question."""
 
 STARTING = 8
-"""Threads looked at and resumed at once, while what the look has seen is fresh.
+"""Number of threads that are read and resumed concurrently while their cached checkpoints are fresh.
 
-Of hundreds at once each would be read again, since the others' reads and writes came in between. A run that takes long
-takes it beside all others.
+If hundreds were started at once, each thread would have to be read again, because the reads and writes of the others
+would come in between. A run that takes longer than that gives up its slot and continues concurrently.
 """
 
 NOT_YET_SECONDS = 1.0
-"""A checkpoint follows the creation of the task within moments."""
+"""Seconds to wait before the next attempt. A checkpoint follows the creation of the task within moments."""
 
 SUPERSEDED = (
     "the thread has moved on without this answer: new input, or a fork from an earlier checkpoint, has replaced the "
     "question. If it still matters, it was asked again"
 )
-"""Why nobody waits any more for the answer to a question that was asked."""
+"""Reason for parking: the wait has no caller any more, although its question was asked."""
 
 CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
-"""Why an answer is parked whose node has finished: the node, or code around it, swallowed LangGraph's interrupt."""
+"""Reason for parking an answer whose node has finished: the node, or code around it, swallowed LangGraph's interrupt.
+"""
 
 DECIDED = "the quorum has decided without this answer"
-"""Why an answer is parked that a quorum did not wait for."""
+"""Reason for parking an answer for which a quorum did not wait."""
 
 UPDATED = (
     "the thread has moved on without this answer: update_state has replaced the step that asked. Nothing runs the "
@@ -84,28 +85,31 @@ GONE = {
     Untaken.REPLACED: SUPERSEDED,
     Untaken.UPDATED: UPDATED,
 }
-"""Why a question has no caller any more, by its state."""
+"""Reason why a question has no caller any more, by its state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where a thread stands after an answer; what `on_result` is given."""
+    """State of a thread after an answer, as passed to `on_result`."""
 
     graph: str
-    """Name of the graph, as the engine was given it."""
+    """Name of the graph in the engine's `graphs`."""
     thread_id: str
-    """The thread."""
+    """Id of the thread."""
     outcome: Outcome
-    """The answer it took, or did not take: see `not_taken`."""
+    """The answer that the thread took, or did not take: see `not_taken`."""
     values: Any
-    """The thread's state, as `graph.get_state(config).values` has it."""
+    """The thread's state: `graph.get_state(config).values`."""
     interrupts: tuple[Interrupt[Any], ...]
-    """The questions it waits at now."""
+    """The questions at which the thread waits now."""
     next: tuple[str, ...] = ()
-    """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty: it ran to its end."""
+    """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty if the thread ran to its
+    end.
+    """
     not_taken: str | None = None
-    """Why the thread did not take the answer and never will, for instance because of `update_state` while the question
-    was open. None: it took the answer and ran on."""
+    """Why the thread did not take the answer and never will, for instance because `update_state` was called while the
+    question was open. None: it took the answer and continued.
+    """
 
     @property
     def ended(self) -> bool:
@@ -114,7 +118,7 @@ class Resumed:
 
 
 NOT_GIVEN = object()
-"""Default of `context`: an application states with None that its graphs have none."""
+"""Default of `context`. It differs from None, with which an application states that its graphs have no context."""
 
 OnResult = Callable[[Resumed], Awaitable[None]]
 
@@ -125,7 +129,7 @@ P = ParamSpec("P")
 def _in_graph_thread(
     method: "Callable[Concatenate[GraphEngine, P], Coroutine[Any, Any, T]]",
 ) -> "Callable[Concatenate[GraphEngine, P], Coroutine[Any, Any, T]]":
-    """Run a method on the event loop of the engine's graphs."""
+    """Decorate a method so that it runs on the event loop of the engine's graphs."""
 
     @wraps(method)
     async def on_its_loop(engine: "GraphEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -138,38 +142,40 @@ class GraphEngine:
     """Resumes threads of graphs that live in the relay's process.
 
     Args:
-        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by its
-            question's key. Graphs that share a checkpointer and have nodes of the same name are told apart by the
-            thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
+        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by the
+            key of its question. Graphs that share a checkpointer and have nodes of the same name are distinguished by
+            the thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: The config with which threads are resumed: keys of the application in `configurable`, callbacks, tags,
             recursion limit. Or a function that builds it from graph name and thread id. `thread_id` is added.
-        context: The runtime context with which threads are resumed, for graphs with a `context_schema`: LangGraph does
-            not store that of the run that asked. Or a function, sync or async, that returns it for graph name and
-            thread id. None: these graphs run without a context. Default: no graph has a `context_schema`.
-        on_result: Called with where the thread stands after every answer that it took, or that it will never take
-            (`Resumed.not_taken`), for the app that started the run. At least once: again when the relay died before it
-            could write down that the answer was delivered, and when the hook raised.
-        on_event: Called with each part of the stream while a thread runs on after an answer, for the application's user
-            interface. The graph waits for it, so hand the event over and return. What it raises is logged. After a
-            crash the thread goes on from its last checkpoint: some events are missing or come twice.
-        stream_mode: What `on_event` is called with, in LangGraph's words. Default: `updates`, `messages`, `custom`.
-        retry: Which failures after the answer are worth running the failed node again, how often and at which
-            intervals. Default: none. Such a node may have acted, so its failure is kept with the wait, which is parked.
-            (A node's own retry policy is LangGraph's business and comes first.)
-        running_timeout: How long a node that runs beside the question, in the application's process, is waited for
-            (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node counts
-            as cut off, with its process, and the thread is resumed, which runs the node again. It must be longer than
-            any node takes that runs beside a question. Default: 24 hours.
+        context: The runtime context with which threads are resumed, for graphs with a `context_schema`. LangGraph does
+            not store the context of the run that asked. Or a function, sync or async, that returns it for graph name
+            and thread id. None: these graphs run without a context. Default: no graph has a `context_schema`.
+        on_result: Called with the state of the thread after every answer that it took or will never take
+            (`Resumed.not_taken`), for the application that started the run. Called at least once: again if the relay
+            died before it could record the delivery, and if the hook raised.
+        on_event: Called with each part of the stream while a thread runs after an answer, for the application's user
+            interface. The graph waits for it, so hand the event over and return. Exceptions it raises are logged. After
+            a crash the thread continues from its last checkpoint, so some events are missing or come twice.
+        stream_mode: LangGraph's stream modes of which `on_event` receives the parts. Default: `updates`, `messages`,
+            `custom`.
+        retry: After which failures the failed node is run again although it had the answer, how often and at which
+            intervals. Default: never. Such a node may have acted, so its failure is recorded with the wait, which is
+            parked. (A node's own retry policy is applied by LangGraph, before this one.)
+        running_timeout: How long to wait for a node that runs concurrently with the question in the application's
+            process (seconds or timedelta, by this process's clock). Until then the answer is kept. After that the node
+            is assumed to have died with its process, and the thread is resumed, which runs the node again. The time
+            must be longer than any node takes that runs concurrently with a question. Default: 24 hours.
         thread: The thread in which the graphs run and their checkpointers are used, so that a node that blocks, or
-            computes for long, does not stop the relay's callbacks. `on_result` and `on_event` are called on the
-            caller's event loop all the same. Default: the graphs run on the caller's event loop.
+            computes for long, does not block the relay's callbacks. `on_result` and `on_event` are still called on the
+            caller's event loop. Default: the graphs run on the caller's event loop.
 
     A graph runs with LangGraph's durability "sync", and only after the checkpointer has stored the answer. A run whose
-    result could not be stored is started at most once more; then the wait is parked.
+    result could not be stored is started at most once more. Then the wait is parked.
 
     Raises:
-        SettingsError: a graph is not compiled, or has no checkpointer, or has one of another event loop than that of
-            `thread`, or has a `context_schema` while no `context` is given; `running_timeout` is not positive.
+        SettingsError: a graph is not compiled, or has no checkpointer, or has a checkpointer that belongs to another
+            event loop than that of `thread`, or has a `context_schema` while no `context` is given; or
+            `running_timeout` is not positive.
     """
 
     name = ENGINE
@@ -188,7 +194,7 @@ class GraphEngine:
         thread: GraphThread | None = None,
     ) -> None:
         for name, graph in graphs.items():
-            if not hasattr(graph, "checkpointer"):  # a StateGraph, most of the time
+            if not hasattr(graph, "checkpointer"):  # usually an uncompiled StateGraph
                 raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
@@ -217,38 +223,45 @@ class GraphEngine:
         self._turns = Turns(STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._records: dict[str, RunsInMemory] = {}
-        """Of answers that `deliver` was called with and that are not delivered: the runs started so far."""
+        """Runs started so far for the answers that `deliver` was called with and that are not delivered yet."""
         self._busy_since: dict[str, float] = {}
         self._cut_short: set[str] = set()
         self._ran: set[str] = set()
         self._searches = Searches()
         self._seen = SeenThreads()
         self._delivered: OrderedDict[str, None] = OrderedDict()
-        """Answers that were delivered lately: retention may leave no trace of them in the thread."""
+        """Answers that were delivered recently. Checkpoint retention may have removed every trace of them from the
+        thread.
+        """
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
 
         Raises:
-            TargetGone: the thread has moved on without this answer, nobody can tell whose thread it is, or a node
-                failed after it had the answer and `retry` does not run it again.
-            TargetNotReady: the thread does not show the question yet, runs just now, or has failed and is tried again.
-            Exception: the thread has not taken the answer, or was cut off after it had; the next delivery goes on from
-                there.
+            TargetGone: the thread has moved on without this answer, or it is ambiguous to which graph the thread
+                belongs, or a node failed after it had the answer and `retry` does not run it again.
+            TargetNotReady: the thread does not show the question yet, or is running, or has failed and will be retried.
+            Exception: the thread has not taken the answer, or was cut off after it had. The next delivery continues
+                from there.
         """
         runs = self._records.setdefault(route.digest, RunsInMemory())
         await self.deliver_recorded(route, outcome, runs, redriven=False)
         self._records.pop(route.digest, None)
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
-        """Deliver, and run a thread on that failed after it had the answer: its owner has repaired the cause."""
+        """Deliver, and continue a thread that failed after it had the answer, because its owner has repaired the cause.
+
+        Errors are those of `deliver`.
+        """
         await self.deliver_recorded(route, outcome, RunsInMemory(), redriven=True)
 
     async def deliver_recorded(self, route: Route, outcome: Outcome, runs: RunRecord, *, redriven: bool) -> None:
-        """Deliver, or redrive, and record each run of the graph before it starts; what the relay calls.
+        """Deliver or redrive an answer, and record each run of the graph before it starts. The relay calls this method.
 
-        Raises as `deliver` does, and TargetGone if the graph was run twice from the same position and its result could
-        not be stored.
+        Raises:
+            TargetGone: as in `deliver`, or the graph was run twice from the same position and its result could not be
+                stored.
+            TargetNotReady, Exception: as in `deliver`.
         """
         caller = asyncio.get_running_loop()
         events = None if self._events is None else self._events.on(caller)
@@ -262,15 +275,17 @@ class GraphEngine:
             raise not_taken
 
     async def in_thread(self, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
-        """Run a coroutine where the graphs run; arguments as for `GraphThread.run`."""
+        """Run a coroutine on the event loop of the graphs. Arguments as for `GraphThread.run`."""
         return await (work if self._thread is None else self._thread.run(work, to_its_end=to_its_end))
 
     async def _deliver_locked(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> "tuple[Resumed | None, _NotTaken | None]":
-        """Deliver, one answer at a time for each thread. Returns what `on_result` gets, and why it was not taken."""
+        """Deliver one answer at a time per thread. Return the argument of `on_result`, and why the answer was not
+        taken.
+        """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
-        # The library has no lock on a thread: two resumes at once would both run the rest.
+        # LangGraph has no lock on a thread: two concurrent resumes would both run the rest.
         not_taken: _NotTaken | None = None
         async with lock, self._turns.turn():
             try:
@@ -303,9 +318,10 @@ class GraphEngine:
 
     @_in_graph_thread
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer of ours.
+        """Return the reason if the thread has asked this question and moved on without an answer from the relay, else
+        None.
 
-        A question of an earlier release is searched in the history of its thread, for a few seconds at each call.
+        A question of an earlier release is searched for in the history of its thread, for a few seconds per call.
         """
         try:
             return await self._orphaned(route)
@@ -317,7 +333,7 @@ class GraphEngine:
         key = route.idempotency_key
         reason = None
         self._adoption.touched(route.target["thread_id"])
-        # Twice: the interrupt may be saved between the look at the thread and the one at its history.
+        # Two rounds, because the interrupt may be saved between reading the thread and reading its history.
         for _ in range(2):
             with _looking(threads):
                 if await self._was_deleted(threads, route):
@@ -341,21 +357,21 @@ class GraphEngine:
 
     @_in_graph_thread
     async def cancel_thread(self, thread_id: str, *, human_tasks: HumanTasks | None = None) -> list[Outcome]:
-        """Cancel the open tasks of a thread that the application gives up, so that its people are free.
+        """Cancel the open tasks of a thread that the application abandons, so that people do not work in vain.
 
-        Call it before the thread is deleted, and then delete the thread: otherwise its nodes are given
-        `TaskCancelledError` by the relay and run on. A task that was created for another caller under a shared key
-        stays open.
+        Call it before the thread is deleted, and then delete the thread. Otherwise the relay delivers
+        `TaskCancelledError` to its nodes, which then run on. A task that was created for another caller under a shared
+        key stays open.
 
         Args:
             thread_id: The thread.
             human_tasks: Settings and connections. Default: from the environment.
 
         Returns:
-            How each task ended: cancelled, or with an answer that a person gave before.
+            How each task ended: cancelled, or with an answer that a person had given before.
 
         Raises:
-            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task; the
+            ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task. The
                 same call may be repeated.
         """
         asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
@@ -373,12 +389,13 @@ class GraphEngine:
 
     @_in_graph_thread
     async def adopt(self) -> int:
-        """Ask people about stored interrupts without a task; the relay calls it on a schedule.
+        """Create tasks for stored interrupts that have none. The relay calls this on a schedule.
 
-        Of graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their checkpointers.
+        It considers graphs with `HumanInterrupts` among their callbacks, and the latest checkpoints of their
+        checkpointers.
 
         Returns:
-            How many interrupts were asked about.
+            The number of interrupts that people were asked about.
         """
         handlers = self._handlers("adoption")
         asked = 0
@@ -388,13 +405,13 @@ class GraphEngine:
 
     @_in_graph_thread
     async def adopt_thread(self, thread_id: str) -> int:
-        """Ask people about the interrupts at which this thread waits, unless they were asked before.
+        """Create tasks for the interrupts at which this thread waits, unless they have one already.
 
         For an application that knows that it has left a stream at an interrupt and does not want to wait for the
         relay's schedule.
 
         Returns:
-            How many interrupts were asked about.
+            The number of interrupts that people were asked about.
 
         Raises:
             SettingsError: no graph has `HumanInterrupts` among its callbacks.
@@ -411,7 +428,7 @@ class GraphEngine:
             shown, metadata = await Thread(name, self._graphs[name], self._config(name, thread_id)).unasked()
             target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
             if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
-                continue  # another graph's thread, whose node has the same name
+                continue  # a thread of another graph, whose node has the same name
             asked += sum([await handler.adopt(each, target) for each in shown])
         return asked
 
@@ -420,7 +437,7 @@ class GraphEngine:
             await self._adopt_logged(thread_id)
 
     async def _adopt_logged(self, thread_id: str) -> int:
-        """Adopt a thread; what fails is logged and tried in the next round."""
+        """Adopt a thread. A failure is logged, and the next round tries again."""
         try:
             return await self.adopt_thread(thread_id)
         except Exception as failed:
@@ -428,28 +445,28 @@ class GraphEngine:
             return 0
 
     def _handlers(self, thread_id: str) -> dict[str, HumanInterrupts]:
-        """The graphs whose interrupts people are asked about."""
+        """Return the `HumanInterrupts` of each graph that has one, by graph name."""
         found = {name: handler_of(graph, self._config(name, thread_id)) for name, graph in self._graphs.items()}
         return {name: handler for name, handler in found.items() if handler is not None}
 
     def _saver(self, name: str) -> BaseCheckpointSaver[Any]:
         saver = self._graphs[name].checkpointer
-        if not isinstance(saver, BaseCheckpointSaver):  # checked when the engine was built
+        if not isinstance(saver, BaseCheckpointSaver):  # checked in __init__
             raise TypeError("the graph has no checkpointer")
         return saver
 
     @_in_graph_thread
     async def check(self) -> None:
-        """Raise when a graph's checkpointer is away, or has no tables yet."""
+        """Raise if the checkpointer of a graph is unreachable or has no tables yet."""
         for name, graph in self._graphs.items():
             await Thread(name, graph, self._config(name, "doctor")).state()
 
     @_in_graph_thread
     async def check_thread(self, route: Route) -> str:
-        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+        """Read a thread as a delivery would, without resuming it. Return a description of its state for an operator.
 
         Raises:
-            TargetNotReady: none of the graphs has a checkpoint of it.
+            TargetNotReady: none of the graphs has a checkpoint of the thread.
         """
         found = [(thread.name, await thread.state()) for thread in self._threads(route)]
         shown = [
@@ -474,7 +491,11 @@ class GraphEngine:
         *,
         seconds: float | None = None,
     ) -> list[Thread]:
-        """The thread as each graph shows it whose it may be."""
+        """Return the thread as seen through each graph to which it may belong.
+
+        Raises:
+            TargetNotReady: the route names a graph that this relay does not have.
+        """
         graphs, graph_id = self._graphs, route.target.get(GRAPH)
         if graph_id is not None and graph_id not in graphs:
             raise TargetNotReady(f"this relay has no graph {graph_id!r}; it has: {', '.join(graphs)}")
@@ -500,14 +521,14 @@ class GraphEngine:
 
     def _resume_config(self, name: str, route: Route) -> RunnableConfig:
         config = self._config(name, route.target["thread_id"])
-        # What it asks next must find the same graph.
+        # The next question must carry the same graph id.
         named = {GRAPH: route.target[GRAPH]} if GRAPH in route.target else {}
         return {**config, "configurable": {**config.get("configurable", {}), **named}}
 
     async def _deliver(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> Thread:
-        """Bring the thread to where it has the answer and has run on; return it."""
+        """Bring the thread to the point where it has taken the answer and run, and return it."""
         threads = self._threads(route, runs, events)
         if resumed := await self._resume(threads, route, outcome):
             return resumed
@@ -516,7 +537,7 @@ class GraphEngine:
             if taken is not None:
                 return await self._go_on(threads, thread, taken, route, redriven=redriven)
             if asked:
-                # The interrupt may have been saved between the two looks.
+                # The interrupt may have been saved between the two reads.
                 if resumed := await self._resume(threads, route, outcome):
                     return resumed
                 if await thread.behind(route.idempotency_key):
@@ -556,7 +577,7 @@ class GraphEngine:
         )
 
     async def _resume(self, threads: list[Thread], route: Route, outcome: Outcome) -> Thread | None:
-        """Resume the thread if it shows the question; return it."""
+        """Resume the thread if it shows the question, and return it. Return None if it does not."""
         with _looking(threads):
             return await self._resume_shown(threads, route, outcome)
 
@@ -588,12 +609,12 @@ class GraphEngine:
     async def _go_on(
         self, threads: list[Thread], taker: Thread, taken: CheckpointTuple, route: Route, *, redriven: bool
     ) -> Thread:
-        """Finish the run that took the answer, if a crash cut it off or a failure may be tried again."""
-        if route.digest in self._ran:  # it ran to its end; what runs now is somebody else's
+        """Finish the run that took the answer, if a crash cut it off or its failure may be retried."""
+        if route.digest in self._ran:  # this run reached its end; what runs now belongs to another caller
             return taker
         stopped = [thread for thread in threads if await thread.stopped_since(taken)]
         if not stopped:
-            # A handler that failed may have kept its next question from being asked. Asking again is harmless.
+            # If a handler failed, the next question may not have been asked. Asking again is harmless.
             if route.digest in self._cut_short and (await taker.state()).interrupts:
                 await taker.go_on(route.idempotency_key, settled=not await taker.between_questions())
             return taker
@@ -609,7 +630,7 @@ class GraphEngine:
         return self._seen.was_deleted(route.target["thread_id"], exists=exists)
 
     def _may_still_run(self, route: Route) -> bool:
-        """Whether what stands beside the question without a result may still be running, and not just be cut off."""
+        """Whether a task without a result beside the question may still be running, rather than having been cut off."""
         since = self._busy_since.setdefault(route.digest, time.monotonic())
         return time.monotonic() - since < self._running_seconds
 
@@ -622,7 +643,7 @@ class _NotTaken(TargetGone):
 
 @contextmanager
 def _looking(threads: list[Thread]) -> Generator[None]:
-    """Within it, no checkpoint of these threads is read twice."""
+    """Cache the checkpoints of these threads within the block, so that none is read twice."""
     with ExitStack() as looks:
         for thread in threads:
             looks.enter_context(thread.looking())
@@ -630,7 +651,11 @@ def _looking(threads: list[Thread]) -> Generator[None]:
 
 
 def _check_loop(name: str, saver: BaseCheckpointSaver[Any], thread: GraphThread) -> None:
-    """Refuse a checkpointer that belongs to another event loop; those with async methods keep theirs."""
+    """Refuse a checkpointer that belongs to another event loop. Checkpointers with async methods belong to one.
+
+    Raises:
+        SettingsError: the checkpointer belongs to another event loop than that of `thread`.
+    """
     loop = loop_of(saver)
     if loop is not None and loop is not thread.loop:
         raise SettingsError(
@@ -646,14 +671,20 @@ async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *
 
 
 def behind() -> TargetBusy:
-    """A node that asks several people at once shows one question at a time."""
+    """Return the error for a question that is not shown yet: a node that asks several people shows one question at a
+    time.
+    """
     return TargetBusy(
         "the node waits for another answer first; then the thread shows this question", retry_after=NOT_YET_SECONDS
     )
 
 
 _ANSWERED_ITSELF = "the application has resumed this interrupt itself"
-"""A wait that is open was not delivered by us; of our own nodes only a delivery answers the question."""
+"""Reason for an orphaned wait of a foreign interrupt.
+
+A wait that is open was not delivered by the relay. Questions of this package's own nodes are answered only by a
+delivery, so the reason does not apply to them.
+"""
 
 
 def _thread_config(fixed: RunnableConfig, _: str, thread_id: str) -> RunnableConfig:

@@ -1,8 +1,9 @@
 """A thread with an event loop of its own, on which an engine runs its graphs.
 
-Law: all that touches a graph or its checkpointer runs on this loop, because a checkpointer such as `AsyncSqliteSaver`
-belongs to the loop on which it was opened. All that belongs to the caller, the relay's store and the application's
-hooks, runs on the caller's loop. So a node that blocks its loop delays other runs of this engine, and no callback.
+Law: all code that touches a graph or its checkpointer runs on this loop, because a checkpointer such as
+`AsyncSqliteSaver` belongs to the loop on which it was opened. All code of the caller, which is the relay's store and
+the application's hooks, runs on the caller's loop. So a node that blocks its loop delays other runs of this engine, and
+no callback.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ Loop = asyncio.AbstractEventLoop
 
 
 class GraphThread:
-    """Runs the graphs of a `GraphEngine` beside the relay, so that a blocking node does not stop callbacks.
+    """Runs the graphs of a `GraphEngine` in a separate thread, so that a blocking node does not block callbacks.
 
     The thread starts with its first use. An async checkpointer must be opened on its event loop, with
-    `enter_async_context`; the thread closes it at its end.
+    `enter_async_context`. The thread closes it when it ends.
 
     Example:
         async with GraphThread() as thread:
@@ -44,15 +45,15 @@ class GraphThread:
 
     @property
     def loop(self) -> Loop:
-        """The event loop; asking for it starts the thread."""
+        """The thread's event loop. Reading this property starts the thread."""
         with self._starting:
-            # A process that was forked has a copy of this object and not the thread.
+            # A forked process has a copy of this object but not the thread.
             if self._running is None or not self._running[0].is_alive():
                 self._running = _start()
             return self._running[1]
 
     async def run(self, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
-        """Run a coroutine on the thread's event loop and return what it returns, or raise what it raises.
+        """Run a coroutine on the thread's event loop, and return its result or raise its exception.
 
         Args:
             work: The coroutine. It is cancelled if the caller is.
@@ -61,10 +62,10 @@ class GraphThread:
         return await run_on(self.loop, work, to_its_end=to_its_end)
 
     async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Enter a context manager on the thread's event loop. `aclose` exits it, in the task that has entered it.
+        """Enter a context manager on the thread's event loop. `aclose` exits it, in the same task that entered it.
 
         Args:
-            manager: Opens a checkpointer or a graph, for instance.
+            manager: The context manager; for instance, it opens a checkpointer or a graph.
         """
         entered: Future[T] = Future()
         leave = asyncio.Event()
@@ -84,7 +85,7 @@ class GraphThread:
             await asyncio.wait([holding])
             raise
         if not waiting.done():
-            await holding  # raises why it was not entered
+            await holding  # raises the reason why it was not entered
 
         async def exit_() -> None:
             self.loop.call_soon_threadsafe(leave.set)
@@ -94,7 +95,7 @@ class GraphThread:
         return waiting.result()
 
     async def aclose(self) -> None:
-        """Exit what was entered, cancel what runs, and end the thread. Waits for a node that blocks."""
+        """Exit the entered contexts, cancel running coroutines and end the thread. Waits for a node that blocks."""
         try:
             await self._entered.aclose()
         finally:
@@ -106,7 +107,7 @@ class GraphThread:
 
 
 async def run_on(loop: Loop, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
-    """Run a coroutine on an event loop, which may be another thread's; arguments as for `GraphThread.run`.
+    """Run a coroutine on an event loop, which may belong to another thread. Arguments as for `GraphThread.run`.
 
     Raises:
         RuntimeError: that event loop is closed.
@@ -142,11 +143,11 @@ async def run_on(loop: Loop, work: Coroutine[Any, Any, T], *, to_its_end: bool =
 
 
 class RunsOfCaller:
-    """A record of runs that is kept on its caller's event loop, used from another one.
+    """Makes a record of runs that is kept on its caller's event loop usable from another one.
 
     Args:
         runs: The record.
-        caller: The event loop.
+        caller: The caller's event loop.
     """
 
     def __init__(self, runs: RunRecord, caller: Loop) -> None:
@@ -155,16 +156,16 @@ class RunsOfCaller:
 
     @property
     def started(self) -> bool:
-        """As `RunRecord.started`."""
+        """Whether a run was started, as in `RunRecord.started`."""
         return self._runs.started
 
     async def start(self, position: str, *, settled: bool) -> None:
-        """As `RunRecord.start`."""
+        """Record the start of a run on the caller's event loop, as in `RunRecord.start`."""
         await run_on(self._caller, self._runs.start(position, settled=settled), to_its_end=True)
 
 
 def _start() -> tuple[Thread, Loop, Callable[[], None]]:
-    """A new thread, its event loop, and what stops them when it is called there."""
+    """Start a thread with an event loop. Return both, and a function that stops them when called in that loop."""
     made: Future[tuple[Loop, Callable[[], None]]] = Future()
     thread = Thread(target=_main, args=[made], name="awaithumans-graphs", daemon=True)
     thread.start()
@@ -172,7 +173,7 @@ def _start() -> tuple[Thread, Loop, Callable[[], None]]:
 
 
 def _main(made: "Future[tuple[Loop, Callable[[], None]]]") -> None:
-    with asyncio.Runner() as runner:  # at its end, it cancels what runs
+    with asyncio.Runner() as runner:  # cancels what still runs when the block ends
         loop, stopped = runner.get_loop(), False
 
         def stop() -> None:
@@ -182,7 +183,8 @@ def _main(made: "Future[tuple[Loop, Callable[[], None]]]") -> None:
 
         made.set_result((loop, stop))
         while not stopped:
-            with suppress(SystemExit, KeyboardInterrupt):  # asyncio lets them out of the loop; the caller gets them
+            # asyncio re-raises these out of the loop; the caller receives them through its future
+            with suppress(SystemExit, KeyboardInterrupt):
                 loop.run_forever()
 
 

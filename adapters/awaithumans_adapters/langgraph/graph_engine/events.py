@@ -1,4 +1,4 @@
-"""What happens in a thread while the relay runs it on, for an application's user interface."""
+"""Passes the stream of a thread that the relay runs to an application's user interface."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,34 +13,34 @@ from awaithumans_core.safe_logging import safe_logger
 logger = safe_logger("awaithumans.langgraph")
 
 MODES: Sequence[StreamMode] = ("updates", "messages", "custom")
-"""What is streamed by default."""
+"""Stream modes used by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphEvent:
-    """One part of the stream of a thread that runs on after an answer."""
+    """One part of the stream of a thread that runs after an answer."""
 
     graph: str
-    """Name of the graph, as the engine was given it."""
+    """Name of the graph in the engine's `graphs`."""
     thread_id: str
-    """The thread."""
+    """Id of the thread."""
     mode: StreamMode
-    """Which stream it is of, in LangGraph's words: `updates`, `messages`, `custom`, ..."""
+    """LangGraph's stream mode of this part: `updates`, `messages`, `custom`, ..."""
     data: Any
-    """What LangGraph streams in this mode."""
+    """The data that LangGraph streams in this mode."""
     namespace: tuple[str, ...] = ()
-    """The subgraph it is of, as LangGraph names it; empty for the graph itself."""
+    """The subgraph that streamed it, as LangGraph names it. Empty for the graph itself."""
 
 
 OnEvent = Callable[[GraphEvent], Awaitable[None]]
 
 
 class Events:
-    """Gives events to an application's function, whose failures do not disturb the graph.
+    """Calls an application's function with each event. A failure of that function does not disturb the graph.
 
     Args:
         on_event: The function.
-        modes: What it is called with, in LangGraph's words.
+        modes: LangGraph's stream modes whose parts it receives.
         caller: The event loop on which it is called. Default: the one that runs the graph.
     """
 
@@ -52,11 +52,11 @@ class Events:
         self.modes: list[StreamMode] = [cast("StreamMode", modes)] if isinstance(modes, str) else list(modes)
 
     def on(self, caller: asyncio.AbstractEventLoop) -> "Events":
-        """The same, with the function called on this event loop."""
+        """Return a copy that calls the function on this event loop."""
         return Events(self._on_event, self.modes, caller)
 
     async def emit(self, event: GraphEvent) -> None:
-        """Pass one on. The graph waits for it; an exception is logged, because the graph may have acted."""
+        """Pass one event on. The graph waits for it. An exception is only logged, because the graph may have acted."""
         try:
             await run_on(self._caller or asyncio.get_running_loop(), self._call(event))
         except Exception:

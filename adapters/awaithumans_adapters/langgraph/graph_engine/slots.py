@@ -1,15 +1,15 @@
-"""A few at a time, each for a moment: what takes longer goes on, and keeps nobody from a turn."""
+"""Time-limited concurrency slots. An operation that takes longer continues, but its slot is freed for the next one."""
 
 import asyncio
 from weakref import WeakKeyDictionary
 
 
 class Turns:
-    """Who does many things at once does each of them late; in turns, the first is done early.
+    """Limits how many operations start concurrently, so that the first ones finish early instead of all of them late.
 
     Args:
-        at_once: How many have a turn.
-        seconds: How long a turn lasts at most.
+        at_once: Number of slots.
+        seconds: Maximum time for which a slot is held.
     """
 
     def __init__(self, at_once: int, seconds: float) -> None:
@@ -18,13 +18,15 @@ class Turns:
         self._free: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     def turn(self) -> "Turn":
-        """One turn, to wait for with `async with`. It is over when the block is, or its time."""
+        """Return a slot, to be acquired with `async with`. It is released at the end of the block or after its maximum
+        time.
+        """
         free = self._free.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
         return Turn(free, self._seconds)
 
 
 class Turn:
-    """Taken from those that are free, given back once."""
+    """One acquired slot, which is released exactly once."""
 
     __slots__ = ("_ending", "_free", "_seconds")
 

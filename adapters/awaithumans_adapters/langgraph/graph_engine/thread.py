@@ -1,4 +1,4 @@
-"""One thread of one graph: what it shows, what it has taken, and how it is run on."""
+"""Reads one thread of one graph, and resumes it: what it shows, which answers it has taken, and how it is continued."""
 
 import asyncio
 import hashlib
@@ -78,23 +78,27 @@ logger = safe_logger("awaithumans.langgraph")
 
 
 _BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.UPDATED, Untaken.REPLACED)
-"""Of a question that several checkpoints record, for instance one with a shared key, the state that counts."""
+"""State that counts for a question that several checkpoints record, for instance one with a shared key: the first here.
+"""
 
 
 class Graph(Protocol):
-    """What is used of a compiled graph. The library's own class leaves types open that would be unknown here."""
+    """The methods of a compiled graph that the engine uses.
+
+    LangGraph's own class has type parameters that would be unknown here.
+    """
 
     @property
     def checkpointer(self) -> BaseCheckpointSaver[Any] | bool | None:
-        """A saver, or what stands for none."""
+        """The checkpointer, or a value that means there is none."""
         ...
 
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
-        """How a thread stands."""
+        """Return the state of a thread."""
         ...
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
-        """The same, for savers with async methods."""
+        """Return the state of a thread, for checkpointers with async methods."""
         ...
 
     def stream(
@@ -108,7 +112,7 @@ class Graph(Protocol):
         durability: Durability,
         context: Any = None,
     ) -> Iterator[Any]:
-        """Run a thread as `invoke` does, and yield what happens."""
+        """Run a thread as `invoke` does, and yield the stream parts."""
         ...
 
     def astream(
@@ -122,7 +126,7 @@ class Graph(Protocol):
         durability: Durability,
         context: Any = None,
     ) -> AsyncIterator[Any]:
-        """Run a thread as `ainvoke` does, and yield what happens."""
+        """Run a thread as `ainvoke` does, and yield the stream parts."""
         ...
 
     def invoke(self, command: Any, config: RunnableConfig, /, *, durability: Durability, context: Any = None) -> Any:
@@ -137,17 +141,17 @@ class Graph(Protocol):
 
 
 class Thread:
-    """One thread of one graph, read and resumed.
+    """One thread of one graph, to be read and resumed.
 
     Args:
         name: The graph's name.
         graph: The compiled graph.
-        config: What the thread is read and run with.
+        config: The config with which the thread is read and run.
         runs: Where each run is recorded before it starts. Default: in memory.
-        asked_in: The checkpoints that the route of the question names (`Route.asked_at`). None: they are searched.
+        asked_in: The checkpoints that the route of the question names (`Route.asked_at`). None: they are searched for.
         so_far: The search for them. Default: a new one.
         seconds: Time limit of the search.
-        events: Given what happens while the thread runs.
+        events: Receives the stream parts while the thread runs.
         context: Returns the runtime context of each run.
     """
 
@@ -179,8 +183,9 @@ class Thread:
 
     @contextmanager
     def looking(self) -> Generator[None]:
-        """One look at the thread: within it, what was read once is not read again. It ends when the thread runs on,
-        which it does from what was seen.
+        """Cache the reads of the thread within the block, so that nothing is read twice.
+
+        The cache ends when the thread is resumed. The run then starts from the cached checkpoints.
         """
         self._look = Look(self._saver)
         try:
@@ -189,20 +194,20 @@ class Thread:
             self._look = None
 
     async def pending(self, key: str) -> list[Waiting]:
-        """The interrupts that wait for this answer, as the thread shows them."""
+        """Return the interrupts that wait for this answer, as the thread shows them."""
         if interrupt_id(key) is not None:
             return await self._pending_foreign(key)
         saved = await self._saved(self._config)
         shown = await self._own(saved, key) if saved else []
-        # What a node shows of a subgraph or of a task of its own stays there when that has its answer and the node has
-        # failed: whoever asked is looked at.
+        # A node goes on showing the question of a subgraph, or of a task it calls, after that has received its answer
+        # and the node itself has failed. So the node that asked is checked.
         return [waiting for each in shown if (waiting := await self._waiting(each, key))] or await self._beside(key)
 
     async def _beside(self, key: str) -> list[Waiting]:
-        """The interrupts of nodes that have asked this beside the questions they show.
+        """Return the interrupts of nodes that have asked this question concurrently with the ones they show.
 
-        A node that asks several people at once shows one question at a time and takes each answer by its key, so it is
-        given this answer in place of the one to the question it shows.
+        A node that asks several people at once shows one question at a time and takes each answer by its key. It is
+        therefore given this answer in place of the one to the question it shows.
         """
         saved = await self._saved(self._config)
         place = place_in(key, self._thread_id)
@@ -230,7 +235,8 @@ class Thread:
             if (saved := await self._saved(level.config)) is None:
                 continue
             taken = takers(saved, key, level)
-            # A failed node goes on showing its last interrupt, answered or not; a subgraph's is shown above it as well.
+            # A failed node goes on showing its last interrupt, answered or not. An interrupt in a subgraph is also
+            # shown above it.
             waiting += [
                 _waiting_at(saved, i, f"{_namespace(saved)}|{task.name}:{task.id}", task.id)
                 for task, i in shown
@@ -239,7 +245,9 @@ class Thread:
         return waiting
 
     async def unasked(self) -> tuple[list[Interrupt], Mapping[str, Any]]:
-        """The interrupts of nodes that do not know this package that wait, and the metadata of the thread."""
+        """Return the waiting interrupts of foreign nodes, which do not know this package, and the metadata of the
+        thread.
+        """
         waiting: dict[str, Interrupt] = {}
         for level in _levels(await self._snapshot()):
             shown = [
@@ -254,7 +262,9 @@ class Thread:
         return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
 
     async def behind(self, key: str) -> bool:
-        """Whether a question of ours waits without being shown: a node shows one place at a time it waits in."""
+        """Whether a question of this package waits without being shown. A node shows only one of the places in which it
+        waits.
+        """
         for saved in await self._asked(key):
             if not questions(saved, key) or not await self._current(saved):
                 continue
@@ -263,14 +273,14 @@ class Thread:
         return False
 
     async def shows_old_question(self, key: str) -> bool:
-        """Whether all that a node around a subgraph shows has been answered or replaced, so that it shows nothing new.
+        """Whether all that a node around a subgraph shows was answered or replaced, so that it shows no new question.
 
-        Two runs at once, or one that was cut off, leave it so.
+        Two concurrent runs, or a run that was cut off, leave a thread in this state.
         """
         return await self._answered_not_run() and not await self.left_over(key) and not await self.running()
 
     async def untaken(self, key: str) -> Untaken:
-        """The state of a question of ours that `pending`, `behind` and `history` have not found."""
+        """Return the state of a question of this package that `pending`, `behind` and `history` have not found."""
         states = {await self._untaken_at(saved.config, key) for saved in await self._asked(key) if opened(saved, key)}
         return next((state for state in _BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
 
@@ -294,13 +304,15 @@ class Thread:
         return False
 
     async def strange(self, key: str) -> bool:
-        """Whether the question stands at a node that this graph does not have; another release of it may."""
+        """Whether the question was asked at a node that this graph does not have. Another release of the graph may have
+        it.
+        """
         saved = await self._saved(self._config)
         askers = showing(saved, key) if saved else set[str]()
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._snapshot()).tasks})
 
     async def open_questions(self) -> dict[str, str | None]:
-        """The questions of the current step without an answer: task ids by key; None for those of foreign nodes."""
+        """Return the unanswered questions of the current step: task ids by key, None for a foreign node's question."""
         snapshot, found = await self._snapshot(), dict[str, str | None]()
         async for saved in self._current_step():
             found |= opened_tasks(saved)
@@ -308,24 +320,25 @@ class Thread:
         return found | {key_of(shown, self._thread_id): None for shown in foreign}
 
     async def state(self) -> StateSnapshot:
-        """The thread's values, the interrupts it waits at and the nodes that run next."""
+        """Return the thread's values, the interrupts at which it waits and the nodes that run next."""
         return await self._snapshot()
 
     async def failures(self) -> str:
-        """Nodes of the current step that failed, and of what, in words; empty when none did."""
+        """Return the failed nodes of the current step with their errors, as text. Empty if no node failed."""
         return _in_words([task for task in await self._stopped_tasks() if not was_cancelled(task)])
 
     async def failed_with_answer(self) -> str:
-        """Nodes of the current step that failed or were cut off after an answer, in words, as `failures`."""
+        """Return the nodes of the current step that failed or were cut off after an answer, as text like `failures`."""
         if not (stopped := await self._stopped_tasks()):
             return ""
         answered_by = set[str]().union(*[answered(saved) async for saved in self._current_step()])
         return _in_words([task for task in stopped if task.id in answered_by])
 
     async def _stopped_tasks(self) -> list[PregelTask]:
-        """The tasks of the current step that failed or were cancelled.
+        """Return the tasks of the current step that failed or were cancelled.
 
-        A failure stays stored: also after the node has run again, to its end or to a question that waits.
+        A failure stays stored after the node has run again, to its end or to a question that waits. Such tasks are left
+        out.
         """
         return [
             task
@@ -335,13 +348,13 @@ class Thread:
         ]
 
     async def _unhandled(self, level: StateSnapshot) -> list[PregelTask]:
-        """The tasks of a level without those whose failure a handler of the graph takes care of."""
+        """Return the tasks of a level, except those whose failure an error handler of the graph handles."""
         saved = await self._saved(level.config) if any(task.error for task in level.tasks) else None
         over = handled(saved) if saved else set[str]()
         return [task for task in level.tasks if task.id not in over]
 
     async def left_over(self, key: str) -> list[str]:
-        """Nodes that have the answer to another question than this, and of which no result is stored."""
+        """Return the names of nodes that have the answer to a question other than this one and no stored result."""
         return [
             place.rpartition("|")[2].partition(":")[0]
             for level in _levels(await self._snapshot())
@@ -358,18 +371,18 @@ class Thread:
         return False
 
     async def running(self) -> list[str]:
-        """Nodes of the current step that are under way in the process that asked, or were cut off with it."""
+        """Return the names of the current step's nodes that run in the process that asked, or were cut off with it."""
         return [task.name for task in _leaves(await self._snapshot()) if _under_way(task)]
 
     async def resume(self, key: str, waiting: Sequence[Waiting], outcome: Outcome) -> None:
-        """Give the answer to every interrupt that waits for it, which is what `pending` returned, and run on.
+        """Give the answer to every interrupt that waits for it, as returned by `pending`, and run the thread.
 
-        The answer is stored first (see `stored_answers`), then the start of the run is recorded, then the graph runs.
-        With a saver that has async methods, LangGraph prepares the run meanwhile.
+        First the answer is stored (see `stored_answers`), then the start of the run is recorded, then the graph runs.
+        With a checkpointer that has async methods, LangGraph prepares the run in the meantime.
         """
         carried = kept(outcome, self._saver.serde)
         answers = {each.shown.id: _answer(each.shown, carried) for each in waiting}
-        # A node that failed before its first question is run again however often: it had no answer to act on.
+        # A node that failed before its first question may be run again any number of times: it had no answer to act on.
         failed = any(_failed(task) for level in _levels(await self._snapshot()) for task in level.tasks)
         settled, position = failed and not any(each.answers for each in waiting), await self._position()
 
@@ -390,17 +403,18 @@ class Thread:
         if self._ended(result):
             return
         saved = await self._saved(self._config)
-        # A step that is left standing holds the results of its tasks; where there are none, no more has to be read.
+        # A step whose results were not applied holds the results of its tasks. Without pending writes nothing more has
+        # to be read.
         if saved and saved.pending_writes and _left_standing(await self._snapshot(saved.config)):
             await self.go_on(key, settled=True)
 
     async def go_on(self, key: str, *, settled: bool) -> None:
-        """Run on from the last checkpoint, once the checkpointer has accepted a write and the start is recorded.
+        """Continue from the last checkpoint, once the checkpointer has accepted a write and the start is recorded.
 
         Args:
-            key: The question's.
-            settled: As in `StartedRuns.after_start`. It always is where every task of the step has stored its result:
-                no node runs then before the next checkpoint is stored.
+            key: The question's idempotency key.
+            settled: As in `StartedRuns.after_start`. It is always true if every task of the step has stored its result,
+                because then no node runs before the next checkpoint is stored.
         """
         settled = settled or _left_standing(await self._snapshot())
         position = await self._position()
@@ -409,7 +423,7 @@ class Thread:
         await self._run(key, None)
 
     async def _position(self) -> str:
-        """A fingerprint of how far the thread has come: its checkpoints, and the tasks of each that have finished."""
+        """Return a fingerprint of the thread's progress: its checkpoints, and the finished tasks of each."""
         reached = [
             (
                 place.get("checkpoint_ns", ""),
@@ -424,7 +438,7 @@ class Thread:
     async def _rewrite_answers(self) -> None:
         """Write the answers of one task of the current step once more, to prove that the checkpointer can be written.
 
-        It changes nothing that a reader of the thread can see. A task without answers gets an empty list.
+        This changes nothing that a reader of the thread can see. A task without answers gets an empty list.
         """
         saved = await self._saved(self._config)
         tasks = (await self._snapshot()).tasks
@@ -442,7 +456,7 @@ class Thread:
                 raise
 
     async def history(self, key: str) -> tuple[CheckpointTuple | None, bool]:
-        """The checkpoint in which the question was answered, if it was, and whether the question was ever saved."""
+        """Return the checkpoint in which the question was answered, if any, and whether the question was ever saved."""
         found = await self._asked(key)
         for saved in found:
             if await self._took(saved, key):
@@ -464,17 +478,18 @@ class Thread:
         return await self._saved(_at(self._config, graph, checkpoint_id)) is None
 
     async def _asked(self, key: str) -> list[CheckpointTuple]:
-        """The checkpoints in which the question was asked, as they are now, newest first.
+        """Return the checkpoints in which the question was asked, in their current state, newest first.
 
         Raises:
-            SearchUnfinishedError: the route does not name them, and the time for the search is used up.
+            SearchUnfinishedError: the route does not name them, and the time limit of the search is reached.
         """
         if self._asked_in is not None:
             places = [_at(self._config, *place) for place in named(self._asked_in, key, self._thread_id)]
             found = [saved for place in places if (saved := await self._saved(place))]
             if interrupt_id(key) is None:
                 return found
-            # The route of a foreign interrupt names the outermost checkpoint, which shows what its subgraphs ask.
+            # The route of a foreign interrupt names the outermost checkpoint, which also shows the questions of its
+            # subgraphs.
             for saved in found:
                 if matching := await self._inside(saved, key):
                     return matching
@@ -491,9 +506,10 @@ class Thread:
         return [saved for place in self._search.found if (saved := await self._saved(place))]
 
     async def _inside(self, saved: CheckpointTuple, key: str) -> list[CheckpointTuple]:
-        """The checkpoints of subgraphs in which a foreign interrupt was asked, or else this one if it was asked here.
+        """Return the checkpoints of subgraphs in which a foreign interrupt was asked, or else this one if it was asked
+        here.
 
-        Subgraphs are read in the tasks that show the interrupt; in all tasks if a later interrupt has replaced it.
+        Subgraphs are read in the tasks that show the interrupt, or in all tasks if a later interrupt has replaced it.
         """
         level = await self._level(saved)
         askers = showing(saved, key) or {task.id for task in (level.tasks if level else ())}
@@ -520,7 +536,9 @@ class Thread:
         return bool(takers(saved)) and bool(takers(saved, key, await self._level(saved)))
 
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
-        """Whether the run that took the answer in this checkpoint failed, or was cut off without end or question."""
+        """Whether the run that took the answer in this checkpoint failed, or was cut off before its end or next
+        question.
+        """
         with self.looking():
             return await self._stopped_since(resumed)
 
@@ -539,7 +557,7 @@ class Thread:
         async for newer in self._checkpoints():
             where = newer.config.get("configurable", {})
             if _root(newer) != root and takers(newer):
-                return False  # a later answer has been taken: whoever brought it runs the thread on
+                return False  # a later answer was taken; the delivery of that answer continues the thread
             if where.get("checkpoint_ns"):
                 continue
             if _id(newer) <= root:
@@ -547,7 +565,9 @@ class Thread:
         return False
 
     async def _moved_on(self, root: str) -> bool:
-        """Whether new input, an update or a fork came after a checkpoint: what runs now is not what ran from there."""
+        """Whether new input, an update or a fork came after a checkpoint, so that the current run is not the one from
+        there.
+        """
         for source in ("input", "update", "fork"):
             newest = newest_first(self._saver, self._thread_id, "", threaded=self._threaded, source=source, size=1)
             async for page in newest:
@@ -557,9 +577,9 @@ class Thread:
         return False
 
     async def _answered_not_run(self) -> bool:
-        """Whether a node of the current step has the answer to what it shows: its run was cut off.
+        """Whether a node of the current step has the answer to the question it shows, because its run was cut off.
 
-        A node around a subgraph goes on showing what was asked inside it until its own run is stored.
+        A node around a subgraph goes on showing the question asked inside it until its own run is stored.
         """
         for level in _levels(await self._snapshot()):
             if (saved := await self._saved(level.config)) and left_over(saved):
@@ -593,10 +613,11 @@ class Thread:
                 return True
         return False
 
-    # A saver without async methods (SQLite's sync one, for instance) means a graph of sync nodes: it runs in a thread.
+    # A checkpointer without async methods (for instance SQLite's sync one) implies a graph of sync nodes, which runs in
+    # a worker thread.
 
     async def _snapshot(self, at: RunnableConfig | None = None) -> StateSnapshot:
-        """The thread as it stands, subgraphs included, or one of its checkpoints."""
+        """Return the current state of the thread, subgraphs included, or the state at one of its checkpoints."""
         if at is not None:
             return await self._read_snapshot(at, subgraphs=False)
         if self._look is None:
@@ -614,21 +635,21 @@ class Thread:
         return await asyncio.to_thread(self._read_graph.get_state, config, subgraphs=subgraphs)
 
     async def _level(self, saved: CheckpointTuple) -> StateSnapshot | None:
-        """A checkpoint as its graph shows it; None for one of a graph inside a node that the library does not find."""
+        """Return a checkpoint as its graph shows it, or None for a graph inside a node that LangGraph does not find."""
         try:
             return await self._snapshot(saved.config)
         except ValueError:
             return None
 
     async def _checkpoints(self) -> AsyncGenerator[CheckpointTuple]:
-        """The checkpoints of the thread, newest first, subgraphs included. The reader stops at what it looks for."""
+        """Yield the checkpoints of the thread, newest first, subgraphs included. The reader may stop early."""
         for graph in namespaces(self._saver, self._thread_id):
             async for page in newest_first(self._saver, self._thread_id, graph, threaded=self._threaded):
                 for saved in page:
                     yield saved
 
     async def _current_step(self) -> AsyncGenerator[CheckpointTuple]:
-        """The latest checkpoint of the outermost graph, and all that graphs inside its tasks have written since."""
+        """Yield the latest checkpoint of the outermost graph, and all later ones of the graphs inside its tasks."""
         latest = await self._latest("")
         if latest is None:
             return
@@ -651,23 +672,27 @@ class Thread:
         return await asyncio.to_thread(look.read if look else self._saver.get_tuple, config)
 
     async def _own(self, saved: CheckpointTuple, key: str | None = None) -> list[Interrupt]:
-        """The interrupts with this question (default: any of ours) of nodes this graph is at.
+        """Return the interrupts with this question (default: any of this package) of the nodes at which this graph is.
 
-        The thread may be another graph's.
+        The thread may belong to another graph.
         """
-        shown = {each.id: each for _, each in questions(saved, key)}  # a node shows what is asked inside it, too
+        shown = {each.id: each for _, each in questions(saved, key)}  # a node also shows the questions asked inside it
         if not shown:
             return []
-        # The place of what a subgraph with a memory of its own asks names the node, and not the visit.
+        # The place of a question in a subgraph with its own memory contains the node's name instead of the id of the
+        # visit.
         visits = {named for task in (await self._snapshot()).tasks for named in (task.id, task.name)}
         return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
 
     async def _waiting(self, shown: Interrupt, key: str) -> Waiting | None:
-        """A question of ours that has no answer in the last checkpoint of the node that asks it; None if it has one."""
+        """Return a question of this package without an answer in the last checkpoint of its node, or None if it has
+        one.
+        """
         node = asker(shown)
         graph, _, visit = node.rpartition("|")
         while (saved := await self._latest(graph)) is None and graph:
-            graph = graph.rpartition("|")[0]  # a task is kept by the graph of the node that called it
+            # the checkpoint of a LangGraph task is that of the graph whose node called it
+            graph = graph.rpartition("|")[0]
         task_id = visit.rpartition(":")[2]
         if saved is None or task_id in takers(saved, key) | finished(saved):  # a quorum may end without this answer
             return None
@@ -676,7 +701,7 @@ class Thread:
         return _waiting_at(saved, shown, node, task_id)
 
     async def _current(self, saved: CheckpointTuple) -> bool:
-        """Whether nothing has come after a checkpoint, in its graph and in those around it."""
+        """Whether a checkpoint is still the latest one, in its graph and in those around it."""
         for graph, checkpoint_id in line(saved).items():
             latest = await self._latest(graph)
             if latest is None or _id(latest) != checkpoint_id:
@@ -687,16 +712,17 @@ class Thread:
         return await self._saved(_at(self._config, graph))
 
     async def _run(self, key: str, command: Command[Any] | None, stored: StoredAnswers | None = None) -> Any:
-        """Run to the end or the next question; return what the graph returns.
+        """Run the thread to its end or its next question, and return the graph's result.
 
         Args:
-            key: The question's.
-            command: What the run is given.
-            stored: The answers in the command that were stored ahead of it.
+            key: The question's idempotency key.
+            command: The input of the run.
+            stored: The answers in the command that were stored in advance.
 
         Raises:
+            TargetGone: the node does not take this answer, or asks another question now (`QuestionChangedError`).
             GraphFailedError: the graph itself failed, after it had taken the answer.
-            Exception: it has not taken the answer. A node may fail before it comes to its question again.
+            Exception: the graph has not taken the answer. A node may fail before it comes to its question again.
         """
         context = await self._context() if self._context is not None else None
         config = _strict(self._config) if stored else self._config
@@ -730,7 +756,7 @@ class Thread:
     async def _run_streamed(
         self, command: Command[Any] | None, config: RunnableConfig, context: Any, events: Events
     ) -> None:
-        """Run on as `ainvoke` does, which streams as well, and pass on what happens."""
+        """Run the thread as `ainvoke` does, which streams as well, and emit the stream parts as events."""
         options: Any = {
             "stream_mode": events.modes,
             "subgraphs": True,
@@ -753,7 +779,7 @@ class Thread:
         await _to_its_end(asyncio.to_thread(stream_all))
 
     async def _take_back(self, stored: StoredAnswers | None, failure: Exception) -> None:
-        """Remove stored answers that no node has taken, so that they are given again."""
+        """Remove stored answers that no node has taken, so that they are delivered again."""
         if stored is None:
             return
         refused = isinstance(failure, UnknownInterruptError) or is_invalid_resume(failure)
@@ -761,21 +787,26 @@ class Thread:
             await self._put(each.config, each.writes(), each.task_id)
 
     def _ended(self, result: Any) -> bool:
-        """Whether a run is known, by what it returned, to have met no question on its way, and so to have ended."""
+        """Whether the result of a run proves that it met no question, and so has ended."""
         if not isinstance(result, dict) or INTERRUPT in result:
             return False
-        asking = [tags for name, tags in node_tags(self._graph).items() if name != START]  # which is always hidden
+        asking = [tags for name, tags in node_tags(self._graph).items() if name != START]  # START is always hidden
         tagged = [self._config.get("tags"), bound_config(self._graph).get("tags"), *asking]
         tags = chain.from_iterable(each or () for each in tagged)
-        return TAG_HIDDEN not in tags  # what such a node asks is not returned
+        return TAG_HIDDEN not in tags  # the questions of a hidden node are not part of the result
 
     async def _blame(self, key: str, failure: Exception, *, owned: bool = False) -> None:
-        """Raise a failure as what it is: the answer is untaken or the run unfinished, or it is the graph's own.
+        """Raise the failure itself if the answer is untaken or the run unfinished, or `GraphFailedError` if the graph
+        failed.
 
         Args:
-            key: The question's.
-            failure: What the run raised.
-            owned: The failure is known to be the graph's own.
+            key: The question's idempotency key.
+            failure: The exception that the run raised.
+            owned: Whether the failure is known to be the graph's own.
+
+        Raises:
+            GraphFailedError: the graph failed after it had taken the answer.
+            Exception: `failure`, in all other cases.
         """
         resumed, _ = await self.history(key)
         if resumed is None or await self.pending(key) or not (owned or await self._owns(failure)):
@@ -786,11 +817,13 @@ class Thread:
         raise GraphFailedError(told, failure) from failure
 
     async def _owns(self, failure: Exception) -> bool:
-        """Whether the graph itself failed: recorded by the thread, or a limit of its own; not the checkpointer."""
+        """Whether the graph itself failed: the thread recorded it, or it exceeded a limit; not a failure of the
+        checkpointer.
+        """
         return isinstance(failure, GraphRecursionError | InvalidUpdateError) or bool(await self.failures())
 
     def _asks(self, shown: Interrupt, key: str) -> bool:
-        """Whether this interrupt is the question with this key."""
+        """Whether this interrupt asks the question with this key."""
         return names_key(shown.value, key) if is_ours(shown.value) else key in keys_of(shown, self._thread_id)
 
     @property
@@ -806,7 +839,7 @@ class Thread:
 
 
 async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> Any:
-    """Wait for a thread, also when the waiting is cancelled: what it runs cannot be, so it is not given up either."""
+    """Wait for a worker thread, even if the wait is cancelled: the thread's work cannot be cancelled."""
     running = asyncio.ensure_future(in_thread)
     try:
         return await asyncio.shield(running)
@@ -816,7 +849,9 @@ async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _strict(config: RunnableConfig) -> RunnableConfig:
-    """Refuse a resume whose interrupt has gone since the look at the thread. Older releases pass over it."""
+    """Make a resume fail if its interrupt has disappeared since the thread was read. Older LangGraph releases ignore
+    this.
+    """
     return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
 
@@ -830,7 +865,7 @@ def _waiting_at(saved: CheckpointTuple, shown: Interrupt, place: str, task_id: s
 
 
 def _at(thread: RunnableConfig, graph: str, checkpoint_id: str | None = None) -> RunnableConfig:
-    """The config that reads a checkpoint of a graph. Without id: the latest."""
+    """Return the config that reads a checkpoint of a graph. Without an id it reads the latest."""
     place = {**thread.get("configurable", {}), "checkpoint_ns": graph}
     return {"configurable": place if checkpoint_id is None else {**place, "checkpoint_id": checkpoint_id}}
 
@@ -840,7 +875,7 @@ def _id(saved: CheckpointTuple) -> str:
 
 
 def _root(saved: CheckpointTuple) -> str:
-    """The id of the checkpoint of the outermost graph around this one."""
+    """Return the id of the checkpoint of the outermost graph around this one."""
     return parents_of(saved).get("") or _id(saved)
 
 
@@ -849,7 +884,7 @@ def _namespace(saved: CheckpointTuple) -> str:
 
 
 def _levels(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:
-    """The thread's current state and that of each subgraph under way in it."""
+    """Yield the thread's current state and that of each active subgraph."""
     yield snapshot
     for task in snapshot.tasks:
         if isinstance(task.state, StateSnapshot):
@@ -857,7 +892,7 @@ def _levels(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:
 
 
 def _leaves(snapshot: StateSnapshot) -> Iterator[PregelTask]:
-    """The tasks of the current step; of a subgraph under way, its own."""
+    """Yield the tasks of the current step; for an active subgraph, the tasks of that subgraph."""
     for task in snapshot.tasks:
         if isinstance(task.state, StateSnapshot) and task.state.tasks:
             yield from _leaves(task.state)
@@ -866,14 +901,15 @@ def _leaves(snapshot: StateSnapshot) -> Iterator[PregelTask]:
 
 
 def _under_way(task: PregelTask) -> bool:
-    """Neither finished, nor failed, nor waiting for an answer."""
+    """Whether a task has neither finished nor failed, and does not wait for an answer."""
     return task.result is None and task.error is None and not task.interrupts
 
 
 def _failed(task: PregelTask) -> bool:
     """Whether a failure of this task is stored, and no result.
 
-    One around a subgraph fails with what is in there: it is meant itself only where the subgraph has ended.
+    A task around a subgraph fails with the failure inside it. It counts as failed itself only if the subgraph has
+    ended.
     """
     inside = isinstance(task.state, StateSnapshot) and bool(task.state.tasks)
     return task.error is not None and task.result is None and not inside
@@ -884,10 +920,12 @@ def _in_words(failed: Sequence[PregelTask]) -> str:
 
 
 def _left_standing(snapshot: StateSnapshot) -> bool:
-    """Every task of the step is done and the step is not taken: two runs at once each left it to the other."""
+    """Whether every task of the step is done but the step was not applied: of two concurrent runs, each left it to the
+    other.
+    """
     return bool(snapshot.tasks) and all(task.result is not None for task in snapshot.tasks)
 
 
 def _answer(shown: Interrupt, outcome: Outcome) -> Any:
-    """What an interrupt is resumed with."""
+    """Return the value with which an interrupt is resumed."""
     return outcome.value() if is_ours(shown.value) else resume_with(shown, outcome)

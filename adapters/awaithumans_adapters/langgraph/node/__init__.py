@@ -1,4 +1,4 @@
-"""`await_human` inside a LangGraph node: asks, interrupts, and continues with the answer."""
+"""`await_human` for LangGraph nodes: creates the task, interrupts the node, and returns the answer on resume."""
 
 from awaithumans_adapters.langgraph.node.await_human import (
     _from_environment as _from_environment,  # pyright: ignore[reportPrivateUsage] - scripts reset the cached settings here

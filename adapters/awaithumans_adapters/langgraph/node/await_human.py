@@ -1,8 +1,9 @@
-"""The node's side: ask, interrupt, go on with the answer.
+"""`await_human` inside a LangGraph node: create the task, interrupt the node, return the answer when the node is
+resumed.
 
-Laws: the human task is created inside a LangGraph task, whose result the checkpointer remembers, so a resumed node does
-not ask again; and the node goes on only with the answer to its own question, as it was asked. A resume that answers
-anything else is passed over, and the thread keeps waiting.
+Laws: the human task is created inside a LangGraph task, whose result the checkpointer stores, so a resumed node does
+not create it again. The node continues only with the answer to its own question, in the words in which it was asked. A
+resume value that answers any other question is ignored, and the thread keeps waiting.
 """
 
 import asyncio
@@ -83,31 +84,32 @@ async def await_human(
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
-    """Ask a person from an async node and go on with the typed answer, in whatever process the thread is resumed.
+    """Ask a person from an async node and return the typed answer, in whatever process the thread is resumed.
 
-    The thread is interrupted and holds nothing; the relay resumes it when the answer comes. As with every interrupt,
-    the node runs again from its start on resume: put what must not happen twice after this call, or into a LangGraph
-    task.
+    The thread is interrupted and holds no resources. The relay resumes it when the answer arrives. As with every
+    interrupt, the node runs again from its start on resume. Put side effects that must not happen twice after this
+    call, or into a LangGraph task.
 
     Args:
         task: The question, one line, as the reviewer reads it.
-        response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
-        human_tasks: Settings and connections. Default: one for the process, from the environment.
-        may_reword: The node runs again with the answer. Take it even if text, assignee or response class are not those
-            that the person was asked with, for instance because a release changes them. The payload, or the text of
-            a question without payload, must be the same in any case. Default: `QuestionChangedError`.
+        response_schema: The type of the answer: a pydantic model, a dataclass or a TypedDict.
+        human_tasks: Settings and connections. Default: one instance per process, from the environment.
+        may_reword: Whether to accept the answer although text, assignee or response class differ from those with which
+            the person was asked, for instance after a release that changes them. The node runs again with the answer,
+            so this can happen. The payload, or the text of a question without payload, must be equal in any case.
+            Default: a difference raises `QuestionChangedError`.
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
-        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
-        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
-        ResponseSchemaError: a person answered in another shape.
-        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
-        QuestionChangedError: what is asked now is not what the person answered; the answer is not taken.
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the task ended without an answer.
+        TaskNotFoundError: the task was deleted on the server. The same call with its key creates a new task.
+        ResponseSchemaError: the answer does not fit the response schema.
+        AnswererNotAllowedError: the person who answered is not allowed to (`only_assignee`, `not_by`).
+        QuestionChangedError: the question asked now is not the one that the person answered. The answer is not taken.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the settings must be
-            mended.
+            fixed.
 
     Example:
         async def review(state: State) -> dict[str, bool]:
@@ -119,7 +121,7 @@ async def await_human(
     check_async_call()
     check_group()
     shared = "idempotency_key" in options
-    same_words = shared or not may_reword  # another caller's words are not this node's to change
+    same_words = shared or not may_reword  # a task shared with another caller must be asked in equal words
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
@@ -174,12 +176,12 @@ def await_human_sync(
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
-    """`await_human` for sync nodes."""
+    """Ask a person from a sync node and return the typed answer. Arguments and errors are those of `await_human`."""
     question = HumanTask(task=task, response_schema=response_schema, **options)
     check_resumable()
     check_sync_call()
     shared = "idempotency_key" in options
-    same_words = shared or not may_reword  # another caller's words are not this node's to change
+    same_words = shared or not may_reword  # a task shared with another caller must be asked in equal words
 
     def ask(asked: HumanTask[Any]) -> Outcome:
         body, place = _body(asked, named=asked is not question or shared), next_place()
@@ -196,16 +198,25 @@ def await_human_sync(
 
 
 def _is_copied(key: str, place: Place) -> bool:
-    """Whether a key was made from this place in another thread. Earlier releases did not remember the thread."""
+    """Whether a key was made for the same place in another thread, of which this thread is a copy.
+
+    Records of earlier releases do not contain the thread, so the key is compared.
+    """
     return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
 
 
 def check_resumable() -> None:
-    """Raise unless this runs in a thread that can be resumed."""
+    """Raise unless the calling node runs in a thread that can be resumed.
+
+    Raises:
+        SettingsError: the code runs in a Temporal workflow, the graph has no checkpointer, the run has no thread_id, or
+            the subgraph does not store checkpoints.
+        ApplicationError: the graph cannot be resumed and runs in a Temporal activity.
+    """
     refuse_in_workflow()
     try:
         configurable = configured()
-    except RuntimeError:  # outside of a graph
+    except RuntimeError:  # raised outside of a graph
         configurable = {}
     if not configurable.get("thread_id") or configurable.get(CHECKPOINTER) is None:
         refuse_in_activity()
@@ -222,7 +233,10 @@ def check_resumable() -> None:
 
 
 def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
-    """What to ask. A question without a key of its own is named by its place."""
+    """Return the request body of a question, without an idempotency key unless the question is `named`.
+
+    A question without a key of its own gets one made from its place.
+    """
     body = question.body()
     if not named:
         del body["idempotency_key"]
@@ -233,7 +247,10 @@ _Opened: TypeAlias = dict[str, Any]
 
 
 class _Asking:
-    """What the task that asks is called with. Opaque: whatever shows a task's arguments does not show a question."""
+    """Arguments of the LangGraph task that opens a wait.
+
+    They are wrapped in an opaque object, so that tools which display a task's arguments do not reveal the question.
+    """
 
     def __init__(self, body: dict[str, Any], place: Place, human_tasks: HumanTasks | None, *, same_words: bool) -> None:
         self.body, self.place, self.human_tasks, self.same_words = body, place, human_tasks, same_words
@@ -249,7 +266,8 @@ def _open_sync(asking: _Asking) -> _Opened:
 
 async def _opening(asking: _Asking) -> _Opened:
     asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
-    # A node whose run died before its checkpoint was written comes here again, and remembers nothing.
+    # If the run dies before its checkpoint is written, the node comes here again without any record of its question.
+    # `open` finds the existing task by its key.
     outcome = await asker.open(named, route, same_words=asking.same_words)
     return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
@@ -260,15 +278,15 @@ def _opening_sync(asking: _Asking) -> _Opened:
     return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
 
 
-_opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, in checkpoints as well
+_opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, also in checkpoints
 
 
 def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
-    """Whether LangGraph has returned what this call opened, and not what it remembers of another call.
+    """Whether LangGraph returned the record of this call, and not a stored record of another call.
 
-    The calls of a retried node are counted on, and questions that are asked again come in the order of the answers. The
-    copy of a thread remembers the questions of the original, whose answers go to the original: it asks its own, unless
-    the answer was there when it was copied.
+    LangGraph's count of calls continues in a retried node. Questions that are asked again come in the order of their
+    answers. The copy of a thread contains the records of the original's questions, whose answers go to the original.
+    The copy therefore asks its own questions, unless the answer was already stored when it was copied.
     """
     if opened["number"] != place.number or (again and opened["key"] != body["idempotency_key"]):
         return False
@@ -279,7 +297,7 @@ def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Pla
 
 
 def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
-    """The body with its key, and where the answer must go."""
+    """Return the request body with its idempotency key, and the route of the answer."""
     key = body.get("idempotency_key") or place.key
     return {**body, "idempotency_key": key}, server_receipts.route(key, place.asked_in)
 
@@ -287,7 +305,7 @@ def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
 def _opened(
     outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks, *, same_words: bool
 ) -> _Opened:
-    """What the checkpoint keeps of a question."""
+    """Return the record of a question that the checkpoint stores."""
     opened: _Opened = {
         "number": place.number,
         "thread": thread_mark(place.thread_id),
@@ -300,15 +318,15 @@ def _opened(
     }
     if current_group() is not None:
         opened[GROUP] = True
-    # Where the words were not compared with the record of the task, they may not be those that the person reads.
+    # Without `same_words` the body was not compared with the task on the server, so the person may read other words.
     return opened | {"asked": dict(parts_asked(body))} if same_words else opened
 
 
 def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any], *, may_reword: bool) -> Outcome:
-    """Interrupt until the answer is there, and return it if it was given to the question that is asked now.
+    """Interrupt until the answer is available, and return it if it answers the question that is asked now.
 
-    The question is compared when there is an answer, and not before: the node also runs again when a question beside
-    this one is answered, and an error would then keep that answer from its own node.
+    The question is compared only once there is an answer. The node also runs again when another of its questions is
+    answered, and an error at that point would keep that answer from its own question.
     """
     standing, key = Outcome.model_validate(opened["outcome"]), opened["key"]
     if standing.terminal or answer_given(key) is not None:
@@ -319,11 +337,14 @@ def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any], *
 
 
 def _check_same(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_reword: bool) -> None:
-    """Raise if the person was asked something else than what is asked now.
+    """Raise if the question asked now differs from the one that the person was asked.
 
-    LangGraph remembers what a node asked by the order of its calls, and the node runs again from its start. It must not
-    go on with an answer to other questions, other words or another order. Checkpoints of earlier releases have no
-    digest of the words.
+    LangGraph matches stored results to calls by the order of the calls, and the node runs again from its start. The
+    node must not continue with an answer to another question, other words or another order. Checkpoints of earlier
+    releases have no digest of the words.
+
+    Raises:
+        QuestionChangedError: the questions differ.
     """
     if not (differs := _differences(body, opened, may_reword=may_reword)):
         return
@@ -340,7 +361,7 @@ def _check_same(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_rewor
 
 
 def _differences(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_reword: bool) -> tuple[str, ...]:
-    """The parts of what is asked now that are not those that the person was asked."""
+    """Return the names of the parts in which the question asked now differs from the one that the person was asked."""
     differs = {} if may_reword else dict.fromkeys(differences(parts_asked(body), opened.get("asked", {})))
     if subject(body) != opened["subject"]:
         differs["payload" if body["payload"] else "task"] = None
@@ -350,7 +371,7 @@ def _differences(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_rewo
 
 
 def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -> Outcome:
-    """Interrupt until the answer to the question of this place is there."""
+    """Interrupt until the answer to the question of this place is available, and return it."""
     key = opened["key"]
     shown = interrupt_value(
         question=opened.get("task", body["task"]),
@@ -361,8 +382,8 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
         group=GROUP in opened,
     )
     passed = passed_over()
-    # Answers come in the order in which they were given. Where a node asks several people at once, the interrupt of
-    # another question may have taken this one's.
+    # LangGraph returns answers in the order in which they were given. In a node that asks several people at once, the
+    # `interrupt()` of another question may already have received the answer to this one.
     while (outcome := answer_given(key) if key in passed else None) is None:
         try:
             answer = interrupt(shown)
@@ -377,7 +398,11 @@ def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) ->
 
 
 async def _to_its_end(opening: HiddenCall) -> _Opened:
-    """Await an opening. A call that its group no longer needs lets it end first: a task could follow its withdrawal."""
+    """Await an opening, and return its record.
+
+    A call that its group no longer needs waits for the opening to end before it is cancelled. Otherwise the task could
+    be created after the question was withdrawn.
+    """
     future: asyncio.Future[_Opened] = asyncio.ensure_future(opening.future)
     try:
         return await asyncio.shield(future)
@@ -385,12 +410,12 @@ async def _to_its_end(opening: HiddenCall) -> _Opened:
         if NOT_NEEDED in stopped.args:
             await asyncio.wait([future], timeout=CLOSE_PATIENCE_SECONDS)
         if not future.cancel() and not future.cancelled():
-            future.exception()  # retrieved, so that asyncio does not log it
+            future.exception()  # retrieve the exception, so that asyncio does not log it
         raise
 
 
 async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
-    """Cancel a question that its group does not need; if that fails, the relay cancels it."""
+    """Cancel a question that its group no longer needs. If that fails, the relay cancels it later."""
     try:
         await (human_tasks or _from_environment()).withdraw(key, asked_by=server_receipts.route(key, {}).digest)
     except AwaitHumansError as failure:

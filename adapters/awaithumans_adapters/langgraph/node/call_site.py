@@ -1,6 +1,6 @@
 """Refuses calls of `await_human` from which LangGraph cannot interrupt the node, before a task is created.
 
-Law: no person is asked a question whose interrupt does not reach LangGraph.
+Law: no person is asked a question whose interrupt cannot reach LangGraph.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from awaithumans_core.group_context import current_group
 
 
 def check_async_call() -> None:
-    """Raise unless this coroutine runs in an async node, and its interrupt can leave that node.
+    """Raise unless this coroutine runs in an async node and its interrupt can propagate out of that node.
 
     Raises:
-        SettingsError: the run is a sync one, another event loop runs this, or a task group does.
+        SettingsError: the run is a sync one, or this runs on another event loop, or in a task group.
     """
     bound = call_options(configured())
     if bound is not None and bound.get("loop") is not asyncio.get_running_loop():
@@ -35,7 +35,7 @@ def check_sync_call() -> None:
     """Raise if this call would block the event loop of an async run.
 
     Raises:
-        SettingsError: the node is an async one.
+        SettingsError: the calling node is async.
     """
     bound = call_options(configured())
     if bound is not None and "loop" in bound and _current_task() is not None:
@@ -43,10 +43,12 @@ def check_sync_call() -> None:
 
 
 def check_group() -> None:
-    """Raise if core's `escalate` asks: no timer runs while a thread waits, so it would never come to its second step.
+    """Raise if the question is asked by `escalate` of awaithumans_core.
+
+    Its steps need a timer, and no timer runs while a thread waits, so the second step would never begin.
 
     Raises:
-        SettingsError: always there.
+        SettingsError: `escalate` of awaithumans_core asks the question.
     """
     group = current_group()
     if group is not None and group.kind == "escalate":
@@ -64,6 +66,9 @@ def _current_task() -> "asyncio.Task[Any] | None":
 
 
 def _in_task_group() -> bool:
-    """Whether the current task belongs to a task group, of asyncio or of anyio: both watch for its end."""
+    """Whether the current task belongs to a task group of asyncio or anyio.
+
+    Both kinds of group add a callback to their tasks, by which they are recognized.
+    """
     callbacks = getattr(_current_task(), "_callbacks", None) or ()
     return any(getattr(callback, "__qualname__", "").startswith("TaskGroup.") for callback, _ in callbacks)

@@ -1,4 +1,4 @@
-"""`escalate` for nodes: its timers are the timeouts of its questions, which the relay delivers like answers."""
+"""`escalate` for LangGraph nodes. Its timers are the questions' own timeouts, which the relay delivers like answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -12,7 +12,7 @@ from awaithumans_core.group_decisions import Person, Step, schedule, step_key
 T = TypeVar("T")
 
 SHORTEST_SECONDS = 60
-"""A question lasts at least this long."""
+"""Minimum duration of a question, in seconds."""
 
 
 async def escalate(
@@ -23,25 +23,26 @@ async def escalate(
     otherwise: T,
     idempotency_key: str | None = None,
 ) -> T:
-    """Ask the people of the first step, after a while those of the next step too, and so on; the first answer counts.
+    """Ask the people of the first step, later those of the next step too, and so on. The first answer counts.
 
-    As `escalate` of awaithumans_core, with one difference, because no timer runs while a thread waits: each step asks
-    one question, which times out when the next step begins. It is assigned to the people of this step and of the
-    earlier ones, so they can still answer; people named by user id, pool or role are asked in their own step only.
+    This is `escalate` of awaithumans_core with one difference, because no timer runs while a thread waits: each step
+    asks one question, which times out when the next step begins. It is assigned to the people of this step and of the
+    earlier ones, so they can still answer. People named by user id, pool or role are asked in their own step only.
 
     Args:
-        ask: `await_human` of awaithumans_adapters.langgraph with everything but `assign_to` and `timeout_seconds`.
+        ask: `await_human` of awaithumans_adapters.langgraph with all arguments except `assign_to` and
+            `timeout_seconds`.
         steps: Whom to ask and when, in this order, at least a minute apart.
-        within: The whole time: seconds or a timedelta. Each timeout adds the time that the relay takes to notice it.
+        within: The total time: seconds or a timedelta. Each timeout adds the time that the relay takes to notice it.
         otherwise: The decision if no answer was given.
-        idempotency_key: Names the decision; each question gets a key made from it.
+        idempotency_key: Names the decision. The key of each question is made from it.
 
     Returns:
         The first answer, or `otherwise`.
 
     Raises:
-        InvalidTaskError: there are no steps, they are not in order, or one has less than a minute.
-        AwaitHumansError: what keeps questions from being asked at all.
+        InvalidTaskError: there are no steps, they are not in order, or one is shorter than a minute.
+        AwaitHumansError: the questions cannot be asked at all.
 
     Example:
         decision = await escalate(
@@ -67,7 +68,7 @@ async def escalate(
 
 
 def _together(asked: Sequence[Person], now: Person | None) -> Person | list[str] | None:
-    """The people of all steps so far if e-mail addresses name them; otherwise those of this step."""
+    """Return the people of all steps so far if e-mail addresses name them all, otherwise those of the current step."""
     emails = [_emails(person) for person in asked]
     together = list(dict.fromkeys(email for each in emails for email in each or ()))
     return together if now is not None and len(together) > 1 and None not in emails else now

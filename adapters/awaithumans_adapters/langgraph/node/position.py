@@ -1,8 +1,8 @@
-"""Where a question stands in a graph, and what the node that asks it has been given.
+"""The position of a question in a graph, and the answers with which its node was resumed.
 
-Law: a question keeps its place however often its node runs again, from its start, on resume or by its retry policy.
-LangGraph's own count of the calls a node makes runs on through retries, so it does not serve; ours begins anew with
-each attempt.
+Law: a question keeps its position however often its node runs again from its start, on resume or by its retry policy.
+LangGraph's own counter of a node's calls continues through retries and is not usable here. The counter in this module
+starts at 0 in each attempt.
 """
 
 import itertools
@@ -27,46 +27,46 @@ from awaithumans_core.outcome import Outcome
 
 
 class Place(NamedTuple):
-    """One call in one visit to one node."""
+    """The position of one call in one visit to one node."""
 
     thread_id: str
     node: str
-    """Its checkpoint namespace, which ends in the id of this visit."""
+    """Checkpoint namespace of the node, which ends in the id of this visit."""
     number: int
-    """Which of the node's questions it is, from 0."""
+    """Number of the question within the node, from 0."""
     asked_in: Mapping[str, str]
     """The checkpoint of each graph around the node, by namespace."""
 
     @property
     def key(self) -> str:
-        """Names the question for good."""
+        """Permanent idempotency key of the question, made from its position."""
         return f"{place_key(self.thread_id, self.node)}{self.number}"
 
 
 class _Attempt(NamedTuple):
-    """One attempt of a node: LangGraph runs it again from its start on resume and by its retry policy."""
+    """One attempt of a node. LangGraph runs a node again from its start on resume and by its retry policy."""
 
     counter: object
     """LangGraph's counter of the attempt, which identifies it."""
     thread: int
-    """The thread that asks."""
+    """Id of the thread that asks."""
     numbers: Iterator[int]
-    """Numbers its questions."""
+    """Yields the numbers of the attempt's questions."""
     passed_over: set[str]
-    """See `passed_over`."""
+    """Keys of the answers received by other questions. See the function `passed_over`."""
 
 
 _attempts: WeakKeyDictionary[Callable[[bool], Any], list[_Attempt]] = WeakKeyDictionary()
-"""Of each run."""
+"""The attempts of each run."""
 _counting = Lock()  # sync nodes run in threads
 
 
 def next_place() -> Place:
-    """The place of the question that is about to be asked.
+    """Return the position of the question that is about to be asked.
 
     Raises:
-        SettingsError: another thread of the same node asks as well. Which of them comes first is chance, so that after
-            a resume nobody could tell whose answer is whose.
+        SettingsError: another thread of the same node also asks. The order of the threads is random, so after a resume
+            the answers could not be matched to their questions.
     """
     configurable = configured()
     number = next(_attempt(scratchpad(configurable)).numbers)
@@ -74,36 +74,36 @@ def next_place() -> Place:
 
 
 def answer_given(key: str) -> Outcome | None:
-    """How the question ended, if that is among what the node was resumed with."""
+    """Return the outcome of the question if the node was resumed with it, otherwise None."""
     return next((outcome for value in scratchpad(configured()).resume if (outcome := answer_to(value, key))), None)
 
 
 def is_resumed() -> bool:
-    """Whether the node that runs was given an answer."""
+    """Whether the running node was resumed with an answer."""
     return bool(scratchpad(configured()).resume)
 
 
 def passed_over() -> set[str]:
-    """The keys of the questions whose answers this attempt of the node got where it asked another question.
+    """Return the keys of the questions whose answers this attempt of the node received while it asked another question.
 
-    LangGraph gives a node its answers one by one, in the order in which they came. So such an answer is not given
-    again, and a further `interrupt()` would take the answer to a later interrupt.
+    LangGraph gives a node its answers one by one, in the order in which they arrived. Such an answer is not returned a
+    second time, and another call of `interrupt()` would take the answer to a later interrupt.
     """
     return _attempt(scratchpad(configured())).passed_over
 
 
 def configured() -> dict[str, Any]:
-    """What LangGraph has set for the node that runs."""
+    """Return the `configurable` values that LangGraph has set for the running node."""
     return get_config().get("configurable", {})
 
 
 def checkpointer() -> BaseCheckpointSaver[Any]:
-    """What keeps the thread of the node that runs."""
+    """Return the checkpointer of the thread in which the node runs."""
     return cast("BaseCheckpointSaver[Any]", configured()[CHECKPOINTER])
 
 
 def is_stored() -> bool:
-    """Whether the graph of the node that runs stores checkpoints; not if it was compiled with `checkpointer=False`."""
+    """Whether the graph of the running node stores checkpoints. It does not if compiled with `checkpointer=False`."""
     return stores_checkpoints(configured())
 
 

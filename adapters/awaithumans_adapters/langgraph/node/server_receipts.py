@@ -1,9 +1,9 @@
-"""A node whose graph a LangGraph server runs: where its answers go, and the note it leaves when it has taken one.
+"""Routes and receipts of a node that a LangGraph server runs. A receipt records that the node has taken an answer.
 
-Law: nobody acts twice on one answer. From outside, a thread of a server looks the same whether its node failed on the
-way to its question or with the answer in hand; the first must be resumed again, the second must not. So a node writes
-into the server's store that it has taken its answer before it goes on, and a second resume with the same answer is
-refused where it arrives.
+Law: no answer is acted on twice. From outside, a thread of a server looks the same whether its node failed on the way
+to its question or after it had the answer. The first must be resumed again, the second must not. A node therefore
+records in the server's store that it has taken its answer before it continues. A second resume with the same answer
+finds that record and is refused in the node.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 
 NODE_ERROR = "__pregel_node_error"
-"""Config key under which LangGraph gives an error handler the failure of its node."""
+"""Config key under which LangGraph passes the failure of a node to its error handler."""
 
 
 _CALLED_BY_A_NODE = (
@@ -40,25 +40,27 @@ _CALLED_BY_A_NODE = (
 
 
 class AnswerTakenError(RuntimeError):
-    """The node has this answer already, and it was brought again. Not for nodes to catch: they must not go on."""
+    """Another run has already brought this answer to the node. Nodes must not catch this error, because they must not
+    go on.
+    """
 
 
 def is_served() -> bool:
-    """Whether a LangGraph server runs this node."""
+    """Whether a LangGraph server runs the current node."""
     config = get_config()
     return SERVER_VERSION in config.get("metadata", {}) and "assistant_id" in config.get("configurable", {})
 
 
 def route(key: str, asked_in: Mapping[str, str]) -> Route:
-    """Where the answer to the question with this key must go.
+    """Return the route of the answer to the question with this key.
 
     Args:
-        key: The question's.
+        key: The question's idempotency key.
         asked_in: The checkpoints of the graphs around the node that asks, by namespace.
 
     Raises:
-        SettingsError: the server has no store for the note that the answer was taken, or does not show what is asked
-            here, or a `RemoteGraph` node of another graph has started the run.
+        SettingsError: the server has no store for the receipt of the answer, or the node is an error handler, whose
+            questions the server does not show, or a `RemoteGraph` node of another graph has started the run.
     """
     configurable = _configurable()
     thread_id = str(configurable["thread_id"])
@@ -78,16 +80,16 @@ def route(key: str, asked_in: Mapping[str, str]) -> Route:
 
 
 def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
-    """Which run asks, and for which user, if the server authenticates users."""
+    """Return the id of the run that asks, and its user if the server authenticates users."""
     user = configurable.get(SERVER_USER)
     return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 
 async def note_taken(key: str) -> None:
-    """Write down that the node has this answer; nothing outside of a server.
+    """Record that the node has taken this answer. Outside of a LangGraph server this does nothing.
 
     Raises:
-        AnswerTakenError: another run of the thread has brought the answer here before.
+        AnswerTakenError: another run of the thread has brought the answer to this node before.
     """
     if is_served():
         store, namespace, name = _note(key)
@@ -96,7 +98,7 @@ async def note_taken(key: str) -> None:
 
 
 def note_taken_sync(key: str) -> None:
-    """`note_taken`, for sync nodes."""
+    """Record that a sync node has taken this answer; errors as in `note_taken`."""
     if is_served():
         store, namespace, name = _note(key)
         _refuse_second(key, store.get(namespace, name))
@@ -112,7 +114,13 @@ def _written() -> dict[str, Any]:
 
 
 def _refuse_second(key: str, note: Item | None) -> None:
-    """Stop a run that was made to bring this answer, after another has; the app's own runs may pass at any time."""
+    """Stop a run that was started to bring this answer after another run has brought it.
+
+    Runs that the application started itself are not stopped.
+
+    Raises:
+        AnswerTakenError: the receipt is of another run.
+    """
     metadata = cast("Mapping[str, Any]", get_config().get("metadata", {}))
     if note is not None and metadata.get(RESUMED_WITH) == key and note.value["run_id"] != _configurable()["run_id"]:
         raise AnswerTakenError(f"run {note.value['run_id']} has brought the answer to {key!r} here before")

@@ -1,6 +1,7 @@
-"""A graph inside a Temporal workflow is kept by Temporal: nothing resumes a thread there.
+"""Refuses `await_human` of LangGraph in a graph that runs inside Temporal, where no thread is ever resumed.
 
-Temporal need not be installed: where it has not been imported, nothing runs in it.
+A graph inside a workflow is made durable by Temporal and not by a checkpointer. Temporal need not be installed: if it
+was never imported, no code runs in it.
 """
 
 import sys
@@ -14,10 +15,10 @@ INSTEAD = (
 
 
 def refuse_in_workflow() -> None:
-    """Raise in the code of a workflow.
+    """Raise if called in the code of a Temporal workflow.
 
     Raises:
-        SettingsError: always there.
+        SettingsError: the code runs in a workflow.
     """
     if "temporalio.workflow" not in sys.modules:
         return
@@ -28,10 +29,13 @@ def refuse_in_workflow() -> None:
 
 
 def refuse_in_activity() -> None:
-    """Raise in an activity; for a graph that cannot be resumed, since an activity may run one of its own that can.
+    """Raise if called in a Temporal activity. Call it only for a graph that cannot be resumed.
+
+    An activity may run a graph of its own that can be resumed, and there `await_human` works.
 
     Raises:
-        ApplicationError: of the type `SettingsError`, and not tried again, as any other error of an activity would be.
+        ApplicationError: the code runs in an activity. The type is `SettingsError`, and the error is marked as
+            non-retryable, because Temporal retries an activity after any other error.
     """
     if "temporalio.activity" not in sys.modules:
         return

@@ -1,8 +1,8 @@
-"""Whether a tool call needs a person, by a condition of the application's, decided once for each call.
+"""Decides once per tool call, by a condition of the application, whether a person must approve it.
 
-Law: a call about which a person was asked runs only with that person's yes. The node of a call runs again whenever the
-thread is resumed, and the condition may come out differently then (another state, another release of the code). So its
-result is kept in the checkpoint like the question itself, and a node that was given an answer asks in any case.
+Law: a call about which a person was asked runs only with that person's approval. The node of a call runs again whenever
+the thread is resumed, and the condition may then return another result (other state, another release of the code). Its
+result is therefore stored in the checkpoint like the question itself, and a resumed node asks in any case.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from awaithumans_core.errors import SettingsError
 
 
 class Condition:
-    """A condition and the call it is about. Opaque, as the argument of a hidden task must be.
+    """A condition with the tool call it applies to. Opaque, as the argument of a hidden task must be.
 
     Args:
         when: Returns whether a person is to be asked.
-        request: The call, which it is called with.
+        request: The tool call, passed to `when`.
     """
 
     def __init__(self, when: Callable[[Any], Any], request: Any) -> None:
@@ -32,21 +32,25 @@ class Condition:
         return "<condition>"
 
     async def holds(self) -> bool:
-        """Whether a person is to be asked; for async nodes.
+        """Return whether a person is to be asked. For async nodes.
 
         Raises:
-            SettingsError: the condition has returned neither True nor False.
+            SettingsError: the condition returned neither True nor False.
         """
         call = HiddenCall(_evaluated, self)
         return cast("bool", await call.future)
 
     def holds_sync(self) -> bool:
-        """`holds` for sync nodes."""
+        """Return whether a person is to be asked. For sync nodes; errors as in `holds`."""
         call = HiddenCall(_evaluated_sync, self)
         return cast("bool", call.future.result())
 
     def evaluate(self) -> bool:
-        """Call the condition, unless the node was given an answer before this result was kept."""
+        """Call the condition, or return True if the node was resumed before a result was stored.
+
+        Raises:
+            SettingsError: the condition returned neither True nor False.
+        """
         if self._resumed:
             return True
         needed = self._when(self._request)
@@ -66,4 +70,4 @@ def _evaluated_sync(condition: Condition) -> bool:
     return condition.evaluate()
 
 
-_evaluated.__name__ = _evaluated_sync.__name__ = CONDITION  # names the task, in checkpoints as well
+_evaluated.__name__ = _evaluated_sync.__name__ = CONDITION  # names the task, also in checkpoints

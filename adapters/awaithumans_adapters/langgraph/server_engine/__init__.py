@@ -1,1 +1,1 @@
-"""The engine for threads of a LangGraph server."""
+"""The engine that resumes threads of a LangGraph server."""

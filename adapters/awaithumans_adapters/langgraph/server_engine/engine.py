@@ -1,8 +1,9 @@
-"""The relay's side, for threads of a LangGraph server: an outcome resumes the interrupt that asked, through its API.
+"""The relay's engine for threads of a LangGraph server: delivers an outcome through the server's API.
 
-The server runs one run of a thread after another, and takes a run for good before it answers. So it is the lock: the
-thread is looked at when none of its runs is under way, and the run that brings the answer is refused if one has come in
-between. Whoever is killed meanwhile, relay or server, the run goes on, and the next delivery waits for it.
+The server runs the runs of a thread one after another, and stores a run durably before it responds. So the server acts
+as the lock: the thread is read when none of its runs is active, and the run that brings the answer is refused if
+another one was started in between. If the relay or the server is killed meanwhile, the run continues, and the next
+delivery waits for it.
 """
 
 import time
@@ -32,27 +33,27 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
 REFUSED = (401, 403)
-"""What a server answers to credentials that it does not accept, or not for this."""
+"""Status codes with which a server refuses credentials, or refuses a request to them."""
 _GIVE = (
     "Give LangGraphServerEngine(headers=...), or `serve --langgraph-server-headers`, credentials that may read and "
     "resume this user's threads, and try them with `awaithumans-relay doctor --thread ID`"
 )
 MAX_HIDDEN = 100
-"""Hidden threads that `check` reports; of more, the latest."""
+"""Maximum number of hidden threads that `check` reports. The oldest are dropped."""
 HIDDEN_SECONDS = 1800.0
-"""How long `check` reports one. The relay's sweep comes to every wait more often."""
+"""Seconds for which `check` reports a hidden thread. The relay's sweep checks every wait more often."""
 
 
 class LangGraphServerEngine:
     """Resumes threads of a LangGraph server: `langgraph dev`, self-hosted, or LangSmith Deployment.
 
     Args:
-        url: Where the server is; it may hold a user name and a password.
+        url: Address of the server. It may contain a user name and a password.
         api_key: Default: LANGGRAPH_API_KEY, LANGSMITH_API_KEY or LANGCHAIN_API_KEY from the environment.
         headers: Sent with every request. Or a function, sync or async, that is called before each request with its
             `ServerTarget` and returns the headers: it chooses the credentials for the user whose run asked.
         run_options: Called, sync or async, before a run that brings an answer starts, with its `ServerTarget` and the
-            keyword arguments for `client.runs.create`, which are those of the run that asked; returns the ones to use.
+            keyword arguments for `client.runs.create`, which are those of the run that asked. Returns the ones to use.
 
     Raises:
         SettingsError: `url` is not an address.
@@ -75,7 +76,7 @@ class LangGraphServerEngine:
         credentials = Credentials(headers, api_key)
 
         def client() -> LangGraphClient:
-            # To the SDK, None means no key at all, and not the one of the environment.
+            # To the SDK, None means no key at all, instead of the key from the environment.
             with certificate_errors():
                 if api_key is None:
                     made = get_client(url=url, headers=credentials.fixed)
@@ -96,7 +97,7 @@ class LangGraphServerEngine:
         self._hidden: dict[str, tuple[float, str]] = {}
         """Threads that the server does not show to the relay, each with the time and the reason."""
         self._url = without_user(url)
-        """As it is shown."""
+        """The address without credentials, for messages."""
         self._seen = SeenThreads()
         warn_if_exposed("the LangGraph server's address", url, "its API key")
 
@@ -109,11 +110,11 @@ class LangGraphServerEngine:
         """Resume the thread with the outcome and wait for its end or its next question.
 
         Raises:
-            TargetGone: the thread has moved on without this answer, or failed after it had taken it: running a node
-                again that may have acted is not ours to decide.
-            TargetNotReady: the thread does not show the question yet, or is not there; TargetBusy, which is one of
-                these: its node waits for another answer first; RelayNotReady, one of these: the relay's credentials do
-                not show the thread, or may not resume it.
+            TargetGone: the thread has moved on without this answer, or failed after it had taken it. The engine does
+                not run a node again that may have acted.
+            TargetNotReady: the thread does not show the question yet, or does not exist.
+            TargetBusy: a `TargetNotReady`; the node waits for another answer first.
+            RelayNotReady: a `TargetNotReady`; the relay's credentials do not show the thread, or may not resume it.
             Exception: the thread has not taken the answer.
         """
         thread = await self._thread(route)
@@ -121,7 +122,10 @@ class LangGraphServerEngine:
             await self._bring(thread, outcome)
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
-        """The same, and a thread that failed after it had the answer runs on: its owner says that it is mended."""
+        """Deliver, and continue a thread that failed after it had the answer, because its owner has repaired the cause.
+
+        Errors are those of `deliver`.
+        """
         thread = await self._thread(route)
         with self._refusals(thread):
             try:
@@ -139,7 +143,9 @@ class LangGraphServerEngine:
                 await thread.check_taken(waiting, run_id)
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the thread has asked this question and moved on without an answer: new input, or a fork.
+        """Return the reason if the thread has asked this question and moved on without an answer, else None.
+
+        New input or a fork has that effect.
 
         Raises:
             RelayNotReady: the relay's credentials do not show the thread.
@@ -154,14 +160,19 @@ class LangGraphServerEngine:
                 reason = await _gone(thread)
                 if reason is None:
                     return None
-                # Twice: a run may have come and gone between the look at the thread and the one at its history.
+                # Checked twice, because a run may have started and ended between reading the thread and reading its
+                # history.
                 return None if await thread.busy() or await thread.waiting() or await thread.taken() else reason
             except ThreadUnknownError:
                 await self._check_hidden(thread)
                 return DELETED if self._seen.was_deleted(thread.id, exists=False) else None
 
     async def check(self) -> None:
-        """Raise when the server is unreachable or refuses the credentials, or when it lately hid a thread from them."""
+        """Raise if the server is unreachable or refuses the credentials, or if it recently hid a thread from them.
+
+        Raises:
+            SettingsError: the server refuses the credentials, or hid a thread within the last `HIDDEN_SECONDS`.
+        """
         target = ServerTarget()
         client, headers = await self._clients.get(), await self._credentials.headers(target)
         try:
@@ -176,15 +187,15 @@ class LangGraphServerEngine:
             raise SettingsError(f"{reasons[-1]} (threads that are hidden so: {len(reasons)})")
 
     async def check_thread(self, route: Route) -> str:
-        """Read a thread as a delivery would, and resume nothing. Returns what was found, for an operator.
+        """Read a thread as a delivery would, without resuming it. Return a description of its state for an operator.
 
         Args:
-            route: Of one of its questions. If the target has no `assistant_id` and there is no key, only the thread is
-                read.
+            route: A route of one of its questions. If the target has no `assistant_id` and there is no key, only the
+                thread is read.
 
         Raises:
-            RelayNotReady: the relay's credentials do not show the thread, or do not let it read what it needs.
-            TargetGone: the id is none of a thread.
+            RelayNotReady: the relay's credentials do not show the thread, or do not allow to read what is needed.
+            TargetGone: the id is not that of a thread.
             TargetNotReady: the server has no such thread.
         """
         thread = await self._thread(route)
@@ -223,7 +234,7 @@ class LangGraphServerEngine:
 
     @contextmanager
     def _refusals(self, thread: ServerThread) -> Generator[None]:
-        """What the server refuses to the credentials is tried again, with a reason that names them."""
+        """Turn a refusal of the credentials into `RelayNotReady`, which is retried and describes the credentials."""
         try:
             yield
         except HTTPStatusError as refused:
@@ -249,7 +260,11 @@ class LangGraphServerEngine:
         ) from unknown
 
     async def _check_hidden(self, thread: ServerThread) -> None:
-        """Raise RelayNotReady if a thread for which the server answers 404 may be hidden from these credentials."""
+        """Raise if a thread for which the server answers 404 may be hidden from these credentials.
+
+        Raises:
+            RelayNotReady: the thread may be hidden.
+        """
         if await self._may_hide(thread):
             user = f", which user {thread.target.user!r} ran," if thread.target.user else ""
             raise self._hide(
@@ -267,17 +282,17 @@ class LangGraphServerEngine:
         return RelayNotReady(reason)
 
     async def _may_hide(self, thread: ServerThread) -> bool:
-        """Whether the server answers 404 for what it does not show: it does if it knows users by their credentials."""
+        """Whether a 404 may mean that a thread is hidden. It may if the server knows users by their credentials."""
         if thread.target.user:
             return True
         try:
             await (await self._strangers.get()).threads.get(thread.id)
         except HTTPStatusError as refused:
             return refused.response.status_code in REFUSED
-        return True  # the thread is there for a stranger, and not for these credentials
+        return True  # a request without credentials finds the thread, and one with these credentials does not
 
     async def _waiting(self, thread: ServerThread) -> set[str]:
-        """Ids of the interrupts that wait for the answer; none if it was taken before."""
+        """Return the ids of the interrupts that wait for the answer. Empty if it was taken before."""
         try:
             await thread.idle()
             self._seen.was_deleted(thread.id, exists=True)
@@ -302,7 +317,11 @@ class LangGraphServerEngine:
         )
 
     async def _check_whole(self, thread: ServerThread) -> None:
-        """Raise if the thread took the answer and failed, or is not what it was."""
+        """Raise if the thread took the answer and failed, or has lost its state.
+
+        Raises:
+            TargetGone: the thread failed with the answer, or the server has lost the thread's state.
+        """
         failed = await thread.failure()
         if not failed:
             return
@@ -315,7 +334,9 @@ class LangGraphServerEngine:
 
 
 async def _gone(thread: ServerThread) -> str | None:
-    """Why a question that does not wait and was not taken has no caller any more; None: it may still come to it."""
+    """Return why a question that does not wait and was not taken has no caller any more, or None if it may still be
+    shown.
+    """
     state = await thread.untaken()
     if state is not Untaken.DECIDED and await thread.asked():
         return UPDATED if state is Untaken.UPDATED else SUPERSEDED
@@ -323,4 +344,4 @@ async def _gone(thread: ServerThread) -> str | None:
 
 
 class _FailedWithAnswer(TargetGone):
-    """The one way of being gone that a redrive mends."""
+    """The thread failed after it took the answer. This is the only kind of `TargetGone` that a redrive can repair."""

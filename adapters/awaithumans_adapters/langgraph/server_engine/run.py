@@ -1,7 +1,7 @@
-"""The arguments of a run that brings an answer: those of the run that asked.
+"""The arguments of a run that brings an answer, copied from the run that asked.
 
-Law: to its application a resumed run is the run that asked. It has its context, tags, metadata and limits, stops at the
-same nodes, streams the same and calls the same webhook.
+Law: to its application a resumed run is the same as the run that asked. It has its context, tags, metadata and limits,
+stops at the same nodes, streams the same and calls the same webhook.
 """
 
 import inspect
@@ -26,23 +26,23 @@ CARRIED: Final = {
     "webhook": "webhook",
     "durability": "durability",
 }
-"""Argument of `runs.create` -> where a run's record keeps it."""
+"""Argument of `runs.create` -> key of its value in a run's record."""
 CHANGEABLE: Final = frozenset(CARRIED) | {"config", "context", "metadata", "langsmith_tracing"}
-"""What `run_options` may return. The rest of the run is the answer's."""
+"""Options that `run_options` may return. All other arguments of the run are determined by the answer."""
 
 _CONFIG = ("tags", "recursion_limit", "max_concurrency", "run_name")
 _SERVERS_METADATA = ("thread_id", "assistant_id", "run_id", "cron_id", "counters_since_delta_snapshot", RESUMED_WITH)
-"""The server refuses or replaces these, and the last one is ours, of an earlier answer."""
+"""Metadata that the server refuses or replaces. The last one is set by this package, for an earlier answer."""
 _CONTEXT_GIVEN = "__context_provided__"
-"""A server keeps either under one name, and marks which it was: context, or what is configurable."""
+"""A server stores context and configurable values under one name. This mark is present if it was context."""
 _TRACING = {"__langsmith_project__": "project_name", "__langsmith_example_id__": "example_id"}
 
 
 def options_of(run: Mapping[str, Any]) -> RunOptions:
-    """The options of a run, from its record.
+    """Return the options of a run, read from its record.
 
-    Durability is at least "sync" unless the run asked for "exit": the server records "async" for a run without a
-    choice, and "sync" keeps whatever that promises.
+    Durability is at least "sync" unless the run asked for "exit". The server records "async" for a run that did not
+    choose, and "sync" keeps every promise of "async".
     """
     record: Mapping[str, Any] = run.get("kwargs") or {}
     options = {name: record[kept] for name, kept in CARRIED.items() if record.get(kept)}
@@ -67,10 +67,10 @@ def options_of(run: Mapping[str, Any]) -> RunOptions:
 
 
 async def changed(change: ChangesRun | None, target: ServerTarget, options: RunOptions) -> RunOptions:
-    """The options as the application wants them.
+    """Return the options, changed by the application's function if there is one.
 
     Raises:
-        SettingsError: an option that is not the application's to choose.
+        SettingsError: the function returned no dict, or an option that it may not choose.
     """
     if change is None:
         return options

@@ -1,8 +1,8 @@
-"""What is reached on a LangGraph server, for which user, and with which credentials.
+"""The target of a request to a LangGraph server: the thread, the user, and the credentials.
 
-Law: a run that brings an answer runs as what `headers` makes it. The server takes a run's user from the credentials of
-the request that starts it, so a node that asked for one user runs on for that user only with credentials of that user,
-or with those of a service that the server's own authentication lets act for users.
+Law: a run that brings an answer has the identity that `headers` gives it. The server takes a run's user from the
+credentials of the request that starts it. So a node that asked for one user continues for that user only with that
+user's credentials, or with those of a service that the server's own authentication allows to act for users.
 """
 
 import inspect
@@ -14,20 +14,22 @@ from awaithumans_core.engine import RelayNotReady
 from awaithumans_core.route import Route
 
 USER, RUN = "user", "run_id"
-"""In a route's `caller`: who asked, as the server's authentication names them, and in which run."""
+"""Keys of a route's `caller`: the user who asked, as named by the server's authentication, and the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """What a request to a LangGraph server is about."""
+    """The subject of a request to a LangGraph server."""
 
     thread_id: str | None = None
-    """The thread; None when the relay checks whether the server answers."""
+    """Id of the thread. None when the relay checks whether the server answers."""
     assistant_id: str | None = None
-    """Whose thread it is; None when the relay checks whether the server answers."""
+    """Id of the assistant whose thread it is. None when the relay checks whether the server answers."""
     user: str | None = None
-    """The user whose run asked, as the server's authentication names them (`langgraph_auth_user_id`). None when the
-    server does not authenticate, when an earlier release asked, and when the relay checks whether the server answers.
+    """The user whose run asked, as the server's authentication names them (`langgraph_auth_user_id`).
+
+    None when the server does not authenticate, when an earlier release asked, and when the relay checks whether the
+    server answers.
     """
 
 
@@ -36,17 +38,17 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[ServerTarget], Mapping[str, s
 
 
 def target_of(route: Route) -> ServerTarget:
-    """The target of a route to a LangGraph server."""
+    """Return the target of a route to a LangGraph server."""
     user = (route.caller or {}).get(USER)
     return ServerTarget(route.target["thread_id"], route.target.get("assistant_id"), user)
 
 
 class Credentials:
-    """The credentials of requests to one server.
+    """The credentials for requests to one server.
 
     Args:
-        headers: What the engine was given.
-        api_key: What the engine was given.
+        headers: The engine's argument `headers`.
+        api_key: The engine's argument `api_key`.
     """
 
     def __init__(self, headers: Headers | None, api_key: str | None) -> None:
@@ -56,11 +58,11 @@ class Credentials:
         self._api_key = api_key
 
     async def headers(self, target: ServerTarget) -> Mapping[str, str]:
-        """The headers of a request about this target.
+        """Return the headers of a request about this target.
 
         Raises:
-            RelayNotReady: the function fails, or returns something else than headers. What it raised is not quoted,
-                because it may hold a secret.
+            RelayNotReady: the function fails, or returns something other than headers. Its exception is not quoted,
+                because it may contain a secret.
         """
         if self._choose is None:
             return self.fixed
@@ -75,7 +77,7 @@ class Credentials:
             ) from failed
 
     def described(self, target: ServerTarget) -> str:
-        """Where the credentials for this target come from, in words that quote none of them."""
+        """Return a description of the source of the credentials for this target, without quoting any of them."""
         if self._choose is not None:
             return f"the credentials that the function in LangGraphServerEngine(headers=...) returns for {_of(target)}"
         if self.fixed:

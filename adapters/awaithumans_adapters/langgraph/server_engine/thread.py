@@ -1,4 +1,4 @@
-"""One thread of a LangGraph server, seen by one question: what it shows, what it has taken, and how it is resumed."""
+"""Reads one thread of a LangGraph server on behalf of one question, and resumes it."""
 
 import asyncio
 import time
@@ -29,31 +29,34 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 
 AGAIN_SECONDS = 0.1
-"""Between two looks at a run, or a thread, that should have come to rest and has not."""
+"""Seconds between two checks of a run or a thread that should have become idle and has not."""
 CHECKPOINTS = 100
-"""Checkpoints in a page of the history, in which the question of an old route is searched."""
+"""Number of checkpoints per page of the history, in which the question of an old route is searched for."""
 NOTES = 1000
-"""More places than one question is asked at in a thread."""
+"""Maximum number of receipts that are read. It exceeds the number of places at which one question is asked in a thread.
+"""
 _AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
-"""The state of an untaken question by the source of the checkpoint that came after its step; new input otherwise."""
+"""State of an untaken question by the source of the checkpoint that followed its step. New input for other sources."""
 UNDER_WAY: Final = ("running", "pending")
 
 
 class ThreadUnknownError(Exception):
-    """The server answers 404 for the thread: it has none of this id, or does not show it to these credentials."""
+    """The server answers 404 for the thread: it does not exist, or is hidden from these credentials."""
 
 
 class AssistantUnknownError(Exception):
-    """The server answers 404 for a new run of a thread that it shows: the thread's assistant is not there or hidden."""
+    """The server answers 404 for a new run of a thread that it shows: the thread's assistant does not exist or is
+    hidden.
+    """
 
 
 class ServerThread:
-    """One thread of a server, seen by one question.
+    """One thread of a server, read on behalf of one question.
 
     Args:
         client: Calls the server.
-        route: Whose question.
-        headers: Makes the headers of each request.
+        route: The route of the question.
+        headers: Returns the headers of each request.
         change: Changes the options of each run.
     """
 
@@ -75,7 +78,7 @@ class ServerThread:
         self._change = change
 
     async def busy(self) -> bool:
-        """Whether a run of the thread is under way.
+        """Whether a run of the thread is active.
 
         Raises:
             ThreadUnknownError: the server does not know the thread.
@@ -83,12 +86,12 @@ class ServerThread:
         return (await self._thread())["status"] == "busy"
 
     async def idle(self) -> None:
-        """Wait until no run of the thread is under way. Raises as `busy` does."""
+        """Wait until no run of the thread is active. Errors are those of `busy`."""
         while await self.busy() and (runs := await self._under_way()):
             await self.ended(runs[0]["run_id"])
 
     async def ended(self, run_id: str) -> None:
-        """Wait for the end of a run, however it ends."""
+        """Wait for the end of a run, whatever its result."""
         while True:
             run = await self._run(run_id)
             if run is None or run["status"] not in UNDER_WAY:
@@ -96,13 +99,14 @@ class ServerThread:
             await self._client.runs.join(  # pyright: ignore[reportUnknownMemberType]  # a bare dict
                 self.id, run_id, headers=await self._headers()
             )
-            await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is tried again under the same id
+            await asyncio.sleep(AGAIN_SECONDS)  # a run that was cut off is retried under the same id
 
     async def waiting(self) -> set[str]:
-        """Ids of the interrupts that wait for the answer, without those whose node has taken it.
+        """Return the ids of the interrupts that wait for the answer, without those whose node has taken it.
 
-        They show the question. A node that asks several people at once shows one question at a time and takes each
-        answer by its key; so where the question is not shown, they are those of the node that asks it.
+        They are the interrupts that show the question. A node that asks several people at once shows one question at a
+        time and takes each answer by its key. So if the question is not shown, they are the interrupts of the node that
+        asks it.
         """
         ours = {each["id"]: each["value"] for each in (await self._state())["interrupts"] if is_ours(each["value"])}
         place = place_in(self._key, self.id)
@@ -115,14 +119,14 @@ class ServerThread:
         return {interrupt_id for interrupt_id, value in shown.items() if value.get(PLACE) not in taken}
 
     async def taken(self) -> set[str]:
-        """Places at which the answer was taken. A run that was undone takes its note with it."""
+        """Return the places at which the answer was taken. When a run is rolled back, its receipt no longer counts."""
         return await self._taken(self._key)
 
     async def asked(self) -> bool:
         """Whether the question was ever shown.
 
-        The route names its checkpoint. For routes of earlier releases the history is searched, for `SEARCH_SECONDS`; a
-        question that was asked before what was read counts as not asked yet.
+        The route names its checkpoint. For routes of earlier releases the history is searched, for `SEARCH_SECONDS`. A
+        question that was asked before the part that was read counts as not asked yet.
         """
         threads, headers = self._client.threads, await self._headers()
         if self._asked_at is not None:
@@ -132,7 +136,7 @@ class ServerThread:
                     [await threads.get_state(self.id, checkpoint=cast("Checkpoint", named), headers=headers)]
                 )
             except HTTPStatusError as refused:
-                if refused.response.status_code == 404:  # retention has removed it
+                if refused.response.status_code == 404:  # retention has removed the checkpoint
                     return False
                 raise
         until, before = time.monotonic() + SEARCH_SECONDS, None
@@ -149,10 +153,10 @@ class ServerThread:
         return any(names_key(shown["value"], self._key) for task in tasks for shown in task["interrupts"])
 
     async def untaken(self) -> Untaken:
-        """The state of the question if the thread has never shown it and its answer was not taken.
+        """Return the state of the question if the thread has never shown it and its answer was not taken.
 
         A server does not list the questions that a node has opened. So a question is found by the task of its node,
-        which its key names; one whose key the caller has chosen counts as not opened.
+        which its key names. A question whose key the caller has chosen counts as not opened.
         """
         place = place_in(self._key, self.id)
         if place is None:
@@ -164,7 +168,7 @@ class ServerThread:
         return state
 
     async def _reached(self, task_id: str, graph: str) -> Untaken:
-        """How far the graph with this checkpoint namespace has come since its step with this task."""
+        """Return how far the graph with this checkpoint namespace has come since its step with this task."""
         within = cast("Checkpoint", {"checkpoint_ns": graph}) if graph else None
         newer: ThreadState | None = None
         history = await self._client.threads.get_history(
@@ -182,18 +186,18 @@ class ServerThread:
         return Untaken.NOT_OPENED
 
     async def questions(self) -> int:
-        """How many questions of this package the thread shows."""
+        """Return the number of questions of this package that the thread shows."""
         return sum(is_ours(shown["value"]) for shown in (await self._state())["interrupts"])
 
     async def failure(self) -> str | None:
-        """What the last run failed with, in words for an operator; None if it did not fail."""
+        """Return the failure of the last run, as text for an operator, or None if it did not fail."""
         thread = cast("Mapping[str, Any]", await self._thread())
         if thread["status"] != "error":
             return None
         return "; ".join(_failures(await self._state())) or f"the graph failed ({thread.get('error')})"
 
     async def failed_with_answer(self) -> str | None:
-        """A node of the current step that failed after it had the answer to another question than ours."""
+        """Return, as text, a node of the current step that failed after it had the answer to another question."""
         state = await self._state()
         for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
             for value in (shown["value"] for shown in task["interrupts"] if is_ours(shown["value"])):
@@ -203,21 +207,28 @@ class ServerThread:
         return None
 
     async def resume(self, waiting: set[str], outcome: Outcome) -> str | None:
-        """Start the run that brings the answer, or nothing if another run has come first. Returns its id.
+        """Start the run that brings the answer, unless another run was started first. Return its id, or None.
 
         The server stores each step before the next one begins (durability "sync"), unless the run that asked chose
-        "exit". It has no way to store the answer ahead of the run, so the node does: it notes in the server's store
-        that it has its answer before it goes on.
+        "exit". It has no way to store the answer in advance of the run, so the node does: it records in the server's
+        store that it has its answer before it continues.
         """
         answers = dict.fromkeys(waiting, kept(outcome).value())
         return await self._start({RESUMED_WITH: self._key}, command={"resume": answers})
 
     async def run_on(self) -> str | None:
-        """Start a run that goes on where the last one failed, or nothing if another has come first. Returns its id."""
+        """Start a run that continues where the last one failed, unless another was started first. Return its id, or
+        None.
+        """
         return await self._start({}, input=None)
 
     async def check_taken(self, resumed: set[str], run_id: str) -> None:
-        """Raise if one of the interrupts that were resumed waits still."""
+        """Raise if one of the interrupts that were resumed still waits.
+
+        Raises:
+            TargetGone: the node asks another question now.
+            RuntimeError: the run ended before the node came to its question.
+        """
         if not resumed & await self.waiting():
             return
         failures = "; ".join(_failures(await self._state()))
@@ -256,12 +267,12 @@ class ServerThread:
             if await self._run(note["value"]["run_id"]) is not None:
                 places.add(note["value"][PLACE])
             else:
-                await self._thread()  # a run of a thread that is not shown any more was not rolled back
+                await self._thread()  # if the thread itself is no longer shown, the run was not rolled back
                 await self._client.store.delete_item(namespace, note["key"], headers=await self._headers())
         return places
 
     async def _asked_with(self) -> RunOptions:
-        """The options of the run that asked. If it was deleted, or is not known, those of the last run."""
+        """Return the options of the run that asked, or of the last run if that one was deleted or is not known."""
         run = await self._run(self._asking_run) if self._asking_run else None
         if run is None:
             last = cast("Mapping[str, Any]", (await self._state())["metadata"] or {}).get("run_id")
@@ -287,7 +298,7 @@ class ServerThread:
         return [run for some in found for run in some]
 
     async def _run(self, run_id: str) -> Mapping[str, Any] | None:
-        """A run as it stands, or nothing if it was deleted: rolling back deletes a run with all it has done."""
+        """Return the record of a run, or None if it was deleted. A rollback deletes a run with all it has done."""
         try:
             found = await self._client.runs.get(self.id, run_id, headers=await self._headers())
             return cast("Mapping[str, Any]", found)

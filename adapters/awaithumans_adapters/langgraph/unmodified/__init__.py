@@ -1,1 +1,1 @@
-"""People for graphs that call `interrupt()` themselves and do not import this package."""
+"""Human answers for graphs that call `interrupt()` themselves and do not import this package."""

@@ -1,8 +1,9 @@
-"""People for graphs whose nodes do not know us: every interrupt such a graph pauses at becomes a task.
+"""Creates a task for every interrupt at which an unmodified graph pauses, that is a graph that does not know this
+package.
 
-The asking side; `thread` is the relay's. Both read what an interrupt asks with `foreign`. LangGraph reports an
-interrupt to its callbacks when a run has ended, and not when the caller leaves the stream there or its process dies;
-then the relay asks, see `adoption`.
+This module creates the tasks, and `graph_engine.thread` resumes the threads in the relay. Both read what an interrupt
+asks with `interrupt_question`. LangGraph reports an interrupt to its callbacks when a run has ended, but not if the
+caller leaves the stream there or its process dies. In these cases the relay creates the task, see `adoption`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +24,14 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, TaskOptions
 
 ADOPT_WITHIN = 5.0
-"""Seconds for which the relay repeats requests while it asks about one interrupt; it comes back to it."""
+"""Seconds for which the relay retries requests while it asks about one interrupt. After that a later round tries again.
+"""
 MAX_NOTED = 10_000
-"""Questions that a handler remembers to have asked, so that the relay does not ask them again and again."""
+"""Maximum number of asked questions that a handler remembers, so that the relay does not ask them repeatedly."""
 
 
 class PeopleOptions(TypedDict, total=False):
-    """Who is asked, and how long they have; as in `HumanTask`."""
+    """Options for whom to ask and how long they have; as in `HumanTask`."""
 
     timeout_seconds: float | timedelta
     assign_to: str | Sequence[str] | Mapping[str, Any] | None
@@ -44,11 +46,11 @@ class _Anything(BaseModel):
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Let what cannot be asked with be found where it is written, and not when somebody is to be asked.
+    """Check the options when they are given, so that errors do not appear only when a person is to be asked.
 
     Raises:
-        SettingsError: an option nobody knows.
-        InvalidTaskError: a value that no question can have.
+        SettingsError: an option is unknown.
+        InvalidTaskError: an option has a value that no question can have.
     """
     known = TaskOptions.__annotations__.keys()
     if unknown := sorted(options.keys() - known):
@@ -57,31 +59,32 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 class HumanInterrupts(GraphCallbackHandler):
-    """A callback handler that asks a person at every interrupt a graph pauses at.
+    """A callback handler that asks a person at every interrupt at which a graph pauses.
 
-    Tool calls that `HumanInTheLoopMiddleware` holds back are approved, edited, rejected or answered; an interrupt with
-    a `response_schema` is answered in a form with its fields; any other takes a text. The relay resumes the thread with
-    what the node expects. Interrupts of our own `await_human` have their task already. The graph needs a thread_id, and
-    a checkpointer that asker and relay share: without one nobody can resume it.
+    Tool calls that `HumanInTheLoopMiddleware` holds back are approved, edited, rejected or answered. An interrupt with
+    a `response_schema` is answered in a form with its fields. Any other interrupt is answered with a text. The relay
+    resumes the thread with the value that the node expects. Interrupts of `await_human` of this package already have a
+    task. The graph needs a thread_id, and a checkpointer that is shared by the relay and the process that asks. Without
+    them the thread cannot be resumed.
 
-    Give it to the relay's graph as well (`graph.with_config(callbacks=[people])`): the relay then also asks about
-    interrupts that were reported to no callback, because the caller left the stream, its process died, or the
-    awaithumans server was unreachable. It asks with its own options.
+    Add the handler to the relay's graph as well (`graph.with_config(callbacks=[people])`). The relay then also asks
+    about interrupts that were reported to no callback, because the caller left the stream, its process died, or the
+    awaithumans server was unreachable. It asks with the options of its own handler.
 
     Args:
         question: The question for an interrupt. Default: its text, or that of its `question` or `message`. Line breaks
             and control characters become visible escapes, and it is shortened to 500 characters.
-        human_tasks: Settings and connections. Default: from the environment, when the first interrupt comes.
+        human_tasks: Settings and connections. Default: from the environment, when the first interrupt arrives.
         options: As in `HumanTask`: timeout_seconds, assign_to, notify, verifier, redact_payload, task_metadata.
 
-    Raises, from the run that paused: what `HumanTasks.open` raises, `InvalidTaskError` for an interrupt whose value is
-    not JSON. The interrupt is saved all the same, and `graph.invoke(None, config)` asks again.
+    The run that paused raises what `HumanTasks.open` raises, and `InvalidTaskError` for an interrupt whose value is not
+    JSON. The interrupt is saved in these cases too, and `graph.invoke(None, config)` asks again.
 
     Example:
         graph.invoke(given, {"configurable": {"thread_id": "1"}, "callbacks": [HumanInterrupts(assign_to="ops@x.org")]})
     """
 
-    raise_error = True  # what nobody has been asked must not look like a question that waits
+    raise_error = True  # an interrupt without a task must not look like a question that waits for a person
 
     def __init__(
         self,
@@ -111,20 +114,20 @@ class HumanInterrupts(GraphCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Remember whose run this is: the event of an interrupt names the run and not the thread."""
+        """Remember the thread of this run, because the event of an interrupt names the run and not the thread."""
         if metadata and metadata.get("thread_id"):
             self._targets[run_id] = {name: str(metadata[name]) for name in ("thread_id", GRAPH) if metadata.get(name)}
 
     def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **_: Any) -> None:
-        """Forget it."""
+        """Forget the thread of a run that has ended."""
         self._targets.pop(run_id, None)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """Forget it."""
+        """Forget the thread of a run that has failed."""
         self._targets.pop(run_id, None)
 
     def on_interrupt(self, event: GraphInterruptEvent) -> None:
-        """Ask a person about each interrupt that is not our own. Asking again is harmless."""
+        """Create a task for each interrupt of a foreign node. Doing so again is harmless."""
         for shown in event.interrupts:
             if not is_ours(shown.value):
                 asked_at = {"|".join(event.checkpoint_ns): event.checkpoint_id}
@@ -135,22 +138,23 @@ class HumanInterrupts(GraphCallbackHandler):
             raise SettingsError("HumanInterrupts needs a graph that is run with a thread_id, or nobody can resume it")
         body, route = self._question_about(shown, target, asked_at)
         # An interrupt is shown again whenever another one of its thread is answered. Its key names all that the node
-        # asks; people and the text of `question` are the application's, and stay as they were asked first.
+        # asks. People and the text of `question` come from the application, and stay as they were in the first task.
         self._opener().open_sync(body, route, same_words=False)
         self._note(route.idempotency_key)
 
     async def adopt(self, shown: Interrupt, target: Mapping[str, str]) -> bool:
-        """Ask about a pending interrupt that was reported to no callback. Asking again is harmless.
+        """Create a task for a pending interrupt that was reported to no callback. Doing so again is harmless.
 
         Args:
-            shown: The interrupt, as the checkpoint has it.
+            shown: The interrupt, as stored in the checkpoint.
             target: `thread_id`, and `graph_id` if the thread's config names one.
 
         Returns:
-            Whether it was asked now. False: this handler has asked it before.
+            Whether the question was asked now. False: this handler has asked it before.
 
         Raises:
-            What `HumanTasks.open` raises, `ServerUnreachableError` after a few seconds; InvalidTaskError.
+            AwaitHumansError: as in `HumanTasks.open`, with `ServerUnreachableError` after a few seconds.
+            InvalidTaskError: the value of the interrupt is not JSON.
         """
         body, route = self._question_about(shown, target)
         if route.idempotency_key in self._asked:

@@ -1,8 +1,9 @@
-"""An interrupt of a node that is not ours: what it asks a person, and what it is resumed with.
+"""Reads what the interrupt of a foreign node asks a person, and makes the value with which the node is resumed.
 
-Law: a node gets what it expects, or nothing. What it expects is read from the interrupt, which stands in the checkpoint
-with its response schema, by the asker and by the relay alike; so nothing else has to be kept. An end without an answer,
-and an answer that does not fit, reject a tool call; to any other node nothing can be said, and its interrupt stays.
+Law: a node gets the value it expects, or none. What it expects is read from the interrupt, which is stored in the
+checkpoint with its response schema, both by the process that asks and by the relay. So nothing else has to be stored.
+For a tool call, an end without an answer and an answer that does not fit become a rejection. Any other node has no way
+to receive a refusal, so its interrupt stays pending.
 """
 
 import hashlib
@@ -29,28 +30,28 @@ from awaithumans_core.task import MAX_TASK_CHARS
 _SERDE = JsonPlusSerializer()
 _KEY = re.compile(r"langgraph:.*:interrupt:([0-9a-f]{32}):[0-9a-f]{16}", re.DOTALL)
 _WORDS = ("question", "task", "message", "prompt", "description")
-"""Under which names interrupts commonly say in words what they want."""
+"""Keys under which interrupts commonly describe what they ask."""
 
 OPEN_QUESTION = "An answer is needed"
 
 
 class Question(NamedTuple):
-    """What an interrupt asks."""
+    """The question that an interrupt asks, and how its answer is converted."""
 
     task: str
     payload: Any
     response_schema: type[BaseModel]
     resume_value: Callable[[BaseModel], Any]
-    """The node's own form of an answer."""
+    """Converts an answer to the form that the node expects."""
     refusal: Callable[[str], Any] | None
-    """The node's own form of "no, because ..."; None if it has none."""
+    """Makes the node's own form of "no, because ...". None if it has none."""
 
 
 def key_of(shown: Interrupt, thread_id: str) -> str:
-    """The idempotency key of an interrupt's question.
+    """Return the idempotency key of an interrupt's question.
 
     A node runs again while others beside it are resumed, and may then ask about something else, or for other answers,
-    under the same id: the key names what it asks about and the answers it takes, too.
+    under the same id. The key therefore also contains a digest of what is asked and of the answers that are accepted.
     """
     asked = _as_read(shown)
     if isinstance(schema := shown.response_schema, dict):
@@ -59,7 +60,7 @@ def key_of(shown: Interrupt, thread_id: str) -> str:
 
 
 def keys_of(shown: Interrupt, thread_id: str) -> set[str]:
-    """The keys under which an interrupt may have been asked: `key_of`, and that of earlier releases."""
+    """Return the keys under which an interrupt may have been asked: that of `key_of`, and that of earlier releases."""
     return {key_of(shown, thread_id), _key(shown, thread_id, _as_read(shown))}
 
 
@@ -69,21 +70,21 @@ def _key(shown: Interrupt, thread_id: str, asked: Any) -> str:
 
 
 def _as_read(shown: Interrupt) -> Any:
-    """The value of an interrupt as JSON, as a checkpoint gives it back."""
+    """Return the value of an interrupt as JSON, in the form in which a checkpoint returns it."""
     return to_jsonable_python(_SERDE.loads_typed(_SERDE.dumps_typed(shown.value)), fallback=repr)
 
 
 def interrupt_id(key: str) -> str | None:
-    """The interrupt a key names; None for keys of our own questions."""
+    """Return the interrupt id in a key, or None for the keys of this package's own questions."""
     found = _KEY.fullmatch(key)
     return found[1] if found else None
 
 
 def resume_with(shown: Interrupt, outcome: Outcome) -> Any:
-    """What the node that waits at this interrupt is to be given.
+    """Return the value with which the node that waits at this interrupt is to be resumed.
 
     Raises:
-        TargetGone: there was no usable answer, and the node has no way to be told so.
+        TargetGone: there was no usable answer, and the node has no form for a refusal.
     """
     question = question_of(shown)
     try:
@@ -103,7 +104,7 @@ def question_of(shown: Interrupt) -> Question:
     value: Any = shown.value
     if isinstance(value, dict):
         shape = cast("Mapping[str, Any]", value)
-        with suppress(KeyError, TypeError, AttributeError):  # something else that happens to use these words
+        with suppress(KeyError, TypeError, AttributeError):  # another value that happens to use these keys
             if shape.get("type") == "tool_approval" and schema and (call := _per_call(shape, schema)):
                 return _review([call], shape, one=True)
             if "action_requests" in shape and (calls := _batched(shape)):
@@ -112,7 +113,9 @@ def question_of(shown: Interrupt) -> Question:
 
 
 def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
-    """Tool calls that are held back: `one` answered by itself, or all of a turn at once."""
+    """Return the question about tool calls that are held back: one that is answered by itself, or all of a turn at
+    once.
+    """
 
     def answer(made: Sequence[Any]) -> Any:
         return made[0] if one else {"decisions": made}
@@ -149,7 +152,7 @@ def _batched(value: Mapping[str, Any]) -> list[Call] | None:
 
 
 def _per_call(value: Mapping[str, Any], schema: Schema) -> Call | None:
-    """The response schema lists the decisions there are, and the arguments an edit may give."""
+    """Read a tool call whose response schema lists the possible decisions, and the arguments an edit may give."""
     kinds: list[Kind] = []
     arguments: Schema | None = None
     for branch in schema.get("oneOf") or schema.get("anyOf") or [schema]:
@@ -179,7 +182,7 @@ def _given_answer(answer: BaseModel) -> Any:
 
 
 def _given(answer: BaseModel) -> dict[str, Any]:
-    """What a person said, without what they left to the node's own defaults."""
+    """Return what a person entered, without the fields that they left to the node's own defaults."""
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -191,7 +194,9 @@ def _words(value: Any) -> str:
 
 
 def _payload(value: Any) -> Any:
-    """An object as it is, anything else as one; a text stands in the question, if it fits there."""
+    """Return the payload: an object as it is, another value inside one, and None for a text that fits into the
+    question.
+    """
     if value is None or (isinstance(value, str) and _words(value) == (value.strip() or OPEN_QUESTION)):
         return None
     plain: Any = to_jsonable_python(value, fallback=lambda other: other)

@@ -1,1 +1,1 @@
-"""The worker side: activities, which make the HTTP calls."""
+"""The worker side of the Temporal adapter: the activities, which make the HTTP calls."""

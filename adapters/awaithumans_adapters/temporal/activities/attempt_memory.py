@@ -1,7 +1,7 @@
-"""What the attempts of one activity leave for each other: a mapping among its heartbeat details.
+"""State that the attempts of one activity pass on to each other: a mapping among its heartbeat details.
 
-Temporal hands the details of the last heartbeat on to the next attempt, on whichever worker. A heartbeat is a billed
-action, so nothing is kept in the ordinary case.
+Temporal hands the details of the last heartbeat to the next attempt, on whichever worker it runs. A heartbeat is a
+billed action, so nothing is kept in the ordinary case.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from temporalio import activity
 
 
 class Memory:
-    """The memory of the attempt that runs."""
+    """The state kept for the attempts of the running activity."""
 
     def __init__(self) -> None:
         details = list(activity.info().heartbeat_details)
@@ -20,13 +20,13 @@ class Memory:
         self._facts: dict[str, Any] = dict(mappings[0]) if mappings else {}
 
     def get(self, name: str) -> Any:
-        """What was kept under this name; None if nothing was."""
+        """Return the value kept under this name, or None."""
         return self._facts.get(name)
 
     def keep(self, **facts: Any) -> None:
-        """Keep these for the next attempt, beside what is kept already. None removes. It also survives a failure.
+        """Keep these facts for the next attempt, in addition to those already kept. None removes a fact.
 
-        Other details, which are not mappings, stay.
+        They also survive a failure. Other heartbeat details, which are not mappings, are preserved.
         """
         self._facts = {name: value for name, value in (self._facts | facts).items() if value is not None}
         activity.heartbeat(*self._others, self._facts)

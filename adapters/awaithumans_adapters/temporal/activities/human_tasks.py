@@ -1,4 +1,4 @@
-"""The worker's side: the activities that speak HTTP. Settings stay here; no token or key enters a history."""
+"""The activities that make HTTP calls, on the worker. Settings stay here, so no token or key enters a history."""
 
 import asyncio
 import math
@@ -48,22 +48,27 @@ if TYPE_CHECKING:
 logger = safe_logger("awaithumans.temporal")
 
 PATIENCE_SECONDS = 10.0
-"""One attempt rides out a hiccup; longer outages are Temporal's to retry, where an operator sees them."""
+"""Seconds for which one attempt retries its HTTP calls. Longer outages are retried by Temporal, where operators see
+them.
+"""
 
 MAX_RESETS = 100
-"""How often one question is asked at most, because its workflow was reset after its end."""
+"""Maximum number of times that one question is asked again because its workflow was reset after the question had ended.
+"""
 LATE = timedelta(minutes=1)
-"""How much later than scheduled a question may be asked without a heartbeat, which is billed, to keep that moment."""
+"""Delay after scheduling up to which no heartbeat, which is billed, is spent to keep the moment of asking."""
 
 LOGGED_EVERY_SECONDS = 300.0
-"""How often one wrong setting is logged by a worker, however many questions meet it."""
+"""Minimum seconds between two log entries of a worker about the same wrong setting, however many questions it affects.
+"""
 
 
 @activity.defn(name=MEASURE)
 async def question_size(body: dict[str, Any]) -> int:
-    """Bytes of the payload that Temporal receives for this question, which only the worker's converter knows.
+    """Return the size in bytes of the payload that Temporal receives for this question.
 
-    It is a local activity: its input is not sent to Temporal. It needs no settings, and runs on the workflow's worker.
+    Only the worker's converter can determine it. This is a local activity, so its input is not sent to Temporal. It
+    needs no settings, and runs on the workflow's worker.
     """
     return await encoded_size(body, activity.client().data_converter, _serialized_as())
 
@@ -73,7 +78,7 @@ class HumanTaskActivities:
 
     Args:
         settings: Default: read from the worker's environment when the first question is asked.
-        setting_errors: What a wrong setting does: see `HumanTasksPlugin`.
+        setting_errors: Effect of a wrong setting: see `HumanTasksPlugin`.
     """
 
     def __init__(self, settings: Settings | None = None, *, setting_errors: SettingErrors = "retry") -> None:
@@ -85,18 +90,18 @@ class HumanTaskActivities:
         self._logged: dict[tuple[object, ...], float] = {}
 
     def same_as(self, other: "HumanTaskActivities") -> bool:
-        """Whether both do the same: two plugins with the same settings are one."""
+        """Whether both have the same settings, so that two plugins with them count as one."""
         return (self.settings, self.setting_errors) == (other.settings, other.setting_errors)
 
     def all(self) -> list[Callable[..., Any]]:
-        """What a worker has to register."""
+        """Return the activities that a worker has to register."""
         return [self.open_wait, self.close_wait, self.last_look, self.await_human, self.withdraw, question_size]
 
     @activity.defn(name=OPEN_WAIT)
     async def open_wait(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create the task and register the wait of the calling workflow. Repeating it is harmless."""
         body = _checked(body, "task", "timeout_seconds", "idempotency_key")
-        # No run id: the answer goes to the run that is current when it comes.
+        # The caller has no run id: the answer goes to the run that is current when it arrives.
         key = body["idempotency_key"]
         patience = _Patience(self.setting_errors, Memory(), body["timeout_seconds"], ask_within=_ask_within(body))
         try:
@@ -110,7 +115,7 @@ class HumanTaskActivities:
 
     @activity.defn(name=CLOSE_WAIT)
     async def close_wait(self, task_id: str) -> dict[str, Any]:
-        """Cancel the task unless it has ended or is shared, and say how it stands."""
+        """Cancel the task unless it has ended or is shared, and return its state."""
         try:
             return _brief(await self._ready().close(task_id, asked_by=_shared_mark))
         except AwaitHumansError as error:
@@ -118,9 +123,9 @@ class HumanTaskActivities:
 
     @activity.defn(name=LAST_LOOK)
     async def last_look(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """How the task stands at its deadline: `{"task_id", "timeout_seconds", "idempotency_key"}`.
+        """Return the state of the task at its deadline. Input: `{"task_id", "timeout_seconds", "idempotency_key"}`.
 
-        The key is that of the recorded task. It is missing or null for one that an earlier release asked for. See
+        The key is that of the recorded task. It is missing or null for a task that an earlier release asked for. See
         `flow.last_look`.
         """
         asked = _checked(asked, "task_id", "timeout_seconds")
@@ -132,16 +137,18 @@ class HumanTaskActivities:
 
     @activity.defn(name=AWAIT_HUMAN)
     async def await_human(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask, and be completed with the outcome when a person has answered: `Outcome.value()`, for `settle`.
+        """Create the task, and be completed with the outcome when a person has answered: `Outcome.value()`, for
+        `settle`.
 
-        `await_human(..., via="activity")` in a workflow uses it; it may also be called by itself. Set a start-to-close
-        timeout: it is how often an answer that was not called back is looked for. Set no heartbeat timeout. Called by
-        itself, its question outlives a workflow that is cancelled: an activity that is not running cannot hear of it.
-        It cannot be a local activity, since nothing outside of the worker can complete one.
+        `await_human(..., via="activity")` in a workflow uses this activity, and it may also be called directly. Set a
+        start-to-close timeout: it is the interval of re-checks for an answer that was not called back. Set no heartbeat
+        timeout. If called directly, its question outlives a workflow that is cancelled, because an activity between two
+        attempts cannot be notified of the cancellation. It cannot be a local activity, since nothing outside of the
+        worker can complete one.
 
         Args:
-            body: `HumanTask.body()`, or the JSON body of `POST /api/tasks`. Without `idempotency_key` the activity's
-                own run and id name the question.
+            body: `HumanTask.body()`, or the JSON body of `POST /api/tasks`. Without `idempotency_key` the key is made
+                from the activity's own run and id.
 
         Example:
             question = HumanTask(task="Approve?", response_schema=Decision, idempotency_key=f"approve:{order}")
@@ -161,7 +168,8 @@ class HumanTaskActivities:
             )
         target = _caller() | {"activity_id": info.activity_id}
         if info.workflow_id is not None:
-            # An id names something else in another run. One that was reset, or goes on with the question, asks itself.
+            # An id names something else in another run. A run after a reset, or one that inherits the question, asks
+            # itself.
             target["run_id"] = str(info.workflow_run_id)
         body = {"idempotency_key": ":".join((ENGINE, *target.values()))} | body
         key = body["idempotency_key"]
@@ -202,9 +210,10 @@ class HumanTaskActivities:
         """Cancel a question by its key, unless it is shared. If no task has the key, create one and cancel it.
 
         Args:
-            asked: `{"idempotency_key"}`, or the key alone. Of a workflow that was reset (`ORIGINAL_RUN`), what it asked
-                again is cancelled as well. With `activity_id` and `run_id`, the activity that waits: if no task has the
-                key, the question was asked in other words, whose key is in the input of that activity.
+            asked: `{"idempotency_key"}`, or the key alone. With the `ORIGINAL_RUN` of a workflow that was reset, the
+                questions that it asked again are cancelled as well. With `activity_id` and `run_id`, the activity that
+                waits: if no task has the key, the question was asked in other words, whose key is in the input of that
+                activity.
         """
         asked = _checked({"idempotency_key": asked} if isinstance(asked, str) else asked, "idempotency_key")
         key, reset = asked["idempotency_key"], _was_reset(asked)
@@ -222,17 +231,17 @@ class HumanTaskActivities:
             raise self._failed(error, _Patience(self.setting_errors, Memory())) from error
 
     async def _withdraw(self, key: str) -> tuple[Outcome, bool]:
-        """Cancel the task with this key; how it ended, and whether there was none."""
+        """Cancel the task with this key. Return how it ended, and whether no task had the key."""
         missing: list[Outcome] = []
         outcome = await self._ready().withdraw(key, asked_by=_shared_mark(key), on_missing=missing.append)
         return outcome, bool(missing)
 
     async def _open(self, body: dict[str, Any], target: dict[str, str], patience: "_Patience") -> tuple[Outcome, str]:
-        """Ask, and return how the task stands and its key.
+        """Ask the question. Return the state of its task and its key.
 
-        A workflow that was reset comes to questions that an earlier run has asked. What a person answered counts. An
-        end that no person gave is not this run's: it asks again, under the next key. The result is recorded, so that
-        replays follow from it.
+        A workflow that was reset comes to questions that an earlier run has asked. An answer that a person gave counts.
+        Any other end does not belong to this run, which asks again under the next key. The result is recorded in the
+        history, so that replays follow it.
         """
         memory = patience.memory
         key: str = memory.get("key") or body["idempotency_key"]
@@ -249,9 +258,10 @@ class HumanTaskActivities:
     async def _open_under(
         self, key: str, body: dict[str, Any], target: dict[str, str], patience: "_Patience"
     ) -> Outcome:
-        """Ask. A task of an earlier attempt is read and never created again, even if it was deleted meanwhile.
+        """Ask under this key. A task of an earlier attempt is read and never created again, even if it was deleted
+        since.
 
-        The relay knows the task once its wait is registered. Until then the attempts remember it.
+        The relay knows the task once its wait is registered. Until then the attempts keep its id in their memory.
         """
         created: list[Outcome] = []
         carried: dict[str, str] | bool = body.get(CARRIED, False)
@@ -265,7 +275,8 @@ class HumanTaskActivities:
                 body,
                 route,
                 # A key of the mailbox is made of text, payload and people. The response class may have changed since a
-                # reset or since the run before: the task is joined, and the answer must fit the class of now.
+                # reset or since the previous run. In that case the existing task is joined, and the answer must fit the
+                # current class.
                 same_words=_shared_mark(key) is not None and not carried,
                 asked_by=_asked_by(key),
                 gives_up=patience.over,
@@ -275,17 +286,18 @@ class HumanTaskActivities:
                 asked_before=before,
                 within=max(0.0, patience.asking_left()),
             )
-        except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shut down
+        except (AwaitHumansError, asyncio.CancelledError):  # cancelled: the worker is shutting down
             if created:
                 patience.memory.keep(task_id=created[0].task_id)
             raise
 
     async def _too_late(self, key: str, patience: "_Patience") -> Outcome:
-        """The time for asking is over: create nothing. What an earlier attempt may have created is cancelled.
+        """End a question whose time for asking is over. Create nothing, and cancel what an earlier attempt may have
+        created.
 
         Raises:
             QuestionNotAskedError: no person has answered.
-            AwaitHumansError: the server refuses, as it did until now.
+            AwaitHumansError: the server still refuses the request.
         """
         why = "no attempt was made in time"
         if activity.info().attempt > 1:
@@ -293,7 +305,7 @@ class HumanTaskActivities:
                 outcome = await self._ready().withdraw(key, asked_by=_asked_by(key))
             except AwaitHumansError as error:
                 if cause_of(error) is not Cause.OUTAGE:
-                    raise  # it says more about why the question was not asked
+                    raise  # this error explains better why the question was not asked
                 why = str(error)
             else:
                 if outcome.terminal and outcome.status != TaskStatus.CANCELLED:
@@ -303,7 +315,7 @@ class HumanTaskActivities:
 
     def _ready(self) -> "HumanTasks":
         if self._human_tasks is None:
-            # Here, so that a workflow file that names the plugin brings no HTTP client into its sandbox.
+            # Imported here, so that a workflow file that names the plugin brings no HTTP client into its sandbox.
             from awaithumans_core.human_tasks import HumanTasks
 
             self._human_tasks = HumanTasks(self.settings, patience=PATIENCE_SECONDS)
@@ -318,7 +330,7 @@ class HumanTaskActivities:
         return failure(error, retried_for=retried_for, attempt=activity.info().attempt)
 
     def _log(self, error: AwaitHumansError) -> None:
-        """Log a wrong setting, unless it was logged a moment ago."""
+        """Log a wrong setting, unless it was logged within the last `LOGGED_EVERY_SECONDS`."""
         refused = error if isinstance(error, RequestRefusedError) else RequestRefusedError("")
         which = (type(error), refused.status_code, refused.server_code)
         now = time.monotonic()
@@ -329,22 +341,25 @@ class HumanTaskActivities:
 
 @dataclass(frozen=True, slots=True)
 class _Patience:
-    """How long an error is retried by one activity. All times are the Temporal server's."""
+    """How long one activity retries an error. All times are those of the Temporal server."""
 
     setting_errors: SettingErrors
     memory: Memory
     given: float | None = None
-    """Seconds for which a wrong setting is retried, counted from the first attempt that it refused. None: the
-    activity's own timeouts end it.
+    """Seconds for which a wrong setting is retried, counted from the first attempt that it refused.
+
+    None: the activity's own timeouts end it.
     """
     with_people_until: datetime | None = None
-    """The question has been asked and its answer may come by callback: no refusal ends it before that."""
+    """Set if the question has been asked and its answer may come by callback: no refusal ends the activity before this
+    time.
+    """
     ask_within: float | None = None
     """Seconds after the activity was scheduled in which the question has to be asked. None: it may have been asked."""
     began: float = field(default_factory=time.monotonic)
 
     def asking_left(self) -> float:
-        """Seconds in which the question may still be asked."""
+        """Return the seconds in which the question may still be asked."""
         if self.ask_within is None:
             return math.inf
         info = activity.info()
@@ -352,11 +367,11 @@ class _Patience:
         return self.ask_within - passed
 
     def left(self, error: AwaitHumansError) -> float:
-        """Seconds for which this is still retried; 0 or less ends the activity."""
+        """Return the seconds for which this error is still retried. 0 or less ends the activity."""
         cause, asked = cause_of(error), self.with_people_until is not None
         if not asked and (cause is Cause.QUESTION or (self.setting_errors == "fail" and cause is Cause.SETTING)):
             return 0.0
-        # A setting that is missing refuses nothing: nothing was sent.
+        # A missing setting is not a refusal, because no request was sent.
         if cause is Cause.OUTAGE or self.given is None or isinstance(error, SettingsError):
             return self.asking_left()
         since = _refused_since(self.memory, asked=asked)
@@ -370,7 +385,7 @@ class _Patience:
 
 
 def _refused_since(memory: Memory, *, asked: bool) -> datetime:
-    """When this activity was first refused because of a setting, since it last succeeded in asking."""
+    """Return when this activity was first refused because of a setting since it last succeeded in asking."""
     since: str | None = memory.get("refused_since")
     if since is None:
         since = activity.info().started_time.isoformat()
@@ -379,12 +394,12 @@ def _refused_since(memory: Memory, *, asked: bool) -> datetime:
 
 
 def _ask_within(body: dict[str, Any]) -> float | None:
-    """Seconds in which this question has to be asked. None: the run before may have asked it."""
+    """Return the seconds in which this question has to be asked, or None if the previous run may have asked it."""
     return None if CARRIED in body else float(body.get(ASK_WITHIN, body["timeout_seconds"]))
 
 
 def _asked_at(memory: Memory) -> datetime:
-    """When people's time began."""
+    """Return when people's time began."""
     kept: str | None = memory.get("asked_at")
     return activity.info().scheduled_time if kept is None else datetime.fromisoformat(kept)
 
@@ -394,19 +409,20 @@ def _asked_before(memory: Memory) -> bool:
     info = activity.info()
     if memory.get("asked") is not None:
         return bool(memory.get("asked"))
-    # No attempt has failed, so one that ran until its start-to-close timeout had asked.
+    # No attempt has failed, so an attempt that ran until its start-to-close timeout had asked.
     waited = info.current_attempt_scheduled_time - info.scheduled_time
     return info.start_to_close_timeout is not None and waited >= info.start_to_close_timeout
 
 
 def _was_reset(asked: Mapping[str, Any]) -> bool:
-    """Whether the calling workflow, or the run before that handed its question on, was reset."""
+    """Whether the calling workflow, or an earlier run that handed its question on, was reset."""
     run_id = activity.info().workflow_run_id
     return bool(asked.get(ORIGINAL_RUN, run_id) != run_id)
 
 
 async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
-    """The key in the recorded input of the activity that waits: a deploy may have changed what the code asks.
+    """Return the key in the recorded input of the activity that waits, since a deploy may have changed what the code
+    asks.
 
     None: no activity is named, or it is not in the history.
     """
@@ -434,7 +450,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_carried(value: object) -> bool:
-    """True, or the activity that waited in the run before."""
+    """Whether a value is a boolean, or names the activity that waited in the previous run."""
     if not isinstance(value, Mapping):
         return isinstance(value, bool)
     named = cast("Mapping[object, object]", value)
@@ -451,11 +467,11 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     ASK_WITHIN: (_is_positive, "a positive number"),
     CARRIED: (_is_carried, "true, or an object with the strings activity_id and run_id"),
 }
-"""What the activities read themselves. The server checks the other fields of a question."""
+"""Checks of the fields that the activities read themselves. The server checks the other fields of a question."""
 
 
 def _checked(body: Mapping[str, Any], *required: str) -> dict[str, Any]:
-    """The input of an activity, where null is the same as left out. Callers by name may be in any language.
+    """Return the input of an activity after checking it. Null counts as left out, as callers may use any language.
 
     Raises:
         ApplicationError: InvalidTaskError; a required field is missing, or one has another type. It is not retried.
@@ -474,11 +490,15 @@ def _checked(body: Mapping[str, Any], *required: str) -> dict[str, Any]:
 
 
 def _caller() -> dict[str, str]:
-    """The workflow that asks, or the activity that does without one."""
+    """Return the workflow that asks, or the standalone activity that asks without a workflow.
+
+    Raises:
+        ApplicationError: SettingsError; another activity was called without a workflow.
+    """
     info = activity.info()
     if info.workflow_id is None and info.activity_type == AWAIT_HUMAN:
         from awaithumans_adapters.temporal.activities.standalone import (
-            standalone_target,  # needs a newer SDK than the rest
+            standalone_target,  # needs a newer SDK than the other modules
         )
 
         return standalone_target(info)
@@ -492,31 +512,32 @@ def _caller() -> dict[str, str]:
 
 
 def _route(target: dict[str, str], key: str) -> Route:
-    """Where the answer must go. It states whether this worker encodes payloads, so that the relay does so too."""
+    """Return the route of the answer. It states whether this worker encodes payloads, so that the relay does so too."""
     return Route(ENGINE, target, key, encoded=activity.client().data_converter.payload_codec is not None)
 
 
 def _asked_by(key: str) -> str:
-    """Names the caller as the one a question was created for: a workflow in either mode and in each of its runs."""
+    """Return the mark of the caller a question was created for: one mark per workflow, in both modes and all its runs."""
     caller = _caller()
     return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
 
 def _shared_mark(key: str) -> str | None:
-    """The mark a task with this key carries if it was created for this workflow; None for a key that is never shared.
+    """Return the mark of a task with this key that was created for this workflow, or None for a key that is never
+    shared.
 
-    That is a key the mailbox has made: it names one question of one workflow.
+    A key made by the mailbox is never shared, because it names one question of one workflow.
     """
     return _asked_by(key) if within(key) == key else None
 
 
 async def _fitting(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as this worker can return it; see `limits.carried`."""
+    """Return the outcome in a form that this worker can return; see `limits.carried`."""
     return (await carried(outcome, activity.client().data_converter, _serialized_as())).value()
 
 
 def _serialized_as() -> ActivitySerializationContext:
-    """The context in which the SDK encodes the result of this activity."""
+    """Return the context in which the SDK encodes the result of this activity."""
     info = activity.info()
     return ActivitySerializationContext(
         namespace=info.namespace or activity.client().namespace,
@@ -530,5 +551,5 @@ def _serialized_as() -> ActivitySerializationContext:
 
 
 def _brief(outcome: Outcome) -> dict[str, Any]:
-    """All that the workflow makes of a task it has given up."""
+    """Return the part of an outcome that the workflow uses of a task that it no longer waits for."""
     return {"task_id": outcome.task_id, "status": outcome.status}

@@ -1,7 +1,7 @@
 """Where and how the activities of this package run: task queue, timeout, retries, priority.
 
 Law: these options decide when and where a question is asked, never how it ends. They are a worker's configuration and
-not part of a history: a replay compares the types and ids of activities, so they may be changed while people are asked.
+not part of a history. A replay compares the types and ids of activities, so they may be changed while people are asked.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -13,14 +13,14 @@ from temporalio.common import Priority, RetryPolicy
 from awaithumans_core.errors import SettingsError
 
 ACTIVITY_TIMEOUT = timedelta(seconds=60)
-"""For one attempt; it takes a few short HTTP calls."""
+"""Default timeout of one attempt, which makes a few short HTTP calls."""
 MIN_ACTIVITY_TIMEOUT = timedelta(seconds=15)
-"""One attempt retries its HTTP calls for ten seconds."""
+"""Minimum timeout of one attempt, which retries its HTTP calls for ten seconds."""
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
 
 class OfWaiting(TypedDict):
-    """Arguments of `workflow.start_activity` that are chosen for every activity."""
+    """Arguments of `workflow.start_activity` that are set for every activity."""
 
     task_queue: str | None
     retry_policy: RetryPolicy
@@ -28,7 +28,7 @@ class OfWaiting(TypedDict):
 
 
 class OfCall(OfWaiting):
-    """The arguments for an activity that makes a few HTTP calls."""
+    """Arguments of `workflow.start_activity` for an activity that makes a few HTTP calls."""
 
     start_to_close_timeout: timedelta
 
@@ -37,14 +37,14 @@ class OfCall(OfWaiting):
 class ActivityOptions:
     """How the activities behind `await_human` are scheduled. The names are those of `workflow.ActivityConfig`.
 
-    Give it to `HumanTasksPlugin` for all questions of a worker, or to `await_human` for one question. A field that is
-    None has the plugin's value, and else the default. Options may be changed at any time: histories still replay. An
-    activity that is scheduled already stays on its task queue, so keep a worker on the old one until it has ended.
+    Pass it to `HumanTasksPlugin` for all questions of a worker, or to `await_human` for one question. A field that is
+    None has the plugin's value, or else the default. Options may be changed at any time, and histories still replay. An
+    activity that is already scheduled stays on its task queue, so keep a worker on the old one until it has ended.
 
     Other fields of `ActivityConfig` are left out, because they could end a wait although a person still answers.
 
     Raises:
-        SettingsError: a value that could lose an answer, or that Temporal refuses.
+        SettingsError: a value could lose an answer, or Temporal refuses it.
 
     Example:
         HumanTasksPlugin(activities=ActivityOptions(task_queue="people", priority=Priority(priority_key=1)))
@@ -53,12 +53,14 @@ class ActivityOptions:
     task_queue: str | None = None
     """Task queue of the workers that run the activities. Default: the workflow's own."""
     start_to_close_timeout: timedelta | None = None
-    """Of one attempt to open, check or close a question, at least 15 s. Default: 60 s. In activity mode the activity
-    that waits has the interval of `recheck` instead.
+    """Timeout of one attempt to open, check or close a question, at least 15 s. Default: 60 s.
+
+    In activity mode the activity that waits has the interval of `recheck` instead.
     """
     retry_policy: RetryPolicy | None = None
-    """The intervals between attempts while a server is unreachable. Default: 1 s, doubled up to 30 s. The number of
-    attempts is not limited and no error type is excluded: a question ends with its own timeout.
+    """Intervals between attempts while a server is unreachable. Default: 1 s, doubled up to 30 s.
+
+    The number of attempts is not limited and no error type is excluded: a question ends with its own timeout.
     """
     priority: Priority | None = None
     """Priority and fairness of the activities in their task queue. Default: those of the workflow."""
@@ -80,12 +82,15 @@ class ActivityOptions:
             )
 
     def over(self, default: "ActivityOptions") -> "ActivityOptions":
-        """These options, and those of `default` where a field is None."""
+        """Return these options, with the values of `default` where a field is None."""
         names = [field.name for field in fields(self)]
         return replace(default, **{name: value for name in names if (value := getattr(self, name)) is not None})
 
     def of_waiting(self) -> OfWaiting:
-        """For the activity that waits for the answer. Its start-to-close timeout is the interval of re-checks."""
+        """Return the arguments for the activity that waits for the answer, except its start-to-close timeout.
+
+        That timeout is the interval of re-checks.
+        """
         return OfWaiting(
             task_queue=self.task_queue,
             retry_policy=self.retry_policy or RETRY,
@@ -93,15 +98,15 @@ class ActivityOptions:
         )
 
     def of_call(self) -> OfCall:
-        """For the activities that make a few HTTP calls."""
+        """Return the arguments for the activities that make a few HTTP calls."""
         return OfCall(**self.of_waiting(), start_to_close_timeout=self.start_to_close_timeout or ACTIVITY_TIMEOUT)
 
 
 def chosen(given: ActivityOptions | None) -> ActivityOptions:
-    """The options a caller has given; None gives the defaults.
+    """Return the options that a caller has passed, or the defaults for None.
 
     Raises:
-        SettingsError: it is something else, as a mapping.
+        SettingsError: the value is of another type, for instance a mapping.
     """
     if not isinstance(given, ActivityOptions | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise SettingsError(f"activities={given!r}: give ActivityOptions(...) of awaithumans_adapters.temporal")

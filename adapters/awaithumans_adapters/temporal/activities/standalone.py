@@ -1,7 +1,7 @@
 """Activities that a client starts by themselves, without a workflow, and that wait for a person.
 
-Their route names no workflow: the activity's id and run id are the caller. Needs a Temporal server and an SDK that have
-standalone activities.
+Their route names no workflow. The caller is identified by the activity's id and run id. They need a Temporal server and
+an SDK that support standalone activities.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from awaithumans_core.outcome import Outcome
 
 
 def standalone_target(info: activity.Info) -> dict[str, str]:
-    """Where the answer to the running standalone activity must go."""
+    """Return the target of the route to the running standalone activity."""
     return {"namespace": info.namespace, "activity_id": info.activity_id, "run_id": str(info.activity_run_id)}
 
 
 async def status_of(client: Client, target: Mapping[str, str], timeout: timedelta) -> ActivityExecutionStatus | None:
-    """The activity's status. None: Temporal does not know it.
+    """Return the activity's status, or None if Temporal does not know it.
 
     Raises:
-        TargetGone: it is no activity of ours.
-        temporalio.service.RPCError: Temporal is unreachable; later.
+        TargetGone: the activity is of another type, and not completed by this package.
+        temporalio.service.RPCError: Temporal is unreachable. Deliver later.
     """
     handle = client.get_activity_handle(target["activity_id"], run_id=target["run_id"])
     try:
@@ -48,11 +48,12 @@ async def status_of(client: Client, target: Mapping[str, str], timeout: timedelt
 async def complete_standalone(
     client: Client, target: Mapping[str, str], outcome: Outcome, reader: PayloadConverter, timeout: timedelta
 ) -> None:
-    """Complete the activity with what Temporal carries of the outcome. One that is completed already needs nothing.
+    """Complete the activity with what Temporal can carry of the outcome. An activity that is already completed is left
+    as is.
 
     Raises:
-        TargetGone: it has ended without the answer, or never was.
-        TargetNotReady: it could not be completed at this moment; later.
+        TargetGone: it has ended without the answer, or never existed.
+        TargetNotReady: it could not be completed at this moment. Deliver later.
     """
     status = await status_of(client, target, timeout)
     if status == ActivityExecutionStatus.RUNNING:

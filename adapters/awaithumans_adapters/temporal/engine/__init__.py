@@ -1,1 +1,1 @@
-"""The relay side: an outcome becomes a signal or the result of an activity."""
+"""The relay side of the Temporal adapter: an outcome becomes a signal or the result of an activity."""

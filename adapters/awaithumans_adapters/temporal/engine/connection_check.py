@@ -1,6 +1,6 @@
-"""Whether Temporal can be used with these settings, and which setting is wrong if not.
+"""Checks whether Temporal can be used with the current settings, and finds the setting that is wrong if not.
 
-The SDK reports everything that goes wrong while it connects in one text, so its words distinguish the kinds.
+The SDK reports every connection problem in one text, so the kinds are distinguished by phrases in that text.
 """
 
 import uuid
@@ -32,12 +32,12 @@ _BY_WORDS: Mapping[str, str] = {
     "get_system_info": "TLS: the server closes the connection: it wants TLS (TEMPORAL_TLS=true), or a client "
     "certificate that it trusts (TEMPORAL_TLS_CLIENT_CERT_PATH, TEMPORAL_TLS_CLIENT_KEY_PATH)",
 }
-"""Words in the text of the SDK -> the setting. The first that fits counts."""
+"""Phrase in the SDK's error text -> the setting to correct. The first match counts."""
 _PROBE = {"probe": True}
 
 
 def setting_behind(error: Exception) -> SettingsError | None:
-    """The wrong setting behind an error of the SDK; None if it is another kind of error, such as an outage."""
+    """Return the wrong setting behind an error of the SDK, or None for another kind of error, such as an outage."""
     if isinstance(error, RPCError):
         return SettingsError(_KEY) if error.status in _REFUSED else None
     if not str(error).startswith("Failed client connect"):
@@ -47,7 +47,7 @@ def setting_behind(error: Exception) -> SettingsError | None:
 
 
 async def check_access(client: Client, namespace: str, *, timeout: timedelta) -> None:
-    """Raise unless the client may describe workflows in this namespace. It asks for one that does not exist.
+    """Raise unless the client may describe workflows in this namespace. The request names one that does not exist.
 
     Raises:
         SettingsError: there is no such namespace.
@@ -78,7 +78,7 @@ async def check_codec(converter: DataConverter, *, namespace: str) -> None:
     try:
         (read,) = await codec.decode(await codec.encode([_PROBE]), [dict])
     except Exception as error:
-        # Without the text of the error, which may quote a key.
+        # without the text of the error, which may quote a key
         raise SettingsError(
             f"codec: the data converter cannot encode a payload and read it again ({type(error).__name__}): see "
             "whether its keys, or its codec server, can be reached by the relay"

@@ -1,8 +1,8 @@
-"""Whether a workflow that has ended took an answer, as its history tells.
+"""Finds out from its history whether a workflow that has ended took an answer.
 
 An answer reaches a workflow in several ways: the relay's signal or completion, an attempt of an activity that finds it
-on the server, or a later run that went on with the question. When the relay comes with it, the workflow may have ended
-because of that very answer, and nothing is lost.
+on the server, or a later run that continued the question. When the relay delivers the answer, the workflow may have
+ended because of that very answer, and nothing is lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from awaithumans_adapters.temporal.names import AWAIT_HUMAN, HEADER, LAST_LOOK, 
 from awaithumans_core.outcome import Outcome
 
 EVENTS_AT_ONCE = 8
-"""Of a history, in one reply. One may have 2 MB."""
+"""Number of history events per reply. One event may have 2 MB."""
 MAX_RUNS = 20
-"""Runs that are read at most: a workflow may continue as new without end."""
+"""Maximum number of runs that are read, because a workflow may continue as new without end."""
 
 _BRINGS_ANSWERS = {AWAIT_HUMAN, OPEN_WAIT, LAST_LOOK}
 
 
 async def has_taken(client: Client, target: Mapping[str, str], outcome: Outcome, rpc_timeout: timedelta) -> bool:
-    """Whether the last run of the workflow, or one before it back to the run that the target names, took this end.
+    """Whether the last run of the workflow, or one before it back to the run that the target names, took this outcome.
 
-    It did if the end is in its history, a workflow task has run since, and it did not hand the question on to the next
-    run as one that is still open.
+    A run has taken it if the outcome is in its history, a workflow task has run since, and the run did not hand the
+    question on to the next run as one that is still open.
 
     Raises:
         temporalio.service.RPCError: Temporal is unreachable, or has no such workflow.
@@ -61,7 +61,7 @@ async def has_taken(client: Client, target: Mapping[str, str], outcome: Outcome,
         before = began.continued_execution_run_id
         if not before or run_id == target.get("run_id", ""):
             return False
-        # A run that is retried has the header of the first attempt.
+        # A retried run has the header of the first attempt.
         handed_on = began.attempt <= 1 and await _was_open(outcome, client, began)
         run_id = before
     return False
@@ -71,27 +71,27 @@ async def _is_same_end(outcome: Outcome, client: Client, payloads: Payloads) -> 
     value = await _read(client, payloads.payloads)
     try:
         recorded = Outcome.model_validate({"status": "created"} | value)
-    except ValidationError:  # of another release
+    except ValidationError:  # recorded by another release
         return False
     key = recorded.idempotency_key or outcome.idempotency_key
     same = (recorded.task_id, recorded.status, key) == (outcome.task_id, outcome.status, outcome.idempotency_key)
-    # A response that the server had erased by then was not there for the workflow to take.
+    # If the server had already erased the response, the workflow could not have taken it.
     return same and recorded.terminal and (recorded.answered or not outcome.answered)
 
 
 async def _was_open(outcome: Outcome, client: Client, began: WorkflowExecutionStartedEventAttributes) -> bool:
-    """Whether the run that began like this was handed the question of this outcome by the run before."""
+    """Whether the run that began with this event was handed the question of this outcome by the previous run."""
     handed_on = await _read(client, [began.header.fields[HEADER]] if HEADER in began.header.fields else [])
     try:
         keys = [str((held["waiting"] or held)["key"]) for held in handed_on.get("asked", ())]
-    except (KeyError, TypeError):  # of another release
+    except (KeyError, TypeError):  # recorded by another release
         return False
     place = place_of(outcome.idempotency_key or "")
     return any(place == place_of(key) or place.startswith(f"{place_of(key)}:reask:") for key in keys)
 
 
 async def _read(client: Client, payloads: Sequence[Payload]) -> dict[str, Any]:
-    """The one JSON object among these payloads. Empty if it cannot be decoded, for instance without its codec."""
+    """Return the one JSON object in these payloads. Empty if it cannot be decoded, for instance without its codec."""
     try:
         (value,) = await client.data_converter.decode(payloads, [dict[str, Any]])
     except Exception:

@@ -1,4 +1,4 @@
-"""The relay's side: an outcome becomes a signal, or the result of the activity that waits for it."""
+"""The Temporal engine of the relay: an outcome becomes a signal, or the result of the activity that waits for it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
@@ -33,40 +33,44 @@ Connection = Client | Callable[[], Awaitable[Client]]
 
 RPC_TIMEOUT = timedelta(seconds=10)
 PYDANTIC = PydanticPayloadConverter()
-"""How workers with `HumanTasksPlugin` read what comes, unless they have a converter of their own."""
+"""Converter with which workers with `HumanTasksPlugin` read answers, unless they have a converter of their own."""
 _ENDED = frozenset(WorkflowExecutionStatus) - {
     WorkflowExecutionStatus.RUNNING,
     WorkflowExecutionStatus.CONTINUED_AS_NEW,
 }
-"""No later run takes the answer. A workflow is not ended in any state that the SDK does not know, such as paused."""
+"""Statuses after which no later run takes the answer.
+
+A workflow with a status that the SDK does not know, such as paused, does not count as ended.
+"""
 _CLOSED = _ENDED | {WorkflowExecutionStatus.CONTINUED_AS_NEW}
-"""This run takes nothing any more."""
+"""Statuses in which this run takes no more answers."""
 
 
 class TemporalEngine:
     """Wakes the workflow that asked, in the namespaces it is configured for.
 
-    A route may name any workflow and any activity. So only our signal is sent, only activities of our own type are
-    completed, and no namespace is touched that is not configured.
+    A route may name any workflow and any activity. So only this package's signal is sent, only activities of its own
+    type are completed, and only configured namespaces are accessed.
 
-    Duplicates and early answers are the normal case of the workflow's mailbox and of an activity's id; Temporal keeps
-    both for a workflow whose worker is down. An answer that is larger than Temporal carries, or that a worker could not
-    decode, is delivered without its content, which fails the wait at once and says why.
+    The workflow's mailbox and the activity's id make duplicates and early answers harmless. Temporal keeps both kinds
+    of delivery for a workflow whose worker is down. An answer that is larger than Temporal can carry, or that a worker
+    could not decode, is delivered without its content, which fails the wait at once with the reason.
 
-    An answer is written as its caller writes its payloads: the route states whether the caller has a payload codec. An
-    encoded caller's answer waits until the client has the codec; a caller without codec is answered without. A route
-    that does not state it (its worker is of an earlier release) is answered as the client writes.
+    An answer is encoded as its caller encodes its payloads: the route states whether the caller has a payload codec.
+    The answer to an encoding caller waits until the client has the codec. The answer to a caller without codec is
+    written without it. For a route that does not state it (its worker is of an earlier release), the client's own codec
+    decides.
 
     Args:
-        client: A connected client, or an async function that connects one; then the relay starts while Temporal is
-            still down. Or a mapping from each namespace to such a client of its own, with its own address, TLS and API
-            key. With a payload codec or a payload converter of your own, the same one as the workers'.
+        client: A connected client, or an async function that connects one, so that the relay can start while Temporal
+            is still down. Or a mapping from each namespace to such a client of its own, with its own address, TLS and
+            API key. A payload codec or payload converter of your own must be the same one as the workers'.
         namespaces: The only namespaces that answers may go to, all through one client. Default: the client's own, or
             those of the mapping.
 
     Raises:
-        SettingsError: `namespaces` is empty, a single string, holds an empty name, or is given together with a
-            mapping; the mapping is empty.
+        SettingsError: `namespaces` is empty, a single string, holds an empty name, or is given together with a mapping;
+            or the mapping is empty.
     """
 
     name = ENGINE
@@ -83,7 +87,7 @@ class TemporalEngine:
                 f"namespaces={namespaces!r}: give a list of names, or leave it out for the client's own"
             )
         self._connections: dict[str | None, Connection] = {}
-        """By namespace; None: the one for all."""
+        """Connections by namespace. None is the key of the one for all namespaces."""
         if isinstance(client, Client) or not isinstance(client, Mapping):
             self._connections[None] = client
         else:
@@ -94,14 +98,14 @@ class TemporalEngine:
         self._warned = False
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
-        """Signal the workflow, or complete the activity the route names.
+        """Signal the workflow, or complete the activity that the route names.
 
         Raises:
-            TargetGone: the workflow has ended without this answer or never was, Temporal refuses the answer, or the
-                route names a namespace that is not configured or an activity that is not ours.
-            TargetNotReady: the activity could not be completed at this moment; later.
-            RelayNotReady: the caller encodes its payloads, and this engine's client has no codec; later.
-            temporalio.service.RPCError: Temporal is away; later.
+            TargetGone: the workflow has ended without this answer or never existed, Temporal refuses the answer, or the
+                route names a namespace that is not configured or an activity of another type.
+            TargetNotReady: the activity could not be completed at this moment. Deliver later.
+            RelayNotReady: the caller encodes its payloads, and this engine's client has no codec. Deliver later.
+            temporalio.service.RPCError: Temporal is unreachable. Deliver later.
         """
         client = await self._writing(route)
         wake = _wakes(route.target)
@@ -117,15 +121,15 @@ class TemporalEngine:
             raise
 
     async def has_answer(self, route: Route) -> bool:
-        """Whether a caller that was given its answer needs it no second time; see `SeesAnswers`.
+        """Whether the answer, once delivered, need not be delivered to this caller again; see `SeesAnswers`.
 
-        A workflow that has ended takes nothing, and an activity that is not pending was completed, or is started again
-        and then registers again. A running workflow that waits for a signal is given it again, which Temporal drops if
-        this run has it.
+        A workflow that has ended takes no answer. An activity that is not pending was completed, or is started again
+        and then registers again. To a running workflow that waits for a signal the answer is sent again, and Temporal
+        drops it if this run has it.
 
         Raises:
             TargetGone: the route names a namespace that is not configured.
-            temporalio.service.RPCError: Temporal is unreachable; later.
+            temporalio.service.RPCError: Temporal is unreachable. Check later.
         """
         client = await self._client(route)
         if is_standalone(route.target):
@@ -142,10 +146,12 @@ class TemporalEngine:
         return activity_id is not None and _pending(caller, activity_id) is None
 
     async def orphaned(self, route: Route) -> str | None:
-        """Say so when the workflow has ended without closing its question: it was terminated, or its worker died.
+        """Return the reason if the workflow has ended without closing its question, else None.
+
+        That happens if it was terminated, or its worker died.
 
         Raises:
-            temporalio.service.RPCError: Temporal is away.
+            temporalio.service.RPCError: Temporal is unreachable.
         """
         if is_standalone(route.target):
             return await self._orphaned_alone(route)
@@ -153,10 +159,10 @@ class TemporalEngine:
         try:
             client = await self._client(route)
             caller = await _described(client, {"workflow_id": workflow_id})
-        except TargetGone:  # of a namespace that is not configured nothing is known
+        except TargetGone:  # the namespace is not configured, so the state of its workflows is unknown
             return None
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:  # forgotten by Temporal, or by a restart that lost its data
+            if error.status == RPCStatusCode.NOT_FOUND:  # deleted by retention, or lost in a restart without data
                 return None
             raise
         status = _status(caller)
@@ -165,7 +171,7 @@ class TemporalEngine:
         return f"workflow {workflow_id!r} has ended ({WorkflowExecutionStatus(status).name.lower()})"
 
     async def _orphaned_alone(self, route: Route) -> str | None:
-        """`orphaned`, of an activity without a workflow."""
+        """Return the reason if a standalone activity has ended without closing its question, else None."""
         from awaithumans_adapters.temporal.activities.standalone import status_of
 
         try:
@@ -177,13 +183,13 @@ class TemporalEngine:
         return f"activity {route.target['activity_id']!r} has ended ({status.name.lower()})"
 
     def asked_by(self, route: Route) -> str:
-        """The mark on tasks of the route's workflow."""
+        """Return the mark of the route's caller on its tasks."""
         if is_standalone(route.target):
             return route.digest
         return mark_of(route.target["namespace"], route.target["workflow_id"], route.idempotency_key)
 
     async def check(self) -> None:
-        """Raise unless each namespace can be reached, accepts the client, and its codec can read what it writes.
+        """Raise unless each namespace is reachable, accepts the client, and its codec can read what it writes.
 
         Raises:
             SettingsError: what is wrong, and which setting corrects it.
@@ -206,7 +212,11 @@ class TemporalEngine:
         await check_codec(client.data_converter, namespace=client.namespace)
 
     async def remark(self) -> str:
-        """Whether workflows can be listed by assignee in each namespace, for `awaithumans-relay doctor`."""
+        """Return whether workflows can be listed by assignee in each namespace, for `awaithumans-relay doctor`.
+
+        Raises:
+            SettingsError: the search attribute has another type.
+        """
         namespaces = sorted(await self._allowed())
         found = {namespace: await self._listed(namespace) for namespace in namespaces}
         if len(found) == 1:
@@ -219,7 +229,7 @@ class TemporalEngine:
             found = await client.operator_service.list_search_attributes(
                 ListSearchAttributesRequest(namespace=namespace), timeout=RPC_TIMEOUT
             )
-        except RPCError as refused:  # Temporal Cloud has another API for them
+        except RPCError as refused:  # Temporal Cloud has another API for search attributes
             return f"search attribute {ASSIGNEES}: unknown, as they cannot be listed ({refused.status.name.lower()})"
         kind = found.custom_attributes.get(ASSIGNEES)
         if kind == IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST:
@@ -235,7 +245,12 @@ class TemporalEngine:
         )
 
     async def _writing(self, route: Route) -> Client:
-        """The client that writes an answer as the caller writes its payloads."""
+        """Return the client that encodes an answer as the caller encodes its payloads.
+
+        Raises:
+            TargetGone: the route's namespace is not configured.
+            RelayNotReady: the caller encodes its payloads, and the client has no codec.
+        """
         client = await self._client(route)
         has_codec = client.data_converter.payload_codec is not None
         if route.encoded and not has_codec:
@@ -254,7 +269,11 @@ class TemporalEngine:
         return await self._client(route, in_clear=has_codec and route.encoded is False)
 
     async def _client(self, route: Route, *, in_clear: bool = False) -> Client:
-        """The client for the route's namespace. Raises TargetGone if that is not configured."""
+        """Return the client for the route's namespace.
+
+        Raises:
+            TargetGone: the namespace is not configured.
+        """
         namespace = route.target["namespace"]
         allowed = await self._allowed()
         if namespace not in allowed:
@@ -273,7 +292,7 @@ class TemporalEngine:
         return self._namespaces or [(await self._connection(None)).namespace]
 
     async def _connection(self, namespace: str | None) -> Client:
-        """The client of a namespace with a client of its own; None: the one for all."""
+        """Return the connected client of a namespace, or for None the client for all namespaces."""
         if namespace not in self._connected:
             connect = self._connections[namespace]
             self._connected[namespace] = connect if isinstance(connect, Client) else await connect()
@@ -286,7 +305,7 @@ def is_standalone(target: Mapping[str, str]) -> bool:
 
 
 def _wakes(target: Mapping[str, str]) -> Callable[[Client, Mapping[str, str], Outcome], Awaitable[None]]:
-    """How the caller of a route is given its answer."""
+    """Return the function that delivers an answer to the caller of a route."""
     if is_standalone(target):
         return _complete_alone
     return _complete if "activity_id" in target else _signal
@@ -295,7 +314,7 @@ def _wakes(target: Mapping[str, str]) -> Callable[[Client, Mapping[str, str], Ou
 async def _complete_alone(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
     """Complete an activity that was started without a workflow."""
     from awaithumans_adapters.temporal.activities.standalone import (
-        complete_standalone,  # needs a newer SDK than the rest
+        complete_standalone,  # needs a newer SDK than the other modules
     )
 
     await complete_standalone(client, target, outcome, PYDANTIC, RPC_TIMEOUT)
@@ -309,7 +328,7 @@ async def _runs_alone(client: Client, target: Mapping[str, str]) -> bool:
 
 
 async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
-    """Signal the workflow's current run. Temporal drops the signal, and reports no error, if this run has it."""
+    """Signal the workflow's current run. If this run has the signal, Temporal drops it without an error."""
     workflow_id = target["workflow_id"]
     context = WorkflowSerializationContext(namespace=client.namespace, workflow_id=workflow_id)
     answer = await carried(outcome, client.data_converter, context, PYDANTIC)
@@ -317,12 +336,17 @@ async def _signal(client: Client, target: Mapping[str, str], outcome: Outcome) -
 
 
 async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome) -> None:
-    """Complete the activity, in the run that is current unless the target names one.
+    """Complete the activity, in the run that the target names, or else in the current one.
 
-    Temporal takes this between two attempts, too, and while no worker is there. An activity that is not pending was
-    completed already or cancelled, or has not been scheduled yet by a run that will ask again and then finds the answer
-    on the server: in each case a workflow that goes on has what it needs. So does one whose named run was reset or
-    continued as new: the next run asks itself. One that has ended may have taken the answer; see `has_taken`.
+    Temporal accepts this between two attempts as well, and while no worker runs. An activity that is not pending was
+    already completed or cancelled, or has not been scheduled yet by a run that will ask again and then find the answer
+    on the server. In each case a workflow that continues has what it needs. The same is true if the named run was reset
+    or continued as new, because the next run asks itself. A workflow that has ended may have taken the answer; see
+    `has_taken`.
+
+    Raises:
+        TargetGone: the activity is of another type, or the workflow has ended without the answer.
+        TargetNotReady: the activity is pending but could not be completed.
     """
     activity_id = target["activity_id"]
     caller = await _described(client, target)
@@ -332,7 +356,7 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
                 f"activity {activity_id!r} of workflow {target['workflow_id']!r} has the type "
                 f"{found.activity_type.name!r}; only {AWAIT_HUMAN!r} is completed with an answer"
             )
-        # In the run in which its type was seen.
+        # Complete it in the run in which its type was checked.
         run = caller.workflow_execution_info.execution
         context = ActivitySerializationContext(
             namespace=client.namespace,
@@ -346,7 +370,7 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
         waiting = client.get_async_activity_handle(
             workflow_id=run.workflow_id, run_id=run.run_id, activity_id=activity_id
         )
-        # More than Temporal takes would fail the activity.
+        # A payload that is too large for Temporal would fail the activity.
         answer = await carried(outcome, client.data_converter, context, PYDANTIC)
         try:
             await waiting.with_context(context).complete(answer.value(), rpc_timeout=RPC_TIMEOUT)
@@ -365,7 +389,7 @@ async def _complete(client: Client, target: Mapping[str, str], outcome: Outcome)
 
 
 async def _ended_with(client: Client, target: Mapping[str, str], outcome: Outcome) -> bool:
-    """Whether the workflow took this end before it ended, from an attempt that found it on the server."""
+    """Whether the workflow took this outcome before it ended, from an attempt that found it on the server."""
     try:
         return await has_taken(client, target, outcome, RPC_TIMEOUT)
     except RPCError as error:
@@ -375,9 +399,9 @@ async def _ended_with(client: Client, target: Mapping[str, str], outcome: Outcom
 
 
 async def _goes_on(client: Client, target: Mapping[str, str], caller: DescribeWorkflowExecutionResponse) -> bool:
-    """Whether a run of the workflow goes on that is not the one in which `await_human` was called.
+    """Whether a run of the workflow continues that is not the one in which `await_human` was called.
 
-    A workflow that was started anew under the same id is another one, and knows nothing of the question.
+    A workflow that was started anew under the same id is a different one that did not ask the question.
     """
     if "run_id" not in target or not target["activity_id"].startswith(OWN_ACTIVITY):
         return False
@@ -392,9 +416,9 @@ def _handle(client: Client, target: Mapping[str, str]) -> WorkflowHandle[Any, An
 
 
 async def _described(client: Client, target: Mapping[str, str]) -> DescribeWorkflowExecutionResponse:
-    """The run that the target names, or the current one, as Temporal describes it.
+    """Return Temporal's description of the run that the target names, or of the current run.
 
-    The SDK cannot read a status that it does not know. That of a paused workflow is one; it takes answers all the same.
+    The SDK cannot read a status that it does not know, such as that of a paused workflow, which still takes answers.
     """
     try:
         return (await _handle(client, target).describe(rpc_timeout=RPC_TIMEOUT)).raw_description
@@ -409,8 +433,8 @@ def _status(caller: DescribeWorkflowExecutionResponse) -> int:
 
 
 def _pending(caller: DescribeWorkflowExecutionResponse, activity_id: str) -> PendingActivityInfo | None:
-    """The activity, if it is waiting for its result. Temporal bounds how many a workflow may have."""
-    if _status(caller) in _CLOSED:  # a terminated workflow still lists them
+    """Return the activity if it waits for its result. Temporal limits the number of a workflow's pending activities."""
+    if _status(caller) in _CLOSED:  # a terminated workflow still lists its activities
         return None
     return next((activity for activity in caller.pending_activities if activity.activity_id == activity_id), None)
 

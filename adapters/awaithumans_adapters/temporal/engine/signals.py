@@ -1,8 +1,8 @@
-"""Signals that Temporal itself keeps from arriving twice.
+"""Sends signals with a request id, so that Temporal itself drops duplicates.
 
 Law: one workflow run receives an answer once, however often it is sent. The request id of a signal is computed from the
 answer, and Temporal drops a signal whose request id the run already has. It also accepts such a signal without an error
-after the run has ended, so the reply shows that the run had the answer, and no history has to be read.
+after the run has ended. The reply then shows that the run had the answer, and no history has to be read.
 """
 
 import hashlib
@@ -17,22 +17,22 @@ from temporalio.converter import WorkflowSerializationContext
 
 
 def request_id(signal: str, outcome: dict[str, Any]) -> str:
-    """The request id of an outcome's signal: the same for the same end of the same question."""
+    """Return the request id of an outcome's signal: the same for the same end of the same question."""
     named = [signal, outcome["task_id"], outcome["idempotency_key"], outcome["status"]]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def signalling_once(client: Client, namespace: str, *, in_clear: bool = False) -> Client:
-    """A client for this namespace, with the connection, converter and interceptors of the given one.
+    """Return a client for this namespace, with the connection, converter and interceptors of the given one.
 
     All signals it sends must carry one outcome.
 
     Args:
-        client: The given one.
-        namespace: For which namespace.
+        client: The client to copy.
+        namespace: The namespace of the new client.
         in_clear: Leave out the payload codec, for callers that have none.
     """
-    config = client.config(active_config=True)  # what plugins have added is in it
+    config = client.config(active_config=True)  # includes what plugins have added
     config["plugins"] = []
     config["namespace"] = namespace
     if in_clear:
@@ -43,7 +43,9 @@ def signalling_once(client: Client, namespace: str, *, in_clear: bool = False) -
 
 
 class _Innermost(Interceptor):
-    """Sends signals itself, after the interceptors of the client's owner. Temporal's client offers no request id."""
+    """Sends signals itself, after the interceptors of the client's owner. Temporal's client has no option for a request
+    id.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client

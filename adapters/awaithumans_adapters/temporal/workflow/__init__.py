@@ -1,1 +1,1 @@
-"""The workflow side: sandbox-safe, deterministic and replayed."""
+"""The workflow side of the Temporal adapter: sandbox-safe, deterministic, and replayed from the history."""

@@ -1,9 +1,9 @@
-"""Waiting for an activity: it creates the task, and is completed from outside with the outcome.
+"""Activity mode: one activity creates the task, and is completed from outside with the outcome.
 
-Its start-to-close timeout is a re-check interval: when it passes, the next attempt asks again under the same key and
-finds the answer there may be, so a callback that was lost is made up for. It has no heartbeat, and it is completed by
-its id in the run that scheduled it; never by its task token, which dies with the attempt. The id is made of the
-original run and the number of the call, so that a deploy may change what is asked.
+Its start-to-close timeout is a re-check interval. When it passes, the next attempt asks again under the same key and
+finds an answer if there is one, which compensates for a lost callback. The activity has no heartbeat. It is completed
+by its id in the run that scheduled it, never by its task token, which becomes invalid with the attempt. The id is made
+from the original run and the number of the call, so that a deploy may change what is asked.
 """
 
 import asyncio
@@ -27,14 +27,15 @@ RECHECKS: tuple[tuple[timedelta, timedelta], ...] = (
     (timedelta(hours=6), timedelta(hours=1)),
     (timedelta(days=3), timedelta(hours=6)),
 )
-"""How often an answer that was not called back is looked for, by the time people have; daily beyond these.
+"""Default re-check interval by the time people have: (up to this time, interval). Daily for longer times.
 
-Each attempt is billed, and the relay's sweep finds such answers as well. One activity has one interval.
+A re-check finds an answer that was not called back. Each attempt is billed, and the relay's sweep finds such answers as
+well. One activity has one interval.
 """
 
 
 async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
-    """Ask and wait. An outcome of another question that was delivered to this activity is not the answer."""
+    """Create the task and wait for its outcome. An outcome of another question is not the answer and is ignored."""
     while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, attempt)):
         workflow.logger.warning("an outcome of another workflow's question was ignored; waiting again")
     return outcome
@@ -63,9 +64,9 @@ async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, a
 
 
 def interval(seconds: int, recheck: timedelta | None) -> timedelta:
-    """The start-to-close timeout: equal parts of the person's time, about as long as `recheck`.
+    """Return the start-to-close timeout: an equal part of the person's time, about as long as `recheck`.
 
-    The last one ends with that time and what the server is allowed after it, so no attempt is made just before the end.
+    The last part ends after that time plus the server's grace period, so no attempt is made just before the end.
     """
     if recheck is None:
         recheck = next((each for limit, each in RECHECKS if seconds <= limit.total_seconds()), timedelta(days=1))

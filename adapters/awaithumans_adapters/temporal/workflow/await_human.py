@@ -1,7 +1,7 @@
-"""The workflow's side: sandbox-safe, deterministic, replayed.
+"""`await_human` inside a Temporal workflow: sandbox-safe, deterministic, and replayed from the history.
 
-Laws: every question has its own identity, duplicates are ignored by key, an answer given at the last moment wins over
-the deadline, and an asker that stops waiting frees the person.
+Laws: every question has its own identity; duplicate answers are ignored by key; an answer given at the last moment wins
+over the deadline; a caller that stops waiting frees the person.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
 T = TypeVar("T")
 
 _NO_KEY = "(none)"
-"""Fills the field of a question whose key the mailbox makes. Any text will do: it is compared with nothing."""
+"""Placeholder for the key of a question whose key the mailbox makes. Any text will do, because it is never compared."""
 
 OUTSIDE = (
     "awaithumans_adapters.temporal.await_human works in a workflow only. In a script call "
@@ -33,7 +33,7 @@ OUTSIDE = (
 )
 
 Via = Literal["signal", "activity"]
-"""How the answer comes back."""
+"""How the answer arrives: as a signal, or as the completion of an activity."""
 
 
 @overload
@@ -80,54 +80,56 @@ async def await_human(
     return_outcome: bool = False,
     **options: Unpack[TaskOptions],
 ) -> T | tuple[T, Outcome]:
-    """Ask a person from a workflow and wait for the typed answer, holding nothing meanwhile.
+    """Ask a person from a workflow and wait for the typed answer, without holding any resources in the meantime.
 
     Any number of waits may be open at once (`asyncio.gather`). Cancelling the workflow, or the coroutine that waits,
-    cancels the task, so that nobody works for nothing; so does a run that ends with questions open. A run that
-    continues as new hands them on: ask the same again there (text, payload, people), and the wait goes on. The worker
-    needs `HumanTasksPlugin`.
+    cancels the task, so that people do not work in vain. So does a run that ends with open questions. A run that
+    continues as new passes them on: ask the same again there (text, payload, people), and the wait continues. The
+    worker needs `HumanTasksPlugin`.
 
     Args:
         task: The question, one line, as the reviewer reads it.
-        response_schema: What the answer must look like: a pydantic model, a dataclass or a TypedDict.
-        via: `"signal"`: one activity asks, the answer comes as a signal. `"activity"`: one activity asks and is
-            completed with the answer; fewer history events, and a callback that was lost is made up for by the worker.
-        recheck: In activity mode, how often the activity is tried again to find an answer that was not called back:
-            seconds or a timedelta. Each shows as a start-to-close timeout and another attempt, which Temporal Cloud
-            bills. Default: by the time people have, every hour up to 6 hours, every 6 hours up to 3 days, else daily.
-        ask_within: Seconds or a timedelta in which the question has to be asked, while the server or the relay is
-            unreachable or a setting is wrong. No task is created later. Default: `timeout_seconds`. People have the
-            whole `timeout_seconds` once they are asked, so a call lasts at most `ask_within` + `timeout_seconds` +
-            15 s, and the check at the end. While the server is unreachable at the end, that check is retried until it
+        response_schema: The type of the answer: a pydantic model, a dataclass or a TypedDict.
+        via: `"signal"`: one activity asks, and the answer arrives as a signal. `"activity"`: one activity asks and is
+            completed with the answer. That takes fewer history events, and the worker compensates for a lost callback.
+        recheck: In activity mode, the interval at which the activity is retried to find an answer that was not called
+            back: seconds or a timedelta. Each retry shows as a start-to-close timeout and another attempt, which
+            Temporal Cloud bills. Default: by the time people have, every hour up to 6 hours, every 6 hours up to 3
+            days, else daily.
+        ask_within: Time in which the question has to be asked while the server or the relay is unreachable or a setting
+            is wrong: seconds or a timedelta. No task is created later. Default: `timeout_seconds`. People have the
+            whole `timeout_seconds` once they are asked. So a call lasts at most `ask_within` + `timeout_seconds` +
+            15 s, plus the final check. If the server is unreachable at the end, that check is retried until the server
             is reachable again, because an answer given at the last moment counts.
-        on_cancel: What a call that is cancelled, by `asyncio.timeout` for instance, does with its question.
-            `"wait"`: cancel the task, and wait until that is done. `"request"`: start cancelling, and do not wait. If
-            the run ends before a worker has done it, the relay cancels the task. `"leave"`: the task stays open, and
-            the same call with its `idempotency_key` gets the answer; if the run ends, the relay cancels it.
-        cancel_within: For how long cancelling the task is tried, and so how long `"wait"` takes at most: seconds or a
+        on_cancel: What a call that is cancelled, for instance by `asyncio.timeout`, does with its question. `"wait"`:
+            cancel the task, and wait until that is done. `"request"`: start cancelling, and do not wait. If the run
+            ends before a worker has done it, the relay cancels the task. `"leave"`: the task stays open, and the same
+            call with its `idempotency_key` gets the answer. If the run ends, the relay cancels it.
+        cancel_within: How long to try to cancel the task, and so the maximum duration of `"wait"`: seconds or a
             timedelta. After that the task's own deadline frees the person.
-        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: as
-            `HumanTasksPlugin(activities=...)` has it.
-        may_reword: A deploy may change text, payload or people of a question while it is open. The answer is joined on
-            the task that is recorded in the history, taken, and reported: `Outcome.reworded`, the log and the details.
-            False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In a LangGraph
-            node the default is False, since a node runs again from its start and may come to another question.)
+        activities: How the activities of this question are scheduled: task queue, retries, priority. Default: the
+            options of `HumanTasksPlugin(activities=...)`.
+        may_reword: A deploy may change text, payload or people of a question while it is open. The answer to the task
+            that is recorded in the history is then taken, and the change is reported in `Outcome.reworded`, the log and
+            the details. False: such an answer raises `QuestionChangedError`, unless it was taken before the deploy. (In
+            a LangGraph node the default is False, because a node runs again from its start and may come to another
+            question.)
         return_outcome: Return `(answer, Outcome)`: who decided, when, on which channel.
         options: The other fields of `HumanTask`: payload, timeout_seconds (seconds or timedelta, 60 s to 30 days),
             assign_to, max_reasks, only_assignee, not_by, ...
 
     Raises:
-        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: it ended without an answer.
-        QuestionNotAskedError: a `TaskTimeoutError`; nobody was asked within `ask_within`.
-        TaskNotFoundError: the task was deleted on the server; the same call with its key asks anew.
-        ResponseSchemaError: a person answered in another shape.
-        AnswererNotAllowedError: a person answered whose answer is not accepted (`only_assignee`, `not_by`).
+        TaskTimeoutError, TaskCancelledError, VerificationExhaustedError: the task ended without an answer.
+        QuestionNotAskedError: a `TaskTimeoutError`; the question was not asked within `ask_within`.
+        TaskNotFoundError: the task was deleted on the server. The same call with its key creates a new task.
+        ResponseSchemaError: the answer does not fit the response schema.
+        AnswererNotAllowedError: the person who answered is not allowed to (`only_assignee`, `not_by`).
         QuestionChangedError: with `may_reword=False`, the person was asked in other words.
-        workflow.NondeterminismError: the code asks its questions in another order than the history; no answer is given
+        workflow.NondeterminismError: the code asks its questions in another order than the history. No answer is given
             to another question. The workflow task fails until the order is restored, and nothing is lost.
-        ResponseMissingError: the answer is larger than Temporal carries, or is gone from the server.
+        ResponseMissingError: the answer is larger than Temporal can carry, or no longer on the server.
         TaskRejectedError, AuthenticationError, InvalidTaskError, SettingsError: the call or the worker's settings must
-            be mended.
+            be fixed.
 
     Example:
         @workflow.run
@@ -191,9 +193,12 @@ def _time(name: str, given: float | timedelta) -> timedelta:
 
 
 def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
-    """Raise, unless an earlier release of the workflow has taken this answer.
+    """Raise for a reworded question, unless an earlier release of the workflow has taken this answer.
 
-    A patch marker records the refusal: a history without one went on with the answer, and so does its replay.
+    A patch marker records the refusal. A history without the marker continued with the answer, and so does its replay.
+
+    Raises:
+        QuestionChangedError: the answer is refused.
     """
     recorded = outcome.idempotency_key or question.idempotency_key
     if workflow.patched(f"awaithumans-reworded-{within(recorded)}"):
@@ -208,6 +213,6 @@ def _refuse_reworded(question: HumanTask[Any], outcome: Outcome) -> None:
 
 
 async def _still_there(mailbox: Mailbox) -> None:
-    """What was left open when the run ended does not go on while its people are freed."""
+    """Block forever if the run is ending: calls that were still open must not continue while their people are freed."""
     if mailbox.closed:
         await workflow.wait_condition(lambda: False)

@@ -1,4 +1,4 @@
-"""What happens around a workflow's own code: its mailbox is set up first, carried from run to run, and emptied last."""
+"""Interceptor around a workflow's code: it installs the mailbox, hands it from run to run, and frees open questions."""
 
 import asyncio
 from typing import Any, ClassVar, NoReturn
@@ -36,11 +36,14 @@ class HumanTasksInterceptor(Interceptor):
         self.list_assignees = list_assignees
 
     def same_as(self, other: "HumanTasksInterceptor") -> bool:
-        """Whether both configure workflows in the same way."""
+        """Whether both interceptors configure workflows in the same way."""
         return (self.activities, self.list_assignees) == (other.activities, other.list_assignees)
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's name
-        """The SDK's hook. The class carries the options into the sandbox, where it is instantiated for each run."""
+        """Return the interceptor class for workflows, as the SDK requires.
+
+        The class carries the options into the sandbox, where it is instantiated for each run.
+        """
         options, listed = self.activities, self.list_assignees
 
         class Configured(_Inbound):
@@ -56,11 +59,12 @@ class _Inbound(WorkflowInboundInterceptor):
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_Outbound(outbound))
-        # Before anything can arrive: a dynamic handler of the workflow's own takes every signal that has no other.
+        # This must come before any signal: a dynamic handler of the workflow's own takes every signal without a
+        # handler.
         Mailbox(activities=self.activities, listing=Listing(wanted=self.list_assignees)).install()
 
     async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002 - the SDK's name
-        """Add what the SDK has no argument for: the descriptions of handlers that are set while a workflow runs."""
+        """Add the descriptions of handlers that are set while a workflow runs. The SDK has no argument for them."""
         result = await super().handle_query(input)
         if isinstance(result, WorkflowMetadata) and Mailbox.found() is not None:
             definitions = (*result.definition.signal_definitions, *result.definition.query_definitions)
@@ -70,13 +74,13 @@ class _Inbound(WorkflowInboundInterceptor):
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
         mailbox, carried = Mailbox.found(), input.headers.get(HEADER)
-        # A run that is retried has the header of the one that failed, which has freed its people.
+        # A retried run has the header of the failed run, whose questions were already cancelled.
         if mailbox is not None and carried is not None and workflow.info().attempt == 1:
             mailbox.inherit(workflow.payload_converter().from_payload(carried, dict[str, Any]))
         try:
             result = await super().execute_workflow(input)
         except (Exception, asyncio.CancelledError) as error:
-            # Anything else suspends the run, which goes on once it is mended.
+            # Any other exception suspends the run, which continues once the cause is fixed.
             if isinstance(error, asyncio.CancelledError) or workflow.is_failure_exception(error):
                 await _free_all(mailbox)
             raise
@@ -97,14 +101,16 @@ class _Outbound(WorkflowOutboundInterceptor):
 
 
 async def _free_all(mailbox: Mailbox | None) -> None:
-    """Nobody works for a run that has ended.
+    """Cancel the open questions of a run that has ended, so that no person works on them in vain.
 
-    Also called when a worker drops a run from its cache, which goes on elsewhere. The SDK then refuses to start an
-    activity, by an exception. So they are started before anything else, and no coroutine is left that never ran.
+    This is also called when a worker evicts a run from its cache, although the run continues elsewhere. The SDK then
+    raises when an activity is started. The activities are therefore started before anything else, so that no coroutine
+    is left that was never awaited.
     """
     if mailbox is not None:
         mailbox.list_assignees()
         mailbox.closed = True
-        # An activity that nobody waits for is dropped with the run: for "request", too, the relay cancels the task.
+        # An activity whose result is not awaited is dropped with the run. So for "request", too, the relay cancels the
+        # task.
         open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
         await freed(*[freeing(mailbox, asked) for asked in open_])

@@ -1,8 +1,9 @@
-"""What one workflow run knows of its questions: who is asked, what has been answered, what a person may see of it.
+"""The state of one workflow run's questions: who is asked, what was answered, and what is shown of it.
 
-Laws: the mailbox is there before the first question, so an early answer is kept; the first answer to a question stays,
-later ones are duplicates; what is open when a run continues as new goes on in the next one. Once a question is asked,
-its answer is joined on the task that is recorded in the history, because a deploy may change what the code asks.
+Laws: the mailbox exists before the first question, so an early answer is kept. The first answer to a question stays,
+and later ones are duplicates. Questions that are open when a run continues as new stay open in the next run. Once a
+question is asked, its answer is matched by the task that is recorded in the history, because a deploy may change what
+the code asks.
 """
 
 import asyncio
@@ -25,97 +26,105 @@ from awaithumans_core.safe_text import markdown, one_line
 from awaithumans_core.task import HumanTask, subject
 
 MOST_TOLD = 10
-"""Decisions that stay in the current details."""
+"""Maximum number of decisions that are shown in the current details."""
 
 MAX_SHOWN = 20
-"""Open questions in the current details; the query lists all of them."""
+"""Maximum number of open questions in the current details. The query lists all of them."""
 
 REWORDED = "the person was asked in other words"
-"""In the details, about a question that was changed while it was open."""
+"""Text in the current details for a question that was changed while it was open."""
 
 HEADER_VERSION = 1
-"""Of what a run hands on. A release reads the fields it knows, of any version, and ignores the others."""
+"""Version of the header that a run hands on.
+
+A release reads the fields it knows, whatever the version, and ignores the others.
+"""
 
 OnCancel = Literal["wait", "request", "leave"]
-"""What a call that is cancelled does with its question: see `await_human`."""
+"""What a cancelled call does with its question: see `await_human`."""
 
 CLOSE_LIMIT = timedelta(minutes=5)
-"""How long cancelling a question is tried by default; after that the task's own deadline frees the person."""
+"""Default time in which cancelling a question is tried. After that the task's own deadline frees the person."""
 
 Address = tuple[Literal["name", "task"], str]
-"""By what an answer is found: what names the question within the workflow (`within`), or its task id."""
+"""Address of an answer: the name of the question within the workflow (`within`), or its task id."""
 
 
 @dataclass
 class Waiting:
-    """A task that a person has before them."""
+    """A task that a person has been asked to answer, as shown to people and by the query."""
 
     key: str
     question: str
     who: str
-    """Whom it is assigned to, or "a person"."""
+    """The assignee, or "a person"."""
     via: str
     since: str
     until: str
-    """UTC, ISO 8601."""
+    """Deadline: UTC, ISO 8601."""
     task_id: str | None = None
     review_url: str | None = None
-    """Known in signal mode; an activity that waits tells its workflow nothing until the end."""
+    """Known in signal mode only. In activity mode the workflow learns nothing about the task until it ends."""
     reworded: bool = False
-    """Whether the code now asks in other words than the person was asked in; known when the task is."""
+    """Whether the code now asks in other words than the person was asked in. Known once the task is known."""
 
 
 @dataclass(eq=False)
 class Asked:
-    """One `await_human` under way: its key, what it asks, and its task once there is one."""
+    """One active `await_human` call: its key, what it asks, and its task once there is one."""
 
     key: str
-    """Its own; `Mailbox.own_task` has the key of its recorded task."""
+    """Key of the question itself. `Mailbox.own_task` returns the key of its recorded task."""
     about: str
     waiting: Waiting | None = None
     named: bool = False
-    """Whether its caller has named it; else the mailbox has."""
+    """Whether the caller has named the question with a key. Otherwise the mailbox has made the key."""
     inherited: bool = False
-    """Whether the run before had it open."""
+    """Whether the question was already open in the previous run."""
     activity: dict[str, str] | None = None
-    """The activity that waits for it, `{"activity_id", "run_id"}`."""
+    """The activity that waits for the answer: `{"activity_id", "run_id"}`."""
     activity_before: dict[str, str] | None = None
-    """That of the run before."""
+    """The activity that waited for the answer in the previous run."""
     reworded: bool = False
-    """Whether the person was asked in other words, so that what they were asked is not known here."""
+    """Whether the person was asked in other words, so that the words they read are not known here."""
     original_run: str = ""
-    """Original run id of the workflow, or of a run before that was reset with this question."""
+    """Original run id of the workflow, or of an earlier run that was reset with this question."""
     task_queue: str | None = None
-    """The task queue that its caller has chosen for it alone."""
+    """The task queue that the caller has chosen for this question alone."""
     activities: ActivityOptions = field(default_factory=ActivityOptions)
-    """How its activities are scheduled: its caller's options, and else the worker's."""
+    """How the activities are scheduled: the caller's options, and for the rest the worker's."""
     on_cancel: OnCancel = "wait"
     cancel_within: timedelta = CLOSE_LIMIT
     ask_within: timedelta | None = None
-    """None: as long as people have."""
+    """Limit for creating the task. None: the time that people have to answer."""
     who: str = ""
-    """Whom it is assigned to, or "a person"; empty until this run asks it."""
+    """The assignee, or "a person". Empty until this run asks the question."""
     place: str = ""
-    """`place_of` the key of what it asks now; the key of a question that is asked again is another one."""
+    """`place_of` the key of what is asked now. A question that is asked again (re-ask) has another key."""
     recorded: str | None = None
-    """The key of the task that the history has recorded for it."""
+    """Key of the task that the history has recorded for this question."""
     awaited: list[Address] = field(default_factory=list[Address])
-    """Where it has waited for an answer: by its own name and task, and by those of each time it was asked again."""
+    """Addresses at which the call has waited for an answer: by name and by task, for the first question and each
+    re-ask.
+    """
 
     @property
     def family(self) -> tuple[str, str | None]:
-        """Which questions of the next run may go on with this one."""
+        """Identifies which questions of the next run may continue this one."""
         return self.about, self.key if self.named else None
 
     def carried(self, key: str, waiting: Waiting | None) -> dict[str, Any]:
-        """JSON for the next run: which task, until when. No words and no answers, as headers are not always encrypted.
+        """Return JSON for the next run: which task, and its deadline.
+
+        It contains no question texts and no answers, because headers are not always encrypted.
 
         Args:
             key: The key under which the next run asks.
-            waiting: Its task. None: it is not known, or answered; then the next run finds the answer on the server.
+            waiting: Its task. None: it is not known or was answered, and the next run finds the answer on the server.
         """
         shown = None if waiting is None else asdict(waiting) | {"question": "", "who": ""}
-        about = "" if self.reworded else self.about  # the next run asks in the new words, which is another question
+        # the next run asks in the new words, which counts as another question
+        about = "" if self.reworded else self.about
         held = {"key": key, "about": about, "named": self.named, "waiting": shown}
         if self.activity is not None:
             held["activity"] = self.activity
@@ -129,7 +138,7 @@ class Asked:
 
     @classmethod
     def read(cls, held: Mapping[str, Any]) -> Self:
-        """What another run has handed on, of this release or another one.
+        """Read a question that another run has handed on, from this release or another one.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it has another form.
@@ -149,49 +158,51 @@ class Asked:
 
 @dataclass
 class Mailbox:
-    """One workflow run's."""
+    """The questions and answers of one workflow run."""
 
     answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
-    """An answer stays until every call that waits for it has ended."""
+    """Received answers. An answer is kept until every call that waits for it has ended."""
     open: dict[Asked, None] = field(default_factory=dict[Asked, None])
-    """A set in order of asking, as are the other two: a workflow may ask thousands of questions at once."""
+    """Active calls, as a set in the order of asking, like the next two: a workflow may ask thousands at once."""
     inherited: dict[Asked, None] = field(default_factory=dict[Asked, None])
-    """Questions of the run before that this one has not come to yet."""
+    """Questions of the previous run that this run has not asked yet."""
     _waiting: dict[Asked, None] = field(default_factory=dict[Asked, None])
-    """Questions of either kind that a person has been asked."""
+    """Questions, inherited or not, that a person has been asked."""
     closed: bool = False
-    """The run is about to end: nothing arrives any more, and nobody goes on."""
+    """Whether the run is about to end: no more answers are received, and no call continues."""
     activities: ActivityOptions = field(default_factory=ActivityOptions)
-    """The worker's options."""
+    """The worker's activity options."""
     listing: Listing = field(default_factory=lambda: Listing(wanted=False))
     _families: dict[tuple[str, str | None], deque[Asked]] = field(
         default_factory=dict[tuple[str, str | None], deque[Asked]]
     )
-    """`inherited`, by `Asked.family`."""
+    """The questions in `inherited`, grouped by `Asked.family`."""
     _arrivals: dict[Address, list[asyncio.Future[None]]] = field(
         default_factory=dict[Address, list[asyncio.Future[None]]]
     )
     _awaited: Counter[Address] = field(default_factory=Counter[Address])
-    """How many calls wait for an answer."""
+    """Number of calls that wait for the answer at each address."""
     _taken: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    """Name and task of each answer that is gone from `answers`: what arrives again is a duplicate."""
+    """Name and task of each answer that was removed from `answers`. If it arrives again, it is a duplicate."""
     _used: Counter[str] = field(default_factory=Counter[str])
     _asked_about: dict[str, str] = field(default_factory=dict[str, str])
-    """What each question of this run is about, by `place_of` its key."""
+    """Digest of what each question of this run is about, by `place_of` its key."""
     _recorded: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Key and task id of each task that the history has recorded, by `place_of` its key."""
     _activities: int = 0
     _told: deque[str] = field(default_factory=lambda: deque[str](maxlen=MOST_TOLD))
     _outdated: bool = False
-    """The current details are published at the end of this turn of the event loop."""
+    """Whether the current details have changed. They are published at the end of this iteration of the event loop."""
     _unlisted: bool = False
-    """The assignees may have changed since they were listed."""
+    """Whether the assignees may have changed since they were listed."""
     _shown: str = ""
     _users: str = ""
-    """What the workflow itself has set as its details."""
+    """The details that the workflow itself has set."""
 
     def install(self) -> None:
-        """Take the answers of this run, before its own code does anything. A handler of the workflow's own stays."""
+        """Register the signal and query handlers before the workflow's own code runs. Handlers the workflow has are
+        kept.
+        """
         if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
         if workflow.get_query_handler(QUERY) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
@@ -199,10 +210,11 @@ class Mailbox:
 
     @classmethod
     def here(cls) -> Self:
-        """The running workflow's mailbox. It lives where the SDK keeps signal handlers, so it ends with the run.
+        """Return the running workflow's mailbox. The SDK's table of signal handlers holds it, so it ends with the run.
 
         Raises:
-            SettingsError: there is none, as the worker lacks the plugin, or the workflow handles our signal itself.
+            SettingsError: there is none, because the worker lacks the plugin, or the workflow handles our signal
+                itself.
         """
         if (mailbox := cls.found()) is not None:
             return mailbox
@@ -215,7 +227,7 @@ class Mailbox:
 
     @classmethod
     def found(cls) -> Self | None:
-        """The same, or None where `here` raises."""
+        """Return the running workflow's mailbox, or None where `here` raises."""
         handler = cast("object", workflow.get_signal_handler(SIGNAL))  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
         owner = getattr(handler, "__self__", None)
         return owner if isinstance(owner, cls) else None
@@ -223,7 +235,10 @@ class Mailbox:
     # Answers
 
     def receive(self, outcome: Any) -> None:
-        """Signal handler. What is not an outcome is not an answer, and must not stop the workflow."""
+        """Handle the signal that delivers an outcome.
+
+        Anything that is not an outcome is ignored, because it must not stop the workflow.
+        """
         if self.closed:
             return
         try:
@@ -244,7 +259,7 @@ class Mailbox:
                     arrival.set_result(None)
 
     def answer(self, asked: Asked, key: str) -> Outcome | None:
-        """The answer to a question, once it is there: by its recorded task, or by `key` while no task is known.
+        """Return the answer to a question, if it has arrived: by its recorded task, or by `key` while no task is known.
 
         Args:
             asked: The question.
@@ -254,14 +269,15 @@ class Mailbox:
         if waiting is None or task_id is None:
             return self.answers.get(("name", within(key)))
         found = self.answers.get(("task", task_id))
-        if found is None and self._is_anothers(asked, waiting.key):  # other calls keep what arrives for that task
+        if found is None and self._is_anothers(asked, waiting.key):  # the answer for that task belongs to other calls
             found = self.answers.get(("name", within(key)))
         return found
 
     def own_task(self, asked: Asked) -> tuple[str, str | None]:
-        """Key and task id of a question; None while no task is known.
+        """Return key and task id of a question. The task id is None while no task is known.
 
-        If the history has recorded the task of another question for it, its own is the one that is recorded there.
+        If the history has recorded the task of another question for this one, the task recorded at this question's own
+        place is returned.
         """
         waiting = asked.waiting
         key, task_id = (asked.recorded or asked.key, None) if waiting is None else (waiting.key, waiting.task_id)
@@ -270,12 +286,12 @@ class Mailbox:
         return key, task_id
 
     def _is_anothers(self, asked: Asked, key: str) -> bool:
-        """Whether this key belongs to another question of this run: the code asks in another order than it did."""
+        """Whether this key belongs to another question of this run, because the code now asks in another order."""
         place = place_of(key)
         return place != asked.place and self._asked_about.get(place, asked.about) != asked.about
 
     def other_order(self, task_id: str | None) -> workflow.NondeterminismError:
-        """What is raised where the history has recorded the task of another question."""
+        """Return the error for a question for which the history has recorded the task of another question."""
         return workflow.NondeterminismError(
             f"task {task_id} was recorded for another question of this workflow: the code asks its "
             "questions in another order than it did. Restore the order, or change it behind workflow.patched()"
@@ -283,20 +299,20 @@ class Mailbox:
 
     @staticmethod
     def is_foreign(asked: Asked, outcome: Outcome) -> bool:
-        """Whether an outcome has a key that no mailbox made, although the question has one that a mailbox made."""
+        """Whether an outcome has a key that no mailbox made, although the question has a key made by a mailbox."""
         key = outcome.idempotency_key
         return not asked.named and key is not None and within(key) == key
 
     def joined(self, asked: Asked, key: str, outcome: Outcome) -> Outcome:
-        """The outcome of the recorded task, with whether the person was asked in other words than are asked now.
+        """Return the outcome of the recorded task, with whether the person was asked in other words than are asked now.
 
         Args:
             asked: The question.
             key: The key of what is asked now.
-            outcome: How the task ended that is recorded in the history.
+            outcome: The outcome of the task that is recorded in the history.
 
         Raises:
-            workflow.NondeterminismError: the task is that of another question of this run.
+            workflow.NondeterminismError: the task belongs to another question of this run.
         """
         recorded = outcome.idempotency_key or key
         if self._is_anothers(asked, recorded):
@@ -310,13 +326,15 @@ class Mailbox:
         return outcome.model_copy(update={"reworded": asked.reworded or None})
 
     def _compare(self, asked: Asked, key: str, recorded: str) -> None:
-        """Note whether the recorded task was created for other words. Its key is derived from the words."""
+        """Record whether the task was created for other words, which shows in its key: the key is derived from the
+        words.
+        """
         place = place_of(recorded)
         if place != place_of(key) and place not in self._asked_about:
             asked.reworded = True
 
     def _claim(self, asked: Asked, is_it: Callable[[Asked], bool]) -> Asked | None:
-        """Take a question of the run before, if this run has recorded its task for this one."""
+        """Take over a question of the previous run whose task this run has recorded for the given question."""
         found = next((held for held in self.inherited if is_it(held)), None)
         if found is not None:
             self._families[found.family].remove(found)
@@ -327,7 +345,7 @@ class Mailbox:
         return found
 
     def arrival(self, asked: Asked, key: str) -> asyncio.Future[None]:
-        """A future that is done once an answer is there which may be that of this question; see `answer`."""
+        """Return a future that is done once an answer arrives that may belong to this question; see `answer`."""
         arrival = asyncio.get_running_loop().create_future()
         if self.answer(asked, key) is not None:
             arrival.set_result(None)
@@ -340,12 +358,12 @@ class Mailbox:
         return arrival
 
     def _await(self, asked: Asked, address: Address) -> None:
-        """Keep the answer with this address, which may be there already, until this call has ended."""
+        """Keep the answer with this address, which may have arrived already, until this call has ended."""
         asked.awaited.append(address)
         self._awaited[address] += 1
 
     def _release(self, addresses: Iterable[Address]) -> None:
-        """Drop the answers that no call waits for any more; keep of each which task it was about."""
+        """Drop the answers that no call waits for any more, and remember the name and task of each."""
         for address in addresses:
             self._awaited[address] -= 1
             if self._awaited[address] > 0:
@@ -358,7 +376,7 @@ class Mailbox:
     # Questions
 
     def asks(self, question: HumanTask[Any], *, named: bool) -> Asked:
-        """A question begins; one that the run before had open goes on."""
+        """Begin a question, or continue one that the previous run had open."""
         body = question.body()
         about = _about(question, body)
         asked = self._inherited(about, question.idempotency_key if named else None)
@@ -375,7 +393,7 @@ class Mailbox:
         return asked
 
     def _inherited(self, about: str, key: str | None) -> Asked | None:
-        """Take the oldest question of the run before that this one goes on with."""
+        """Take the oldest question of the previous run that this one continues, if any."""
         held = self._families.get((about, key))
         if not held:
             return None
@@ -384,15 +402,15 @@ class Mailbox:
         return asked
 
     def schedule(self, asked: Asked, own: ActivityOptions) -> None:
-        """Schedule its activities with these options of its caller, and else with the worker's."""
+        """Set the activity options of a question: those of its caller, and for the rest the worker's."""
         asked.task_queue, asked.activities = own.task_queue, own.over(self.activities)
 
     def _fresh_key(self, about: str) -> str:
-        """A key of its own for every question, the same on replay and after a reset.
+        """Return a unique key for a question, which is the same on replay and after a reset.
 
-        A reset gives a run another id and other random numbers, so neither names a question. Its original id, what is
-        asked, and how often that was asked before do: a person's answer outlives the reset, and what is asked
-        differently after it is asked afresh.
+        A reset gives a run another id and other random numbers, so neither can name a question. The key is made from
+        the original run id, what is asked, and how often that was asked before. So a person's answer survives a reset,
+        and a question that is different after it is asked anew.
         """
         info = workflow.info()
         self._used[about] += 1
@@ -400,7 +418,7 @@ class Mailbox:
         return default_key(info.namespace, info.workflow_id, place)
 
     def waits(self, asked: Asked, question: HumanTask[Any], via: str) -> Waiting:
-        """A person is asked; whoever looks at the workflow sees so."""
+        """Record that a person is asked, and show it in the workflow's details."""
         now = workflow.now()
         asked.place = place_of(question.idempotency_key)
         asked.waiting = Waiting(
@@ -419,14 +437,14 @@ class Mailbox:
     def opened(
         self, asked: Asked, question: HumanTask[Any], task_id: str, review_url: str, idempotency_key: str | None = None
     ) -> Waiting:
-        """It is known which task it is, and where a person answers it. People's time begins only now.
+        """Record the task of a question and where a person answers it. People's time begins only now.
 
-        The time of a task that the run before had open goes on.
+        The deadline of a task that the previous run had open is kept.
 
         Args:
             asked: The question.
-            question: What is asked now.
-            task_id: The task that was recorded, maybe for other words.
+            question: The question as it is asked now.
+            task_id: The recorded task, which may have been created for other words.
             review_url: Where a person answers it.
             idempotency_key: The key of the task. Earlier releases did not record it.
         """
@@ -453,7 +471,7 @@ class Mailbox:
         return waiting
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
-        """The task has ended; who decided stays to be seen."""
+        """Record that the task has ended, and keep who decided in the current details."""
         assigned = asked.waiting.who if asked.waiting is not None and "@" in asked.waiting.who else None
         who = outcome.completed_by_display_name or outcome.completed_by_email or (outcome.answered and assigned)
         by = f" by {markdown(who)}" if who else ""
@@ -466,7 +484,7 @@ class Mailbox:
         self._settled(asked)
 
     def leaves(self, asked: Asked) -> None:
-        """The call has ended."""
+        """Record that the call has ended, and drop its answers."""
         self.open.pop(asked, None)
         self._release(asked.awaited)
         asked.awaited = []
@@ -474,13 +492,13 @@ class Mailbox:
             self._settled(asked)
 
     def _settled(self, asked: Asked) -> None:
-        """No person is asked any more."""
+        """Record that no person is asked any more."""
         asked.waiting = None
         self._waiting.pop(asked, None)
         self._relist()
 
     def activity_id(self, asked: Asked) -> str:
-        """Id for the next activity that waits for this question."""
+        """Return the id for the next activity that waits for this question."""
         self._activities += 1
         info = workflow.info()
         made = activity_id(info.original_execution_run_id, self._activities)
@@ -490,7 +508,7 @@ class Mailbox:
     # From run to run
 
     def carried(self) -> dict[str, Any] | None:
-        """What the next run has to know, as JSON. None: nothing is open."""
+        """Return the state that the next run needs, as JSON, or None if no question is open."""
         going_on = [*self.inherited, *self.open]
         if not going_on:
             return None
@@ -505,7 +523,7 @@ class Mailbox:
         return asked.carried(key if self._is_anothers(asked, first) else first, waiting)
 
     def inherit(self, carried: Mapping[str, Any]) -> None:
-        """Take over what the run before had open. A question that this release cannot read is asked anew."""
+        """Take over the open questions of the previous run. A question that this release cannot read is asked anew."""
         for held in carried.get("asked", ()):
             try:
                 asked = Asked.read(held)
@@ -527,33 +545,34 @@ class Mailbox:
     # What people see
 
     def pending(self) -> list[dict[str, Any]]:
-        """Query handler: every task that a person has before them, oldest first."""
+        """Query handler: return every task that a person has been asked to answer, oldest first."""
         return [asdict(asked.waiting) for asked in self._waiting if asked.waiting is not None]
 
     def _outdate(self) -> None:
-        """Publish once, however many questions change in this turn of the event loop."""
+        """Schedule publishing, once per iteration of the event loop, however many questions change in it."""
         if not self._outdated:
             self._outdated = True
             asyncio.get_running_loop().call_soon(self._publish)
 
     def _relist(self) -> None:
-        """Publish, and list the workflow by its assignees, who may be others now."""
+        """Schedule publishing, and update the listed assignees, which may have changed."""
         self._unlisted = True
         self._outdate()
 
     def list_assignees(self) -> None:
-        """List the workflow by the assignees of what is open, if they may have changed.
+        """List the workflow by the assignees of its open questions, if they may have changed.
 
-        What a run inherits is listed already, and its assignees are known once it is asked again.
+        An inherited question is already listed, and its assignees are known once it is asked again.
         """
         if self._unlisted and not self.closed:
             self._unlisted = False
             self.listing.show(asked.waiting.who for asked in self._waiting if asked.waiting is not None)
 
     def _publish(self) -> None:
-        """The Temporal UI's current details: what is waited for, who has decided, and what the workflow has set.
+        """Publish the Temporal UI's current details: open questions, decisions, and what the workflow itself has set.
 
-        They are Markdown. The place to answer comes first, and the texts of others hold no markup and no links.
+        They are Markdown. The address where a person answers comes first. Texts of others are escaped, so they contain
+        no markup and no links.
         """
         self._outdated = False
         now = workflow.get_current_details()
@@ -568,12 +587,12 @@ class Mailbox:
 
     @staticmethod
     def until(waiting: Waiting) -> timedelta:
-        """What is left of the person's time."""
+        """Return the remaining part of the person's time."""
         return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
 
 
 def _line(waiting: Waiting) -> str:
-    """One open question in the current details."""
+    """Return the text of one open question in the current details."""
     address = f"{waiting.review_url}\n\n" if waiting.review_url else ""
     who, question = waiting.who or "a person", waiting.question or "asked by the run before"
     reworded = f" ({REWORDED})" if waiting.reworded else ""
@@ -590,5 +609,5 @@ def _assignee(body: Mapping[str, Any]) -> str:
 
 
 def _about(question: HumanTask[Any], body: Mapping[str, Any]) -> str:
-    """Whether the next run asks the same: text, payload and people."""
+    """Return a digest of text, payload and people, by which the next run recognizes the same question."""
     return subject({"payload": [question.task, body["payload"], body.get("assign_to")]})

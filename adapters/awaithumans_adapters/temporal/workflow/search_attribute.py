@@ -1,7 +1,7 @@
-"""Waiting workflows can be listed by whom they wait for: a search attribute with the assignees of open questions.
+"""A search attribute with the assignees of open questions, by which waiting workflows can be listed.
 
-Law: a history decides. A run whose first question was asked without the search attribute never sets it, and one that
-has set it goes on, whatever the workers are configured to do by then.
+Law: the history decides. A run whose first question was asked without the search attribute never sets it. A run that
+has set it continues to do so, however the workers are configured by then.
 """
 
 from collections.abc import Iterable
@@ -14,20 +14,20 @@ from awaithumans_adapters.temporal.names import ASSIGNEES, LISTED
 
 KEY = SearchAttributeKey.for_keyword_list(ASSIGNEES)
 MAX_BYTES = 1_500
-"""Temporal takes 2 KB a search attribute; a larger one would fail the workflow task."""
+"""Maximum size of all values. Temporal accepts 2 KB per search attribute; a larger one would fail the workflow task."""
 MAX_CHARS = 200
-"""Of one value. Databases index at most 255."""
+"""Maximum length of one value. Databases index at most 255 characters."""
 
 
 def assignees(assigned: Iterable[str]) -> list[str]:
-    """The values for questions that are assigned to these: sorted, each once, as many as Temporal takes."""
+    """Return the values for these assignees: sorted, without duplicates, as many as fit into `MAX_BYTES`."""
     names = sorted({name[:MAX_CHARS] for each in assigned for name in each.split(", ")})
-    sizes = accumulate(len(name.encode()) + 3 for name in names)  # quotes and a comma
+    sizes = accumulate(len(name.encode()) + 3 for name in names)  # plus quotes and a comma
     return [name for name, _ in takewhile(lambda sized: sized[1] <= MAX_BYTES, zip(names, sizes, strict=True))]
 
 
 class Listing:
-    """The search attribute of one run.
+    """Sets the search attribute of one run.
 
     Args:
         wanted: Whether the worker is configured to set it.
@@ -38,9 +38,9 @@ class Listing:
         self._on: bool | None = None
 
     def show(self, assigned: Iterable[str]) -> None:
-        """Set it to the assignees of the questions that are open; remove it if there are none.
+        """Set the attribute to the assignees of the open questions, or remove it if there are none.
 
-        If one of them is empty, it is not known yet, and nothing is set.
+        If one of them is empty, that assignee is not known yet, and nothing is set.
         """
         if self._on is None:
             self._on = self._decided()
@@ -53,7 +53,10 @@ class Listing:
             workflow.upsert_search_attributes([update])  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare type
 
     def _decided(self) -> bool:
-        """Decide for this run. A replay finds the decision in the history; a run also inherits the attribute."""
+        """Return whether this run sets the attribute. A replay finds the decision in the history.
+
+        A run also inherits the attribute of the run before it.
+        """
         possible = self._wanted or workflow.unsafe.is_replaying() or _set() is not None
         return possible and workflow.patched(LISTED)
 

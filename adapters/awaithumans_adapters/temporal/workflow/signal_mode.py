@@ -1,4 +1,4 @@
-"""Waiting for a signal: one activity creates the task, the answer comes as a signal, a timer is the deadline."""
+"""Signal mode: one activity creates the task, the answer arrives as a signal, and a timer is the deadline."""
 
 import asyncio
 from dataclasses import replace
@@ -29,15 +29,15 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
 NOT_REGISTERED = "NotFoundError"
-"""How the SDK's worker fails an activity that it does not have."""
+"""Error type with which the SDK's worker fails an activity that is not registered."""
 MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
 async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
-    """Ask and wait.
+    """Create the task and wait for its outcome.
 
-    A question of the run before is asked under its key once more, which finds its task: a run has the same commands
-    whatever was handed on to it, and the task is recorded in its own history.
+    A question inherited from the previous run is asked once more under its key, which finds its task. So a run has the
+    same commands whatever was handed on to it, and the task is recorded in its own history.
     """
     key = question.idempotency_key
     if asked.waiting is None or asked.waiting.key != key:
@@ -66,7 +66,14 @@ async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Ask
 
 
 async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
-    """Create and register. Until it is known which task that is, the question is withdrawn by its key."""
+    """Create the task and register the wait. Return the activity's result.
+
+    If the call is cancelled before the task is known, the question is withdrawn by its key.
+
+    Raises:
+        QuestionNotAskedError: no worker ran the activity in time.
+        AwaitHumansError: the activity failed.
+    """
     limit = asked.ask_within or timedelta(seconds=question.seconds)
     calling = asked.activities.of_call()
     opening = workflow.start_activity(
@@ -82,7 +89,7 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
     except ActivityError as failed:
         if (answer := mailbox.answer(asked, question.idempotency_key)) is not None:
             return answer.value()
-        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which ends before that
+        if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which itself ends before that
             raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
         raise typed(failed) from failed
     except asyncio.CancelledError:
@@ -93,10 +100,10 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
 
 
 async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
-    """The input of the activity that asks, if Temporal can carry it.
+    """Return the input of the activity that asks, if Temporal can carry it.
 
-    The codec and external storage are out of reach of a workflow, so a large question is measured by a local activity.
-    A worker that has not registered it cannot say more than the size before them.
+    A workflow has no access to the codec and to external storage, so a large question is measured by a local activity.
+    If the worker has not registered that activity, the size before codec and storage is used.
 
     Raises:
         InvalidTaskError: the question is too large.
@@ -126,14 +133,15 @@ def _not_registered(failed: ActivityError) -> bool:
 async def _last_look(
     mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str, recorded: str | None
 ) -> Outcome:
-    """The task at its deadline. An answer that arrives by either way meanwhile counts.
+    """Read the task at its deadline. An answer that arrives in the meantime, as a signal or in the task, counts.
 
     Args:
-        mailbox: The run's.
+        mailbox: The run's mailbox.
         asked: The question.
-        question: What is asked now.
+        question: The question as it is asked now.
         task_id: The recorded task.
-        recorded: Its key. None: the history is of a release that did not record it; then any is accepted.
+        recorded: The key of that task. None: the history is of a release that did not record it, and any key is
+            accepted.
     """
     key = question.idempotency_key
     own_key, own_task = mailbox.own_task(asked)
@@ -163,7 +171,7 @@ async def _last_look(
 
 
 async def let_go(mailbox: Mailbox, asked: Asked) -> None:
-    """Cancel the question of a call that was cancelled, in the way that the call has chosen."""
+    """Cancel the question of a cancelled call, in the way that its `on_cancel` selects."""
     if asked.on_cancel == "leave":
         return
     cancelling = freeing(mailbox, asked)
@@ -188,13 +196,13 @@ def freeing(mailbox: Mailbox, asked: Asked) -> workflow.ActivityHandle[Any]:
 
 
 def _withdrawal(asked: Asked, key: str) -> dict[str, Any]:
-    """The input of the activity that cancels a question by its key."""
+    """Return the input of the activity that cancels a question by its key."""
     original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
     return {"idempotency_key": key} | original | (asked.activity or {})
 
 
 async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
-    """Wait until these have ended; a failure to cancel a question does not keep the workflow from ending."""
+    """Wait until these cancellations have ended. A failed cancellation does not keep the workflow from ending."""
     if freeing:
         await workflow.wait(freeing)
     for each in freeing:
