@@ -122,7 +122,10 @@ class Database:
         self._connections = Connections(self.url, self._migrate)
         self._queue = WriteQueue()
         self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Write]] = WeakKeyDictionary()
-        """Writes requested in the current iteration of each event loop, handed over together so that they share a commit."""
+        """Writes requested in the current iteration of each event loop.
+
+        They are handed over together so that they share a commit.
+        """
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -239,9 +242,8 @@ class Database:
                     _make(operation, list(writes), db)
                 begun = False
         except Exception as error:  # nothing in this transaction was written
-            if (
-                begun and len(batch) > 1 and not _locked(error)
-            ):  # repeated one by one, each write would wait for the lock again
+            # After a lock timeout the writes are not repeated one by one, because each would wait for the lock again.
+            if begun and len(batch) > 1 and not _locked(error):
                 self._commit_apart(batch)
             else:
                 _fail(batch, error)
@@ -322,9 +324,8 @@ def _goes_on(db: Connection) -> bool:
     After a disk failure SQLite has rolled back all of it, savepoints included. To continue would commit nothing, and
     would acknowledge the writes before the error.
     """
-    return bool(
-        getattr(db.connection.dbapi_connection, "in_transaction", True)
-    )  # on PostgreSQL the commit itself fails
+    # On PostgreSQL the commit itself fails.
+    return bool(getattr(db.connection.dbapi_connection, "in_transaction", True))
 
 
 def _locked(error: BaseException) -> bool:

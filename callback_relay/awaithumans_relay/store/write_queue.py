@@ -84,9 +84,7 @@ class WriteQueue:
             sooner = not self._later or any(not write.later for write in writes)
             for write in writes:
                 (self._later if write.later else self._now).append(write)
-            if (
-                sooner
-            ):  # otherwise the writer sleeps until the earlier deferred writes are due, and waking it costs time
+            if sooner:  # otherwise it sleeps until the earlier deferred writes are due; waking it is costly
                 self._changed.notify()
 
     def close(self) -> None:

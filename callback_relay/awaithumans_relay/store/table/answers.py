@@ -38,8 +38,9 @@ class Answer:
     at: float
     """Epoch seconds."""
     route: Route | None
-    """The route in the callback's URL, which waits for the answer even if it is not registered. None: only registered waits
-    receive the answer.
+    """The route in the callback's URL, which receives the answer even if its wait is not registered yet.
+
+    None: only registered waits receive the answer.
     """
 
 
@@ -68,10 +69,10 @@ class RunStart:
 
 
 def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
-    """Write the answers, and return for each one the engines of the waits it answered. An answered wait keeps its answer.
+    """Write the answers, and return for each one the engines of the waits it answered.
 
-    The deletion of a task is not an answer. An answer that comes later replaces it, and is parked if the caller has
-    already received the deletion.
+    A wait that is already answered keeps its answer. The deletion of a task is not an answer. An answer that comes
+    later replaces it, and is parked if the caller has already received the deletion.
     """
     engines: list[list[str]] = [[] for _ in answers]
     first: dict[tuple[str, str], int] = {}

@@ -1,4 +1,6 @@
-"""What the waits table records about tasks that the server does not know; `awaithumans_core.deleted_tasks` has the rule.
+"""What the waits table records about tasks that the server does not know.
+
+The rule is in `awaithumans_core.deleted_tasks`.
 
 The count is stored with the wait, so it survives restarts, and several relays add to it. Readings of existing tasks are
 recorded only while some task is missing. They show what share of the tasks that are read is missing.

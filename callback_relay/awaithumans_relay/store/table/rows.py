@@ -45,8 +45,9 @@ class Wait:
     """When the sweep checks the task next, while the wait is open."""
     outcome: Outcome | None
     found_by: str | None
-    """How the answer came: `callback`, `sweep`, `registration` (it was stored before the caller registered), or `missing`
-    (there is no answer: the task was deleted).
+    """How the answer came: `callback`, `sweep`, `registration` or `missing`.
+
+    `registration`: it was stored before the caller registered. `missing`: there is no answer, the task was deleted.
     """
     answered_at: float | None
     attempts: int
