@@ -102,8 +102,9 @@ class Dispatcher:
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._steady_at = 0.0
-        """Until when expired leases get extra grace. While the store was unavailable no relay could renew, so live relays
-        renew first, before a lease is taken over.
+        """Until when expired leases get extra grace.
+
+        While the store was unavailable no relay could renew, so live relays renew before a lease is taken over.
         """
         self._steps = ClockSteps(store.steady)
         self._wake = {name: asyncio.Event() for name in engines}

@@ -1,4 +1,6 @@
-"""The metrics that Prometheus reads at `/metrics`. Each relay has its own registry, so that two in a process do not clash.
+"""The metrics that Prometheus reads at `/metrics`.
+
+Each relay has its own registry, so that two in a process do not clash.
 
 Labels are engines, states and results; never a task, a wait or a target.
 """

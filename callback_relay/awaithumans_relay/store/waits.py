@@ -694,7 +694,7 @@ def _has_room(db: Connection, task_id: str, route: Route) -> bool:
 
 
 def _found_again(db: Connection, task_id: str, route: Route, now: float) -> None:
-    """Reopen waits that counted as deleted, because the task exists, unless another caller has received that outcome."""
+    """Reopen waits whose task counted as deleted, because it exists, unless another caller has received that end."""
     db.execute(update(waits).where(waits.c.task_id == task_id, waits.c.state == WaitState.OPEN).values(READABLE))
     ended = and_(
         _same_question(task_id, route.idempotency_key),

@@ -1,4 +1,4 @@
-"""Creates tasks for questions that callers have stored but could not ask, when a relay starts and then on a schedule."""
+"""Creates tasks for questions that callers stored but could not ask, at the start of a relay and on a schedule."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable

@@ -154,7 +154,7 @@ def _values(answer: Answer) -> dict[str, Any]:
 
 
 def _add(insert: Any) -> Any:
-    """Build the statement that adds an answered wait, unless another relay has added and answered it in the meantime."""
+    """Build the statement that adds an answered wait, unless another relay has added and answered it."""
     row = insert(waits)
     changed = {name: row.excluded[name] for name in answered({}, "", 0.0)}
     taken = row.on_conflict_do_update(
