@@ -226,7 +226,7 @@ def serve(
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
                                     wants a key (LANGSMITH_API_KEY does as well)
     Callers that use this relay need AWAITHUMANS_URL, _ADMIN_API_TOKEN,
-    _RELAY_SECRET and _RELAY_URL. So does a LangGraph server, since its nodes ask.
+    _RELAY_SECRET and _RELAY_URL. So does a LangGraph server: its nodes ask.
 
     \b
     Examples:

@@ -20,8 +20,8 @@ class Breaker:
     """Decides whether deliveries to an engine are attempted now.
 
     Args:
-            clock: Monotonic clock, in seconds.
-            backoff: How long the breaker stays open after each time it trips.
+        clock: Monotonic clock, in seconds.
+        backoff: How long the breaker stays open after each time it trips.
     """
 
     def __init__(self, clock: Callable[[], float], backoff: Backoff = Backoff(first=1.0, most=30.0)) -> None:  # noqa: B008

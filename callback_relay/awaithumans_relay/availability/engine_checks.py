@@ -29,8 +29,8 @@ class Lookout:
     """Checks whether engines are reachable.
 
     Args:
-            engines: The relay's engines. Those that cannot be checked are ignored.
-            health: Marks engines as doubted, and records the results.
+        engines: The relay's engines. Those that cannot be checked are ignored.
+        health: Marks engines as doubted, and records the results.
     """
 
     def __init__(self, engines: Iterable[Engine], health: Health) -> None:

@@ -74,7 +74,9 @@ BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
 then for another 30.
 """
 TRIES_BEFORE_GIVING_UP = 10
-"""Minimum number of attempts before a wait is parked, whatever its age. A relay that was down for a week has not tried.
+"""Minimum number of attempts before a wait is parked, whatever its age.
+
+A relay that was itself down for a week has not tried for a week.
 """
 RELEASE_SECONDS = 2.0
 """Maximum seconds that a stopping relay spends to release leases on waits that it does not deliver."""

@@ -24,8 +24,8 @@ class LeaseKeeper:
 
     Args:
         store: The waits.
-            owner: The holder of the leases.
-            seconds: How long a lease lasts.
+        owner: The holder of the leases.
+        seconds: How long a lease lasts.
     """
 
     def __init__(self, store: Store, owner: str, seconds: float) -> None:

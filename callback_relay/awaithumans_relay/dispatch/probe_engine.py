@@ -16,7 +16,7 @@ class Probe:
     name = PROBE_ENGINE
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
-        """Accept the outcome, which ends the way of the probe."""
+        """Accept the outcome. The probe has arrived."""
 
 
 PROBE = Probe()

@@ -26,7 +26,7 @@ class Repeats:
     """Logs events that callers can cause at will.
 
     Args:
-            logger: The logger that receives the lines.
+        logger: The logger that receives the lines.
         seconds: How long events of a kind are counted after the first.
     """
 
@@ -80,7 +80,7 @@ class RepeatFilter(logging.Filter):
     """Passes one line for many of a library's lines that callers can cause at will.
 
     Args:
-            repeats: Counts the lines. It must log to another logger.
+        repeats: Counts the lines. It must log to another logger.
         is_caused_by_callers: Whether this is such a line.
     """
 

@@ -19,7 +19,7 @@ class ClockSteps:
     """The steps of one wall clock since it was first noted.
 
     Args:
-            steady: Monotonic clock, in seconds.
+        steady: Monotonic clock, in seconds.
     """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:

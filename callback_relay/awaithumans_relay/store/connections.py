@@ -53,7 +53,7 @@ class Connections:
 
     Args:
         url: SQLAlchemy URL with the driver.
-            prepare: Creates the tables in a database, in the given transaction.
+        prepare: Creates the tables in a database, in the given transaction.
     """
 
     def __init__(self, url: URL, prepare: Callable[[Connection], None]) -> None:

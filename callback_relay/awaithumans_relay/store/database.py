@@ -111,7 +111,7 @@ class Database:
         url: SQLAlchemy URL, `sqlite:///file.db` or `postgresql://...`.
 
     Raises:
-            SettingsError: The URL is not such a URL, or psycopg is not installed.
+        SettingsError: The URL is not such a URL, or psycopg is not installed.
     """
 
     def __init__(self, url: str | URL) -> None:

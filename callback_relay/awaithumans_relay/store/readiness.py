@@ -24,8 +24,8 @@ class Readiness:
     """The result of the most recent writes; usable from any event loop.
 
     Args:
-            probe: Starts to write a probe row.
-            steady: Monotonic clock, in seconds.
+        probe: Starts to write a probe row.
+        steady: Monotonic clock, in seconds.
     """
 
     def __init__(self, probe: Callable[[], "Future[None]"], steady: Callable[[], float]) -> None:

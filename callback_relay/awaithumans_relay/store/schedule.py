@@ -60,7 +60,7 @@ def next_redelivery(*, now: float, count: int, last: float | None) -> tuple[floa
     Args:
         now: Epoch seconds.
         count: Repeated deliveries so far.
-            last: When the last of them was due. None: there was none.
+        last: When the last of them was due. None: there was none.
     """
     last = None if last is None or last > now + LONGEST_REDELIVERY_SECONDS else last
     if last is None or now - last >= REDELIVERY_REST_SECONDS:

@@ -60,7 +60,7 @@ class WriteQueue:
     """A queue that any thread fills and one writer thread empties.
 
     Args:
-            clock: Monotonic clock, in seconds.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

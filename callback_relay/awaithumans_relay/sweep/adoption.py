@@ -20,8 +20,8 @@ class Adoption:
     """Makes engines that support it ask the questions that their callers could not ask.
 
     Args:
-            engines: The relay's engines. Those that do not support it are ignored.
-            seconds: Seconds between two rounds.
+        engines: The relay's engines. Those that do not support it are ignored.
+        seconds: Seconds between two rounds.
     """
 
     def __init__(self, engines: Iterable[Engine], *, seconds: float = ROUND_SECONDS) -> None:

@@ -42,10 +42,10 @@ class Ahead:
 
     Args:
         store: The waits.
-            client: Reads the list. It should give up at once (`patience=0`).
-            pace: The rate limiter of the sweep. Requests for the list count as checks.
-            observer: Notified of every answer that is found.
-            on_answer: Called after answers were stored.
+        client: Reads the list. It should give up at once (`patience=0`).
+        pace: The rate limiter of the sweep. Requests for the list count as checks.
+        observer: Notified of every answer that is found.
+        on_answer: Called after answers were stored.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Orphaned waits: open questions whose callers no longer exist.
 
-Law: a task without a caller is taken off the human's list. A task that is still open, and whose last caller is gone, is
-to be cancelled. If only one of several callers is gone, its wait is parked.
+Law: no person is asked on behalf of a dead caller. A task that is still open, and whose last caller is gone, is to be
+cancelled. If only one of several callers is gone, its wait is parked.
 
 Law: a task is cancelled only if it is the caller's own. Its key must be that of the waits, and it must carry the mark
 of one of their callers. The mark is given when the task is created, with its callback URL, which the server does not
@@ -33,8 +33,8 @@ class Orphans:
 
     Args:
         store: The waits.
-            engines: Engines by name.
-            observer: Notified when one of them fails.
+        engines: Engines by name.
+        observer: Notified when one of them fails.
     """
 
     def __init__(self, store: Store, engines: Mapping[str, Engine], observer: Observer) -> None:

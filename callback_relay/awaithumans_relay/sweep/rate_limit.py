@@ -15,8 +15,8 @@ class Pace:
     """One budget for everything the sweep sends.
 
     Args:
-            per_second: Checks per second in the long run.
-            burst: Maximum number of checks at once after an idle period.
+        per_second: Checks per second in the long run.
+        burst: Maximum number of checks at once after an idle period.
     """
 
     def __init__(self, per_second: float = LOOKS_PER_SECOND, burst: int = BURST) -> None:

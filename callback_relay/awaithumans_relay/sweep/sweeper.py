@@ -75,15 +75,14 @@ class Sweeper:
 
     Args:
         store: The waits.
-            client: Reads tasks. It should give up at once (`patience=0`), because the schedule is the retry.
-            engines: Engines by name. Those that support it are asked whether a caller still waits.
-            on_answer: Called after an answer was stored.
-            pace: The rate limiter of checks.
-            observer: Notified of every check.
-            rule: When a deleted task ends its waits.
-            lapsed_before: Epoch seconds. A wait whose deadline was earlier is parked if its task is still open.
-            Default:
-                none is parked.
+        client: Reads tasks. It should give up at once (`patience=0`), because the schedule is the retry.
+        engines: Engines by name. Those that support it are asked whether a caller still waits.
+        on_answer: Called after an answer was stored.
+        pace: The rate limiter of checks.
+        observer: Notified of every check.
+        rule: When a deleted task ends its waits.
+        lapsed_before: Epoch seconds. A wait whose deadline was earlier is parked if its task is still open. Default:
+            none is parked.
     """
 
     def __init__(

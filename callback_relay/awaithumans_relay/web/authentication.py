@@ -54,8 +54,8 @@ class Operator:
     """Authenticates the operator by the token. If no token is configured, every request is refused.
 
     Args:
-            token: The operator token. None: no token is configured.
-            refusals: Logs requests with a wrong token.
+        token: The operator token. None: no token is configured.
+        refusals: Logs requests with a wrong token.
     """
 
     def __init__(self, token: str | None, refusals: Repeats) -> None:

@@ -45,7 +45,7 @@ Offset = Annotated[int, Query(ge=0, le=10**9, description="How many of the newes
 
 
 class Listing(BaseModel):
-    """Waits, the newest first."""
+    """A page of waits, newest first, with the number in each state."""
 
     waits: list[WaitView]
     counts: dict[WaitState, int]

@@ -28,7 +28,7 @@ class WaitView(BaseModel):
     delivered_at: datetime | None
     redriven_at: datetime | None
     attempts: int
-    """Delivery attempts since then."""
+    """Delivery attempts since the answer came, or since it was last redriven."""
     found_by: str | None
     """How the answer came: `callback`, `sweep` or `registration`."""
     last_error: str | None

@@ -94,7 +94,7 @@ def identity(path: str) -> Identity:
     """Return the device and inode of the file at a path.
 
     Raises:
-            StoreUnavailableError: The identity cannot be determined, for instance because a folder may not be read.
+        StoreUnavailableError: The identity cannot be determined, for instance because a folder may not be read.
     """
     try:
         found = os.stat(path)

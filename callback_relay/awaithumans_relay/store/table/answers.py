@@ -36,7 +36,7 @@ class Answer:
     outcome: Mapping[str, Any]
     found_by: str
     at: float
-    """Epoch seconds."""
+    """When the answer was received, in epoch seconds."""
     route: Route | None
     """The route in the callback's URL, which receives the answer even if its wait is not registered yet.
 

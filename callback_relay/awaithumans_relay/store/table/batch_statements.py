@@ -24,8 +24,8 @@ class Select:
     """Reads columns of the waits with the given keys, and locks the rows in the order of their keys.
 
     Args:
-            key: Columns of the primary key, or the first of them.
-            columns: The columns to read.
+        key: Columns of the primary key, or the first of them.
+        columns: The columns to read.
     """
 
     def __init__(self, key: Sequence[Column[Any]], columns: Sequence[ColumnElement[Any]]) -> None:
@@ -48,8 +48,8 @@ class Update:
     """Sets columns of many waits, each to its own values.
 
     Args:
-            names: The columns with a value for each wait.
-            fixed: Columns that have the same value for all waits.
+        names: The columns with a value for each wait.
+        fixed: Columns that have the same value for all waits.
     """
 
     def __init__(self, names: Iterable[str], fixed: Mapping[str, Any] | None = None) -> None:
