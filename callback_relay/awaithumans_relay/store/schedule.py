@@ -14,7 +14,7 @@ from awaithumans_core.deleted_tasks import DETECT_SECONDS
 FIRST_CHECK_SECONDS = 5.0
 """Minimum seconds until the next check.
 
-The server's own callback queue runs every 5 s, so an earlier check is useless.
+It is no shorter because the server's own callback queue runs every 5 s.
 """
 MOST_CHECK_SECONDS = DETECT_SECONDS
 """Maximum seconds until the next check, however old the wait is. Only a check can notice that a task was deleted."""

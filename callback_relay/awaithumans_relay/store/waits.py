@@ -91,8 +91,7 @@ class Store:
     Args:
         url: SQLAlchemy URL: `sqlite:///file.db`, or `postgresql://...` for any number of relays.
         clock: Epoch seconds. Default: this machine's clock. Leases are compared between machines, so for them the
-        default
-            on PostgreSQL is the database's clock.
+            default on PostgreSQL is the database's clock.
         steady: Monotonic clock in seconds, by which steps of the clock are detected. Default: this machine's. A `clock`
             given without it is assumed to make no steps.
     """
@@ -256,7 +255,7 @@ class Store:
 
         def write(db: Connection) -> list[Wait]:
             found = due(db, waits.c.next_check_at <= now, limit)
-            if len(found) < limit:  # due by a clock that was ahead; an OR would read all open waits
+            if len(found) < limit:  # put off by a clock that was ahead; an OR would read all open waits
                 found += due(db, waits.c.next_check_at > now + MOST_CHECK_SECONDS, limit - len(found))
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
             _check_at(db, found, later)

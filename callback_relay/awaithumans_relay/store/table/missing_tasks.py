@@ -79,8 +79,9 @@ def record_seen(db: Connection, seen: Mapping[str, float]) -> None:
 
 
 def review(db: Connection, task_id: str, now: float, rule: Rule) -> Review:
-    """End the waits on a task that was just read as missing, if that confirms its deletion and the database is not in
-    doubt.
+    """End the waits on a task that was just read as missing, if that confirms its deletion.
+
+    No wait is ended while the database is in doubt.
     """
     its = (waits.c.task_id == task_id, _OPEN, _MISSING)
     columns = (waits.c.idempotency_key, waits.c.missing_since, waits.c.missing_count)
