@@ -17,8 +17,9 @@ _UNSEEN = (
     "Whether it is the server's own cannot be seen from here: if it is not, the relay's log says `refused (401)` of "
     "every callback"
 )
-"""Why the check cannot confirm the key: the probe is signed with the key configured here, and the server shows its key
-to no client.
+"""Why the check cannot confirm the key.
+
+The probe is signed with the key configured here, and the server shows its key to no client.
 """
 
 

@@ -55,8 +55,9 @@ PostgreSQL do not pass on.
 HELD_SECONDS = 1.0
 """Minimum seconds before an answer is checked again whose target has a delivery under way elsewhere."""
 PARALLEL = 256
-"""Maximum number of deliveries under way for each engine. Most of them wait: a graph may run minutes to its next
-question.
+"""Maximum number of deliveries under way for each engine.
+
+Most of them wait: a graph may run minutes to its next question.
 """
 ROOM_SECONDS = 0.02
 """Seconds to wait after a delivery has ended when `PARALLEL` were under way.
@@ -70,8 +71,9 @@ GIVE_UP_SECONDS = 7 * 24 * 3600.0
 NOT_READY_GIVE_UP_SECONDS = 3600.0
 """Seconds after which a target that responds, but does not know the question, never will. The wait is then parked."""
 BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
-"""Seconds that a busy target may stay busy. A caller that waits for other people first may do so for their 30 days, and
-then for another 30.
+"""Seconds that a busy target may stay busy.
+
+A caller that waits for other people first may do so for their 30 days, and then for another 30.
 """
 TRIES_BEFORE_GIVING_UP = 10
 """Minimum number of attempts before a wait is parked, whatever its age.

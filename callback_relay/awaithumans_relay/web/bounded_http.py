@@ -24,8 +24,9 @@ from awaithumans_relay.web.caller_trust import JUDGE
 MAX_HEADER_BYTES = 32 * 1024
 """Maximum bytes of a request line with its headers: a route token of 4 KB, and what proxies add."""
 READ_BYTES = 64 * 1024
-"""Maximum bytes read from one connection at a time. asyncio's default is 256 KB, and data that was read is held several
-times over until it is parsed.
+"""Maximum bytes read from one connection at a time.
+
+Asyncio's default is 256 KB, and data that was read is held several times over until it is parsed.
 """
 MAX_CONNECTIONS = 512
 """Maximum number of open connections. The awaithumans server uses one, and callers one per registration under way."""

@@ -33,8 +33,9 @@ _NAMES = {
     WaitState.PARKED: "Parked",
     WaitState.DELIVERED: "Delivered",
 }
-"""Names of the states, in the order in which they are offered. The words are those of the API and of
-`awaithumans-relay waits`.
+"""Names of the states, in the order in which they are offered.
+
+The words are those of the API and of `awaithumans-relay waits`.
 """
 _MEANINGS = {
     WaitState.OPEN: "A person has not answered yet",
