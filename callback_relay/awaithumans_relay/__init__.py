@@ -1,6 +1,7 @@
 """The callback relay.
 
-Takes the awaithumans server's callbacks, keeps waits, sweeps for answers nobody calls back, wakes askers.
+It receives the awaithumans server's callbacks, stores waits, sweeps for answers that are not called back, and wakes
+callers.
 """
 
 try:

@@ -1,7 +1,7 @@
 """The relay's HTTP side: `create_router` to include in your FastAPI app, `create_app` to run alone.
 
-Laws: 2xx only after the commit, never 3xx (the server counts a redirect as delivered), and anything that is not stored
-is 4xx or 5xx. An acknowledgement waits for nothing but the store: waking the asker is the dispatcher's work.
+Laws: 2xx only after the commit, never 3xx (the server counts a redirect as delivered), and everything that is not
+stored is 4xx or 5xx. An acknowledgement waits only for the store: waking the caller is the dispatcher's work.
 """
 
 import asyncio
@@ -66,23 +66,23 @@ class Registration(BaseModel):
     """Body of `PUT /waits/{task_id}`."""
 
     timeout_seconds: int = Field(gt=0, le=2_592_000)
-    """The task's timeout; the relay looks at the task once it has passed."""
+    """The task's timeout. The relay checks the task once it has passed."""
     missing: bool = False
     """Whether the caller, which asks again after a failure, did not find its task on the server."""
 
 
 class Acknowledgement(BaseModel):
-    """Body of every 2xx of the relay's two doors: it is stored."""
+    """Body of every 2xx of the relay's two storing endpoints: the request is stored."""
 
     state: WaitState
-    """How the wait stands now."""
+    """The current state of the wait."""
 
 
 class Asked(BaseModel):
     """Body of `GET /waits/asked`."""
 
     task_id: str | None
-    """The task of the wait that the route has open; null: it has none."""
+    """The task of the route's open wait. null: it has none."""
 
 
 CALLBACK_BODY: dict[str, Any] = {
@@ -95,20 +95,20 @@ CALLBACK_BODY: dict[str, Any] = {
         "response": {"type": ["object", "null"]},
     },
 }
-"""What of the server's body moves something; it sends more."""
+"""The part of the server's body that the relay acts on. The server sends more."""
 
 _NO_PROOF = "send the proof of the wait as: Authorization: Bearer <proof>"
 _OF_CALLBACK_URL = (
     "the bearer is the token of a callback URL, which registers no wait: update awaithumans-workflows in the processes "
     "that ask. If they are up to date, a stranger has read a callback URL"
 )
-"""Reasons that only the log has."""
+"""Reasons that appear only in the log."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 413, 422, 503)}
 
 
 class Relay:
-    """Store, sweeper and dispatcher of one relay process, and the two doors that feed them."""
+    """Store, sweeper and dispatcher of one relay process, and the two endpoints that feed them."""
 
     def __init__(self, engines: Sequence[Engine], settings: Settings, store: Store, retention: timedelta) -> None:
         self.engines = {engine.name: engine for engine in engines}
@@ -128,12 +128,12 @@ class Relay:
         self._assemble()
 
     def _assemble(self) -> None:
-        """Make the parts of one run.
+        """Create the parts of one run.
 
-        They belong to the process and the event loop that run them, so every start makes its own: an application may be
-        started a second time, and a process may be forked after it has made the application.
+        They belong to the process and the event loop that run them, so every start creates new ones. An application may
+        be started a second time, and a process may be forked after it has created the application.
         """
-        # One look a call, and no connection held between looks.
+        # One request per call, and no connection kept between checks.
         self._client = TaskClient(settings=self._settings, patience=0, keep_alive=0)
         self.observer = Observer(self.engines)
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
@@ -154,8 +154,8 @@ class Relay:
     async def running(self) -> AsyncGenerator[None]:
         """Open the store, then sweep and dispatch until the block ends.
 
-        Started again while it runs (a router that is included twice, or a lifespan that is run by hand as well), it
-        goes on as it is, until the block that started it ends.
+        If it is started again while it runs (a router that is included twice, or a lifespan that is run by hand as
+        well), it continues unchanged until the block that started it ends.
         """
         if self.lifecycle.begun:
             yield
@@ -186,16 +186,16 @@ class Relay:
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncGenerator[None]:
-        """The same, for an application or a router."""
+        """Run the relay for the lifetime of an application or a router."""
         async with self.running():
             yield
 
     def wake(self, engines: Iterable[str] | None = None) -> None:
-        """Have answers delivered, for these engines; by default for all. From any event loop."""
+        """Deliver pending answers for these engines; by default for all. Callable from any event loop."""
         self._in_own_loop(self.dispatcher.wake, engines)
 
     def _in_own_loop(self, act: Callable[[T], None], argument: T) -> None:
-        """Requests may be served by another event loop than the one that sweeps and dispatches."""
+        """Run `act` in the event loop that sweeps and dispatches. Requests may be served by another one."""
         if self._loop is None or self._loop is asyncio.get_running_loop():
             act(argument)
         else:
@@ -203,7 +203,7 @@ class Relay:
                 self._loop.call_soon_threadsafe(act, argument)
 
     def _proven(self, proof: str, task_id: str | None) -> Route:
-        """The route in a caller's proof for this task, or for asking which task it has open."""
+        """Return the route in a caller's proof for this task, or (without a task) for asking which task it has open."""
         try:
             return checked_route(self._signer.open_proof(proof, task_id))
         except CallbackRejectedError as refused:
@@ -212,7 +212,7 @@ class Relay:
             raise
 
     async def register(self, task_id: str, proof: str, body: bytes) -> WaitState:
-        """A caller waits for a task. Its proof says where the answer must go."""
+        """Register the wait of a caller, whose proof contains the route of the answer."""
         route = self._proven(proof, task_id)
         if len(body) > MAX_REGISTRATION_BYTES:
             raise CallbackRejectedError(f"the body is larger than {MAX_REGISTRATION_BYTES} bytes", http_status=413)
@@ -231,11 +231,11 @@ class Relay:
         return state
 
     async def asked(self, proof: str) -> str | None:
-        """The task of the wait that this route has open."""
+        """Return the task of the wait that the proof's route has open."""
         return await self.store.asked(self._proven(proof, None))
 
     async def receive(self, token: str, request: Request) -> WaitState:
-        """A callback of the awaithumans server."""
+        """Verify and store a callback of the awaithumans server, then wake the dispatcher."""
         with self.observer.metrics.receiving() as reception:
             body = await limited_body(
                 request, MAX_BODY_BYTES, proven=lambda: self._signer.knows(token), unverified=self._unverified
@@ -254,7 +254,7 @@ class Relay:
         return WaitState.ANSWERED
 
     async def readiness(self) -> dict[str, Any]:
-        """How everything stands. Raises when a callback could not be stored now."""
+        """Return the state of the waits, the engines and the server. Raises when a callback could not be stored now."""
         await self.store.readiness.check()
         async with asyncio.timeout(PROBE_SECONDS):
             unfinished = await self.store.unfinished()
@@ -265,7 +265,7 @@ class Relay:
         return {"waits": waits} | self.observer.health.told(waiting)
 
     async def figures(self) -> bytes:
-        """For Prometheus, whether or not the relay runs and the store answers."""
+        """Return the metrics for Prometheus, whether or not the relay runs and the store answers."""
         if not self.lifecycle.running:
             return self.observer.metrics.text(None, 0)
         try:
@@ -284,17 +284,17 @@ def create_router(
     database: str | None = None,
     retention: timedelta = RETENTION,
 ) -> APIRouter:
-    """The relay as a router. Include it in your FastAPI app; it starts and stops with the app.
+    """Create the relay as a router to include in your FastAPI app. It starts and stops with the app.
 
-    Included before the app starts, that is. A router that is included later, or in an app that is mounted inside
+    It must be included before the app starts. A router that is included later, or in an app that is mounted inside
     another one, is started by your own lifespan: `async with router.lifespan_context(app):`. Until it runs, every
     endpoint but `/healthz` and `/metrics` answers 503.
 
     The size of headers, the time they may take and the number of connections are limited by your HTTP server, and
-    uvicorn does not: put a proxy before it, as in examples/deploy/nginx.conf.
+    uvicorn does not limit them. Put a proxy in front of it, as in examples/deploy/nginx.conf.
 
     Args:
-        engines: Whom it can wake; each has its own name.
+        engines: The engines that wake callers; each has its own name.
         settings: Default: from the environment: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN (for the sweep),
             AWAITHUMANS_RELAY_SECRET, and AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY.
         database: SQLAlchemy URL of the waits table. Default: AWAITHUMANS_RELAY_DATABASE, else a SQLite file in the
@@ -302,7 +302,7 @@ def create_router(
         retention: How long delivered waits are kept, and waits without an answer after the deadline of their task.
 
     Raises:
-        SettingsError: something of this is missing.
+        SettingsError: A required setting is missing or wrong.
     """
     settings = settings or Settings.load()
     relay = Relay(engines, settings, _store(database, settings), retention)
@@ -318,10 +318,10 @@ def create_app(
     database: str | None = None,
     retention: timedelta = RETENTION,
 ) -> FastAPI:
-    """The relay as an application of its own; arguments as in `create_router`.
+    """Create the relay as an application of its own. The arguments are those of `create_router`.
 
-    Mounted inside another application, it is started by the lifespan of that one, which FastAPI and Starlette do not do
-    by themselves: `async with relay_app.router.lifespan_context(relay_app):`. Until it runs, every endpoint but
+    If it is mounted inside another application, the lifespan of that one must start it, which FastAPI and Starlette do
+    not do by themselves: `async with relay_app.router.lifespan_context(relay_app):`. Until it runs, every endpoint but
     `/healthz` and `/metrics` answers 503.
     """
     settings = settings or Settings.load()
@@ -331,10 +331,10 @@ def create_app(
         lifespan=relay.lifespan,
         redirect_slashes=False,
         openapi_url=None,
-        # Spans of FastAPI's own name the path, which is the route token; the relay has its own.
+        # FastAPI's own spans name the path, which is the route token. The relay has its own spans.
         telemetry={"tracing": False},
     )
-    # Not included: that would look through all routes several times.
+    # The endpoints are not in an included router, because a request would then search through all routes several times.
     _add_doors(app.router, relay, settings, route_class=Door)
     return app
 
@@ -345,10 +345,10 @@ def _store(database: str | None, settings: Settings) -> Store:
 
 
 class Door(APIRoute):
-    """Hands a request to its endpoint, with the parameters of its path and nothing else.
+    """Passes a request to its endpoint, with the parameters of its path and nothing else.
 
-    What FastAPI prepares besides, dependencies and checked parameters, takes longer than to check an answer's proofs.
-    So this is for an application that has none to add.
+    FastAPI also prepares dependencies and validated parameters, which takes longer than checking an answer's proofs. So
+    this class is for an application that has none to add.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -366,10 +366,10 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     mask_access_log()
     gate = relay.lifecycle.gate
 
-    # First, since routes are looked through in their order, and this one is the busy one. Whatever slashes there are: a
-    # redirect to another form would count as delivered, and the answer would be gone.
+    # Routes are searched in their order, and this one is the busiest, so it is first. It accepts any number of slashes:
+    # a redirect to another form would count as delivered, and the answer would be lost.
     async def receive_callback(request: Request, token: str = "") -> Response:
-        """Take a terminal-status callback of the awaithumans server."""
+        """Receive a terminal-status callback of the awaithumans server."""
         stored = relay.receive(token.rstrip("/"), request)
         return await _acknowledge(stored, request.headers.get(TASK_ID_HEADER), relay.refusals, "callback")
 
@@ -409,7 +409,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
     )
 
     async def asked(request: Request) -> Response:
-        """The task of a caller that runs again and remembers nothing. Authenticated by its proof as bearer."""
+        """Return the task of a caller that runs again and has no record of it. Authenticated by its proof as bearer."""
         scheme, proof = credentials(request.headers.get("authorization"))
 
         async def found() -> str | None:
@@ -431,13 +431,13 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The process runs."""
+        """Report that the process is running."""
         return {"status": "ok"}
 
     async def readyz() -> dict[str, Any] | JSONResponse:
-        """Whether a callback can be stored; what waits, and how the engines and the server are.
+        """Report whether a callback can be stored, and the state of the waits, the engines and the server.
 
-        200 with `"status": "degraded"` while an engine or the server is away: callbacks must go on coming here.
+        200 with `"status": "degraded"` while an engine or the server is unreachable: callbacks must still be sent here.
         """
         try:
             return await relay.readiness()
@@ -455,7 +455,7 @@ def _add_doors(router: APIRouter, relay: Relay, settings: Settings, *, route_cla
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(await relay.figures(), media_type=CONTENT_TYPE_LATEST)
 
     operator = Operator(settings.operator_token(), relay.refusals)
@@ -472,13 +472,13 @@ async def _acknowledge(stored: Awaitable[WaitState], task_id: str | None, refusa
 async def _reply(
     done: Awaitable[T], task_id: str | None, body: Callable[[T], str], refusals: Repeats, what: str
 ) -> Response:
-    """One place decides what a caller hears: stored, refused, or come back later."""
+    """Run a request's work, and map its result to a response: stored, refused, or try again later."""
     try:
         state = await done
     except CallbackRejectedError as refused:
         named = claimed(task_id)
         facts = {"task_id": named, "http_status": refused.http_status, "error": refused.code}
-        # Strangers are refused with these only, for a reason of a few; other reasons may hold anything.
+        # Strangers are refused with these statuses only, for one of a few reasons. Other reasons may hold any text.
         reason = f": {refused}" if refused.http_status in {401, 408, 503} else ""
         kind = f"{what}s refused ({refused.http_status}){reason}"
         refusals.warn(kind, f"refused ({refused.http_status}), task {named or 'unknown'}: {refused}", facts)
@@ -486,7 +486,7 @@ async def _reply(
     except ClientDisconnect:
         logger.info("a caller hung up in the middle of its request")
         return problem(400, CallbackRejectedError.code, "the request ended early")
-    except DataError as error:  # the value itself is refused: coming back would not help
+    except DataError as error:  # the value itself is refused, so a retry would not help
         logger.error("refused (422): the database cannot keep it (%s)", type(error.orig).__name__)  # noqa: TRY400
         return problem(422, CallbackRejectedError.code, "it holds characters that cannot be stored")
     except (SQLAlchemyError, OSError) as trouble:
@@ -499,5 +499,5 @@ _STORED = {state: Acknowledgement(state=state).model_dump_json() for state in Wa
 
 
 def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
-    """Documents a body that is read only after its proof was checked, and so is not declared as a parameter."""
+    """Document a body that is read only after its proof was checked, and so is not declared as a parameter."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,4 +1,4 @@
-"""`awaithumans-relay`: the relay from the command line. Options and what they mean; `commands` does the work."""
+"""`awaithumans-relay`: the relay from the command line. This module has the options; `commands` does the work."""
 
 import asyncio
 import os
@@ -92,7 +92,7 @@ GraphThreads = Annotated[
     ),
 ]
 LEVELS = ("debug", "info", "warning", "error", "critical")
-"""Those that logging and uvicorn both know by these names."""
+"""The levels that logging and uvicorn both know by these names."""
 OneEngine = Annotated[
     str | None, typer.Option(help="Only waits for this engine: temporal, langgraph, langgraph-server, or your own.")
 ]
@@ -117,12 +117,12 @@ def relay(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the awaithumans server's callbacks and wake the Temporal workflows and LangGraph threads that asked.
+    """Receive the awaithumans server's callbacks and wake the Temporal workflows and LangGraph threads that asked.
 
     Settings are read from the environment: see `awaithumans-relay serve --help`.
 
     \b
-    A day with it:
+    Typical use:
       awaithumans-relay serve --temporal localhost:7233    run it
       awaithumans-relay doctor --temporal localhost:7233   would answers arrive?
       awaithumans-relay waits --state parked               what cannot arrive?
@@ -172,7 +172,7 @@ def serve(
         str,
         typer.Option(
             envvar="AWAITHUMANS_RELAY_DATABASE",
-            show_envvar=False,  # it stands above, where it has the room
+            show_envvar=False,  # it is in the command's help text, which has room for it
             show_default="awaithumans-relay.db here",
             help="Where waits are kept, on SQLite or PostgreSQL. "
             "The file must outlive the process: unfinished waits are in it.",
@@ -203,9 +203,10 @@ def serve(
     \b
     It needs, in the environment:
       AWAITHUMANS_URL               the awaithumans server
-      AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks nobody called back
-      AWAITHUMANS_RELAY_SECRET      shared with everyone who asks through this
-                                    relay (32 characters or more)
+      AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks that are not
+                                    called back
+      AWAITHUMANS_RELAY_SECRET      shared with all callers of this relay (32
+                                    characters or more)
       AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or
       AWAITHUMANS_PAYLOAD_KEY       in its place, the server's root key
       AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches
@@ -224,8 +225,8 @@ def serve(
                                     does as well as --temporal
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
                                     wants a key (LANGSMITH_API_KEY does as well)
-    Whoever asks through this relay needs AWAITHUMANS_URL, _ADMIN_API_TOKEN,
-    _RELAY_SECRET and _RELAY_URL: a LangGraph server, too, since its nodes ask.
+    Callers that use this relay need AWAITHUMANS_URL, _ADMIN_API_TOKEN,
+    _RELAY_SECRET and _RELAY_URL. So does a LangGraph server: its nodes ask.
 
     \b
     Examples:
@@ -269,14 +270,14 @@ def waits(
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
-    """List who waits for whom, since when, and what is wrong. Answers are not shown.
+    """List the waits: their callers, ages and problems. Answers are not shown.
 
     \b
     States:
       open        a person has not answered yet
-      answered    the answer is here and on its way to whoever asked
-      delivered   whoever asked has it
-      parked      it cannot be delivered, as the last error says; try `redrive`
+      answered    the answer is here and on its way to the caller
+      delivered   the caller has it, or is gone
+      parked      it cannot be delivered (see the last error); try `redrive`
     It reads the database, so it works while the relay is down.
 
     \b
@@ -297,11 +298,11 @@ def redrive(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
     database: Database = DEFAULT_DATABASE,
 ) -> None:
-    """Have parked answers delivered once more, after what parked them is mended.
+    """Deliver parked answers once more, after the reason they were parked is fixed.
 
-    A LangGraph thread that failed after it had its answer runs on from there.
+    A LangGraph thread that failed after it had its answer continues from there.
 
-    It writes to the database: a running relay comes upon it within seconds, and one that is down when it starts.
+    It writes to the database. A running relay finds the change within seconds, a stopped one when it starts.
 
     \b
     Examples:
@@ -326,8 +327,8 @@ def redrive(
 def derive_key() -> None:
     """Print AWAITHUMANS_WEBHOOK_KEY, derived from AWAITHUMANS_PAYLOAD_KEY.
 
-    The relay needs the derived key only; with it, the awaithumans server's root key need not leave its machine.
-    What is printed is a secret, too. During a rotation ("new,old") both are derived.
+    The relay needs only the derived key, so the awaithumans server's root key need not leave its machine.
+    The printed key is a secret, too. During a rotation ("new,old") both are derived.
 
     \b
     Example, on the server's machine:
@@ -356,11 +357,11 @@ def doctor(
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
-    """Look whether an answer would find its way: settings, server, database, engines, and the running relay.
+    """Check whether an answer would arrive: settings, server, database, engines, and the running relay.
 
     Run it beside the relay, with the relay's environment and the flags of its `serve`. The last check sends a signed
-    answer for nobody to AWAITHUMANS_RELAY_URL and follows it into the database; it leaves nothing behind. Each failure
-    comes with what mends it.
+    answer for no caller to AWAITHUMANS_RELAY_URL and follows it into the database; it leaves nothing behind. Each
+    failure comes with the way to fix it.
 
     \b
     Examples:
@@ -387,7 +388,7 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; the entry point of `awaithumans-relay`."""
     cli()
 
 

@@ -1,7 +1,8 @@
-"""Engines in doubt -> a look whether they are there -> `/readyz` and the log.
+"""Engines in doubt -> a check whether they are reachable -> `/readyz` and the log.
 
-One delivery that failed may be its target's own trouble, and five in a row may take a while to come together. So an
-engine that can be asked (`Reachable`) is asked at the first one, and then until it answers; and once at the start.
+One failed delivery may be its target's own problem, and five consecutive failures may take a while to occur. So an
+engine that can be checked (`Reachable`) is checked after the first failure, and then until it responds. It is also
+checked once at the start.
 """
 
 import asyncio
@@ -17,19 +18,19 @@ from awaithumans_relay.runtime.background import beside
 logger = safe_logger("awaithumans.relay")
 
 ANSWER_SECONDS = 10.0
-"""An engine that has not answered for this long is away."""
+"""Seconds without a response after which an engine counts as unreachable."""
 REST_SECONDS = 5.0
-"""Between two looks at an engine that is there, however many deliveries fail meanwhile."""
+"""Minimum seconds between two checks of a reachable engine, however many deliveries fail meanwhile."""
 BACKOFF = Backoff(first=1.0, most=15.0)
-"""Between looks at one that is not."""
+"""Delay between checks of an unreachable engine."""
 
 
 class Lookout:
-    """Asks engines whether they are there.
+    """Checks whether engines are reachable.
 
     Args:
-        engines: Those that cannot be asked are left out.
-        health: Whose doubts these are, and what is told of them.
+        engines: The relay's engines. Those that cannot be checked are ignored.
+        health: Marks engines as doubted, and records the results.
     """
 
     def __init__(self, engines: Iterable[Engine], health: Health) -> None:
@@ -38,7 +39,7 @@ class Lookout:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Ask while the block runs."""
+        """Check engines while the block runs."""
         async with beside(**{f"look out:{name}": self._look_out(name) for name in self._asked}):
             yield
 
@@ -61,7 +62,7 @@ class Lookout:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._asked[name].check()
         except Exception as error:
-            if not reach.doubted.is_set():  # work was done with it meanwhile
+            if not reach.doubted.is_set():  # a delivery succeeded in the meantime
                 return True
             reach.failed(error)
             if first:

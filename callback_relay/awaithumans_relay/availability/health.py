@@ -1,7 +1,8 @@
-"""What this relay knows of those it depends on: how its last attempts to reach them ended.
+"""The health of the relay's dependencies, as shown by its last attempts to reach them.
 
-Whoever reads this asks nobody: probes come every few seconds. An engine in doubt the relay asks by itself (`lookout`).
-Only the kind of an error is kept, for its words may repeat what was answered; the log and the wait itself have them.
+Reading it sends no requests, because probes come every few seconds. The relay checks an engine in doubt on its own
+(`engine_checks`). Only the type of an error is kept, because its text may repeat an answer. The log and the wait itself
+have the text.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ State = Literal["unknown", "ok", "failing", "missing"]
 
 
 class Reach:
-    """One of them."""
+    """Whether one dependency is reachable, since when, and why not."""
 
     def __init__(self) -> None:
         self.state: State = "unknown"
@@ -23,34 +24,34 @@ class Reach:
         self._last_error: str | None = None
         self._breaks = False
         self.doubted = asyncio.Event()
-        """Something failed since it was reached last; whether it is there at all is to be asked."""
+        """Set when something has failed since the dependency was last reached, so that it must be checked."""
 
     def reached(self) -> None:
-        """Work is done with it: it answers, whatever it says."""
+        """Note that work with the dependency succeeds: it responds, whatever the response is."""
         self._breaks = False
         self.doubted.clear()
         if self.state != "ok":
             self.state, self._since, self._last_error = "ok", datetime.now(UTC), None
 
     def failed(self, error: BaseException) -> None:
-        """It does not, or it breaks."""
+        """Note that the dependency does not respond, or that work with it fails."""
         if self.state != "failing":
             self.state, self._since = "failing", datetime.now(UTC)
         self._last_error = type(error).__name__
 
     def breaks(self, error: BaseException) -> None:
-        """All work with it fails, though it may answer when it is asked whether it is there."""
+        """Note that all work with it fails, though it may respond to a check."""
         self._breaks = True
         self.failed(error)
 
     def is_there(self) -> None:
-        """It was asked, and answers."""
+        """Note that it responded to a check."""
         if not self._breaks:
             self.reached()
         self.doubted.clear()
 
     def told(self) -> dict[str, Any]:
-        """For `/readyz`."""
+        """Return its entry in the body of `/readyz`."""
         told: dict[str, Any] = {"state": self.state}
         if self._since is not None:
             told["since"] = self._since.isoformat(timespec="seconds")
@@ -60,18 +61,18 @@ class Reach:
 
 
 class Health:
-    """The engines of one relay, and the awaithumans server as its sweep sees it."""
+    """The health of one relay's engines, and of the awaithumans server as its sweep sees it."""
 
     def __init__(self, engines: Iterable[str]) -> None:
         self.server = Reach()
         self.engines = {name: Reach() for name in engines}
         self.doubt: Census | None = None
-        """So many tasks are missing on the server that it may be running on another database."""
+        """Set while so many tasks are missing on the server that it may be running on another database."""
 
     def told(self, waiting: Iterable[str]) -> dict[str, Any]:
-        """Body of `/readyz`, given the engines that unfinished waits name.
+        """Return the body of `/readyz`, given the engines that unfinished waits name.
 
-        Degraded is ready: a relay that can store callbacks must get them, whoever else is away.
+        Degraded is ready: a relay that can store callbacks must receive them, whichever dependency is unreachable.
         """
         missing = set(waiting) - self.engines.keys()
         troubled = (

@@ -1,9 +1,10 @@
 """Whether the awaithumans server can be read at this moment, and how often to try when it cannot.
 
-Only a lost connection, 5xx, 429 (408 and 425 are like it), 401 and an environment in which no request can be sent show
-that the server cannot be read. Any other odd reply is one task's: that task is read again later, and the others go on.
+Only these show that the server cannot be read: a lost connection, 5xx, 429 (and 408 and 425, which are treated alike),
+401, and an environment in which no request can be sent. Any other odd reply concerns one task. That task is read again
+later, and the others continue.
 
-An outage, and a token that is not accepted, are said once, loudly, and not for every task; so is their end.
+An outage or a refused token is logged once, at a high level, and not for every task. So is its end.
 """
 
 from awaithumans_core.errors import (
@@ -20,44 +21,44 @@ from awaithumans_core.safe_logging import safe_logger
 logger = safe_logger("awaithumans.relay")
 
 AWAY_AFTER = 4
-"""So many looks in a row that failed: it is not about one task any more."""
+"""Number of consecutive failed checks after which the problem no longer concerns one task."""
 BACKOFF = Backoff(first=1.0, most=15.0)
 
 
 def is_outage(trouble: AwaitHumansError) -> bool:
-    """Whether this shows that the server cannot be read. False: it is about one task."""
+    """Whether this error shows that the server cannot be read. False: it concerns one task."""
     unreachable = isinstance(trouble, ServerUnreachableError) and not isinstance(trouble, UnexpectedReplyError)
     return unreachable or isinstance(trouble, AuthenticationError | SettingsError)
 
 
 class Outage:
-    """What the last looks have shown."""
+    """Tracks what the last checks have shown about the server."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._pauses = 0
         self._odd: set[str] = set()
-        """Tasks with odd replies, since one was read last."""
+        """Tasks with odd replies since a task was last read."""
 
     @property
     def away(self) -> bool:
-        """Whether only a probe now and then is worth sending."""
+        """Whether the server counts as unreachable, so that only occasional probes are sent."""
         return self._failures >= AWAY_AFTER
 
     def pause(self) -> float:
-        """Seconds until the next probe; longer with every one that fails."""
+        """Return the seconds until the next probe. They grow with every probe that fails."""
         self._pauses += 1
         return BACKOFF.delay(self._pauses)
 
     def answered(self) -> None:
-        """The server has said how a task stands, or that there is none."""
+        """Note that the server has reported the state of a task, or that the task does not exist."""
         if self.away or self._all_odd:
             logger.warning("sweep: the awaithumans server answers again; what was missed is looked at now")
         self._failures = self._pauses = 0
         self._odd.clear()
 
     def failed(self, trouble: AwaitHumansError) -> None:
-        """A look did not come about."""
+        """Note that a check failed because the server cannot be read."""
         self._failures += 1
         if self._failures == 1:
             logger.warning("sweep: %s", trouble)
@@ -69,9 +70,10 @@ class Outage:
         return len(self._odd) >= AWAY_AFTER
 
     def odd(self, task_id: str, trouble: AwaitHumansError) -> bool:
-        """A reply that is no outage and no usable reading of this task. Returns whether it is so for every task.
+        """Note a reply that is neither an outage nor a usable reading of this task. Returns whether every task has one.
 
-        Then the server is reported as failing, and its tasks are read as before, each at its own growing intervals.
+        In that case the server is reported as failing, and its tasks are read as before, each at its own growing
+        intervals.
         """
         if not self._all_odd:
             self._odd.add(task_id)

@@ -1,1 +1,1 @@
-"""What the commands of `awaithumans-relay` do, one module each. They know no engine; the command line gives them."""
+"""The commands of `awaithumans-relay`, one module each. They know no engines; the command line passes them in."""

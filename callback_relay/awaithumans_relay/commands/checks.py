@@ -1,4 +1,4 @@
-"""What `doctor` looks at beside the running relay. A check returns what it found, or raises with what mends it."""
+"""The checks of `doctor` beside the running relay. A check returns what it found, or raises with the way to fix it."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,19 +17,22 @@ _UNSEEN = (
     "Whether it is the server's own cannot be seen from here: if it is not, the relay's log says `refused (401)` of "
     "every callback"
 )
-"""The probe is signed with the key that stands here, and the server tells nobody its own."""
+"""Why the check cannot confirm the key.
+
+The probe is signed with the key configured here, and the server shows its key to no client.
+"""
 
 
 SHOWN_TASKS = 3
-"""Missing tasks that are named."""
+"""Maximum number of missing tasks that are named."""
 
 
 class UnsetError(SettingsError):
-    """A setting that need not be set, and is not."""
+    """Raised when an optional setting is not set."""
 
 
 def readable() -> tuple[Settings, dict[str, str]]:
-    """The settings without those that are malformed, and what is wrong with these, by their names."""
+    """Return the settings without the malformed ones, and the errors of those by name."""
     try:
         return Settings(), {}
     except ValidationError as invalid:
@@ -40,7 +43,7 @@ def readable() -> tuple[Settings, dict[str, str]]:
 
 
 def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
-    """The settings one by one, each with what tells whether it can be used. No secret is shown."""
+    """Return the names of the settings, each with a check whether it can be used. No secret is shown."""
 
     def looked(look: Callable[[], str]) -> Callable[[], Awaitable[str]]:
         async def later() -> str:
@@ -94,14 +97,14 @@ def _keys(settings: Settings) -> str:
 
 
 async def of_server(settings: Settings) -> str:
-    """The server answers, and takes the token."""
+    """Check that the server answers and accepts the token."""
     if wrong := await startup.server(settings):
         raise SettingsError(wrong)
     return f"answers at {settings.url} and takes the token"
 
 
 async def of_database(url: str) -> str:
-    """The database opens, and is of this release."""
+    """Check that the database opens and is of this release."""
     async with existing_store(url) as store:
         counts = await store.counts()
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
@@ -109,7 +112,7 @@ async def of_database(url: str) -> str:
 
 
 async def of_tasks(url: str) -> str:
-    """The server knows the tasks of all open waits."""
+    """Check that the server knows the tasks of all open waits."""
     async with existing_store(url) as store:
         count, some = await store.missing_tasks(SHOWN_TASKS)
     if not count:
@@ -122,7 +125,7 @@ async def of_tasks(url: str) -> str:
 
 
 async def of_engine(made: MakesEngines) -> str:
-    """What the relay would wake answers."""
+    """Check that the engines respond."""
     async with AsyncExitStack() as stack:
         engines = await made(stack)
         try:
@@ -132,7 +135,7 @@ async def of_engine(made: MakesEngines) -> str:
             remarks = [await engine.remark() for engine in engines if isinstance(engine, Remarks)]
         except SettingsError:
             raise
-        except Exception as away:  # whatever a far end raises is the finding
+        except Exception as away:  # any error of an engine is the finding
             raise SettingsError(
                 f"does not answer: start it, or mend its address here and in `serve` ({away})"
             ) from away
@@ -140,7 +143,7 @@ async def of_engine(made: MakesEngines) -> str:
 
 
 async def of_thread(made: MakesEngines, database: str, thread_id: str) -> str:
-    """The relay can read this thread, as the user whose question the relay knows, if it knows one."""
+    """Check that the relay can read this thread, as the user whose question the relay knows, if it knows one."""
     async with AsyncExitStack() as stack:
         engines = [engine for engine in await made(stack) if isinstance(engine, ChecksThreads)]
         if not engines:

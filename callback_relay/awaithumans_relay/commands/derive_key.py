@@ -1,4 +1,4 @@
-"""`awaithumans-relay derive-key`: the webhook key, so that the server's root key need not leave the server."""
+"""`awaithumans-relay derive-key`: prints the webhook key, so that the server's root key need not leave the server."""
 
 import base64
 
@@ -8,10 +8,10 @@ from awaithumans_core.signing import derive_webhook_key
 
 
 def derived_keys() -> str:
-    """The value for AWAITHUMANS_WEBHOOK_KEY: one key for each root key, with commas between them.
+    """Return the value for AWAITHUMANS_WEBHOOK_KEY: one key for each root key, separated by commas.
 
     Raises:
-        SettingsError: there is no root key in the environment, or it is malformed.
+        SettingsError: The environment has no root key, or it is malformed.
     """
     roots = Settings.load().payload_key
     if not roots:

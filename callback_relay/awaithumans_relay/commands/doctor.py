@@ -1,7 +1,7 @@
-"""`awaithumans-relay doctor`: everything an answer needs on its way, looked at one after the other.
+"""`awaithumans-relay doctor`: checks everything that an answer needs on its way, one after the other.
 
-The last check sends an answer through the running relay: signed as the server's are, to the relay's public address,
-into its database, through its dispatcher, to nobody. It leaves nothing behind.
+The last check sends an answer through the running relay. It is signed as the server's answers are, and goes to the
+relay's public address, into its database and through its dispatcher, but wakes no caller. It leaves nothing behind.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.probe import of_relay
 
 SECONDS = 15.0
-"""For each check."""
+"""Maximum seconds for each check."""
 _PROBED = {f"AWAITHUMANS_{name}" for name in ("RELAY_SECRET", "WEBHOOK_KEY", "PAYLOAD_KEY")} | {"database"}
-"""Without these no answer can be signed, or followed and taken away again."""
+"""The prerequisites of the probe. Without these no answer can be signed, or followed and removed again."""
 
 
 class Status(StrEnum):
-    """How a check went."""
+    """The result of a check."""
 
     OK = "ok"
     FAILED = "failed"
@@ -46,26 +46,26 @@ class Status(StrEnum):
 
 
 class Finding(BaseModel):
-    """One check."""
+    """One check with its result."""
 
     check: str
     status: Status
     detail: str
-    """What was found; with a failure, what mends it."""
+    """What was found; for a failure, how to fix it."""
 
 
 async def examine(
     database: str, engines: Sequence[tuple[str, MakesEngines]], *, as_json: bool, thread: str | None = None
 ) -> bool:
-    """Make all checks and print them. Returns whether all went well.
+    """Make all checks and print them. Returns whether no check failed.
 
     Args:
         database: URL of the waits table.
-        engines: What is to be reached, by name.
+        engines: The engines to reach, by name.
         as_json: Print JSON.
-        thread: Id of a LangGraph thread that is to be read, too.
+        thread: Id of a LangGraph thread to read as well.
     """
-    logging.disable(logging.CRITICAL)  # what goes wrong is a finding
+    logging.disable(logging.CRITICAL)  # problems are reported as findings
     try:
         findings = await _findings(database, engines, thread)
     finally:
@@ -115,7 +115,7 @@ async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]], 
 
 
 def _unlooked(check: str, broken: set[str]) -> Finding | None:
-    """A check that cannot be made for a failure that is told already."""
+    """Return the finding of a check that is skipped because of failures that are already reported."""
     if not broken:
         return None
     return Finding(check=check, status=Status.SKIPPED, detail=f"not looked at: it needs {', '.join(sorted(broken))}")
@@ -132,7 +132,7 @@ async def _check(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
         return Finding(check=name, status=Status.FAILED, detail=told)
     except AwaitHumansError as wrong:
         return Finding(check=name, status=Status.FAILED, detail=str(wrong))
-    except Exception as away:  # whatever a far end raises is the finding
+    except Exception as away:  # any error of the other side is the finding
         return Finding(check=name, status=Status.FAILED, detail=f"{type(away).__name__}: {away}")
     return Finding(check=name, status=Status.OK, detail=detail)
 

@@ -1,6 +1,6 @@
-"""Engines, made of the flags of the command line.
+"""Creates engines from the flags of the command line.
 
-A composition root: the one module of the relay that knows the adapters.
+This is a composition root: the one module of the relay that knows the adapters.
 """
 
 import importlib
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from temporalio.runtime import Runtime
 
 MakesEngines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
-"""Makes what is to be reached; the stack closes it."""
+"""Creates the engines to reach. The stack closes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whom the relay is to wake, as its flags say."""
+    """The engines that the flags of the command line request."""
 
     temporal: str | None
     """Address of a Temporal server."""
@@ -38,29 +38,29 @@ class Wanted:
     langgraph_server: str | None
     """URL of a LangGraph server."""
     namespaces: Sequence[str] = ()
-    """Temporal namespaces that answers may go to; empty: the client's own."""
+    """Temporal namespaces that answers may go to. Empty: the client's own."""
     profiles: Sequence[str] = ()
-    """Profiles of Temporal's configuration file, each with a client of its own."""
+    """Profiles of Temporal's configuration file, each with its own client."""
     data_converter: str | None = None
     """The data converter of the Temporal workers, as module:attribute."""
     langgraph_headers: str | None = None
     """Headers for the LangGraph server, or the function that chooses them, as module:attribute."""
     graph_thread: bool = False
-    """Whether the graphs run in a thread of their own."""
+    """Whether the graphs run in a separate thread."""
     graph_context: str | None = None
-    """Runtime context of the graphs, or a function that makes it, as module:attribute; `none`: they have none."""
+    """Runtime context of the graphs, or a function that creates it, as module:attribute. `none`: they have none."""
     graph_config: str | None = None
-    """Config of the graphs, or a function that makes it, as module:attribute."""
+    """Config of the graphs, or a function that creates it, as module:attribute."""
 
     def anybody(self) -> bool:
-        """Whether there is anybody to wake."""
+        """Whether at least one engine is requested."""
         return bool(self.temporal is not None or self.profiles or self.graphs or self.langgraph_server is not None)
 
     async def engines(self, stack: AsyncExitStack) -> list[Engine]:
-        """All of them; graphs share one.
+        """Create all requested engines. Graphs share one.
 
         Raises:
-            SettingsError: a flag is none that an engine can be made of, or needs what is not installed.
+            SettingsError: A flag is not usable for an engine, or needs a package that is not installed.
         """
         try:
             return [
@@ -72,7 +72,7 @@ class Wanted:
             raise SettingsError(str(missing)) from missing
 
     def apart(self) -> list[tuple[str, MakesEngines]]:
-        """Each flag by itself: what it names, in words, and its engine."""
+        """Return each flag separately: a description of what it names, and the function that creates its engine."""
         graphs = replace(self, temporal=None, profiles=[], langgraph_server=None, langgraph_headers=None)
         named: list[tuple[str, Wanted]] = [(f"graph {each}", replace(graphs, graphs=[each])) for each in self.graphs]
         temporal = replace(self, graphs=[], langgraph_server=None, langgraph_headers=None)
@@ -89,7 +89,7 @@ class Wanted:
 async def _temporal(wanted: Wanted) -> list[Engine]:
     if wanted.temporal is None and not wanted.profiles:
         return []
-    from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it says what to install
+    from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it names what to install
 
     converter = await _data_converter(wanted.data_converter)
     runtime = _temporal_runtime()
@@ -107,10 +107,10 @@ async def _temporal(wanted: Wanted) -> list[Engine]:
 
 
 def _connect_config(profile: str | None, address: str | None, *, alone: bool) -> "ClientConnectConfig":
-    """How to connect, from Temporal's own configuration file and TEMPORAL_* variables.
+    """Return how to connect, from Temporal's own configuration file and TEMPORAL_* variables.
 
     Args:
-        profile: Which profile. Default: TEMPORAL_PROFILE, then `default`.
+        profile: The name of the profile. Default: TEMPORAL_PROFILE, then `default`.
         address: Used instead of the configured one.
         alone: Whether it is the only profile. Variables would set the same address, namespace and key for several.
     """
@@ -141,7 +141,7 @@ def _connecting(
 
 
 def _host_and_port(address: str) -> str:
-    """The address, cleaned and checked."""
+    """Return the address, cleaned and checked."""
     address = cleaned(address)
     try:
         http_address(f"http://{address}")
@@ -156,7 +156,7 @@ def _host_and_port(address: str) -> str:
 
 
 async def _data_converter(place: str | None) -> "DataConverter":
-    """The workers' data converter, or the one that a function without arguments makes."""
+    """Return the workers' data converter, or the one that a function without arguments creates."""
     from temporalio.converter import DataConverter
 
     if place is None:
@@ -169,7 +169,7 @@ async def _data_converter(place: str | None) -> "DataConverter":
         try:
             made = made()
             made = await made if inspect.isawaitable(made) else made
-        except Exception as failed:  # whatever a function of the user's raises; its text may quote a key
+        except Exception as failed:  # any error of the user's function; its text may quote a key
             raise SettingsError(f"{flag}: the function fails ({type(failed).__name__})") from failed
     if not isinstance(made, DataConverter):
         raise SettingsError(
@@ -180,7 +180,10 @@ async def _data_converter(place: str | None) -> "DataConverter":
 
 
 def _temporal_runtime() -> "Runtime":
-    """What runs Temporal's clients. Its warnings go to our log; by itself it writes them to the terminal, coloured."""
+    """Create the runtime of Temporal's clients.
+
+    Its warnings go to our log. By default it prints them, coloured, to the terminal.
+    """
     from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig
 
     forwarding = LogForwardingConfig(safe_logger("awaithumans.relay.temporal"), append_target_to_name=False)
@@ -203,7 +206,7 @@ async def _graphs(wanted: Wanted, stack: AsyncExitStack) -> list[Engine]:
 
 
 def _graph_options(wanted: Wanted) -> dict[str, Any]:
-    """What threads are resumed with."""
+    """Return the context and the config with which threads are resumed."""
     given: dict[str, Any] = {}
     if wanted.graph_context is not None:
         none = wanted.graph_context == "none"
@@ -226,7 +229,7 @@ def _named(flag: str, place: str) -> Any:
 
 @asynccontextmanager
 async def _opened(named: Sequence[tuple[str, str]]) -> AsyncGenerator[dict[str, Any]]:
-    """The graphs by name, while what their functions hold is open."""
+    """Yield the graphs by name while the resources of their functions are open."""
     async with AsyncExitStack() as stack:
         yield {name: await _graph(f"{name}={place}", stack) for name, place in named}
 
@@ -246,7 +249,7 @@ def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list
 
 
 def _headers(place: str) -> Any:
-    """Headers for the LangGraph server, or the function that chooses them."""
+    """Return the headers for the LangGraph server, or the function that chooses them."""
     flag = f"--langgraph-server-headers {place}"
     if not all(place.partition(":")):
         raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.relay:headers")
@@ -267,7 +270,7 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 async def _graph(spec: str, stack: AsyncExitStack) -> Any:
-    """A compiled graph, or a function that makes one.
+    """Return a compiled graph, calling the function that creates it if one is given.
 
     The function may be plain, async, or an async context manager that holds its checkpointer open.
     """
@@ -281,7 +284,7 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
             made = await made
         if isinstance(made, AbstractAsyncContextManager):
             made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
-    except Exception as failed:  # whatever a function of the user's raises
+    except Exception as failed:  # any error of the user's function
         raise SettingsError(
             f"--graph {spec}: {attribute}() fails ({type(failed).__name__}: {failed}): give a compiled graph, or a "
             "function without arguments that makes one"
@@ -290,7 +293,7 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
 
 
 def _attribute(flag: str, place: str) -> Any:
-    """What module:attribute names. The working directory is searched, too."""
+    """Return what module:attribute names. The working directory is searched as well."""
     module, _, attribute = place.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,4 +1,4 @@
-"""The waits of a relay, from beside it: its database as it is, never created and never brought up to date from here."""
+"""Access to a relay's waits from another process. The database is used as it is, never created and never migrated."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -17,11 +17,11 @@ ELSEWHERE = "Give the relay's own with --database or AWAITHUMANS_RELAY_DATABASE.
 
 @asynccontextmanager
 async def existing_store(url: str) -> AsyncGenerator[Store]:
-    """The store of a relay that has run.
+    """Open the store of a relay that has run.
 
     Raises:
-        SettingsError: there is none at this URL, it is another release's, or the database does not answer. The text
-            holds no password.
+        SettingsError: There is no database at this URL, it is another release's, or it does not answer. The text holds
+            no password.
     """
     named = shown_url(url)
     _check_file(url)
@@ -36,10 +36,10 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
 
 
 def shown_url(url: str) -> str:
-    """A database URL as it may be shown.
+    """Return a database URL in a form that may be shown.
 
     Raises:
-        SettingsError: it cannot be read, and may hold a password anywhere.
+        SettingsError: The URL cannot be parsed, and may hold a password anywhere.
     """
     return shown(parsed(url))
 

@@ -1,4 +1,4 @@
-"""What `doctor` sends through the running relay: an answer for nobody, signed as the server's are, and followed."""
+"""The probe of `doctor`: an answer for no caller, signed as the server's are, and followed through the relay."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ ARRIVE_SECONDS = 5.0
 
 
 async def of_relay(settings: Settings, database: str) -> str:
-    """Send the relay an answer for nobody and see it arrive."""
+    """Send the relay an answer for no caller, and check that it arrives."""
     task_id, route = new_probe()
     body = json.dumps(
         {"task_id": task_id, "idempotency_key": route.idempotency_key, "status": "completed", "response": {}}

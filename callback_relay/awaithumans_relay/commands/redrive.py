@@ -1,4 +1,4 @@
-"""`awaithumans-relay redrive`: have parked answers delivered once more. A running relay comes upon them by itself."""
+"""`awaithumans-relay redrive`: delivers parked answers once more. A running relay finds the change by itself."""
 
 import sys
 
@@ -13,11 +13,11 @@ from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 
 NOTHING = 1
-"""Exit code when the task that was named is not parked."""
+"""Exit code when the named task is not parked."""
 
 
 async def redrive(database: str, task_id: str | None, engine: str | None, *, sure: bool) -> int:
-    """Redrive, say how many it were, and return the exit code."""
+    """Redrive the waits, print how many there were, and return the exit code."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     async with existing_store(database) as store:
         if task_id is None:

@@ -1,4 +1,4 @@
-"""`awaithumans-relay serve`: looks at all it needs, tells what is wrong in a line, and runs."""
+"""`awaithumans-relay serve`: checks everything it needs, reports each problem in a line, and runs."""
 
 import asyncio
 import errno
@@ -35,7 +35,8 @@ from awaithumans_relay.web import bounded_http
 logger = safe_logger("awaithumans.relay")
 
 HANG_UP_SECONDS = 3
-"""Callers get this long when the relay stops: whoever sends a body drop by drop does not keep it from its drain."""
+"""Seconds that callers have when the relay stops, so that a caller that sends its body slowly does not block the drain.
+"""
 
 
 async def serve(
@@ -48,11 +49,11 @@ async def serve(
     log_level: str,
     tls: Mapping[str, Any],
 ) -> None:
-    """Run the relay until it is told to stop.
+    """Run the relay until it is stopped.
 
     Raises:
-        SettingsError: something that was given is of no use.
-        AwayError: something that is needed is not there now.
+        SettingsError: A setting or flag is not usable.
+        AwayError: A dependency is unreachable now.
     """
     _look_at_settings(wanted)
     host = cleaned(host).removeprefix("[").removesuffix("]")
@@ -61,7 +62,8 @@ async def serve(
         app = create_app(engines, database=database, retention=retention)
         await _look_at_store(database)
         _look_at_port(host, port)
-        # No access log: every line would be a callback, which is logged with its task. No format of uvicorn's own.
+        # No access log: every line would be a callback, which is logged with its task. uvicorn's own log format is not
+        # used.
         config = uvicorn.Config(
             app,
             host=host,
@@ -94,7 +96,7 @@ async def serve(
 
 
 def tls_settings(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
-    """uvicorn's settings for TLS. Nothing given: plain HTTP."""
+    """Return uvicorn's settings for TLS. Without any file it serves plain HTTP."""
     if certificate is None and (key or authorities):
         given = "--ssl-keyfile" if key else "--ssl-ca-certs"
         raise typer.BadParameter("TLS needs a certificate: give --ssl-certfile, too", param_hint=given)
@@ -108,21 +110,21 @@ def tls_settings(certificate: Path | None, key: Path | None, authorities: Path |
 
 
 _OF_CALLERS = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
-"""How uvicorn's lines about malformed requests begin."""
+"""The beginnings of uvicorn's log lines about malformed requests."""
 
 
 def _quieten() -> None:
-    """One line of uvicorn for many malformed requests."""
+    """Combine uvicorn's many lines about malformed requests into one."""
     repeats = Repeats(logger)
     filters = RepeatFilter(repeats, lambda record: str(record.msg).startswith(_OF_CALLERS))
     logging.getLogger("uvicorn.error").addFilter(filters)
 
 
 def _look_at_tls(config: uvicorn.Config) -> None:
-    """Before the server starts, which would tell it in a traceback."""
+    """Check the TLS files before the server starts, which would report a problem as a traceback."""
     try:
         config.load()
-    except OSError as unusable:  # OpenSSL's are of this kind, too
+    except OSError as unusable:  # OpenSSL's errors are OSErrors as well
         raise SettingsError(
             f"TLS cannot be served with these files ({unusable.strerror or unusable}): --ssl-certfile and "
             "--ssl-keyfile must be a certificate and its own key, and --ssl-ca-certs certificates; each in PEM, and "
@@ -131,7 +133,10 @@ def _look_at_tls(config: uvicorn.Config) -> None:
 
 
 def _look_at_settings(wanted: Wanted) -> None:
-    """All that is wrong with them at once. Graphs of this process ask their next question from here."""
+    """Report everything that is wrong with the settings at once.
+
+    Graphs of this process ask their next question from here, so they also need the relay's URL.
+    """
     settings = Settings.load()
     wrong: list[str] = []
     looks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
@@ -150,7 +155,7 @@ def _look_at_settings(wanted: Wanted) -> None:
 
 
 async def _look_at_store(database: str) -> None:
-    """Before the server starts, which would tell it in a traceback."""
+    """Check the database before the server starts, which would report a problem as a traceback."""
     store = Store(database)
     try:
         await store.start()
@@ -177,7 +182,7 @@ def _look_at_port(host: str, port: int) -> None:
                 probe.bind(address)
     except OSError as taken:
         if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
-            return  # an address of several that this machine lacks: the server says whether another did
+            return  # one of several addresses that this machine lacks; the server reports if none works
         raise AwayError(
             f"cannot listen on {in_brackets(host)}:{port} ({taken.strerror}): stop what does, or give another --port "
             "or --host"

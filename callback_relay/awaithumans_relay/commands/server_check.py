@@ -1,6 +1,6 @@
-"""What is wrong with the settings of a relay that starts, as far as it can see by itself.
+"""Problems with the settings of a relay that starts, as far as it can detect them by itself.
 
-It starts all the same: the server may come back, and callbacks are taken meanwhile.
+It starts in spite of them: the server may become reachable again, and callbacks are accepted meanwhile.
 """
 
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0", None)  # noqa: S104 - recog
 
 
 async def warn() -> None:
-    """Log what is wrong with the settings in the environment."""
+    """Log the problems with the settings in the environment."""
     try:
         for said in await warnings(Settings.load()):
             logger.warning(said)
@@ -30,12 +30,12 @@ async def warn() -> None:
 
 
 async def warnings(settings: Settings) -> list[str]:
-    """Sentences for the operator, each with its mend."""
+    """Return warnings for the operator, each with a way to fix the problem."""
     return [said for said in (relay_address(settings), await server(settings)) if said is not None]
 
 
 def relay_address(settings: Settings) -> str | None:
-    """What is wrong with the address the server is given, if anything is."""
+    """Return the problem with the relay address that the server receives, or None."""
     if urlsplit(settings.url).hostname in _HERE:
         return None
     if settings.relay_url is None:
@@ -52,7 +52,7 @@ def relay_address(settings: Settings) -> str | None:
 
 
 async def server(settings: Settings) -> str | None:
-    """What is wrong with the server or with our token for it, if anything is."""
+    """Return the problem with the server or with our token for it, or None."""
     try:
         async with async_client(timeout=LOOK_SECONDS) as http:
             reply = await http.get(
@@ -82,7 +82,7 @@ async def server(settings: Settings) -> str | None:
 
 
 def _is_list(reply: httpx.Response) -> bool:
-    """A page for everything, as web apps and proxies have it, is no list of tasks."""
+    """Whether the reply is a list. A page that a web app or proxy returns for every path is not a list of tasks."""
     return _is_json(reply) and isinstance(reply.json(), list)
 
 

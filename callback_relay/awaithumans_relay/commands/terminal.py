@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout, trouble on stderr with what mends it, and an exit code."""
+"""The output of commands: results on stdout, problems with their fix on stderr, and an exit code."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ MISTAKE = 2
 """Exit code when a command could not do its work: settings, arguments, the database."""
 
 AWAY = 3
-"""Exit code when what the relay needs is not there now and may come back: starting again later is right."""
+"""Exit code when a dependency of the relay is unreachable but may return, so that a later start may succeed."""
 
 
 class AwayError(SettingsError):
-    """What is needed is not there now."""
+    """Raised when a dependency is unreachable now."""
 
 
 Database = Annotated[
@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 @contextmanager
 def troubles_told() -> Generator[None]:
-    """Tell an error of ours in a line, without a traceback, and end the command."""
+    """Print an error of ours in one line, without a traceback, and end the command."""
     try:
         yield
     except AwaitHumansError as error:

@@ -1,4 +1,4 @@
-"""`awaithumans-relay waits`: what waits, for whom, since when, and what is wrong with it."""
+"""`awaithumans-relay waits`: lists the waits, their callers and ages, and their problems."""
 
 import json
 from collections.abc import Sequence
@@ -21,16 +21,17 @@ STYLES = {
     WaitState.PARKED: "bold red",
 }
 WHOLE_IDS_FROM = 80
-"""Columns of a terminal that holds a task id in one line, to be copied; in a narrower one it is folded as the rest."""
+"""Minimum terminal width in columns at which a task id is on one line, to be copied. In a narrower one it is folded.
+"""
 ID_CHARS = 32
 ERROR_CHARS = 1000
-"""Of an error in the table, which then says so; `--json` has all of it."""
+"""Maximum characters of an error in the table, which notes the cut. `--json` has all of it."""
 
 
 async def show(
     database: str, states: Sequence[WaitState], engine: str | None, *, limit: int, offset: int, as_json: bool
 ) -> None:
-    """Print the waits, the newest first."""
+    """Print the waits, newest first."""
     review_url = Settings.load().review_url
     async with existing_store(database) as store:
         found = await store.listed(states=states, engine=engine, limit=limit, offset=offset)
@@ -49,11 +50,11 @@ async def show(
 
 
 def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
-    # Edges padded: without, Rich folds the last column two letters too late, and cuts them off.
+    # The edges are padded. Without padding Rich folds the last column two letters too late, and cuts them off.
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("State", no_wrap=True)
     table.add_column("Asked", no_wrap=True)
-    # Not min_width: Rich shares the width out without regard to it, and what is too much is cut off the last column.
+    # `min_width` is not used: Rich ignores it when it distributes the width, and cuts the excess off the last column.
     table.add_column("Task, and who waits", overflow="fold", width=ID_CHARS if width >= WHOLE_IDS_FROM else None)
     table.add_column("Last error", overflow="fold")
     for wait in waits:

@@ -1,1 +1,1 @@
-"""The dispatcher: hands each answered wait to its engine, under a lease, until it is delivered or parked."""
+"""The dispatcher: delivers each answered wait to its engine, under a lease, until it is delivered or parked."""

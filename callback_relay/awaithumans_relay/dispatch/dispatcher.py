@@ -1,8 +1,8 @@
-"""Answered waits -> `Engine.deliver` -> delivered, tried again, or parked.
+"""Answered waits -> `Engine.deliver` -> delivered, retried, or parked.
 
-Law: at least once, made harmless. A delivery is leased, one at a time for each target among all relays, and written
-down only after the engine has taken it; a relay that dies in between delivers again, which every engine takes as a
-normal case.
+Law: at-least-once delivery, made harmless. A delivery is leased, one at a time for each target among all relays. It is
+recorded only after the engine has accepted it. A relay that dies in between causes a second delivery, which every
+engine handles as a normal case.
 """
 
 import asyncio
@@ -44,37 +44,50 @@ from awaithumans_relay.store.schedule import LONGEST_RETRY_SECONDS
 logger = safe_logger("awaithumans.relay")
 
 LEASE_SECONDS = 15.0
-"""A delivery whose relay has died is taken over after this long; a living one renews three times as often."""
+"""Seconds after which the delivery of a dead relay is taken over. A live relay renews three times as often."""
 TICK_SECONDS = 5.0
-"""How long an idle relay sleeps at most before it looks for work that others have stored.
+"""Maximum seconds that an idle relay sleeps before it checks for work that other relays have stored.
 
-Whichever relay stores an answer delivers it at once. What another has to find is what that one left: its lease lasts
-longer than this tick, and so does nothing hang on a notification, which poolers in front of PostgreSQL do not pass on.
+The relay that stores an answer delivers it immediately. Another relay has to find only what a dead one left behind, and
+that relay's lease lasts longer than this tick. So nothing depends on a notification, which poolers in front of
+PostgreSQL do not pass on.
 """
 HELD_SECONDS = 1.0
-"""How soon to look again at an answer whose target has a delivery under way elsewhere."""
+"""Minimum seconds before an answer is checked again whose target has a delivery under way elsewhere."""
 PARALLEL = 256
-"""Deliveries under way at once, for each engine. Most of them wait: a graph may take minutes to its next question."""
+"""Maximum number of deliveries under way for each engine.
+
+Most of them wait: a graph may run minutes to its next question.
+"""
 ROOM_SECONDS = 0.02
-"""With as many under way, how long to wait after one has ended: others end meanwhile, and one write leases for all."""
+"""Seconds to wait after a delivery has ended when `PARALLEL` were under way.
+
+More deliveries end in the meantime, and one write leases waits for all free slots.
+"""
 LEASED_AT_ONCE = 64
-"""In one write, behind which acknowledgements wait."""
+"""Maximum number of waits leased in one write, because acknowledgements wait behind it."""
 GIVE_UP_SECONDS = 7 * 24 * 3600.0
-"""After failing for this long, a delivery is parked. Outages of days need nobody."""
+"""Seconds of failure after which a delivery is parked. Outages of days need no operator."""
 NOT_READY_GIVE_UP_SECONDS = 3600.0
-"""A target that answers and does not know of the question for this long never will."""
+"""Seconds after which a target that responds, but does not know the question, never will. The wait is then parked."""
 BUSY_GIVE_UP_SECONDS = 60 * 24 * 3600.0
-"""An asker that waits for other people first may do so for as long as they have: 30 days, and then again."""
+"""Seconds that a busy target may stay busy.
+
+A caller that waits for other people first may do so for their 30 days, and then for another 30.
+"""
 TRIES_BEFORE_GIVING_UP = 10
-"""At least, whatever its age: a relay that was down itself for a week has not tried for a week."""
+"""Minimum number of attempts before a wait is parked, whatever its age.
+
+A relay that was itself down for a week has not tried for a week.
+"""
 RELEASE_SECONDS = 2.0
-"""What a relay that stops takes at most to let go of what it has leased and does not deliver."""
+"""Maximum seconds that a stopping relay spends to release leases on waits that it does not deliver."""
 DRAIN_SECONDS = 10.0
-"""What deliveries under way get to finish when the relay stops."""
+"""Seconds that deliveries under way have to finish when the relay stops."""
 
 
 class Dispatcher:
-    """Delivers for a set of engines until it is stopped."""
+    """Delivers answers for a set of engines until it is stopped."""
 
     def __init__(
         self,
@@ -93,26 +106,32 @@ class Dispatcher:
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
         self._steady_at = 0.0
-        """While the store was away nobody could renew: those who live do so first, before a lease is taken over."""
+        """Until when expired leases get extra grace.
+
+        While the store was unavailable no relay could renew, so live relays renew before a lease is taken over.
+        """
         self._steps = ClockSteps(store.steady)
         self._wake = {name: asyncio.Event() for name in engines}
         self._held: set[str] = set()
-        """Engines for which something is due that was not leased; a delivery that ends may make room for it."""
+        """Engines with a due wait that was not leased. A delivery that ends may make room for it."""
         self._fewer: set[str] = set()
-        """Engines of which a delivery has ended since their loop began to look for work."""
+        """Engines with a delivery that has ended since their loop last began to check for work."""
         self.breakers = {name: Breaker(time.monotonic) for name in engines}
         self._behind: dict[str, dict[str, Wait]] = {}
-        """By target and route: an answer is put off again and again for as long as people take."""
+        """Waits whose target is busy, by target and route.
+
+        Such an answer is put off repeatedly for as long as people take.
+        """
 
     def wake(self, engines: Iterable[str] | None = None) -> None:
-        """There may be something to deliver, for these engines; by default for any."""
+        """Signal that there may be something to deliver for these engines; by default for all."""
         for name in self._wake if engines is None else engines:
             if event := self._wake.get(name):
                 event.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Deliver while the block runs; then let deliveries under way finish, within a limit."""
+        """Deliver while the block runs, then let deliveries under way finish, within a limit."""
         with self._keeper.running():
             async with beside(**{f"deliver:{name}": self._run(engine) for name, engine in self._engines.items()}):
                 yield
@@ -134,7 +153,7 @@ class Dispatcher:
                     failures += 1
                     self._shaken()
                     logger.exception("cannot read the waits to deliver; trying again")
-                    # Sooner when an answer comes: it has been stored, so the store is back.
+                    # An answer ends this pause early. It has been stored, so the store is reachable again.
                     await self._woken(engine, within=min(self._backoff.delay(failures), TICK_SECONDS))
                     continue
                 for wait in leased:
@@ -156,7 +175,7 @@ class Dispatcher:
                 await self._wake[engine.name].wait()
 
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
-        """What to deliver now."""
+        """Lease the waits to deliver now. Empty: nothing is due, or the engine's circuit breaker is open."""
         breaker = self.breakers[engine.name]
         limit = breaker.admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
         if not limit:
@@ -167,7 +186,7 @@ class Dispatcher:
             leased = await self._store.lease(
                 engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace, probing=breaker.away
             )
-        except asyncio.CancelledError:  # this relay stops; what the write under way leases would wait for its lease
+        except asyncio.CancelledError:  # the relay stops, and the unfinished write may still lease waits
             with suppress(Exception):
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._let_go(engine)
@@ -177,26 +196,26 @@ class Dispatcher:
         took = time.monotonic() - began
         if took > self._lease_seconds / RENEWALS:
             self._shaken()
-        if took > self._lease_seconds * (1 - 1 / RENEWALS):  # they may run out before they are renewed, or have already
+        if took > self._lease_seconds * (1 - 1 / RENEWALS):  # they may expire before the first renewal, or have expired
             await self._let_go(engine)
             return []
-        return [wait for wait in leased if not self._keeper.holds(wait)]  # one of its own may have run out, too
+        return [wait for wait in leased if not self._keeper.holds(wait)]  # a lease of its own may have expired as well
 
     async def _let_go(self, engine: Engine) -> None:
-        """Of what is leased here and not under way."""
+        """Release the leases of this relay whose delivery is not under way."""
         await self._store.release(engine.name, self._owner, but=self._keeper.held())
 
     def _shaken(self) -> None:
         self._steady_at = time.monotonic() + self._lease_seconds
 
     async def _until_due(self, engine: Engine) -> float:
-        """How long to sleep, when there is nothing to lease, unless an answer comes to this relay."""
+        """Return how long to sleep when there is nothing to lease, unless an answer comes to this relay."""
         if (closed_for := self.breakers[engine.name].opens_in) > 0:
             self._hold(engine)
             return closed_for
         due = await self._store.next_delivery(engine.name)
         due_in = TICK_SECONDS if due is None else due - self._store.clock()
-        if due_in <= 0:  # and was not leased: for a target that a delivery is under way to, of this relay or another
+        if due_in <= 0:  # due but not leased: its target has a delivery under way, here or in another relay
             self._hold(engine)
         return min(max(due_in, HELD_SECONDS), TICK_SECONDS)
 
@@ -214,13 +233,13 @@ class Dispatcher:
         try:
             with self._keeper.holding(wait):
                 await self._attempt(engine, wait)
-        except Exception:  # the store is away: the lease runs out, and the wait is delivered again
+        except Exception:  # the store is unavailable; the lease expires, and the wait is delivered again
             told = "delivery of task %s could not be written down"
             logger.exception(told, wait.task_id, extra=about(wait.task_id, wait.route))
             self.wake([engine.name])
 
     async def _attempt(self, engine: Engine, wait: Wait) -> None:
-        if wait.outcome is None:  # cannot be: answered rows carry their outcome
+        if wait.outcome is None:  # impossible: answered rows have an outcome
             raise RuntimeError(f"wait on task {wait.task_id} is answered without an outcome")
         try:
             with self._observer.delivering(wait):
@@ -244,7 +263,7 @@ class Dispatcher:
             if task is not None and task.cancelling():
                 raise
             await self._again(wait, cancelled, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
-        except Exception as error:  # anything an engine raises means: later
+        except Exception as error:  # every other error of an engine means: retry
             told = f"{type(error).__name__}: {error}"
             away = self.breakers[engine.name].failed(wait.route.target_id, told)
             self._observer.failed(engine.name, error, away=away)
@@ -261,10 +280,10 @@ class Dispatcher:
                 self.wake([engine.name])
 
     async def _recorded(self, wait: Wait) -> bool:
-        """Record that the engine has taken the answer. Returns False if the lease was lost to another relay.
+        """Record that the engine has accepted the answer. Returns False if the lease was lost to another relay.
 
-        While the store is unavailable this is tried again, because without it the answer would be delivered twice. The
-        lease is renewed meanwhile, and a relay that stops ends it with the other deliveries.
+        While the store is unavailable this is retried, because without the record the answer would be delivered twice.
+        The lease is renewed meanwhile. A relay that stops ends the attempt with the other deliveries.
         """
         failures = 0
         while True:
@@ -294,7 +313,10 @@ class Dispatcher:
             logger.warning("engine %s is back", engine.name)
 
     def _ended(self, wait: Wait, result: Result, *, mine: bool) -> bool:
-        """Count how an attempt ended. Returns whether it is so: it is not when another relay has the wait by now."""
+        """Count the result of an attempt.
+
+        Returns `mine`: the result is discarded if the lease was lost to another relay.
+        """
         self._observer.delivery(wait, result if mine else "lost", self._store.clock())
         if not mine:
             told = "task %s: another relay has it by now; how this one's attempt ended (%s) is not written down"
@@ -303,11 +325,11 @@ class Dispatcher:
 
     async def _gone(self, wait: Wait, reason: str) -> None:
         this = about(wait.task_id, wait.route)
-        if wait.delivered_at is not None:  # it had the answer before it went
+        if wait.delivered_at is not None:  # it had received the answer before it disappeared
             self._ended(wait, "gone", mine=await self._store.delivered(wait, self._owner))
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
-            # Nobody's answer: most often the asker has cancelled the task itself, and gone.
+            # No person gave this outcome. Most often the caller has cancelled the task itself and ended.
             if self._ended(wait, "gone", mine=await self._store.delivered(wait, self._owner, note=reason)):
                 told = "task %s is %s and its asker has gone (%s)"
                 logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
@@ -333,21 +355,21 @@ class Dispatcher:
                 logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
 
     def _without_gap(self, wait: Wait) -> Wait:
-        """The wait with the time not counted in which nobody tried: a relay was down, or a clock was set forward."""
+        """Return the wait without the time in which no relay tried: a relay was down, or a clock was set forward."""
         late = self._age(wait.next_attempt_at) - LONGEST_RETRY_SECONDS
         if wait.not_ready_since is None or late <= 0:
             return wait
         return replace(wait, not_ready_since=wait.not_ready_since + late)
 
     def _age(self, since: float | None) -> float:
-        """Seconds since then, without those that the clock has jumped over."""
+        """Return the seconds since then, without those that the clock has skipped."""
         now = self._store.clock()
         self._steps.note(now)
         return 0.0 if since is None else now - since - self._steps.skipped(since)
 
 
 class StoredRuns:
-    """The record, kept with the wait, of the runs that a delivery starts."""
+    """The record, stored with the wait, of the runs that a delivery starts."""
 
     def __init__(self, store: Store, wait: Wait, owner: str) -> None:
         self._store = store
@@ -361,7 +383,7 @@ class StoredRuns:
         return self._runs.starts > 0
 
     async def start(self, position: str, *, settled: bool) -> None:
-        """Record a start, as `RunRecord.start`."""
+        """Record a start, as `RunRecord.start` requires. Raises RuntimeError if the lease was lost."""
         runs = self._runs.after_start(position, settled=settled)
         if not await self._store.start_run(self._wait, self._owner, runs):
             raise RuntimeError("lease lost to another relay; the run was not started")
@@ -369,7 +391,10 @@ class StoredRuns:
 
 
 async def _drained(under_way: set[asyncio.Task[None]]) -> None:
-    """Let deliveries finish, within the limit; what is cut off then is made again after its lease."""
+    """Let deliveries finish, within the limit.
+
+    A delivery that is cancelled then is repeated after its lease expires.
+    """
     if under_way:
         _, late = await asyncio.wait(under_way, timeout=DRAIN_SECONDS)
         for task in late:
@@ -378,7 +403,7 @@ async def _drained(under_way: set[asyncio.Task[None]]) -> None:
 
 
 def _asked_to_wait(error: BaseException) -> float:
-    """Seconds after which the far end wants to be asked again, if it said so."""
+    """Return the seconds after which the target wants to be tried again, or 0 if it did not specify them."""
     if isinstance(error, TargetNotReady):
         return error.retry_after
     headers = getattr(getattr(error, "response", None), "headers", None)

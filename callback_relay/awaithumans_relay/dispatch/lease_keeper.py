@@ -1,7 +1,7 @@
-"""Holds the leases of one relay for as long as its process lives.
+"""Renews the leases of one relay for as long as its process lives.
 
-Law: a delivery that takes long is not taken over. Waking a graph may take minutes, and a node that blocks the event
-loop must not make another relay believe that this one has died: leases are renewed from a thread of their own.
+Law: a long delivery is not taken over. Waking a graph may take minutes, and a node that blocks the event loop must not
+make another relay believe that this one has died. So leases are renewed from a separate thread.
 """
 
 import threading
@@ -14,17 +14,17 @@ from awaithumans_relay.store import Store, Wait
 logger = safe_logger("awaithumans.relay")
 
 RENEWALS = 3
-"""So many times a lease is renewed before it would run out."""
+"""How many times a lease is renewed within its duration."""
 RETRY_SECONDS = 0.5
-"""After a renewal that failed: the database may be back before the lease has run out."""
+"""Seconds until a failed renewal is retried. The database may be reachable again before the lease expires."""
 
 
 class LeaseKeeper:
-    """Renews what its owner has leased.
+    """Renews the leases of one owner while their deliveries are under way.
 
     Args:
         store: The waits.
-        owner: Whose leases.
+        owner: The holder of the leases.
         seconds: How long a lease lasts.
     """
 
@@ -37,7 +37,7 @@ class LeaseKeeper:
 
     @contextmanager
     def holding(self, wait: Wait) -> Generator[None]:
-        """A delivery is under way. Without any the database is left alone."""
+        """Keep the lease of this wait renewed during its delivery. Without deliveries the database is not accessed."""
         self._held.add(_key(wait))
         try:
             yield
@@ -45,16 +45,16 @@ class LeaseKeeper:
             self._held.discard(_key(wait))
 
     def holds(self, wait: Wait) -> bool:
-        """Whether its delivery is under way here."""
+        """Whether the delivery of this wait is under way here."""
         return _key(wait) in self._held
 
     def held(self) -> set[tuple[str, str]]:
-        """Task id and route's digest of all whose delivery is under way here."""
+        """Return task id and route digest of all waits whose delivery is under way here."""
         return self._held.copy()
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Renew while the block runs."""
+        """Renew leases while the block runs."""
         self._stopped.clear()
         thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         thread.start()

@@ -1,7 +1,7 @@
-"""Log lines of the relay: fields beside the words, and nothing secret in either.
+"""Log lines of the relay: structured fields beside the text, and no secrets in either.
 
-Every line about a wait carries `task_id` and `wait_id` (the route's digest) as attributes of its record, for whatever
-formatter the application has. Law: no secret, token, payload or answer stands in a log, at any level.
+Every line about a wait carries `task_id` and `wait_id` (the route's digest) as attributes of its record, for any
+formatter of the application. Law: no secret, token, payload or answer appears in a log, at any level.
 """
 
 import logging
@@ -18,7 +18,7 @@ from awaithumans_core.safe_text import json_line, one_line
 
 
 class LogFormat(StrEnum):
-    """How a line looks."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
@@ -26,43 +26,44 @@ class LogFormat(StrEnum):
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message", "temporal_log"}
-"""Attributes every record has, and what libraries add that stands in the message, too; others were given as `extra`."""
+"""Attributes that every record has, and attributes of libraries that repeat the message. All others come from `extra`.
+"""
 _TASK_ID = re.compile(r"[^A-Za-z0-9._:-]")
 _CALLBACK = re.compile(r"(/callbacks/)[^?\s]+")
 
 
 def about(task_id: str, route: Route) -> dict[str, str]:
-    """The `extra` of a line about a wait."""
+    """Return the `extra` of a log line about a wait."""
     return {"task_id": task_id, "wait_id": route.digest, "engine": route.engine}
 
 
 def claimed(task_id: str | None) -> str | None:
-    """A task id that nobody has vouched for, fit for a log."""
+    """Return an unverified task id in a form that is safe to log."""
     return _TASK_ID.sub("?", task_id.strip()[:64]) if task_id else None
 
 
 class TextFormatter(logging.Formatter):
-    """For people: the words, and which wait."""
+    """Formats lines for people: the text, and the id of the wait."""
 
     def __init__(self) -> None:
         super().__init__(_TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
-        """The line without its traceback."""
+        """Return the line without its traceback."""
         wait_id = getattr(record, "wait_id", None)
         return one_line(super().formatMessage(record)) + (f"  wait={one_line(wait_id)}" if wait_id else "")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and its traceback indented below it: whatever logger it comes from, it cannot forge a line."""
+        """Return the line, with its traceback indented below it. So no logger's text can forge a line."""
         line, _, trace = super().format(record).partition("\n")
         return f"{line}\n{indented(dedent(trace))}" if trace else line
 
 
 class JsonFormatter(logging.Formatter):
-    """For machines: one JSON object a line."""
+    """Formats lines for machines: one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record with its fields."""
+        """Return the record with its fields as JSON."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -76,19 +77,22 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, log_format: LogFormat) -> None:
-    """Log to stderr, as a process of one's own does."""
+    """Log to stderr, for a process that is only a relay."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == LogFormat.JSON else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for chatty in ("httpx", "httpcore"):  # they would log every look of the sweep
+    for chatty in ("httpx", "httpcore"):  # they would log every check of the sweep
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class _MaskedTokens(logging.Filter):
-    """Access logs name paths, and so does a trace of requests; a callback's path is its route token."""
+    """Masks route tokens.
+
+    Access logs and a trace of requests contain paths, and a callback's path is its route token.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything pass, masked."""
+        """Let every record pass, masked."""
         if isinstance(record.args, Mapping):
             return True
         record.args = tuple(_masked(value) for value in record.args or ())
@@ -96,7 +100,7 @@ class _MaskedTokens(logging.Filter):
 
 
 def _masked(value: object) -> object:
-    if isinstance(value, Mapping):  # a scope
+    if isinstance(value, Mapping):  # an ASGI scope
         return _CALLBACK.sub(r"\1********", repr(cast("Mapping[str, object]", value)))
     return _CALLBACK.sub(r"\1********", value) if isinstance(value, str) else value
 
@@ -105,6 +109,6 @@ _MASK = _MaskedTokens()
 
 
 def mask_access_log() -> None:
-    """Keep route tokens out of uvicorn's access log and its trace, in whatever application the relay runs."""
+    """Keep route tokens out of uvicorn's access log and its trace, in any application in which the relay runs."""
     for name in ("uvicorn.access", "uvicorn.asgi"):
         logging.getLogger(name).addFilter(_MASK)

@@ -1,4 +1,6 @@
-"""What Prometheus reads at `/metrics`. One registry a relay, so that two of them in a process do not clash.
+"""The metrics that Prometheus reads at `/metrics`.
+
+Each relay has its own registry, so that two in a process do not clash.
 
 Labels are engines, states and results; never a task, a wait or a target.
 """
@@ -16,19 +18,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from awaithumans_core.errors import CallbackRejectedError
 
 Result = Literal["delivered", "retried", "parked", "gone", "lost"]
-"""How an attempt to deliver ended; `gone`: its asker had no use for it any more, and nobody has to look; `lost`: its
-lease had run out, and another relay has the wait."""
+"""The result of a delivery attempt.
+
+`gone`: its caller no longer had a use for it, and no operator has to act. `lost`: its lease had expired, and another
+relay has the wait.
+"""
 
 ACKNOWLEDGED_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""The awaithumans server gives a callback ten seconds."""
+"""In seconds. The awaithumans server allows ten seconds for a callback."""
 DELIVER_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""A graph runs to its next question while it is delivered to."""
+"""In seconds. A graph runs to its next question during a delivery."""
 DELIVERED_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
-"""Moments, and what an outage takes."""
+"""In seconds, from moments up to the length of an outage."""
 
 
 class Metrics:
-    """The figures of one relay process."""
+    """The metrics of one relay process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -89,30 +94,30 @@ class Metrics:
 
     @contextmanager
     def delivering(self, engine: str) -> Generator[None]:
-        """Time an engine."""
+        """Time the delivery of an engine."""
         with self._delivering.labels(engine).time():
             yield
 
     def delivery(self, engine: str, result: Result, *, age: float | None) -> None:
-        """An attempt has ended. `age` is the answer's, in seconds."""
+        """Count an attempt that has ended. `age` is the answer's, in seconds."""
         self._deliveries.labels(engine, result).inc()
         if result == "delivered" and age is not None:
             self._delivered.labels(engine).observe(max(0.0, age))
 
     def looked(self) -> None:
-        """The sweep has read a task."""
+        """Count a task that the sweep has read."""
         self._looks.inc()
 
     def found(self) -> None:
-        """The sweep has found an answer."""
+        """Count an answer that the sweep has found."""
         self._finds.inc()
 
     def text(self, unfinished: Mapping[tuple[str, str], int] | None, oldest_age: float) -> bytes:
-        """All figures, in Prometheus's text format.
+        """Return all metrics in Prometheus's text format.
 
         Args:
-            unfinished: Waits by state and engine; None: the store does not answer, and nobody knows.
-            oldest_age: Of the answers that are not delivered, in seconds; 0: there is none.
+            unfinished: Waits by state and engine. None: the store does not answer, so the numbers are unknown.
+            oldest_age: Age in seconds of the oldest undelivered answer. 0: there is none.
         """
         self._store_up.set(unfinished is not None)
         self._waits.clear()
@@ -124,7 +129,7 @@ class Metrics:
 
 @dataclass(slots=True)
 class Reception:
-    """One callback."""
+    """The result of one callback."""
 
     result: str | None = None
-    """`stored`, `duplicate`, or the status it was refused with. None: the caller went away."""
+    """`stored`, `duplicate`, or the status it was refused with. None: the caller disconnected."""

@@ -1,4 +1,4 @@
-"""One object a relay, which its parts tell what they do: figures, health and spans come of it."""
+"""The observer of a relay, to which its parts report events. Metrics, health and spans are derived from them."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,10 +12,10 @@ from awaithumans_relay.store import Wait
 
 
 class Observer:
-    """What one relay process is seen by.
+    """Records the events of one relay process.
 
     Args:
-        engines: Names of those it can wake.
+        engines: Names of the relay's engines.
     """
 
     def __init__(self, engines: Iterable[str] = ()) -> None:
@@ -23,7 +23,7 @@ class Observer:
         self.health = Health(engines)
 
     def storing(self, callback: Callback) -> AbstractContextManager[None]:
-        """A callback whose proofs are checked is stored."""
+        """Trace the storing of a callback whose proofs were checked."""
         if not tracing():
             return nullcontext()
         facts = {"task_id": callback.outcome.task_id, "wait_id": callback.route.digest, "engine": callback.route.engine}
@@ -31,13 +31,13 @@ class Observer:
 
     @contextmanager
     def finding(self, task_id: str, waits: Sequence[Wait]) -> Generator[None]:
-        """The sweep stores an answer it has come upon."""
+        """Trace the storing of an answer that the sweep has found."""
         with span("find answer", "consumer", links=[wait.route.traceparent for wait in waits], task_id=task_id):
             yield
 
     @contextmanager
     def delivering(self, wait: Wait) -> Generator[None]:
-        """An engine is given an answer."""
+        """Time and trace a delivery to an engine, and note whether the engine was reached."""
         engine, reach = wait.route.engine, self.health.engines.get(wait.route.engine)
         facts = {"task_id": wait.task_id, "wait_id": wait.route.digest, "engine": engine}
         try:
@@ -54,22 +54,22 @@ class Observer:
             reach.reached()
 
     def failed(self, engine: str, error: BaseException, *, away: bool = False) -> None:
-        """An engine did not do what it was asked for; `away`: whatever the target. Why it failed is not known yet."""
+        """Note that an engine failed, for an unknown reason. `away`: it failed for any target."""
         if reach := self.health.engines.get(engine):
             reach.doubted.set()
             if away:
                 reach.breaks(error)
 
     def delivery(self, wait: Wait, result: Result, now: float) -> None:
-        """How the attempt ended, once it is written down."""
+        """Count the result of an attempt once it is recorded."""
         age = None if wait.answered_at is None else now - wait.answered_at
         self.metrics.delivery(wait.route.engine, result, age=age)
 
     def looked(self) -> None:
-        """The server has shown the sweep a task."""
+        """Note that the sweep has read a task on the server."""
         self.metrics.looked()
         self.health.server.reached()
 
     def missed(self, error: Exception) -> None:
-        """The server cannot be reached, or shows this relay nothing."""
+        """Note that the server cannot be reached, or refuses to show tasks to this relay."""
         self.health.server.failed(error)

@@ -1,6 +1,6 @@
-"""One log line for many events of a kind: the first at once, then how many more there were.
+"""One log line for many events of a kind: the first at once, then the number of further ones.
 
-Whoever sends a thousand requests a second would otherwise write a thousand lines a second into the relay's log.
+Otherwise a caller that sends a thousand requests a second would write a thousand lines a second into the relay's log.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 SECONDS = 10.0
-"""Between the first line about a kind of event and the line that counts those after it."""
+"""Seconds between the first line about a kind of event and the line that counts the events after it."""
 MAX_KINDS = 100
-"""At the same time; further kinds are counted together."""
+"""Maximum number of kinds at the same time. Further kinds are counted together."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Repeats:
     """Logs events that callers can cause at will.
 
     Args:
-        logger: Where lines go.
+        logger: The logger that receives the lines.
         seconds: How long events of a kind are counted after the first.
     """
 
@@ -41,7 +41,7 @@ class Repeats:
             self._logger.warning("%s", text, extra=extra)
 
     def first(self, kind: str, text: str) -> bool:
-        """Whether this event is to be logged; otherwise it is counted. Called in an event loop."""
+        """Whether this event is to be logged; otherwise it is counted. Must be called in an event loop."""
         loop = asyncio.get_running_loop()
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
             kind = "other"
@@ -56,7 +56,7 @@ class Repeats:
         return True
 
     def flush(self) -> None:
-        """Log what was counted and not yet logged."""
+        """Log the events that were counted and not yet logged."""
         for kind, known in list(self._kinds.items()):
             self._report(kind, known)
 
@@ -77,10 +77,10 @@ class Repeats:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets pass one line for many of a library's lines that callers can cause at will.
+    """Passes one line for many of a library's lines that callers can cause at will.
 
     Args:
-        repeats: Counts them; it must log to another logger.
+        repeats: Counts the lines. It must log to another logger.
         is_caused_by_callers: Whether this is such a line.
     """
 
@@ -90,7 +90,7 @@ class RepeatFilter(logging.Filter):
         self._is_caused_by_callers = is_caused_by_callers
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is logged."""
+        """Whether the record is to be logged."""
         if not self._is_caused_by_callers(record):
             return True
         text = record.getMessage()

@@ -1,1 +1,1 @@
-"""Tasks in the background, steps of the clock and process settings, which every part of the relay uses."""
+"""Background tasks, clock steps and process settings, which every part of the relay uses."""

@@ -1,4 +1,4 @@
-"""Work that goes on beside a block and ends with it."""
+"""Background tasks that run beside a block and end with it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -8,7 +8,7 @@ from typing import Any
 
 @asynccontextmanager
 async def beside(**work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run these under their names while the block runs; then cancel them, and wait until they have ended."""
+    """Run these coroutines under their names while the block runs, then cancel them and wait until they have ended."""
     tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
     try:
         yield

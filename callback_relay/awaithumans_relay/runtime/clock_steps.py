@@ -1,7 +1,7 @@
-"""Steps of a wall clock, noticed by comparing it with a clock that only grows.
+"""Steps of a wall clock, detected by comparing it with a monotonic clock.
 
 Ages and leases are differences of wall clock times. A clock that is set forward by an hour makes everything an hour
-older at once; nothing is given up, deleted or taken over for that.
+older at once. Nothing may be given up, deleted or taken over for that reason.
 """
 
 import math
@@ -10,16 +10,16 @@ from collections import deque
 from collections.abc import Callable
 
 TOLERANCE_SECONDS = 2.0
-"""A smaller difference is a clock that is adjusted gradually."""
+"""Maximum difference, in seconds, that counts as gradual adjustment of the clock."""
 REMEMBERED = 64
-"""Steps; older ones are forgotten."""
+"""Number of steps that are remembered. Older ones are forgotten."""
 
 
 class ClockSteps:
-    """The steps of one wall clock, from the first time it is noted.
+    """The steps of one wall clock since it was first noted.
 
     Args:
-        steady: Seconds that only grow.
+        steady: Monotonic clock, in seconds.
     """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
@@ -41,11 +41,11 @@ class ClockSteps:
                 self._forward.append((wall - step, step))
 
     def skipped(self, since: float) -> float:
-        """Seconds that the clock has jumped over since this wall clock time."""
+        """Return the seconds that the clock has skipped since this wall clock time."""
         return sum(size for before, size in self._forward if before >= since)
 
     def ago(self, seconds: float, now: float) -> float:
-        """The wall clock time this many seconds before `now`, without those that the clock has jumped over."""
+        """Return the wall clock time this many seconds before `now`, without those that the clock has skipped."""
         then = now - seconds
         for before, size in reversed(self._forward):
             if then < before + size:
@@ -54,10 +54,10 @@ class ClockSteps:
 
     @property
     def noted_for(self) -> float:
-        """Seconds since the clock was noted first."""
+        """Seconds since the clock was first noted."""
         return self._steady() - self._first_at
 
     @property
     def quiet_for(self) -> float:
-        """Seconds since the last step was noticed; infinite without one."""
+        """Seconds since the last step was detected; infinite without one."""
         return self._steady() - self._last_at

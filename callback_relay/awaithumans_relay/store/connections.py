@@ -1,12 +1,12 @@
-"""Connections to one database: one that writes, a few that read.
+"""Connections to one database: one for writing, a few for reading.
 
-Law: nothing of a connection outlives its transaction, because a pooler such as PgBouncer may give the next transaction
-another session: no prepared statements, no SET, no LISTEN, no session locks, no server-side cursors.
+Law: no connection state outlives its transaction, because a pooler such as PgBouncer may run the next transaction in
+another session. So there are no prepared statements, no SET, no LISTEN, no session locks and no server-side cursors.
 
-On SQLite the writer's connection also notices that the file was deleted or replaced (`files`). The transaction fails
-then, and the next one continues in the file that is at the path by that time. Everything in the old one, still readable
-through its open connection, is copied to a temporary database first and carried into the new one. Nothing that was
-acknowledged is lost. A database that is healthy and that other processes may use is not touched.
+On SQLite the writer's connection also detects that the file was deleted or replaced (`sqlite.open_files`). The
+transaction then fails, and the next one continues in the file that is at the path by that time. Everything in the old
+file can still be read through its open connection. It is copied to a temporary database first and then carried into the
+new one. Nothing that was acknowledged is lost. A healthy database that other processes may use is not changed.
 """
 
 import logging
@@ -34,22 +34,26 @@ logger = safe_logger("awaithumans.relay")
 
 READERS = 2
 LOCK_TIMEOUT_MS = 10_000
-"""How long a statement waits for another process's lock before it fails: a relay that waited without a limit would not
-refuse callbacks in the meantime, and would not end when it is stopped.
+"""Maximum time that a statement waits for another process's lock before it fails.
+
+A relay that waited without a limit would not refuse callbacks in the meantime, and would not end when it is stopped.
 """
 LOGGING_NAME = "awaithumans_relay"
 REOPEN_SECONDS = 1.0
-"""Between two attempts to continue in another file: the folder may be missing, and the old file may be large."""
+"""Seconds between two attempts to continue in another file.
+
+The folder may be missing, and the old file may be large.
+"""
 _FILES = "files"
 _READ: dict[str, Any] = {"read": True}
 
 
 class Connections:
-    """Opened when they are first used, and again after `close`.
+    """The connections to one database, opened at their first use, and again after `close`.
 
     Args:
         url: SQLAlchemy URL with the driver.
-        prepare: Creates the tables in a database, in its transaction.
+        prepare: Creates the tables in a database, in the given transaction.
     """
 
     def __init__(self, url: URL, prepare: Callable[[Connection], None]) -> None:
@@ -57,25 +61,26 @@ class Connections:
         self._writing = _engine(url, connections=1)
         self._reading = _engine(url, connections=READERS)
         self._reads = threading.Semaphore(READERS)
-        """Taken by every read; by the writer, all of them, while it changes to another file."""
+        """One permit for each read. The writer takes all of them while it changes to another file."""
         self._trouble: StoreUnavailableError | None = None
-        """What was wrong with the SQLite file at the last transaction."""
+        """The problem with the SQLite file at the last transaction."""
         self._reopen_at = 0.0
         self._left: Engine | None = None
-        """A copy of what was in a file that was deleted or replaced, until it is carried over."""
+        """A copy of the contents of a file that was deleted or replaced, until they are carried over."""
 
     @contextmanager
     def read(self) -> Generator[Connection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with self._reads, self._reading.execution_options(**_READ).connect() as db:
             yield db
 
     @contextmanager
     def write(self) -> Generator[Connection]:
-        """A write transaction, committed when the block ends; for one thread at a time.
+        """Open a write transaction that commits when the block ends; for one thread at a time.
 
         Raises:
-            StoreUnavailableError: the SQLite file is not at its path. When it is raised after the block, the commit may
+            StoreUnavailableError: The SQLite file is not at its path. When this is raised after the block, the commit
+            may
                 have been made in a file that no restart would find.
         """
         self._reopen_if_moved()
@@ -90,12 +95,12 @@ class Connections:
             raise
 
     def close(self) -> None:
-        """Close all of them, the writer's last. A SQLite file that was deleted in the last moment is noticed."""
+        """Close all connections, the writer's last. Rescue the rows of a SQLite file that was deleted just before."""
         self._save_what_was_left()
         self.dispose()
 
     def dispose(self) -> None:
-        """Close all of them, when nothing was written."""
+        """Close all connections when nothing was written."""
         if self._left is not None:
             self._left.dispose()
             self._left = None
@@ -131,8 +136,8 @@ class Connections:
                     _replace_by_a_copy(db, files)
                 else:
                     self._left = _copied(db)
-        # Before the file at the path is opened: if it is the same file with another log, SQLite would use the index of
-        # the old log for the new one, as long as this process has the old one open.
+        # The engines are disposed before the file at the path is opened. If it is the same file with another log,
+        # SQLite would use the index of the old log for the new one while this process has the old one open.
         self._reading.dispose()
         self._writing.dispose()
         if self._left is not None:
@@ -149,7 +154,7 @@ class Connections:
         logger.warning("the SQLite file was deleted or replaced; its %d rows are in the one at its path now", carried)
 
     def _save_what_was_left(self) -> None:
-        """At the end of the process everything in a deleted file would be gone."""
+        """Rescue the rows of a deleted file, which would be lost when the process ends."""
         try:
             if self._trouble is None:
                 with self._writing.connect() as db:
@@ -184,7 +189,7 @@ def _check(files: OpenFiles | None) -> None:
 
 
 def _copied(db: Connection) -> Engine:
-    """A temporary database with everything that this connection reads; SQLite deletes it when it is closed."""
+    """Copy everything that this connection reads to a temporary database. SQLite deletes it when it is closed."""
     copy = sqlite3.connect("", check_same_thread=False)
     try:
         _driver(db).backup(copy)
@@ -195,9 +200,10 @@ def _copied(db: Connection) -> Engine:
 
 
 def _replace_by_a_copy(db: Connection, files: OpenFiles) -> None:
-    """Its log was deleted, but is open: put a whole copy in the database's place. Other relays find the file replaced.
+    """Replace the database file by a complete copy, because its log was deleted while it was open.
 
-    A new log beside the same file would be mixed up with the old one by those who still have that open.
+    Other relays then detect that the file was replaced. A new log beside the same file would be mixed up with the old
+    one by processes that still have the old one open.
     """
     copy = f"{files.path}.{secrets.token_hex(4)}"
     try:
@@ -219,9 +225,9 @@ def _driver(db: Connection) -> sqlite3.Connection:
 
 
 def _checkpoint(db: Connection) -> None:
-    """Write everything in the log to the database, be they deleted or not, so that the log is not needed any more.
+    """Write everything in the log to the database, so that the log is no longer needed. Both may be deleted files.
 
-    Not with TRUNCATE, which would empty a log that another process has begun meanwhile.
+    It does not use TRUNCATE, which would empty a log that another process has created in the meantime.
     """
     cursor = db.connection.cursor()
     try:
@@ -237,12 +243,13 @@ def _without_rows(record: logging.LogRecord) -> bool:
 
 
 def _engine(url: URL, *, connections: int) -> Engine:
-    # Parameters and rows are questions, answers and tokens: no log and no error repeats them.
+    # Parameters and rows hold questions, answers and tokens, so no log and no error may repeat them.
     silent: dict[str, Any] = {"hide_parameters": True, "logging_name": LOGGING_NAME}
     pool: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_without_rows)
     if url.get_backend_name() != "sqlite":
-        # None: psycopg would prepare a statement at its fifth use, in a session that a pooler shares out.
+        # None disables prepared statements. psycopg would prepare one at its fifth use, in a session that a pooler
+        # shares.
         options: dict[str, Any] = {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
         engine = create_engine(url, pool_pre_ping=True, connect_args=options, **pool, **silent)
 
@@ -260,7 +267,7 @@ def _engine(url: URL, *, connections: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, record: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # SQLAlchemy calls it
-        dbapi.isolation_level = None  # transactions are begun below, with their write lock
+        dbapi.isolation_level = None  # the "begin" hook below begins transactions, with their write lock
         cursor = dbapi.cursor()
         cursor.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
         cursor.execute("PRAGMA synchronous=FULL")
@@ -278,7 +285,10 @@ def _engine(url: URL, *, connections: int) -> Engine:
 
 
 def _use_wal(cursor: Any) -> None:
-    """Workers that start on a new file at once all want this, and SQLite refuses all but one without waiting."""
+    """Switch the database to WAL mode, and retry while other processes do the same.
+
+    When several workers start on a new file, all of them request WAL, and SQLite refuses all but one without waiting.
+    """
     until = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:

@@ -1,8 +1,9 @@
-"""One database, one writer: a thread that puts whatever waits to be written into one transaction.
+"""One database with one writer: a thread that combines all pending writes into one transaction.
 
-Law: what has been acknowledged is stored. `write` returns after the commit. Callers that come at the same moment share
-a commit, which costs as much for a hundred as for one; when one of them fails, they are made again, each in a savepoint
-of its own, so that its error is its own. A transaction that has begun goes on when its caller is cancelled.
+Law: what has been acknowledged is stored. `write` returns after the commit. Callers that arrive at the same moment
+share a commit, which costs as much for a hundred as for one. When one of the writes fails, all of them are repeated,
+each in its own savepoint, so that the error reaches only its own caller. A transaction that has begun continues when
+its caller is cancelled.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 TRIES = 3
-"""Of a write that two relays have deadlocked on."""
+"""Maximum number of repetitions of a write that deadlocked with another relay."""
 _POSTGRES: tuple[str, ...] = ("", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async")
 _SQLITE: tuple[str, ...] = ("", "pysqlite", "aiosqlite")
 DRIVERS: Mapping[str, Mapping[str, str]] = {
@@ -38,27 +39,28 @@ DRIVERS: Mapping[str, Mapping[str, str]] = {
     "postgresql": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
     "postgres": dict.fromkeys(_POSTGRES, "postgresql+psycopg"),
 }
-"""The relay's own driver for a kind of database and the driver an application names, by which the data is the same."""
+"""The relay's own driver, by kind of database and by the driver that an application names. The data is the same."""
 
 KINDS = (
     "write sqlite:///waits.db (a relative file), sqlite:////var/lib/relay/waits.db or "
     "postgresql://user:password@host/name; no other kind is known"
 )
-"""What corrects a wrong URL."""
+"""The hint in the error about a wrong URL."""
 
 INSTALL_POSTGRES = "PostgreSQL needs psycopg: pip install 'awaithumans-workflows[postgres]'"
 _OPTION_ADVICE = {
     "ssl": "write sslmode=require in its place",
     "schema": "write options=-csearch_path%3DNAME in its place",
 }
-"""For options that other drivers know."""
+"""Advice on options that only other drivers know."""
 
 
 def parsed(url: str | URL) -> URL:
-    """The URL of a database that can keep waits, cleaned, with the driver of this package.
+    """Return the cleaned URL of a database that can keep waits, with the driver of this package.
 
     Raises:
-        SettingsError: it is none. What cannot be read may hold a password anywhere, and is not repeated.
+        SettingsError: The URL is not usable. A URL that cannot be parsed may hold a password anywhere, so it is not
+            repeated.
     """
     try:
         given = make_url(cleaned(url) if isinstance(url, str) else url)
@@ -81,7 +83,7 @@ def parsed(url: str | URL) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The URL without its driver and without a password, which may be in its query as well."""
+    """Return the URL as text without its driver and without a password, which may be in its query as well."""
     secret = [name for name in url.query if "password" in name.lower()]
     plain = url.set(drivername=url.get_backend_name()).difference_update_query(secret)
     return plain.render_as_string(hide_password=True)
@@ -103,13 +105,13 @@ def _check_psycopg(url: URL) -> None:
 
 
 class Database:
-    """Connections to one database, for any thread and any event loop.
+    """Connections to one database, usable from any thread and any event loop.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///file.db` or `postgresql://...`.
 
     Raises:
-        SettingsError: it is no such URL, or psycopg is not installed.
+        SettingsError: The URL is not such a URL, or psycopg is not installed.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -120,21 +122,24 @@ class Database:
         self._connections = Connections(self.url, self._migrate)
         self._queue = WriteQueue()
         self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Write]] = WeakKeyDictionary()
-        """What is asked for in this round of each event loop: handed over one by one it would be written one by one."""
+        """Writes requested in the current iteration of each event loop.
+
+        They are handed over together so that they share a commit.
+        """
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
         self._writer: threading.Thread | None = None
         self._starting = threading.Lock()
         self._stopped = False
 
     async def start(self) -> None:
-        """Open it, and create the tables or bring them up to date. It may have been stopped before."""
+        """Open the database, and create or migrate the tables. It may have been stopped before."""
         if self._stopped:
             self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="waits-read")
             self._stopped = False
         await self.write(self._migrate)
 
     async def stop(self) -> None:
-        """Close the connections, once everything that waits to be written is written. Later requests are refused."""
+        """Close the connections after all queued writes are made. Later requests are refused."""
         self._hand_over(self._gathered.get(asyncio.get_running_loop(), []))
         with self._starting:
             self._stopped = True
@@ -143,50 +148,53 @@ class Database:
                 self._queue.close()
         if writer is not None:
             await asyncio.to_thread(writer.join)
-        await asyncio.to_thread(self._readers.shutdown)  # a read whose caller has gone still holds its connection
+        await asyncio.to_thread(self._readers.shutdown)  # a read whose caller was cancelled still holds its connection
         if writer is None:
             self._connections.dispose()
         else:
             await asyncio.to_thread(self._connections.close)
 
     async def write(self, operation: Callable[[Connection], R], *, order: str = "", later: bool = False) -> R:
-        """Run an operation in a write transaction, and return when it is committed.
+        """Run an operation in a write transaction, and return its result after the commit.
 
         Args:
-            operation: What to do; with other operations before and after it in one transaction, and a second time when
-                one of them fails.
-            order: Rows of which task it locks. Operations are made in this order, so that relays do not deadlock.
-            later: Whether it gives way to acknowledgements for a moment.
+            operation: What to do. It shares a transaction with other operations before and after it. It runs a second
+            time
+                when one of them fails.
+            order: The id of the task whose rows it locks. Operations run in this order, so that relays do not deadlock.
+            later: Whether the write is deferred for a moment in favour of acknowledgements.
         """
         return await self.write_each(lambda db, _: [operation(db)], None, order=order, later=later)
 
     async def write_each(
         self, operation: Callable[[Connection, Sequence[T]], Sequence[R]], item: T, *, order: str, later: bool = False
     ) -> R:
-        """The same for an operation that does many things as easily as one: what others have it do goes along.
+        """Run an operation that handles many items at about the cost of one, together with the items of other callers.
+
+        Like `write`, it returns after the commit.
 
         Args:
-            operation: Given the items of all who wait for it, in their order, it returns the result of each.
-            item: What it is to do.
-            order: As above.
-            later: As above.
+            operation: Receives the items of all waiting callers, in their order, and returns the result of each.
+            item: The item of this caller.
+            order: The id of the task whose rows it locks, as for `write`.
+            later: Whether the write is deferred for a moment in favour of acknowledgements, as for `write`.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
         gathered = self._gathered.setdefault(loop, [])
-        if not gathered:  # what others ask for before the loop comes round goes along
+        if not gathered:  # writes requested in the same iteration of the loop are handed over together
             loop.call_soon(self._hand_over, gathered)
         gathered.append(Write(operation, item, done, order, loop, later))
         return await done
 
     def write_soon(self, operation: Callable[[Connection], R], *, order: str = "") -> "Future[R]":
-        """As `write`, from any thread."""
+        """Queue an operation from any thread, as `write` does, and return a future of its result."""
         done: Future[R] = Future()
         self._enqueue([Write(lambda db, _: [operation(db)], None, done, order, None)])
         return done
 
     async def read(self, operation: Callable[[Connection], R]) -> R:
-        """Run an operation that only reads."""
+        """Run an operation that only reads, and return its result."""
 
         def run() -> R:
             with self._connections.read() as db:
@@ -197,7 +205,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     def _migrate(self, db: Connection) -> None:
-        if self.is_postgres:  # of relays that start at once, one creates the tables
+        if self.is_postgres:  # of several relays that start at once, only one creates the tables
             db.execute(select(func.pg_advisory_xact_lock(lock_key("schema"))))
         migrate(db)
 
@@ -225,7 +233,7 @@ class Database:
             self._tell(wanted)
 
     def _commit(self, batch: list[Write]) -> None:
-        """One transaction for all of them; nobody hears of it before it is committed."""
+        """Write the batch in one transaction. No caller is notified before it is committed."""
         begun = False
         try:
             with self._connections.write() as db:
@@ -233,14 +241,18 @@ class Database:
                 for operation, writes in groupby(batch, key=lambda write: write.operation):
                     _make(operation, list(writes), db)
                 begun = False
-        except Exception as error:  # nothing of it is written
-            if begun and len(batch) > 1 and not _locked(error):  # each of them would wait for the lock again
+        except Exception as error:  # nothing in this transaction was written
+            # After a lock timeout the writes are not repeated one by one, because each would wait for the lock again.
+            if begun and len(batch) > 1 and not _locked(error):
                 self._commit_apart(batch)
             else:
                 _fail(batch, error)
 
     def _commit_apart(self, batch: list[Write]) -> None:
-        """The same when one of them fails. A savepoint costs as much as what is done in it, so most go without."""
+        """Repeat a failed batch with a savepoint for each write.
+
+        A savepoint costs as much as the write in it, so it is used only after a failure.
+        """
         try:
             with self._connections.write() as db:
                 for write in batch:
@@ -255,7 +267,10 @@ class Database:
             _fail(batch, error)
 
     def _tell(self, batch: Sequence[Write]) -> None:
-        """Pass on how they went: to an event loop all at once, since waking it costs as much as a write."""
+        """Report the results to the callers.
+
+        Each event loop is woken once, because waking it costs as much as a write.
+        """
         waiting: dict[asyncio.AbstractEventLoop | None, list[Write]] = {}
         for write in batch:
             if _deadlocked(write.error) and write.tries < TRIES:
@@ -267,7 +282,7 @@ class Database:
             if loop is None:
                 _settle(writes)
             else:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                with suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
                     loop.call_soon_threadsafe(_settle, writes)
 
 
@@ -282,7 +297,10 @@ def _stopped() -> StoreUnavailableError:
 
 
 def lock_key(what: str) -> int:
-    """Key of a PostgreSQL advisory lock; the database may hold other applications' locks."""
+    """Return the key of a PostgreSQL advisory lock.
+
+    The database may hold other applications' locks, so it is a hash.
+    """
     return int.from_bytes(hashlib.sha256(f"awaithumans-relay {what}".encode()).digest()[:8], signed=True)
 
 
@@ -293,7 +311,7 @@ def _fail(batch: Sequence[Write], error: BaseException) -> None:
 
 def _settle(writes: list[Write]) -> None:
     for write in writes:
-        with suppress(InvalidStateError, asyncio.InvalidStateError):  # cancelled meanwhile
+        with suppress(InvalidStateError, asyncio.InvalidStateError):  # the caller was cancelled in the meantime
             if write.error is None:
                 write.done.set_result(write.result)
             else:
@@ -301,18 +319,20 @@ def _settle(writes: list[Write]) -> None:
 
 
 def _goes_on(db: Connection) -> bool:
-    """Whether the transaction outlived an error. After a failing disk SQLite has undone all of it, savepoints included.
+    """Whether the transaction survived an error.
 
-    To go on then would commit nothing, and acknowledge what came before.
+    After a disk failure SQLite has rolled back all of it, savepoints included. To continue would commit nothing, and
+    would acknowledge the writes before the error.
     """
-    return bool(getattr(db.connection.dbapi_connection, "in_transaction", True))  # PostgreSQL fails the commit itself
+    # On PostgreSQL the commit itself fails.
+    return bool(getattr(db.connection.dbapi_connection, "in_transaction", True))
 
 
 def _locked(error: BaseException) -> bool:
-    """Whether PostgreSQL has waited for a lock for as long as it may."""
+    """Whether PostgreSQL has reached the lock timeout."""
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) == "55P03"
 
 
 def _deadlocked(error: BaseException | None) -> bool:
-    """Whether the database has chosen this write to give way; it may be made again."""
+    """Whether the database has aborted this write to resolve a deadlock. It may be repeated."""
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in ("40P01", "40001")

@@ -1,14 +1,14 @@
-"""The error of a store that cannot take a write at this moment, and what callers may know of it."""
+"""The error raised when the store cannot accept a write, and the description of it that a response may show."""
 
 
 class StoreUnavailableError(OSError):
-    """Nothing was stored, or it is not certain; the caller is asked to try again (503)."""
+    """Raised when a write was not stored, or when that is not certain. The caller must retry (HTTP 503)."""
 
     code = "STORE_UNAVAILABLE"
 
 
 def public_reason(error: Exception) -> str:
-    """What is wrong with the store, for a response. A database's own words may hold names and addresses."""
+    """Describe a store failure for a response. The database's own message may hold names and addresses."""
     if isinstance(error, StoreUnavailableError):
         return str(error)
     if isinstance(error, TimeoutError):

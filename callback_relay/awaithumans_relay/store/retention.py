@@ -1,9 +1,9 @@
 """Waits are deleted some time after they have ended, so that the table does not grow for ever.
 
-A delivered wait is deleted `RETENTION` after its delivery, a parked one without an answer `RETENTION` after the
-deadline of its task. An open wait is never deleted: the sweep parks it once the server shows that its task is still
-open `RETENTION` after its deadline. Nor is one with an answer that is not delivered. A callback that comes for a wait
-that was deleted makes a new one, and delivering it again is harmless.
+A delivered wait is deleted `RETENTION` after its delivery. A parked wait without an answer is deleted `RETENTION` after
+the deadline of its task. An open wait is never deleted: the sweep parks it once the server shows that its task is still
+open `RETENTION` after its deadline. A wait with an undelivered answer is never deleted either. A callback for a deleted
+wait creates a new one, and delivering that again is harmless.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ logger = safe_logger("awaithumans.relay")
 RETENTION = timedelta(days=30)
 EVERY_SECONDS = 3600.0
 CHUNK = 1000
-"""Deleted in one transaction, so that callbacks do not wait behind a month's waits."""
+"""Number of waits deleted in one transaction. The limit keeps callbacks from waiting behind a month's waits."""
 
 
 class Retention:
-    """Deletes what ended longer ago than `keep`."""
+    """Deletes waits that ended longer ago than `keep`."""
 
     def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Retention:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Look once an hour while the block runs."""
+        """Delete old waits about once an hour while the block runs."""
         async with beside(retention=self._run()):
             yield
 
@@ -50,13 +50,13 @@ class Retention:
             await asyncio.sleep(EVERY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - relays do not come together
 
     def before(self) -> float:
-        """Epoch seconds: what ended before is old now."""
+        """Return the epoch seconds before which an ended wait is old enough to be deleted."""
         now = self._store.clock()
         self._steps.note(now)
         return self._steps.ago(self._keep, now)
 
     async def forget(self) -> int:
-        """Delete what is old now. Returns how many waits it were."""
+        """Delete all waits that are old now. Returns how many were deleted."""
         before, total = self.before(), 0
         while forgotten := await self._store.forget(before, limit=CHUNK):
             total += forgotten

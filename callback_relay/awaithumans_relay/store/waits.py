@@ -1,8 +1,8 @@
-"""What can be done to the waits table: `open -> answered -> delivered`, or `parked`.
+"""The operations on the waits table: `open -> answered -> delivered`, or `parked`.
 
 Law: what has been acknowledged is stored. Registering, answering (by callback or by sweep) and delivering are three
-updates of one row, each committed before anybody is told. Registration and callback may come in either order, any
-number of times.
+updates of one row. Each is committed before its caller is notified. Registration and callback may come in either order,
+any number of times.
 
 An answer reaches only rows that wait for the same question: task id and idempotency key must both be the outcome's.
 """
@@ -77,12 +77,12 @@ from awaithumans_relay.store.table.rows import (
 from awaithumans_relay.store.table.schema import waits
 
 MAX_OPEN_WAITS = 8
-"""Of one route. A route is one question, which has one task at a time."""
+"""Maximum number of unanswered waits of one route. A route is one question, which has one task at a time."""
 DEFAULT_DATABASE = "sqlite:///awaithumans-relay.db"
 CROWD = 1000
-"""So many answered waits are looked at to find one for each target: a target with more does not hide the others."""
+"""Maximum number of answered waits to scan for one per target, so that a target with many does not hide the others."""
 FEW = 2
-"""So many times what is wanted is looked at first: most targets have one."""
+"""The first scan covers this many times the wanted number of waits, because most targets have one wait."""
 
 
 class Store:
@@ -90,10 +90,10 @@ class Store:
 
     Args:
         url: SQLAlchemy URL: `sqlite:///file.db`, or `postgresql://...` for any number of relays.
-        clock: Epoch seconds. Default: this machine's, and for leases, which are held against other machines, that of
-            PostgreSQL.
-        steady: Seconds that only grow, by which steps of the clock are noticed. Default: this machine's; a `clock` that
-            is given without it is taken to make no steps.
+        clock: Epoch seconds. Default: this machine's clock. Leases are compared between machines, so for them the
+            default on PostgreSQL is the database's clock.
+        steady: Monotonic clock in seconds, by which steps of the clock are detected. Default: this machine's. A `clock`
+            given without it is assumed to make no steps.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ class Store:
         self._lease_steps = ClockSteps(self.steady) if clock is None or steady is not None else None
 
     async def start(self) -> None:
-        """Create the table, or bring it up to date. Raises RuntimeError when it is a later release's."""
+        """Create the table, or migrate it. Raises RuntimeError when a later release created it."""
         await self.database.start()
 
     async def stop(self) -> None:
-        """Close the connections, once the transactions under way have ended."""
+        """Close the connections after the transactions under way have ended."""
         await self.database.stop()
 
     def _write_probe(self) -> "Future[None]":
-        """Begin to write a wait that is deleted in the same transaction."""
+        """Start to write a probe wait that is deleted in the same transaction."""
         now, this = self.clock(), secrets.token_hex(8)
         route = Route(PROBE_ENGINE, {"readiness": this}, this)
         row = open_row(f"{PROBE_ENGINE}-{this}", route, now=now, deadline_at=now)
@@ -132,21 +132,21 @@ class Store:
         return self.database.write_soon(write)
 
     async def register(self, task_id: str, route: Route, timeout_seconds: int, *, missing: bool = False) -> WaitState:
-        """An asker waits.
+        """Register the wait of a caller, and return its state.
 
-        An answer that is here already is delivered. One that was delivered or parked before is delivered again if the
-        same route registers once more, because its caller may have restarted: at once the first time, then with
-        growing spacing and only a limited number of times (`next_redelivery`).
+        An answer that is already stored is delivered. An answer that was delivered or parked before is delivered again
+        if the same route registers once more, because its caller may have restarted. The first repeat is immediate.
+        Further repeats have growing spacing, and their number is limited (`next_redelivery`).
 
         Args:
             task_id: The task.
             route: Where the answer must go.
-            timeout_seconds: The task's.
+            timeout_seconds: The timeout of the task.
             missing: Whether the caller, which asks again after a failure, did not find its task on the server.
-                Otherwise a registration proves that the task is there.
+                Otherwise a registration proves that the task exists.
 
         Raises:
-            TooManyWaitsError: the route has `MAX_OPEN_WAITS` waits on other tasks that nobody has answered.
+            TooManyWaitsError: The route has `MAX_OPEN_WAITS` unanswered waits on other tasks.
         """
         now = self.clock()
         row = open_row(task_id, route, now=now, deadline_at=now + timeout_seconds)
@@ -174,7 +174,7 @@ class Store:
                 counted = {"redeliveries": count, "redelivered_at": due}
                 db.execute(update(waits).where(this).values(**answered(outcome, found_by, due), **counted))
                 return WaitState.ANSWERED
-            if state == WaitState.PARKED and outcome is None:  # set aside too early: somebody does wait for this task
+            if state == WaitState.PARKED and outcome is None:  # parked too early: a caller does wait
                 db.execute(update(waits).where(this).values(state=WaitState.OPEN, next_check_at=now))
                 return WaitState.OPEN
             return WaitState(state)
@@ -190,12 +190,12 @@ class Store:
         return state
 
     async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> list[str]:
-        """A task has ended. Returns the engine of each wait this answered: none when all of them knew already.
+        """Store the outcome of a task. Returns the engine of each wait this answered; none if all had an answer.
 
         Args:
             outcome: A terminal outcome with its idempotency key.
             found_by: `callback` or `sweep`.
-            route: From a callback's URL: waits for the answer even when its registration has not come yet.
+            route: The route in a callback's URL. It waits for the answer even when its registration has not come yet.
         """
         key = outcome.idempotency_key or ""
         answer = Answer(outcome.task_id, key, storable(outcome).value(), found_by, self.clock(), route)
@@ -206,7 +206,7 @@ class Store:
         return engines
 
     async def asked(self, route: Route) -> str | None:
-        """The task of the wait that this route has open, or whose deletion it has not been given yet."""
+        """Return the task of this route's open wait, or of one whose deletion has not been delivered to it yet."""
         undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.found_by == MISSING)
         its = and_(waits.c.route_digest == route.digest, waits.c.idempotency_key == route.idempotency_key)
         open_one = select(waits.c.task_id).where(its, or_(waits.c.state == WaitState.OPEN, undelivered))
@@ -214,13 +214,13 @@ class Store:
         return await self.database.read(lambda db: db.execute(latest).scalar())
 
     async def missing(self, task_id: str, rule: Rule = RULE) -> Missing | None:
-        """The server answers that it does not know this task. None: no wait on it is open."""
+        """Record that the server does not know this task. None: no wait on it is open."""
         return await self.database.write(
             lambda db: missing_rows.record_missing(db, task_id, self.clock(), rule), order=task_id
         )
 
     async def seen(self, seen: Mapping[str, float]) -> None:
-        """These tasks were read, each at its time."""
+        """Record that these tasks were read, each at its time."""
         await self.database.write(lambda db: missing_rows.record_seen(db, seen), order=min(seen, default=""))
 
     async def review_missing(self, task_id: str, rule: Rule = RULE) -> missing_rows.Review:
@@ -232,15 +232,15 @@ class Store:
         return await self.database.read(missing_rows.any_missing)
 
     async def missing_doubt(self, rule: Rule = RULE) -> Census | None:
-        """Why no deletion ends a wait at present: so many tasks are missing. None: nothing is in doubt."""
+        """Return the census of missing tasks that keeps deletions from ending waits. None: nothing is in doubt."""
         return await self.database.read(lambda db: missing_rows.doubt(db, self.clock(), rule))
 
     async def missing_tasks(self, limit: int) -> tuple[int, list[str]]:
-        """How many tasks of open waits are missing, and some of them."""
+        """Return how many tasks of open waits are missing, and up to `limit` of them."""
         return await self.database.read(lambda db: missing_rows.missing_tasks(db, limit))
 
     async def claim_checks(self, limit: int) -> list[Wait]:
-        """Open waits that are due for a look, each put off to its next one."""
+        """Return open waits that are due for a check, and schedule the next check of each."""
         now = self.clock()
 
         def due(db: Connection, when: ColumnElement[bool], most: int) -> list[Wait]:
@@ -255,7 +255,7 @@ class Store:
 
         def write(db: Connection) -> list[Wait]:
             found = due(db, waits.c.next_check_at <= now, limit)
-            if len(found) < limit:  # set by a clock that was ahead; not with OR, which would read all open waits
+            if len(found) < limit:  # put off by a clock that was ahead; an OR would read all open waits
                 found += due(db, waits.c.next_check_at > now + MOST_CHECK_SECONDS, limit - len(found))
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
             _check_at(db, found, later)
@@ -266,15 +266,16 @@ class Store:
     async def lease(
         self, engine: str, owner: str, *, limit: int, seconds: float, grace: float = 0.0, probing: bool = False
     ) -> list[Wait]:
-        """Answered waits to deliver now, at most one for each target, held by `owner` for `seconds`.
+        """Lease answered waits to deliver now, at most one for each target, to `owner` for `seconds`.
 
-        To see whether an engine is back (`probing`), those go first that have failed least: what has failed already may
-        do so for its own reason, and hide that all others would be taken.
+        When an engine is probed (`probing`), waits with the fewest failures go first. A wait that has already failed
+        may fail for its own reason, and would hide that all others could be delivered.
 
-        What another relay holds is taken over once its lease has run out for `grace` seconds; for `seconds` when this
-        write had to wait, as renewals then had to. A lease that is longer than any relay's was given by a clock that
-        was ahead, and has run out. Just after a step of the clock nothing is taken over: living relays renew first. Nor
-        is anything for `seconds` after the start on SQLite, because a step just before it is not known.
+        A lease of another relay is taken over once it has been expired for `grace` seconds. If this write had to wait,
+        that time is at least `seconds`, because renewals had to wait as well. A lease longer than any relay takes was
+        set by a clock that was ahead, and counts as expired. Just after a step of the clock no lease is taken over, so
+        that live relays renew first. On SQLite none is taken over for `seconds` after the start either, because a step
+        just before it is not known.
         """
         now, began = self.clock(), self.steady()
         leasable = _PROBES if probing else _LEASABLE
@@ -282,7 +283,7 @@ class Store:
         def find(db: Connection, valid: Mapping[str, float]) -> list[Wait]:
             line = {"of_engine": engine, "now": now, "most": limit, **valid}
             rows = db.execute(leasable, line | {"crowd": limit * FEW}).mappings().all()
-            if 0 < len(rows) < limit:  # all there are, or first of all many for a few targets
+            if 0 < len(rows) < limit:  # these are all, or the scan saw many waits of a few targets
                 rows = db.execute(leasable, line | {"crowd": CROWD}).mappings().all()
             return [wait_of(row) for row in rows]
 
@@ -290,7 +291,7 @@ class Store:
             at = self._lease_time(db)
             valid = self._valid_leases(at, seconds, grace)
             db.execute(_BRING_BACK, {"of_engine": engine, "now": now, "far": now + LONGEST_RETRY_SECONDS})
-            found = find(db, valid)  # PostgreSQL waits here for whoever holds the table, SQLite did before
+            found = find(db, valid)  # PostgreSQL waits here for a lock on the table; SQLite waited earlier
             if (waited := self.steady() - began) > seconds / 3:
                 at = self._lease_time(db)
                 valid = self._valid_leases(at, seconds, waited + seconds)
@@ -304,28 +305,31 @@ class Store:
         return await self.database.write(write, later=True)
 
     def _lease_time(self, db: Connection) -> float:
-        """Epoch seconds by a clock that all who lease share: one that is ahead takes what others hold for run out."""
+        """Return the epoch seconds of a clock that all relays share.
+
+        A clock that is ahead would see leases as expired.
+        """
         now: float = db.execute(_DATABASE_TIME).scalar_one() if self._shares_clock else self.clock()
         return now
 
     def _valid_leases(self, at: float, seconds: float, grace: float) -> dict[str, float]:
-        """Between which times, `run_out` and `too_long`, a lease ends that is respected now."""
+        """Return the times, `run_out` and `too_long`, between which a lease must end to be respected now."""
         normal = {"run_out": at - grace, "too_long": at + max(seconds, LONGEST_LEASE_SECONDS)}
         if (steps := self._lease_steps) is None:
             return normal
         steps.note(at)
         starting = steps.noted_for < seconds
-        # The clock of PostgreSQL is not set when a relay starts; that of this machine may have been set just before.
+        # The clock of PostgreSQL is not set when a relay starts. That of this machine may have been set just before.
         if steps.quiet_for < seconds or (starting and not self._shares_clock):
             return {"run_out": -math.inf, "too_long": math.inf}
         return normal | {"too_long": math.inf} if starting else normal
 
     def _lock_targets(self, db: Connection, engine: str, target_ids: list[str], valid: Mapping[str, float]) -> set[str]:
-        """Those of the targets that no other relay leases a wait of at this moment.
+        """Return those of the targets that no other relay leases a wait of at this moment.
 
-        SQLite has one writer, so there it is all of them. On PostgreSQL two relays may come to two waits of one target
-        at once, neither seeing the other's lease before it is committed: whoever has the target's lock goes on, and
-        looks again.
+        SQLite has one writer, so there it is all of them. On PostgreSQL two relays may reach two waits of one target at
+        once, and neither sees the other's lease before it is committed. The relay that has the target's lock continues,
+        and checks again for leases.
         """
         if not self.database.is_postgres or not target_ids:
             return set(target_ids)
@@ -343,7 +347,7 @@ class Store:
         return set(locked) - set(db.execute(leased_meanwhile, valid).scalars())
 
     async def next_delivery(self, engine: str) -> float | None:
-        """When the next answered wait of this engine is due, held ones aside. None: there is none."""
+        """Return when the next answered wait of this engine is due, except leased ones. None: there is none."""
         now = self.clock()
         far = now + LONGEST_RETRY_SECONDS
         which = (waits.c.state == WaitState.ANSWERED, waits.c.engine == engine)
@@ -359,9 +363,10 @@ class Store:
         return await self.database.read(read)
 
     def renew(self, owner: str, held: Collection[tuple[str, str]], *, seconds: float) -> int:
-        """Hold these leases of a relay (task id, route's digest) longer; from any thread, and waits for it.
+        """Extend these leases (task id, route digest) of a relay, and return how many were extended.
 
-        Returns how many there are. Those it has and does not name run out.
+        It may be called from any thread, and blocks until the write is committed. Leases of the owner that are not
+        named expire.
         """
         these = and_(waits.c.lease_owner == owner, tuple_(waits.c.task_id, waits.c.route_digest).in_(held))
 
@@ -371,7 +376,7 @@ class Store:
         return self.database.write_soon(write).result()
 
     async def release(self, engine: str, owner: str, *, but: Collection[tuple[str, str]]) -> None:
-        """Let go of all that is leased for this engine but these (task id, route's digest)."""
+        """Release all leases of this owner for this engine except these (task id, route digest)."""
         others = and_(
             waits.c.lease_owner == owner,
             waits.c.engine == engine,
@@ -381,7 +386,10 @@ class Store:
         await self.database.write(lambda db: db.execute(let_go).rowcount)
 
     async def delivered(self, wait: Wait, owner: str, *, note: str | None = None) -> bool:
-        """The asker has the outcome, or does not want it any more, as the note says."""
+        """Record that the caller has the outcome, or, if there is a note, why it no longer needs it.
+
+        Returns whether `owner` still held the lease.
+        """
         delivery = Delivery(wait.task_id, wait.route.digest, owner, wait.delivered_at or self.clock(), kept(note))
         return await self.database.write_each(write_deliveries, delivery, order=wait.task_id, later=True)
 
@@ -394,7 +402,7 @@ class Store:
         return await self.database.write_each(write_run_starts, start, order=wait.task_id, later=True)
 
     async def retry(self, wait: Wait, owner: str, *, after: float, error: str, not_ready: bool) -> bool:
-        """Try again `after` seconds from now; remember since when the target has been there and not ready."""
+        """Schedule the next attempt `after` seconds from now, and record since when the target has not been ready."""
         now = self.clock()
         since = (wait.not_ready_since or now) if not_ready else None
         values = {
@@ -405,17 +413,17 @@ class Store:
         return await self._finish(wait, owner, **values, **RELEASED)
 
     async def park(self, wait: Wait, owner: str, *, reason: str) -> bool:
-        """Set an answered wait aside: delivery is known to be impossible."""
+        """Park an answered wait, because its delivery is known to be impossible."""
         return await self._finish(wait, owner, state=WaitState.PARKED, last_error=kept(reason), **RELEASED)
 
     async def park_open(self, wait: Wait, *, reason: str) -> bool:
-        """Set an open wait aside: there is no such question. A callback with its answer brings it back."""
+        """Park an open wait, because its question does not exist. A callback with its answer reopens it."""
         still_open = and_(_this(wait.task_id, wait.route), waits.c.state == WaitState.OPEN)
         parked = update(waits).where(still_open).values(state=WaitState.PARKED, last_error=kept(reason))
         return await self.database.write(lambda db: db.execute(parked).rowcount == 1, order=wait.task_id)
 
     async def postpone_checks(self, missed: Sequence[Wait], seconds: float) -> None:
-        """Look again soon at waits whose look did not come about."""
+        """Schedule another check soon for waits whose check failed."""
         later = self.clock() + seconds
 
         in_order = sorted(missed, key=lambda wait: wait.task_id)
@@ -425,17 +433,17 @@ class Store:
         )
 
     async def oldest_open(self) -> float | None:
-        """When the oldest open wait was registered. None: there is none."""
+        """Return when the oldest open wait was registered. None: there is none."""
         oldest = select(func.min(waits.c.created_at)).where(waits.c.state == WaitState.OPEN)
         return await self.database.read(lambda db: db.execute(oldest).scalar())
 
     async def unanswered(self, task_ids: Sequence[str]) -> list[Wait]:
-        """The waits on these tasks that have no answer."""
+        """Return the waits on these tasks that have no answer."""
         asked = select(waits).where(waits.c.task_id.in_(task_ids), waits.c.outcome.is_(None))
         return await self.database.read(lambda db: [wait_of(row) for row in db.execute(asked).mappings()])
 
     async def hasten(self, held_back: Sequence[Wait]) -> None:
-        """Deliver now what was put off because its target was busy."""
+        """Make waits due now that were put off because their target was busy."""
         now = self.clock()
 
         def write(db: Connection) -> None:
@@ -446,7 +454,7 @@ class Store:
         await self.database.write(write, order=min((wait.task_id for wait in held_back), default=""))
 
     async def redrive(self, *, task_id: str | None = None, engine: str | None = None) -> int:
-        """Have parked waits delivered once more; without an answer, looked after once more. Returns how many."""
+        """Deliver parked waits once more, and reopen those without an answer. Returns how many waits were redriven."""
         now = self.clock()
         parked = and_(
             waits.c.state == WaitState.PARKED,
@@ -477,7 +485,7 @@ class Store:
     async def forget(self, before: float, *, limit: int = 1000) -> int:
         """Delete waits that were delivered before this time, or parked without an answer and with a deadline before it.
 
-        Some at a time; returns how many it were. A wait with an answer that is not delivered is never deleted.
+        Deletes at most `limit` waits and returns how many. A wait with an undelivered answer is never deleted.
         """
         delivered = and_(waits.c.state == WaitState.DELIVERED, waits.c.delivered_at < before)
         lapsed = and_(waits.c.state == WaitState.PARKED, waits.c.outcome.is_(None), waits.c.deadline_at < before)
@@ -488,18 +496,18 @@ class Store:
         return await self.database.write(lambda db: db.execute(forgotten).rowcount)
 
     async def remove(self, wait: Wait) -> None:
-        """Delete a wait as if it had never been."""
+        """Delete a wait without a trace."""
         this = delete(waits).where(_this(wait.task_id, wait.route))
         await self.database.write(lambda db: db.execute(this).rowcount, order=wait.task_id)
 
     async def counts(self, *, engine: str | None = None) -> dict[str, int]:
-        """How many waits there are in each state, for all engines or for one."""
+        """Count the waits in each state, for all engines or for one."""
         which = [waits.c.engine == engine] if engine is not None else []
         counted = select(waits.c.state, func.count()).where(*which).group_by(waits.c.state)
         return await self.database.read(lambda db: {row[0]: row[1] for row in db.execute(counted)})
 
     async def unfinished(self) -> dict[tuple[str, str], int]:
-        """How many waits are not delivered, by state and engine. Those that are make up most of the table."""
+        """Count the undelivered waits by state and engine. Delivered ones make up most of the table."""
         which = waits.c.state.in_([WaitState.OPEN, WaitState.ANSWERED, WaitState.PARKED])
         counted = (
             select(waits.c.state, waits.c.engine, func.count()).where(which).group_by(waits.c.state, waits.c.engine)
@@ -507,19 +515,19 @@ class Store:
         return await self.database.read(lambda db: {(row[0], row[1]): row[2] for row in db.execute(counted)})
 
     async def oldest_undelivered(self) -> float | None:
-        """When the answer came that has waited longest for its delivery. None: there is none."""
+        """Return when the longest undelivered answer came. None: there is none."""
         oldest = select(func.min(waits.c.answered_at)).where(waits.c.state == WaitState.ANSWERED)
         return await self.database.read(lambda db: db.execute(oldest).scalar())
 
     async def find(self, task_id: str) -> list[Wait]:
-        """All waits on a task."""
+        """Return all waits on a task."""
         found = select(waits).where(waits.c.task_id == task_id)
         return await self.database.read(lambda db: [wait_of(row) for row in db.execute(found).mappings()])
 
     async def listed(
         self, *, states: Collection[str] = (), engine: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[Wait]:
-        """Waits, the newest first."""
+        """Return one page of waits, newest first."""
         which = [
             *([waits.c.state.in_(list(states))] if states else []),
             *([waits.c.engine == engine] if engine is not None else []),
@@ -534,7 +542,7 @@ class Store:
         return await self.database.read(lambda db: [wait_of(row) for row in db.execute(page).mappings()])
 
     async def of_thread(self, engine: str, thread_id: str) -> Wait | None:
-        """The newest wait whose target is this thread of this engine."""
+        """Return the newest wait whose target is this thread of this engine."""
         part = json.dumps(thread_id)
         newest = (
             select(waits)
@@ -546,7 +554,7 @@ class Store:
         return found[0] if found else None
 
     async def engines(self) -> Collection[str]:
-        """Engines that waits which are not finished name."""
+        """Return the names of the engines of all open and answered waits."""
         unfinished = waits.c.state.in_([WaitState.OPEN, WaitState.ANSWERED])
         named = select(waits.c.engine).where(unfinished).distinct()
         return await self.database.read(lambda db: set(db.execute(named).scalars()))
@@ -564,8 +572,8 @@ class Store:
         db.execute(insert(waits).on_conflict_do_nothing(), [dict(row)])
 
 
-# What every delivery takes is written down once: to build a statement, and the key under which its compiled form is
-# kept, takes longer than to execute it.
+# The statements of every delivery are built once, because building a statement and the cache key of its compiled form
+# takes longer than executing it.
 
 _BEFORE_REGISTRATION = (
     waits.c.state,
@@ -589,7 +597,10 @@ _BRING_BACK = (
     )
     .values(next_attempt_at=bindparam("now"))
 )
-"""What a clock that was ahead has put off is due now. Not an OR in the search, which would read all that is not due."""
+"""Makes waits due now that a clock that was ahead has put off.
+
+This is not an OR in the search, which would then read all waits that are not due.
+"""
 _LEASE = Update(("lease_owner", "lease_until"), {"attempts": waits.c.attempts + 1})
 
 
@@ -598,12 +609,13 @@ def _held() -> ColumnElement[bool]:
 
 
 def _leasable(*first: ColumnElement[Any]) -> Select[Any]:
-    """Answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` of all, these first.
+    """Select answered waits of `of_engine` to deliver at `now`, at most one for each target and `most` in total.
 
-    A target is busy while a lease of it ends between `run_out` and `too_long`.
+    `first` are the columns to sort by before the due time. A target is busy while a lease on it ends between `run_out`
+    and `too_long`.
     """
     undelivered = and_(waits.c.state == WaitState.ANSWERED, waits.c.engine == bindparam("of_engine"))
-    # Only answered waits are leased. The few that are have an index of their own; SQLite takes it for a range.
+    # Only answered waits are leased. The few leased rows have their own index, which SQLite uses for a range.
     busy = select(waits.c.target_id).where(waits.c.engine == bindparam("of_engine"), waits.c.lease_owner > "", _held())
     in_line = (waits.c.next_attempt_at, waits.c.answered_at)
     due = (
@@ -620,7 +632,7 @@ def _leasable(*first: ColumnElement[Any]) -> Select[Any]:
         select(waits)
         .where(
             tuple_(waits.c.task_id, waits.c.route_digest).in_(firsts),
-            # As it is by now, which SQLite shall not take for a way to find them.
+            # The state is checked again as it is now. `coalesce` keeps SQLite from using it to find the rows.
             func.coalesce(waits.c.state, "") == WaitState.ANSWERED,
             waits.c.engine == bindparam("of_engine"),
         )
@@ -635,7 +647,7 @@ _PROBES = _leasable(waits.c.attempts, waits.c.answered_at.desc())
 
 
 def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> None:
-    """Plan the next look at each of these waits, as long as it is open; all in one statement."""
+    """Schedule the next check of each of these waits, if it is still open, in one statement."""
     if not found:
         return
     planned = (
@@ -657,7 +669,10 @@ def _check_at(db: Connection, found: Sequence[Wait], times: Sequence[float]) -> 
 def _known_outcome(
     db: Connection, task_id: str, key: str, *, deleted: bool
 ) -> tuple[dict[str, Any], str] | tuple[None, str]:
-    """How the question ended, and `found_by` of a wait that gets it now. `deleted`: that its task was counts, too."""
+    """Return the known outcome of a question, and `found_by` of a wait that receives it now.
+
+    `deleted`: whether an outcome that only says that the task was deleted counts as well.
+    """
     known = (
         select(waits.c.outcome, waits.c.found_by)
         .where(_same_question(task_id, key), waits.c.outcome.is_not(None))
@@ -671,14 +686,14 @@ def _known_outcome(
 
 
 def _has_room(db: Connection, task_id: str, route: Route) -> bool:
-    """Whether the route may wait for this task: it does so already, or has fewer unanswered waits than it may have."""
+    """Whether the route may wait for this task: it already does, or it has fewer unanswered waits than the maximum."""
     its = select(waits.c.task_id, waits.c.outcome.is_(None)).where(waits.c.route_digest == route.digest)
     unanswered: dict[str, bool] = {row[0]: row[1] for row in db.execute(its)}
     return task_id in unanswered or sum(unanswered.values()) < MAX_OPEN_WAITS
 
 
 def _found_again(db: Connection, task_id: str, route: Route, now: float) -> None:
-    """The task is on the server: what counted as deleted is open again, unless another caller was given that end."""
+    """Reopen waits whose task counted as deleted, because it exists, unless another caller has received that end."""
     db.execute(update(waits).where(waits.c.task_id == task_id, waits.c.state == WaitState.OPEN).values(READABLE))
     ended = and_(
         _same_question(task_id, route.idempotency_key),

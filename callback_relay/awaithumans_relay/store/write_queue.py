@@ -1,8 +1,8 @@
-"""What waits to be written, and in which order.
+"""The queue of pending writes, and the order in which the writer takes them.
 
-Law: an acknowledgement goes first. The task server sends its callbacks one after the other and gives each ten seconds;
-what the relay writes for itself, a lease or that something was delivered, gives way while acknowledgements come in, for
-a moment that nobody notices.
+Law: acknowledgements are written first. The task server sends its callbacks one after the other and allows ten seconds
+for each. The relay's own bookkeeping (a lease, a completed delivery) is deferred while acknowledgements arrive. The
+delay is too short to matter.
 """
 
 import asyncio
@@ -17,35 +17,39 @@ from typing import Any
 from sqlalchemy import Connection
 
 BATCH = 128
-"""Writes in one transaction at most, so that the first of them does not wait for long."""
+"""Maximum number of writes in one transaction, which limits how long the first of them waits."""
 LATER_BATCH = 32
-"""The same of those that give way, when acknowledgements wait behind them."""
+"""Maximum number of deferred writes in one transaction while acknowledgements are pending."""
 LATER_SHARE = 0.2
-"""Of the writer's time, at most, for those that give way, so that many of them are written together."""
+"""Maximum share of the writer's time for deferred writes. The limit makes many of them share one transaction."""
 LATER_SECONDS = 0.03
-"""The least between two transactions of those that give way: each of them costs what fifty writes in it do."""
+"""Minimum seconds between two transactions of deferred writes. One transaction costs as much as fifty writes in it."""
 CALM_SECONDS = 0.05
-"""So long after the last acknowledgement they are made, when acknowledgements come in closer together than that."""
+"""Seconds of quiet after the last acknowledgement before deferred writes are made.
+
+It applies when acknowledgements arrive closer together than this.
+"""
 PATIENCE_SECONDS = 0.25
-"""And after so long between acknowledgements, however many of these come in. A share is not waited for longer, either:
-a write may have taken seconds because the database was locked.
+"""Maximum seconds that deferred writes wait, however many acknowledgements arrive.
+
+It also limits the pause that `LATER_SHARE` demands: a write may have taken seconds because the database was locked.
 """
 
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """One operation, and whoever waits for it."""
+    """One queued operation, and the future through which its caller receives the result."""
 
     operation: Callable[[Connection, Sequence[Any]], Sequence[Any]]
-    """Makes several such writes as easily as one."""
+    """Performs a list of such writes at about the cost of one."""
     item: Any
-    """What it is to do."""
+    """The argument of the operation."""
     done: "Future[Any] | asyncio.Future[Any]"
     order: str
     loop: asyncio.AbstractEventLoop | None
-    """Where somebody waits for it; None: a thread does."""
+    """The event loop in which the caller waits. None: the caller waits in a thread."""
     later: bool = False
-    """Whether it gives way to those that are not."""
+    """Whether this write is deferred in favour of writes that are not."""
     since: float = field(default_factory=time.monotonic)
     tries: int = 0
     result: Any = None
@@ -53,10 +57,10 @@ class Write:
 
 
 class WriteQueue:
-    """Filled by any thread, emptied by one.
+    """A queue that any thread fills and one writer thread empties.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,30 +71,30 @@ class WriteQueue:
         self._acknowledged_at = -CALM_SECONDS
         self._calm_at = 0.0
         self._yielded = True
-        """Whether acknowledgements have had their turn since the last of those that give way."""
+        """Whether acknowledgements were written, or had the chance to be, since the last deferred batch."""
         self._later_began: float | None = None
-        """When those that give way were given out, if nothing was given out since."""
+        """When the current deferred batch was handed out. None: no deferred batch is being written."""
         self._later_from = 0.0
-        """When those that give way have their share again."""
+        """From when the time share of deferred writes allows another batch."""
         self._closing = False
 
     def put(self, *writes: Write) -> None:
-        """Have these written."""
+        """Queue these writes for the writer thread."""
         with self._changed:
             sooner = not self._later or any(not write.later for write in writes)
             for write in writes:
                 (self._later if write.later else self._now).append(write)
-            if sooner:  # else the writer sleeps until it is time for those before: woken for nothing it costs others
+            if sooner:  # otherwise it sleeps until the earlier deferred writes are due; waking it is costly
                 self._changed.notify()
 
     def close(self) -> None:
-        """Have the writer end, once it has written everything."""
+        """Make the writer stop after it has written everything that is queued."""
         with self._changed:
             self._closing = True
             self._changed.notify()
 
     def batch(self) -> list[Write]:
-        """Wait for the next transaction. Empty: the queue was closed, and there is nothing left."""
+        """Wait for the next transaction and return its writes. Empty: the queue is closed and nothing is left."""
         with self._changed:
             if self._later_began is not None:
                 ended = self._clock()
@@ -124,7 +128,7 @@ class WriteQueue:
         return self._closing or self._clock() >= self._next_later()
 
     def _next_later(self) -> float:
-        """From when on those that give way are written."""
+        """Return the time from which deferred writes may be written."""
         patient_until = self._later[0].since + PATIENCE_SECONDS
         return max(self._later_from, patient_until if self._now else min(self._calm_at, patient_until))
 

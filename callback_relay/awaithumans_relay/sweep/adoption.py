@@ -1,4 +1,4 @@
-"""Questions that callers have stored and could not ask -> tasks, at the start of a relay and then on a schedule."""
+"""Creates tasks for questions that callers stored but could not ask, at the start of a relay and on a schedule."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -11,17 +11,17 @@ from awaithumans_relay.runtime.background import beside
 logger = safe_logger("awaithumans.relay")
 
 ROUND_SECONDS = 30.0
-"""Between two rounds."""
+"""Seconds between two rounds."""
 FIRST_SECONDS = 1.0
-"""Before the first one: the tasks it opens are registered with this relay, which must listen first."""
+"""Seconds before the first round. Its tasks are registered with this relay, which must accept requests first."""
 
 
 class Adoption:
-    """Has the engines that can do so ask what their callers could not.
+    """Makes engines that support it ask the questions that their callers could not ask.
 
     Args:
-        engines: Those that cannot are left out.
-        seconds: Between two rounds.
+        engines: The relay's engines. Those that do not support it are ignored.
+        seconds: Seconds between two rounds.
     """
 
     def __init__(self, engines: Iterable[Engine], *, seconds: float = ROUND_SECONDS) -> None:
@@ -30,7 +30,7 @@ class Adoption:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Adopt while the block runs."""
+        """Adopt questions while the block runs."""
         async with beside(**{f"adopt:{name}": self._run(name, engine) for name, engine in self._engines.items()}):
             yield
 
@@ -41,7 +41,7 @@ class Adoption:
             try:
                 asked = await engine.adopt()
                 reported = None
-            except Exception as error:  # whatever a checkpointer raises: the next round tries again
+            except Exception as error:  # any error of a checkpointer: the next round tries again
                 reason = f"{type(error).__name__}: {error}"
                 if reason != reported:
                     logger.warning("engine %s cannot read which questions wait without a task (%s)", name, reason)

@@ -1,6 +1,7 @@
-"""Tasks that the server does not know: counted in the table, ended once it is confirmed that they were deleted.
+"""Counts tasks that the server does not know, and ends their waits once their deletion is confirmed.
 
-The rule is in `awaithumans_core.deleted_tasks`. A confirmed end is stored as an outcome and delivered like any other.
+The rule is in `awaithumans_core.deleted_tasks`. A confirmed deletion is stored as an outcome and delivered like any
+other.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from awaithumans_relay.store import Store, Wait
 logger = safe_logger("awaithumans.relay")
 
 FLUSH_SECONDS = 5.0
-"""Between two times at which readings of tasks that are there are stored, while some task is missing."""
+"""Seconds between two writes of readings of existing tasks, while some task is missing."""
 
 
 class Deletions:
-    """What the sweep's readings say about deleted tasks.
+    """Evaluates what the sweep's readings show about deleted tasks.
 
     Args:
         store: The waits.
@@ -37,20 +38,20 @@ class Deletions:
         self._on_answer = on_answer
         self._rule = rule
         self._seen: dict[str, float] = {}
-        """Readings of tasks that are there, which are not stored yet, and their times."""
+        """Readings of existing tasks that are not stored yet, with their times."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Store readings, and watch whether the database is in doubt, while the block runs."""
+        """Store readings, and check whether the database is in doubt, while the block runs."""
         async with beside(deletions=self._run()):
             yield
 
     def present(self, task_id: str) -> None:
-        """A task was read."""
+        """Note that a task was read just now."""
         self._seen[task_id] = self._store.clock()
 
     async def missing(self, task_id: str, waits: Sequence[Wait]) -> None:
-        """The server answered `TASK_NOT_FOUND`."""
+        """Record that the server answered `TASK_NOT_FOUND`, and end the waits if the deletion is confirmed."""
         if task_id in self._seen:
             await self._flush()
         missing = await self._store.missing(task_id, self._rule)

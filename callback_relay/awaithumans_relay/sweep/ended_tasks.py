@@ -1,9 +1,10 @@
-"""Runs ahead of the server's callback queue, which sends one callback after another, about eight a second.
+"""Finds answers before the server's callback queue sends them, which is about eight a second, one after another.
 
-Once callbacks bring their news late, or the sweep itself is behind its schedule, many answers are found at once: the
-server's list of ended tasks holds two hundred for what six looks cost it. What is found there is the record that a look
-would have shown, and is stored as that. The list is newest first, by when a task was created, and is read no further
-than open waits go back; what it does not show is found on the schedule. Reading ends by itself when it finds nothing.
+It starts when callbacks arrive late or the sweep itself is behind its schedule, and finds many answers at once. The
+server's list of ended tasks holds two hundred for the cost of six checks. A record in the list is the same that a check
+would have read, and is stored in the same way. The list is sorted by creation time, newest first, and is read no
+further back than the oldest open wait. Tasks that it does not show are found on the schedule. Reading stops when it
+finds nothing.
 """
 
 import asyncio
@@ -24,25 +25,26 @@ from awaithumans_relay.sweep.rate_limit import Pace
 logger = safe_logger("awaithumans.relay")
 
 LATE_SECONDS = 5.5
-"""The queue wakes every 5 s; a callback that comes later than this had others before it."""
+"""Seconds after which a callback counts as late. The queue wakes every 5 s, so others were sent before a later one."""
 MOST_PAGES = 25
-"""Of the list in one run: 4,500 tasks at least, for what three seconds of looks cost."""
+"""Maximum number of pages read in one run: 4,500 tasks at least, for the cost of three seconds of checks."""
 AGAIN_SECONDS = 1.0
-"""After a run that found something, while more may be coming."""
+"""Seconds until the next run after one that found something, while more answers may be coming."""
 FRUITLESS = Backoff(first=2.0, most=15.0)
-"""After runs that found nothing. Callbacks may be late for a reason that no list mends: a clock that is wrong."""
+"""Pause after runs that found nothing. Callbacks may be late for a reason that no list corrects, such as a wrong clock.
+"""
 SHARED_SECONDS = 60.0
-"""A task may be older than the wait on it: it is created first, and clocks differ."""
+"""Seconds by which a task may be older than the wait on it: it is created first, and clocks differ."""
 
 
 class Ahead:
-    """Finds answers ahead of their callbacks, when it is asked to.
+    """Finds answers ahead of their callbacks, when requested.
 
     Args:
         store: The waits.
-        client: Reads the list; should give up at once (`patience=0`).
-        pace: What is sent counts as looks.
-        observer: Told of every answer that is found.
+        client: Reads the list. It should give up at once (`patience=0`).
+        pace: The rate limiter of the sweep. Requests for the list count as checks.
+        observer: Notified of every answer that is found.
         on_answer: Called after answers were stored.
     """
 
@@ -59,28 +61,28 @@ class Ahead:
         self._page = flow.FIRST_PAGE
 
     def called_back(self, outcome: Outcome) -> None:
-        """A callback has brought news."""
+        """Note that a callback has arrived, and request a run if it was late."""
         ended = outcome.completed_at or outcome.timed_out_at
         if ended is None:
             return
         took = self._store.clock() - ended.timestamp()
-        self._least = min(self._least, took)  # below zero: the server's clock is ahead of ours
+        self._least = min(self._least, took)  # negative if the server's clock is ahead of ours
         if took - self._least > LATE_SECONDS:
             self.run()
 
     def run(self) -> None:
-        """Have the list read soon."""
+        """Request that the list is read soon."""
         self._wanted.set()
 
     async def running(self) -> None:
-        """Read the list whenever it is wanted, until cancelled."""
+        """Read the list whenever a run is requested, until cancelled."""
         fruitless = 0
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             try:
                 found = await self._read()
-            except AwaitHumansError as trouble:  # the looks say so, loudly
+            except AwaitHumansError as trouble:  # the checks log this as well, at a higher level
                 logger.info("cannot read the list of ended tasks: %s", trouble)
                 found = 0
             except Exception:
@@ -95,7 +97,7 @@ class Ahead:
             await asyncio.sleep(FRUITLESS.delay(fruitless) if fruitless else AGAIN_SECONDS)
 
     async def _read(self) -> int:
-        """Read the list once; how many answers it held that nobody had yet."""
+        """Read the list once, and return how many answers it held that were not known yet."""
         oldest = await self._store.oldest_open()
         if oldest is None:
             return 0
@@ -112,7 +114,10 @@ class Ahead:
         return found
 
     async def _take(self, ended: Sequence[Outcome]) -> int:
-        """Store what somebody waits for. A completion without its response is left to a look at the task itself."""
+        """Store the answers that have waits.
+
+        A completion without its response is left to a check of the task itself.
+        """
         asking: dict[tuple[str, str | None], list[Wait]] = {}
         for wait in await self._store.unanswered([outcome.task_id for outcome in ended]):
             asking.setdefault((wait.task_id, wait.route.idempotency_key), []).append(wait)

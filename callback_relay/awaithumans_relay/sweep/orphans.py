@@ -1,10 +1,11 @@
-"""Open questions nobody waits for any more.
+"""Orphaned waits: open questions whose callers no longer exist.
 
-Law: a dead asker frees the human. A task that is still open, and whose last asker has gone, is to be cancelled; an
-asker that has gone alone is set aside.
+Law: no person is asked on behalf of a dead caller. A task that is still open, and whose last caller is gone, is to be
+cancelled. If only one of several callers is gone, its wait is parked.
 
-Law: a task is cancelled only if it is the caller's own. Its key is that of the waits, and it carries the mark of one of
-their callers: the mark is given when the task is created, with its callback URL, which the server does not show.
+Law: a task is cancelled only if it is the caller's own. Its key must be that of the waits, and it must carry the mark
+of one of their callers. The mark is given when the task is created, with its callback URL, which the server does not
+show.
 """
 
 import asyncio
@@ -20,20 +21,20 @@ from awaithumans_relay.store import Store, Wait, WaitState
 logger = safe_logger("awaithumans.relay")
 
 ANSWER_SECONDS = 10.0
-"""How long an engine may think about whether somebody waits."""
+"""Maximum seconds in which an engine must report whether a caller still waits."""
 REST_SECONDS = 60.0
-"""An engine that took longer is not asked for so long: looks that wait for it would hold up those of the others."""
+"""Seconds for which a slower engine is not asked. Checks that wait for it would delay those of other engines."""
 PARALLEL = 4
-"""Questions to one engine at once."""
+"""Maximum number of concurrent questions to one engine."""
 
 
 class Orphans:
-    """Asks the engines that can tell.
+    """Asks engines that support it whether the callers of waits still exist.
 
     Args:
         store: The waits.
-        engines: By name.
-        observer: Told which of them fail.
+        engines: Engines by name.
+        observer: Notified when one of them fails.
     """
 
     def __init__(self, store: Store, engines: Mapping[str, Engine], observer: Observer) -> None:
@@ -44,7 +45,9 @@ class Orphans:
         self._resting: dict[str, float] = {}
 
     async def all_gone(self, waits: Sequence[Wait]) -> str | None:
-        """Why no caller of this task exists any more; None if one may. A wait whose caller alone is gone is parked.
+        """Return why no caller of this task exists any more, or None if one may exist.
+
+        If one caller still waits, the waits of callers that are gone are parked.
 
         Args:
             waits: Waits on one task, with its key.
@@ -67,7 +70,7 @@ class Orphans:
         return None
 
     async def marks(self, task_id: str, key: str) -> set[str]:
-        """The marks of the callers that wait, or waited, for this task under this key."""
+        """Return the marks of the callers that wait, or waited, for this task under this key."""
         return {
             mark
             for wait in await self._store.find(task_id)
@@ -94,5 +97,5 @@ class Orphans:
 
 
 def _marks(engine: Engine | None, route: Route) -> set[str]:
-    """The marks on tasks that the caller of this route has created."""
+    """Return the marks on tasks that the caller of this route has created."""
     return {route.digest, engine.asked_by(route)} if isinstance(engine, MarksTasks) else {route.digest}

@@ -1,13 +1,13 @@
-"""How fast a relay may ask the awaithumans server, which answers everybody from one process.
+"""The rate limiter of a relay's requests to the awaithumans server, which serves all its clients from one process.
 
-A token bucket: looks come at an even rate after a small burst. Who asks for more at once than is left goes into debt,
-and the next one waits until it is paid.
+It is a token bucket: checks come at an even rate after a small burst. A request for more than the remaining budget goes
+into debt, and the next one waits until the debt is paid.
 """
 
 import asyncio
 
 LOOKS_PER_SECOND = 50.0
-"""A look costs the server about 4 ms: a relay takes a fifth of its one process, and no more."""
+"""Checks per second. A check costs the server about 4 ms, so a relay uses at most a fifth of its one process."""
 BURST = 25
 
 
@@ -15,8 +15,8 @@ class Pace:
     """One budget for everything the sweep sends.
 
     Args:
-        per_second: Looks a second in the long run.
-        burst: Looks at once, after a rest.
+        per_second: Checks per second in the long run.
+        burst: Maximum number of checks at once after an idle period.
     """
 
     def __init__(self, per_second: float = LOOKS_PER_SECOND, burst: int = BURST) -> None:
@@ -27,34 +27,34 @@ class Pace:
         self._held_until = 0.0
 
     async def room(self) -> int:
-        """Wait until there is a look to spend; say how many there are."""
+        """Wait until at least one check is allowed, and return how many are."""
         while (missing := self._missing()) > 0:  # noqa: ASYNC110 - time alone brings more
             await asyncio.sleep(missing)
         return int(self._left)
 
     def spend(self, looks: int) -> None:
-        """So many were made, or are about to be."""
+        """Deduct checks that were made or are about to be made."""
         self._left -= looks
 
     async def take(self, looks: int) -> None:
-        """Wait until there is a look to spend, and spend so many."""
+        """Wait until at least one check is allowed, and deduct this many."""
         await self.room()
         self.spend(looks)
 
     def hold(self, seconds: float) -> None:
-        """The server has asked for a rest (Retry-After): nothing is sent for so long."""
+        """Send nothing for this many seconds, as the server requested (Retry-After)."""
         self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
 
     async def rested(self) -> None:
-        """Wait until the rest that the server has asked for is over."""
+        """Wait until the pause that the server requested is over."""
         while (left := self._held_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(left)
 
     def _missing(self) -> float:
-        """Seconds until there is a whole look to spend."""
+        """Return the seconds until at least one check is allowed."""
         now = asyncio.get_running_loop().time()
         since = 0.0 if self._counted_at is None else now - self._counted_at
         self._counted_at = now
         self._left = min(self._left + since * self._per_second, float(self._burst))
-        owed = 0.0 if self._left >= 1 else (1 - self._left) / self._per_second + 1e-6  # what rounding may lose
+        owed = 0.0 if self._left >= 1 else (1 - self._left) / self._per_second + 1e-6  # allows for rounding
         return max(owed, self._held_until - now)

@@ -1,10 +1,10 @@
-"""Open waits -> one look at the task on their schedule -> answered.
+"""Open waits -> one check of the task on their schedule -> answered.
 
-Law: no answer is lost for want of a callback. A task completed by e-mail or in Slack sends none, and the far end may
-have been down when one was sent; the sweep finds both.
+Law: no answer is lost because a callback is missing. A task completed by e-mail or in Slack sends none, and the relay
+may have been down when one was sent. The sweep finds both.
 
-What is due longest is looked at first, whoever asks. Looks are made at a pace; a slow one does not hold up the others;
-a look that did not come about is made up for soon.
+The most overdue tasks are checked first, whichever caller they belong to. Checks are rate-limited. A slow check does
+not delay the others, and a failed check is repeated soon.
 """
 
 import asyncio
@@ -40,43 +40,49 @@ from awaithumans_relay.sweep.rate_limit import Pace
 logger = safe_logger("awaithumans.relay")
 
 TICK_SECONDS = 1.0
-"""How often the table is asked what is due, when nothing was."""
+"""Seconds until the table is read again when nothing more was due."""
 CLAIM_SECONDS = 0.2
-"""Between two times when there was more: looks are taken up a few at once, and not with a transaction each."""
+"""Seconds between two reads of the table when more was due.
+
+Checks are claimed a few at once, not one per transaction.
+"""
 MISSED_SECONDS = 5.0
-"""When a look that did not come about is made up for."""
+"""Seconds until a failed check is repeated."""
 PARALLEL = 8
-"""Requests under way at once: the server answers from one process."""
+"""Maximum number of concurrent requests. The server answers from one process."""
 UNDER_WAY = 32
-"""Looks begun at once: most of those beyond the requests wait for an engine to say whether anybody waits."""
+"""Maximum number of concurrent checks. Those beyond the requests mostly wait for an engine to report on a caller."""
 BEHIND_SECONDS = 10.0
-"""A look that is overdue for longer: there are more to make than the pace allows."""
+"""A check overdue by more seconds than this means that more checks are due than the rate limit allows."""
 
 
 ODD = Backoff(first=MISSED_SECONDS, most=MOST_CHECK_SECONDS / 1.25)
-"""Between two checks of a task whose replies are odd: growing, and with its jitter never more than the schedule's."""
+"""Delay between two checks of a task with odd replies.
+
+It grows, and with jitter never exceeds the schedule's maximum.
+"""
 LAPSED = (
     "the task's deadline is long past, and the awaithumans server still reports it as open: does its scheduler run? "
     "This wait will be deleted; a callback brings it back"
 )
-"""Reason of a parked wait whose task has no end, long after its deadline."""
+"""Reason of a parked wait whose task has not ended long after its deadline."""
 MOST_ODD = 10_000
-"""Tasks whose odd replies are counted; of more, the count of the oldest begins anew."""
+"""Maximum number of tasks whose odd replies are counted. Beyond it, the oldest count is dropped and starts again."""
 
 
 class Sweeper:
-    """Looks after open waits until it is stopped.
+    """Checks the tasks of open waits until it is stopped.
 
     Args:
         store: The waits.
-        client: Reads tasks; should give up at once (`patience=0`), the schedule is the retry.
-        engines: Asked whether somebody still waits, those that can tell.
+        client: Reads tasks. It should give up at once (`patience=0`), because the schedule is the retry.
+        engines: Engines by name. Those that support it are asked whether a caller still waits.
         on_answer: Called after an answer was stored.
-        pace: Looks a second.
-        observer: Told of every look.
+        pace: The rate limiter of checks.
+        observer: Notified of every check.
         rule: When a deleted task ends its waits.
-        lapsed_before: Epoch seconds; a wait whose deadline was earlier is parked if its task is still open. Default:
-            none is.
+        lapsed_before: Epoch seconds. A wait whose deadline was earlier is parked if its task is still open. Default:
+            none is parked.
     """
 
     def __init__(
@@ -102,7 +108,7 @@ class Sweeper:
         self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
         self._lapsed_before = lapsed_before
         self._odd: dict[str, int] = {}
-        """Odd replies in a row, by task."""
+        """Number of consecutive odd replies, by task."""
         self._requests = asyncio.Semaphore(PARALLEL)
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
 
@@ -113,7 +119,7 @@ class Sweeper:
             yield
 
     def called_back(self, outcome: Outcome) -> None:
-        """A callback has brought news; when it is late, the sweep runs ahead of the others."""
+        """Note that a callback has arrived. If it was late, the sweep finds the others ahead of their callbacks."""
         self._ahead.called_back(outcome)
 
     async def _run(self) -> None:
@@ -151,7 +157,7 @@ class Sweeper:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _claim(self, room: int) -> dict[str, list[Wait]]:
-        """What is due, by task: one look serves all who share it."""
+        """Claim the waits that are due, grouped by task. One check serves all waits on a task."""
         due = await self._store.claim_checks(room)
         by_task: dict[str, list[Wait]] = {}
         for wait in due:
@@ -164,7 +170,7 @@ class Sweeper:
     async def _look(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
         try:
             await self._look_at(task_id, waits, probe=probe)
-        except Exception:  # the store is away
+        except Exception:  # the store is unavailable
             logger.exception("a look at task %s failed", task_id)
             with suppress(Exception):
                 await self._store.postpone_checks(waits, MISSED_SECONDS)
@@ -177,7 +183,7 @@ class Sweeper:
         except TaskNotFoundError:
             self._answered(task_id)
             await self._deletions.missing(task_id, waits)
-        except InvalidTaskError as never:  # earlier releases stored waits on any text as a task id
+        except InvalidTaskError as never:  # earlier releases accepted any text as a task id
             await self._park(waits, str(never))
         except (RequestRefusedError, ServerUnreachableError) as trouble:
             await self._store.postpone_checks(waits, self._missed(task_id, trouble))
@@ -186,7 +192,7 @@ class Sweeper:
                 await self._store.postpone_checks(waits, MISSED_SECONDS)
 
     async def _read(self, task_id: str, *, probe: bool) -> Outcome | None:
-        """The task's record; None when the server has become unreachable since the check was begun."""
+        """Return the task's record, or None when the server has become unreachable since the check began."""
         async with self._requests:
             await self._pace.rested()
             if self._outage.away and not probe:
@@ -197,7 +203,7 @@ class Sweeper:
         return outcome
 
     async def _decide(self, outcome: Outcome, waits: list[Wait]) -> None:
-        """Compare keys first: only waits for this very question decide what becomes of its task."""
+        """Compare keys first, because only waits for this very question may decide what happens to its task."""
         outcome, matching, others = _compared(outcome, waits)
         for wait in others:
             await self._store.park_open(
@@ -209,7 +215,7 @@ class Sweeper:
             await self._go_on(outcome, matching)
 
     async def _go_on(self, outcome: Outcome, waits: list[Wait]) -> None:
-        """The task is open: cancel it if no caller exists any more, and park waits whose deadline is long past."""
+        """Handle an open task: cancel it if no caller exists any more, and park waits whose deadline is long past."""
         if why := await self._orphans.all_gone(waits):
             outcome = await self._cancel(outcome, waits)
             if outcome.terminal:
@@ -225,7 +231,10 @@ class Sweeper:
             await self._park([wait for wait in waits if wait.deadline_at < before], LAPSED)
 
     async def _cancel(self, outcome: Outcome, waits: Sequence[Wait]) -> Outcome:
-        """Cancel a task that was created for one of these callers; return its record. An answer wins."""
+        """Cancel a task that was created for one of these callers, and return its record.
+
+        An answer takes precedence.
+        """
         key = waits[0].route.idempotency_key
         marks = await self._orphans.marks(outcome.task_id, key)
         self._pace.spend(2)
@@ -238,7 +247,7 @@ class Sweeper:
             await self._store.park_open(wait, reason=reason)
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
-        """The task has ended."""
+        """Store the outcome of a task that has ended."""
         with self._observer.finding(outcome.task_id, waits):
             found = await self._store.answer(outcome, found_by="sweep")
         if found:
@@ -254,7 +263,7 @@ class Sweeper:
         self._observer.looked()
 
     def _missed(self, task_id: str, trouble: RequestRefusedError | ServerUnreachableError) -> float:
-        """Seconds after which a check that did not come about is made up for."""
+        """Return the seconds after which a failed check is repeated."""
         if is_outage(trouble):
             self._outage.failed(trouble)
             self._observer.missed(trouble)
@@ -274,10 +283,11 @@ class Sweeper:
 
 
 def _compared(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait], list[Wait]]:
-    """The outcome with its key, the waits for its question, and those for another one, which are to be parked.
+    """Return the outcome with its key, the waits for its question, and those for another one, which are to be parked.
 
-    A server may hide the key from this token; then the id names the task, if all waits name one question. If they do
-    not, nothing shows whose it is: no wait decides anything, and once the task has ended none gets its answer.
+    A server may hide the key from this token. Then the task id identifies the task, if all waits name one question. If
+    they do not, nothing shows whose task it is. No wait then decides anything, and none receives its answer once the
+    task has ended.
     """
     keys = {wait.route.idempotency_key for wait in waits}
     if outcome.idempotency_key is None and len(keys) > 1:
@@ -288,5 +298,5 @@ def _compared(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait],
 
 
 def _of(outcome: Outcome, key: str) -> Outcome:
-    """The outcome, with this key if the server hides it."""
+    """Return the outcome with this key if the server hides it."""
     return outcome if outcome.idempotency_key is not None else outcome.model_copy(update={"idempotency_key": key})

@@ -1,14 +1,14 @@
-"""Who may look at the waits and redrive them: whoever holds AWAITHUMANS_RELAY_OPERATOR_TOKEN.
+"""Authentication of the operator, who may list and redrive waits: the holder of AWAITHUMANS_RELAY_OPERATOR_TOKEN.
 
-Law: a stranger learns nothing but 401, whatever they ask for and whether or not there is a token at all; without one
-the operator's doors open for nobody. The token travels in the Authorization header alone: never in a URL, a page or a
-log.
+Law: a stranger receives only 401, whatever the request and whether or not a token is configured. Without one the
+operator's endpoints refuse every request. The token is sent in the Authorization header alone: never in a URL, a page
+or a log.
 
 Programs send it as bearer. Browsers send it by HTTP Basic: any user name, the token as password. That needs no login
-page, no script, no session and no cookie, and one check serves both. What a browser sends of itself it sends for
-foreign pages, too, so a form is taken only with its own proof, which stands in our page, where no foreign page can read
-it. It is signed with the operator's token and lasts for a working day. Doors that change something and are no form of
-ours open for a bearer alone, which no browser sends unasked.
+page, no script, no session and no cookie, and one check serves both. Credentials that a browser sends automatically are
+also sent for requests of foreign pages. So a form is accepted only with its own proof, which is in our page, where no
+foreign page can read it. It is signed with the operator's token and is valid for twelve hours, a working day. Endpoints
+that change something and are not our forms accept a bearer alone, which no browser sends automatically.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from awaithumans_relay.web.caller_trust import judge
 from awaithumans_relay.web.problem import problem
 
 FORM_SECONDS = 12 * 3600
-"""A page that stays open for longer is opened again before its buttons work."""
+"""Seconds for which a form is valid. A page that is open for longer must be reloaded before its buttons work."""
 
 GUESS_SECONDS = 1.0
-"""Until a wrong token is refused. The right one is never delayed."""
+"""Minimum seconds until a wrong token is refused. The right one is never delayed."""
 GUESSES_PER_SECOND = 20.0
-"""Refused, of all callers together: with more of them each waits longer."""
+"""Maximum refusals per second of all callers together. With more of them, each one waits longer."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -43,7 +43,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of everything that is shown to an operator, unless the response has its own."""
+"""Headers of every operator response, unless the response sets its own."""
 
 _CHALLENGE = 'Basic realm="awaithumans relay: any user name, the operator token as password", charset="UTF-8"'
 _CHALLENGE_OF_PROGRAMS = 'Bearer realm="awaithumans relay: the operator token"'
@@ -54,23 +54,23 @@ class Operator:
     """Authenticates the operator by the token. If no token is configured, every request is refused.
 
     Args:
-        token: The operator's.
-        refusals: Logs that a wrong one was sent.
+        token: The operator token. None: no token is configured.
+        refusals: Logs requests with a wrong token.
     """
 
     def __init__(self, token: str | None, refusals: Repeats) -> None:
         self._token = token
         self._refusals = refusals
         self._guessing = 0
-        """Requests with a wrong token that are not refused yet."""
+        """Number of requests with a wrong token that are not refused yet."""
 
     def is_caller(self, authorization: str | None, *, browsers: bool = True) -> bool:
-        """Whether this Authorization header holds the token. Constant time in what it holds."""
+        """Whether this Authorization header holds the token. The comparison takes constant time."""
         given = _presented(authorization, browsers=browsers)
         return self._token is not None and hmac.compare_digest(given, self._token.encode())
 
     async def slow_down(self, request: Request) -> None:
-        """Log a request that presents a wrong token, and hold its refusal back; until its caller hangs up, at most."""
+        """Log a request that presents a wrong token, and delay its refusal, at most until its caller disconnects."""
         if request.headers.get("authorization") is None:
             return
         caller = request.client.host if request.client else "an unknown address"
@@ -88,11 +88,11 @@ class Operator:
             self._guessing -= 1
 
     def form_proof(self) -> str:
-        """Put into a form, so that the form is known to be ours when it is sent."""
+        """Return a proof to put into a form, which shows on submission that the form is ours."""
         return self._signer().sign(_FORM).decode()
 
     def is_our_form(self, proof: str) -> bool:
-        """Whether a form carries a proof of ours that has not run out."""
+        """Whether a form carries a proof of ours that has not expired."""
         try:
             return self._signer().unsign(proof, max_age=FORM_SECONDS) == _FORM.encode()
         except (BadSignature, UnicodeError):
@@ -105,12 +105,12 @@ class Operator:
 
 
 def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, forms: bool = False) -> type[APIRoute]:
-    """A class of routes that open for the operator alone, before anything else of a request is looked at.
+    """Return a class of routes that accept only the operator, checked before any other part of a request is read.
 
     Args:
-        operator: Whom they know.
-        refusal: The response, to the operator alone, while the relay is not running; None: it is.
-        forms: Whether what is posted carries a proof of its own, so that a browser may post it.
+        operator: Authenticates the operator.
+        refusal: The response, to the operator alone, while the relay is not running. None: it is running.
+        forms: Whether what is posted carries its own proof, so that a browser may post it.
     """
 
     class Door(APIRoute):
@@ -144,13 +144,13 @@ def _sealed(response: Response) -> Response:
 
 
 def credentials(authorization: str | None) -> tuple[str, str]:
-    """The scheme (in lower case) and the credentials of an Authorization header, without the blanks around them."""
+    """Return the scheme (in lower case) and the credentials of an Authorization header, without blanks around them."""
     scheme, _, given = (authorization or "").strip(BLANKS).partition(" ")
     return scheme.lower(), given.strip(BLANKS)
 
 
 def _presented(authorization: str | None, *, browsers: bool) -> bytes:
-    """The token in an Authorization header; empty if there is none."""
+    """Return the token in an Authorization header, or nothing if there is none."""
     match credentials(authorization):
         case "bearer", token:
             return token.encode()

@@ -1,12 +1,12 @@
-"""HTTP for a relay that serves itself: what a connection may hold, how long it may take, and how many there are.
+"""HTTP for a relay that serves itself, with limits on the size, duration and number of connections.
 
 Law: strangers compete with strangers. A connection on which no complete request has arrived costs little and ends at a
-deadline. If there are too many connections, the one that has waited longest for the rest of its request is closed, so
-that a flood pushes out its own connections: a caller that sends its request at once is answered. Those that have
-proven who sends are closed last, and those whose request is complete and being answered are kept.
+deadline. If there are too many connections, the one that has waited longest for the rest of its request is closed. So a
+flood pushes out its own connections, and a caller that sends its request at once is answered. Connections with a proven
+sender are closed last. Those whose request is complete and being answered are kept.
 
-uvicorn limits neither the time of a request nor, with httptools, the size of its headers; `limit_concurrency` answers
-503 to everybody. So this is h11, whose buffer is limited, with deadlines.
+uvicorn limits neither the time of a request nor, with httptools, the size of its headers. Its `limit_concurrency`
+answers 503 to all callers. So this uses h11, whose buffer is limited, with deadlines.
 """
 
 import asyncio
@@ -22,24 +22,27 @@ from uvicorn.server import ServerState
 from awaithumans_relay.web.caller_trust import JUDGE
 
 MAX_HEADER_BYTES = 32 * 1024
-"""Of a request line with its headers: a route token of 4 KB, and what proxies add."""
+"""Maximum bytes of a request line with its headers: a route token of 4 KB, and what proxies add."""
 READ_BYTES = 64 * 1024
-"""Of one connection at a time, for asyncio's 256 KB: what is read is held several times over until it is parsed."""
+"""Maximum bytes read from one connection at a time.
+
+Asyncio's default is 256 KB, and data that was read is held several times over until it is parsed.
+"""
 MAX_CONNECTIONS = 512
-"""Open at the same time. The awaithumans server uses one, and callers one for each registration under way."""
+"""Maximum number of open connections. The awaithumans server uses one, and callers one per registration under way."""
 HEADERS_SECONDS = 10.0
-"""From the connection, or from the end of the last response, to the end of the headers."""
+"""Seconds from the connection, or from the end of the last response, to the end of the headers."""
 BODY_SECONDS = 30.0
-"""From there to the end of the body."""
+"""Seconds from the end of the headers to the end of the body."""
 ANSWER_SECONDS = 60.0
-"""From there until the caller has received the response."""
+"""Seconds from the end of the body until the caller has received the response."""
 
 _DEADLINES: dict[object, float] = {h11.IDLE: HEADERS_SECONDS, h11.SEND_BODY: BODY_SECONDS}
-"""By what the caller is doing."""
+"""Deadlines in seconds, by the phase that the caller is in."""
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection."""
+    """One connection with limits and deadlines."""
 
     def __init__(
         self,
@@ -51,16 +54,16 @@ class BoundedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self.since = self.loop.time()
-        """When the phase began that the caller is in."""
+        """When the current phase of the caller began."""
         self.proven: bool | None = None
-        """Whether the request was proven; None while nothing is known. It ends with the request."""
+        """Whether the current request was proven. None: not known yet. It is reset when the request ends."""
         self._phase: Any = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base
         """Close the connection that has waited longest for its request, if there are too many now."""
         super().connection_made(transport)
-        with suppress(AttributeError):  # uvloop, which reads as little by itself
+        with suppress(AttributeError):  # uvloop, which reads as little by default
             transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         self._enter(h11.IDLE)
         if len(self.connections) > MAX_CONNECTIONS:
@@ -68,26 +71,26 @@ class BoundedProtocol(H11Protocol):
             min((each for each in open_here if each.expendable), key=_rank, default=self).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Cancel the deadline of the connection."""
         self._stop_clock()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Handle what has arrived. A request that has begun knows its connection."""
+        """Handle the data that has arrived, and give the scope of a new request a way to report to its connection."""
         super().handle_events()
-        if self.scope is not None:  # pyright: ignore[reportUnnecessaryComparison]  # until the first request
+        if self.scope is not None:  # None until the first request
             cast("Scope", self.scope).setdefault(JUDGE, self.judge)
         if self.conn.their_state is not self._phase:
             self._enter(self.conn.their_state)
 
     def on_response_complete(self) -> None:
-        """The caller may send its next request, within its time."""
+        """Start the deadline for the caller's next request."""
         self.proven = None
         self._enter(self.conn.their_state)
         super().on_response_complete()
 
     def judge(self, proven: bool) -> None:  # noqa: FBT001 - the only argument of a callback
-        """Note whether the request under way has been proven."""
+        """Note whether the current request has been proven."""
         self.proven = proven
 
     @property
@@ -114,7 +117,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def _rank(connection: BoundedProtocol) -> tuple[bool, float]:
-    """Closed first: of those that have proven nothing, the one that has waited longest."""
+    """Return the sort key for closing: unproven connections first, and among them the one that has waited longest."""
     return connection.proven is True, connection.since
 
 
@@ -122,4 +125,4 @@ OPTIONS: dict[str, Any] = {
     "http": BoundedProtocol,
     "ws": "none",  # an upgraded connection would have none of these limits
 }
-"""Of `uvicorn.Config`."""
+"""Options of `uvicorn.Config`."""

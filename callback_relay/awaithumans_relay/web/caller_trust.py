@@ -1,9 +1,12 @@
-"""How the relay lets its HTTP server know about the caller of a request, so that the server knows which to prefer."""
+"""How the relay reports to its HTTP server whether a request is proven, so that the server knows which to prefer."""
 
 from starlette.types import Scope
 
 JUDGE = "awaithumans.judge"
-"""Key in an ASGI scope of a function that takes whether the caller is proven. Only the relay's own server sets it."""
+"""Key in an ASGI scope of a function that receives whether the caller is proven.
+
+Only the relay's own server sets it.
+"""
 
 
 def judge(scope: Scope, *, proven: bool) -> None:

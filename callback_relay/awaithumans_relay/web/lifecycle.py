@@ -1,6 +1,6 @@
 """Whether the relay runs, and the refusal of every request while it does not.
 
-Law: a relay that is not running does not acknowledge. It would store the answer and deliver nothing, and the server
+Law: a relay that is not running does not acknowledge. It would store the answer and not deliver it, and the server
 would not send it again.
 
 Starlette and FastAPI do not run the lifespan of an application that is mounted inside another one, nor of a router that
@@ -24,7 +24,7 @@ logger = safe_logger("awaithumans.relay")
 
 
 class Phase(StrEnum):
-    """The life of a relay; every value but `RUNNING` is the reason of a refusal."""
+    """The phases of a relay. Every value but `RUNNING` is the reason of a refusal."""
 
     NEW = "this relay has not been started: its lifespan has not run"
     STARTING = "this relay is starting"
@@ -42,11 +42,11 @@ _FIXES = {
     Phase.FAILED: "the error was raised by the relay's lifespan; correct its cause and start the application again",
     Phase.STOPPED: "its lifespan has ended; keep the lifespan open for as long as requests are routed to the relay",
 }
-"""Phases that do not pass by themselves -> what to do."""
+"""Phases that do not pass without action -> what to do."""
 
 
 class Lifecycle:
-    """The phase of one relay."""
+    """Tracks the phase of one relay."""
 
     def __init__(self) -> None:
         self._phase = Phase.NEW
@@ -59,12 +59,12 @@ class Lifecycle:
 
     @property
     def begun(self) -> bool:
-        """Whether a start is under way or done, and its end is not complete."""
+        """Whether the relay has begun to start and has not completely stopped."""
         return self._phase in {Phase.STARTING, Phase.RUNNING, Phase.STOPPING}
 
     @contextmanager
     def of_start(self) -> Generator[None]:
-        """The phases from the start of the relay to its complete end."""
+        """Set the phases from the start of the relay to its complete end."""
         self._phase, self._reported = Phase.STARTING, None
         try:
             yield
@@ -73,7 +73,7 @@ class Lifecycle:
 
     @contextmanager
     def of_work(self) -> Generator[None]:
-        """The phase in which requests are accepted."""
+        """Set the phase in which requests are accepted."""
         self._phase = Phase.RUNNING
         try:
             yield
@@ -81,7 +81,7 @@ class Lifecycle:
             self._phase = Phase.STOPPING
 
     def refusal(self) -> JSONResponse | None:
-        """The response to a request that must not be accepted now; None: it may be."""
+        """Return the response to a request that must not be accepted now. None: it may be accepted."""
         if self._phase is Phase.RUNNING:
             return None
         fix = _FIXES.get(self._phase)
@@ -91,7 +91,7 @@ class Lifecycle:
         return problem(503, "RELAY_NOT_RUNNING", self._phase)
 
     def gate(self, kind: type[APIRoute]) -> type[APIRoute]:
-        """Routes of this kind that refuse requests while the relay is not running, before they read any of them."""
+        """Return a class of routes of this kind that refuse requests, unread, while the relay is not running."""
 
         async def handle(route: APIRoute, scope: Scope, receive: Receive, send: Send) -> None:
             refusal = self.refusal()

@@ -1,10 +1,11 @@
-"""What a caller may send, and what a stranger is told.
+"""Limits on what a caller may send, and on what a response reveals to a stranger.
 
-Law: a stranger learns nothing but 401, in the same words whichever proof is wrong; the relay's log says which. Nobody
-makes the relay hold more than one body's limit, and a stranger next to nothing of theirs. The bodies sent to callback
-URLs, which may have leaked, share a limit, since their signature cannot be checked before they are complete. A body
-that is sent slowly is refused at a deadline. How many connections there are, and how large their headers, the HTTP
-server limits (`serve`, or a proxy). What no database can keep is refused, not asked for again.
+Law: a stranger receives only 401, in the same words whichever proof is wrong. The relay's log names the proof. No
+caller can make the relay hold more than the limit of one body, and of a stranger's body it holds almost nothing. The
+bodies sent to callback URLs, which may have leaked, share a limit, since their signature cannot be checked before they
+are complete. A body that is sent slowly is refused at a deadline. The HTTP server (`serve`, or a proxy) limits the
+number of connections and the size of their headers. Values that no database can store are refused for good, so that the
+sender does not retry.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from awaithumans_core.task_id import TASK_ID_RULE, is_task_id
 from awaithumans_relay.web.caller_trust import judge
 
 MAX_REGISTRATION_BYTES = 4096
-"""A registration is one number."""
+"""Maximum bytes of a registration, which is one number."""
 UNPROVEN_BYTES = 64 * 1024
-"""Of a body are kept of whoever it is; as much as the HTTP server reads at a time."""
+"""Bytes of a body that are kept from any caller; as much as the HTTP server reads at a time."""
 MAX_UNVERIFIED_BYTES = MAX_BODY_BYTES + 2 * 1024 * 1024
-"""Of all larger bodies together that are not complete yet. The awaithumans server sends one callback at a time."""
+"""Maximum bytes of all incomplete larger bodies together. The awaithumans server sends one callback at a time."""
 BODY_SECONDS = 20.0
-"""For the whole of a body. The awaithumans server gives an attempt ten seconds."""
+"""Seconds in which a body must be complete. The awaithumans server allows ten seconds for an attempt."""
 
 _PUSHED_OUT = "more large bodies than fit are under way, and this one began first: send it again, at once"
 
@@ -44,36 +45,37 @@ class _Body:
     loop: asyncio.AbstractEventLoop
     chunks: list[bytes] = field(default_factory=list[bytes])
     counted: int = 0
-    """Bytes of it that count against the limit."""
+    """Bytes of this body that count against the limit."""
     refused: bool = False
 
     def refuse(self) -> None:
-        """Drop what is held of it at once, and end the request that reads it."""
+        """Drop the received part of the body at once, and end the request that reads it."""
         self.refused = True
         self.chunks.clear()
         with suppress(RuntimeError):  # its event loop has ended, and its request with it
             self.loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
-        with suppress(RuntimeError):  # it was complete in the meantime
+        with suppress(RuntimeError):  # the body was complete in the meantime
             self.deadline.reschedule(0)
 
 
 class UnverifiedBodies:
-    """Limits what the large bodies hold that are not complete yet, all together.
+    """Limits the total size of the large bodies that are not complete yet.
 
-    If they hold too much, the one that began first is refused: a flood of slow bodies pushes out its own, and a caller
-    that sends its body at once is answered. Progress does not count, because a stranger's bodies can go on making some.
+    If they are too large together, the one that began first is refused. So a flood of slow bodies pushes out its own,
+    and a caller that sends its body at once is answered. Progress does not count, because a stranger's bodies can keep
+    making some.
     """
 
     def __init__(self, limit: int = MAX_UNVERIFIED_BYTES) -> None:
         self._limit = limit
         self._held = 0
         self._bodies: dict[_Body, None] = {}
-        """In the order in which they became large."""
+        """The large bodies, in the order in which they became large."""
 
     def count(self, body: _Body, size: int) -> None:
-        """Count what is held of a body now; refuse others if it is too much."""
+        """Update the counted size of a body, and refuse the oldest bodies if the total is too large."""
         self._bodies.setdefault(body)
         self._held += size - body.counted
         body.counted = size
@@ -83,7 +85,7 @@ class UnverifiedBodies:
             first.refuse()
 
     def release(self, body: _Body) -> None:
-        """Forget a body that is complete or refused."""
+        """Remove a body that is complete or refused from the count."""
         if body in self._bodies:
             del self._bodies[body]
             self._held -= body.counted
@@ -96,13 +98,14 @@ async def limited_body(
     proven: Callable[[], bool] = lambda: True,
     unverified: UnverifiedBodies | None = None,
 ) -> bytes:
-    """The raw body; of one that is larger than the limit only so much that this shows.
+    """Return the raw body. If it is larger than the limit, reading stops as soon as that is known.
 
     Args:
-        request: Whose.
-        limit: In bytes.
-        proven: Asked once, of a body of more than `UNPROVEN_BYTES`. If not, nothing of it is kept: it is read to the
-            same end, and hashed as a signed one would be. So the time shows little of which proof is wrong.
+        request: The request that carries the body.
+        limit: Maximum size in bytes.
+        proven: Called once, for a body of more than `UNPROVEN_BYTES`. If it returns False, nothing of the body is kept.
+            It is still read to the same end and hashed as a signed one would be, so that the response time reveals
+            little about which proof is wrong.
         unverified: The other bodies with which a body of more than `UNPROVEN_BYTES` shares a limit. Default: none.
 
     Raises:
@@ -148,10 +151,10 @@ async def _read(
 
 
 def checked_task_id(task_id: str) -> str:
-    """The task id, if it can be one.
+    """Return the task id if it is valid.
 
     Raises:
-        CallbackRejectedError: 422.
+        CallbackRejectedError: The task id is invalid (422).
     """
     if not is_task_id(task_id):
         raise CallbackRejectedError(TASK_ID_RULE, http_status=422)
@@ -159,10 +162,10 @@ def checked_task_id(task_id: str) -> str:
 
 
 def checked_route(route: Route) -> Route:
-    """The route, if a database can keep it, and a page show it.
+    """Return the route if a database can store it and a page can show it.
 
     Raises:
-        CallbackRejectedError: 422.
+        CallbackRejectedError: The route cannot be encoded (422).
     """
     caller = route.caller or {}
     told = (
@@ -182,10 +185,10 @@ def checked_route(route: Route) -> Route:
 
 
 def checked_outcome(outcome: Outcome) -> Outcome:
-    """The outcome, if a database can keep which task it is about.
+    """Return the outcome if a database can store the id of its task.
 
     Raises:
-        CallbackRejectedError: 422.
+        CallbackRejectedError: The task id is invalid (422).
     """
     checked_task_id(outcome.task_id)
     return outcome

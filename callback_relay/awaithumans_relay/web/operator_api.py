@@ -1,4 +1,4 @@
-"""The operator's doors for programs: list waits, redrive parked ones. The page for people is in `pages`."""
+"""The operator's endpoints for programs: list waits, redrive parked ones. The page for people is in `operator_page`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from awaithumans_relay.web.wait_view import WaitView
 logger = safe_logger("awaithumans.relay")
 
 MOST = 500
-"""Waits in one listing."""
+"""Maximum number of waits in one listing."""
 
 _PLAIN = r"^[^\x00]*$"
-"""What every database can compare with."""
+"""Text that every database can compare with."""
 TaskId = Annotated[str, Path(max_length=255, pattern=_PLAIN)]
 
 
 def _filled(chosen: object) -> object:
-    """What was chosen; a form sends a field in which nothing was as an empty one."""
+    """Return the chosen values. A form sends a field without a choice as an empty one, which is removed."""
     if isinstance(chosen, list):
         return [each for each in cast("list[object]", chosen) if each != ""]
     return None if chosen == "" else chosen
@@ -45,27 +45,27 @@ Offset = Annotated[int, Query(ge=0, le=10**9, description="How many of the newes
 
 
 class Listing(BaseModel):
-    """Waits, the newest first."""
+    """A page of waits, newest first, with the number in each state."""
 
     waits: list[WaitView]
     counts: dict[WaitState, int]
-    """How many there are in each state, whatever was asked for."""
+    """Number of waits in each state, whichever states were requested."""
 
 
 class Redriven(BaseModel):
-    """What a redrive did."""
+    """The result of a redrive."""
 
     redriven: int
-    """Parked waits that are delivered, or looked after, once more. 0: none was parked."""
+    """Number of parked waits that are delivered or checked once more. 0: none was parked."""
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What an operator can do to a running relay."""
+    """The operations of an operator on a running relay."""
 
     store: Store
     wake: Callable[[], None]
-    """Tells the dispatcher that there is something to deliver."""
+    """Wakes the dispatcher, because there is something to deliver."""
     review_url: Callable[[str], str]
     refusal: Callable[[], Response | None]
     """The response to every request while the relay is not running."""
@@ -73,13 +73,13 @@ class Operations:
     async def listed(
         self, states: list[WaitState], engine: str | None, *, limit: int, offset: int
     ) -> tuple[list[WaitView], dict[WaitState, int]]:
-        """A page of waits, the newest first, and how many there are in each state."""
+        """Return a page of waits, newest first, and the number of waits in each state."""
         found = await self.store.listed(states=states, engine=engine, limit=limit, offset=offset)
         counts = await self.store.counts(engine=engine)
         return [WaitView.of(wait, self.review_url) for wait in found], {s: counts.get(s, 0) for s in WaitState}
 
     async def redrive(self, *, task_id: str | None = None, engine: str | None = None) -> int:
-        """Have parked waits delivered once more: of a task, of an engine, or all of them. Returns how many."""
+        """Deliver parked waits once more: those of a task, of an engine, or all of them. Returns how many."""
         redriven = await self.store.redrive(task_id=task_id, engine=engine)
         if redriven:
             self.wake()
@@ -89,7 +89,7 @@ class Operations:
 
 
 def operations_router(operations: Operations, operator: Operator) -> APIRouter:
-    """`GET /waits`, `POST /waits/redrive`, `POST /waits/{task_id}/redrive`."""
+    """Create the routes `GET /waits`, `POST /waits/redrive` and `POST /waits/{task_id}/redrive`."""
     refused: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 503)}
     router = APIRouter(route_class=doors_of(operator, operations.refusal), responses=refused)
 
@@ -100,18 +100,18 @@ def operations_router(operations: Operations, operator: Operator) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
         offset: Offset = 0,
     ) -> Listing:
-        """Waits, the newest first. Needs the operator token, as bearer or by HTTP Basic."""
+        """List waits, newest first. Needs the operator token, as bearer or by HTTP Basic."""
         waits, counts = await operations.listed(state or [], engine, limit=limit, offset=offset)
         return Listing(waits=waits, counts=counts)
 
     @router.post("/waits/redrive")
     async def redrive_all(engine: EngineName = None) -> Redriven:
-        """Have all parked waits delivered once more, or those for one engine. Needs the operator token, as bearer."""
+        """Deliver all parked waits once more, or those for one engine. Needs the operator token, as bearer."""
         return Redriven(redriven=await operations.redrive(engine=engine))
 
     @router.post("/waits/{task_id}/redrive", responses={404: {"model": Problem}}, response_model=Redriven)
     async def redrive(task_id: TaskId) -> Redriven | Response:
-        """Have the parked waits on a task delivered once more. Needs the operator token, as bearer."""
+        """Deliver the parked waits on a task once more. Needs the operator token, as bearer."""
         if not await operations.store.find(task_id):
             return problem(404, "WAIT_NOT_FOUND", "nobody waits on this task here")
         return Redriven(redriven=await operations.redrive(task_id=task_id))

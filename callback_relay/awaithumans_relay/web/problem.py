@@ -1,4 +1,4 @@
-"""What every door of the relay says when it does not do what was asked."""
+"""The error response of every endpoint of the relay."""
 
 from collections.abc import Mapping
 
@@ -12,19 +12,19 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
     429: {"Retry-After": "30"},
     503: {"Retry-After": "5"},
 }
-"""Headers by status. What is left of a body that is too large is not read."""
+"""Headers by status. The connection is closed because the rest of a body that is too large is not read."""
 
 
 class Problem(BaseModel):
     """Body of every 4xx and 5xx."""
 
     error: str
-    """Stable code."""
+    """Stable code of the error."""
     message: str
-    """What is wrong."""
+    """Description of the error."""
 
 
 def problem(status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A response that says so, with the headers its status has unless it is given others."""
+    """Return an error response. Its headers are those of its status unless others are given."""
     told = Problem(error=error, message=message).model_dump()
     return JSONResponse(told, status_code=status, headers=HEADERS.get(status) if headers is None else headers)

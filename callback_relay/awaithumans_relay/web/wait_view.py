@@ -1,6 +1,6 @@
-"""A wait as an operator sees it: in the API, on the page and on the command line, the same for each.
+"""A wait as an operator sees it, in the same form in the API, on the page and on the command line.
 
-Law: nobody sees what was asked or answered here. That stands on the awaithumans server, which knows who may read it.
+Law: the question and the answer are not shown here. They are on the awaithumans server, which knows who may read them.
 """
 
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from awaithumans_relay.store import Wait, WaitState
 
 
 class WaitView(BaseModel):
-    """One asker waiting on one task."""
+    """One caller waiting for one task."""
 
     task_id: str
     wait_id: str
-    """Short, stable identity of whom it is for; several may wait on one task."""
+    """Short, stable identity of the caller's route. Several callers may wait on one task."""
     engine: str
     target: dict[str, str]
-    """Whom to wake there, in the engine's own words."""
+    """The target to wake in the engine, in the engine's own terms."""
     state: WaitState
     created_at: datetime
     answered_at: datetime | None
-    """When the answer came here, or was last redriven."""
+    """When the relay received the answer, or when it was last redriven."""
     delivered_at: datetime | None
     redriven_at: datetime | None
     attempts: int
-    """Deliveries tried since then."""
+    """Delivery attempts since the answer came, or since it was last redriven."""
     found_by: str | None
     """How the answer came: `callback`, `sweep` or `registration`."""
     last_error: str | None
     asker_gone: bool
-    """Whether it counts as delivered because its asker had gone and needs nothing; the last error says why."""
+    """Whether it counts as delivered because its caller is gone and needs nothing. The last error has the reason."""
     review_url: str
-    """Where people see the question."""
+    """The page where people see the question."""
 
     @classmethod
     def of(cls, wait: Wait, review_url: Callable[[str], str]) -> Self:
-        """What may be shown of a wait."""
+        """Return the parts of a wait that may be shown."""
         return cls(
             task_id=wait.task_id,
             wait_id=wait.route.digest,
@@ -59,7 +59,7 @@ class WaitView(BaseModel):
 
 
 def ago(then: datetime, now: datetime) -> str:
-    """How long ago, as people say it: `now`, `45 s`, `12 min`, `3 h`, `2 d`."""
+    """Return the elapsed time in a short form: `now`, `45 s`, `12 min`, `3 h`, `2 d`."""
     seconds = int((now - then).total_seconds())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if seconds >= size * (2 if size == 86400 else 1):

@@ -13,14 +13,14 @@ from sqlite3 import Cursor
 from awaithumans_relay.store.errors import StoreUnavailableError
 
 Identity = tuple[int, int]
-"""Device and inode."""
+"""Device and inode of a file."""
 GONE: Identity = (0, 0)
-"""Of a file that does not exist."""
+"""The identity of a file that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFiles:
-    """The files of one connection, as they were when it was opened."""
+    """The files of one connection, with their identities at the time it was opened."""
 
     path: str
     """The database file's own path, without symbolic links."""
@@ -31,10 +31,10 @@ class OpenFiles:
 
     @classmethod
     def of(cls, cursor: Cursor, configured: str | None) -> "OpenFiles":
-        """The files of a connection that has just been opened in WAL mode.
+        """Return the files of a connection that has just been opened in WAL mode.
 
         Args:
-            cursor: Of that connection.
+            cursor: A cursor of that connection.
             configured: The path in the database's URL.
         """
         cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, or creates it
@@ -43,7 +43,7 @@ class OpenFiles:
         return cls(path, {each: identity(each) for each in paths}, {each: identity(each) for each in _log_of(path)})
 
     def check(self) -> None:
-        """Raise StoreUnavailableError unless every file is still the one that is open."""
+        """Raise StoreUnavailableError unless every file at its path is still the open one."""
         for path, known in (*self.database.items(), *self.log.items()):
             if (found := identity(path)) != known:
                 fate = "was deleted" if found == GONE else "was replaced"
@@ -51,22 +51,22 @@ class OpenFiles:
 
     @property
     def in_place(self) -> bool:
-        """Whether every file is the one that is open."""
+        """Whether every file at its path is still the open one."""
         return self._database_in_place and all(identity(path) == known for path, known in self.log.items())
 
     @property
     def only_log_deleted(self) -> bool:
-        """Whether the database is the one that is open, its log was deleted, and no process has begun another one."""
+        """Whether only the log was deleted: the database file is in place, and no process has created a new log."""
         return self._database_in_place and not self.in_place and self._no_other_log
 
     def check_only_log_deleted(self) -> None:
-        """Raise StoreUnavailableError if another relay was faster, or a process has begun another log meanwhile."""
+        """Raise StoreUnavailableError if another relay has replaced the file, or a process has created a new log."""
         if not self.only_log_deleted:
             raise StoreUnavailableError(f"the database file {os.path.basename(self.path)} has changed again")
 
     @property
     def log_left_behind(self) -> bool:
-        """Whether the database is not at its own path any more, and its log still is.
+        """Whether the database is no longer at its own path while its log still is.
 
         SQLite would apply that log to the next database at the path. If only a symbolic link has changed, the database
         and its log are healthy, and other processes may be using them.
@@ -76,7 +76,7 @@ class OpenFiles:
         )
 
     def remove_log(self) -> None:
-        """Delete the log that is left behind, and nothing if the database has come back meanwhile."""
+        """Delete the log that was left behind. Do nothing if the database has reappeared in the meantime."""
         for path, known in self.log.items():
             if identity(path) == known and identity(self.path) != self.database[self.path]:
                 os.unlink(path)
@@ -91,10 +91,10 @@ class OpenFiles:
 
 
 def identity(path: str) -> Identity:
-    """Device and inode of the file at a path.
+    """Return the device and inode of the file at a path.
 
     Raises:
-        StoreUnavailableError: it cannot be determined, for instance because a folder may not be read.
+        StoreUnavailableError: The identity cannot be determined, for instance because a folder may not be read.
     """
     try:
         found = os.stat(path)

@@ -15,21 +15,21 @@ logger = safe_logger("awaithumans.relay")
 
 PRIVATE = 0o600
 _reported: set[str] = set()
-"""Paths that were reported by this process."""
+"""Paths that this process has already reported."""
 
 
 def create_private(path: str) -> None:
-    """Create an empty file that only its owner may read, unless there is one.
+    """Create an empty file that only its owner may read. Do nothing if the file exists.
 
-    Nothing is raised if that is impossible; SQLite then reports why. A file that exists is not opened: closing it
-    would release the locks that SQLite holds on it in this process.
+    Nothing is raised if it cannot be created; SQLite then reports the reason. A file that exists is not opened, because
+    closing it would release the locks that SQLite holds on it in this process.
     """
     with suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def database_file(target: str) -> str | None:
-    """The path of the file that SQLite creates when it opens this; None if a URI sets the mode."""
+    """Return the path of the file that SQLite creates when it opens this target. None: a URI sets the mode."""
     if not target.startswith("file:"):
         return target
     uri = urlsplit(target)
@@ -37,7 +37,7 @@ def database_file(target: str) -> str | None:
 
 
 def report_readable(path: str) -> None:
-    """Log once for each process and file that other users can read what is in it."""
+    """Log that other users can read the file, once per process and file."""
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except OSError:

@@ -1,8 +1,8 @@
-"""Carries everything from one SQLite database into another: from a file that was deleted while it was open.
+"""Copies all rows of one SQLite database into another, to rescue a file that was deleted while it was open.
 
-A row that exists on both sides stays as it is, unless the carried wait is further on its way: it has the answer, is
-delivered, or has started more runs, and the other has not. A wait that was registered again or redriven since is not
-set back. Carrying the same rows twice, or rows that another relay has carried, changes nothing.
+A row that exists on both sides stays as it is, unless the carried wait has made more progress. It has when it has an
+answer, is delivered, or has started more runs, and the other has not. A wait that was registered again or redriven
+since then is not set back. Carrying the same rows twice, or rows that another relay has carried, changes nothing.
 """
 
 from sqlalchemy import Connection, Table, and_, func, or_, select
@@ -12,7 +12,7 @@ from awaithumans_relay.store.table.rows import WaitState
 from awaithumans_relay.store.table.schema import metadata, schema_version, waits
 
 CHUNK = 500
-"""Rows in one statement."""
+"""Number of rows in one statement."""
 
 
 def carry(old: Connection, new: Connection) -> int:

@@ -1,7 +1,7 @@
-"""How answers, and that they were delivered, are written: for all that come at the same moment in a few statements.
+"""Statements that record answers, deliveries and started runs, for all that arrive at the same moment.
 
-A statement costs more than what it does to one row, and each of them gives the interpreter to another thread for a
-moment; under load many callbacks share a transaction, and then its statements as well.
+A statement costs more than the change it makes to one row, and each one releases the GIL for a moment. Under load many
+callbacks share a transaction, and then its statements as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,51 +24,55 @@ LATE = (
     "the answer came after the caller was given TaskNotFoundError: the task was not on the awaithumans server for a "
     "while. See whether the server ran on another database; a redrive delivers the answer"
 )
-"""Why an answer to a question that counted as deleted is parked."""
+"""Why an answer is parked that comes after its question was treated as deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A task has ended."""
+    """The outcome of a task that has ended."""
 
     task_id: str
     idempotency_key: str
     outcome: Mapping[str, Any]
     found_by: str
     at: float
-    """Epoch seconds."""
+    """When the answer was received, in epoch seconds."""
     route: Route | None
-    """Who waits for it, registered or not. None: only those that are registered are known."""
+    """The route in the callback's URL, which receives the answer even if its wait is not registered yet.
+
+    None: only registered waits receive the answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An asker has its answer."""
+    """The record that a caller has received its answer."""
 
     task_id: str
     route_digest: str
     owner: str
-    """Whose lease it was delivered under."""
+    """The holder of the lease under which it was delivered."""
     at: float
     note: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """A run of the caller is about to start."""
+    """The record that a run of the caller is about to start."""
 
     task_id: str
     route_digest: str
     owner: str
-    """Whose lease it starts under."""
+    """The holder of the lease under which it starts."""
     runs: StartedRuns
-    """The count with this start in it."""
+    """The runs started so far, including this one."""
 
 
 def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
-    """The engines whose waits each of them answered. A wait that is answered already keeps its answer.
+    """Write the answers, and return for each one the engines of the waits it answered.
 
-    That a task was deleted is not an answer: an answer replaces it, and is parked if the caller was given that end.
+    A wait that is already answered keeps its answer. The deletion of a task is not an answer. An answer that comes
+    later replaces it, and is parked if the caller has already received the deletion.
     """
     engines: list[list[str]] = [[] for _ in answers]
     first: dict[tuple[str, str], int] = {}
@@ -97,7 +101,7 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
     for place, answer in enumerate(answers):
         if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
             continue
-        # Its registration has not come yet, but the callback's URL says where the answer goes.
+        # The registration has not come yet, but the callback's URL contains the route.
         early[this] = place
         asked = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
         added_rows.append(asked | _values(answer))
@@ -108,7 +112,10 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
 
 
 def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
-    """Whether each was still this owner's to write down."""
+    """Record the deliveries.
+
+    Returns for each whether its owner still held the lease; without it nothing is recorded.
+    """
     mine = _still_leased(db, deliveries)
     rows = [
         ((this.task_id, this.route_digest), {"delivered_at": this.at, "last_error": this.note})
@@ -120,7 +127,7 @@ def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[boo
 
 
 def write_run_starts(db: Connection, starts: Sequence[RunStart]) -> list[bool]:
-    """Record the starts; for each, whether its owner still holds the lease. Without it nothing is recorded."""
+    """Record the starts. Returns for each whether its owner still held the lease; without it nothing is recorded."""
     mine = _still_leased(db, starts)
     rows = [
         ((this.task_id, this.route_digest), {"run_position": this.runs.position, "run_starts": this.runs.starts})
@@ -132,7 +139,7 @@ def write_run_starts(db: Connection, starts: Sequence[RunStart]) -> list[bool]:
 
 
 def _still_leased(db: Connection, writes: Sequence[Delivery | RunStart]) -> list[bool]:
-    """For each, whether its owner still holds the lease."""
+    """Return for each write whether its owner still holds the lease."""
     ids = [(this.task_id, this.route_digest) for this in writes]
     owners = {(task_id, digest): owner for task_id, digest, owner in _HELD.run(db, ids)}
     return [owners.get(each) == this.owner for each, this in zip(ids, writes, strict=True)]
@@ -142,12 +149,12 @@ def _values(answer: Answer) -> dict[str, Any]:
     return answered(answer.outcome, answer.found_by, answer.at)
 
 
-# Written down once: to build a statement, and the key under which its compiled form is kept, takes longer than to
-# execute it.
+# These statements are built once, because building a statement and the cache key of its compiled form takes longer than
+# executing it.
 
 
 def _add(insert: Any) -> Any:
-    """Add a wait with its answer, unless another relay has added it meanwhile, and answered it."""
+    """Build the statement that adds an answered wait, unless another relay has added and answered it."""
     row = insert(waits)
     changed = {name: row.excluded[name] for name in answered({}, "", 0.0)}
     taken = row.on_conflict_do_update(

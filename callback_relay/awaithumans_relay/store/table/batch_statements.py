@@ -1,7 +1,7 @@
-"""Statements on many waits at once, each with values of its own.
+"""Statements on many waits at once, each with its own values.
 
-PostgreSQL is given lists and answers with rows. SQLite is given one JSON text and answers with one: its driver hands
-the interpreter to another thread at every row, and while that one is busy it takes milliseconds to get it back.
+PostgreSQL receives lists and returns rows. SQLite receives one JSON text and returns one. Its driver releases the GIL
+at every row, and while another thread is busy it takes milliseconds to get it back.
 """
 
 import json
@@ -21,11 +21,11 @@ def _given(place: int) -> ColumnElement[Any]:
 
 
 class Select:
-    """These columns of the waits whose keys are given, locked in the order of their keys.
+    """Reads columns of the waits with the given keys, and locks the rows in the order of their keys.
 
     Args:
         key: Columns of the primary key, or the first of them.
-        columns: What is read.
+        columns: The columns to read.
     """
 
     def __init__(self, key: Sequence[Column[Any]], columns: Sequence[ColumnElement[Any]]) -> None:
@@ -36,7 +36,7 @@ class Select:
         self._text = select(func.json_group_array(func.json_array(*columns))).where(of.in_(keys))
 
     def run(self, db: Connection, keys: Sequence[Sequence[str]]) -> Iterable[Sequence[Any]]:
-        """The rows."""
+        """Return the rows of the waits with these keys."""
         if db.dialect.name != "sqlite":
             rows = db.execute(self._rows, {"given": [key if len(key) > 1 else key[0] for key in keys]})
             return [tuple(row) for row in rows]
@@ -45,11 +45,11 @@ class Select:
 
 
 class Update:
-    """These columns of one wait after another.
+    """Sets columns of many waits, each to its own values.
 
     Args:
-        names: What is given for each.
-        fixed: The same for all of them.
+        names: The columns with a value for each wait.
+        fixed: Columns that have the same value for all waits.
     """
 
     def __init__(self, names: Iterable[str], fixed: Mapping[str, Any] | None = None) -> None:
@@ -62,7 +62,7 @@ class Update:
         self._all = update(waits).where(*of_given).values(**given, **(fixed or {}))
 
     def run(self, db: Connection, rows: Sequence[tuple[tuple[str, str], Mapping[str, Any]]]) -> None:
-        """Change each wait, named by task id and route's digest, to what is given for it."""
+        """Set the columns of each wait, identified by task id and route digest, to the values given for it."""
         if not rows:
             return
         if db.dialect.name != "sqlite":
@@ -77,5 +77,5 @@ class Update:
 
 
 def _plain(value: Any) -> Any:
-    """As it stands in its column: objects are JSON there."""
+    """Return the value as its column stores it, with objects encoded as JSON."""
     return _JSON.encode(value) if isinstance(value, Mapping) else value

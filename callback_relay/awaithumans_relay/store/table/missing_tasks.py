@@ -1,7 +1,9 @@
-"""What the waits table keeps about tasks that the server does not know; see `awaithumans_core.missing` for the rule.
+"""What the waits table records about tasks that the server does not know.
 
-The count is kept with the wait, so it survives restarts and several relays add to it. Readings of tasks that are there
-are kept only while some task is missing: they say how many of the tasks that are read are missing.
+The rule is in `awaithumans_core.deleted_tasks`.
+
+The count is stored with the wait, so it survives restarts, and several relays add to it. Readings of existing tasks are
+recorded only while some task is missing. They show what share of the tasks that are read is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,25 +20,28 @@ from awaithumans_relay.store.table.rows import MISSING, READABLE, WaitState
 from awaithumans_relay.store.table.schema import waits
 
 WITNESSES = 10
-"""Other open waits whose tasks are read soon after one is found missing, to see whether the database is the same."""
+"""Number of other open waits whose tasks are read soon after one is found missing.
+
+Their tasks show whether the server still uses the same database.
+"""
 
 _OPEN = waits.c.state == WaitState.OPEN
-# As a range, for which every database uses the index.
+# Written as a range, for which every database uses the index.
 _MISSING = waits.c.missing_since > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What became of a task that was missing often enough."""
+    """The result of reviewing a task that was missing often enough."""
 
     census: Census
     engines: Sequence[str] = ()
-    """Of each wait that was given its end. None: the database is in doubt, or the task was read meanwhile."""
+    """The engine of each wait that was ended. Empty: the database is in doubt, or the task was read in the meantime."""
     doubted: bool = False
 
 
 def record_missing(db: Connection, task_id: str, now: float, rule: Rule) -> Missing | None:
-    """Count one more 404, and plan the next check. None: no wait on the task is open."""
+    """Count one more 404 for a task, and plan the next check. None: no wait on the task is open."""
     its = and_(waits.c.task_id == task_id, _OPEN)
     rows = db.execute(select(waits.c.missing_since, waits.c.missing_count).where(its).with_for_update()).all()
     if not rows:
@@ -44,7 +49,7 @@ def record_missing(db: Connection, task_id: str, now: float, rule: Rule) -> Miss
     known = [Missing(since, count) for since, count in rows if since is not None]
     missing = max(known, key=lambda each: each.count).again(now) if known else Missing(now)
     values: dict[str, float] = {"missing_since": missing.since, "missing_count": missing.count}
-    if not rule.confirmed(missing, now):  # afterwards on its ordinary schedule
+    if not rule.confirmed(missing, now):  # once confirmed, it is checked on its ordinary schedule
         values["next_check_at"] = now + rule.recheck_seconds
     db.execute(update(waits).where(its).values(values))
     if missing.count == 1:
@@ -66,7 +71,7 @@ def _call_witnesses(db: Connection, task_id: str, now: float) -> None:
 
 
 def record_seen(db: Connection, seen: Mapping[str, float]) -> None:
-    """These tasks were read, each at its time."""
+    """Record that these tasks were read, each at its time."""
     for task_id, at in sorted(seen.items()):
         its = waits.c.task_id == task_id
         db.execute(update(waits).where(its).values(seen_at=at))
@@ -74,7 +79,10 @@ def record_seen(db: Connection, seen: Mapping[str, float]) -> None:
 
 
 def review(db: Connection, task_id: str, now: float, rule: Rule) -> Review:
-    """End the waits on a task that was just read as missing, if that confirms its deletion and nothing is in doubt."""
+    """End the waits on a task that was just read as missing, if that confirms its deletion.
+
+    No wait is ended while the database is in doubt.
+    """
     its = (waits.c.task_id == task_id, _OPEN, _MISSING)
     columns = (waits.c.idempotency_key, waits.c.missing_since, waits.c.missing_count)
     rows = [
@@ -96,7 +104,7 @@ def review(db: Connection, task_id: str, now: float, rule: Rule) -> Review:
 
 
 def doubt(db: Connection, now: float, rule: Rule) -> Census | None:
-    """What keeps confirmed deletions from ending any wait. None: nothing does."""
+    """Return the census that keeps confirmed deletions from ending any wait. None: nothing is in doubt."""
     confirmed = (_OPEN, _MISSING, waits.c.missing_since <= now - rule.seconds, waits.c.missing_count >= rule.readings)
     since = db.execute(select(func.max(waits.c.missing_since)).where(*confirmed)).scalar()
     census = None if since is None else _census(db, since)
@@ -109,14 +117,14 @@ def any_missing(db: Connection) -> bool:
 
 
 def missing_tasks(db: Connection, limit: int) -> tuple[int, list[str]]:
-    """How many tasks of open waits are missing, and some of them, those first that are missing longest."""
+    """Return how many tasks of open waits are missing, and up to `limit` of them, those missing longest first."""
     count = db.execute(select(func.count(distinct(waits.c.task_id))).where(_OPEN, _MISSING)).scalar_one()
     some = select(waits.c.task_id).where(_OPEN, _MISSING).group_by(waits.c.task_id)
     return count, list(db.execute(some.order_by(func.min(waits.c.missing_since)).limit(limit)).scalars())
 
 
 def _census(db: Connection, since: float) -> Census:
-    """The last reading of each task that was read since this moment. Those that have been ended for it count, too."""
+    """Count the tasks read since this moment by their last reading. Those already ended as deleted count as well."""
     ended = and_(waits.c.found_by == MISSING, waits.c.answered_at >= since)
     missing = _count(db, _MISSING, or_(_OPEN, ended))
     return Census(missing, missing + _count(db, waits.c.seen_at >= since, waits.c.missing_since.is_(None)))

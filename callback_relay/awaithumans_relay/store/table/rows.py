@@ -1,4 +1,4 @@
-"""One row of the waits table: as it is made, as it is answered, and as it is read."""
+"""One row of the waits table: how it is created, answered and read."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _JSON = json.JSONEncoder(allow_nan=False)
 
 
 class WaitState(StrEnum):
-    """The life of a wait."""
+    """The states of a wait."""
 
     OPEN = "open"
     ANSWERED = "answered"
@@ -26,14 +26,14 @@ class WaitState(StrEnum):
 
 
 MISSING = "missing"
-"""`found_by` of an end that no record states: the task was deleted on the server, which is confirmed."""
+"""`found_by` of an outcome that no server record states: the task was deleted on the server, which is confirmed."""
 READABLE: Mapping[str, Any] = {"missing_since": None, "missing_count": None}
-"""The task was read."""
+"""The column values of a wait whose task was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """One row, read. Times are epoch seconds."""
+    """One row of the waits table. Times are epoch seconds."""
 
     task_id: str
     route: Route
@@ -42,54 +42,59 @@ class Wait:
     created_at: float
     deadline_at: float
     next_check_at: float
-    """When the sweep looks at the task next, as long as the wait is open."""
+    """When the sweep checks the task next, while the wait is open."""
     outcome: Outcome | None
     found_by: str | None
-    """How the answer came: `callback`, `sweep`, `registration` (it was here before the asker registered), or `missing`
-    (there is none: the task was deleted).
+    """How the answer came: `callback`, `sweep`, `registration` or `missing`.
+
+    `registration`: it was stored before the caller registered. `missing`: there is no answer, the task was deleted.
     """
     answered_at: float | None
     attempts: int
-    """Deliveries tried since it was answered, or since it was last redriven."""
+    """Delivery attempts since the wait was answered, or since it was last redriven."""
     not_ready_since: float | None
-    """Since when the target has answered that it is not ready; None when it last said something else."""
+    """Since when the target has reported that it is not ready. None: its last response was different."""
     delivered_at: float | None
-    """When it was first delivered; kept when a registration asks for the answer again."""
+    """When it was first delivered. It is kept when a registration requests the answer again."""
     redriven_at: float | None
-    """When an operator last had it delivered once more."""
+    """When an operator last redrove the wait."""
     last_error: str | None
     runs: StartedRuns = NO_RUNS
-    """The runs that engines which run the caller themselves have started to deliver the answer."""
+    """The runs started to deliver the answer, by engines that run the caller themselves."""
     next_attempt_at: float | None = None
-    """When its next delivery is due, as long as it is answered."""
+    """When its next delivery is due, while the wait is answered."""
     missing_since: float | None = None
-    """Since when the server answers that it does not know the task; None when it was read last."""
+    """Since when the server reports that it does not know the task. None: the last read found the task."""
 
     @property
     def asker_gone(self) -> bool:
-        """Whether it is closed without a delivery, for want of an asker: then alone a delivered wait has a note."""
+        """Whether the wait was closed without a delivery because its caller is gone.
+
+        Only then does a delivered wait have a note.
+        """
         return self.state == WaitState.DELIVERED and self.last_error is not None
 
     @property
     def redriven(self) -> bool:
-        """Whether its delivery is an operator's wish: a redrive gives an answer the time of its own."""
+        """Whether an operator requested this delivery. A redrive sets `answered_at` to its own time."""
         return self.redriven_at is not None and self.redriven_at == self.answered_at
 
 
 def kept(error: str | None) -> str | None:
-    """What an error says, as every database takes it: there may be half a character in it, of a file name, or a NUL.
+    """Return an error text in a form that every database accepts.
 
-    A text that was refused would keep the wait from being parked, and have it delivered over and over.
+    A text may contain a NUL, or half a character from a file name. If the database refused the text, the wait could not
+    be parked and would be delivered over and over.
     """
     return None if error is None else error.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 RELEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
-"""Nobody delivers it."""
+"""The column values of a wait that no relay has leased."""
 
 
 def answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str, Any]:
-    """What an answer changes; it is due at once."""
+    """Return the column values that an answer changes. Its delivery is due immediately."""
     return {
         "state": WaitState.ANSWERED,
         "outcome": outcome,
@@ -103,12 +108,12 @@ def answered(outcome: Mapping[str, Any], found_by: str, now: float) -> dict[str,
 
 
 def asked_at(route: Route) -> dict[str, Any]:
-    """Where the question was asked last; nothing if the route does not name it, which keeps what is known."""
+    """Return where the question was last asked. Empty if the route does not name it, which keeps the stored value."""
     return {} if route.asked_at is None else {"asked_at": dict(route.asked_at)}
 
 
 def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> dict[str, Any]:
-    """A wait that nobody has answered."""
+    """Return the row of a wait without an answer."""
     return {
         "task_id": task_id,
         "route_digest": route.digest,
@@ -130,7 +135,7 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
 
 
 def wait_of(row: RowMapping) -> Wait:
-    """A row, read."""
+    """Convert a database row to a wait."""
     return Wait(
         task_id=row["task_id"],
         route=Route(
@@ -161,7 +166,10 @@ def wait_of(row: RowMapping) -> Wait:
 
 
 def storable(outcome: Outcome) -> Outcome:
-    """The outcome without a response that no database keeps. SQLite takes what is not JSON, PostgreSQL does not."""
+    """Return the outcome, without its response if a database cannot store that.
+
+    SQLite accepts numbers that are not valid JSON, but PostgreSQL does not.
+    """
     try:
         _JSON.encode(outcome.response)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The waits table and its version.
+"""The waits table and its schema version.
 
-One row for one asker waiting on one task. A release that changes the table adds a step to `_STEPS`; databases of any
-earlier release are brought up to date when a relay starts, by one relay among those that start at once.
+One row is one caller waiting for one task. A release that changes the table adds a step to `_STEPS`. A relay migrates
+databases of any earlier release when it starts. If several relays start at once, one of them migrates.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ waits = Table(
     Index("waits_seen", "seen_at"),
     Index("waits_of_route", "route_digest"),
 )
-"""Times are epoch seconds."""
+"""The waits table. Times are epoch seconds."""
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
@@ -124,16 +124,16 @@ _STEPS: dict[int, Callable[[Connection], None]] = {
     8: _asked_at,
     9: _caller,
 }
-"""Version -> what brings a database of the version before up to it. A step stays as it was released."""
+"""Schema version -> the step that migrates a database from the version before. A released step is never changed."""
 
 SCHEMA_VERSION = 1 + len(_STEPS)
 
 
 def migrate(db: Connection) -> None:
-    """Create the table, or bring it up to date, in the caller's transaction.
+    """Create the table, or migrate it, in the caller's transaction.
 
     Raises:
-        RuntimeError: the database is of a later release than this one.
+        RuntimeError: The database was created by a later release than this one.
     """
     metadata.create_all(db, tables=[schema_version])
     found = db.execute(select(schema_version.c.version)).scalars().first()

@@ -1,9 +1,9 @@
-"""The operator's page: what waits, for whom, since when, and what is parked, with a button to redrive it.
+"""The operator's page: the waits, their callers and ages, and the parked waits with a button to redrive them.
 
-Rendered here, without a script and without anything from elsewhere; the content policy allows nothing else. It is at
-`/operate`, since `/` of an application that includes the relay is its own. A redrive is a form post that ends in a
-redirect to the page, so that reloading does not redrive again. (The law against redirects is about callbacks; this door
-is none.)
+It is rendered here, without a script and without external resources. The content policy allows nothing else. It is at
+`/operate`, since `/` belongs to the application that includes the relay. A redrive is a form post that ends in a
+redirect to the page, so that reloading does not redrive again. (The law against redirects is about callbacks, which
+this endpoint does not receive.)
 """
 
 import base64
@@ -24,7 +24,7 @@ from awaithumans_relay.web.operator_api import EngineName, Offset, OneState, Ope
 from awaithumans_relay.web.wait_view import WaitView, ago
 
 PAGE = 50
-"""Waits on one page."""
+"""Number of waits on one page."""
 MAX_FORM_BYTES = 4096
 
 _NAMES = {
@@ -33,7 +33,10 @@ _NAMES = {
     WaitState.PARKED: "Parked",
     WaitState.DELIVERED: "Delivered",
 }
-"""In the order in which they are offered; the words are those of the API and of `awaithumans-relay waits`."""
+"""Names of the states, in the order in which they are offered.
+
+The words are those of the API and of `awaithumans-relay waits`.
+"""
 _MEANINGS = {
     WaitState.OPEN: "A person has not answered yet",
     WaitState.ANSWERED: "The answer is here and on its way to whoever asked",
@@ -43,7 +46,7 @@ _MEANINGS = {
 
 
 def _safe(value: object) -> object:
-    """What a template shows, without hidden characters; markup of our own (`| safe`) as it is."""
+    """Return a template value without hidden characters. Our own markup (`| safe`) is returned unchanged."""
     return one_line(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -63,7 +66,7 @@ _POLICY = (
 
 
 def page_router(operations: Operations, operator: Operator, engines: Sequence[str]) -> APIRouter:
-    """`GET /operate`, and `POST /operate` to redrive."""
+    """Create the routes `GET /operate`, and `POST /operate` to redrive."""
     router = APIRouter(route_class=doors_of(operator, operations.refusal, forms=True), include_in_schema=False)
 
     @router.get("/operate")
@@ -115,12 +118,12 @@ def page_router(operations: Operations, operator: Operator, engines: Sequence[st
 
 
 def _link(**query: object) -> str:
-    """This page with another query; relative, so that it holds under whatever prefix the relay is mounted."""
+    """Return a link to this page with another query. It is relative, so it works under any prefix of the relay."""
     return "?" + urlencode({name: value for name, value in query.items() if value not in (None, "")})
 
 
 def _since(wait: WaitView) -> list[tuple[str, datetime]]:
-    """What has become of a wait, and when."""
+    """Return the events of a wait with their times."""
     answered = f"answered ({wait.found_by})" if wait.found_by else "answered"
     ended = ("found gone" if wait.asker_gone else "delivered", wait.delivered_at)
     told = [("asked", wait.created_at), (answered, wait.answered_at), ended]
@@ -130,7 +133,7 @@ def _since(wait: WaitView) -> list[tuple[str, datetime]]:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form; none if it is larger than any of ours."""
+    """Return the fields of a form, or none if it is larger than any of ours."""
     body = b""
     async for chunk in request.stream():
         body += chunk
