@@ -11,17 +11,24 @@ import pytest
 from awaithumans_core import flow
 
 ROOT = Path(__file__).parents[2]
-FLOW = Path(flow.__file__)
+FLOW = Path(flow.__file__).parent
+MODULES = sorted(FLOW.rglob("*.py"))
 
 SEALED = '''
 """No sockets, and no clock but that of the tests."""
 
+import datetime
+import pkgutil
 import socket
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 
 from awaithumans_core import clock, flow
+
+MODULES = [import_module(found.name) for found in pkgutil.walk_packages(flow.__path__, flow.__name__ + ".")]
+DATED = [module for module in MODULES if hasattr(module, "datetime")]
 
 
 class Forbidden(BaseException):
@@ -32,7 +39,7 @@ def refuse(*args, **options):
     raise Forbidden("a socket, or the machine's clock")
 
 
-class Dates(flow.datetime):
+class Dates(datetime.datetime):
     now = utcnow = today = classmethod(refuse)
 
 
@@ -40,8 +47,12 @@ def pytest_runtestloop(session):
     socket.socket.__init__ = socket.getaddrinfo = refuse
     clock.time = SimpleNamespace(monotonic=refuse, time=refuse, sleep=refuse)
     clock._Real.monotonic = staticmethod(refuse)
-    flow.datetime = Dates
-    for forbidden in (socket.socket, flow.clocks.SYSTEM.now, flow.Patience().clock, flow.datetime.now):
+    assert DATED
+    for module in DATED:
+        assert module.datetime is datetime.datetime
+        module.datetime = Dates
+    dates = [module.datetime.now for module in DATED]
+    for forbidden in (socket.socket, clock.SYSTEM.now, flow.Patience().clock, *dates):
         with pytest.raises(Forbidden):
             forbidden()
 '''
@@ -49,7 +60,7 @@ def pytest_runtestloop(session):
 
 @pytest.mark.edges
 def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock(tmp_path: Path) -> None:
-    """test_flow.py, with sockets and the machine's clock out of reach, takes every line and branch of flow.py."""
+    """test_flow.py, with sockets and the machine's clock out of reach, takes every line and branch of the package."""
     (tmp_path / "sealed.py").write_text(SEALED)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
     environment = outside | {
@@ -67,23 +78,28 @@ def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock
         f"-p{name}" for name in ("sealed", "pytest_asyncio.plugin", "pytest_timeout", "no:xdist", "no:cacheprovider")
     ]
     options = [*plugins, "-oaddopts=", "--confcutdir=tests/unit", "-q"]
-    failed, said = coverage("run", "--branch", f"--include={FLOW}", "-m", "pytest", *options, "tests/unit/test_flow.py")
+    failed, said = coverage(
+        "run", "--branch", f"--include={FLOW}/*", "-m", "pytest", *options, "tests/unit/test_flow.py"
+    )
     assert not failed, said
     incomplete, report = coverage("report", "--fail-under=100", "--show-missing", "--skip-empty")
     assert not incomplete, report
-    assert FLOW.name in report
+    assert {name for name in report.split() if name.endswith(".py")} == {
+        str(module.relative_to(ROOT)) for module in MODULES
+    }
     assert "Branch" in report
 
 
-def test_nothing_in_the_conversations_is_exempt() -> None:
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
+def test_nothing_in_the_conversations_is_exempt(module: Path) -> None:
     """A line that is left out of the count would not be missed."""
-    assert "pragma: no" not in FLOW.read_text()
+    assert "pragma: no" not in module.read_text()
 
 
 def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
     """What they may use is listed here: no socket, no HTTP client, no event loop, no thread, no clock."""
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(FLOW.read_text())):
+    for node in (node for module in MODULES for node in ast.walk(ast.parse(module.read_text()))):
         if isinstance(node, ast.Import):
             imported |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -103,7 +119,8 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
         "pydantic_core",
         "typing",
     }
-    assert {name for name in imported if name.startswith("awaithumans_core.")} == {
+    own = {f"{flow.__name__}.{module.stem}" for module in MODULES}
+    assert {name for name in imported if name.startswith("awaithumans_core.")} - own == {
         f"awaithumans_core.{name}"
         for name in (
             "binding",

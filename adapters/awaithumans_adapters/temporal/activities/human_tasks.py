@@ -517,7 +517,7 @@ def _route(target: dict[str, str], key: str) -> Route:
 
 
 def _asked_by(key: str) -> str:
-    """Return the mark of the caller a question was created for: one mark per workflow, in both modes and all its runs."""
+    """Return the mark of the caller a question was created for: one per workflow, in both modes and all its runs."""
     caller = _caller()
     return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 

@@ -1,0 +1,273 @@
+"""Replies: send a call until there is a usable one, read records out of it, and turn a refusal into a typed error."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from pydantic import ValidationError
+from pydantic.types import JsonValue
+
+from awaithumans_core.errors import (
+    ENGINE_UNKNOWN,
+    AuthenticationError,
+    AwaitHumansError,
+    PermissionDeniedError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    TaskNotFoundError,
+    TaskRejectedError,
+    UnexpectedReplyError,
+)
+from awaithumans_core.flow.steps import RETRY_AFTER_SECONDS, Call, Flow, Lost, Patience, Pause, Proxy, R, Reply
+from awaithumans_core.json_values import read_json
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.retry import retry_after_seconds
+
+SAME_KEY = ". The same call with the same key picks up where this one stopped"
+"""How `ServerUnreachableError` and `UnexpectedReplyError` end."""
+
+
+def insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
+    """Send until there is a usable reply: what was read of a 2xx, or the `Reply` of a refusal (4xx)."""
+    until = patience.clock() + patience.seconds
+    attempt = 0
+    while True:
+        attempt += 1
+        reply = cast("Reply | Lost", (yield call))  # what a driver answers every `Call` with
+        if isinstance(reply, Reply) and 200 <= reply.status < 300:
+            try:
+                return read(reply)
+            except ValueError as malformed:
+                trouble = (
+                    f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]}){_through(reply)}"
+                )
+        elif isinstance(reply, Reply) and _final(reply):
+            return reply
+        else:
+            trouble = reply.error if isinstance(reply, Lost) else _trouble(reply)
+        pause = patience.backoff.delay(attempt, at_least=min(_retry_after(reply), RETRY_AFTER_SECONDS))
+        if patience.clock() + pause > until:
+            down = isinstance(reply, Lost) or _away(reply)
+            error = ServerUnreachableError if down else UnexpectedReplyError
+            server = "AWAITHUMANS_URL the address of an awaithumans server"
+            relay = "AWAITHUMANS_RELAY_URL the address of the relay"
+            address = "" if down else f". Is {server if call.url.startswith('/') else relay}?"
+            if (proxy := answered_by_proxy(reply)) is not None:
+                address = f". {proxy.advice}"
+            raise error(
+                f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
+                f"last: {trouble}{address}{SAME_KEY}",
+                url=call.url,
+                attempts=attempt,
+                retry_after=min(_retry_after(reply), RETRY_AFTER_SECONDS),
+            )
+        yield Pause(pause, f"{call.method} {call.url}: {trouble}")
+
+
+def is_refusal(error: AwaitHumansError) -> bool:
+    """Whether there was a usable reply, which refused the request."""
+    return not (isinstance(error, ServerUnreachableError) and error.attempts > 0)
+
+
+def _final(reply: Reply) -> bool:
+    """A refusal that would be repeated. A 404 without JSON comes from a proxy in front of a server that is away."""
+    return not _away(reply) and not (reply.status == 404 and _quiet_json(reply) is None)
+
+
+def _away(reply: Reply) -> bool:
+    """Not now: timed out, too early, too many requests, or broken."""
+    return reply.status in {408, 425, 429} or reply.status >= 500
+
+
+_REFUSALS: Mapping[int, type[RequestRefusedError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+}
+
+_PROXY = "a proxy refuses the request: correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY of this process"
+
+_GATEWAY = (
+    "this is not a reply of the API: a proxy or gateway before it refuses the request. {setting} must be an address at "
+    "which the API itself answers"
+)
+
+_ACCESS = frozenset({401, 403})
+"""Refusals with which a gateway refuses access, as the API does."""
+
+_ADVICE: Mapping[int, str] = {
+    401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
+    403: "use a token of an operator, an admin or the task's assignee",
+    404: "is AWAITHUMANS_URL really the address of an awaithumans server?",
+    407: _PROXY,
+}
+
+_RELAY_ADVICE: Mapping[int | str, str] = {
+    401: "AWAITHUMANS_RELAY_SECRET of this process is not the relay's: set both to the same value. If they are the "
+    "same, the relay is of an earlier release: update it before the processes that ask",
+    403: "a proxy refuses the request: AWAITHUMANS_RELAY_URL of this process must be an address at which the relay "
+    "itself answers",
+    404: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
+    405: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
+    407: _PROXY,
+    ENGINE_UNKNOWN: "start the relay with this engine, or set AWAITHUMANS_RELAY_URL of this process to a relay that "
+    "has it",
+}
+"""What to do about a refusal of the relay, by its code, else by its status."""
+
+
+def refusal(
+    reply: Reply, *, task_id: str | None = None, at_create: bool = False, relay: str | None = None
+) -> RequestRefusedError | UnexpectedReplyError:
+    """The typed error of a 3xx or 4xx, in the server's own words. Reads all three of its error shapes."""
+    server_code, told = _error_words(reply)
+    text = f"{reply.status}: {told}"
+    setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
+    proxy = answered_by_proxy(reply)
+    if 300 <= reply.status < 400:
+        what_to_do = (
+            f"set the address ({setting}) to where it really is"
+            if proxy is None
+            else f"through {proxy}. {proxy.advice}"
+        )
+        return UnexpectedReplyError(
+            f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: {what_to_do}",
+            task_id=task_id,
+        )
+    facts = {
+        "task_id": task_id,
+        "status_code": reply.status,
+        "server_code": server_code,
+        "from_api": _api_form(reply),
+    }
+    if relay is not None:
+        advice = _advice(reply, setting, _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status))
+        what_to_do = f". {advice}" if advice else ""
+        return RequestRefusedError(
+            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}", **facts
+        )
+    if reply.status == 405 and at_create:
+        return UnexpectedReplyError(
+            f"{text}; there is no task API at this address: AWAITHUMANS_URL is the server's own, without a path",
+            task_id=task_id,
+        )
+    error = _REFUSALS.get(reply.status)
+    if error is None and reply.status == 404 and not at_create:
+        if server_code != "TASK_NOT_FOUND":
+            return UnexpectedReplyError(f"{text}: there is no task API at this address", task_id=task_id)
+        error = TaskNotFoundError
+    if error is None:
+        error = TaskRejectedError if at_create else RequestRefusedError
+    advice = None if error is TaskNotFoundError else _advice(reply, setting, _ADVICE.get(reply.status))
+    return error(f"{text} ({advice})" if advice else text, **facts)
+
+
+def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:
+    """What to do about a refusal: the usual, if it is the API that refuses."""
+    if (proxy := answered_by_proxy(reply)) is not None:
+        return f"the reply came through {proxy} and is not the API's. {proxy.advice}"
+    if reply.status in _ACCESS and _quiet_json(reply) is None:
+        return _GATEWAY.format(setting=setting)
+    return usual
+
+
+def answered_by_proxy(reply: Reply | Lost) -> Proxy | None:
+    """The proxy this reply came through, if the reply is neither the API's nor lost."""
+    return reply.proxy if isinstance(reply, Reply) and not _api_form(reply) else None
+
+
+def _through(reply: Reply) -> str:
+    return "" if (proxy := answered_by_proxy(reply)) is None else f", through {proxy}"
+
+
+def _api_form(reply: Reply) -> bool:
+    """Whether the body is one of the API's three error shapes."""
+    return not {"detail", "error", "error_code"}.isdisjoint(_quiet_json(reply) or {})
+
+
+def _error_words(reply: Reply) -> tuple[str | None, str]:
+    """Code and text of a refusal.
+
+    It comes as `{"error": CODE, "message"}`, as `{"error_code", ...}`, which is the documented form, as
+    `{"detail": text}` or as `{"detail": [{loc, msg}]}`.
+    """
+    match _quiet_json(reply):
+        case {"detail": list(found)}:
+            return None, "; ".join(_problem(entry) for entry in found if isinstance(entry, dict))
+        case {"detail": str(words)}:
+            return None, words
+        case dict(held):
+            code = held.get("error_code") or held.get("error")
+            return (str(code) if code else None), str(held.get("message") or code or "no reason given")
+        case _:
+            return None, _summary(reply)
+
+
+def _problem(entry: Mapping[str, JsonValue]) -> str:
+    where = entry.get("loc")
+    place = ".".join(map(str, where)) if isinstance(where, list) else "request"
+    return f"{place}: {entry.get('msg', '')}"
+
+
+def read_record(reply: Reply, task_id: str, key: str | None) -> Outcome:
+    """The record, if it is that of this task and of the question with this key."""
+    outcome = Outcome.model_validate(read_object(reply)).from_server()
+    if outcome.task_id != task_id:
+        raise ValueError("the record of another task")
+    if key is not None and outcome.idempotency_key not in (None, key):
+        raise ValueError("the record of another question")
+    return outcome
+
+
+def read_records(reply: Reply) -> tuple[list[Outcome], int]:
+    """Those that can be read, and how many there are."""
+    held = _content(reply)
+    if not isinstance(held, list):
+        raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
+    return [outcome for record in held if (outcome := _lenient(record)) is not None], len(held)
+
+
+def _lenient(record: JsonValue) -> Outcome | None:
+    """One record that cannot be read does not hide the others."""
+    try:
+        return Outcome.model_validate(record).from_server()
+    except ValidationError:
+        return None
+
+
+def _content(reply: Reply) -> JsonValue:
+    if reply.cut:
+        raise ValueError("it is larger than this client reads")
+    return read_json(reply.body)
+
+
+def read_object(reply: Reply) -> dict[str, JsonValue]:
+    """The JSON object in the body. Anything else is a ValueError."""
+    held = _content(reply)
+    if not isinstance(held, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
+    return held
+
+
+def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:
+    try:
+        return read_object(reply)
+    except ValueError:
+        return None
+
+
+MAX_TROUBLE_CHARS = 300
+"""Of the words in which a reply says why it is none."""
+
+
+def _trouble(reply: Reply) -> str:
+    """Why this reply is not usable, in its own words if it has the form of the API."""
+    if _api_form(reply):
+        return f"{reply.status}: {_error_words(reply)[1][:MAX_TROUBLE_CHARS]}"
+    return _summary(reply) + _through(reply)
+
+
+def _summary(reply: Reply) -> str:
+    return f"{reply.status} {reply.headers.get('content-type', 'without a content type')}"
+
+
+def _retry_after(reply: Reply | Lost | None) -> float:
+    return retry_after_seconds(reply.headers) if isinstance(reply, Reply) else 0.0

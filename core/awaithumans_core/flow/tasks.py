@@ -1,0 +1,237 @@
+"""Create, read and cancel one task.
+
+A create is idempotent: the same key returns the same task. Several callers may use one key, so a task can carry a mark
+(`ASKED_BY`) that names the caller it was created for.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+from awaithumans_core.binding import differences, parts, parts_asked
+from awaithumans_core.errors import InvalidTaskError, QuestionChangedError, TaskNotFoundError, UnexpectedReplyError
+from awaithumans_core.flow.replies import insist, read_object, read_record, refusal
+from awaithumans_core.flow.steps import Call, Flow, Notice, Patience, Pause, Reply
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.task_id import MAX_TASK_ID_CHARS, TASK_ID_RULE, is_task_id
+
+
+def task_url(task_id: str, below: str = "") -> str:
+    """Path of a task on the server.
+
+    Raises:
+        InvalidTaskError: no task has such an id; nothing was sent.
+    """
+    if not is_task_id(task_id):
+        raise InvalidTaskError(
+            f"{task_id[:MAX_TASK_ID_CHARS]!r} is not a task id: {TASK_ID_RULE}. Use the id that the server returned "
+            "when the task was created"
+        )
+    return f"/api/tasks/{task_id}{below}"
+
+
+def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
+    """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe.
+
+    A key that belongs to a question about something else is refused, as its answer is not the answer to this one.
+    """
+    outcome, _ = yield from create_or_find(body, patience)
+    return outcome
+
+
+def create_or_find(
+    body: Mapping[str, Any], patience: Patience, *, same_words: bool = True
+) -> Flow[tuple[Outcome, bool]]:
+    """The task, and whether it was created for this caller: by this call, or by an earlier one with the same mark."""
+    reply = yield from insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
+    if isinstance(reply, Reply):
+        raise refusal(reply, at_create=True)
+    outcome, record, ours = reply
+    _check_same(body, record, outcome.task_id, same_words=same_words)
+    return outcome, ours
+
+
+def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any], bool]:
+    """The task, its record, and whether it was created for this caller."""
+    record, key = read_object(reply), body.get("idempotency_key")
+    shown = record.get("idempotency_key")
+    if not (_is_about(record, body) if shown is None else shown == key):
+        raise ValueError("the record of another question")
+    ours = reply.headers.get("idempotent-replayed", "").lower() != "true" or _is_marked(record, body)
+    outcome = Outcome.model_validate(record | {"idempotency_key": key}).from_server()
+    if not is_task_id(outcome.task_id):
+        raise ValueError(f"{outcome.task_id[:MAX_TASK_ID_CHARS]!r} is not a task id: {TASK_ID_RULE}")
+    return outcome, record, ours
+
+
+def _is_about(record: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Whether a record without a key shows the text and the payload of this question."""
+    known = parts(record)
+    return {"task", "payload"} <= known.keys() and {"task", "payload"}.isdisjoint(differences(parts_asked(body), known))
+
+
+def _check_same(body: Mapping[str, Any], record: Mapping[str, Any], task_id: str, *, same_words: bool) -> None:
+    """Raise if the task is another question than the one that is asked; see `binding`."""
+    differs = differences(parts_asked(body), parts(record), payload_only=not same_words)
+    if differs:
+        key, asked = body.get("idempotency_key"), record.get("task")
+        raise QuestionChangedError(
+            f"idempotency_key {key!r} belongs to a question that differs in {', '.join(differs)}: task {task_id}, "
+            f"{asked!r}. Give each question a key of its own, or ask what was asked",
+            task_id=task_id,
+            differs=differs,
+        )
+
+
+def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
+    """`GET /api/tasks/{id}`: one look, with who answered and on which channel.
+
+    Args:
+        task_id: Which task. The record of another task is no usable reply.
+        patience: How long to keep trying.
+        key: The idempotency key that the record must have, unless the server hides it. None: any.
+    """
+    call = Call("GET", task_url(task_id))
+    reply = yield from insist(call, patience, lambda reply: read_record(reply, task_id, key))
+    if isinstance(reply, Outcome):
+        return reply
+    raise refusal(reply, task_id=task_id)
+
+
+def reread(
+    task_id: str, body: Mapping[str, Any], patience: Patience, *, same_words: bool
+) -> Flow[tuple[Outcome, bool] | None]:
+    """A task that was created for this question, and whether it carries this caller's mark.
+
+    None: the server does not know it, or has another one by its id.
+    """
+    call = Call("GET", task_url(task_id))
+    reply = yield from insist(call, patience, lambda reply: (read_record(reply, task_id, None), read_object(reply)))
+    if isinstance(reply, Reply):
+        refused = refusal(reply, task_id=task_id)
+        if isinstance(refused, TaskNotFoundError):
+            return None
+        raise refused
+    outcome, record = reply
+    if outcome.idempotency_key not in (None, body["idempotency_key"]):
+        return None
+    _check_same(body, record, task_id, same_words=same_words)
+    return outcome, _is_marked(record, body)
+
+
+def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
+    """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
+
+    `POST /api/tasks/{id}/cancel`, and a look if that is too late. Both again while the record that comes back is open.
+    """
+    call = Call("POST", task_url(task_id, "/cancel"))
+    until = patience.clock() + patience.seconds
+    attempt = 0
+    while True:
+        attempt += 1
+        reply = yield from insist(call, patience, lambda reply: read_record(reply, task_id, key))
+        if isinstance(reply, Reply) and reply.status != 409:
+            raise refusal(reply, task_id=task_id)
+        record = (yield from get(task_id, patience, key=key)) if isinstance(reply, Reply) else reply
+        if record.terminal:
+            return record
+        trouble = f"{call.method} {call.url}: {record.status!r} is not the status of a cancelled task"
+        pause = patience.backoff.delay(attempt)
+        if patience.clock() + pause > until:
+            raise UnexpectedReplyError(trouble, url=call.url, attempts=attempt, task_id=task_id)
+        yield Pause(pause, trouble)
+
+
+def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
+    """Cancel the question, whether or not its task is known to exist yet; say how it ended.
+
+    An asker that is stopped in the middle of asking cannot know. The key finds the task that there may be.
+    """
+    outcome = yield from create(body, patience)
+    return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
+
+
+def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -> Flow[Outcome]:
+    """Cancel the question with this key, whether or not its task is known to exist yet.
+
+    If no task has this key, create an unassigned one, notice it, and cancel it.
+
+    Args:
+        key: The idempotency key.
+        patience: For each call.
+        asked_by: Cancel only a task that was created for this caller (see `open_wait`). Default: whoever created it.
+    """
+    stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
+    schemas = {"payload_schema": marked({"type": "object"}, asked_by), "response_schema": {"type": "object"}}
+    body = {**stub, **schemas, "idempotency_key": key}
+    reply = yield from insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
+    if isinstance(reply, Reply):
+        raise refusal(reply, at_create=True)
+    outcome, record, ours = reply
+    if record.get("task") == stub["task"]:
+        yield Notice(outcome)
+    if outcome.terminal or (asked_by is not None and not ours):
+        return outcome
+    return (yield from close(outcome.task_id, patience, key=key))
+
+
+def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
+    """`close`, unless the task was created for another caller under a key that is shared; then return how it stands.
+
+    Args:
+        task_id: Which.
+        asked_by: The mark this caller's tasks carry under that key; None if the key is never shared.
+        patience: For each call.
+    """
+
+    def own(key: str | None, mark: str | None) -> bool:
+        expected = asked_by(key or "")
+        return expected is None or expected == mark
+
+    return _close_if(own, task_id, patience)
+
+
+def close_of(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
+    """`close` a task with this key that was created for a caller with one of these marks; else return how it stands.
+
+    Whatever else is known about a task, one that was created for somebody else is not closed.
+    """
+    return _close_if(lambda shown, mark: shown in (None, key) and mark in marks, task_id, patience)
+
+
+def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, patience: Patience) -> Flow[Outcome]:
+    """`close` a task if `ours` accepts the key and the mark of its record; else return how it stands."""
+    call = Call("GET", task_url(task_id))
+    reply = yield from insist(
+        call, patience, lambda reply: (read_record(reply, task_id, None), _mark(read_object(reply)))
+    )
+    if isinstance(reply, Reply):
+        raise refusal(reply, task_id=task_id)
+    outcome, mark = reply
+    if outcome.terminal or not ours(outcome.idempotency_key, mark):
+        return outcome
+    return (yield from close(task_id, patience, key=outcome.idempotency_key))
+
+
+ASKED_BY = "x-awaithumans-asked-by"
+"""Annotation in a task's payload_schema: a digest that names the caller it was created for.
+
+People are not shown it, and the server returns it with the record. So a later attempt, in another process, knows
+whether a task that it finds under its key was created for its own question, or is another caller's.
+"""
+
+
+def marked(schema: Mapping[str, Any], asked_by: str | None) -> dict[str, Any]:
+    """A copy of the payload_schema that carries this mark, if there is one."""
+    return {**schema} if asked_by is None else {**schema, ASKED_BY: asked_by}
+
+
+def _mark(body: Mapping[str, Any]) -> str | None:
+    """The mark of a task body, or of a task record."""
+    schema = body.get("payload_schema")
+    mark = cast("Mapping[str, Any]", schema).get(ASKED_BY) if isinstance(schema, Mapping) else None
+    return mark if isinstance(mark, str) else None
+
+
+def _is_marked(record: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Whether a record carries the mark of this body, which has one."""
+    return (mark := _mark(body)) is not None and _mark(record) == mark

@@ -1,0 +1,343 @@
+"""Wait for the end of a task: by long polls until the deadline, or by a wait that is registered at the relay."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from awaithumans_core.deleted_tasks import Readings, Verdict
+from awaithumans_core.errors import AwaitHumansError, ServerUnreachableError, TaskNotFoundError
+from awaithumans_core.flow.replies import insist, is_refusal, read_object, refusal
+from awaithumans_core.flow.steps import (
+    POLL_MARGIN_SECONDS,
+    POLL_SECONDS,
+    TIMEOUT_GRACE_SECONDS,
+    Call,
+    Flow,
+    Notice,
+    Patience,
+    Pause,
+    R,
+    Reply,
+    brief,
+)
+from awaithumans_core.flow.tasks import close, create, create_or_find, get, marked, reread, task_url
+from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
+from awaithumans_core.retry import Backoff
+from awaithumans_core.status import NOT_FOUND, TaskStatus
+
+
+def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
+    """The whole way of a plain script: create, follow to the end, and read who answered."""
+    outcome = yield from create(body, patience)
+    if outcome.terminal:
+        return outcome
+    yield Notice(outcome)
+    return (yield from finish(outcome, seconds + TIMEOUT_GRACE_SECONDS, patience, held=held, given=seconds))
+
+
+def finish(
+    opened: Outcome,
+    seconds: float,
+    patience: Patience,
+    *,
+    held: int = POLL_SECONDS,
+    given: float = math.inf,
+    readings: Readings | None = None,
+) -> Flow[Outcome]:
+    """`follow` an open task to its end, for at most `seconds`. The record it ends with also says who answered."""
+    return follow(
+        opened.task_id,
+        seconds,
+        brief(patience),
+        known=opened.status,
+        held=held,
+        given=given,
+        key=opened.idempotency_key,
+        readings=readings,
+    )
+
+
+def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Flow[Outcome]:
+    """One long poll of `seconds` (1 to 30). An end that it reports is read from the record."""
+    reported = yield from _poll(task_id, patience, seconds)
+    if not reported.terminal:
+        return reported
+    record = yield from get(task_id, patience)
+    if not record.terminal:
+        yield Pause(patience.backoff.delay(1), _misled(reported, record))
+    return _unless_erased(record, reported)
+
+
+def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
+    """What one long poll reports about this task, or about another one if the reply was delivered wrongly."""
+    call = Call(
+        "GET",
+        task_url(task_id, "/poll"),
+        params={"timeout": seconds},
+        timeout=seconds + POLL_MARGIN_SECONDS,
+    )
+    reply = yield from insist(
+        call, patience, lambda reply: Outcome.model_validate(read_object(reply) | {"task_id": task_id}).from_server()
+    )
+    if isinstance(reply, Outcome):
+        return reply
+    raise refusal(reply, task_id=task_id)
+
+
+def follow(
+    task_id: str,
+    seconds: float,
+    patience: Patience,
+    *,
+    known: str | None = None,
+    held: int = POLL_SECONDS,
+    given: float = math.inf,
+    key: str | None = None,
+    readings: Readings | None = None,
+) -> Flow[Outcome]:
+    """Long-poll, `held` seconds at a time, until the record shows the end, for at most `seconds`; then a last look.
+
+    Unknown statuses are pending. Every status other than the `known` one is noticed once. A task that the server does
+    not know is polled until it is confirmed that it was deleted; see `deleted_tasks.py`.
+
+    Args:
+        task_id: Which.
+        seconds: For how long.
+        patience: For the last look.
+        known: The status that needs no notice.
+        held: How long a poll may be held.
+        given: The seconds this asker has given people.
+        key: The idempotency key of the question, as in `get`.
+        readings: Shared by the questions of one caller. Default: this task's own.
+
+    Raises:
+        TaskNotFoundError: the task was deleted, which is confirmed.
+    """
+    clock = patience.clock
+    until = clock() + seconds
+    failures = 0
+    reported: Outcome | None = None
+    readings = readings or Readings()
+    while (left := until - clock()) > 0:
+        asked = clock()
+        trouble = None
+        try:
+            outcome = yield from _poll(task_id, Patience(left, patience.backoff, clock), max(1, min(held, int(left))))
+            if outcome.terminal:
+                reported, left = outcome, max(0.0, until - clock())
+                outcome = yield from get(task_id, Patience(left, patience.backoff, clock), key=key)
+                if outcome.terminal:
+                    return _unless_erased(outcome, reported)
+                trouble = _misled(reported, outcome)
+        except ServerUnreachableError as away:
+            if away.attempts == 0:  # a redirect: trying again will not help
+                raise
+            # No further try fits in, but people keep their time; the last look has the caller's patience.
+            if (left := until - clock()) > 0:
+                yield Pause(left, str(away))
+            break
+        except TaskNotFoundError as unknown:
+            yield _missing(task_id, unknown, readings, clock(), until)
+            known = None  # its status is news once it is there again
+            continue
+        readings.present(task_id, clock())
+        if outcome.status != known:
+            known = outcome.status
+            yield Notice(outcome)
+        # A poll that is not held would turn this loop into a storm.
+        if trouble is None and clock() - asked < 0.5:
+            trouble = "the server does not hold polls"
+        failures = failures + 1 if trouble else 0
+        if trouble:
+            yield Pause(patience.backoff.delay(failures), trouble)
+    return _unless_erased((yield from last_look(task_id, given, patience, key=key)), reported)
+
+
+def last_look(task_id: str, given: float, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
+    """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
+
+    A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
+    waits: it stays open, and only this asker's time is up. A task that the server does not know is a timeout as well:
+    that it was deleted is not confirmed.
+    """
+    try:
+        standing = yield from get(task_id, patience, key=key)
+    except TaskNotFoundError:
+        return Outcome(task_id=task_id, status=TaskStatus.TIMED_OUT.value, idempotency_key=key)
+    if standing.terminal:
+        return standing
+    if standing.timeout_seconds is not None and standing.timeout_seconds > given:
+        return standing.model_copy(update={"status": TaskStatus.TIMED_OUT.value})
+    return at_deadline((yield from close(task_id, patience, key=key)))
+
+
+def _misled(reported: Outcome, record: Outcome) -> str:
+    """The log line about a poll that reports an end which the record does not have."""
+    return (
+        f"a poll of task {record.task_id} reported {reported.status!r} while its record is {record.status!r}: that "
+        "reply belongs to another request. Does a proxy mix up replies?"
+    )
+
+
+def _unless_erased(record: Outcome, reported: Outcome | None) -> Outcome:
+    """The record; with the response a poll reported, if the server erased it between the poll and the read.
+
+    A poll names no task. That it reports the completion which the record shows is known by its moment.
+    """
+    if (
+        reported is None
+        or record.response is not None
+        or not (record.status == reported.status == TaskStatus.COMPLETED)
+        or not _same_moment(record.completed_at, reported.completed_at)
+    ):
+        return record
+    return record.model_copy(update={"response": reported.response})
+
+
+def _same_moment(one: datetime | None, other: datetime | None) -> bool:
+    """Whether these are equal to the second, millisecond or microsecond, by which of them is given less precisely."""
+    if one is None or other is None:
+        return False
+    unit = next(unit for unit in (1_000_000, 1_000, 1) if 0 in (one.microsecond % unit, other.microsecond % unit))
+    cut = [moment.replace(microsecond=moment.microsecond // unit * unit) for moment in (one, other)]
+    return cut[0] == cut[1]
+
+
+MISSING_BACKOFF = Backoff(first=2.0, most=60.0)
+"""Between the polls of a task that the server does not know."""
+
+
+def _missing(task_id: str, unknown: TaskNotFoundError, readings: Readings, now: float, until: float) -> Pause:
+    """What to wait for after a 404 that does not confirm a deletion.
+
+    Raises:
+        TaskNotFoundError: this one confirms it.
+    """
+    doubted_before = readings.doubted
+    verdict = readings.missing(task_id, now)
+    if verdict == Verdict.DELETED:
+        raise end_without_answer(Outcome(task_id=task_id, status=NOT_FOUND)) or unknown
+    missing, rule = readings.missing_tasks[task_id], readings.rule
+    delay = MISSING_BACKOFF.delay(missing.count)
+    if missing.count >= rule.readings and verdict == Verdict.UNCONFIRMED:
+        delay = min(delay, missing.since + rule.seconds - now)
+    reason = (
+        f"task {task_id} is not on the server ({unknown}). It is read again; if it stays missing for "
+        f"{rule.seconds / 60:.0f} minutes, it was deleted"
+    )
+    if verdict == Verdict.DOUBTED:
+        census = readings.census(missing.since)
+        reason = f"{census}: it may be running on another database, so no question ends (task {task_id})"
+    first = missing.count == 1 or (verdict == Verdict.DOUBTED and not doubted_before)
+    return Pause(max(0.0, min(delay, until - now)), reason, missing=True, logged=first)
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What a caller signs for its route."""
+
+    token: str
+    """Of the callback URL."""
+    of_wait: Callable[[str], str]
+    """Task id -> the bearer that registers the wait on it."""
+    of_asking: Callable[[], str]
+    """The bearer that asks the relay which task the route has open."""
+
+
+def open_wait(
+    body: Mapping[str, Any],
+    relay: str,
+    proofs: Proofs,
+    patience: Patience,
+    *,
+    same_words: bool = True,
+    asked_by: str | None = None,
+    gives_up: Callable[[AwaitHumansError], bool] = is_refusal,
+    known: str | None = None,
+    may_repeat: bool = False,
+) -> Flow[Outcome]:
+    """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
+
+    The second is there so that the relay can also sweep for the answer.
+
+    In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
+    the same. A task that has ended already (its key was used before) needs no wait.
+
+    Args:
+        body: `HumanTask.body()`.
+        relay: Its address.
+        proofs: Those of the caller's route.
+        patience: For each call.
+        same_words: Whether text, assignee and response class must be those the key was first asked with, and not the
+            payload alone.
+        asked_by: Names the caller, in the same words at every attempt. A task that it finds under its key and that
+            carries this mark was created for it by an earlier attempt.
+        gives_up: Whether the caller gives the question up because of this error. Then a task that was created for it is
+            cancelled. A task is never cancelled between two attempts, because that uses up its key.
+        known: The task that an earlier attempt created for this question. It is read and never created again: if the
+            server does not know it, the relay finds out whether it was deleted. A new task is noticed when it is made.
+        may_repeat: Whether an earlier attempt that left no trace may have created the task: the relay is asked.
+    """
+    if known is None and may_repeat:
+        try:
+            known = yield from _registered(relay, proofs.of_asking(), patience)
+        except AwaitHumansError as error:
+            if not gives_up(error):  # else the task of an earlier attempt has to be found and cancelled
+                raise
+    wait: dict[str, Any] = {"timeout_seconds": body["timeout_seconds"]}
+    asked = {**body, "callback_url": f"{relay}/callbacks/{proofs.token}"}
+    if "payload_schema" in body:
+        asked["payload_schema"] = marked(body["payload_schema"], asked_by)
+    if known is None:
+        outcome, ours = yield from create_or_find(asked, patience, same_words=same_words)
+        yield Notice(outcome)
+    elif (found := (yield from reread(known, asked, patience, same_words=same_words))) is not None:
+        outcome, ours = found
+    else:
+        outcome, ours = Outcome(task_id=known, status=TaskStatus.CREATED.value), False
+        wait["missing"] = True
+    if outcome.terminal:
+        return outcome
+    url, proof = f"{relay}/waits/{outcome.task_id}", proofs.of_wait(outcome.task_id)
+    call = Call("PUT", url, json=wait, bearer=proof)
+    try:
+        reply = yield from _insist_relay(call, patience, read_object, task_id=outcome.task_id)
+        if isinstance(reply, Reply):
+            raise refusal(reply, task_id=outcome.task_id, relay=call.url)
+    except AwaitHumansError as error:
+        if ours and gives_up(error):
+            with suppress(AwaitHumansError):
+                closed = yield from close(outcome.task_id, brief(patience), key=body["idempotency_key"])
+                if closed.status == TaskStatus.COMPLETED:
+                    return closed
+        raise
+    return outcome
+
+
+def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
+    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or an older relay.
+
+    Raises:
+        AwaitHumansError: the relay refuses the route, or is not there. It would refuse the registration as well.
+    """
+    call = Call("GET", f"{relay}/waits/asked", bearer=proof)
+    reply = yield from _insist_relay(call, patience, lambda reply: read_object(reply).get("task_id"))
+    if not isinstance(reply, Reply):
+        return reply if isinstance(reply, str) else None
+    if reply.status == 405 and "PUT" in reply.headers.get("allow", ""):  # an older relay: a task by this name
+        return None
+    raise refusal(reply, relay=call.url)
+
+
+def _insist_relay(
+    call: Call, patience: Patience, read: Callable[[Reply], R], *, task_id: str | None = None
+) -> Flow[R | Reply]:
+    """`insist`, with the name of the relay's setting in the error."""
+    try:
+        return (yield from insist(call, patience, read))
+    except ServerUnreachableError as away:
+        text = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
+        raise type(away)(text, url=call.url, attempts=away.attempts, task_id=task_id) from None
