@@ -78,7 +78,7 @@ class BoundedProtocol(H11Protocol):
     def handle_events(self) -> None:
         """Handle the data that has arrived, and give the scope of a new request a way to report to its connection."""
         super().handle_events()
-        if self.scope is not None:  # None until the first request
+        if self.scope is not None:  # pyright: ignore[reportUnnecessaryComparison] - None until the first request
             cast("Scope", self.scope).setdefault(JUDGE, self.judge)
         if self.conn.their_state is not self._phase:
             self._enter(self.conn.their_state)
