@@ -43,7 +43,9 @@ A `RemoteGraph` passes the metadata of the node that calls it to the run that it
 # --- Names in checkpoints ---------------------------------------------------------------------------------------------
 
 INTERRUPT = "__interrupt__"
-"""Channel in which a checkpoint stores the interrupts of a task. Also the key of the interrupts in the result of a run.
+"""Channel in which a checkpoint stores the interrupts of a task.
+
+Also the key of the interrupts in the result of a run.
 """
 RESUME = "__resume__"
 """Channel in which a checkpoint stores the answers that a task was resumed with."""

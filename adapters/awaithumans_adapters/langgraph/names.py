@@ -97,8 +97,9 @@ def note_name(place: str) -> str:
 
 
 def thread_mark(thread_id: str) -> str:
-    """Return a mark of a thread for its checkpoints. A copy of the thread may contain another thread id, but keeps this
-    mark.
+    """Return a mark of a thread for its checkpoints.
+
+    A copy of the thread may contain another thread id, but keeps this mark.
     """
     return _short(thread_id)[:8]
 

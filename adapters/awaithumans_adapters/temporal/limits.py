@@ -72,8 +72,9 @@ async def carried(
 
 
 def fitting(outcome: Outcome, size: int) -> Outcome:
-    """Return an outcome that Temporal can carry. A response that is too large is left out, and the outcome gives the
-    reason.
+    """Return an outcome that Temporal can carry.
+
+    A response that is too large is left out, and the outcome gives the reason.
     """
     if size <= MOST_BYTES:
         return outcome

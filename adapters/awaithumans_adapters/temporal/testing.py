@@ -215,8 +215,9 @@ class _Activities(HumanTaskActivities):
         self._humans = humans
 
     def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
-        """Make Temporal retry the activity when the person acts. The test server skips no time while an activity is
-        active.
+        """Make Temporal retry the activity when the person acts.
+
+        The test server skips no time while an activity is active.
         """
         memory.keep(asked=True)
         raise ApplicationError(

@@ -237,8 +237,9 @@ def finished(saved: CheckpointTuple) -> set[str]:
 
 
 def handled(saved: CheckpointTuple) -> set[str]:
-    """Return the ids of the tasks in a checkpoint whose failure an error handler of the graph has taken. None runs
-    again.
+    """Return the ids of the tasks in a checkpoint whose failure an error handler of the graph has taken.
+
+    None runs again.
     """
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
 

@@ -18,7 +18,9 @@ LATEST = ("", None)
 """Place of the latest checkpoint of the outermost graph."""
 
 UNAPPLIED = (*UNFINISHED, RETURN)
-"""Channels a checkpoint stores for a node's tasks without applying them to the state. The last one holds their results.
+"""Channels a checkpoint stores for a node's tasks without applying them to the state.
+
+The last one holds their results.
 """
 
 FRESH_SECONDS = 0.05

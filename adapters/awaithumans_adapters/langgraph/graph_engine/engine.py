@@ -103,8 +103,9 @@ class Resumed:
     interrupts: tuple[Interrupt[Any], ...]
     """The questions at which the thread waits now."""
     next: tuple[str, ...] = ()
-    """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty if the thread ran to its
-    end.
+    """The nodes that run next: those that wait at an interrupt or a static breakpoint.
+
+    Empty if the thread ran to its end.
     """
     not_taken: str | None = None
     """Why the thread did not take the answer and never will, for instance because `update_state` was called while the
@@ -230,8 +231,9 @@ class GraphEngine:
         self._searches = Searches()
         self._seen = SeenThreads()
         self._delivered: OrderedDict[str, None] = OrderedDict()
-        """Answers that were delivered recently. Checkpoint retention may have removed every trace of them from the
-        thread.
+        """Answers that were delivered recently.
+
+        Checkpoint retention may have removed every trace of them from the thread.
         """
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
@@ -281,8 +283,9 @@ class GraphEngine:
     async def _deliver_locked(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> "tuple[Resumed | None, _NotTaken | None]":
-        """Deliver one answer at a time per thread. Return the argument of `on_result`, and why the answer was not
-        taken.
+        """Deliver one answer at a time per thread.
+
+        Return the argument of `on_result`, and why the answer was not taken.
         """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # LangGraph has no lock on a thread: two concurrent resumes would both run the rest.

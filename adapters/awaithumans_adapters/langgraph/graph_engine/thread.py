@@ -260,8 +260,9 @@ class Thread:
         return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
 
     async def behind(self, key: str) -> bool:
-        """Whether a question of this package waits without being shown. A node shows only one of the places in which it
-        waits.
+        """Whether a question of this package waits without being shown.
+
+        A node shows only one of the places in which it waits.
         """
         for saved in await self._asked(key):
             if not questions(saved, key) or not await self._current(saved):
@@ -302,8 +303,9 @@ class Thread:
         return False
 
     async def strange(self, key: str) -> bool:
-        """Whether the question was asked at a node that this graph does not have. Another release of the graph may have
-        it.
+        """Whether the question was asked at a node that this graph does not have.
+
+        Another release of the graph may have it.
         """
         saved = await self._saved(self._config)
         askers = showing(saved, key) if saved else set[str]()
@@ -847,8 +849,9 @@ async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _strict(config: RunnableConfig) -> RunnableConfig:
-    """Make a resume fail if its interrupt has disappeared since the thread was read. Older LangGraph releases ignore
-    this.
+    """Make a resume fail if its interrupt has disappeared since the thread was read.
+
+    Older LangGraph releases ignore this.
     """
     return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 

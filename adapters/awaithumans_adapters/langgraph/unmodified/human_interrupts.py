@@ -24,7 +24,9 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, TaskOptions
 
 ADOPT_WITHIN = 5.0
-"""Seconds for which the relay retries requests while it asks about one interrupt. After that a later round tries again.
+"""Seconds for which the relay retries requests while it asks about one interrupt.
+
+After that a later round tries again.
 """
 MAX_NOTED = 10_000
 """Maximum number of asked questions that a handler remembers, so that the relay does not ask them repeatedly."""

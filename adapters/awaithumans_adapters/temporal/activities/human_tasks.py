@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 logger = safe_logger("awaithumans.temporal")
 
 PATIENCE_SECONDS = 10.0
-"""Seconds for which one attempt retries its HTTP calls. Longer outages are retried by Temporal, where operators see
-them.
+"""Seconds for which one attempt retries its HTTP calls.
+
+Longer outages are retried by Temporal, where operators see them.
 """
 
 MAX_RESETS = 100
@@ -258,8 +259,9 @@ class HumanTaskActivities:
     async def _open_under(
         self, key: str, body: dict[str, Any], target: dict[str, str], patience: "_Patience"
     ) -> Outcome:
-        """Ask under this key. A task of an earlier attempt is read and never created again, even if it was deleted
-        since.
+        """Ask under this key.
+
+        A task of an earlier attempt is read and never created again, even if it was deleted since.
 
         The relay knows the task once its wait is registered. Until then the attempts keep its id in their memory.
         """
@@ -292,8 +294,9 @@ class HumanTaskActivities:
             raise
 
     async def _too_late(self, key: str, patience: "_Patience") -> Outcome:
-        """End a question whose time for asking is over. Create nothing, and cancel what an earlier attempt may have
-        created.
+        """End a question whose time for asking is over.
+
+        Create nothing, and cancel what an earlier attempt may have created.
 
         Raises:
             QuestionNotAskedError: no person has answered.

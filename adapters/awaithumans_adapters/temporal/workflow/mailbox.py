@@ -200,8 +200,9 @@ class Mailbox:
     """The details that the workflow itself has set."""
 
     def install(self) -> None:
-        """Register the signal and query handlers before the workflow's own code runs. Handlers the workflow has are
-        kept.
+        """Register the signal and query handlers before the workflow's own code runs.
+
+        Handlers the workflow has are kept.
         """
         if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
