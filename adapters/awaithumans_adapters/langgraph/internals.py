@@ -126,8 +126,9 @@ def run_metadata(configurable: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def node_of(call: Any) -> Any:
-    """Return the node for which a call starts tasks, a dataclass with a `config`, or None if the call is of another
-    form.
+    """Return the node for which a call starts tasks: a dataclass with a `config`.
+
+    None if the call is of another form.
     """
     held: Any = next(iter(call.args), None) if call.__class__ is partial else None
     node: Any = held() if held.__class__ is ref else None
@@ -165,8 +166,9 @@ def node_tags(graph: Any) -> dict[str, Collection[str]]:
 
 
 def interrupt_id_at(place: str) -> str:
-    """Return the id of the interrupt raised at a place: a checkpoint namespace, with a number after the first
-    interrupt.
+    """Return the id of the interrupt that is raised at a place.
+
+    A place is a checkpoint namespace, with a number after the first interrupt.
     """
     return Interrupt.from_ns(None, place).id
 

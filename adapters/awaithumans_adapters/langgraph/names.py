@@ -85,8 +85,9 @@ def is_ours(value: object) -> bool:
 
 
 def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
-    """Return the namespace in a server's store that lists the places of the thread at which this question's answer was
-    taken.
+    """Return the namespace in a server's store for the receipts of this question's answer.
+
+    Each receipt names a place of the thread at which the answer was taken.
     """
     return ("awaithumans", "taken", thread_id, _short(key))
 

@@ -39,8 +39,9 @@ its answer. The subgraph then waits again, and does nothing twice.
 
 
 class Look(BaseCheckpointSaver[Any]):
-    """A caching checkpointer lent to a graph, for reading and then for the run: it does not read twice what it has
-    cached.
+    """A caching checkpointer lent to a graph, first for reading and then for the run.
+
+    It does not read twice what it has cached.
 
     Everything else is delegated to its saver.
 
@@ -77,8 +78,9 @@ class Look(BaseCheckpointSaver[Any]):
         return {**config, "configurable": {**config.get("configurable", {}), CHECKPOINTER: self}}
 
     def end(self, stored: StoredAnswers | None = None) -> None:
-        """Prepare the run: keep only the latest checkpoint and those of its tasks' subgraphs, from which the thread
-        continues.
+        """Prepare the run: keep only the checkpoints from which it starts.
+
+        They are the latest checkpoint and those of its tasks' subgraphs.
 
         Each of them is returned once. All others are dropped.
 

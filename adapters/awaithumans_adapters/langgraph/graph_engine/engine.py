@@ -66,7 +66,9 @@ SUPERSEDED = (
 """Reason for parking: the wait has no caller any more, although its question was asked."""
 
 CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
-"""Reason for parking an answer whose node has finished: the node, or code around it, swallowed LangGraph's interrupt.
+"""Reason for parking an answer whose node has finished.
+
+The node, or code around it, has swallowed LangGraph's interrupt.
 """
 
 DECIDED = "the quorum has decided without this answer"
@@ -108,8 +110,9 @@ class Resumed:
     Empty if the thread ran to its end.
     """
     not_taken: str | None = None
-    """Why the thread did not take the answer and never will, for instance because `update_state` was called while the
-    question was open. None: it took the answer and continued.
+    """Why the thread did not take the answer and never will. None: it took the answer and continued.
+
+    One such reason is that `update_state` was called while the question was open.
     """
 
     @property
@@ -321,8 +324,9 @@ class GraphEngine:
 
     @_in_graph_thread
     async def orphaned(self, route: Route) -> str | None:
-        """Return the reason if the thread has asked this question and moved on without an answer from the relay, else
-        None.
+        """Return the reason if the thread has asked this question and moved on without an answer of the relay.
+
+        Otherwise return None.
 
         A question of an earlier release is searched for in the history of its thread, for a few seconds per call.
         """
@@ -674,8 +678,9 @@ async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *
 
 
 def behind() -> TargetBusy:
-    """Return the error for a question that is not shown yet: a node that asks several people shows one question at a
-    time.
+    """Return the error for a question that is not shown yet.
+
+    A node that asks several people at once shows one question at a time.
     """
     return TargetBusy(
         "the node waits for another answer first; then the thread shows this question", retry_after=NOT_YET_SECONDS

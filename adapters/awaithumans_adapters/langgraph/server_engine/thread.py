@@ -46,8 +46,9 @@ class ThreadUnknownError(Exception):
 
 
 class AssistantUnknownError(Exception):
-    """The server answers 404 for a new run of a thread that it shows: the thread's assistant does not exist or is
-    hidden.
+    """The server answers 404 for a new run of a thread that it shows.
+
+    The thread's assistant does not exist, or is hidden from these credentials.
     """
 
 

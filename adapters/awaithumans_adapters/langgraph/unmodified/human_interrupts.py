@@ -1,5 +1,4 @@
-"""Creates a task for every interrupt at which an unmodified graph pauses, that is a graph that does not know this
-package.
+"""Creates a task for every interrupt at which a graph that does not know this package pauses.
 
 This module creates the tasks, and `graph_engine.thread` resumes the threads in the relay. Both read what an interrupt
 asks with `interrupt_question`. LangGraph reports an interrupt to its callbacks when a run has ended, but not if the
