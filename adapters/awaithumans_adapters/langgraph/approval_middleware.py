@@ -38,8 +38,9 @@ class ApprovalOptions(PeopleOptions, total=False):
     """Options for how people are asked about a tool."""
 
     question: str | Callable[[ToolCall], str]
-    """The question. Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500
-    characters.
+    """The question.
+
+    Default: May the agent run {tool}? Line breaks become visible escapes; it is shortened to 500 characters.
     """
     max_reasks: int
     only_assignee: bool

@@ -45,7 +45,9 @@ A `RemoteGraph` passes the metadata of the node that calls it to the run that it
 # --- Names in checkpoints ---------------------------------------------------------------------------------------------
 
 INTERRUPT = "__interrupt__"
-"""Channel in which a checkpoint stores the interrupts of a task. Also the key of the interrupts in the result of a run.
+"""Channel in which a checkpoint stores the interrupts of a task.
+
+Also the key of the interrupts in the result of a run.
 """
 RESUME = "__resume__"
 """Channel in which a checkpoint stores the answers that a task was resumed with."""
@@ -126,8 +128,9 @@ def run_metadata(configurable: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def node_of(call: Any) -> Any:
-    """Return the node for which a call starts tasks, a dataclass with a `config`, or None if the call is of another
-    form.
+    """Return the node for which a call starts tasks: a dataclass with a `config`.
+
+    None if the call is of another form.
     """
     held: Any = next(iter(call.args), None) if call.__class__ is partial else None
     node: Any = held() if held.__class__ is ref else None
@@ -208,8 +211,9 @@ class NoState:
 
 
 def interrupt_id_at(place: str) -> str:
-    """Return the id of the interrupt raised at a place: a checkpoint namespace, with a number after the first
-    interrupt.
+    """Return the id of the interrupt that is raised at a place.
+
+    A place is a checkpoint namespace, with a number after the first interrupt.
     """
     return Interrupt.from_ns(None, place).id
 

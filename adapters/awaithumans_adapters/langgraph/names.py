@@ -88,8 +88,9 @@ def is_ours(value: object) -> bool:
 
 
 def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
-    """Return the namespace in a server's store that lists the places of the thread at which this question's answer was
-    taken.
+    """Return the namespace in a server's store for the receipts of this question's answer.
+
+    Each receipt names a place of the thread at which the answer was taken.
     """
     return ("awaithumans", "taken", thread_id, _short(key))
 
@@ -100,8 +101,9 @@ def note_name(place: str) -> str:
 
 
 def thread_mark(thread_id: str) -> str:
-    """Return a mark of a thread for its checkpoints. A copy of the thread may contain another thread id, but keeps this
-    mark.
+    """Return a mark of a thread for its checkpoints.
+
+    A copy of the thread may contain another thread id, but keeps this mark.
     """
     return _short(thread_id)[:8]
 

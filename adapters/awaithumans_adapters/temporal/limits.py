@@ -62,8 +62,7 @@ async def encoded_size(value: Any, converter: DataConverter, context: Serializat
 async def carried(
     outcome: Outcome, converter: DataConverter, context: SerializationContext, *readers: PayloadConverter
 ) -> Outcome:
-    """Return an outcome that Temporal can carry once this converter has encoded it, and that the readers can read as
-    well.
+    """Return an outcome that Temporal can carry as encoded by this converter, and that the readers can read.
 
     A response that is too large, or cannot be read, is left out, and the outcome gives the reason.
     """
@@ -72,8 +71,9 @@ async def carried(
 
 
 def fitting(outcome: Outcome, size: int) -> Outcome:
-    """Return an outcome that Temporal can carry. A response that is too large is left out, and the outcome gives the
-    reason.
+    """Return an outcome that Temporal can carry.
+
+    A response that is too large is left out, and the outcome gives the reason.
     """
     if size <= MOST_BYTES:
         return outcome

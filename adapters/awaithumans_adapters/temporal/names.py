@@ -26,8 +26,9 @@ LISTED = "awaithumans-listed"
 HEADER = "awaithumans-open-waits"
 """Header in which a run that continues as new hands on its open waits."""
 CARRIED = "awaithumans_carried"
-"""Extra field in the input of an activity: the previous run may have asked the question. It is never sent to the
-server.
+"""Extra field in the input of an activity: the previous run may have asked the question.
+
+It is never sent to the server.
 
 Its value is true, or the activity that waited in that run: `{"activity_id", "run_id"}`.
 """

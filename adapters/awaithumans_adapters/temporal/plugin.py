@@ -153,8 +153,9 @@ class HumanTasksPlugin(_Plugin):
 
 
 class HumanTasksWorkflowPlugin(_Plugin):
-    """Plugin for workers that run workflows only. They need no settings and no access to the awaithumans server or the
-    relay.
+    """Plugin for workers that run workflows only.
+
+    They need no settings and no access to the awaithumans server or the relay.
 
     Their workflows schedule the activities on the task queue of workers with `HumanTasksActivityPlugin`.
 

@@ -92,8 +92,9 @@ class HumansForTemporal(FakeHumans):
         return Client(**config)
 
     def plugin(self) -> HumanTasksWorkflowPlugin:
-        """Return the plugin for a client, a worker or a replayer of the code under test, in place of
-        `HumanTasksPlugin`.
+        """Return the plugin for the code under test, which takes the place of `HumanTasksPlugin`.
+
+        It is for a client, a worker or a replayer.
         """
         return HumanTasksWorkflowPlugin(activities=ActivityOptions(task_queue=self.task_queue))
 
@@ -215,8 +216,9 @@ class _Activities(HumanTaskActivities):
         self._humans = humans
 
     def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
-        """Make Temporal retry the activity when the person acts. The test server skips no time while an activity is
-        active.
+        """Make Temporal retry the activity when the person acts.
+
+        The test server skips no time while an activity is active.
         """
         memory.keep(asked=True)
         raise ApplicationError(

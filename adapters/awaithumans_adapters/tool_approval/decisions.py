@@ -150,8 +150,9 @@ def _present(call: Call, name: str) -> Any:
 
 
 def _argument_type(call: Call, name: str) -> Any:
-    """Return the type of an argument's field. Null means "unchanged": people leave fields alone that they do not
-    change.
+    """Return the type of an argument's field.
+
+    Null means "unchanged": people leave fields alone that they do not change.
     """
     return optional(json_type(_argument(call, name) or _described(call.args.get(name)), call.schema or {}))
 
@@ -170,8 +171,9 @@ def _whole(value: Any, current: Any) -> Any:
 
 
 def _shown(call: Call, name: str) -> str | None:
-    """Return the description of an argument's field. Plain inputs need none, because the form shows their current
-    value.
+    """Return the description of an argument's field.
+
+    Plain inputs need none, because the form shows their current value.
     """
     value = _present(call, name)
     return f"JSON (left blank: {json.dumps(value)})" if isinstance(value, dict | list) else None

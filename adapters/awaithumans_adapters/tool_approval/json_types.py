@@ -15,7 +15,9 @@ from awaithumans_core.json_values import holds_yes
 Schema = Mapping[str, Any]
 
 MAX_DEPTH = 4
-"""Maximum depth. Deeper parts, and classes that contain themselves, accept any value, since people type them as JSON.
+"""Maximum depth.
+
+Deeper parts, and classes that contain themselves, accept any value, since people type them as JSON.
 """
 
 _PLAIN: Mapping[tuple[Any, Any], Any] = {
@@ -91,8 +93,9 @@ def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
 
 
 def _unchecked(kind: Any, schema: Schema, root: Schema) -> Any:
-    """Return a type for a part that is not checked. It excludes objects if the schema's defaults could add a yes to
-    them.
+    """Return a type for a part that is not checked.
+
+    It excludes objects if the schema's defaults could add a yes to them.
     """
     return Annotated[kind, AfterValidator(_without_objects)] if _may_give_yes(schema, root) else kind
 

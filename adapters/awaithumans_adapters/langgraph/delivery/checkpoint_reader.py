@@ -31,8 +31,7 @@ UNFINISHED = (INTERRUPT, RESUME, ERROR, SCHEDULED)
 
 
 def questions(saved: CheckpointTuple, key: str | None = None) -> list[tuple[str, Interrupt]]:
-    """Return the interrupts of a checkpoint that ask a question of this package, each with the id of the task showing
-    it.
+    """Return the interrupts of a checkpoint that ask a question of this package, each with the id of its task.
 
     With a key, only interrupts that ask that question are returned.
     """
@@ -131,8 +130,9 @@ def line(saved: CheckpointTuple) -> dict[str, str]:
 
 
 def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
-    """Return namespace and id of the checkpoint that `update_state` replaced with this one, or None if a run made this
-    one.
+    """Return namespace and id of the checkpoint that `update_state` replaced with this one.
+
+    None if a run made this checkpoint.
     """
     if saved.metadata.get("source") != "update" or not saved.parent_config:
         return None
@@ -155,8 +155,9 @@ def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
 def takers(
     saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
 ) -> set[str]:
-    """Return the ids of the tasks in a checkpoint that have taken the answer to this question, or any answer without a
-    key.
+    """Return the ids of the tasks in a checkpoint that have taken the answer to this question.
+
+    Without a key, any answer counts.
 
     Args:
         saved: The checkpoint.
@@ -202,8 +203,9 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
 
 
 def _not_run_with(shown: Interrupt, answers: Sequence[Any]) -> list[str]:
-    """Return the key of the answer that arrived after an interrupt of this package was shown, in a list that is else
-    empty.
+    """Return, in a list, the key of the answer that arrived after an interrupt of this package was shown.
+
+    The list is empty if no such answer arrived.
     """
     key = str(shown.value["idempotency_key"])
     if any(answer_to(answer, key) for answer in answers):
@@ -237,8 +239,9 @@ def finished(saved: CheckpointTuple) -> set[str]:
 
 
 def handled(saved: CheckpointTuple) -> set[str]:
-    """Return the ids of the tasks in a checkpoint whose failure an error handler of the graph has taken. None runs
-    again.
+    """Return the ids of the tasks in a checkpoint whose failure an error handler of the graph handles.
+
+    None runs again.
     """
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
 

@@ -44,8 +44,9 @@ class Adoption:
             del self._touched[next(iter(self._touched))]
 
     def failed(self, thread_id: str, failure: Exception) -> None:
-        """Record that asking about a thread's interrupts failed. Log a new reason, and read the thread again next
-        round.
+        """Record that asking about a thread's interrupts failed.
+
+        Log a new reason, and read the thread again next round.
         """
         self.touched(thread_id)
         reason = f"{type(failure).__name__}: {failure}"

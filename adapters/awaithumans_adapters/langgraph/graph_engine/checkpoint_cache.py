@@ -18,7 +18,9 @@ LATEST = ("", None)
 """Place of the latest checkpoint of the outermost graph."""
 
 UNAPPLIED = (*UNFINISHED, RETURN)
-"""Channels a checkpoint stores for a node's tasks without applying them to the state. The last one holds their results.
+"""Channels a checkpoint stores for a node's tasks without applying them to the state.
+
+The last one holds their results.
 """
 
 FRESH_SECONDS = 0.05
@@ -37,8 +39,9 @@ its answer. The subgraph then waits again, and does nothing twice.
 
 
 class Look(BaseCheckpointSaver[Any]):
-    """A caching checkpointer lent to a graph, for reading and then for the run: it does not read twice what it has
-    cached.
+    """A caching checkpointer lent to a graph, first for reading and then for the run.
+
+    It does not read twice what it has cached.
 
     Everything else is delegated to its saver.
 
@@ -75,8 +78,9 @@ class Look(BaseCheckpointSaver[Any]):
         return {**config, "configurable": {**config.get("configurable", {}), CHECKPOINTER: self}}
 
     def end(self, stored: StoredAnswers | None = None) -> None:
-        """Prepare the run: keep only the latest checkpoint and those of its tasks' subgraphs, from which the thread
-        continues.
+        """Prepare the run: keep only the checkpoints from which it starts.
+
+        They are the latest checkpoint and those of its tasks' subgraphs.
 
         Each of them is returned once. All others are dropped.
 

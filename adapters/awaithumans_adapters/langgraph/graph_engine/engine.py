@@ -66,7 +66,9 @@ SUPERSEDED = (
 """Reason for parking: the wait has no caller any more, although its question was asked."""
 
 CONTINUED = "the node continued without its answer; does it catch Exception around await_human?"
-"""Reason for parking an answer whose node has finished: the node, or code around it, swallowed LangGraph's interrupt.
+"""Reason for parking an answer whose node has finished.
+
+The node, or code around it, has swallowed LangGraph's interrupt.
 """
 
 DECIDED = "the quorum has decided without this answer"
@@ -103,12 +105,14 @@ class Resumed:
     interrupts: tuple[Interrupt[Any], ...]
     """The questions at which the thread waits now."""
     next: tuple[str, ...] = ()
-    """The nodes that run next: those that wait at an interrupt or a static breakpoint. Empty if the thread ran to its
-    end.
+    """The nodes that run next: those that wait at an interrupt or a static breakpoint.
+
+    Empty if the thread ran to its end.
     """
     not_taken: str | None = None
-    """Why the thread did not take the answer and never will, for instance because `update_state` was called while the
-    question was open. None: it took the answer and continued.
+    """Why the thread did not take the answer and never will. None: it took the answer and continued.
+
+    One such reason is that `update_state` was called while the question was open.
     """
 
     @property
@@ -230,8 +234,9 @@ class GraphEngine:
         self._searches = Searches()
         self._seen = SeenThreads()
         self._delivered: OrderedDict[str, None] = OrderedDict()
-        """Answers that were delivered recently. Checkpoint retention may have removed every trace of them from the
-        thread.
+        """Answers that were delivered recently.
+
+        Checkpoint retention may have removed every trace of them from the thread.
         """
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
@@ -281,8 +286,9 @@ class GraphEngine:
     async def _deliver_locked(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> "tuple[Resumed | None, _NotTaken | None]":
-        """Deliver one answer at a time per thread. Return the argument of `on_result`, and why the answer was not
-        taken.
+        """Deliver one answer at a time per thread.
+
+        Return the argument of `on_result`, and why the answer was not taken.
         """
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # LangGraph has no lock on a thread: two concurrent resumes would both run the rest.
@@ -318,8 +324,9 @@ class GraphEngine:
 
     @_in_graph_thread
     async def orphaned(self, route: Route) -> str | None:
-        """Return the reason if the thread has asked this question and moved on without an answer from the relay, else
-        None.
+        """Return the reason if the thread has asked this question and moved on without an answer of the relay.
+
+        Otherwise return None.
 
         A question of an earlier release is searched for in the history of its thread, for a few seconds per call.
         """
@@ -671,8 +678,9 @@ async def _cancel(asker: HumanTasks, key: str, task_id: str | None, mark: str, *
 
 
 def behind() -> TargetBusy:
-    """Return the error for a question that is not shown yet: a node that asks several people shows one question at a
-    time.
+    """Return the error for a question that is not shown yet.
+
+    A node that asks several people at once shows one question at a time.
     """
     return TargetBusy(
         "the node waits for another answer first; then the thread shows this question", retry_after=NOT_YET_SECONDS

@@ -18,8 +18,9 @@ class Turns:
         self._free: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     def turn(self) -> "Turn":
-        """Return a slot, to be acquired with `async with`. It is released at the end of the block or after its maximum
-        time.
+        """Return a slot, to be acquired with `async with`.
+
+        It is released at the end of the block or after its maximum time.
         """
         free = self._free.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
         return Turn(free, self._seconds)

@@ -78,7 +78,9 @@ logger = safe_logger("awaithumans.langgraph")
 
 
 _BY_PRECEDENCE = (Untaken.OPEN, Untaken.CONTINUED, Untaken.DECIDED, Untaken.UPDATED, Untaken.REPLACED)
-"""State that counts for a question that several checkpoints record, for instance one with a shared key: the first here.
+"""Order of precedence of the states of a question that several checkpoints record.
+
+One such question is a question with a shared key.
 """
 
 
@@ -245,9 +247,7 @@ class Thread:
         return waiting
 
     async def unasked(self) -> tuple[list[Interrupt], Mapping[str, Any]]:
-        """Return the waiting interrupts of foreign nodes, which do not know this package, and the metadata of the
-        thread.
-        """
+        """Return the waiting interrupts of nodes that do not know this package, and the metadata of the thread."""
         waiting: dict[str, Interrupt] = {}
         for level in _levels(await self._snapshot()):
             shown = [
@@ -262,8 +262,9 @@ class Thread:
         return list(waiting.values()), cast("Mapping[str, Any]", (await self._snapshot()).metadata or {})
 
     async def behind(self, key: str) -> bool:
-        """Whether a question of this package waits without being shown. A node shows only one of the places in which it
-        waits.
+        """Whether a question of this package waits without being shown.
+
+        A node shows only one of the places in which it waits.
         """
         for saved in await self._asked(key):
             if not questions(saved, key) or not await self._current(saved):
@@ -304,8 +305,9 @@ class Thread:
         return False
 
     async def strange(self, key: str) -> bool:
-        """Whether the question was asked at a node that this graph does not have. Another release of the graph may have
-        it.
+        """Whether the question was asked at a node that this graph does not have.
+
+        Another release of the graph may have it.
         """
         saved = await self._saved(self._config)
         askers = showing(saved, key) if saved else set[str]()
@@ -506,8 +508,7 @@ class Thread:
         return [saved for place in self._search.found if (saved := await self._saved(place))]
 
     async def _inside(self, saved: CheckpointTuple, key: str) -> list[CheckpointTuple]:
-        """Return the checkpoints of subgraphs in which a foreign interrupt was asked, or else this one if it was asked
-        here.
+        """Return the checkpoints of subgraphs in which a foreign interrupt was asked, or this one if it was asked here.
 
         Subgraphs are read in the tasks that show the interrupt, or in all tasks if a later interrupt has replaced it.
         """
@@ -536,8 +537,9 @@ class Thread:
         return bool(takers(saved)) and bool(takers(saved, key, await self._level(saved)))
 
     async def stopped_since(self, resumed: CheckpointTuple) -> bool:
-        """Whether the run that took the answer in this checkpoint failed, or was cut off before its end or next
-        question.
+        """Whether the run that took the answer in this checkpoint failed or was cut off.
+
+        A run is cut off if it reached neither its end nor its next question.
         """
         with self.looking():
             return await self._stopped_since(resumed)
@@ -565,8 +567,9 @@ class Thread:
         return False
 
     async def _moved_on(self, root: str) -> bool:
-        """Whether new input, an update or a fork came after a checkpoint, so that the current run is not the one from
-        there.
+        """Whether new input, an update or a fork came after a checkpoint.
+
+        If so, the current run is not the one that continued from there.
         """
         for source in ("input", "update", "fork"):
             newest = newest_first(self._saver, self._thread_id, "", threaded=self._threaded, source=source, size=1)
@@ -685,9 +688,7 @@ class Thread:
         return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
 
     async def _waiting(self, shown: Interrupt, key: str) -> Waiting | None:
-        """Return a question of this package without an answer in the last checkpoint of its node, or None if it has
-        one.
-        """
+        """Return a question of this package if it has no answer in the last checkpoint of its node, else None."""
         node = asker(shown)
         graph, _, visit = node.rpartition("|")
         while (saved := await self._latest(graph)) is None and graph:
@@ -796,8 +797,9 @@ class Thread:
         return TAG_HIDDEN not in tags  # the questions of a hidden node are not part of the result
 
     async def _blame(self, key: str, failure: Exception, *, owned: bool = False) -> None:
-        """Raise the failure itself if the answer is untaken or the run unfinished, or `GraphFailedError` if the graph
-        failed.
+        """Raise `GraphFailedError` if the graph itself failed after it had the answer, or else the failure unchanged.
+
+        In the other cases the answer is untaken or the run is unfinished.
 
         Args:
             key: The question's idempotency key.
@@ -817,8 +819,10 @@ class Thread:
         raise GraphFailedError(told, failure) from failure
 
     async def _owns(self, failure: Exception) -> bool:
-        """Whether the graph itself failed: the thread recorded it, or it exceeded a limit; not a failure of the
-        checkpointer.
+        """Whether the graph itself failed, and not the checkpointer.
+
+        Either the thread has recorded the failure, or the graph has exceeded a limit of its own or made an invalid
+        update.
         """
         return isinstance(failure, GraphRecursionError | InvalidUpdateError) or bool(await self.failures())
 
@@ -849,8 +853,9 @@ async def _to_its_end(in_thread: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _strict(config: RunnableConfig) -> RunnableConfig:
-    """Make a resume fail if its interrupt has disappeared since the thread was read. Older LangGraph releases ignore
-    this.
+    """Make a resume fail if its interrupt has disappeared since the thread was read.
+
+    Older LangGraph releases ignore this.
     """
     return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
@@ -920,8 +925,9 @@ def _in_words(failed: Sequence[PregelTask]) -> str:
 
 
 def _left_standing(snapshot: StateSnapshot) -> bool:
-    """Whether every task of the step is done but the step was not applied: of two concurrent runs, each left it to the
-    other.
+    """Whether every task of the step is done but the step was not applied.
+
+    This happens if two runs were active at once and each left the step to the other.
     """
     return bool(snapshot.tasks) and all(task.result is not None for task in snapshot.tasks)
 

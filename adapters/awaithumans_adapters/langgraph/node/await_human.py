@@ -1,5 +1,6 @@
-"""`await_human` inside a LangGraph node: create the task, interrupt the node, return the answer when the node is
-resumed.
+"""`await_human` inside a LangGraph node.
+
+It creates the task, interrupts the node, and returns the answer when the node is resumed.
 
 Laws: the human task is created inside a LangGraph task, whose result the checkpointer stores, so a resumed node does
 not create it again. The node continues only with the answer to its own question, in the words in which it was asked. A

@@ -21,8 +21,9 @@ from awaithumans_adapters.langgraph.internals import CALL, calling_for, node_of
 
 
 class HiddenCall:
-    """A function called as a hidden task of the running node. Keep a reference to this object until the result is
-    available.
+    """A function called as a hidden task of the running node.
+
+    Keep a reference to this object until the result is available.
 
     Args:
         function: A function of a module. Its `__name__` names the task.

@@ -40,8 +40,9 @@ _CALLED_BY_A_NODE = (
 
 
 class AnswerTakenError(RuntimeError):
-    """Another run has already brought this answer to the node. Nodes must not catch this error, because they must not
-    go on.
+    """Another run has already brought this answer to the node.
+
+    Nodes must not catch this error, because they must not go on.
     """
 
 

@@ -334,8 +334,9 @@ class LangGraphServerEngine:
 
 
 async def _gone(thread: ServerThread) -> str | None:
-    """Return why a question that does not wait and was not taken has no caller any more, or None if it may still be
-    shown.
+    """Return why a question that does not wait and was not taken has no caller any more.
+
+    None if the thread may still come to the question.
     """
     state = await thread.untaken()
     if state is not Untaken.DECIDED and await thread.asked():

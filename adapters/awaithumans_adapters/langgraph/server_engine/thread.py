@@ -33,7 +33,9 @@ AGAIN_SECONDS = 0.1
 CHECKPOINTS = 100
 """Number of checkpoints per page of the history, in which the question of an old route is searched for."""
 NOTES = 1000
-"""Maximum number of receipts that are read. It exceeds the number of places at which one question is asked in a thread.
+"""Maximum number of receipts that are read.
+
+It exceeds the number of places at which one question is asked in a thread.
 """
 _AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
 """State of an untaken question by the source of the checkpoint that followed its step. New input for other sources."""
@@ -45,8 +47,9 @@ class ThreadUnknownError(Exception):
 
 
 class AssistantUnknownError(Exception):
-    """The server answers 404 for a new run of a thread that it shows: the thread's assistant does not exist or is
-    hidden.
+    """The server answers 404 for a new run of a thread that it shows.
+
+    The thread's assistant does not exist, or is hidden from these credentials.
     """
 
 
@@ -217,8 +220,9 @@ class ServerThread:
         return await self._start({RESUMED_WITH: self._key}, command={"resume": answers})
 
     async def run_on(self) -> str | None:
-        """Start a run that continues where the last one failed, unless another was started first. Return its id, or
-        None.
+        """Start a run that continues where the last one failed, unless another was started first.
+
+        Return its id, or None.
         """
         return await self._start({}, input=None)
 

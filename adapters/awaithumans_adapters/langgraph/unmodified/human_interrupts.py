@@ -1,5 +1,4 @@
-"""Creates a task for every interrupt at which an unmodified graph pauses, that is a graph that does not know this
-package.
+"""Creates a task for every interrupt at which a graph that does not know this package pauses.
 
 This module creates the tasks, and `graph_engine.thread` resumes the threads in the relay. Both read what an interrupt
 asks with `interrupt_question`. LangGraph reports an interrupt to its callbacks when a run has ended, but not if the
@@ -24,7 +23,9 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, TaskOptions
 
 ADOPT_WITHIN = 5.0
-"""Seconds for which the relay retries requests while it asks about one interrupt. After that a later round tries again.
+"""Seconds for which the relay retries requests while it asks about one interrupt.
+
+After that a later round tries again.
 """
 MAX_NOTED = 10_000
 """Maximum number of asked questions that a handler remembers, so that the relay does not ask them repeatedly."""

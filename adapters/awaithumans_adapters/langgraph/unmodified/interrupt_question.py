@@ -113,8 +113,9 @@ def question_of(shown: Interrupt) -> Question:
 
 
 def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
-    """Return the question about tool calls that are held back: one that is answered by itself, or all of a turn at
-    once.
+    """Return the question about tool calls that are held back.
+
+    With `one`, it is about a single call that is answered by itself. Otherwise it is about all calls of a turn at once.
     """
 
     def answer(made: Sequence[Any]) -> Any:
@@ -194,7 +195,9 @@ def _words(value: Any) -> str:
 
 
 def _payload(value: Any) -> Any:
-    """Return the payload: an object as it is, another value inside one, and None for a text that fits into the
+    """Return the payload for the value of an interrupt.
+
+    An object is returned as it is, and any other value inside an object. None is returned for a text that fits into the
     question.
     """
     if value is None or (isinstance(value, str) and _words(value) == (value.strip() or OPEN_QUESTION)):

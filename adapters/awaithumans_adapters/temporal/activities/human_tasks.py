@@ -48,18 +48,23 @@ if TYPE_CHECKING:
 logger = safe_logger("awaithumans.temporal")
 
 PATIENCE_SECONDS = 10.0
-"""Seconds for which one attempt retries its HTTP calls. Longer outages are retried by Temporal, where operators see
-them.
+"""Seconds for which one attempt retries its HTTP calls.
+
+Longer outages are retried by Temporal, where operators see them.
 """
 
 MAX_RESETS = 100
-"""Maximum number of times that one question is asked again because its workflow was reset after the question had ended.
+"""Maximum number of times that one question is asked again after resets of its workflow.
+
+A question is asked again if it had ended before the reset.
 """
 LATE = timedelta(minutes=1)
 """Delay after scheduling up to which no heartbeat, which is billed, is spent to keep the moment of asking."""
 
 LOGGED_EVERY_SECONDS = 300.0
-"""Minimum seconds between two log entries of a worker about the same wrong setting, however many questions it affects.
+"""Minimum seconds between two log entries of a worker about the same wrong setting.
+
+It does not depend on the number of questions that the setting affects.
 """
 
 
@@ -137,8 +142,9 @@ class HumanTaskActivities:
 
     @activity.defn(name=AWAIT_HUMAN)
     async def await_human(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Create the task, and be completed with the outcome when a person has answered: `Outcome.value()`, for
-        `settle`.
+        """Create the task, and be completed with the outcome when a person has answered.
+
+        The result is `Outcome.value()`, for `settle`.
 
         `await_human(..., via="activity")` in a workflow uses this activity, and it may also be called directly. Set a
         start-to-close timeout: it is the interval of re-checks for an answer that was not called back. Set no heartbeat
@@ -258,8 +264,9 @@ class HumanTaskActivities:
     async def _open_under(
         self, key: str, body: dict[str, Any], target: dict[str, str], patience: "_Patience"
     ) -> Outcome:
-        """Ask under this key. A task of an earlier attempt is read and never created again, even if it was deleted
-        since.
+        """Ask under this key.
+
+        A task of an earlier attempt is read and never created again, even if it was deleted since.
 
         The relay knows the task once its wait is registered. Until then the attempts keep its id in their memory.
         """
@@ -292,8 +299,9 @@ class HumanTaskActivities:
             raise
 
     async def _too_late(self, key: str, patience: "_Patience") -> Outcome:
-        """End a question whose time for asking is over. Create nothing, and cancel what an earlier attempt may have
-        created.
+        """End a question whose time for asking is over.
+
+        Create nothing, and cancel what an earlier attempt may have created.
 
         Raises:
             QuestionNotAskedError: no person has answered.
@@ -351,8 +359,9 @@ class _Patience:
     None: the activity's own timeouts end it.
     """
     with_people_until: datetime | None = None
-    """Set if the question has been asked and its answer may come by callback: no refusal ends the activity before this
-    time.
+    """Time before which no refusal ends the activity.
+
+    It is set if the question has been asked, because its answer may then come by callback.
     """
     ask_within: float | None = None
     """Seconds after the activity was scheduled in which the question has to be asked. None: it may have been asked."""
@@ -421,8 +430,9 @@ def _was_reset(asked: Mapping[str, Any]) -> bool:
 
 
 async def _recorded_key(asked: Mapping[str, Any]) -> str | None:
-    """Return the key in the recorded input of the activity that waits, since a deploy may have changed what the code
-    asks.
+    """Return the key in the recorded input of the activity that waits.
+
+    It may differ from the key of the current question, since a deploy may have changed what the code asks.
 
     None: no activity is named, or it is not in the history.
     """
@@ -517,14 +527,18 @@ def _route(target: dict[str, str], key: str) -> Route:
 
 
 def _asked_by(key: str) -> str:
-    """Return the mark of the caller a question was created for: one per workflow, in both modes and all its runs."""
+    """Return the mark of the caller that a question was created for.
+
+    A workflow has one mark in both modes and in all its runs.
+    """
     caller = _caller()
     return mark_of(**caller, key=key) if "workflow_id" in caller else Route(ENGINE, caller, key).digest
 
 
 def _shared_mark(key: str) -> str | None:
-    """Return the mark of a task with this key that was created for this workflow, or None for a key that is never
-    shared.
+    """Return the mark of a task with this key that was created for this workflow.
+
+    None for a key that is never shared.
 
     A key made by the mailbox is never shared, because it names one question of one workflow.
     """

@@ -48,8 +48,9 @@ async def status_of(client: Client, target: Mapping[str, str], timeout: timedelt
 async def complete_standalone(
     client: Client, target: Mapping[str, str], outcome: Outcome, reader: PayloadConverter, timeout: timedelta
 ) -> None:
-    """Complete the activity with what Temporal can carry of the outcome. An activity that is already completed is left
-    as is.
+    """Complete the activity with what Temporal can carry of the outcome.
+
+    An activity that is already completed is left as is.
 
     Raises:
         TargetGone: it has ended without the answer, or never existed.

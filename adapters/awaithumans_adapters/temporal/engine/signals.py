@@ -43,8 +43,9 @@ def signalling_once(client: Client, namespace: str, *, in_clear: bool = False) -
 
 
 class _Innermost(Interceptor):
-    """Sends signals itself, after the interceptors of the client's owner. Temporal's client has no option for a request
-    id.
+    """Sends signals itself, after the interceptors of the client's owner.
+
+    Temporal's client has no option for a request id.
     """
 
     def __init__(self, client: Client) -> None:

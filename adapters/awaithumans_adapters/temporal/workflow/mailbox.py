@@ -104,8 +104,9 @@ class Asked:
     recorded: str | None = None
     """Key of the task that the history has recorded for this question."""
     awaited: list[Address] = field(default_factory=list[Address])
-    """Addresses at which the call has waited for an answer: by name and by task, for the first question and each
-    re-ask.
+    """Addresses at which the call has waited for an answer.
+
+    They are the name and the task of the first question, and those of each re-ask.
     """
 
     @property
@@ -200,8 +201,9 @@ class Mailbox:
     """The details that the workflow itself has set."""
 
     def install(self) -> None:
-        """Register the signal and query handlers before the workflow's own code runs. Handlers the workflow has are
-        kept.
+        """Register the signal and query handlers before the workflow's own code runs.
+
+        Handlers the workflow has are kept.
         """
         if workflow.get_signal_handler(SIGNAL) is None:  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
             workflow.set_signal_handler(SIGNAL, self.receive)  # pyright: ignore[reportUnknownMemberType]  # the SDK's bare Callable
@@ -326,8 +328,9 @@ class Mailbox:
         return outcome.model_copy(update={"reworded": asked.reworded or None})
 
     def _compare(self, asked: Asked, key: str, recorded: str) -> None:
-        """Record whether the task was created for other words, which shows in its key: the key is derived from the
-        words.
+        """Record whether the task was created for other words, as its key shows.
+
+        The key is derived from the words.
         """
         place = place_of(recorded)
         if place != place_of(key) and place not in self._asked_about:
