@@ -119,7 +119,7 @@ def test_afterwards():
 def test_the_fixture_is_listed(pytester: pytest.Pytester) -> None:
     """`pytest --fixtures` shows it with an example."""
     result = pytester.runpytest_subprocess(*ALONE, "--fixtures")
-    result.stdout.fnmatch_lines(["fake_humans -- *", "*A `FakeHumans` on a port*"])
+    result.stdout.fnmatch_lines(["fake_humans -- *", "*A `FakeHumans` that serves on a port*"])
 
 
 def test_the_plugin_loads_nothing_until_it_is_used(pytester: pytest.Pytester) -> None:
