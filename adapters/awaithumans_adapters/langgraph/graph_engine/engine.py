@@ -32,7 +32,7 @@ from awaithumans_adapters.langgraph.graph_engine.event_loop_thread import GraphT
 from awaithumans_adapters.langgraph.graph_engine.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.graph_engine.slots import Turns
 from awaithumans_adapters.langgraph.graph_engine.thread import Graph, Thread
-from awaithumans_adapters.langgraph.internals import loop_of
+from awaithumans_adapters.langgraph.internals import loop_of, without_remote_states
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in
 from awaithumans_adapters.langgraph.unmodified.human_interrupts import HumanInterrupts
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id
@@ -217,6 +217,7 @@ class GraphEngine:
         if not self._running_seconds > 0:
             raise SettingsError(f"running_timeout is {running_timeout}: give a positive number of seconds or timedelta")
         self._graphs = dict(graphs)
+        self._read_graphs = {name: without_remote_states(graph) for name, graph in graphs.items()}
         self._thread = thread
         self._adoption = Adoption()
         self._config = config if callable(config) else partial(_thread_config, config or {})
@@ -383,7 +384,7 @@ class GraphEngine:
         """
         asker, ended = human_tasks or HumanTasks(), dict[str, Outcome]()
         for name, graph in self._graphs.items():
-            thread = Thread(name, graph, self._config(name, thread_id))
+            thread = Thread(name, graph, self._read_graphs[name], self._config(name, thread_id))
             questions = await thread.open_questions()
             metadata: Mapping[str, Any] = (await thread.state()).metadata or {}
             whose = {GRAPH: str(metadata[GRAPH])} if GRAPH in metadata else {}
@@ -432,7 +433,8 @@ class GraphEngine:
             )
         asked = 0
         for name, handler in handlers.items():
-            shown, metadata = await Thread(name, self._graphs[name], self._config(name, thread_id)).unasked()
+            thread = Thread(name, self._graphs[name], self._read_graphs[name], self._config(name, thread_id))
+            shown, metadata = await thread.unasked()
             target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
             if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
                 continue  # a thread of another graph, whose node has the same name
@@ -466,7 +468,7 @@ class GraphEngine:
     async def check(self) -> None:
         """Raise if the checkpointer of a graph is unreachable or has no tables yet."""
         for name, graph in self._graphs.items():
-            await Thread(name, graph, self._config(name, "doctor")).state()
+            await Thread(name, graph, self._read_graphs[name], self._config(name, "doctor")).state()
 
     @_in_graph_thread
     async def check_thread(self, route: Route) -> str:
@@ -511,6 +513,7 @@ class GraphEngine:
             Thread(
                 name,
                 graphs[name],
+                self._read_graphs[name],
                 self._resume_config(name, route),
                 runs,
                 events,

@@ -64,7 +64,6 @@ from awaithumans_adapters.langgraph.internals import (
     node_tags,
     parents_of,
     was_cancelled,
-    without_remote_states,
 )
 from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id, key_of, keys_of, resume_with
@@ -148,6 +147,7 @@ class Thread:
     Args:
         name: The graph's name.
         graph: The compiled graph.
+        read_graph: The graph with which the thread is read; see `internals.without_remote_states`.
         config: The config with which the thread is read and run.
         runs: Where each run is recorded before it starts. Default: in memory.
         asked_in: The checkpoints that the route of the question names (`Route.asked_at`). None: they are searched for.
@@ -161,6 +161,7 @@ class Thread:
         self,
         name: str,
         graph: Graph,
+        read_graph: Graph,
         config: RunnableConfig,
         runs: RunRecord | None = None,
         events: Events | None = None,
@@ -178,7 +179,7 @@ class Thread:
         self._context = context
         self._runs = runs or RunsInMemory()
         self._graph = graph
-        self._read_graph: Graph = without_remote_states(graph)
+        self._read_graph = read_graph
         self._config = config
         self._threaded = False
         self._look: Look | None = None
