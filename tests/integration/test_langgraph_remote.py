@@ -18,7 +18,7 @@ from tests.support import graphs, served_graphs
 from tests.support.engines import Shelf
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
-from tests.support.served import AskedServedThread, LangGraphServer, ServedAsker
+from tests.support.served import AskedServedThread, LangGraphServer, ServedAsker, registering_relay
 from tests.support.servers import FakeServer
 from tests.support.workflows import Decision
 
@@ -29,14 +29,7 @@ pytestmark = pytest.mark.edges
 async def relay(
     humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
 ) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
-    async with running_relay(
-        [Shelf("langgraph-server")],
-        humans,
-        tmp_path,
-        settings=langgraph_server.settings,
-        port=langgraph_server.relay_port,
-    ) as running:
+    async with registering_relay(humans, langgraph_server, tmp_path) as running:
         yield running
 
 

@@ -11,10 +11,9 @@ from devservers import HumansServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Outcome, Route
-from tests.support.engines import Shelf
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
-from tests.support.served import LangGraphServer
+from tests.support.relay import RunningRelay
+from tests.support.served import LangGraphServer, registering_relay
 
 pytestmark = pytest.mark.edges
 
@@ -28,9 +27,7 @@ async def server(humans: HumansServer, tmp_path: Path) -> AsyncGenerator[LangGra
 
 @pytest.fixture
 async def relay(humans: HumansServer, server: LangGraphServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
-    shelf = Shelf("langgraph-server")
-    async with running_relay([shelf], humans, tmp_path, settings=server.settings, port=server.relay_port) as running:
+    async with registering_relay(humans, server, tmp_path) as running:
         yield running
 
 

@@ -16,10 +16,9 @@ from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED, DECIDE
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
-from tests.support.engines import Shelf
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay, served
-from tests.support.served import LangGraphServer, ServedAsker
+from tests.support.relay import RunningRelay, served
+from tests.support.served import LangGraphServer, ServedAsker, registering_relay
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,14 +80,7 @@ class Bench:
 async def relay(
     humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
 ) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
-    async with running_relay(
-        [Shelf("langgraph-server")],
-        humans,
-        tmp_path,
-        settings=langgraph_server.settings,
-        port=langgraph_server.relay_port,
-    ) as running:
+    async with registering_relay(humans, langgraph_server, tmp_path) as running:
         yield running
 
 

@@ -17,7 +17,8 @@ from langgraph_sdk.client import LangGraphClient
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Engine, Route, Settings
 from awaithumans_core.http.local_server import DISCOVERY_FILE
-from tests.support.relay import settings_for
+from tests.support.engines import Shelf
+from tests.support.relay import RunningRelay, running_relay, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "tests" / "support" / "served_graphs.py"
@@ -82,6 +83,16 @@ class LangGraphServer:
         limits = httpx.Limits(max_keepalive_connections=0)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return LangGraphClient(httpx.AsyncClient(base_url=self.url, timeout=60.0, limits=limits, headers=headers))
+
+
+@asynccontextmanager
+async def registering_relay(
+    humans: HumansServer, server: LangGraphServer, folder: Path
+) -> AsyncGenerator[RunningRelay]:
+    """A relay that takes the registrations of the server's graphs; tests deliver the answers themselves."""
+    shelf = Shelf("langgraph-server")
+    async with running_relay([shelf], humans, folder, settings=server.settings, port=server.relay_port) as relay:
+        yield relay
 
 
 @dataclass
