@@ -20,7 +20,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route, RouteSigner
 from awaithumans_core.signing import KeyRing
 from awaithumans_core.testing import Delivery, FakeHumans, Script, VirtualClock, faults
-from awaithumans_core.testing.callbacks import Schedule
+from awaithumans_core.testing.callbacks import TICK_SECONDS, Schedule
 from awaithumans_core.testing.faults import CallbackFault
 from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, Decision, question, until
 
@@ -337,7 +337,7 @@ async def test_a_receiver_that_fails_is_tried_again() -> None:
     async with FakeHumans(callback_transport=httpx.ASGITransport(app)) as humans, humans.client() as client:
         await answered(humans, client, "a", callback_url="http://receiver.test/a")
         await answered(humans, client, "b", callback_url="http://receiver.test/b")
-        await until(lambda: settled(humans), 10.0)
+        await until(lambda: settled(humans), TICK_SECONDS)
     assert called == ["/a", "/b", "/a"]
 
 
@@ -346,7 +346,7 @@ async def test_a_url_that_is_none_does_not_matter_to_others(receiver: Receiver) 
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client, "a", callback_url="http://receiver:port/")
         await answered(humans, client, "b")
-        await until(lambda: receiver.opened, 10.0)
+        await until(lambda: receiver.opened, TICK_SECONDS)
 
 
 # --- what becomes of it on the way
