@@ -69,7 +69,7 @@ def is_refusal(error: AwaitHumansError) -> bool:
 
 
 def _final(reply: Reply) -> bool:
-    """A refusal that would be repeated. A 404 without JSON comes from a proxy in front of a server that is away."""
+    """Whether a retry would get the same refusal. A 404 without JSON comes from a proxy whose server is unreachable."""
     return not _away(reply) and not (reply.status == 404 and _quiet_json(reply) is None)
 
 

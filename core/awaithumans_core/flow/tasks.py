@@ -144,7 +144,7 @@ def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[O
 def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
     """Cancel the question, whether or not its task is known to exist yet; say how it ended.
 
-    An asker that is stopped in the middle of asking cannot know. The key finds the task that there may be.
+    A caller that is stopped while it asks cannot know whether the task was created. The key finds it if it was.
     """
     outcome = yield from create(body, patience)
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
@@ -158,7 +158,7 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     Args:
         key: The idempotency key.
         patience: For each call.
-        asked_by: Cancel only a task that was created for this caller (see `open_wait`). Default: whoever created it.
+        asked_by: Cancel only a task that was created for this caller (see `open_wait`). Default: a task of any caller.
     """
     stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
     schemas = {"payload_schema": marked({"type": "object"}, asked_by), "response_schema": {"type": "object"}}
@@ -175,7 +175,7 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
 
 
 def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
-    """`close`, unless the task was created for another caller under a key that is shared; then return how it stands.
+    """Close a task, unless it was created for another caller under a shared key. Return its status either way.
 
     Args:
         task_id: Which.
@@ -191,15 +191,15 @@ def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Pat
 
 
 def close_of(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
-    """`close` a task with this key that was created for a caller with one of these marks; else return how it stands.
+    """Close a task if it has this key and one of these marks of callers. Return its status either way.
 
-    Whatever else is known about a task, one that was created for somebody else is not closed.
+    A task that was created for another caller is never closed.
     """
     return _close_if(lambda shown, mark: shown in (None, key) and mark in marks, task_id, patience)
 
 
 def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, patience: Patience) -> Flow[Outcome]:
-    """`close` a task if `ours` accepts the key and the mark of its record; else return how it stands."""
+    """Close a task if `ours` accepts the key and the mark of its record. Return its status either way."""
     call = Call("GET", task_url(task_id))
     reply = yield from insist(
         call, patience, lambda reply: (read_record(reply, task_id, None), _mark(read_object(reply)))

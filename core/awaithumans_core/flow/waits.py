@@ -109,7 +109,7 @@ def follow(
         patience: For the last look.
         known: The status that needs no notice.
         held: How long a poll may be held.
-        given: The seconds this asker has given people.
+        given: The seconds this caller gives people to answer.
         key: The idempotency key of the question, as in `get`.
         readings: Shared by the questions of one caller. Default: this task's own.
 
@@ -157,11 +157,11 @@ def follow(
 
 
 def last_look(task_id: str, given: float, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
-    """How the task stands when its asker's time is up. One that nobody has answered is closed, which is a timeout.
+    """Return the status of a task at the deadline of its caller. A task without an answer is closed, as a timeout.
 
-    A task that gives people more time than the `given` seconds was asked by somebody else under the same key, who still
-    waits: it stays open, and only this asker's time is up. A task that the server does not know is a timeout as well:
-    that it was deleted is not confirmed.
+    A task that gives people more time than the `given` seconds was asked by another caller under the same key. That
+    caller still waits, so the task stays open, and only this caller gets a timeout. A task that the server does not
+    know is a timeout as well, because it is not confirmed that it was deleted.
     """
     try:
         standing = yield from get(task_id, patience, key=key)

@@ -13,7 +13,7 @@ from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.route import Route
 
-MEND = "Fix it and redrive: the thread runs on from there"
+REDRIVE_ADVICE = "Fix it and redrive: the thread runs on from there"
 """What an operator can do about a graph that failed after it received the answer."""
 
 
@@ -53,7 +53,7 @@ class FailedRuns:
                 f"{failed}; it runs again, after try {tries} of {policy.max_attempts}", retry_after=interval + spread
             )
         self.forget(route)
-        return TargetGone(f"{failed}, after it had the answer. {MEND}")
+        return TargetGone(f"{failed}, after it had the answer. {REDRIVE_ADVICE}")
 
 
 def _worth_it(policy: RetryPolicy, failure: BaseException | None) -> bool:

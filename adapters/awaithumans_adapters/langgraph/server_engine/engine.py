@@ -16,7 +16,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken
-from awaithumans_adapters.langgraph.delivery.failed_runs import MEND
+from awaithumans_adapters.langgraph.delivery.failed_runs import REDRIVE_ADVICE
 from awaithumans_adapters.langgraph.delivery.seen_threads import DELETED, SeenThreads
 from awaithumans_adapters.langgraph.graph_engine.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, UPDATED
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
@@ -330,7 +330,7 @@ class LangGraphServerEngine:
                 f"the LangGraph server at {self._url} has lost what thread {thread.id!r} was doing, together with the "
                 f"answer it had taken ({failed})"
             )
-        raise _FailedWithAnswer(f"{failed}, after it had the answer. {MEND}")
+        raise _FailedWithAnswer(f"{failed}, after it had the answer. {REDRIVE_ADVICE}")
 
 
 async def _gone(thread: ServerThread) -> str | None:
