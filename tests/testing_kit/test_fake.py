@@ -147,7 +147,8 @@ async def test_nothing_is_left_in_process() -> None:
         await client.ask(question(timeout_seconds=MONTH))
         await client.create(question("Nobody answers this"))
     await until(lambda: threads() <= before_threads)
-    assert asyncio.all_tasks() == before_tasks
+    # Not equality: a task that closes a generator of an earlier test may have been counted before, and has ended since.
+    assert asyncio.all_tasks() <= before_tasks
 
 
 def test_nothing_is_left_of_a_port() -> None:
