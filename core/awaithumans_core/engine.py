@@ -4,6 +4,7 @@ Temporal and LangGraph are two engines. A third one is a single file that implem
 this module are optional features of an engine.
 """
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from awaithumans_core.errors import AwaitHumansError
@@ -162,6 +163,7 @@ class TargetGone(AwaitHumansError):
     code = "TARGET_GONE"
 
 
+@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
 class TargetNotReady(AwaitHumansError):
     """Retryable: the caller has not reached the point where it can take the answer."""
 
@@ -179,6 +181,7 @@ class TargetBusy(TargetNotReady):
     code = "TARGET_BUSY"
 
 
+@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
 class RelayNotReady(TargetBusy):
     """Retryable: the relay lacks a setting without which it must not deliver, such as the codec that encrypts answers.
 
@@ -186,4 +189,4 @@ class RelayNotReady(TargetBusy):
     """
 
     code = "RELAY_NOT_READY"
-    retry_after = 30.0
+    retry_after: float = 30.0

@@ -1,12 +1,21 @@
 """The error tree: what each error is called, what it carries, and how foreign errors become ours."""
 
+import copy
+import inspect
 import pickle
 import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import httpx
 import pytest
+from temporalio.api.failure.v1 import Failure
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ActivityError
 
 import awaithumans_core.engine
+from awaithumans_adapters.temporal.failures import failure, typed
 from awaithumans_core import errors
 from awaithumans_core.client import _lost
 from awaithumans_core.errors import AwaitHumansError, SettingsError
@@ -42,7 +51,7 @@ CODES = {
     "VerificationExhaustedError": "VERIFICATION_EXHAUSTED",
 }
 
-FACTS: dict[str, object] = {
+FACTS: dict[str, Any] = {
     "task_id": "task-1",
     "outcome": Outcome(task_id="task-1", status="completed", response={"approved": True}),
     "problems": ("approved: Input should be a valid boolean",),
@@ -125,20 +134,95 @@ def test_a_code_is_its_own_and_upper_case(kind: type[AwaitHumansError]) -> None:
     assert re.fullmatch(r"[A-Z]+(_[A-Z]+)*", vars(kind)["code"])
 
 
+def facts_of(kind: type[AwaitHumansError]) -> dict[str, Any]:
+    """Every fact that an error of this class declares, with a value that is not its default."""
+    return {fact.name: FACTS[fact.name] for fact in fields(kind)}
+
+
+def through_temporal(error: AwaitHumansError) -> BaseException:
+    """An error of an activity, as the workflow receives it after the failure was encoded and decoded."""
+    converter, encoded = DataConverter.default, Failure()
+    raised = failure(error, retried_for=0, attempt=1)
+    converter.failure_converter.to_failure(raised, converter.payload_converter, encoded)
+    received = Failure.FromString(encoded.SerializeToString())
+    failed = ActivityError(
+        "failed",
+        scheduled_event_id=1,
+        started_event_id=2,
+        identity="",
+        activity_type="",
+        activity_id="",
+        retry_state=None,
+    )
+    failed.__cause__ = converter.failure_converter.from_failure(received, converter.payload_converter)
+    return typed(failed)
+
+
 @every_error
-def test_an_error_survives_pickling_with_its_facts(kind: type[AwaitHumansError]) -> None:
-    """Type, text and every fact come through a pickle, as between processes."""
-    facts = {name: value for name, value in FACTS.items() if hasattr(kind, name)}
-    again = pickle.loads(pickle.dumps(kind("do this next", **facts)))  # noqa: S301 - our own bytes
+@pytest.mark.parametrize(
+    "carry",
+    [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],  # noqa: S301 - our own bytes
+    ids=["pickle", "copy", "deepcopy"],
+)
+def test_an_error_survives_pickling_and_copying_with_its_facts(
+    kind: type[AwaitHumansError], carry: Callable[[AwaitHumansError], AwaitHumansError]
+) -> None:
+    """Type, text and every fact come through a pickle, as between processes, and through a copy."""
+    facts = facts_of(kind)
+    again = carry(kind("do this next", **facts))
     assert type(again) is kind
     assert str(again) == "do this next"
     assert {name: getattr(again, name) for name in facts} == facts
 
 
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FAMILY if kind.__module__ == errors.__name__], ids=lambda kind: kind.__name__
+)
+def test_an_error_reaches_a_temporal_workflow_with_its_facts(kind: type[AwaitHumansError]) -> None:
+    """Type, text and every fact of an activity's error reach the workflow, each fact in its declared form."""
+    facts = facts_of(kind)
+    again = through_temporal(kind("do this next", **facts))
+    assert type(again) is kind
+    assert str(again) == "do this next"
+    assert {name: getattr(again, name) for name in facts} == facts
+
+
+def test_an_error_reaches_a_temporal_workflow_despite_a_fact_that_it_cannot_read() -> None:
+    """A fact in the form of another release is left out; the other facts and the type still arrive."""
+    again = through_temporal(errors.TaskTimeoutError("too late", task_id="task-1", outcome={"of another": "release"}))
+    assert type(again) is errors.TaskTimeoutError
+    assert (again.task_id, again.outcome) == ("task-1", None)
+
+
+@every_error
+def test_the_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumansError]) -> None:
+    """Every fact that a class or one of its bases declares is a keyword argument, and nothing else is."""
+    declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code", "message"}
+    _, message, *facts = inspect.signature(kind.__init__).parameters.values()
+    assert message.name == "message"
+    assert {fact.name for fact in facts} == {fact.name for fact in fields(kind)} == declared
+    assert {fact.kind for fact in facts} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@every_error
+def test_the_default_of_a_fact_can_be_read_from_the_class(kind: type[AwaitHumansError]) -> None:
+    """An error without facts has the defaults that its class shows."""
+    assert kind("do this next").facts() == {}
+    assert {fact.name: getattr(kind, fact.name) for fact in fields(kind)} == vars(kind("do this next"))
+
+
+@every_error
+def test_an_undeclared_fact_is_refused(kind: type[AwaitHumansError]) -> None:
+    """A misspelled fact fails at once, and at type checking, instead of being set as an attribute that no one reads."""
+    misspelled: Any = {"task_idd": "task-1"}
+    with pytest.raises(TypeError, match="task_idd"):
+        kind("do this next", **misspelled)
+
+
 @every_error
 def test_the_tests_know_every_fact(kind: type[AwaitHumansError]) -> None:
     """A fact added to an error is pickled by the test above, too."""
-    declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code"}
+    declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code", "message"}
     assert declared <= FACTS.keys()
 
 

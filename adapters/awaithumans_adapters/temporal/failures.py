@@ -10,6 +10,8 @@ What follows from an error depends on its cause alone:
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any, Literal, cast
 
@@ -20,6 +22,7 @@ from awaithumans_core import errors
 from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import SAME_KEY
+from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 
 SettingErrors = Literal["retry", "fail"]
@@ -74,15 +77,19 @@ def typed(failed: ActivityError) -> BaseException:
     kind = getattr(errors, cause.type or "", None) if isinstance(cause, ApplicationError) else None
     if isinstance(cause, ApplicationError) and isinstance(kind, type) and issubclass(kind, AwaitHumansError):
         held: object = next(iter(cause.details), None)
-        given = dict(cast("Mapping[str, Any]", held)) if isinstance(held, Mapping) else dict[str, Any]()
-        return kind(cause.message, **{name: given[name] for name in _declared(kind) & given.keys()})
+        given = cast("Mapping[str, Any]", held) if isinstance(held, Mapping) else dict[str, Any]()
+        error = kind(cause.message)
+        for fact in fields(error):
+            with suppress(KeyError, ValueError):  # another release may write this fact in another form, or not at all
+                setattr(error, fact.name, _read_fact(fact.name, given[fact.name]))
+        return error
     return failed
 
 
 def facts(error: AwaitHumansError) -> dict[str, Any]:
-    """Return the attributes of an error that can be represented in JSON."""
+    """Return the facts of an error that can be represented in JSON."""
     given: dict[str, Any] = {}
-    for name, value in vars(error).items():
+    for name, value in error.facts().items():
         try:
             given[name] = to_jsonable_python(value)
         except PydanticSerializationError:
@@ -90,6 +97,8 @@ def facts(error: AwaitHumansError) -> dict[str, Any]:
     return given
 
 
-def _declared(kind: type[AwaitHumansError]) -> set[str]:
-    """Return the names of the facts that an error of this type may carry."""
-    return {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code"}
+def _read_fact(name: str, value: Any) -> Any:
+    """Return a fact as its error declares it: from JSON, an outcome is a mapping and a tuple is a list."""
+    if name == "outcome":
+        return Outcome.model_validate(value)
+    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -132,17 +132,16 @@ def refusal(
             f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: {what_to_do}",
             task_id=task_id,
         )
-    facts = {
-        "task_id": task_id,
-        "status_code": reply.status,
-        "server_code": server_code,
-        "from_api": _api_form(reply),
-    }
+    from_api = _api_form(reply)
     if relay is not None:
         advice = _advice(reply, setting, _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status))
         what_to_do = f". {advice}" if advice else ""
         return RequestRefusedError(
-            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}", **facts
+            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}",
+            task_id=task_id,
+            status_code=reply.status,
+            server_code=server_code,
+            from_api=from_api,
         )
     if reply.status == 405 and at_create:
         return UnexpectedReplyError(
@@ -157,7 +156,13 @@ def refusal(
     if error is None:
         error = TaskRejectedError if at_create else RequestRefusedError
     advice = None if error is TaskNotFoundError else _advice(reply, setting, _ADVICE.get(reply.status))
-    return error(f"{text} ({advice})" if advice else text, **facts)
+    return error(
+        f"{text} ({advice})" if advice else text,
+        task_id=task_id,
+        status_code=reply.status,
+        server_code=server_code,
+        from_api=from_api,
+    )
 
 
 def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:

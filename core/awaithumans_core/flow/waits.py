@@ -340,4 +340,6 @@ def _insist_relay(
         return (yield from insist(call, patience, read))
     except ServerUnreachableError as away:
         text = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
-        raise type(away)(text, url=call.url, attempts=away.attempts, task_id=task_id) from None
+        raise type(away)(
+            text, url=call.url, attempts=away.attempts, retry_after=away.retry_after, task_id=task_id
+        ) from None

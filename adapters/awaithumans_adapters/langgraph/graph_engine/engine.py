@@ -645,10 +645,12 @@ class GraphEngine:
         return time.monotonic() - since < self._running_seconds
 
 
+@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
 class _NotTaken(TargetGone):
     """The thread has moved on without the answer."""
 
-    thread: Thread
+    thread: Any = None
+    """The `Thread` that has moved on. Only a test constructs the error without one."""
 
 
 @contextmanager
