@@ -14,7 +14,8 @@ import pytest
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
-from awaithumans_relay.dispatch.dispatcher import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP, Dispatcher
+from awaithumans_relay.dispatch.attempts import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP
+from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.retention import Retention

@@ -19,14 +19,8 @@ from awaithumans_core import Outcome, Route, TargetBusy, TargetGone, TargetNotRe
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.availability.circuit_breaker import PROBES
 from awaithumans_relay.commands.serve import HANG_UP_SECONDS
-from awaithumans_relay.dispatch.dispatcher import (
-    GIVE_UP_SECONDS,
-    LEASED_AT_ONCE,
-    PARALLEL,
-    TICK_SECONDS,
-    TRIES_BEFORE_GIVING_UP,
-    Dispatcher,
-)
+from awaithumans_relay.dispatch.attempts import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP
+from awaithumans_relay.dispatch.dispatcher import LEASED_AT_ONCE, PARALLEL, TICK_SECONDS, Dispatcher
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.store.retention import Retention
