@@ -17,9 +17,8 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_relay.monitoring.logs import about
-from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.sweep.found_answers import FoundAnswers
 from awaithumans_relay.sweep.rate_limit import Pace
 
 logger = safe_logger("awaithumans.relay")
@@ -44,17 +43,17 @@ class Ahead:
         store: The waits.
         client: Reads the list. It should give up at once (`patience=0`).
         pace: The rate limiter of the sweep. Requests for the list count as checks.
-        observer: Notified of every answer that is found.
+        answers: Stores the answers that are found.
         on_answer: Called after answers were stored.
     """
 
     def __init__(
-        self, store: Store, client: TaskClient, pace: Pace, observer: Observer, *, on_answer: Callable[[], None]
+        self, store: Store, client: TaskClient, pace: Pace, answers: FoundAnswers, *, on_answer: Callable[[], None]
     ) -> None:
         self._store = store
         self._client = client
         self._pace = pace
-        self._observer = observer
+        self._answers = answers
         self._on_answer = on_answer
         self._wanted = asyncio.Event()
         self._least = 0.0
@@ -126,17 +125,7 @@ class Ahead:
             for outcome in ended
             if outcome.answered and (which := (outcome.task_id, outcome.idempotency_key)) in asking
         ]
-        found = await asyncio.gather(*(self._store_one(outcome, waits) for outcome, waits in news))
+        found = await asyncio.gather(*(self._answers.record(outcome, waits, ahead=True) for outcome, waits in news))
         if news:
             self._on_answer()
         return sum(found)
-
-    async def _store_one(self, outcome: Outcome, waits: list[Wait]) -> bool:
-        with self._observer.finding(outcome.task_id, waits):
-            found = bool(await self._store.answer(outcome, found_by="sweep"))
-        if found:
-            self._observer.metrics.found()
-            for wait in waits:
-                told = "sweep found the answer to task %s (%s), ahead of its callback"
-                logger.info(told, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
-        return found

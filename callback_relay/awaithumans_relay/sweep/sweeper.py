@@ -27,13 +27,13 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.availability.server_outage import Outage, is_outage
-from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from awaithumans_relay.sweep.deleted_tasks import Deletions
 from awaithumans_relay.sweep.ended_tasks import Ahead
+from awaithumans_relay.sweep.found_answers import FoundAnswers
 from awaithumans_relay.sweep.orphans import Orphans
 from awaithumans_relay.sweep.rate_limit import Pace
 
@@ -104,7 +104,8 @@ class Sweeper:
         self._pace = pace or Pace()
         self._outage = Outage()
         self._orphans = Orphans(store, engines, self._observer)
-        self._ahead = Ahead(store, client, self._pace, self._observer, on_answer=on_answer)
+        self._answers = FoundAnswers(store, self._observer)
+        self._ahead = Ahead(store, client, self._pace, self._answers, on_answer=on_answer)
         self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
         self._lapsed_before = lapsed_before
         self._odd: dict[str, int] = {}
@@ -248,13 +249,7 @@ class Sweeper:
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Store the outcome of a task that has ended."""
-        with self._observer.finding(outcome.task_id, waits):
-            found = await self._store.answer(outcome, found_by="sweep")
-        if found:
-            self._observer.metrics.found()
-            for wait in waits:
-                told = "sweep found the answer to task %s (%s)"
-                logger.info(told, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
+        if await self._answers.record(outcome, waits):
             self._on_answer()
 
     def _answered(self, task_id: str) -> None:

@@ -1,0 +1,41 @@
+"""Stores an answer that the sweep has found, by reading its task or in the list of ended tasks."""
+
+from collections.abc import Sequence
+
+from awaithumans_core.outcome import Outcome
+from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.monitoring.logs import about
+from awaithumans_relay.monitoring.observer import Observer
+from awaithumans_relay.store import Store, Wait
+
+logger = safe_logger("awaithumans.relay")
+
+
+class FoundAnswers:
+    """Stores answers, and reports those that no callback had brought.
+
+    Args:
+        store: The waits.
+        observer: Notified of every answer that is found.
+    """
+
+    def __init__(self, store: Store, observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+
+    async def record(self, outcome: Outcome, waits: Sequence[Wait], *, ahead: bool = False) -> bool:
+        """Store the outcome of a task that has ended. Returns whether it was not known yet.
+
+        Args:
+            outcome: A terminal outcome with its idempotency key.
+            waits: The waits on the task.
+            ahead: Whether it was found before its callback was due.
+        """
+        with self._observer.finding(outcome.task_id, waits):
+            found = bool(await self._store.answer(outcome, found_by="sweep"))
+        if found:
+            self._observer.metrics.found()
+            message = "sweep found the answer to task %s (%s)" + (", ahead of its callback" if ahead else "")
+            for wait in waits:
+                logger.info(message, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))
+        return found
