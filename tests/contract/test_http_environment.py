@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import (
@@ -26,12 +25,9 @@ from awaithumans_core.http.clients import async_client, check_environment, lost_
 from awaithumans_core.http.environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.commands import server_check as startup
+from tests.support.decisions import Decision
 
 VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile"}
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 QUESTION = HumanTask(task="Refund?", response_schema=Decision, timeout_seconds=900)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import httpx
@@ -21,32 +21,26 @@ class People:
         await self.http.aclose()
 
     async def find(self, question: str, *, count: int = 1, seconds: float = 60.0) -> list[dict[str, Any]]:
-        """Tasks with exactly this question, once there are `count` of them."""
-        async with asyncio.timeout(seconds):
-            while True:
-                listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
-                found = [task for task in listed if task["task"] == question]
-                if len(found) >= count:
-                    return found
-                await asyncio.sleep(0.1)
+        """Return the tasks with exactly this question, once there are `count` of them."""
+        return await self._listed(lambda task: task["task"] == question, count, seconds)
 
     async def by_key(self, key: str, seconds: float = 60.0) -> dict[str, Any]:
-        """The task that was asked under this key, once it is there."""
-        async with asyncio.timeout(seconds):
-            while True:
-                listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
-                for task in listed:
-                    if task["idempotency_key"] == key:
-                        return dict(task)
-                await asyncio.sleep(0.1)
+        """Return the task with this idempotency key, once it exists."""
+        return (await self._listed(lambda task: task["idempotency_key"] == key, 1, seconds))[0]
 
     async def find_all(self, keys: Collection[str], seconds: float = 60.0) -> list[dict[str, Any]]:
-        """The tasks that were asked under these keys, once all are there."""
+        """Return the tasks with these idempotency keys, once all of them exist."""
+        return await self._listed(lambda task: task["idempotency_key"] in keys, len(keys), seconds)
+
+    async def _listed(
+        self, matches: Callable[[dict[str, Any]], bool], count: int, seconds: float
+    ) -> list[dict[str, Any]]:
+        """Poll the server's list until at least `count` tasks match, and return those."""
         async with asyncio.timeout(seconds):
             while True:
                 listed = (await self.http.get("/api/tasks", params={"limit": 200})).json()
-                found = [task for task in listed if task["idempotency_key"] in keys]
-                if len(found) == len(keys):
+                found = [task for task in listed if matches(task)]
+                if len(found) >= count:
                     return found
                 await asyncio.sleep(0.1)
 

@@ -8,19 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-from pydantic import BaseModel
 
 from awaithumans_core import HumanTask
 from awaithumans_core.testing import FakeHumans
+from tests.support.decisions import Decision
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 MONTH = timedelta(days=30)
 YES = {"approved": True}
 NO = {"approved": False}
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 def question(task: str = "Approve the refund?", **options: Any) -> HumanTask[Decision]:

@@ -22,7 +22,8 @@ from awaithumans_core.signing import KeyRing
 from awaithumans_core.testing import Delivery, FakeHumans, Script, VirtualClock, faults
 from awaithumans_core.testing.callbacks import TICK_SECONDS, Schedule
 from awaithumans_core.testing.faults import CallbackFault
-from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, Decision, question, until
+from tests.support.decisions import Decision
+from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, question, until
 
 SIGNER = RouteSigner([secrets.token_urlsafe(32)])
 

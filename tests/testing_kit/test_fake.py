@@ -23,13 +23,13 @@ from awaithumans_core.errors import (
 from awaithumans_core.settings import Settings
 from awaithumans_core.testing import FakeHumans, VirtualClock
 from awaithumans_core.testing.fault_transport import Door
+from tests.support.decisions import Decision
 from tests.testing_kit.questions import (
     HOUR,
     MINUTE,
     MONTH,
     NO,
     YES,
-    Decision,
     asked,
     bare,
     question,

@@ -22,7 +22,8 @@ from awaithumans_core.errors import (
 from awaithumans_core.testing import FakeHumans, VirtualClock, faults
 from awaithumans_core.testing.fake import Verb
 from awaithumans_core.testing.faults import Fault
-from tests.testing_kit.questions import HOUR, MONTH, YES, Decision, asked, bare, question, until
+from tests.support.decisions import Decision
+from tests.testing_kit.questions import HOUR, MONTH, YES, asked, bare, question, until
 
 TROUBLES: dict[str, Fault] = {
     "408": faults.status(408),

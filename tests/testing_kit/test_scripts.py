@@ -18,7 +18,8 @@ from awaithumans_core.errors import (
     VerificationExhaustedError,
 )
 from awaithumans_core.testing import FakeHumans, Script, VirtualClock, faults
-from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, Decision, asked, question, until
+from tests.support.decisions import Decision
+from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, asked, question, until
 
 
 async def outcome_of(humans: FakeHumans, task: HumanTask[Any] | None = None) -> Outcome:

@@ -4,10 +4,10 @@ import pickle
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from awaithumans_core import AnswererNotAllowedError, HumanTask, InvalidTaskError, Outcome
 from awaithumans_core.answerers import identifiers, is_named, mailbox, unclear
+from tests.support.decisions import Decision
 
 ANNA = "anna@example.com"
 CYRILLIC_A = "\N{CYRILLIC SMALL LETTER A}"
@@ -23,10 +23,6 @@ SPELLINGS = [
     "\N{FULLWIDTH LATIN SMALL LETTER A}nna@example.com",
     ZERO_WIDTH,
 ]
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 def ask(**options: Any) -> HumanTask[Decision]:

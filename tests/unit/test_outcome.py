@@ -23,6 +23,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.outcome import Outcome, at_deadline, settle
 from awaithumans_core.status import TERMINAL, TaskStatus
+from tests.support.decisions import Decision
 
 ENDS = {
     "created": False,
@@ -62,10 +63,6 @@ outcomes = st.builds(
     created_at=moments,
     timeout_seconds=st.none() | st.integers(),
 )
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 @dataclass

@@ -13,7 +13,6 @@ from types import ModuleType
 import pytest
 import typer
 from langgraph.types import Interrupt
-from pydantic import BaseModel
 from rich.console import Console
 
 import awaithumans_adapters
@@ -30,6 +29,7 @@ from awaithumans_core.safe_logging import SafeText, safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay.commands.terminal import troubles_told
 from awaithumans_relay.monitoring.logs import JsonFormatter, LogFormat, TextFormatter, configure
+from tests.support.decisions import Decision
 from tests.support.hostile import ALL, ATTACKS, FORGED, hidden
 
 SOURCES = [
@@ -41,10 +41,6 @@ NOT_BROKEN = {name: text for name, text in ATTACKS.items() if name != "lone surr
 """JSON, and so a task, cannot hold that one."""
 
 each_attack = pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 # --- logs

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, HumanTask, subject
+from tests.support.decisions import Decision
 
 MONTH = 30 * 24 * 3600
 
@@ -28,10 +29,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
-
-
-class Decision(BaseModel):
-    approved: bool
 
 
 class Refund(BaseModel):
