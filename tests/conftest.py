@@ -8,9 +8,9 @@ from devservers import HumansServer, TemporalServer, started
 
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
+from tests.support.langgraph_server import LangGraphServer
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
-from tests.support.served import LangGraphServer
 from tests.support.servers import FakeServer, TaskServer
 
 

@@ -33,7 +33,7 @@ from tests.compat.environments import (
     renew_constraints,
     run,
 )
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 from tests.support.relay import running_relay
 from tests.support.servers import FakeServer
@@ -91,7 +91,10 @@ async def servers() -> AsyncGenerator[Servers]:
         await stack.enter_async_context(started(temporal))
         postgres = PostgresServer()
         stack.callback(postgres.stop)
-        engines: list[Engine] = [TemporalEngine(lambda: Client.connect(temporal.address)), Shelf("langgraph")]
+        engines: list[Engine] = [
+            TemporalEngine(lambda: Client.connect(temporal.address)),
+            CollectingEngine("langgraph"),
+        ]
         relay = await stack.enter_async_context(running_relay(engines, humans, folder))
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the task server may end with open connections
         env = {

@@ -29,8 +29,8 @@ from awaithumans_core import (
 from awaithumans_core import await_human as script_await_human
 from awaithumans_core import await_human_sync as script_await_human_sync
 from awaithumans_core.task import AGAIN
-from tests.support.askers import TemporalAsker
-from tests.support.engines import Shelf
+from tests.support.callers import TemporalCaller
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.workflows import TASK_QUEUE, Amount, AskFor, Decision
@@ -72,14 +72,14 @@ CALLERS = ["script", "script-sync", "batch", "batch-sync", "langgraph", "langgra
 @pytest.fixture(scope="module")
 async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
     """Takes registrations; answers are delivered by hand here."""
-    engines = [Shelf("langgraph"), Shelf("temporal")]
+    engines = [CollectingEngine("langgraph"), CollectingEngine("temporal")]
     async with running_relay(engines, humans, tmp_path_factory.mktemp("binding")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-async def temporal_asker(temporal: TemporalServer, relay: RunningRelay) -> AsyncGenerator[TemporalAsker]:
-    asker = TemporalAsker(temporal.address)
+async def temporal_asker(temporal: TemporalServer, relay: RunningRelay) -> AsyncGenerator[TemporalCaller]:
+    asker = TemporalCaller(temporal.address)
     async with asker.ready(relay.settings):
         yield asker
 
@@ -120,7 +120,7 @@ def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
     """One way of asking, with every option given by the caller."""
     caller: str = request.param
     relay: RunningRelay | None = request.getfixturevalue("relay") if caller.startswith("langgraph") else None
-    workflows: TemporalAsker | None = (
+    workflows: TemporalCaller | None = (
         request.getfixturevalue("temporal_asker") if caller in ("signal", "activity") else None
     )
     address: Options = {"server_url": humans.url, "api_key": humans.token}

@@ -20,7 +20,7 @@ from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.retention import Retention
 from awaithumans_relay.store.schedule import LONGEST_LEASE_SECONDS, LONGEST_RETRY_SECONDS, MOST_CHECK_SECONDS
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.edges
@@ -242,7 +242,7 @@ async def test_a_step_forward_parks_nothing_early(url: str, clocks: Clocks, earl
     def refuse(_: Route) -> None:
         raise early("not now")
 
-    shelf = Shelf(on_deliver=refuse)
+    shelf = CollectingEngine(on_deliver=refuse)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
 
     async def tried(times: int) -> None:
@@ -273,7 +273,7 @@ async def test_an_hour_without_a_try_is_not_counted(tmp_path: Path, clocks: Cloc
     def refuse(_: Route) -> None:
         raise TargetNotReady("not now")
 
-    shelf = Shelf(on_deliver=refuse)
+    shelf = CollectingEngine(on_deliver=refuse)
     for _ in range(2):
         dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
         until = shelf.calls + TRIES_BEFORE_GIVING_UP + 1

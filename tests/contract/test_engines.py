@@ -20,10 +20,10 @@ from devservers import HumansServer
 
 from awaithumans_core import HumanTask, Outcome, TargetGone, TargetNotReady
 from awaithumans_core.signing import derive_webhook_key, sign
-from tests.support.askers import Asked, Asker, GraphAsker, SyncGraphAsker, TemporalAsker, ThreadGraphAsker
+from tests.support.callers import Caller, GraphCaller, OpenQuestion, SyncGraphCaller, TemporalCaller, ThreadGraphCaller
+from tests.support.langgraph_server import ServedCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
-from tests.support.served import ServedAsker
 from tests.support.workflows import Decision
 
 ENGINES = [
@@ -35,9 +35,9 @@ ENGINES = [
     "langgraph-server",
 ]
 GRAPH_ASKERS = {
-    "langgraph-async": GraphAsker,
-    "langgraph-thread": ThreadGraphAsker,
-    "langgraph-sync": SyncGraphAsker,
+    "langgraph-async": GraphCaller,
+    "langgraph-thread": ThreadGraphCaller,
+    "langgraph-sync": SyncGraphCaller,
 }
 PATIENCE = 30
 
@@ -53,16 +53,16 @@ def engine(request: pytest.FixtureRequest) -> tuple[str, Any]:
 @pytest.fixture(scope="module")
 async def asker_and_relay(
     engine: tuple[str, Any], humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[tuple[Asker, RunningRelay]]:
+) -> AsyncGenerator[tuple[Caller, RunningRelay]]:
     folder = tmp_path_factory.mktemp("contract")
     name, server = engine
     if name.startswith("temporal"):
-        asker: Asker = TemporalAsker(server.address, name.removeprefix("temporal-"))
+        asker: Caller = TemporalCaller(server.address, name.removeprefix("temporal-"))
         async with running_relay([asker.engine], humans, folder) as relay, asker.ready(relay.settings):
             yield asker, relay
         return
     if name == "langgraph-server":
-        asker = ServedAsker(server)
+        asker = ServedCaller(server)
         async with (
             running_relay([asker.engine], humans, folder, settings=server.settings, port=server.relay_port) as relay,
             asker.ready(relay.settings),
@@ -79,12 +79,12 @@ async def asker_and_relay(
 
 
 @pytest.fixture
-def asker(asker_and_relay: tuple[Asker, RunningRelay]) -> Asker:
+def asker(asker_and_relay: tuple[Caller, RunningRelay]) -> Caller:
     return asker_and_relay[0]
 
 
 @pytest.fixture
-def relay(asker_and_relay: tuple[Asker, RunningRelay]) -> RunningRelay:
+def relay(asker_and_relay: tuple[Caller, RunningRelay]) -> RunningRelay:
     return asker_and_relay[1]
 
 
@@ -93,12 +93,12 @@ def question() -> str:
     return f"Approve refund {uuid.uuid4().hex[:8]}?"
 
 
-async def told(asked: Asked) -> dict[str, Any]:
-    return await asyncio.wait_for(asked.told(), PATIENCE)
+async def told(asked: OpenQuestion) -> dict[str, Any]:
+    return await asyncio.wait_for(asked.result(), PATIENCE)
 
 
 async def call_back(
-    relay: RunningRelay, humans: HumansServer, asked: Asked, task: dict[str, Any], **fields: Any
+    relay: RunningRelay, humans: HumansServer, asked: OpenQuestion, task: dict[str, Any], **fields: Any
 ) -> None:
     """Post a properly signed callback at once. The server's own, up to 5 s later, is then a duplicate."""
     key = task["idempotency_key"]
@@ -109,14 +109,14 @@ async def call_back(
         assert (await http.post(f"/callbacks/{token}", content=body, headers=headers)).status_code == 200
 
 
-Answer = Callable[[Asked, dict[str, Any]], Awaitable[dict[str, Any]]]
+Answer = Callable[[OpenQuestion, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture
 def answer(relay: RunningRelay, humans: HumansServer, people: People, question: str) -> Answer:
     """Somebody answers the question on the server, and the callback comes at once."""
 
-    async def give(asked: Asked, response: dict[str, Any]) -> dict[str, Any]:
+    async def give(asked: OpenQuestion, response: dict[str, Any]) -> dict[str, Any]:
         task = await people.answer(question, response)
         await call_back(
             relay, humans, asked, task, status="completed", response=response, completed_by_email="anna@example.com"
@@ -126,7 +126,7 @@ def answer(relay: RunningRelay, humans: HumansServer, people: People, question: 
     return give
 
 
-async def test_answered(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+async def test_answered(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
     """A person's answer arrives typed, with who gave it, and is acted on once."""
     asked = await asker.ask(question, payload={"order": "A-1"})
     task = await people.answer(question, {"approved": True})
@@ -136,14 +136,14 @@ async def test_answered(asker: Asker, relay: RunningRelay, people: People, quest
     assert task["form_definition"]["fields"][0]["kind"] == "switch"
 
 
-async def test_answered_no(asker: Asker, answer: Answer, question: str) -> None:
+async def test_answered_no(asker: Caller, answer: Answer, question: str) -> None:
     """No is an answer, and stays no."""
     asked = await asker.ask(question)
     await answer(asked, {"approved": False})
     assert (await told(asked))["approved"] is False
 
 
-async def test_answered_by_mail(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+async def test_answered_by_mail(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
     """An answer given in a mail sends no callback; the sweep finds it on its schedule."""
     asked = await asker.ask(
         question,
@@ -169,7 +169,7 @@ async def test_answered_by_mail(asker: Asker, relay: RunningRelay, people: Peopl
     ],
 )
 async def test_ended_without_answer(
-    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
+    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
 ) -> None:
     """Each end without an answer is its own typed error, in the asker's own code."""
     asked = await asker.ask(question)
@@ -179,7 +179,7 @@ async def test_ended_without_answer(
     assert asker.acts[asked.name] == 1
 
 
-async def test_deleted_on_the_server(asker: Asker, relay: RunningRelay, people: People, question: str) -> None:
+async def test_deleted_on_the_server(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
     """A confirmed deletion is an end of its own in the asker's own code, and nobody is asked again."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
@@ -193,7 +193,7 @@ async def test_deleted_on_the_server(asker: Asker, relay: RunningRelay, people: 
     assert await people.find(question, count=0) == []
 
 
-async def test_cancelled_on_the_server(asker: Asker, people: People, question: str) -> None:
+async def test_cancelled_on_the_server(asker: Caller, people: People, question: str) -> None:
     """An operator who cancels the task frees the asker, through the server's own callback."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
@@ -201,7 +201,7 @@ async def test_cancelled_on_the_server(asker: Asker, people: People, question: s
     assert (await told(asked))["error"] == "TaskCancelledError"
 
 
-async def test_invalid_answer(asker: Asker, answer: Answer, question: str) -> None:
+async def test_invalid_answer(asker: Caller, answer: Answer, question: str) -> None:
     """The server accepts any answer; one that does not fit is an error, never an approval."""
     asked = await asker.ask(question)
     await answer(asked, {"approved": "maybe"})
@@ -209,7 +209,7 @@ async def test_invalid_answer(asker: Asker, answer: Answer, question: str) -> No
 
 
 async def test_asked_again_after_an_invalid_answer(
-    asker: Asker, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+    asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
     """With `max_reasks` the person is told what was wrong and asked again; the second answer is the one acted on."""
     asked = await asker.ask(question, max_reasks=1, payload={"amount": 250})
@@ -233,7 +233,7 @@ FOUR_EYES = {"not_by": ["Anna+1@Example.com"]}
 @pytest.mark.edges
 @pytest.mark.parametrize("rule", [OWN, FOUR_EYES], ids=["only_assignee", "not_by"])
 async def test_another_persons_answer_is_asked_for_again(
-    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
+    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
 ) -> None:
     """A yes of a person from whom none is accepted is not acted on; the yes of one who may answer is, once."""
     wrong, right = ("mallory@example.com", "anna@example.com") if rule is OWN else ("anna@example.com", "b@example.com")
@@ -253,7 +253,7 @@ async def test_another_persons_answer_is_asked_for_again(
 
 @pytest.mark.edges
 async def test_an_unknown_persons_answer_is_an_error(
-    asker: Asker, relay: RunningRelay, humans: HumansServer, people: People, question: str
+    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str
 ) -> None:
     """Without a further asking the typed error is what the caller gets, and never the answer."""
     asked = await asker.ask(question, **OWN)
@@ -264,7 +264,7 @@ async def test_an_unknown_persons_answer_is_an_error(
 
 
 async def test_asked_again_only_so_often(
-    asker: Asker, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+    asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
     """When the last asking brings no usable answer either, that is the error."""
     asked = await asker.ask(question, max_reasks=1)
@@ -276,7 +276,7 @@ async def test_asked_again_only_so_often(
     assert asker.acts[asked.name] == 1
 
 
-async def test_key_used_before(asker: Asker, answer: Answer, people: People, question: str) -> None:
+async def test_key_used_before(asker: Caller, answer: Answer, people: People, question: str) -> None:
     """Asking with a key whose task has ended returns the stored answer without another wait."""
     key = f"shared-{question}"
     first = await asker.ask(question, idempotency_key=key)
@@ -286,7 +286,7 @@ async def test_key_used_before(asker: Asker, answer: Answer, people: People, que
     assert len(await people.find(question)) == 1
 
 
-async def test_shared_key_while_open(asker: Asker, answer: Answer, question: str) -> None:
+async def test_shared_key_while_open(asker: Caller, answer: Answer, question: str) -> None:
     """Two askers who share an open question both get its answer."""
     key = f"shared-{question}"
     askers = [await asker.ask(question, idempotency_key=key) for _ in range(2)]
@@ -294,7 +294,7 @@ async def test_shared_key_while_open(asker: Asker, answer: Answer, question: str
     assert [(await told(asked))["approved"] for asked in askers] == [True, True]
 
 
-async def test_twice_at_once(asker: Asker, people: People, question: str) -> None:
+async def test_twice_at_once(asker: Caller, people: People, question: str) -> None:
     """Two deliveries of one answer at the same moment make the asker act once, and so does a third, later one."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
@@ -312,7 +312,7 @@ async def test_twice_at_once(asker: Asker, people: People, question: str) -> Non
 
 
 async def test_registered_again_after_the_delivery(
-    asker: Asker, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
+    asker: Caller, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
 ) -> None:
     """Whoever holds the route token registers the delivered wait again and again: the caller acts once."""
     asked = await asker.ask(question)
@@ -329,7 +329,7 @@ async def test_registered_again_after_the_delivery(
 
 
 async def test_answer_to_another_question_moves_nothing(
-    asker: Asker, answer: Answer, people: People, question: str
+    asker: Caller, answer: Answer, people: People, question: str
 ) -> None:
     """An outcome of another question, delivered to this asker, is not taken for its answer."""
     asked = await asker.ask(question)
@@ -344,7 +344,7 @@ async def test_answer_to_another_question_moves_nothing(
     assert (await told(asked))["approved"] is False
 
 
-async def test_unknown_target(asker: Asker, question: str) -> None:
+async def test_unknown_target(asker: Caller, question: str) -> None:
     """An answer for nobody is parked or tried later, never taken as delivered, and starts nothing."""
     asked = await asker.ask(question)
     real = asked.route("k")
@@ -356,7 +356,7 @@ async def test_unknown_target(asker: Asker, question: str) -> None:
         await asker.engine.deliver(nobody, outcome)
 
 
-async def test_rejected_question(asker: Asker, question: str) -> None:
+async def test_rejected_question(asker: Caller, question: str) -> None:
     """What the server refuses at create is an error at once, in the server's words."""
     asked = await asker.ask(question, task_metadata={"k": 1})
     answer = await told(asked)
@@ -365,28 +365,28 @@ async def test_rejected_question(asker: Asker, question: str) -> None:
 
 
 async def test_an_asker_that_has_gone_frees_the_person(
-    asker: Asker, relay: RunningRelay, people: People, question: str
+    asker: Caller, relay: RunningRelay, people: People, question: str
 ) -> None:
     """A terminated workflow, and new input on a thread, leave nobody working: the sweep cancels the task."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
-    await relay.hurry(task["id"])  # somebody waits: nothing happens
-    await relay.looked_at(task["id"])
+    await relay.check_now(task["id"])  # somebody waits: nothing happens
+    await relay.until_checked(task["id"])
     assert (await people.task(task["id"]))["status"] == "created"
-    await asked.leave()
-    await relay.hurry(task["id"])
+    await asked.stop_waiting()
+    await relay.check_now(task["id"])
     (wait,) = await relay.wait_for(task["id"], "delivered")
     assert (await people.task(task["id"]))["status"] == "cancelled"
     assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
 
 
 async def test_an_answer_for_an_asker_that_has_gone_is_kept(
-    asker: Asker, relay: RunningRelay, answer: Answer, people: People, question: str
+    asker: Caller, relay: RunningRelay, answer: Answer, people: People, question: str
 ) -> None:
     """Somebody answered before the sweep came: the answer is parked, with a reason, and moves nothing."""
     asked = await asker.ask(question)
     await people.find(question)
-    await asked.leave()
+    await asked.stop_waiting()
     task = await answer(asked, {"approved": True})
     (wait,) = await relay.wait_for(task["id"], "parked")
     assert wait.outcome is not None
@@ -420,7 +420,7 @@ ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
 
 @pytest.mark.edges
 async def test_odd_answers_reach_the_caller(
-    asker: Asker, relay: RunningRelay, people: People, humans: HumansServer, question: str
+    asker: Caller, relay: RunningRelay, people: People, humans: HumansServer, question: str
 ) -> None:
     """An answer that an engine cannot carry arrives as missing content: the caller is woken, and told so."""
     asked = {name: await asker.ask(f"{name}: {question}") for name in ODD_ANSWERS}
@@ -434,7 +434,7 @@ async def test_odd_answers_reach_the_caller(
 
 
 @pytest.mark.edges
-async def test_an_odd_answer_that_was_there_before_the_question(asker: Asker, people: People, question: str) -> None:
+async def test_an_odd_answer_that_was_there_before_the_question(asker: Caller, people: People, question: str) -> None:
     """A task that has ended already is read by the caller itself, which carries its answer no further than it can."""
     key = f"odd {question}"
     body = HumanTask(task=question, response_schema=Decision, idempotency_key=key).body()

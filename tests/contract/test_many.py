@@ -17,7 +17,7 @@ from awaithumans_core import (
     TaskClient,
     TaskRejectedError,
 )
-from tests.support.clocks import QuickClock
+from tests.support.clocks import FastClock
 from tests.support.connections import established
 from tests.support.people import People
 from tests.support.servers import TaskServer
@@ -30,7 +30,7 @@ Crowd = Callable[..., AsyncGenerator[Answer[Decision]]]
 async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> AsyncGenerator[Crowd]:
     """`as_completed` of either client."""
     if request.param == "async":
-        async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+        async with TaskClient(server.url, server.token, clock=FastClock()) as client:
             yield client.as_completed
         return
 
@@ -42,7 +42,7 @@ async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> As
         finally:
             await asyncio.to_thread(answers.close)
 
-    with SyncTaskClient(server.url, server.token, clock=QuickClock()) as sync_client:
+    with SyncTaskClient(server.url, server.token, clock=FastClock()) as sync_client:
         yield in_a_thread
 
 
@@ -157,18 +157,18 @@ async def test_wait_all_keeps_the_order(server: TaskServer, somebody: People, qu
     """`wait_all` returns the answers in the order of the questions, in both clients."""
     asked = questions(question, 4)
     answering = asyncio.create_task(answered(somebody, asked[::-1]))
-    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+    async with TaskClient(server.url, server.token, clock=FastClock()) as client:
         answers = await client.wait_all(asked, connections=2)
     await answering
     assert [answer.question for answer in answers] == asked
-    with SyncTaskClient(server.url, server.token, clock=QuickClock()) as sync_client:
+    with SyncTaskClient(server.url, server.token, clock=FastClock()) as sync_client:
         again = await asyncio.to_thread(sync_client.wait_all, asked)
     assert [answer.result() for answer in again] == [answer.result() for answer in answers]
 
 
 async def test_nothing_to_wait_for(server: TaskServer) -> None:
     """No questions, no answers."""
-    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+    async with TaskClient(server.url, server.token, clock=FastClock()) as client:
         assert await client.wait_all([]) == []
 
 
@@ -187,7 +187,7 @@ async def test_connections_are_bounded(server: TaskServer, somebody: People, que
             await asyncio.sleep(0.02)
 
     counting = asyncio.create_task(count())
-    async with TaskClient(server.url, server.token, clock=QuickClock()) as client:
+    async with TaskClient(server.url, server.token, clock=FastClock()) as client:
         waiting = asyncio.create_task(client.wait_all(asked, connections=6))
         listed = await somebody.find_all([task.idempotency_key for task in asked])
         for task in listed:

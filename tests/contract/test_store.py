@@ -22,7 +22,7 @@ from awaithumans_relay.store import Store, WaitState
 from awaithumans_relay.store.connections import LOCK_TIMEOUT_MS, READERS
 from awaithumans_relay.store.database import Database
 from awaithumans_relay.store.waits import MAX_OPEN_WAITS
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 
 
@@ -200,7 +200,7 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
     """A delivery that blocks the event loop for longer than a lease lasts stays this relay's, and is made once."""
     delivered: list[str] = []
 
-    class Blocking(Shelf):
+    class Blocking(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             delivered.append(threading.current_thread().name)
             time.sleep(4)  # noqa: ASYNC251 - what a node of somebody else's may do
@@ -227,7 +227,7 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
     """While nothing can be written for longer than a lease lasts, a delivery is neither taken over nor begun again."""
     delivered: list[str] = []
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             delivered.append(route.idempotency_key)
             await asyncio.sleep(12)
@@ -818,7 +818,7 @@ async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: Postgr
     listens, has a cursor or a temporary table open, or was set to anything."""
     store = Store(postgres.database())
     await store.start()
-    async with Dispatcher(store, {"shelf": Shelf()}).running(), asyncio.timeout(60):
+    async with Dispatcher(store, {"shelf": CollectingEngine()}).running(), asyncio.timeout(60):
         for first in range(0, 200, 4):
             for number in range(first, first + 4):
                 await store.register(f"task-{number}", route(number, target=str(number)), 900)

@@ -50,7 +50,7 @@ class Stage:
         (task,) = await self.people.find(question)
         await self.relay.wait_for(task["id"], "open")
         await self.people.complete(task["id"], response)
-        await self.relay.hurry(task["id"])
+        await self.relay.check_now(task["id"])
 
 
 Case = Callable[[Stage, str], Awaitable[WorkflowHandle[Any, Any]]]
@@ -121,7 +121,7 @@ async def quorum(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
     for task in (await stage.people.find(stage.queue, count=3))[:2]:
         await stage.relay.wait_for(task["id"], "open")
         await stage.people.complete(task["id"], YES, by=task["assign_to"]["email"])
-        await stage.relay.hurry(task["id"])
+        await stage.relay.check_now(task["id"])
         await stage.relay.wait_for(task["id"], "delivered")
     await handle.result()
     return handle

@@ -7,8 +7,8 @@ import pytest
 from devservers import HumansServer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from tests.support.bench import Bench
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
+from tests.support.graph_bench import Bench
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 
@@ -16,7 +16,7 @@ from tests.support.relay import RunningRelay, running_relay
 @pytest.fixture(scope="module")
 async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
     """A relay that takes registrations; answers are delivered by hand."""
-    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("registrar")) as running:
+    async with running_relay([CollectingEngine("langgraph")], humans, tmp_path_factory.mktemp("registrar")) as running:
         yield running
 
 

@@ -17,7 +17,7 @@ from awaithumans_core import Route
 from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
 from tests.support.authority import Authority
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.relay import RunningRelay, running_relay, served
 from tests.support.servers import FakeServer
 
@@ -34,13 +34,13 @@ def failed(found: dict[str, tuple[str, str]]) -> dict[str, str]:
 
 
 @pytest.fixture
-async def shelf() -> Shelf:
-    return Shelf()
+async def shelf() -> CollectingEngine:
+    return CollectingEngine()
 
 
 @pytest.fixture
 async def relay(
-    shelf: Shelf, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: CollectingEngine, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[RunningRelay]:
     """A relay that runs, and its environment."""
     async with running_relay([shelf], fake, tmp_path) as running:
@@ -57,7 +57,7 @@ async def relay(
         yield running
 
 
-async def test_all_is_well(relay: RunningRelay, shelf: Shelf, fake: FakeServer) -> None:
+async def test_all_is_well(relay: RunningRelay, shelf: CollectingEngine, fake: FakeServer) -> None:
     """The probe goes the whole way, wakes nobody, is gone afterwards, and no secret is shown."""
     code, found = await doctor()
     assert (code, failed(found)) == (0, {})
@@ -246,7 +246,7 @@ async def test_missing_tasks_are_reported(relay: RunningRelay) -> None:
     """By doctor at the first 404, and once most of the tasks stay missing by `/readyz`; callbacks are still taken."""
     for number in range(2):
         await relay.store.register(f"unknown-{number}", Route("shelf", {"place": str(number)}, f"key-{number}"), 900)
-        await relay.hurry(f"unknown-{number}")
+        await relay.check_now(f"unknown-{number}")
     async with asyncio.timeout(60):
         while (await relay.store.missing_tasks(9))[0] < 2:
             await asyncio.sleep(0.05)

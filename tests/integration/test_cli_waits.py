@@ -17,7 +17,7 @@ from awaithumans_core.signing import KeyRing, derive_webhook_key, sign
 from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
 from tests.support import hostile
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 from tests.support.relay import Server, running_relay
 from tests.support.servers import FakeServer
@@ -212,7 +212,7 @@ async def test_a_running_relay_comes_upon_a_redrive(fake: FakeServer, tmp_path: 
         if broken:
             raise TargetGone("broken")
 
-    async with running_relay([Shelf(on_deliver=stumble)], fake, tmp_path) as relay:
+    async with running_relay([CollectingEngine(on_deliver=stumble)], fake, tmp_path) as relay:
         server = Server(relay, fake)
         await server.call_back(Route("shelf", {}, "k"))
         await server.http.aclose()

@@ -9,7 +9,7 @@ import pytest
 from devservers import HumansServer, TemporalServer
 from temporalio.client import WorkflowExecutionStatus
 
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.connections import established
 from tests.support.people import People
 from tests.support.relay import running_relay
@@ -24,7 +24,7 @@ async def test_open_waits_hold_no_connection(
     temporal: TemporalServer, people: People, humans: HumansServer, tmp_path: Path
 ) -> None:
     """While many workflows wait, no connection to the awaithumans server is held: none outlives a look of the sweep."""
-    asker = TemporalAsker(temporal.address)
+    asker = TemporalCaller(temporal.address)
     async with running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
         asked: list[Any] = []
         async with aclosing(People(humans)) as watcher:

@@ -25,7 +25,7 @@ from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.store.retention import Retention
 from awaithumans_relay.store.table.schema import waits
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 
 QUICKLY = Backoff(first=0.05, most=0.2)
 
@@ -69,7 +69,7 @@ def counting_leases(store: Store) -> Counter[str]:
 async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
     """Without anything to do the table is not asked more than once in several seconds."""
     looks = counting_leases(store)
-    async with Dispatcher(store, {"shelf": Shelf()}).running():
+    async with Dispatcher(store, {"shelf": CollectingEngine()}).running():
         await asyncio.sleep(2)
     assert looks["lease"] <= 1
 
@@ -104,7 +104,7 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
         if away:
             raise ConnectionError("away")
 
-    shelf = Shelf(on_deliver=knock)
+    shelf = CollectingEngine(on_deliver=knock)
     for number in range(6):
         await answered(store, number)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
@@ -131,7 +131,7 @@ async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store)
         if route.target["place"] != "well":
             raise RuntimeError("this one is broken")
 
-    shelf = Shelf(on_deliver=some)
+    shelf = CollectingEngine(on_deliver=some)
     for number in range(300):
         await answered(store, number)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
@@ -155,7 +155,7 @@ async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
             reply.raise_for_status()
 
     await answered(store, 1)
-    async with Dispatcher(store, {"shelf": Shelf(on_deliver=busy)}, backoff=QUICKLY).running():
+    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=busy)}, backoff=QUICKLY).running():
         await until(store, delivered=1)
     assert times[1] - times[0] >= 1
 
@@ -170,7 +170,7 @@ async def test_an_answer_behind_another_comes_right_after_it(store: Store) -> No
         taken.append(route.idempotency_key)
 
     await answered(store, 1, place="one thread")
-    dispatcher = Dispatcher(store, {"shelf": Shelf(on_deliver=in_order)})
+    dispatcher = Dispatcher(store, {"shelf": CollectingEngine(on_deliver=in_order)})
     async with dispatcher.running():
         async with asyncio.timeout(60):
             while (await store.find("task-1"))[0].last_error is None:
@@ -199,7 +199,7 @@ async def test_what_is_put_off_for_long_is_kept_once(store: Store) -> None:
             raise TargetBusy("first the other one")
 
     await answered(store, 1, place="one thread")
-    dispatcher = Dispatcher(store, {"shelf": Shelf(on_deliver=in_order)}, backoff=QUICKLY)
+    dispatcher = Dispatcher(store, {"shelf": CollectingEngine(on_deliver=in_order)}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
             while tries["question-1"] < 3:
@@ -223,7 +223,7 @@ async def test_who_knows_of_the_question_is_waited_for(tmp_path: Path, early: ty
         raise early("not now")
 
     await answered(store, 1)
-    shelf = Shelf(on_deliver=not_now)
+    shelf = CollectingEngine(on_deliver=not_now)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running(), asyncio.timeout(60):
         while shelf.calls < TRIES_BEFORE_GIVING_UP + 2 and await store.counts() != {"parked": 1}:
@@ -248,7 +248,7 @@ async def test_a_relay_that_was_down_for_long_does_not_give_up_at_its_first_try(
         if away:
             raise away.pop()
 
-    async with Dispatcher(store, {"shelf": Shelf(on_deliver=knock)}, backoff=QUICKLY).running():
+    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=knock)}, backoff=QUICKLY).running():
         await until(store, delivered=1)
     await store.stop()
 
@@ -260,7 +260,7 @@ async def test_old_waits_are_deleted(tmp_path: Path) -> None:
     await store.start()
     for number in range(30):
         await answered(store, number)
-    async with Dispatcher(store, {"shelf": Shelf()}).running():
+    async with Dispatcher(store, {"shelf": CollectingEngine()}).running():
         await until(store, delivered=30)
     now[0] += 10 * 86400
     await answered(store, 99)
@@ -274,7 +274,7 @@ async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
     """A relay that is stopped finishes the deliveries it has begun."""
     begun = asyncio.Event()
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             begun.set()
             await asyncio.sleep(0.5)
@@ -302,7 +302,7 @@ async def test_what_was_leased_so_slowly_that_it_has_run_out_is_not_delivered(st
         return found
 
     store.lease = slowly  # type: ignore[method-assign, assignment]
-    shelf = Shelf()
+    shelf = CollectingEngine()
     await answered(store, 1)
     slow, quick = (Dispatcher(each, {"shelf": shelf}, lease_seconds=0.5) for each in (store, others))
     async with asyncio.timeout(30), slow.running():
@@ -331,13 +331,13 @@ async def test_stopping_in_the_middle_of_leasing_keeps_no_answer_back(store: Sto
             await asyncio.Event().wait()
         return found
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             begun.set()
             await finish.wait()
             await super().deliver(route, outcome)
 
-    slow, other = Slow(), Shelf()
+    slow, other = Slow(), CollectingEngine()
     store.lease = stopped_meanwhile  # type: ignore[method-assign, assignment]
     first = Dispatcher(store, {"shelf": slow})
     await answered(store, 1)
@@ -355,14 +355,14 @@ async def test_stopping_in_the_middle_of_leasing_keeps_no_answer_back(store: Sto
     assert [outcome.task_id for _, outcome in slow.held] == ["task-1"]
 
 
-async def _taken(store: Store, shelf: Shelf) -> None:
+async def _taken(store: Store, shelf: CollectingEngine) -> None:
     async with Dispatcher(store, {"shelf": shelf}).running():
         await until(store, delivered=2)
 
 
 async def test_once_the_store_is_back_answers_do_not_wait_for_the_next_look(store: Store) -> None:
     """The table was away for long, so it is asked seldom: an answer that could be stored is delivered at once."""
-    shelf = Shelf()
+    shelf = CollectingEngine()
     seldom = Backoff(first=600, most=600)
 
     def renamed(old: str, new: str) -> Awaitable[int]:
@@ -388,7 +388,7 @@ async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries
     """The database refuses to record a delivery: it is recorded later, not made again, however long another takes."""
     done = asyncio.Event()
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             if route.idempotency_key == "question-0":
                 await done.wait()
@@ -418,7 +418,7 @@ async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
     caplog.set_level("INFO", logger="awaithumans.relay")
     others = update(waits).values(lease_owner="another relay", lease_until=time.time() + 60)
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             await store.database.write(lambda db: db.execute(others).rowcount)
             await super().deliver(route, outcome)
@@ -471,7 +471,7 @@ async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_pa
 async def test_an_answer_is_not_delivered_again_to_a_caller_that_has_it(store: Store) -> None:
     """The engine is asked first; an operator's redrive is delivered without asking."""
 
-    class Remembers(Shelf):
+    class Remembers(CollectingEngine):
         checked = 0
 
         async def has_answer(self, route: Route) -> bool:

@@ -12,7 +12,7 @@ from examples import langgraph_refund
 
 from awaithumans_core import HumanTask, TaskClient, settle
 from awaithumans_relay.store import Store
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.people import People
 from tests.support.relay import settings_for
 from tests.support.workflows import Decision
@@ -40,7 +40,7 @@ class House:
             env={"CHECKPOINTS": self.checkpoints, "PYTHONPATH": str(ROOT)},
         )
         self.settings = settings_for(self.humans, self.relay.url, secret)
-        self.asker = TemporalAsker(self.temporal.address)
+        self.asker = TemporalCaller(self.temporal.address)
         (folder / "relay").mkdir()
         self.waits = Store(f"sqlite:///{folder / 'relay' / 'awaithumans-relay.db'}")
 
@@ -66,7 +66,7 @@ async def test_relay_killed_between_acknowledgement_and_wake(tmp_path: Path) -> 
         assert [wait.state for wait in await house.waits.find(task["id"])] == ["answered"]
         await house.temporal.start()
         await house.relay.start()
-        assert (await asyncio.wait_for(asked.told(), 60))["approved"] is True
+        assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
         await house.until(task["id"], "delivered")
         assert house.asker.acts[asked.name] == 1
         await people.aclose()
@@ -97,7 +97,7 @@ async def test_a_while_without_servers(tmp_path: Path, monkeypatch: pytest.Monke
         for task in tasks:
             await people.complete(task["id"], {"approved": True})
         assert (await asyncio.wait_for(script, 60)).approved is True
-        assert (await asyncio.wait_for(asked.told(), 60))["approved"] is True
+        assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
         assert await asyncio.wait_for(thread, 60) == "paid"
         assert house.asker.acts[asked.name] == 1
         await people.aclose()

@@ -14,7 +14,7 @@ from devservers import HumansServer
 from awaithumans_core import HumanTask, SettingsError, SyncTaskClient, TaskClient
 from awaithumans_core.testing import FakeHumans
 from tests.support import forks
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import running_relay
 from tests.support.workflows import Decision
@@ -26,7 +26,7 @@ async def reports(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
     run = uuid.uuid4().hex
     names = {f"{run}:{name}": forks.answer_to(name) for name in forks.EVERYBODY} | {f"{run}:first": 0}
     async with (
-        running_relay([Shelf("shelf")], humans, tmp_path_factory.mktemp("fork")) as relay,
+        running_relay([CollectingEngine("shelf")], humans, tmp_path_factory.mktemp("fork")) as relay,
         aclosing(People(humans)) as people,
     ):
         env = {

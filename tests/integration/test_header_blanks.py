@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 import pytest
 
 from awaithumans_core.signing import sign
-from tests.support.fortress import KEY, OPERATOR_TOKEN, Fortress, fortress
+from tests.support.threaded_relay import KEY, OPERATOR_TOKEN, ThreadedRelay, threaded_relay
 
 NUMBERS = itertools.count()
 BLANKS = {
@@ -28,13 +28,13 @@ around = pytest.mark.parametrize(("before", "after"), BLANKS.values(), ids=BLANK
 
 
 @pytest.fixture(scope="module", params=["h11", "httptools"])
-def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Fortress]:
+def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[ThreadedRelay]:
     database = f"sqlite:///{tmp_path_factory.mktemp('blanks') / 'waits.db'}"
-    with fortress(database, parser=request.param) as running:
+    with threaded_relay(database, parser=request.param) as running:
         yield running
 
 
-def send(relay: Fortress, verb: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> int:
+def send(relay: ThreadedRelay, verb: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> int:
     """The status for a request with exactly these header lines: an HTTP client would tidy them."""
     lines = [f"{verb} {path} HTTP/1.1", "host:relay", "connection:close", f"content-length:{len(body)}"]
     lines += [f"{name}:{value}" for name, value in headers.items()]
@@ -51,7 +51,7 @@ def callback() -> tuple[str, bytes]:
 
 
 @around
-def test_callback_with_blanks_is_taken(relay: Fortress, before: str, after: str) -> None:
+def test_callback_with_blanks_is_taken(relay: ThreadedRelay, before: str, after: str) -> None:
     """A proxy that adds blanks to the headers of a callback loses no answer."""
     key, body = callback()
     values = {"x-awaithumans-signature": sign(body, KEY), "x-awaithumans-task-id": "task-1"}
@@ -63,7 +63,9 @@ def test_callback_with_blanks_is_taken(relay: Fortress, before: str, after: str)
 @around
 @pytest.mark.parametrize("verb", ["PUT", "GET"], ids=["registration", "operator"])
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
-def test_authorization_with_blanks_is_taken(relay: Fortress, verb: str, scheme: str, before: str, after: str) -> None:
+def test_authorization_with_blanks_is_taken(
+    relay: ThreadedRelay, verb: str, scheme: str, before: str, after: str
+) -> None:
     """Registrations and the operator API read the token without the blanks around it."""
     key, _ = callback()
     if verb == "GET":
@@ -92,7 +94,7 @@ def test_authorization_with_blanks_is_taken(relay: Fortress, verb: str, scheme: 
         "no scheme",
     ],
 )
-def test_malformed_signature_is_refused(relay: Fortress, odd: str) -> None:
+def test_malformed_signature_is_refused(relay: ThreadedRelay, odd: str) -> None:
     """Only blanks around the value are removed: any other signature is refused, and nothing is stored."""
     key, body = callback()
     true = sign(body, KEY)
@@ -102,7 +104,7 @@ def test_malformed_signature_is_refused(relay: Fortress, odd: str) -> None:
     assert relay.rows(key) == []
 
 
-def test_header_of_another_task_is_refused(relay: Fortress) -> None:
+def test_header_of_another_task_is_refused(relay: ThreadedRelay) -> None:
     """Blanks do not make one task another."""
     key, body = callback()
     headers = {"x-awaithumans-signature": sign(body, KEY), "x-awaithumans-task-id": "task- 1"}

@@ -20,7 +20,7 @@ from awaithumans_core.callback import MAX_BODY_BYTES
 from awaithumans_core.json_values import read_json
 from awaithumans_core.signing import sign
 from awaithumans_relay.store.table.rows import storable
-from tests.support.fortress import KEY, Fortress, fortress
+from tests.support.threaded_relay import KEY, ThreadedRelay, threaded_relay
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=50)
@@ -28,18 +28,18 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Fortress]:
+def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[ThreadedRelay]:
     database: str
     if request.param == "postgres":
         database = request.getfixturevalue("postgres").database()
     else:
-        database = f"sqlite:///{tmp_path_factory.mktemp('fortress') / 'waits.db'}"
-    with fortress(database) as running:
+        database = f"sqlite:///{tmp_path_factory.mktemp('threaded_relay') / 'waits.db'}"
+    with threaded_relay(database) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def unshaken(relay: Fortress) -> Generator[None]:
+def unshaken(relay: ThreadedRelay) -> Generator[None]:
     """The log holds no traceback afterwards, and the relay still takes an answer."""
     relay.errors.clear()
     yield
@@ -53,7 +53,7 @@ def body(key: str, **fields: Any) -> bytes:
     return json.dumps(said | fields).encode()
 
 
-def raw(relay: Fortress, request: bytes, more: bytes) -> bytes:
+def raw(relay: ThreadedRelay, request: bytes, more: bytes) -> bytes:
     """What the relay says to these bytes, until it or the caller hangs up."""
     with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as line:
         reply = b""
@@ -117,7 +117,7 @@ ODD: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_bytes_that_are_no_callback(relay: Fortress, odd: str) -> None:
+def test_bytes_that_are_no_callback(relay: ThreadedRelay, odd: str) -> None:
     """Requests no HTTP library would send: refused or hung up upon, never 5xx or 3xx, and nothing is stored."""
     head, content = ODD[odd]
     reply = raw(relay, head.replace(b"TOKEN", relay.token(RAW_KEY).encode()), content)
@@ -127,14 +127,14 @@ def test_bytes_that_are_no_callback(relay: Fortress, odd: str) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["", "/", "//"])
-def test_slashes_after_the_token(relay: Fortress, slashes: str) -> None:
+def test_slashes_after_the_token(relay: ThreadedRelay, slashes: str) -> None:
     """Inside an application that redirects, a callback URL with slashes behind it is taken as it is."""
     key = f"slashes {next(NUMBERS)}"
     assert relay.call_back(relay.token(key) + slashes, body(key)).status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["text/xml", "multipart/form-data", "application/json; charset=utf-16", "é"])
-def test_the_content_type_decides_nothing(relay: Fortress, content_type: str) -> None:
+def test_the_content_type_decides_nothing(relay: ThreadedRelay, content_type: str) -> None:
     """What was signed is what is read, whatever it is called."""
     key = f"typed {next(NUMBERS)}"
     reply = relay.http.post(
@@ -151,7 +151,7 @@ def test_the_content_type_decides_nothing(relay: Fortress, content_type: str) ->
 @pytest.mark.parametrize(
     "odd", [Route("\ud800", {}, "k"), Route("taker", {"\ud800": ""}, "k"), Route("taker", {}, "\ud800")]
 )
-def test_half_a_character_in_a_route(relay: Fortress, odd: Route) -> None:
+def test_half_a_character_in_a_route(relay: ThreadedRelay, odd: Route) -> None:
     """What no database keeps, or no page could show, is refused at both doors."""
     proof = relay.signer.prove(odd, "odd")
     replies = [
@@ -162,7 +162,7 @@ def test_half_a_character_in_a_route(relay: Fortress, odd: Route) -> None:
     assert relay.rows("k") == []
 
 
-def test_no_more_is_read_than_allowed(relay: Fortress) -> None:
+def test_no_more_is_read_than_allowed(relay: ThreadedRelay) -> None:
     """An endless body is answered, and the line cut, soon after the limit."""
     head = posted(CHUNKED).replace(b"TOKEN", relay.token("endless").encode())
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -208,7 +208,7 @@ prefixes = st.sampled_from([b"", b"\xef\xbb\xbf", b" " * 9, b"\xff"])
 @MANY
 @given(task_ids, responses, st.lists(st.tuples(fields.map(json.dumps), json_texts), max_size=2), prefixes)
 def test_what_is_signed_is_stored_as_it_was_signed(
-    relay: Fortress, task_id: str, response: str, more: list[tuple[str, str]], before: bytes
+    relay: ThreadedRelay, task_id: str, response: str, more: list[tuple[str, str]], before: bytes
 ) -> None:
     """A signed body, however odd, is either refused and leaves no trace, or stored as the one answer it is.
 
@@ -260,7 +260,7 @@ def altered(draw: st.DrawFn, true: str) -> str:
 
 @MANY
 @given(st.data())
-def test_almost_a_proof_of_a_wait_is_none(relay: Fortress, data: st.DataObject) -> None:
+def test_almost_a_proof_of_a_wait_is_none(relay: ThreadedRelay, data: st.DataObject) -> None:
     """A proof for another task, for asking, or that is not exactly right: the same 401 at both endpoints."""
     key, task_id = "registrations", data.draw(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
     assume(task_id != "asked")
@@ -282,7 +282,7 @@ TOKEN_KEY = "proofs"
 
 @MANY
 @given(st.data())
-def test_almost_a_proof_is_none(relay: Fortress, data: st.DataObject) -> None:
+def test_almost_a_proof_is_none(relay: ThreadedRelay, data: st.DataObject) -> None:
     """Whichever proof is not exactly right, a caller hears the very same 401, and nothing is stored."""
     token, signature = relay.token(TOKEN_KEY), sign(body(TOKEN_KEY), KEY)
     which = data.draw(st.sampled_from(["token", "signature", "both"]))
@@ -299,7 +299,7 @@ def test_almost_a_proof_is_none(relay: Fortress, data: st.DataObject) -> None:
     assert relay.rows(TOKEN_KEY) == []
 
 
-def test_a_stranger_cannot_tell_what_exists(relay: Fortress) -> None:
+def test_a_stranger_cannot_tell_what_exists(relay: ThreadedRelay) -> None:
     """A known task, an unknown one, a forged token and a forged signature get one and the same reply."""
     key = f"known {next(NUMBERS)}"
     held = {"Authorization": f"Bearer {relay.proof(key, 'known')}"}
@@ -336,7 +336,7 @@ CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_sche
 @pytest.mark.parametrize(
     ("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}"), ("GET", "/waits/asked")]
 )
-def test_requests_made_from_the_openapi_document(relay: Fortress, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
+def test_requests_made_from_the_openapi_document(relay: ThreadedRelay, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
     """Whatever fits the document gets an answer that fits it, with proofs and without."""
     document = schemathesis.openapi.from_url(f"{relay.url}/openapi.json")
     strategy = document[path][verb].as_strategy()

@@ -28,7 +28,7 @@ from awaithumans_adapters.langgraph.unmodified.interrupt_question import keys_of
 from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.workflows import Decision
@@ -127,7 +127,7 @@ class Bench:
 @pytest.fixture(scope="module")
 async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
     """Takes registrations; answers are delivered by hand here."""
-    async with running_relay([Shelf("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
+    async with running_relay([CollectingEngine("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
         yield running
 
 
@@ -975,7 +975,7 @@ async def test_adopted_through_the_relay(humans: HumansServer, people: People, t
         await bench.start(bench.interrupts())
         (task,) = await bench.adopted()
         await people.complete(task["id"], {"decision": "approve"})
-        await relay.hurry(task["id"])
+        await relay.check_now(task["id"])
         await relay.wait_for(task["id"], "delivered")
     assert bench.ran == [("A", 250)]
     assert await bench.done()
@@ -1003,7 +1003,7 @@ async def test_example(humans: HumansServer, people: People, tmp_path: Path) -> 
     try:
         async with started(relay):
             task = await people.answer("May the agent run refund?", {"decision": "edit", "new_amount": "25"})
-            await RunningRelay(relay.url, settings_for(humans, relay.url, secret), store).hurry(task["id"])
+            await RunningRelay(relay.url, settings_for(humans, relay.url, secret), store).check_now(task["id"])
             out, _ = await asyncio.wait_for(running.communicate(), 30)
     finally:
         if running.returncode is None:

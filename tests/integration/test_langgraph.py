@@ -20,7 +20,7 @@ from langgraph.types import Command, interrupt
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks, ServerUnreachableError, SettingsError, TargetGone, TargetNotReady
 from awaithumans_core.errors import RequestRefusedError
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.relay import RunningRelay, served, settings_for
 from tests.support.workflows import Decision

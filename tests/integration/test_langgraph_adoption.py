@@ -277,6 +277,6 @@ async def test_process_dies_at_the_interrupt(fake: FakeServer, tmp_path: Path) -
                 await asyncio.sleep(0.05)
             (task,) = desk.tasks()
             fake.fake.complete(task.id, {"answer": "blue"})
-            await relay.hurry(task.id)
+            await relay.check_now(task.id)
             await relay.wait_for(task.id, "delivered")
     assert desk.acts == ["blue"]

@@ -16,9 +16,9 @@ from awaithumans_core import Outcome, Route, SettingsError, TargetNotReady
 from awaithumans_core.engine import RelayNotReady
 from awaithumans_relay.commands.checks import of_thread
 from awaithumans_relay.commands.engines import MakesEngines, Wanted
+from tests.support.langgraph_server import AUTHENTICATED, LangGraphServer
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
-from tests.support.served import AUTHENTICATED, LangGraphServer
 
 pytestmark = pytest.mark.edges
 
@@ -99,7 +99,7 @@ async def test_each_user_s_run_is_resumed_as_that_user(
         assert route.caller is not None
         assert route.caller["user"] == user
         await people.complete(outcome.task_id, {"approved": True})
-        await relay.hurry(outcome.task_id)
+        await relay.check_now(outcome.task_id)
         await relay.wait_for(outcome.task_id, "delivered")
         users, values = await users_of_runs(server, user, thread_id)
         assert users == [user, user]

@@ -15,7 +15,7 @@ from langgraph.runtime import Runtime
 from awaithumans_adapters.langgraph import GraphEngine
 from awaithumans_core import SettingsError
 from awaithumans_relay.commands.engines import Wanted
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 

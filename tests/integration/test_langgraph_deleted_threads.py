@@ -11,7 +11,7 @@ from langgraph.graph import START, StateGraph
 from awaithumans_adapters.langgraph import GraphEngine, await_human_sync
 from awaithumans_core import Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_core.runs import RunsInMemory
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision

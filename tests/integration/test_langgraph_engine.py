@@ -20,7 +20,7 @@ from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_syn
 from awaithumans_adapters.langgraph.graph_engine.engine import UPDATED
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, SettingsError, TargetBusy, TargetGone, TargetNotReady
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.graphs import ask_then_act
 from tests.support.workflows import Decision
 

@@ -17,8 +17,8 @@ from awaithumans_adapters.langgraph import GraphEngine, GraphEvent, GraphThread,
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError
 from awaithumans_core.runs import RunsInMemory
 from awaithumans_relay.commands.engines import Wanted
-from tests.support.bench import Bench, State
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.relay import Server, running_relay, settings_for
 
@@ -62,7 +62,7 @@ async def test_callbacks_are_acknowledged_while_a_node_blocks(
 ) -> None:
     """While an async node blocks, another callback is stored, acknowledged and delivered to another engine."""
     events: list[str] = []
-    node, shelf = Blocking(events), Shelf()
+    node, shelf = Blocking(events), CollectingEngine()
     port = free_port()
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     bench = Bench(InMemorySaver(), HumanTasks(settings), people)

@@ -20,7 +20,7 @@ from awaithumans_core import (
     quorum,
 )
 from awaithumans_core import escalate as escalate_in_place
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.workflows import Decision
 
 pytestmark = pytest.mark.edges

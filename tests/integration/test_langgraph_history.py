@@ -13,9 +13,9 @@ from awaithumans_adapters.langgraph import GraphEngine, HumanInterrupts, await_h
 from awaithumans_adapters.langgraph.delivery.history import PAGE, Search, SearchUnfinishedError, search
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, Route
-from tests.support.bench import Bench, State
+from tests.support.counting_savers import CountingSaver
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
-from tests.support.reads import Reads
 from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision
 
@@ -23,7 +23,7 @@ HISTORY = 120
 """Checkpoints that follow the question; a search that reads the history reads more than this."""
 
 
-class CountingSaver(Reads):
+class ListCountingSaver(CountingSaver):
     """Counts listed checkpoints as well."""
 
     def list(self, *args: Any, **options: Any) -> Any:
@@ -34,7 +34,7 @@ class CountingSaver(Reads):
 
 @pytest.fixture
 def bench(registrar: RunningRelay, people: People) -> Bench:
-    bench = Bench(CountingSaver(), registrar.human_tasks(), people)
+    bench = Bench(ListCountingSaver(), registrar.human_tasks(), people)
     bench.store = registrar.store
     return bench
 
@@ -222,6 +222,6 @@ async def test_branches_beside_the_question_are_read_once_for_each_resume(bench:
         )
         await GraphEngine({"g": graph}).deliver(Route("langgraph", {"thread_id": "t"}, key), yes)
 
-    alone = await first_resume(CountingSaver(), plain)
-    with_engine = await first_resume(CountingSaver(), ours)
+    alone = await first_resume(ListCountingSaver(), plain)
+    with_engine = await first_resume(ListCountingSaver(), ours)
     assert with_engine - alone < 5

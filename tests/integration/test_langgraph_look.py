@@ -10,16 +10,16 @@ from langgraph.types import Command, interrupt
 from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import Look
 from awaithumans_adapters.langgraph.graph_engine.engine import STARTING
 from awaithumans_core import Outcome, Route
-from tests.support.bench import Bench
-from tests.support.clocks import StillClock
+from tests.support.clocks import ManualClock
+from tests.support.counting_savers import CountingSaver, YieldingSaver
+from tests.support.graph_bench import Bench
 from tests.support.people import People
-from tests.support.reads import Busy, Reads
 from tests.support.relay import RunningRelay
 
 
 async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay, people: People) -> None:
     """The look is all that is read of it, up to its end."""
-    saver = Reads()
+    saver = CountingSaver()
     bench = Bench(saver, registrar.human_tasks(), people)
 
     async def node(_: Any) -> Any:
@@ -27,7 +27,7 @@ async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay,
 
     bench.graph(node=node)
     await bench.compiled.ainvoke({"answers": []}, bench.config)
-    look, saver.reads = Look(saver, StillClock()), 0
+    look, saver.reads = Look(saver, ManualClock()), 0
     (shown,) = (await bench.compiled.aget_state(look.lent(bench.config), subgraphs=True)).interrupts
     look.end()
     key = (await bench.task("a"))["idempotency_key"]
@@ -43,7 +43,7 @@ async def test_of_many_threads_the_first_runs_on_before_the_last_is_looked_at(
     registrar: RunningRelay, people: People
 ) -> None:
     """What a look has seen is used while it is fresh, however many are resumed at once."""
-    saver = Busy()
+    saver = YieldingSaver()
     bench = Bench(saver, registrar.human_tasks(), people)
 
     async def node(_: Any) -> Any:
@@ -74,7 +74,7 @@ async def test_a_reducer_that_works_in_place_is_run_once_for_each_result() -> No
     """What a node beside the one that waits has written is shown by the look, and in the state once after it."""
     ends: list[Any] = []
     for looked_at in (False, True):
-        saver = Reads()
+        saver = CountingSaver()
         builder = StateGraph(Kept)
         builder.add_node("waits", lambda _: {"done": [interrupt("?")]})
         builder.add_node("beside", lambda _: {"done": ["beside"]})
@@ -84,7 +84,7 @@ async def test_a_reducer_that_works_in_place_is_run_once_for_each_result() -> No
         config: Any = {"configurable": {"thread_id": "t"}}
         await graph.ainvoke({"done": ["input"]}, config)
         if looked_at:
-            look = Look(saver, StillClock())
+            look = Look(saver, ManualClock())
             await graph.aget_state(look.lent(config), subgraphs=True)
             look.end()
             config = look.lent(config)

@@ -15,10 +15,10 @@ from langgraph_sdk.client import LangGraphClient
 from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks, Outcome
 from tests.support import graphs, served_graphs
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
+from tests.support.langgraph_server import LangGraphServer, ServedCaller, WaitingServedThread, registering_relay
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
-from tests.support.served import AskedServedThread, LangGraphServer, ServedAsker, registering_relay
 from tests.support.servers import FakeServer
 from tests.support.workflows import Decision
 
@@ -48,12 +48,12 @@ def question_of(thread_id: str) -> dict[str, Any]:
     return {"name": thread_id, "options": {"task": f"{thread_id}?"}}
 
 
-async def answer(asker: ServedAsker, people: People, thread_id: str) -> None:
+async def answer(asker: ServedCaller, people: People, thread_id: str) -> None:
     """A person answers the thread's question, and the answer is delivered."""
     (task,) = await people.find(f"{thread_id}?")
     key = task["idempotency_key"]
     outcome = Outcome(task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=key)
-    await asker.engine.deliver(AskedServedThread(thread_id, asker).route(key), outcome)
+    await asker.engine.deliver(WaitingServedThread(thread_id, asker).route(key), outcome)
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["node", "node of a subgraph"])
@@ -103,7 +103,7 @@ async def test_question_in_a_remote_graph_that_is_called_directly(
         await remote.ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
         return {}
 
-    asker = ServedAsker(langgraph_server)
+    asker = ServedCaller(langgraph_server)
     async with asker.ready(relay.settings):
         await (calling(call).compile().ainvoke({}) if from_node else call({}))
         await answer(asker, people, thread_id)
@@ -136,7 +136,7 @@ async def test_question_beside_a_remote_graph(
         builder.add_edge(START, "ask").add_edge(START, "remote")
     else:
         builder.add_node("ask", ask_with_remote).add_edge(START, "ask")
-    async with running_relay([Shelf("langgraph")], fake, tmp_path) as running:
+    async with running_relay([CollectingEngine("langgraph")], fake, tmp_path) as running:
         graph: Any = builder.compile(checkpointer=InMemorySaver())
         await graph.ainvoke(question_of(thread_id), config)
         (task,) = [task for task in fake.fake.tasks if task.asked["task"] == f"{thread_id}?"]
@@ -157,11 +157,11 @@ async def test_later_run_of_a_thread_that_a_remote_node_has_created(
     node: Any = RemoteGraph("ask", client=client)
     thread_id = str(uuid.uuid4())
     await calling(node).compile().ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
-    asker = ServedAsker(langgraph_server)
+    asker = ServedCaller(langgraph_server)
     async with asker.ready(relay.settings):
-        asked, again = AskedServedThread(thread_id, asker), question_of(thread_id)
+        asked, again = WaitingServedThread(thread_id, asker), question_of(thread_id)
         await asked.run(again)
         assert await people.find(f"{thread_id}?", count=0) == []
         await asked.run(again, metadata={"langgraph_checkpoint_ns": ""})
         await answer(asker, people, thread_id)
-        assert (await asked.told())["approved"] is True
+        assert (await asked.result())["approved"] is True

@@ -11,7 +11,7 @@ from langgraph.types import interrupt
 
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, TargetGone
-from tests.support.bench import State
+from tests.support.graph_bench import State
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay

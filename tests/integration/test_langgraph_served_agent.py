@@ -11,9 +11,9 @@ from devservers import HumansServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Outcome, Route
+from tests.support.langgraph_server import LangGraphServer, registering_relay
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.served import LangGraphServer, registering_relay
 
 pytestmark = pytest.mark.edges
 

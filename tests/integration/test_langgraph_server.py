@@ -16,9 +16,9 @@ from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED, DECIDE
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
+from tests.support.langgraph_server import LangGraphServer, ServedCaller, registering_relay
 from tests.support.people import People
 from tests.support.relay import RunningRelay, served
-from tests.support.served import LangGraphServer, ServedAsker, registering_relay
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ async def bench(relay: RunningRelay, langgraph_server: LangGraphServer, people: 
 
 async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> None:
     """A sync node asks and notes its answer, too."""
-    asker = ServedAsker(langgraph_server, "ask_sync")
+    asker = ServedCaller(langgraph_server, "ask_sync")
     async with asker.ready(relay.settings):
         asked = await asker.ask("sync?")
         (task,) = await people.find("sync?")
@@ -101,7 +101,7 @@ async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer,
         outcome = Outcome(task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=key)
         for _ in range(2):
             await asker.engine.deliver(asked.route(key), outcome)
-        assert (await asked.told())["approved"] is True
+        assert (await asked.result())["approved"] is True
         assert asker.acts[asked.name] == 1
 
 
@@ -534,7 +534,7 @@ async def test_relay_killed_while_resumed_nodes_run(
         holds = [bench.told("hold") for bench in (here, there)]
         tasks = [(await people.answer(bench.question, {"approved": True}))["id"] for bench in (here, there)]
         for task_id, bench in zip(tasks, (here, there), strict=True):
-            await watch.hurry(task_id)
+            await watch.check_now(task_id)
             await bench.until("goes on")
         relay.kill()
         for hold in holds:

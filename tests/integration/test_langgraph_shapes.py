@@ -15,7 +15,7 @@ from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 from awaithumans_adapters.langgraph import await_human_sync
 from awaithumans_core import HumanTasks, Outcome, Route, TargetGone, TargetNotReady
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.workflows import Decision
 

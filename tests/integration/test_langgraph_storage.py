@@ -15,8 +15,8 @@ from langgraph.graph import END, START, StateGraph
 from awaithumans_adapters.langgraph import GraphEngine
 from awaithumans_core import Outcome, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
-from tests.support.bench import Bench, State
 from tests.support.dying_relay import asks_and_pays
+from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay

@@ -11,7 +11,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 
 from awaithumans_adapters.langgraph import GraphEngine, GraphEvent, await_human, await_human_sync
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.savers import SYNC, opener
 from tests.support.workflows import Decision
 

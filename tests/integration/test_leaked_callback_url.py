@@ -13,7 +13,7 @@ from devservers import HumansServer
 
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_relay.store.waits import MAX_OPEN_WAITS
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.workflows import Decision
@@ -21,7 +21,7 @@ from tests.support.workflows import Decision
 ENDED = Route("shelf", {"place": "ended"}, "the attacker's question")
 
 
-class Ended(Shelf):
+class Ended(CollectingEngine):
     """All of its callers have ended."""
 
     async def orphaned(self, route: Route) -> str | None:
@@ -69,7 +69,7 @@ async def test_question_of_a_stranger_is_not_cancelled(
     async with TaskClient(settings=relay.settings) as client:
         victim = await client.create(HumanTask(task=f"victim {tmp_path.name}?", response_schema=Decision))
     assert (await server.register(ENDED, victim.task_id)).status_code == 200
-    await relay.hurry(victim.task_id)
+    await relay.check_now(victim.task_id)
     (wait,) = await relay.wait_for(victim.task_id, "parked")
     assert "another question" in (wait.last_error or "")
     assert (await people.task(victim.task_id))["status"] == "created"
@@ -83,7 +83,7 @@ async def test_question_of_another_caller_under_the_same_key_is_not_cancelled(
     async with TaskClient(settings=relay.settings) as client:
         shared = await client.create(HumanTask(task="shared?", response_schema=Decision, idempotency_key=key))
     assert (await server.register(Route("shelf", {"place": "joined"}, key), shared.task_id)).status_code == 200
-    await relay.hurry(shared.task_id)
+    await relay.check_now(shared.task_id)
     (wait,) = await relay.wait_for(shared.task_id, "parked")
     assert "created for another caller" in (wait.last_error or "")
     assert (await people.task(shared.task_id))["status"] == "created"

@@ -28,7 +28,7 @@ from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app, create_router
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.table.schema import waits
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 
 OPERATOR = secrets.token_urlsafe(32)
 PAYLOAD_KEY = secrets.token_urlsafe(32)
@@ -97,17 +97,19 @@ STOPPED = (503, "RELAY_NOT_RUNNING", "this relay has stopped")
 
 def mounted(settings: Settings, database: str) -> ASGIApp:
     app = FastAPI()
-    app.mount("/relay", create_app([Shelf()], settings=settings, database=database))
+    app.mount("/relay", create_app([CollectingEngine()], settings=settings, database=database))
     return app
 
 
 def mounted_in_starlette(settings: Settings, database: str) -> ASGIApp:
-    return Starlette(routes=[Mount("/relay", app=create_app([Shelf()], settings=settings, database=database))])
+    return Starlette(
+        routes=[Mount("/relay", app=create_app([CollectingEngine()], settings=settings, database=database))]
+    )
 
 
 def router_of_a_mounted_app(settings: Settings, database: str) -> ASGIApp:
     inner, app = FastAPI(redirect_slashes=False), FastAPI()
-    inner.include_router(create_router([Shelf()], settings=settings, database=database))
+    inner.include_router(create_router([CollectingEngine()], settings=settings, database=database))
     app.mount("/relay", inner)
     return app
 
@@ -115,7 +117,7 @@ def router_of_a_mounted_app(settings: Settings, database: str) -> ASGIApp:
 def router_included_after_the_start(settings: Settings, database: str) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.include_router(create_router([Shelf()], settings=settings, database=database), prefix="/relay")
+        app.include_router(create_router([CollectingEngine()], settings=settings, database=database), prefix="/relay")
         yield
 
     return FastAPI(redirect_slashes=False, lifespan=lifespan)
@@ -154,7 +156,7 @@ async def test_a_relay_whose_lifespan_does_not_run_refuses_everything(
 
 async def test_a_mounted_relay_that_the_outer_lifespan_runs_delivers(settings: Settings, database: str) -> None:
     """The set-up that the log line and the README name."""
-    shelf = Shelf()
+    shelf = CollectingEngine()
     relay_app = create_app([shelf], settings=settings, database=database)
 
     @asynccontextmanager
@@ -172,7 +174,7 @@ async def test_a_mounted_relay_that_the_outer_lifespan_runs_delivers(settings: S
 
 async def test_a_router_that_an_own_lifespan_runs_delivers(settings: Settings, database: str) -> None:
     """A router that is made in the lifespan of its application, with what is connected there."""
-    shelf = Shelf()
+    shelf = CollectingEngine()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -192,7 +194,7 @@ async def test_a_relay_that_has_stopped_refuses_until_it_is_started_again(settin
     owners: set[str] = set()
     observer = Store(database)
 
-    class Watching(Shelf):
+    class Watching(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             leased = select(waits.c.lease_owner).where(waits.c.task_id == outcome.task_id)
             owners.add(str(await observer.database.read(lambda db: db.execute(leased).scalar())))
@@ -213,7 +215,7 @@ async def test_a_relay_that_has_stopped_refuses_until_it_is_started_again(settin
 
 async def test_a_request_while_the_relay_starts_is_refused(settings: Settings, database: str, tmp_path: Path) -> None:
     """The database is locked while the relay starts: a request does not wait for it."""
-    app = create_app([Shelf()], settings=settings, database=database)
+    app = create_app([CollectingEngine()], settings=settings, database=database)
     holder = sqlite3.connect(tmp_path / "waits.db", isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
     holder.execute("BEGIN IMMEDIATE")
@@ -239,7 +241,7 @@ async def test_a_request_while_the_relay_starts_is_refused(settings: Settings, d
 
 async def test_a_relay_that_could_not_start_refuses(settings: Settings, tmp_path: Path) -> None:
     """The folder of the database is missing; once it is there, the same application starts."""
-    shelf = Shelf()
+    shelf = CollectingEngine()
     app = create_app([shelf], settings=settings, database=f"sqlite:///{tmp_path / 'later' / 'waits.db'}")
     with pytest.raises(OperationalError):
         async with app.router.lifespan_context(app):
@@ -283,7 +285,7 @@ async def test_callbacks_while_the_relay_stops_are_stored_or_refused(settings: S
 
 async def test_a_router_that_is_included_twice_runs_once(settings: Settings, database: str) -> None:
     """One relay at two prefixes: its lifespan is run twice, every answer is delivered once, and it stops."""
-    shelf = Shelf()
+    shelf = CollectingEngine()
     router = create_router([shelf], settings=settings, database=database)
     app = FastAPI(redirect_slashes=False)
     app.include_router(router, prefix="/old")

@@ -17,7 +17,7 @@ from devservers import HumansServer, RelayServer, TemporalServer, started
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
 from awaithumans_relay.commands import server_check as startup
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay, Server, running_relay
@@ -96,7 +96,7 @@ async def test_no_log_says_what_must_not_be_said(
     postgres: PostgresServer | None = request.getfixturevalue("postgres") if kind == "postgres" else None
     failures: list[Exception] = [ConnectionError("away")]
 
-    class Stumbling(Shelf):
+    class Stumbling(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             if failures:
                 raise failures.pop()
@@ -126,7 +126,7 @@ async def test_no_log_says_what_must_not_be_said(
         assert await asyncio.to_thread(post, relay, token, body, sign(body, key)) == 200
         swept, _, _ = await ask("swept")
         await people.complete(swept, {"approved": True, "note": ANSWER})
-        await relay.hurry(swept)
+        await relay.check_now(swept)
         await shelf.until(2)
         async with asyncio.timeout(60):
             while (await relay.store.counts()) != {"delivered": 2}:
@@ -152,7 +152,7 @@ async def test_no_log_says_what_must_not_be_said(
 async def test_lines_name_their_wait(fake: FakeServer, everything: Everything, tmp_path: Path) -> None:
     """Every line about a wait has the task, the wait and the engine as fields, whatever formatter reads them."""
     route = Route("shelf", {"place": "here"}, "question-1")
-    shelf = Shelf()
+    shelf = CollectingEngine()
     async with running_relay([shelf], fake, tmp_path) as relay:
         server = Server(relay, fake)
         await server.call_back(route)
@@ -167,7 +167,7 @@ async def test_lines_name_their_wait(fake: FakeServer, everything: Everything, t
 
 async def test_a_refusal_names_the_task_it_claims(fake: FakeServer, everything: Everything, tmp_path: Path) -> None:
     """Whoever looks for a lost answer finds the task and the reason; a forger writes no lines of theirs."""
-    async with running_relay([Shelf()], fake, tmp_path) as relay:
+    async with running_relay([CollectingEngine()], fake, tmp_path) as relay:
         server = Server(relay, fake)
         headers = {"X-Awaithumans-Task-Id": "task-7 delivered\tto", "X-Awaithumans-Signature": "sha256="}
         await server.http.post("/callbacks/forged.token", content=b"{}", headers=headers)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from awaithumans_core import HumanTask, Outcome, Route, TargetGone, TargetNotReady, TaskClient
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.servers import FakeServer
@@ -22,7 +22,7 @@ def place(name: str) -> Route:
     return Route("shelf", {"place": name}, f"question-{name}")
 
 
-class Moody(Shelf):
+class Moody(CollectingEngine):
     """Does to each target what its name says."""
 
     def __init__(self) -> None:
@@ -128,12 +128,12 @@ async def test_the_sweep_is_counted(server: Server, relay: RunningRelay, fake: F
     async with TaskClient(fake.url, fake.token) as asker:
         task = await asker.create(HumanTask(task="counted?", response_schema=Decision))
     await server.register(Route("shelf", {"place": "swept"}, str(task.idempotency_key)), task.task_id)
-    await relay.hurry(task.task_id)
+    await relay.check_now(task.task_id)
     async with asyncio.timeout(60):
         while not (await figures(server))["sweep_looks_total"]:
             await asyncio.sleep(0.05)
     await people.complete(task.task_id, {"approved": True})
-    await relay.hurry(task.task_id)
+    await relay.check_now(task.task_id)
     await relay.wait_for(task.task_id, "delivered")
     seen = await figures(server)
     assert seen["sweep_looks_total"] >= 2
@@ -153,7 +153,7 @@ async def test_two_relays_in_one_process(server: Server, fake: FakeServer, tmp_p
     """Each counts its own."""
     await server.call_back(ROUTE)
     (tmp_path / "other").mkdir()
-    async with running_relay([Shelf()], fake, tmp_path / "other") as other:
+    async with running_relay([CollectingEngine()], fake, tmp_path / "other") as other:
         speaker = Server(other, fake)
         assert (await figures(speaker))["callbacks_total,stored"] == 0
         await speaker.http.aclose()

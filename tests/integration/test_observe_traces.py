@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from awaithumans_core import HumanTask, Route
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer
@@ -23,7 +23,7 @@ from tests.support.workflows import Decision
 TRACER = trace.get_tracer("script")
 
 
-class Stumbling(Shelf):
+class Stumbling(CollectingEngine):
     """Fails as often as it is told to, in words nobody must read."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ async def test_an_answer_that_the_sweep_finds_is_linked_too(
     question, route = asked("traced by sweep")
     fake.fake.answer(route.idempotency_key, {"approved": True}).by_email()
     outcome = await asyncio.to_thread(relay.human_tasks().open_sync, question.body(), route)
-    await relay.hurry(outcome.task_id)
+    await relay.check_now(outcome.task_id)
     found = await until(spans, "ask shelf", "find answer", "deliver shelf")
     assert facts(found["find answer"])["awaithumans.task_id"] == outcome.task_id
     for name in ("find answer", "deliver shelf"):

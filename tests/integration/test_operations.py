@@ -22,7 +22,7 @@ from awaithumans_relay import create_app, create_router
 from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 from tests.support import hostile
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
 
@@ -30,7 +30,7 @@ TOKEN = secrets.token_urlsafe(32)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
 
 
-class Broken(Shelf):
+class Broken(CollectingEngine):
     """Takes nothing until it is mended; can tell a redrive from a delivery."""
 
     def __init__(self) -> None:
@@ -490,7 +490,7 @@ async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_
 def test_the_relays_own_engine_name_is_taken(settings: Settings) -> None:
     """Nobody else can be called as the doctor's probe."""
     with pytest.raises(SettingsError, match="'doctor'"):
-        create_app([Shelf("doctor")], settings=settings)
+        create_app([CollectingEngine("doctor")], settings=settings)
 
 
 async def test_no_secret_in_the_log(

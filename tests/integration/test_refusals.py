@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from awaithumans_relay.monitoring.repeated_lines import MAX_KINDS, Repeats
 from awaithumans_relay.web.authentication import GUESS_SECONDS, GUESSES_PER_SECOND
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
 
@@ -23,7 +23,7 @@ TOKEN = secrets.token_urlsafe(32)
 @pytest.fixture
 async def relay(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
     settings = settings_for(fake, "http://127.0.0.1:1").model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
-    async with running_relay([Shelf()], fake, tmp_path, settings=settings) as running:
+    async with running_relay([CollectingEngine()], fake, tmp_path, settings=settings) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from awaithumans_core import HumanTask, Outcome, Route, TargetGone, TargetNotReady, TaskClient
 from awaithumans_relay.store import Store
 from awaithumans_relay.sweep.sweeper import Sweeper
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
 from tests.support.workflows import Decision
@@ -25,12 +25,12 @@ OTHER = Route("shelf", {"place": "there"}, "question-2")
 
 
 @pytest.fixture
-async def shelf() -> Shelf:
-    return Shelf()
+async def shelf() -> CollectingEngine:
+    return CollectingEngine()
 
 
 @pytest.fixture
-async def relay(shelf: Shelf, humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+async def relay(shelf: CollectingEngine, humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
     async with running_relay([shelf], humans, tmp_path) as running:
         yield running
 
@@ -65,7 +65,7 @@ BODY = json.dumps(
 async def test_refuses_what_proves_nothing(
     server: Server,
     relay: RunningRelay,
-    shelf: Shelf,
+    shelf: CollectingEngine,
     token: str | None,
     signature: str | None,
     body: bytes,
@@ -79,7 +79,9 @@ async def test_refuses_what_proves_nothing(
     assert shelf.calls == 0
 
 
-async def test_signed_body_at_another_url_answers_nobody(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+async def test_signed_body_at_another_url_answers_nobody(
+    server: Server, relay: RunningRelay, shelf: CollectingEngine
+) -> None:
     """A true answer sent to the URL of another wait is 403, and neither wait moves."""
     await server.register(ROUTE, "task-1")
     await server.register(OTHER, "task-2")
@@ -90,7 +92,7 @@ async def test_signed_body_at_another_url_answers_nobody(server: Server, relay: 
 
 
 async def test_wait_registered_for_another_task_is_not_answered_by_it(
-    server: Server, relay: RunningRelay, shelf: Shelf
+    server: Server, relay: RunningRelay, shelf: CollectingEngine
 ) -> None:
     """Registering one's own route under somebody else's task id does not bring that task's answer."""
     await server.register(OTHER, "task-1")
@@ -121,7 +123,7 @@ async def test_registration_for_an_unknown_engine_says_so(server: Server) -> Non
     assert "shelf" in reply.json()["message"]
 
 
-async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
     """The server may send the same row twice: both are acknowledged, the asker is woken once."""
     await server.register(ROUTE)
     assert [(await server.call_back(ROUTE)).status_code for _ in range(2)] == [200, 200]
@@ -131,7 +133,9 @@ async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, sh
     assert shelf.calls == 1
 
 
-async def test_callback_before_registration_wakes_once(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+async def test_callback_before_registration_wakes_once(
+    server: Server, relay: RunningRelay, shelf: CollectingEngine
+) -> None:
     """An answer that is faster than the registration is kept, delivered, and not delivered again by it."""
     assert (await server.call_back(ROUTE)).status_code == 200
     await shelf.until(1)
@@ -140,7 +144,7 @@ async def test_callback_before_registration_wakes_once(server: Server, relay: Ru
     assert shelf.calls == 1
 
 
-async def test_shared_task_answers_every_wait(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+async def test_shared_task_answers_every_wait(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
     """Two askers who share a key on purpose share the task, and each gets its answer, also one who comes later."""
     second, late = (Route("shelf", {"place": place}, "question-1") for place in ("second", "late"))
     await server.register(ROUTE)
@@ -152,7 +156,7 @@ async def test_shared_task_answers_every_wait(server: Server, relay: RunningRela
     assert {route.target["place"] for route, _ in shelf.held} == {"here", "second", "late"}
 
 
-async def test_callback_url_with_a_slash_is_not_redirected(server: Server, shelf: Shelf) -> None:
+async def test_callback_url_with_a_slash_is_not_redirected(server: Server, shelf: CollectingEngine) -> None:
     """The server counts a redirect as delivered, so the relay must never send one."""
     assert (await server.call_back(ROUTE, slash="/")).status_code == 200
     await shelf.until(1)
@@ -164,7 +168,7 @@ async def test_finished_target_is_parked_and_acknowledged(humans: HumansServer, 
     def gone(_: Route) -> None:
         raise TargetGone("the workflow has ended")
 
-    shelf = Shelf(on_deliver=gone)
+    shelf = CollectingEngine(on_deliver=gone)
     async with running_relay([shelf], humans, tmp_path) as relay:
         server = Server(relay, humans)
         assert (await server.call_back(ROUTE)).status_code == 200
@@ -183,7 +187,7 @@ async def test_failing_engine_is_tried_again(humans: HumansServer, tmp_path: Pat
         if failures:
             raise failures.pop()
 
-    shelf = Shelf(on_deliver=stumble)
+    shelf = CollectingEngine(on_deliver=stumble)
     async with running_relay([shelf], humans, tmp_path) as relay:
         server = Server(relay, humans)
         await server.call_back(ROUTE)
@@ -198,11 +202,11 @@ async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> 
     def away(_: Route) -> None:
         raise ConnectionError("away")
 
-    async with running_relay([Shelf(on_deliver=away)], humans, tmp_path) as relay:
+    async with running_relay([CollectingEngine(on_deliver=away)], humans, tmp_path) as relay:
         server = Server(relay, humans)
         assert (await server.call_back(ROUTE)).status_code == 200
         await server.http.aclose()
-    shelf = Shelf()
+    shelf = CollectingEngine()
     async with running_relay([shelf], humans, tmp_path):
         (outcome,) = await shelf.until(1)
     assert outcome.response == {"approved": True}
@@ -217,7 +221,9 @@ async def test_health_and_readiness(server: Server) -> None:
     assert ready["engines"] == {"shelf": {"state": "unknown"}}
 
 
-async def test_callback_after_parking_is_delivered(server: Server, relay: RunningRelay, shelf: Shelf) -> None:
+async def test_callback_after_parking_is_delivered(
+    server: Server, relay: RunningRelay, shelf: CollectingEngine
+) -> None:
     """A wait whose task the sweep could not find is parked; its true callback brings it back, and so does its asker."""
     await server.register(ROUTE)
     await server.register(OTHER, "task-2")
@@ -244,7 +250,7 @@ async def test_slow_wakes_do_not_hold_up_others(humans: HumansServer, tmp_path: 
     """Forty deliveries that take long keep nobody else's answer back."""
     gate = asyncio.Event()
 
-    class Slow(Shelf):
+    class Slow(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             if route.target["place"].startswith("slow"):
                 await gate.wait()
@@ -303,7 +309,7 @@ async def test_a_shared_question_lives_while_somebody_waits(
     """One of two askers has gone: its wait is set aside, the other's goes on. When both have, the task is cancelled."""
     gone: set[str] = set()
 
-    class Watched(Shelf):
+    class Watched(CollectingEngine):
         async def orphaned(self, route: Route) -> str | None:
             return f"{route.target['place']} has gone" if route.target["place"] in gone else None
 
@@ -313,13 +319,13 @@ async def test_a_shared_question_lives_while_somebody_waits(
         for place in ("here", "there"):
             task_id = (await tasks.open(body, Route("shelf", {"place": place}, body["idempotency_key"]))).task_id
         gone.add("here")
-        await relay.hurry(task_id)
+        await relay.check_now(task_id)
         async with asyncio.timeout(60):
             while await relay.store.counts() != {"open": 1, "parked": 1}:
                 await asyncio.sleep(0.05)
         assert (await people.task(task_id))["status"] == "created"
         gone.add("there")
-        await relay.hurry(task_id)
+        await relay.check_now(task_id)
         await relay.wait_for(task_id, "delivered")
         assert (await people.task(task_id))["status"] == "cancelled"
 

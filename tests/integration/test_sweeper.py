@@ -22,7 +22,7 @@ from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from awaithumans_relay.sweep.sweeper import Sweeper
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.relay import running_relay
 from tests.support.servers import FakeServer
 from tests.support.workflows import Decision
@@ -308,7 +308,7 @@ async def test_an_engine_that_hangs_does_not_starve_another(
 ) -> None:
     """An engine never says whether anybody waits; answers for another engine are found all the same."""
 
-    class Hangs(Shelf):
+    class Hangs(CollectingEngine):
         async def orphaned(self, route: Route) -> str | None:
             await asyncio.Event().wait()
             raise AssertionError(route)
@@ -331,7 +331,7 @@ class Slow(httpx.AsyncHTTPTransport):
 @pytest.mark.edges
 async def test_three_hundred_answers_at_once_do_not_wait_for_their_callbacks(tmp_path: Path) -> None:
     """Callbacks alone would take forty seconds. The sweep runs ahead of them, for a few dozen requests, and stops."""
-    port, shelf = free_port(), Shelf()
+    port, shelf = free_port(), CollectingEngine()
     url = f"http://127.0.0.1:{port}"
     humans = FakeHumans(clock=SystemClock(), callbacks="server", callback_transport=Slow())
     with humans.serving() as address:

@@ -50,7 +50,7 @@ async def test_the_example(people: People, relay: RunningRelay, temporal: Tempor
         run = example.GraphRefundWorkflow.run
         handle = await client.start_workflow(run, args=[name, 250.0], id=name, task_queue="graphs")
         task = await people.answer(f"Approve $250 refund for {name}?", {"approved": True})
-        await relay.hurry(task["id"])
+        await relay.check_now(task["id"])
         assert await asyncio.wait_for(handle.result(), 20) == "paid"
 
 
@@ -60,7 +60,7 @@ async def test_two_people_at_once(people: People, relay: RunningRelay, temporal:
         handle = await client.start_workflow(RunGraph.run, args=["two", name], id=name, task_queue="graphs")
         for side, approved in [("right", True), ("left", False)]:
             task = await people.answer(f"{name} {side}", {"approved": approved})
-            await relay.hurry(task["id"])
+            await relay.check_now(task["id"])
         told = await asyncio.wait_for(handle.result(), 20)
         assert (told["left"], told["right"]) == (False, True)
         assert ACTS.count(name) == 1

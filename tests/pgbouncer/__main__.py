@@ -22,7 +22,7 @@ from devservers import Process, free_port
 from awaithumans_core import Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 from tests.support.relay import served
 
@@ -96,7 +96,7 @@ async def run(command: str) -> bool:
     settings = Settings.load(
         url="http://127.0.0.1:9", admin_api_token="-", relay_secret=secrets.token_urlsafe(32), payload_key=PAYLOAD_KEY
     )
-    shelves, replies, ready = (Shelf(), Shelf()), Counter[int](), Counter[int]()
+    shelves, replies, ready = (CollectingEngine(), CollectingEngine()), Counter[int](), Counter[int]()
     postgres = PostgresServer()
     try:
         with tempfile.TemporaryDirectory() as name:

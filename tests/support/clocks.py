@@ -4,7 +4,7 @@ import asyncio
 import time
 
 
-class QuickClock:
+class FastClock:
     """So many times as fast."""
 
     def __init__(self, times: float = 20.0) -> None:
@@ -20,7 +20,7 @@ class QuickClock:
         time.sleep(seconds / self._times)
 
 
-class StillClock:
+class ManualClock:
     """Shows what it is set to."""
 
     def __init__(self) -> None:

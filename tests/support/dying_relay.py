@@ -17,7 +17,7 @@ from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
-from tests.support.bench import State
+from tests.support.graph_bench import State
 from tests.support.workflows import Decision
 
 LEASE_SECONDS = 0.3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from awaithumans_core import Outcome, Route
 
 
-class Shelf:
+class CollectingEngine:
     """Keeps what it is given, in order. `on_deliver` may raise what a far end would."""
 
     def __init__(self, name: str = "shelf", on_deliver: Callable[[Route], None] | None = None) -> None:

@@ -19,7 +19,7 @@ class State(TypedDict, total=False):
 HumanTasksOf = Callable[[], HumanTasks | None]
 
 
-def told_by(decision: Decision, outcome: Outcome) -> dict[str, Any]:
+def result_of(decision: Decision, outcome: Outcome) -> dict[str, Any]:
     return {"approved": decision.approved, "by": outcome.completed_by_email}
 
 
@@ -31,7 +31,7 @@ def asks(human_tasks: HumanTasksOf) -> Any:
             )
         except AwaitHumansError as error:
             return {"told": {"error": type(error).__name__, "message": str(error)}}
-        return {"told": told_by(*answered)}
+        return {"told": result_of(*answered)}
 
     return ask
 
@@ -44,7 +44,7 @@ def asks_sync(human_tasks: HumanTasksOf) -> Any:
             )
         except AwaitHumansError as error:
             return {"told": {"error": type(error).__name__, "message": str(error)}}
-        return {"told": told_by(*answered)}
+        return {"told": result_of(*answered)}
 
     return ask
 

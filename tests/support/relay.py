@@ -35,14 +35,14 @@ class RunningRelay:
     def human_tasks(self) -> HumanTasks:
         return HumanTasks(self.settings)
 
-    async def hurry(self, task_id: str, seconds: float = 60.0) -> None:
+    async def check_now(self, task_id: str, seconds: float = 60.0) -> None:
         """Have the sweep look at a task now, and not on its schedule: the server's own callback may take 5 s."""
         async with asyncio.timeout(seconds):
             while not (waits := await self.store.find(task_id)):
                 await asyncio.sleep(0.05)
         await self.store.postpone_checks(waits, 0)
 
-    async def looked_at(self, task_id: str, seconds: float = 60.0) -> None:
+    async def until_checked(self, task_id: str, seconds: float = 60.0) -> None:
         """Until the sweep has taken the waits on this task up and put them back on their schedule."""
         async with asyncio.timeout(seconds):
             while any(wait.next_check_at <= time.time() for wait in await self.store.find(task_id)):
@@ -62,7 +62,7 @@ class RunningRelay:
 
         It reads the task once by itself; the minutes in between are taken off the time that its table keeps.
         """
-        await self.hurry(task_id)
+        await self.check_now(task_id)
         async with asyncio.timeout(seconds):
             while not any(wait.missing_since for wait in await self.store.find(task_id)):
                 await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 
 from awaithumans_adapters.langgraph import await_human_sync
-from tests.support.bench import Bench, State
+from tests.support.graph_bench import Bench, State
 from tests.support.workflows import Decision
 
 Opens = Callable[[], AbstractAsyncContextManager[Any]]

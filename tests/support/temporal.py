@@ -18,7 +18,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import TaskServer
@@ -40,7 +40,7 @@ async def until_open(relay: RunningRelay, task: Any) -> None:
     await relay.wait_for(task["id"], "open")
 
 
-async def until_parked(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
+async def until_waiting(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
     """What the workflow waits for, once it waits for something."""
     async with asyncio.timeout(60):
         while not (pending := await _pending(handle)):
@@ -58,7 +58,7 @@ async def _pending(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
 
 async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
     """Have it continue as new, once its questions are asked."""
-    await until_parked(handle)
+    await until_waiting(handle)
     await asyncio.sleep(0.5)
     run = (await handle.describe()).run_id
     await handle.signal(signal)
@@ -73,7 +73,7 @@ async def failures(handle: WorkflowHandle[Any, Any]) -> list[str]:
     return [event.workflow_task_failed_event_attributes.failure.message for event in history]
 
 
-class HastyPeople(People):
+class PeopleWithPromptChecks(People):
     """Their answers are seen at once."""
 
     def __init__(self, humans: TaskServer, relay: RunningRelay) -> None:
@@ -83,11 +83,11 @@ class HastyPeople(People):
     async def complete(self, task_id: str, response: dict[str, Any], by: str = "anna@example.com") -> None:
         await super().complete(task_id, response, by)
         with suppress(TimeoutError):  # nobody waits for it through this relay
-            await self.relay.hurry(task_id, 2)
+            await self.relay.check_now(task_id, 2)
 
     async def cancel(self, task_id: str) -> None:
         await super().cancel(task_id)
-        await self.relay.hurry(task_id, 2)
+        await self.relay.check_now(task_id, 2)
 
 
 @dataclass
@@ -126,19 +126,21 @@ def connecting(temporal: TemporalServer, converter: DataConverter) -> Callable[[
 
 
 @asynccontextmanager
-async def skipping_time(humans: HumansServer, folder: Path) -> AsyncGenerator[tuple[WorkflowEnvironment, Client]]:
+async def time_skipping_server(
+    humans: HumansServer, folder: Path
+) -> AsyncGenerator[tuple[WorkflowEnvironment, Client]]:
     """A server on which days take moments, and a client whose worker runs; the relay has no way to the workflows."""
     env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
     async with env, running_relay([TemporalEngine(unreachable)], humans, folder) as relay:
         config = env.client.config()
         config["plugins"] = [HumanTasksPlugin(relay.settings)]
-        asker = TemporalAsker("")
+        asker = TemporalCaller("")
         asker.client = Client(**config)
         async with asker.worker():
             yield env, asker.client
 
 
-async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
+async def result_after(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
     """The result after so much time, with a moment between each for what happens then.
 
     This server skips no time while an activity is under way, unless it is told to as often as there are activities,
@@ -146,7 +148,7 @@ async def waited_out(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any],
     """
     waiting = asyncio.create_task(result(handle))
     for under_way, time in enumerate(times if via == "activity" else (), start=1):
-        await until_under_way(handle, under_way)
+        await until_activities_started(handle, under_way)
         skipping = asyncio.gather(*(skipped(env, time) for _ in range(under_way)))
         await asyncio.wait([waiting, skipping], return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
@@ -166,7 +168,7 @@ async def skipped(env: WorkflowEnvironment, time: timedelta) -> None:
         await env.sleep(time)
 
 
-async def until_under_way(handle: WorkflowHandle[Any, Any], count: int) -> None:
+async def until_activities_started(handle: WorkflowHandle[Any, Any], count: int) -> None:
     """Until so many activities have been begun, and have left off for somebody else to complete them."""
     async with asyncio.timeout(60):
         while True:

@@ -2,11 +2,11 @@
 
 from awaithumans_core.retry import Backoff
 from awaithumans_relay.availability.circuit_breaker import PROBES, TRIPS_AT, Breaker
-from tests.support.clocks import StillClock
+from tests.support.clocks import ManualClock
 
 
-def breaker() -> tuple[Breaker, StillClock]:
-    clock = StillClock()
+def breaker() -> tuple[Breaker, ManualClock]:
+    clock = ManualClock()
     return Breaker(clock, Backoff(first=10, factor=2, most=30, jitter=0)), clock
 
 

@@ -10,26 +10,26 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
 from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import BRANCH_FRESH_SECONDS, FRESH_SECONDS, Look
 from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers
-from tests.support.clocks import StillClock
-from tests.support.reads import Reads
+from tests.support.clocks import ManualClock
+from tests.support.counting_savers import CountingSaver
 
 ROOT: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def saver() -> Reads:
-    saver = Reads()
+def saver() -> CountingSaver:
+    saver = CountingSaver()
     add(saver)
     return saver
 
 
 @pytest.fixture
-def look(saver: Reads, clock: StillClock) -> Look:
+def look(saver: CountingSaver, clock: ManualClock) -> Look:
     return Look(saver, clock)
 
 
@@ -47,14 +47,14 @@ def latest(look: Look) -> str:
     return saved.checkpoint["id"]
 
 
-def test_reads_once_while_it_looks(saver: Reads, look: Look) -> None:
+def test_reads_once_while_it_looks(saver: CountingSaver, look: Look) -> None:
     first = latest(look)
     add(saver)
     assert latest(look) == first
     assert saver.reads == 1
 
 
-async def test_reads_once_for_both_kinds_of_graph(saver: Reads, look: Look) -> None:
+async def test_reads_once_for_both_kinds_of_graph(saver: CountingSaver, look: Look) -> None:
     """What a sync method has read, an async one does not read again."""
     first = latest(look)
     saved = await look.aget_tuple(ROOT)
@@ -75,7 +75,7 @@ def test_what_is_shown_is_a_copy(look: Look) -> None:
     assert handed.checkpoint["channel_values"] == {}
 
 
-def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads, look: Look) -> None:
+def test_the_run_starts_from_what_was_seen_and_then_reads(saver: CountingSaver, look: Look) -> None:
     first = latest(look)
     look.end()
     assert latest(look) == first
@@ -87,7 +87,7 @@ def test_the_run_starts_from_what_was_seen_and_then_reads(saver: Reads, look: Lo
 @pytest.mark.parametrize(
     ("channel", "handed_on"), [("__interrupt__", True), ("__resume__", True), ("__return__", True), ("done", False)]
 )
-def test_results_of_nodes_are_read_again(saver: Reads, look: Look, channel: str, *, handed_on: bool) -> None:
+def test_results_of_nodes_are_read_again(saver: CountingSaver, look: Look, channel: str, *, handed_on: bool) -> None:
     """A graph that shows the thread applies them to the values it was handed, which a reducer may change in place."""
     saved = saver.get_tuple(ROOT)
     assert saved is not None
@@ -99,7 +99,7 @@ def test_results_of_nodes_are_read_again(saver: Reads, look: Look, channel: str,
     assert saver.reads == (0 if handed_on else 1)
 
 
-def test_an_old_look_is_not_started_from(saver: Reads, look: Look, clock: StillClock) -> None:
+def test_an_old_look_is_not_started_from(saver: CountingSaver, look: Look, clock: ManualClock) -> None:
     """Whoever moved the thread on meanwhile is seen."""
     latest(look)
     second = add(saver)
@@ -108,7 +108,9 @@ def test_an_old_look_is_not_started_from(saver: Reads, look: Look, clock: StillC
     assert latest(look) == second
 
 
-async def test_a_run_reads_the_thread_once_the_answers_are_stored(saver: Reads, look: Look, clock: StillClock) -> None:
+async def test_a_run_reads_the_thread_once_the_answers_are_stored(
+    saver: CountingSaver, look: Look, clock: ManualClock
+) -> None:
     """What was read before a slow write is old by then."""
     latest(look)
     accept = asyncio.Event()
@@ -152,7 +154,7 @@ async def test_a_run_that_gives_up_ends_the_storing(look: Look) -> None:
     ],
 )
 def test_run_starts_from_a_subgraph_that_was_read(
-    saver: Reads, look: Look, clock: StillClock, graph: str, seconds: float, *, handed_on: bool
+    saver: CountingSaver, look: Look, clock: ManualClock, graph: str, seconds: float, *, handed_on: bool
 ) -> None:
     """A subgraph in a task of the current step is handed out once; one that lives from run to run is read again."""
     child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": graph}}
@@ -167,7 +169,7 @@ def test_run_starts_from_a_subgraph_that_was_read(
         assert saved.checkpoint["id"] == expected
 
 
-def test_earlier_checkpoints_are_read_by_the_run(saver: Reads, look: Look) -> None:
+def test_earlier_checkpoints_are_read_by_the_run(saver: CountingSaver, look: Look) -> None:
     """Only a latest checkpoint is where a run starts."""
     earlier: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": add(saver)}}
     look.get_tuple(earlier)
@@ -184,7 +186,7 @@ def test_a_thread_without_checkpoints(look: Look) -> None:
     assert look.get_tuple(nowhere) is None
 
 
-def test_all_else_is_the_savers(saver: Reads, look: Look) -> None:
+def test_all_else_is_the_savers(saver: CountingSaver, look: Look) -> None:
     """Also what the base class has: a saver's own way of writing, versions and serializer are used."""
     shown: Any = look
     assert shown.own == "the saver's"

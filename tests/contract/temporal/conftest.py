@@ -7,9 +7,9 @@ import pytest
 from devservers import HumansServer, TemporalServer
 from temporalio.client import Client
 
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.relay import RunningRelay, running_relay
-from tests.support.temporal import HastyPeople
+from tests.support.temporal import PeopleWithPromptChecks
 
 
 @pytest.fixture(params=["signal", "activity"])
@@ -18,13 +18,13 @@ def via(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="package")
-async def asker(temporal: TemporalServer) -> TemporalAsker:
-    return TemporalAsker(temporal.address)
+async def asker(temporal: TemporalServer) -> TemporalCaller:
+    return TemporalCaller(temporal.address)
 
 
 @pytest.fixture(scope="package")
 async def relay(
-    asker: TemporalAsker, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
+    asker: TemporalCaller, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[RunningRelay]:
     async with (
         running_relay([asker.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
@@ -34,14 +34,14 @@ async def relay(
 
 
 @pytest.fixture
-def client(relay: RunningRelay, asker: TemporalAsker) -> Client:
+def client(relay: RunningRelay, asker: TemporalCaller) -> Client:
     assert relay.url
     return asker.client
 
 
 @pytest.fixture
-async def people(humans: HumansServer, relay: RunningRelay) -> AsyncGenerator[HastyPeople]:
-    hasty = HastyPeople(humans, relay)
+async def people(humans: HumansServer, relay: RunningRelay) -> AsyncGenerator[PeopleWithPromptChecks]:
+    hasty = PeopleWithPromptChecks(humans, relay)
     yield hasty
     await hasty.aclose()
 

@@ -15,7 +15,7 @@ from awaithumans_adapters.temporal.names import activity_id
 from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import NO, YES, HastyPeople, failures, result, start, until_parked
+from tests.support.temporal import NO, YES, PeopleWithPromptChecks, failures, result, start, until_waiting
 from tests.support.workflows import (
     AskBarely,
     AskInChild,
@@ -52,7 +52,7 @@ async def test_two_with_one_key(client: Client, people: People, question: str, v
     options = {"task": question, "via": via, "idempotency_key": f"shared {question}"}
     handles = [await start(client, AskUncaught.run, options) for _ in range(2)]
     for handle in handles:
-        await until_parked(handle)
+        await until_waiting(handle)
     (task,) = await people.find(question)
     await asyncio.sleep(0.5)  # both have registered
     await people.complete(task["id"], YES)
@@ -86,7 +86,7 @@ async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: Peo
 
 @pytest.mark.edges
 async def test_a_bug_in_a_quorum_cancels_nobody(
-    people: HastyPeople, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
+    people: PeopleWithPromptChecks, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
     """The workflow is suspended as it stands; mended, it goes on with the votes it has, and others can still vote."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
@@ -96,7 +96,7 @@ async def test_a_bug_in_a_quorum_cancels_nobody(
     ):
         handle = await start(client, "Mended", question, via, task_queue=question)
         tasks = await people.find(question, count=3)
-        await until_parked(handle)
+        await until_waiting(handle)
         await people.complete(tasks[0]["id"], YES, by="a@example.com")
         async with asyncio.timeout(60):
             while "aproved" not in str(await failures(handle)):

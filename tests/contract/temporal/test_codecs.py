@@ -54,7 +54,7 @@ async def test_relay_with_the_codec(
     """It encrypts the answer, and the workflow reads it."""
     async with worker_and_relay(ENCRYPTED[codec], temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
-        await parts.relay.hurry(await answered(people, question))
+        await parts.relay.check_now(await answered(people, question))
         assert await result(handle) is True
         assert not await in_clear(handle)
 
@@ -74,7 +74,7 @@ async def test_relay_without_the_codec(
     async with worker_and_relay(ENCRYPTED[codec], temporal, humans, tmp_path, connect=without) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
         task_id = await answered(people, question)
-        await parts.relay.hurry(task_id)
+        await parts.relay.check_now(task_id)
         (wait,) = await parts.relay.wait_for(task_id, "answered")
         async with asyncio.timeout(30):
             while wait.last_error is None:
@@ -102,7 +102,7 @@ async def test_relay_with_a_codec_and_caller_without(
     with_codec = connecting(temporal, ENCRYPTED["strict"])
     async with worker_and_relay(PLAIN, temporal, humans, tmp_path, connect=with_codec) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
-        await parts.relay.hurry(await answered(people, question))
+        await parts.relay.check_now(await answered(people, question))
         assert await result(handle) is True
 
 

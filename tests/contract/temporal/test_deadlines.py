@@ -7,7 +7,7 @@ import pytest
 from devservers import HumansServer
 
 from tests.support.people import People
-from tests.support.temporal import YES, skipping_time, start, waited_out
+from tests.support.temporal import YES, result_after, start, time_skipping_server
 from tests.support.workflows import Ask, AskUpTheLadder, Decision
 
 
@@ -17,14 +17,14 @@ async def test_thirty_days(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str, answered: str
 ) -> None:
     """After a month without a callback the workflow looks once more: an answer counts; else the task is cancelled."""
-    async with skipping_time(humans, tmp_path) as (env, skipped):
+    async with time_skipping_server(humans, tmp_path) as (env, skipped):
         options = {"task": question, "via": via, "timeout_seconds": 30 * 86400, "recheck": 40 * 86400}
         handle = await start(skipped, Ask.run, options)
         with env.auto_time_skipping_disabled():
             (task,) = await people.find(question)
             if answered == "at-the-last-moment":
                 await people.complete(task["id"], YES)
-        told = await waited_out(env, handle, via, timedelta(days=30, seconds=16))
+        told = await result_after(env, handle, via, timedelta(days=30, seconds=16))
     if answered == "at-the-last-moment":
         assert told["approved"] is True
     else:
@@ -37,9 +37,9 @@ async def test_an_escalation_in_a_workflow(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str
 ) -> None:
     """Nobody answers for two days: both have been asked, both are freed, and the stated default is the decision."""
-    async with skipping_time(humans, tmp_path) as (env, skipped):
+    async with time_skipping_server(humans, tmp_path) as (env, skipped):
         handle = await start(skipped, AskUpTheLadder.run, question, via)
-        decision = await waited_out(env, handle, via, timedelta(hours=4, seconds=1), timedelta(hours=44))
+        decision = await result_after(env, handle, via, timedelta(hours=4, seconds=1), timedelta(hours=44))
     assert decision == Decision(approved=False, note="nobody answered")
     tasks = await people.find(question, count=2)
     assert {task["assigned_to_email"] for task in tasks} == {"a@example.com", "b@example.com"}

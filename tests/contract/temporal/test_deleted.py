@@ -15,7 +15,7 @@ from awaithumans_core import Outcome, Settings
 from tests.contract.temporal.test_outages import worker_process
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.temporal import next_run, result, start, until_parked
+from tests.support.temporal import next_run, result, start, until_waiting
 from tests.support.workflows import WORKFLOWS, Ask, AskAcrossRuns, AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -148,7 +148,7 @@ async def test_the_next_run_does_not_ask_again(
             await relay.wait_for(task["id"], "open")
             await people.delete(task["id"])
             await next_run(handle, AskAcrossRuns.go_on)
-            await until_parked(handle)
+            await until_waiting(handle)
             await asyncio.sleep(1)
             assert await people.find(question, count=0) == []
             await relay.confirm_deletion(task["id"])

@@ -14,7 +14,7 @@ from awaithumans_adapters.temporal import HumanTasksPlugin
 from awaithumans_core import HumanTask, Settings, TaskClient
 from tests.support.people import People
 from tests.support.relay import RunningRelay, served, settings_for
-from tests.support.temporal import result, start, until_parked
+from tests.support.temporal import result, start, until_waiting
 from tests.support.workflows import WORKFLOWS, Ask, AskAndEnd, AskImpatiently, AskUncaught, Decision
 
 
@@ -38,7 +38,7 @@ async def test_cancelled_workflow_frees_the_person(client: Client, people: Peopl
     """Cancelling the workflow cancels the task."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
-    await until_parked(handle)
+    await until_waiting(handle)
     await handle.cancel()
     with pytest.raises(WorkflowFailureError) as cancelled:
         await result(handle)

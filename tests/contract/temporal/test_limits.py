@@ -11,7 +11,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from tests.support.people import People
-from tests.support.temporal import YES, result, start, until_parked
+from tests.support.temporal import YES, result, start, until_waiting
 from tests.support.workflows import Ask, AskHugely, AskLikeAScript, AskSeveral
 
 
@@ -64,7 +64,7 @@ async def test_what_is_waited_for_is_seen(
     """Current details and a query say what a workflow waits for; afterwards, who decided."""
     handle = await start(client, AskSeveral.run, question, via)
     (task,) = await people.find(f"{question}: first?")
-    (pending,) = await until_parked(handle)
+    (pending,) = await until_waiting(handle)
     assert pending["question"] == f"{question}: first?"
     assert pending["via"] == via
     details = await current_details(handle)
@@ -91,7 +91,7 @@ async def test_no_link_of_a_question_is_a_link_in_the_ui(
         client, Ask.run, {"task": attack, "via": via, "assign_to": {"pool": "x](https://evil.example)"}}
     )
     (task,) = await people.find(attack)
-    await until_parked(handle)
+    await until_waiting(handle)
     review_url = f"{humans.url}/task?id={task['id']}"
     async with asyncio.timeout(60):
         while review_url not in (details := await current_details(handle)):

@@ -18,7 +18,7 @@ from awaithumans_adapters.temporal.names import ASSIGNEES, QUERY, SIGNAL
 from awaithumans_adapters.temporal.workflow.search_attribute import MAX_BYTES, assignees
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import YES, result, start, until_parked
+from tests.support.temporal import YES, result, start, until_waiting
 from tests.support.workflows import WORKFLOWS, AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -74,7 +74,7 @@ async def test_history_from_before_the_option(client: Client, people: People, qu
 async def test_signal_and_query_are_described(client: Client, question: str) -> None:
     """In what `temporal workflow metadata` and the UI show."""
     handle = await start(client, AskUncaught.run, {"task": question})
-    await until_parked(handle)
+    await until_waiting(handle)
     metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
     definition = metadata.definition
     described = {

@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowHandle
 from tests.contract.temporal.test_limits import current_details
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import failures, result, start, until_parked
+from tests.support.temporal import failures, result, start, until_waiting
 from tests.support.workflows import AskMany
 
 pytestmark = pytest.mark.edges
@@ -49,7 +49,7 @@ async def completed(people: People, task_id: str, response: dict[str, Any]) -> b
 
 async def until_pending(handle: WorkflowHandle[Any, Any], count: int) -> list[dict[str, Any]]:
     async with asyncio.timeout(60):
-        while len(pending := await until_parked(handle)) != count:
+        while len(pending := await until_waiting(handle)) != count:
             await asyncio.sleep(0.1)
     return pending
 

@@ -10,7 +10,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.temporal import YES, result, start, unreachable, until_open
@@ -90,7 +90,7 @@ async def test_temporal_restarted_on_its_own_file(
 ) -> None:
     """Temporal stops while a workflow waits, the person answers, Temporal comes back: the answer arrives."""
     server = TemporalServer(tmp_path)
-    asker = TemporalAsker(server.address, via)
+    asker = TemporalCaller(server.address, via)
     async with started(server), running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
         asked = await asker.ask(question)
         (task,) = await people.find(question)
@@ -99,7 +99,7 @@ async def test_temporal_restarted_on_its_own_file(
         await people.complete(task["id"], YES)
         await relay.wait_for(task["id"], "answered")
         await server.start()
-        assert (await asyncio.wait_for(asked.told(), 60))["approved"] is True
+        assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
         assert asker.acts[asked.name] == 1
 
 
@@ -107,7 +107,7 @@ async def test_a_lost_callback_heals_in_the_worker(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
     """In activity mode the worker itself looks again: the relay may be gone altogether when the answer comes."""
-    asker = TemporalAsker(temporal.address, "activity")
+    asker = TemporalCaller(temporal.address, "activity")
     async with running_relay([TemporalEngine(unreachable)], humans, tmp_path) as relay:
         settings = relay.settings
         client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])

@@ -5,7 +5,7 @@ from temporalio.api.workflowservice.v1 import PauseWorkflowExecutionRequest, Unp
 from temporalio.client import Client
 
 from awaithumans_adapters.temporal import TemporalEngine
-from tests.support.askers import TemporalAsker
+from tests.support.callers import TemporalCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_open
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.edges
 
 
 async def test_answer_of_a_paused_workflow_is_delivered(
-    client: Client, asker: TemporalAsker, people: People, relay: RunningRelay, question: str, via: str
+    client: Client, asker: TemporalCaller, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
     """At the first attempt; the workflow goes on with it when it is unpaused. Meanwhile it is not orphaned."""
     handle = await start(client, Ask.run, {"task": question, "via": via})

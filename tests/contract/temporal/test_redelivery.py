@@ -36,7 +36,7 @@ from awaithumans_relay.commands.engines import Wanted
 from tests.support.foreign_activity import Pays, pay
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
-from tests.support.temporal import next_run, result, start, until_open, until_parked, until_under_way
+from tests.support.temporal import next_run, result, start, until_activities_started, until_open, until_waiting
 from tests.support.workflows import AskAcrossRuns, AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -178,11 +178,11 @@ async def test_each_run_receives_an_answer_once(client: Client, people: People, 
     """However often it is delivered. A run that does not have the answer yet receives it."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": "signal"})
     await people.find(question)
-    await until_parked(handle)
+    await until_waiting(handle)
     engine, route, answer = TemporalEngine(client), route_to(handle.id, "another"), yes("another")
     for _ in range(3):
         await engine.deliver(route, answer)
-    await until_parked(handle)  # what arrives during a workflow task is in the history after it
+    await until_waiting(handle)  # what arrives during a workflow task is in the history after it
     assert await signals(handle) == 1
     if end == "reset":
         await reset(client, handle)
@@ -191,7 +191,7 @@ async def test_each_run_receives_an_answer_once(client: Client, people: People, 
     assert await signals(handle) == 0
     for _ in range(2):
         await engine.deliver(route, answer)
-    await until_parked(handle_of_current_run(handle))
+    await until_waiting(handle_of_current_run(handle))
     assert await signals(handle) == 1
     await handle_of_current_run(handle).terminate()
 
@@ -238,7 +238,7 @@ async def payment(client: Client, question: str) -> AsyncGenerator[WorkflowHandl
         async with asyncio.timeout(30):
             while not (await handle.describe()).raw_description.pending_activities:
                 await asyncio.sleep(0.05)
-        await until_under_way(handle, 1)
+        await until_activities_started(handle, 1)
         yield handle
         await handle.terminate()
 
@@ -315,7 +315,7 @@ async def test_an_activity_of_ours_is_completed(client: Client, people: People, 
     """Its type is looked up in the same run in which it is completed."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": "activity"})
     (task,) = await people.find(question)
-    await until_under_way(handle, 1)
+    await until_activities_started(handle, 1)
     key = task["idempotency_key"]
     route = route_to(handle.id, key, activity_id=activity_id(str(handle.result_run_id), 1))
     await TemporalEngine(client).deliver(route, yes(key))

@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from awaithumans_adapters.temporal import HumanTasksPlugin
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import NO, YES, failures, next_run, result, start, until_open, until_parked
+from tests.support.temporal import NO, YES, failures, next_run, result, start, until_open, until_waiting
 from tests.support.workflows import RELEASES, AskByRelease
 
 pytestmark = pytest.mark.edges  # `tests/contract/test_histories.py` replays other words in the quick suite
@@ -51,7 +51,7 @@ async def asked(
         handle = await start(client, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
         (task,) = await people.find(question)
         await until_open(relay, task)
-        await until_parked(handle)
+        await until_waiting(handle)
         await asyncio.sleep(0.3)
     return handle, task
 
@@ -71,7 +71,7 @@ async def test_reworded_while_waiting(
     with caplog.at_level(logging.WARNING, logger="temporalio.workflow"):
         async with deployed(deployer, question, release):
             if via == "signal":
-                (pending,) = await until_parked(handle)
+                (pending,) = await until_waiting(handle)
                 assert (pending["task_id"], pending["reworded"]) == (task["id"], True)
             await people.complete(task["id"], YES)
             assert await result(handle) == {"approved": True, "reworded": True}
@@ -196,7 +196,7 @@ async def test_reworded_after_it_was_handed_on(
         (task,) = await people.find(question)
         await until_open(relay, task)
         await next_run(handle, AskByRelease.go_on)
-        await until_parked(deployer.get_workflow_handle(handle.id))
+        await until_waiting(deployer.get_workflow_handle(handle.id))
         await asyncio.sleep(1)
     current = deployer.get_workflow_handle(handle.id)
     async with deployed(deployer, question, "reworded"):

@@ -19,7 +19,7 @@ from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Outcome, Route, TargetGone
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import YES, HastyPeople, next_run, result, start, until_open, until_parked
+from tests.support.temporal import YES, PeopleWithPromptChecks, next_run, result, start, until_open, until_waiting
 from tests.support.workflows import (
     WORKFLOWS,
     AskAcrossRuns,
@@ -71,7 +71,7 @@ async def test_open_waits_go_on_in_the_next_run(
     (task,) = await people.find(question)
     for _ in range(2):
         run = (await handle.describe()).run_id
-        await until_parked(handle)
+        await until_waiting(handle)
         await handle.signal(AskAcrossRuns.go_on)
         async with asyncio.timeout(60):
             while (await handle.describe()).run_id == run:
@@ -80,7 +80,7 @@ async def test_open_waits_go_on_in_the_next_run(
     # on nothing but a signal tells it the answer.
     known = task["id"] if via == "signal" else None
     async with asyncio.timeout(60):
-        while [pending["task_id"] for pending in await until_parked(handle)] != [known]:
+        while [pending["task_id"] for pending in await until_waiting(handle)] != [known]:
             await asyncio.sleep(0.05)
     await people.complete(task["id"], YES)
     assert await result(handle) == [3, True, "anna@example.com"]
@@ -95,7 +95,7 @@ async def test_answer_that_an_ended_workflow_has_is_delivered(
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     first = (await handle.describe()).run_id
-    await until_parked(handle)
+    await until_waiting(handle)
     await handle.signal(AskAcrossRuns.go_on)
     async with asyncio.timeout(60):
         while (await handle.describe()).run_id == first:
@@ -155,7 +155,7 @@ async def test_no_words_are_handed_on(client: Client, people: People, question: 
     """What a run hands on is in a header, which a codec leaves in clear: keys, ids and times, and nothing else."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via, "payload": {"secret": "hush"}})
     (task,) = await people.find(question)
-    await until_parked(handle)
+    await until_waiting(handle)
     await next_run(handle, AskAcrossRuns.go_on)
     first = (await handle.fetch_history()).events[0].workflow_execution_started_event_attributes
     (handed_on,) = [payload.data.decode() for payload in first.header.fields.values()]
@@ -188,7 +188,7 @@ async def test_reset_while_waiting(client: Client, people: People, question: str
     """A run that is reset waits on for the same question, and its answer reaches the new run."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)
-    await until_parked(handle)
+    await until_waiting(handle)
     await asyncio.sleep(0.5)
     history = (await handle.fetch_history()).events
     completed = [event.event_id for event in history if event.HasField("workflow_task_completed_event_attributes")]
@@ -201,7 +201,7 @@ async def test_reset_while_waiting(client: Client, people: People, question: str
     )
     await client.workflow_service.reset_workflow_execution(reset)
     current = client.get_workflow_handle(handle.id)
-    await until_parked(current)
+    await until_waiting(current)
     await people.complete(task["id"], YES)
     assert await result(current) is True
     assert len(await people.find(question)) == 1
@@ -224,7 +224,7 @@ async def reset_to_its_start(client: Client, handle: WorkflowHandle[Any, Any]) -
 
 
 async def test_reset_after_an_end_without_an_answer(
-    client: Client, people: HastyPeople, question: str, via: str
+    client: Client, people: PeopleWithPromptChecks, question: str, via: str
 ) -> None:
     """The question is asked anew, and what a person answers then outlives the next reset."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
@@ -242,7 +242,7 @@ async def test_reset_after_an_end_without_an_answer(
     assert len(await people.find(question, count=2)) == 2
 
 
-async def test_reset_and_cancelled(client: Client, people: HastyPeople, question: str, via: str) -> None:
+async def test_reset_and_cancelled(client: Client, people: PeopleWithPromptChecks, question: str, via: str) -> None:
     """A question that was asked anew because of a reset is cancelled with its workflow."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)

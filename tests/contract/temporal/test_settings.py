@@ -128,7 +128,7 @@ async def test_a_corrected_setting_is_enough(
     async with worker(temporal.address, question, relay.settings):
         await relay.wait_for(task["id"], "open")
         await people.complete(task["id"], YES)
-        await relay.hurry(task["id"])
+        await relay.check_now(task["id"])
         assert await result(handle) is True
     assert len(await people.find(question)) == 1
 

@@ -47,7 +47,7 @@ async def test_large_question_and_answer_arrive(
     """A question of 3 MB is asked, and an answer of 2.2 MB is delivered by the relay."""
     async with worker_and_relay(through, temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskAboutADocument.run, question, via, 3_000_000)
-        await parts.relay.hurry((await people.answer(question, LARGE))["id"])
+        await parts.relay.check_now((await people.answer(question, LARGE))["id"])
         assert await result(handle) == [True, 2_200_000]
 
 

@@ -15,7 +15,7 @@ from awaithumans_core import Outcome, Route, TargetGone
 from tests.contract.temporal.test_reworded import asked, deployed
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import YES, result, start, until_parked
+from tests.support.temporal import YES, result, start, until_waiting
 from tests.support.workflows import AskByRelease, AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -73,7 +73,7 @@ async def test_answer_that_a_run_handed_on_and_the_next_forgot(
         handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
         (task,) = await people.find(question)
         await relay.wait_for(task["id"], "open")
-        await until_parked(handle)
+        await until_waiting(handle)
         await asyncio.sleep(0.3)
     await handle.signal(AskByRelease.go_on)
     await people.complete(task["id"], YES)

@@ -12,7 +12,7 @@ from awaithumans_adapters.temporal import await_human
 from awaithumans_core import SettingsError
 from tests.support.people import People
 from tests.support.relay import RunningRelay
-from tests.support.temporal import result, start, until_parked
+from tests.support.temporal import result, start, until_waiting
 from tests.support.workflows import Ask, AskUncaught, Decision
 
 
@@ -87,7 +87,7 @@ async def test_key_of_another_question_is_refused(client: Client, people: People
 async def test_malformed_signal_does_not_stop_the_workflow(client: Client, people: People) -> None:
     """What is no outcome is no answer; the true one is taken after it."""
     handle = await start(client, AskUncaught.run, {"task": "malformed?"})
-    await until_parked(handle)
+    await until_waiting(handle)
     for malformed in ({"status": 5}, "yes", None, [1]):
         await handle.signal("awaithumans.answer", malformed)
     await people.answer("malformed?", {"approved": True})

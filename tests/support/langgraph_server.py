@@ -17,7 +17,7 @@ from langgraph_sdk.client import LangGraphClient
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Engine, Route, Settings
 from awaithumans_core.http.local_server import DISCOVERY_FILE
-from tests.support.engines import Shelf
+from tests.support.engines import CollectingEngine
 from tests.support.relay import RunningRelay, running_relay, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,13 +90,13 @@ async def registering_relay(
     humans: HumansServer, server: LangGraphServer, folder: Path
 ) -> AsyncGenerator[RunningRelay]:
     """A relay that takes the registrations of the server's graphs; tests deliver the answers themselves."""
-    shelf = Shelf("langgraph-server")
+    shelf = CollectingEngine("langgraph-server")
     async with running_relay([shelf], humans, folder, settings=server.settings, port=server.relay_port) as relay:
         yield relay
 
 
 @dataclass
-class ServedAsker:
+class ServedCaller:
     """`await_human` in a node of a graph that a LangGraph server runs."""
 
     server: LangGraphServer
@@ -120,17 +120,17 @@ class ServedAsker:
         await self.client.aclose()
         await self.served.aclose()
 
-    async def ask(self, question: str, **options: Any) -> "AskedServedThread":
+    async def ask(self, question: str, **options: Any) -> "WaitingServedThread":
         thread = await self.client.threads.create()
-        asked = AskedServedThread(thread["thread_id"], self)
+        asked = WaitingServedThread(thread["thread_id"], self)
         await asked.run({"name": asked.name, "options": {"task": question, **options}})
         return asked
 
 
 @dataclass
-class AskedServedThread:
+class WaitingServedThread:
     name: str
-    asker: ServedAsker
+    asker: ServedCaller
 
     async def run(self, state: dict[str, Any], **more: Any) -> None:
         """Run the thread with this input to its end or its next question."""
@@ -138,14 +138,14 @@ class AskedServedThread:
         run = await client.runs.create(self.name, self.asker.graph, input=state, **more)
         await client.runs.join(self.name, run["run_id"])
 
-    async def told(self) -> dict[str, Any]:
+    async def result(self) -> dict[str, Any]:
         while True:
             thread = await self.asker.client.threads.get(self.name)
             if thread["status"] == "idle" and thread["values"]:
                 return dict(thread["values"]["told"])
             await asyncio.sleep(0.05)
 
-    async def leave(self) -> None:
+    async def stop_waiting(self) -> None:
         await self.run({"name": self.name, "options": {"task": f"new input of {self.name}"}})
 
     def route(self, key: str) -> Route:

@@ -23,12 +23,12 @@ from tests.support.graphs import State, ask_then_act, asks, asks_sync
 from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask
 
 
-class Asked(Protocol):
+class OpenQuestion(Protocol):
     """One question under way."""
 
     name: str
 
-    async def told(self) -> dict[str, Any]:
+    async def result(self) -> dict[str, Any]:
         """What the asker made of the answer, once it has gone on."""
         ...
 
@@ -36,12 +36,12 @@ class Asked(Protocol):
         """Where the answer to its question must go."""
         ...
 
-    async def leave(self) -> None:
+    async def stop_waiting(self) -> None:
         """Stop waiting without a word to anybody."""
         ...
 
 
-class Asker(Protocol):
+class Caller(Protocol):
     """One way of asking."""
 
     @property
@@ -56,11 +56,11 @@ class Asker(Protocol):
         """Async context in which questions can be asked."""
         ...
 
-    async def ask(self, question: str, **options: Any) -> Asked: ...
+    async def ask(self, question: str, **options: Any) -> OpenQuestion: ...
 
 
 @dataclass
-class TemporalAsker:
+class TemporalCaller:
     """`await_human` in a workflow, as a signal wait or as an activity."""
 
     address: str
@@ -83,26 +83,26 @@ class TemporalAsker:
 
         return Worker(self.client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=[act])
 
-    async def ask(self, question: str, **options: Any) -> "AskedWorkflow":
+    async def ask(self, question: str, **options: Any) -> "WaitingWorkflow":
         handle = await self.client.start_workflow(
             Ask.run,
             {"task": question, "via": self.via, **options},
             id=f"ask-{uuid.uuid4().hex}",
             task_queue=TASK_QUEUE,
         )
-        return AskedWorkflow(handle.id, handle, self.via)
+        return WaitingWorkflow(handle.id, handle, self.via)
 
 
 @dataclass
-class AskedWorkflow:
+class WaitingWorkflow:
     name: str
     handle: WorkflowHandle[Any, dict[str, Any]]
     via: str = "signal"
 
-    async def told(self) -> dict[str, Any]:
+    async def result(self) -> dict[str, Any]:
         return await self.handle.result()
 
-    async def leave(self) -> None:
+    async def stop_waiting(self) -> None:
         await self.handle.terminate()
 
     def route(self, key: str) -> Route:
@@ -113,7 +113,7 @@ class AskedWorkflow:
 
 
 @dataclass
-class GraphAsker:
+class GraphCaller:
     """`await_human` in an async node, on the async SQLite saver."""
 
     folder: Path
@@ -147,8 +147,8 @@ class GraphAsker:
         self.acts[state["name"]] += 1
         return {}
 
-    async def ask(self, question: str, **options: Any) -> "AskedThread":
-        asked = AskedThread(uuid.uuid4().hex, self)
+    async def ask(self, question: str, **options: Any) -> "WaitingThread":
+        asked = WaitingThread(uuid.uuid4().hex, self)
         await self.invoke({"name": asked.name, "options": {"task": question, **options}}, asked.config)
         return asked
 
@@ -159,7 +159,7 @@ class GraphAsker:
         return await self.graph.aget_state(config)
 
 
-class ThreadGraphAsker(GraphAsker):
+class ThreadGraphCaller(GraphCaller):
     """`await_human` in an async node; graph, saver and engine run in a thread beside the relay."""
 
     @asynccontextmanager
@@ -178,7 +178,7 @@ class ThreadGraphAsker(GraphAsker):
         return await self.thread.run(self.graph.aget_state(config))
 
 
-class SyncGraphAsker(GraphAsker):
+class SyncGraphCaller(GraphCaller):
     """`await_human_sync` in a sync node, on the sync SQLite saver."""
 
     @asynccontextmanager
@@ -198,22 +198,22 @@ class SyncGraphAsker(GraphAsker):
 
 
 @dataclass
-class AskedThread:
+class WaitingThread:
     name: str
-    asker: GraphAsker
+    asker: GraphCaller
 
     @property
     def config(self) -> Any:
         return {"configurable": {"thread_id": self.name}}
 
-    async def told(self) -> dict[str, Any]:
+    async def result(self) -> dict[str, Any]:
         while True:
             state = await self.asker.state(self.config)
             if not state.tasks:  # `next` is empty also between a node's end and the next step
                 return dict(state.values["told"])
             await asyncio.sleep(0.05)
 
-    async def leave(self) -> None:
+    async def stop_waiting(self) -> None:
         await self.asker.invoke({"name": self.name, "options": {"task": f"new input of {self.name}"}}, self.config)
 
     def route(self, key: str) -> Route:

@@ -10,7 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 T = TypeVar("T")
 
 
-class Reads(InMemorySaver):
+class CountingSaver(InMemorySaver):
     """LangGraph's saver in memory, which counts what is read of it, and has something of its own."""
 
     own = "the saver's"
@@ -25,7 +25,7 @@ class Reads(InMemorySaver):
         return super().get_tuple(config)
 
 
-class Busy(Reads):
+class YieldingSaver(CountingSaver):
     """The same with other threads' reads in between, as of a database, and what happened to which thread."""
 
     def __init__(self) -> None:

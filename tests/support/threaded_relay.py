@@ -26,7 +26,7 @@ SECRET = secrets.token_urlsafe(32)
 OPERATOR_TOKEN = secrets.token_urlsafe(32)
 
 
-class Taker:
+class AcceptingEngine:
     """Takes every answer."""
 
     name = "taker"
@@ -35,7 +35,7 @@ class Taker:
         pass
 
 
-class Fortress(logging.Handler):
+class ThreadedRelay(logging.Handler):
     """Address, proofs, table and log of the relay."""
 
     def __init__(self, database: str) -> None:
@@ -54,7 +54,7 @@ class Fortress(logging.Handler):
         self.database = sa.create_engine(Database(database).url)
         self.errors: list[str] = []
         self.app = FastAPI()  # with everything FastAPI has by default: redirects and an OpenAPI document
-        self.app.include_router(create_router([Taker()], settings=self.settings, database=database))
+        self.app.include_router(create_router([AcceptingEngine()], settings=self.settings, database=database))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.errors.append(self.format(record))
@@ -82,9 +82,9 @@ class Fortress(logging.Handler):
 
 
 @contextmanager
-def fortress(database: str, *, parser: Literal["auto", "h11", "httptools"] = "auto") -> Generator[Fortress]:
+def threaded_relay(database: str, *, parser: Literal["auto", "h11", "httptools"] = "auto") -> Generator[ThreadedRelay]:
     """A relay that runs; `parser` is uvicorn's HTTP parser."""
-    relay = Fortress(database)
+    relay = ThreadedRelay(database)
     config = uvicorn.Config(
         relay.app, host="127.0.0.1", port=relay.port, log_level="warning", access_log=False, http=parser
     )
