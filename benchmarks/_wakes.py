@@ -29,7 +29,7 @@ from awaithumans_core.runs import RunRecord
 from awaithumans_core.signing import SIGNATURE_HEADER
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.write_queue import CALM_SECONDS
+from awaithumans_relay.store.database.write_queue import CALM_SECONDS
 from benchmarks._callbacks import Answer, answer_for
 from benchmarks._workflows_bare import JustWait
 

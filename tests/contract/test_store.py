@@ -19,8 +19,8 @@ from awaithumans_core.errors import TooManyWaitsError
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store, WaitState
-from awaithumans_relay.store.connections import LOCK_TIMEOUT_MS, READERS
 from awaithumans_relay.store.database import Database
+from awaithumans_relay.store.database.connections import LOCK_TIMEOUT_MS, READERS
 from awaithumans_relay.store.waits import MAX_OPEN_WAITS
 from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer

@@ -24,7 +24,7 @@ from awaithumans_core.runs import StartedRuns
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_app
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.connections import REOPEN_SECONDS
+from awaithumans_relay.store.database.connections import REOPEN_SECONDS
 from awaithumans_relay.store.errors import StoreUnavailableError
 from awaithumans_relay.store.readiness import PROBE_EVERY_SECONDS, Readiness
 from tests.support.postgres import PostgresServer

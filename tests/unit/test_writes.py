@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import pytest
 from sqlalchemy import Connection
 
-from awaithumans_relay.store.write_queue import (
+from awaithumans_relay.store.database.write_queue import (
     CALM_SECONDS,
     LATER_BATCH,
     LATER_SECONDS,

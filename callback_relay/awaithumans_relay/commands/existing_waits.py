@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.errors import SettingsError
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.database import parsed, shown
+from awaithumans_relay.store.database.url import parsed, shown
 from awaithumans_relay.store.table.schema import SCHEMA_VERSION, schema_version
 
 ELSEWHERE = "Give the relay's own with --database or AWAITHUMANS_RELAY_DATABASE."

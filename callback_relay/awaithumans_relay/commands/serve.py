@@ -29,7 +29,7 @@ from awaithumans_relay.commands.terminal import AwayError
 from awaithumans_relay.monitoring.repeated_lines import RepeatFilter, Repeats
 from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.database import parsed
+from awaithumans_relay.store.database.url import parsed
 from awaithumans_relay.web import bounded_http
 
 logger = safe_logger("awaithumans.relay")

@@ -42,7 +42,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns
 from awaithumans_relay.runtime.clock_steps import ClockSteps
-from awaithumans_relay.store.database import Database, lock_key
+from awaithumans_relay.store.database.database import Database, lock_key
 from awaithumans_relay.store.readiness import PROBE_ENGINE, Readiness
 from awaithumans_relay.store.schedule import (
     LONGEST_LEASE_SECONDS,

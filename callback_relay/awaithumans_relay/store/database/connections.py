@@ -25,10 +25,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.store.database.sqlite.open_files import OpenFiles
+from awaithumans_relay.store.database.sqlite.private_files import create_private, database_file, report_readable
+from awaithumans_relay.store.database.sqlite.recovery import carry
 from awaithumans_relay.store.errors import StoreUnavailableError
-from awaithumans_relay.store.sqlite.open_files import OpenFiles
-from awaithumans_relay.store.sqlite.private_files import create_private, database_file, report_readable
-from awaithumans_relay.store.sqlite.recovery import carry
 
 logger = safe_logger("awaithumans.relay")
 
@@ -80,8 +80,7 @@ class Connections:
 
         Raises:
             StoreUnavailableError: The SQLite file is not at its path. When this is raised after the block, the commit
-            may
-                have been made in a file that no restart would find.
+                may have been made in a file that no restart would find.
         """
         self._reopen_if_moved()
         try:
