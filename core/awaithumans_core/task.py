@@ -152,6 +152,8 @@ class HumanTask(Generic[T]):
     """
     reask: "Reask | None" = field(default=None, repr=False)
     """Which re-ask this is, set by `again`. None: the question as it was asked first."""
+    _request: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """What `body` returns, except the key. Built once, because a wait in a workflow needs it several times."""
 
     def __post_init__(self) -> None:
         _check_text("task", self.task)
@@ -174,7 +176,9 @@ class HumanTask(Generic[T]):
                 f"payload_schema has the name {reserved[0]!r}: leave it out, what begins with {RESERVED!r} is reserved"
             )
         fields_of(self.response_schema)
-        json_object({name: part for name, part in self.body().items() if name not in _CHECKED}, "the question")
+        request = self._build_request()
+        json_object({name: part for name, part in request.items() if name not in _CHECKED}, "the question")
+        object.__setattr__(self, "_request", request)
 
     @property
     def seconds(self) -> int:
@@ -217,7 +221,14 @@ class HumanTask(Generic[T]):
         )
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON body of `POST /api/tasks`, without `callback_url`."""
+        """Return the JSON body of `POST /api/tasks`, without `callback_url`.
+
+        It is the same at every call, also if the caller has changed the payload since the question was made.
+        """
+        body: dict[str, Any] = {name: copy(part) for name, part in self._request.items()}
+        return body | {"idempotency_key": self.idempotency_key}
+
+    def _build_request(self) -> dict[str, Any]:
         optional = {
             "assign_to": None if self.assign_to is None else _assignee(self.assign_to),
             "notify": [self.notify] if isinstance(self.notify, str) else self.notify and list(self.notify),

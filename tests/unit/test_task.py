@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, PrivateAttr, RootModel, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import from_json
 
 from awaithumans_core.errors import InvalidTaskError
@@ -135,6 +135,40 @@ def test_a_task_does_not_change() -> None:
     """A question that was checked stays as it was checked."""
     with pytest.raises(FrozenInstanceError):
         ask().task = "Approve everything?"  # type: ignore[misc]
+
+
+class Counted(BaseModel):
+    """A payload that counts how often it is written as JSON."""
+
+    amount: int
+    _written: list[int] = PrivateAttr(default_factory=list[int])
+
+    @model_serializer(mode="wrap")
+    def write(self, handler: SerializerFunctionWrapHandler) -> Any:
+        self._written.append(self.amount)
+        return handler(self)
+
+    def times_written(self) -> int:
+        return len(self._written)
+
+
+def test_a_request_is_built_once() -> None:
+    """The body of a question is built when the question is made, and not again for each use or another key."""
+    payload = Counted(amount=250)
+    task = ask(payload=payload)
+    bodies = [task.body(), task.body(), task.under("question-2").body()]
+    assert [body["payload"] for body in bodies] == [{"amount": 250}] * 3
+    assert [body["idempotency_key"] for body in bodies] == [task.idempotency_key, task.idempotency_key, "question-2"]
+    assert payload.times_written() == 1
+
+
+def test_a_body_does_not_follow_changes_of_the_payload() -> None:
+    """What is sent is what was checked, whatever the caller does to the payload or to another body afterwards."""
+    payload = {"amount": 250}
+    task = ask(payload=payload)
+    payload["amount"] = 900
+    task.body()["payload"]["amount"] = 900
+    assert task.body()["payload"] == {"amount": 250}
 
 
 def test_the_smallest_body() -> None:
