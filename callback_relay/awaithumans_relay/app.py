@@ -30,7 +30,7 @@ from awaithumans_core.settings import Settings
 from awaithumans_core.signing import TASK_ID_HEADER
 from awaithumans_core.status import TERMINAL
 from awaithumans_core.task_id import TASK_ID_PATTERN
-from awaithumans_relay.availability.engine_checks import Lookout
+from awaithumans_relay.availability.engine_checks import EngineChecks
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.dispatch.probe_engine import PROBE
 from awaithumans_relay.monitoring.logs import about, claimed, mask_access_log
@@ -138,7 +138,7 @@ class Relay:
         self.observer = Observer(self.engines)
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
         self.dispatcher = Dispatcher(self.store, delivered_for, observer=self.observer)
-        self.lookout = Lookout(self.engines.values(), self.observer.health)
+        self.engine_checks = EngineChecks(self.engines.values(), self.observer.health)
         self.adoption = Adoption(self.engines.values())
         self.retention = Retention(self.store, self._retention)
         self.sweeper = Sweeper(
@@ -167,7 +167,7 @@ class Relay:
                 await self.store.start()
                 await self._report_missing_engines()
                 async with (
-                    self.lookout.running(),
+                    self.engine_checks.running(),
                     self.dispatcher.running(),
                     self.sweeper.running(),
                     self.retention.running(),
@@ -262,7 +262,7 @@ class Relay:
         for (state, _), count in unfinished.items():
             waits[state] = waits.get(state, 0) + count
         waiting = {engine for (state, engine) in unfinished if state != WaitState.PARKED}
-        return {"waits": waits} | self.observer.health.told(waiting)
+        return {"waits": waits} | self.observer.health.report(waiting)
 
     async def figures(self) -> bytes:
         """Return the metrics for Prometheus, whether or not the relay runs and the store answers."""

@@ -24,7 +24,7 @@ from awaithumans_core import (
 from awaithumans_core.http.clients import async_client, check_environment, lost_reason, sync_client
 from awaithumans_core.http.environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
-from awaithumans_relay.commands import server_check as startup
+from awaithumans_relay.commands import server_check
 from tests.support.decisions import Decision
 
 VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile"}
@@ -65,7 +65,9 @@ CALLERS: dict[str, Callable[[], object]] = {
     "async client": lambda: asyncio.run(make_async()),
     "script": create_sync,
     "async script": lambda: asyncio.run(create_async()),
-    "doctor": lambda: asyncio.run(startup.server(Settings.load(url="http://127.0.0.1:9", admin_api_token="token"))),
+    "doctor": lambda: asyncio.run(
+        server_check.server_problem(Settings.load(url="http://127.0.0.1:9", admin_api_token="token"))
+    ),
     "serve": check_environment,
 }
 
@@ -304,7 +306,7 @@ def test_gateway_before_the_server_is_no_wrong_token(answering: ProxyServer) -> 
 
 
 async def _server() -> str | None:
-    return await startup.server(Settings.load(url=SERVER, admin_api_token="token"))
+    return await server_check.server_problem(Settings.load(url=SERVER, admin_api_token="token"))
 
 
 @pytest.mark.parametrize("fault", [faults.html(200), faults.html(403)], ids=lambda fault: fault.name)

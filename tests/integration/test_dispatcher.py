@@ -110,7 +110,7 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
-            while not dispatcher.breakers["shelf"].away:
+            while not dispatcher.circuit_breakers["shelf"].is_open:
                 await asyncio.sleep(0.02)
         for number in range(6, 50):
             await answered(store, number)
@@ -121,7 +121,7 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
         away.clear()
         await shelf.until(50)
         await until(store, delivered=50)
-    assert not dispatcher.breakers["shelf"].away
+    assert not dispatcher.circuit_breakers["shelf"].is_open
 
 
 async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store) -> None:
@@ -137,7 +137,7 @@ async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
-            while not dispatcher.breakers["shelf"].away:
+            while not dispatcher.circuit_breakers["shelf"].is_open:
                 await asyncio.sleep(0.02)
         await answered(store, 1000, place="well")
         dispatcher.wake()

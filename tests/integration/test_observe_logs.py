@@ -16,7 +16,7 @@ from devservers import HumansServer, RelayServer, TemporalServer, started
 
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
-from awaithumans_relay.commands import server_check as startup
+from awaithumans_relay.commands import server_check
 from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
@@ -244,12 +244,12 @@ async def said(relay: RelayServer, words: str, seconds: float = 30.0) -> None:
 async def test_what_a_relay_says_at_its_start() -> None:
     """A server elsewhere that does not answer, and an address at which it will not find this relay; or nothing."""
     elsewhere = {"url": "http://humans.invalid", "admin_api_token": "t"}
-    unset = await startup.warnings(Settings.load(**elsewhere))
-    local = await startup.warnings(Settings.load(**elsewhere, relay_url="http://localhost:8787"))
+    unset = await server_check.problems(Settings.load(**elsewhere))
+    local = await server_check.problems(Settings.load(**elsewhere, relay_url="http://localhost:8787"))
     assert ["is not set" in unset[0], "does not answer at http://humans.invalid" in unset[1]] == [True, True]
     assert "AWAITHUMANS_RELAY_URL is http://localhost:8787" in local[0]
 
 
 async def test_a_relay_that_is_right_says_nothing_at_its_start(fake: FakeServer) -> None:
     """No warning without a reason."""
-    assert await startup.warnings(Settings.load(url=fake.url, admin_api_token=fake.token)) == []
+    assert await server_check.problems(Settings.load(url=fake.url, admin_api_token=fake.token)) == []

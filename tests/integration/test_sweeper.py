@@ -160,13 +160,13 @@ async def test_another_database_ends_no_wait(
 
     async def until_doubted(doubted: bool) -> None:  # noqa: FBT001
         async with asyncio.timeout(60):
-            while (observer.health.doubt is not None) is not doubted:
+            while (observer.health.missing_tasks is not None) is not doubted:
                 await asyncio.sleep(0.05)
 
     async with sweeper.running():
         with office.another_database():
             await until_doubted(True)
-            told = observer.health.told([])
+            told = observer.health.report([])
             assert told["status"] == "degraded"
             assert told["missing_tasks"]["missing"] == 3
             assert "another database" in told["missing_tasks"]["reason"]
@@ -174,7 +174,7 @@ async def test_another_database_ends_no_wait(
         for task_id in asked:
             await store.postpone_checks(await store.find(task_id), 0)
         await until_doubted(False)
-        assert observer.health.told([])["status"] == "ready"
+        assert observer.health.report([])["status"] == "ready"
         office.complete(asked[0], {"approved": True})
         await store.postpone_checks(await store.find(asked[0]), 0)
         await until(store, "answered", 1)

@@ -1,95 +1,84 @@
-"""The health of the relay's dependencies, as shown by its last attempts to reach them.
+"""The health of the relay's dependencies, as the results of its last requests show it.
 
-Reading it sends no requests, because probes come every few seconds. The relay checks an engine in doubt on its own
-(`engine_checks`). Only the type of an error is kept, because its text may repeat an answer. The log and the wait itself
-have the text.
+Reading it sends no requests, because probes come every few seconds. An engine that may be unreachable is checked by the
+relay itself (`engine_checks`).
 """
 
-import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from awaithumans_core.deleted_tasks import Census
+from awaithumans_relay.availability import server_causes
+from awaithumans_relay.availability.tracker import AvailabilityTracker
 
-State = Literal["unknown", "ok", "failing", "missing"]
+FAILED_TARGETS = 5
+"""Number of different targets of an engine that must fail in a row.
 
-
-class Reach:
-    """Whether one dependency is reachable, since when, and why not."""
-
-    def __init__(self) -> None:
-        self.state: State = "unknown"
-        self._since: datetime | None = None
-        self._last_error: str | None = None
-        self._breaks = False
-        self.doubted = asyncio.Event()
-        """Set when something has failed since the dependency was last reached, so that it must be checked."""
-
-    def reached(self) -> None:
-        """Note that work with the dependency succeeds: it responds, whatever the response is."""
-        self._breaks = False
-        self.doubted.clear()
-        if self.state != "ok":
-            self.state, self._since, self._last_error = "ok", datetime.now(UTC), None
-
-    def failed(self, error: BaseException) -> None:
-        """Note that the dependency does not respond, or that work with it fails."""
-        if self.state != "failing":
-            self.state, self._since = "failing", datetime.now(UTC)
-        self._last_error = type(error).__name__
-
-    def breaks(self, error: BaseException) -> None:
-        """Note that all work with it fails, though it may respond to a check."""
-        self._breaks = True
-        self.failed(error)
-
-    def is_there(self) -> None:
-        """Note that it responded to a check."""
-        if not self._breaks:
-            self.reached()
-        self.doubted.clear()
-
-    def told(self) -> dict[str, Any]:
-        """Return its entry in the body of `/readyz`."""
-        told: dict[str, Any] = {"state": self.state}
-        if self._since is not None:
-            told["since"] = self._since.isoformat(timespec="seconds")
-        if self._last_error is not None:
-            told["last_error"] = self._last_error
-        return told
+One target that cannot be woken is only that target's problem.
+"""
+FAILED_CHECKS = 4
+"""Number of consecutive failed checks of tasks, or of different tasks with odd replies, that concern the server."""
 
 
 class Health:
-    """The health of one relay's engines, and of the awaithumans server as its sweep sees it."""
+    """The trackers of one relay's dependencies: its engines, the awaithumans server and the store.
+
+    The tracker of the store shows whether waits can be read. Whether a callback can be stored at this moment is shown
+    by `Store.readiness`.
+
+    Args:
+        engines: Names of the relay's engines.
+    """
 
     def __init__(self, engines: Iterable[str]) -> None:
-        self.server = Reach()
-        self.engines = {name: Reach() for name in engines}
-        self.doubt: Census | None = None
+        self.server = AvailabilityTracker(
+            "awaithumans server",
+            failure_limit=FAILED_CHECKS,
+            subject_limit=FAILED_CHECKS,
+            describe=server_causes.describe,
+        )
+        self.store = AvailabilityTracker("store", describe=_store_error)
+        self.engines = {name: _engine_tracker(name) for name in engines}
+        self._unlisted: dict[str, AvailabilityTracker] = {}
+        self.missing_tasks: Census | None = None
         """Set while so many tasks are missing on the server that it may be running on another database."""
 
-    def told(self, waiting: Iterable[str]) -> dict[str, Any]:
+    def engine(self, name: str) -> AvailabilityTracker:
+        """Return the tracker of an engine. An engine that is not one of the relay's does not appear in `/readyz`."""
+        if (tracker := self.engines.get(name) or self._unlisted.get(name)) is None:
+            tracker = self._unlisted[name] = _engine_tracker(name)
+        return tracker
+
+    def report(self, waiting: Iterable[str]) -> dict[str, Any]:
         """Return the body of `/readyz`, given the engines that unfinished waits name.
 
         Degraded is ready: a relay that can store callbacks must receive them, whichever dependency is unreachable.
         """
         missing = set(waiting) - self.engines.keys()
-        troubled = (
+        degraded = (
             missing
-            or self.doubt is not None
-            or "failing" in {self.server.state, *(reach.state for reach in self.engines.values())}
+            or self.missing_tasks is not None
+            or "failing" in {self.server.state, *(engine.state for engine in self.engines.values())}
         )
-        engines = {name: reach.told() for name, reach in self.engines.items()}
-        doubt = {} if self.doubt is None else {"missing_tasks": _doubted(self.doubt)}
+        engines = {name: engine.report() for name, engine in self.engines.items()}
+        tasks = {} if self.missing_tasks is None else {"missing_tasks": _missing_tasks(self.missing_tasks)}
         return {
-            "status": "degraded" if troubled else "ready",
+            "status": "degraded" if degraded else "ready",
             "engines": engines | {name: {"state": "missing"} for name in sorted(missing)},
-            "server": self.server.told(),
-            **doubt,
+            "server": self.server.report(),
+            **tasks,
         }
 
 
-def _doubted(census: Census) -> dict[str, Any]:
+def _engine_tracker(name: str) -> AvailabilityTracker:
+    return AvailabilityTracker(f"engine {name}", subject_limit=FAILED_TARGETS)
+
+
+def _missing_tasks(census: Census) -> dict[str, Any]:
     reason = f"{census}: it may be running on another database, so no wait ends"
     return {"missing": census.missing, "read": census.read, "reason": reason}
+
+
+def _store_error(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error
+    return f"{type(original).__name__}: {original}. Its waits are read again at growing intervals"

@@ -1,1 +1,1 @@
-"""The commands of `awaithumans-relay`, one module each. They know no engines; the command line passes them in."""
+"""The commands of `awaithumans-relay`, and the checks and connections they share. `engines` imports the adapters."""

@@ -9,7 +9,7 @@ from awaithumans_core.engine import ChecksThreads, Reachable, Remarks
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
-from awaithumans_relay.commands import server_check as startup
+from awaithumans_relay.commands import server_check
 from awaithumans_relay.commands.engines import MakesEngines
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url
 
@@ -52,7 +52,7 @@ def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[st
         return later
 
     def relay_url() -> str:
-        if wrong := startup.relay_address(settings):
+        if wrong := server_check.relay_address_problem(settings):
             raise SettingsError(wrong)
         return settings.relay()
 
@@ -98,7 +98,7 @@ def _keys(settings: Settings) -> str:
 
 async def of_server(settings: Settings) -> str:
     """Check that the server answers and accepts the token."""
-    if wrong := await startup.server(settings):
+    if wrong := await server_check.server_problem(settings):
         raise SettingsError(wrong)
     return f"answers at {settings.url} and takes the token"
 

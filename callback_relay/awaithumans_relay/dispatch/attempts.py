@@ -25,7 +25,7 @@ from awaithumans_core.retry import Backoff, retry_after_seconds
 from awaithumans_core.runs import RecordsRuns
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import TaskStatus
-from awaithumans_relay.availability.circuit_breaker import Breaker
+from awaithumans_relay.availability.circuit_breaker import CircuitBreaker
 from awaithumans_relay.dispatch.stored_runs import StoredRuns
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.metrics import Result
@@ -60,7 +60,7 @@ class Attempts:
     Args:
         store: The waits.
         owner: The holder of the leases.
-        breakers: A circuit breaker for each engine.
+        circuit_breakers: A circuit breaker for each engine.
         backoff: Delay between two attempts of one wait.
         observer: Notified of every attempt.
         wake: Signals that there may be something to deliver for these engines.
@@ -71,14 +71,14 @@ class Attempts:
         store: Store,
         owner: str,
         *,
-        breakers: Mapping[str, Breaker],
+        circuit_breakers: Mapping[str, CircuitBreaker],
         backoff: Backoff,
         observer: Observer,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
         self._store = store
         self._owner = owner
-        self._breakers = breakers
+        self._circuit_breakers = circuit_breakers
         self._backoff = backoff
         self._observer = observer
         self._wake = wake
@@ -101,16 +101,16 @@ class Attempts:
             with self._observer.delivering(wait):
                 await self._pass_to_engine(engine, wait, wait.outcome)
         except TargetGone as gone:
-            self._note_reachable(engine)
+            self._circuit_breakers[engine.name].succeeded()
             await self._finish_gone(wait, str(gone))
         except TargetBusy as busy:
-            self._note_reachable(engine)
+            self._circuit_breakers[engine.name].succeeded()
             if isinstance(busy, RelayNotReady):
-                self._observer.failed(engine.name, busy)
+                self._observer.health.engine(engine.name).check_due.set()
             self._behind.setdefault(wait.route.target_id, {})[wait.route.digest] = replace(wait, outcome=None)
             await self._retry_or_park(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
-            self._note_reachable(engine)
+            self._circuit_breakers[engine.name].succeeded()
             wait = self._without_gap(wait)
             since = wait.not_ready_since
             await self._retry_or_park(wait, early, since=since, give_up=NOT_READY_GIVE_UP_SECONDS, not_ready=True)
@@ -120,14 +120,10 @@ class Attempts:
                 raise
             await self._retry_or_park(wait, cancelled, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         except Exception as error:  # every other error of an engine means: retry
-            told = f"{type(error).__name__}: {error}"
-            away = self._breakers[engine.name].failed(wait.route.target_id, told)
-            self._observer.failed(engine.name, error, away=away)
-            if away:
-                logger.error("engine %s is away (%s); its answers wait until it is back", engine.name, told)  # noqa: TRY400
+            self._circuit_breakers[engine.name].failed(wait.route.target_id, error)
             await self._retry_or_park(wait, error, since=wait.answered_at, give_up=GIVE_UP_SECONDS)
         else:
-            self._note_reachable(engine)
+            self._circuit_breakers[engine.name].succeeded()
             if self._count(wait, "delivered", mine=await self._record_delivered(wait)):
                 this = about(wait.task_id, wait.route)
                 logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
@@ -163,10 +159,6 @@ class Attempts:
             await engine.redrive(wait.route, outcome)
         else:
             await engine.deliver(wait.route, outcome)
-
-    def _note_reachable(self, engine: Engine) -> None:
-        if self._breakers[engine.name].succeeded():
-            logger.warning("engine %s is back", engine.name)
 
     def _count(self, wait: Wait, result: Result, *, mine: bool) -> bool:
         """Count the result of an attempt.

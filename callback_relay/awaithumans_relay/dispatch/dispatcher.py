@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from awaithumans_core.engine import Engine
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_relay.availability.circuit_breaker import Breaker
+from awaithumans_relay.availability.circuit_breaker import CircuitBreaker
 from awaithumans_relay.dispatch.attempts import Attempts
 from awaithumans_relay.dispatch.lease_keeper import RENEWALS, LeaseKeeper
 from awaithumans_relay.monitoring.logs import about
@@ -66,18 +66,21 @@ class Dispatcher:
         observer: Observer | None = None,
     ) -> None:
         self._store = store
+        self._observer = observer or Observer(engines)
         self._engines = engines
         self._backoff = backoff
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
-        self.breakers = {name: Breaker(time.monotonic) for name in engines}
+        self.circuit_breakers = {
+            name: CircuitBreaker(self._observer.health.engine(name), time.monotonic) for name in engines
+        }
         self._attempts = Attempts(
             store,
             self._owner,
-            breakers=self.breakers,
+            circuit_breakers=self.circuit_breakers,
             backoff=backoff,
-            observer=observer or Observer(engines),
+            observer=self._observer,
             wake=self.wake,
         )
         self._steady_at = 0.0
@@ -117,10 +120,11 @@ class Dispatcher:
                     leased = await self._lease(engine, under_way)
                     pause = 0.0 if leased else await self._until_due(engine)
                     failures = 0
-                except Exception:
+                    self._observer.health.store.responded()
+                except Exception as error:
                     failures += 1
                     self._shaken()
-                    logger.exception("cannot read the waits to deliver; trying again")
+                    self._observer.store_failed(error)
                     # An answer ends this pause early. It has been stored, so the store is reachable again.
                     await self._woken(engine, within=min(self._backoff.delay(failures), TICK_SECONDS))
                     continue
@@ -144,15 +148,20 @@ class Dispatcher:
 
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
         """Lease the waits to deliver now. Empty: nothing is due, or the engine's circuit breaker is open."""
-        breaker = self.breakers[engine.name]
-        limit = breaker.admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
+        circuit_breaker = self.circuit_breakers[engine.name]
+        limit = circuit_breaker.admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
         if not limit:
             return []
         began = time.monotonic()
         grace = self._lease_seconds if began < self._steady_at else 0.0
         try:
             leased = await self._store.lease(
-                engine.name, self._owner, limit=limit, seconds=self._lease_seconds, grace=grace, probing=breaker.away
+                engine.name,
+                self._owner,
+                limit=limit,
+                seconds=self._lease_seconds,
+                grace=grace,
+                probing=circuit_breaker.is_open,
             )
         except asyncio.CancelledError:  # the relay stops, and the unfinished write may still lease waits
             with suppress(Exception):
@@ -160,7 +169,7 @@ class Dispatcher:
                     await self._let_go(engine)
             raise
         if leased:
-            breaker.probing()
+            circuit_breaker.probing()
         took = time.monotonic() - began
         if took > self._lease_seconds / RENEWALS:
             self._shaken()
@@ -178,7 +187,7 @@ class Dispatcher:
 
     async def _until_due(self, engine: Engine) -> float:
         """Return how long to sleep when there is nothing to lease, unless an answer comes to this relay."""
-        if (closed_for := self.breakers[engine.name].opens_in) > 0:
+        if (closed_for := self.circuit_breakers[engine.name].probes_in) > 0:
             self._hold(engine)
             return closed_for
         due = await self._store.next_delivery(engine.name)

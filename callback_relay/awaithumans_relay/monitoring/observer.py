@@ -3,12 +3,16 @@
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from awaithumans_core.callback import Callback
-from awaithumans_core.engine import TargetGone, TargetNotReady
+from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.trace import span, tracing
 from awaithumans_relay.availability.health import Health
 from awaithumans_relay.monitoring.metrics import Metrics, Result
 from awaithumans_relay.store import Wait
+
+logger = safe_logger("awaithumans.relay")
 
 
 class Observer:
@@ -37,39 +41,23 @@ class Observer:
 
     @contextmanager
     def delivering(self, wait: Wait) -> Generator[None]:
-        """Time and trace a delivery to an engine, and note whether the engine was reached."""
-        engine, reach = wait.route.engine, self.health.engines.get(wait.route.engine)
+        """Time and trace a delivery to an engine."""
+        engine = wait.route.engine
         facts = {"task_id": wait.task_id, "wait_id": wait.route.digest, "engine": engine}
-        try:
-            with (
-                self.metrics.delivering(engine),
-                span(f"deliver {engine}", "consumer", links=[wait.route.traceparent], **facts),
-            ):
-                yield
-        except Exception as error:
-            if reach is not None and isinstance(error, TargetGone | TargetNotReady):
-                reach.reached()
-            raise
-        if reach is not None:
-            reach.reached()
-
-    def failed(self, engine: str, error: BaseException, *, away: bool = False) -> None:
-        """Note that an engine failed, for an unknown reason. `away`: it failed for any target."""
-        if reach := self.health.engines.get(engine):
-            reach.doubted.set()
-            if away:
-                reach.breaks(error)
+        with (
+            self.metrics.delivering(engine),
+            span(f"deliver {engine}", "consumer", links=[wait.route.traceparent], **facts),
+        ):
+            yield
 
     def delivery(self, wait: Wait, result: Result, now: float) -> None:
         """Count the result of an attempt once it is recorded."""
         age = None if wait.answered_at is None else now - wait.answered_at
         self.metrics.delivery(wait.route.engine, result, age=age)
 
-    def looked(self) -> None:
-        """Note that the sweep has read a task on the server."""
-        self.metrics.looked()
-        self.health.server.reached()
-
-    def missed(self, error: Exception) -> None:
-        """Note that the server cannot be reached, or refuses to show tasks to this relay."""
-        self.health.server.failed(error)
+    def store_failed(self, error: Exception) -> None:
+        """Note that the waits could not be read. An error that is not the database's is logged with its traceback."""
+        if isinstance(error, SQLAlchemyError | OSError):
+            self.health.store.failed(error)
+        else:
+            logger.error("reading the waits failed; trying again", exc_info=error)

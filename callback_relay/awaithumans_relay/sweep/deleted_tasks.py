@@ -58,7 +58,7 @@ class Deletions:
         if missing is None:
             return
         logger.info("task %s is not on the awaithumans server (reading %d)", task_id, missing.count)
-        if self._health.doubt is not None or not self._rule.confirmed(missing, self._store.clock()):
+        if self._health.missing_tasks is not None or not self._rule.confirmed(missing, self._store.clock()):
             return
         await self._flush()
         with self._observer.finding(task_id, waits):
@@ -90,7 +90,7 @@ class Deletions:
             await self._store.seen(seen)
 
     def _doubt(self, census: Census | None) -> None:
-        before, self._health.doubt = self._health.doubt, census
+        before, self._health.missing_tasks = self._health.missing_tasks, census
         if census is not None and before is None:
             logger.error(
                 "%s: it may be running on another database. No wait ends until most tasks are there again; see whether "

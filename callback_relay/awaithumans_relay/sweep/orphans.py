@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from awaithumans_core.engine import Engine, MarksTasks, SeesOrphans
 from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.availability.health import Health
 from awaithumans_relay.monitoring.logs import about
-from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait, WaitState
 
 logger = safe_logger("awaithumans.relay")
@@ -34,15 +34,14 @@ class Orphans:
     Args:
         store: The waits.
         engines: Engines by name.
-        observer: Notified when one of them fails.
+        health: Notified when one of them fails.
     """
 
-    def __init__(self, store: Store, engines: Mapping[str, Engine], observer: Observer) -> None:
+    def __init__(self, store: Store, engines: Mapping[str, Engine], health: Health) -> None:
         self._store = store
-        self._observer = observer
+        self._health = health
         self._engines = engines
         self._gates = {name: asyncio.Semaphore(PARALLEL) for name in engines}
-        self._resting: dict[str, float] = {}
 
     async def all_gone(self, waits: Sequence[Wait]) -> str | None:
         """Return why no caller of this task exists any more, or None if one may exist.
@@ -80,17 +79,17 @@ class Orphans:
 
     async def _gone(self, wait: Wait) -> str | None:
         engine = self._engines.get(wait.route.engine)
-        now = asyncio.get_running_loop().time()
-        if not isinstance(engine, SeesOrphans) or self._resting.get(wait.route.engine, 0.0) > now:
+        tracker = self._health.engine(wait.route.engine)
+        if not isinstance(engine, SeesOrphans) or tracker.slow:
             return None
         limit = asyncio.timeout(ANSWER_SECONDS)
         try:
             async with limit, self._gates[wait.route.engine]:
                 return await engine.orphaned(wait.route)
         except Exception as away:
-            self._observer.failed(wait.route.engine, away)
+            tracker.check_due.set()
             if limit.expired():
-                self._resting[wait.route.engine] = asyncio.get_running_loop().time() + REST_SECONDS
+                tracker.took_too_long(REST_SECONDS)
             told = "cannot tell whether anybody still waits for task %s (%s)"
             logger.info(told, wait.task_id, away, extra=about(wait.task_id, wait.route))
             return None

@@ -26,7 +26,7 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_relay.availability.server_outage import Outage, is_outage
+from awaithumans_relay.availability.server_causes import concerns_server
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Store, Wait
@@ -56,6 +56,8 @@ BEHIND_SECONDS = 10.0
 """A check overdue by more seconds than this means that more checks are due than the rate limit allows."""
 
 
+PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
+"""Delay between two checks of a server that is unreachable."""
 ODD = Backoff(first=MISSED_SECONDS, most=MOST_CHECK_SECONDS / 1.25)
 """Delay between two checks of a task with odd replies.
 
@@ -102,8 +104,10 @@ class Sweeper:
         self._client = client
         self._on_answer = on_answer
         self._pace = pace or Pace()
-        self._outage = Outage()
-        self._orphans = Orphans(store, engines, self._observer)
+        self._server = self._observer.health.server
+        self._probes = 0
+        """Number of probes sent since the server became unreachable."""
+        self._orphans = Orphans(store, engines, self._observer.health)
         self._answers = FoundAnswers(store, self._observer)
         self._ahead = Ahead(store, client, self._pace, self._answers, on_answer=on_answer)
         self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
@@ -128,16 +132,18 @@ class Sweeper:
         failures = 0
         try:
             while True:
-                probing = self._outage.away
+                probing = self._server.unresponsive
                 if probing:
-                    await asyncio.sleep(self._outage.pause())
+                    self._probes += 1
+                    await asyncio.sleep(PROBE_BACKOFF.delay(self._probes))
                 room = min(await self._pace.room(), 1 if probing else UNDER_WAY - len(under_way))
                 try:
                     by_task = await self._claim(room)
                     failures = 0
-                except Exception:
+                    self._observer.health.store.responded()
+                except Exception as error:
                     failures += 1
-                    logger.exception("cannot read the waits to look after; trying again")
+                    self._observer.store_failed(error)
                     await asyncio.sleep(self._backoff.delay(failures))
                     continue
                 for task_id, waits in by_task.items():
@@ -164,7 +170,7 @@ class Sweeper:
         for wait in due:
             by_task.setdefault(wait.task_id, []).append(wait)
         self._pace.spend(len(by_task))
-        if due and self._store.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._outage.away:
+        if due and self._store.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._server.unresponsive:
             self._ahead.run()
         return by_task
 
@@ -196,7 +202,7 @@ class Sweeper:
         """Return the task's record, or None when the server has become unreachable since the check began."""
         async with self._requests:
             await self._pace.rested()
-            if self._outage.away and not probe:
+            if self._server.unresponsive and not probe:
                 return None
             outcome = await self._client.get(task_id)
         self._answered(task_id)
@@ -254,14 +260,16 @@ class Sweeper:
 
     def _answered(self, task_id: str) -> None:
         self._odd.pop(task_id, None)
-        self._outage.answered()
-        self._observer.looked()
+        self._probes = 0
+        self._server.succeeded()
+        self._observer.metrics.looked()
 
     def _missed(self, task_id: str, trouble: RequestRefusedError | ServerUnreachableError) -> float:
         """Return the seconds after which a failed check is repeated."""
-        if is_outage(trouble):
-            self._outage.failed(trouble)
-            self._observer.missed(trouble)
+        if concerns_server(trouble):
+            if self._server.state != "failing":
+                logger.warning("check of task %s failed: %s", task_id, trouble, extra={"task_id": task_id})
+            self._server.failed(trouble)
             rest = trouble.retry_after if isinstance(trouble, ServerUnreachableError) else 0.0
             self._pace.hold(rest)
             return max(MISSED_SECONDS, rest)
@@ -272,8 +280,7 @@ class Sweeper:
         if count == 1:
             message = "sweep: task %s cannot be read, and is read again at growing intervals: %s"
             logger.warning(message, task_id, trouble, extra={"task_id": task_id})
-        if self._outage.odd(task_id, trouble):
-            self._observer.missed(trouble)
+        self._server.subject_failed(task_id, trouble)
         return ODD.delay(count)
 
 

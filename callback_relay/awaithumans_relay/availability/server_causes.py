@@ -1,0 +1,125 @@
+"""Maps a reply or an error to the cause for which the awaithumans server cannot be read, and to the way to fix it.
+
+Law: only some causes concern the server as a whole: a lost connection, 5xx, 429 (and 408 and 425, which are treated
+alike), 401, and an environment in which no request can be sent. Any other odd reply concerns one task. That task is
+read again later, and the others continue.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from awaithumans_core.errors import (
+    AuthenticationError,
+    AwaitHumansError,
+    PermissionDeniedError,
+    RequestRefusedError,
+    ServerUnreachableError,
+    SettingsError,
+    UnexpectedReplyError,
+)
+from awaithumans_core.flow import Lost, Reply, answered_by_proxy
+from awaithumans_core.json_values import read_json
+
+
+class ServerCause(StrEnum):
+    """The cause for which the awaithumans server, or one of its tasks, cannot be read."""
+
+    UNREACHABLE = "unreachable"
+    """There was no reply, or one that asks the client to come back later."""
+    SETTINGS = "settings"
+    """The environment of this process permits no request."""
+    TOKEN_REFUSED = "token refused"  # noqa: S105 - no password
+    """The server does not accept this relay's token."""
+    PROXY = "proxy"
+    """A proxy or gateway replied in place of the server."""
+    NOT_THE_SERVER = "not the server"
+    """The reply is not from the task API."""
+    REQUEST_REFUSED = "request refused"
+    """The server refuses this request for another reason."""
+
+
+_CONSEQUENCE = (
+    "Waits are kept and callbacks are accepted. Answers that are not called back (by e-mail, in Slack) are not found "
+    "until the server can be read again"
+)
+_ADVICE: Mapping[ServerCause, str] = {
+    ServerCause.UNREACHABLE: "start it, or set AWAITHUMANS_URL to its own address",
+    ServerCause.TOKEN_REFUSED: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's own token, and restart the relay",
+    ServerCause.NOT_THE_SERVER: "set AWAITHUMANS_URL to the address of the awaithumans server",
+}
+"""How to fix a cause. The text of the other causes names the fix itself."""
+
+_LATER = frozenset({408, 425, 429})
+
+
+def cause_of_error(error: BaseException) -> ServerCause:
+    """Return the cause that an error of the task client shows."""
+    match error:
+        case SettingsError():
+            return ServerCause.SETTINGS
+        case UnexpectedReplyError():
+            return ServerCause.NOT_THE_SERVER
+        case ServerUnreachableError():
+            return ServerCause.UNREACHABLE
+        case AuthenticationError() | PermissionDeniedError():
+            return ServerCause.TOKEN_REFUSED if error.from_api else ServerCause.PROXY
+        case RequestRefusedError() if not error.from_api:
+            return ServerCause.NOT_THE_SERVER
+        case _:
+            return ServerCause.REQUEST_REFUSED
+
+
+def concerns_server(error: AwaitHumansError) -> bool:
+    """Whether this error shows that no task can be read. False: it concerns one task."""
+    return isinstance(error, AuthenticationError) or cause_of_error(error) in {
+        ServerCause.UNREACHABLE,
+        ServerCause.SETTINGS,
+    }
+
+
+def describe(error: BaseException) -> str:
+    """Describe an error, its cause and the way to fix it, for the log."""
+    cause = cause_of_error(error)
+    advice = f". To fix this, {_ADVICE[cause]}" if cause in _ADVICE else ""
+    return f"{cause} ({error}){advice}. {_CONSEQUENCE}"
+
+
+def cause_of_reply(reply: Reply | Lost) -> ServerCause | None:
+    """Return the cause that a reply to `GET /api/tasks` shows. None: it is the list of tasks."""
+    if isinstance(reply, Lost):
+        return ServerCause.UNREACHABLE
+    try:
+        content = read_json(reply.body)
+    except ValueError:
+        is_json = is_list = False
+    else:
+        is_json, is_list = True, isinstance(content, list)
+    if not is_list and answered_by_proxy(reply) is not None:
+        return ServerCause.PROXY
+    if reply.status in {401, 403} and is_json:
+        return ServerCause.TOKEN_REFUSED
+    if reply.status in _LATER or reply.status >= 500:
+        return ServerCause.UNREACHABLE
+    # A page that a web app or a proxy returns for every path is not a list of tasks.
+    return None if 200 <= reply.status < 300 and is_list else ServerCause.NOT_THE_SERVER
+
+
+def describe_reply(reply: Reply | Lost, url: str) -> str | None:
+    """Describe the problem that a reply to `GET /api/tasks` of this server shows. None: there is none."""
+    cause = cause_of_reply(reply)
+    if cause is None:
+        return None
+    if isinstance(reply, Lost):
+        problem = f"the awaithumans server does not answer at {url} ({reply.error})"
+    elif (proxy := answered_by_proxy(reply)) is not None and cause == ServerCause.PROXY:
+        return (
+            f"the awaithumans server at {url} is not reached: {proxy} answers {reply.status} in its place. "
+            f"{proxy.advice}. {_CONSEQUENCE}"
+        )
+    elif cause == ServerCause.TOKEN_REFUSED:
+        problem = f"the awaithumans server at {url} refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status})"
+    elif cause == ServerCause.UNREACHABLE:
+        problem = f"the awaithumans server at {url} answers {reply.status}"
+    else:
+        problem = f"{url} answers {reply.status} to GET /api/tasks, but not as the awaithumans server"
+    return f"{problem}: {_ADVICE[cause]}. {_CONSEQUENCE}"
