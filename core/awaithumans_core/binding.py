@@ -61,12 +61,33 @@ def _parts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (mark := reask_mark(body)) is not None:
         yield REASK, mark
     hidden = body.get("payload") == _REDACTED and body.get("redact_payload") is not False
-    if body.get("payload") is not None and not hidden:
-        yield "payload", _digest(body["payload"])
+    if (digest := _recorded_digest(body)) is not None:
+        yield "payload", digest
+    elif body.get("payload") is not None and not hidden:
+        yield "payload", payload_digest(body["payload"])
     if "assign_to" in body:
         yield "assign_to", _digest(_people(body["assign_to"]))
     if isinstance(schema := body.get("response_schema"), Mapping):
         yield "response_schema", schema_digest(cast("Mapping[str, Any]", schema))
+
+
+PAYLOAD_DIGEST = "x-awaithumans-payload"
+"""Annotation in a task's payload_schema: the digest of the payload as the caller gave it.
+
+A record carries it if the payload was sent as rows that people can read (see `display.payload`). What is compared is
+the caller's payload, so that another layout is not another question. People are not shown the annotation.
+"""
+
+
+def payload_digest(payload: Any) -> str:
+    """Digest of a payload as the caller gave it."""
+    return _digest(payload)
+
+
+def _recorded_digest(body: Mapping[str, Any]) -> str | None:
+    schema = body.get("payload_schema")
+    digest = cast("Mapping[str, Any]", schema).get(PAYLOAD_DIGEST) if isinstance(schema, Mapping) else None
+    return digest if isinstance(digest, str) else None
 
 
 _REDACTED = {"_redacted": True}

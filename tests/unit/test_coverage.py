@@ -124,6 +124,8 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
         f"awaithumans_core.{name}"
         for name in (
             "binding",
+            "display.channels",
+            "display.payload",
             "clock",
             "deleted_tasks",
             "errors",

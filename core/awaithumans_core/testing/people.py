@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeAlias, get_args
 
+from awaithumans_core.display.payload import original_payload
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 Match: TypeAlias = str | re.Pattern[str] | Callable[[Mapping[str, Any]], bool] | None
@@ -131,7 +132,7 @@ class Script:
             case re.Pattern() as pattern:
                 return pattern.search(record["task"]) is not None
             case says_yes:
-                return says_yes(record)
+                return says_yes({**record, "payload": original_payload(record)})
 
     def use(self, record: Mapping[str, Any]) -> None:
         """Count it as used for that task."""

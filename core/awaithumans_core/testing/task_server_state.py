@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from awaithumans_core.clock import Clock
+from awaithumans_core.display.payload import original_payload
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import TERMINAL, TaskStatus
 from awaithumans_core.testing.people import CALLED_BACK, Script
@@ -36,7 +37,7 @@ class FakeTask:
 
     id: str
     asked: dict[str, Any]
-    """The body it was created with."""
+    """The body it was created with, with the payload as the caller gave it."""
     created_at: datetime
     updated_at: datetime
     status: TaskStatus = TaskStatus.CREATED
@@ -50,6 +51,8 @@ class FakeTask:
     response_redacted_at: datetime | None = None
     history: list[TaskStatus] = field(default_factory=lambda: [TaskStatus.CREATED])
     """Every status it has had."""
+    rows: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The payload as it was sent: rows that people can read."""
 
     @property
     def terminal(self) -> bool:
@@ -64,7 +67,7 @@ class FakeTask:
         return {
             "id": self.id,
             **{name: asked.get(name) for name in _AS_ASKED},
-            "payload": {"_redacted": True} if hidden else asked["payload"],
+            "payload": {"_redacted": True} if hidden else self.rows,
             "redact_payload": bool(asked.get("redact_payload")),
             "redact_response_after_submit": bool(asked.get("redact_response_after_submit")),
             "status": self.status.value,
@@ -162,7 +165,8 @@ class Desk:
             if known is not None:
                 return self.tasks[known], True
             now = self.moment()
-            task = FakeTask(uuid.uuid4().hex, dict(body), now, now)
+            asked = {**body, "payload": original_payload(body)}
+            task = FakeTask(uuid.uuid4().hex, asked, now, now, rows=body["payload"])
             self.tasks[task.id] = task
             self._keys[body["idempotency_key"]] = task.id
             self._act_on(task)
