@@ -28,6 +28,8 @@ from awaithumans_core import (
 )
 from awaithumans_core import await_human as script_await_human
 from awaithumans_core import await_human_sync as script_await_human_sync
+from awaithumans_core.binding import PAYLOAD_DIGEST, payload_digest
+from awaithumans_core.display.payload import displayed
 from awaithumans_core.task import AGAIN
 from tests.support.callers import TemporalCaller
 from tests.support.engines import CollectingEngine
@@ -187,6 +189,30 @@ async def test_shared_key_of_another_question_is_refused(ask: Ask, answered_key:
 
     found = await asyncio.gather(*(refused(change) for _, change in CHANGES.values()))
     assert dict(zip(CHANGES, found, strict=True)) == {name: [part] for name, (part, _) in CHANGES.items()}
+
+
+# --- payloads that people read as rows
+
+NESTED: Options = {**ASKED, "payload": {"order": {"id": "A-1", "items": ["a", "b"]}}}
+
+
+@pytest.mark.parametrize("layout", ["of this release", "of an earlier release", "of another release"])
+async def test_shared_key_does_not_depend_on_the_layout_of_the_payload(
+    ask: Ask, humans: HumansServer, people: People, layout: str
+) -> None:
+    """The record of another release, with or without rows, is the same question; another payload is another one."""
+    key = f"key-{uuid.uuid4().hex}"
+    body = HumanTask(**NESTED, idempotency_key=key).body()
+    if layout == "of another release":
+        schema = {**body["payload_schema"], PAYLOAD_DIGEST: payload_digest(body["payload"])}
+        body |= {"payload": {"order": "A-1 with a and b"}, "payload_schema": schema}
+    sent = displayed(body) if layout == "of this release" else body
+    task = (await people.http.post("/api/tasks", json=sent)).raise_for_status().json()
+    await people.complete(task["id"], {"approved": True})
+    assert await ask({**NESTED, "idempotency_key": key}) == Decision(approved=True)
+    with pytest.raises(QuestionChangedError) as changed:
+        await ask({**NESTED, "payload": {"order": {"id": "A-2", "items": ["a", "b"]}}, "idempotency_key": key})
+    assert list(changed.value.differs) == ["payload"]
 
 
 # --- nodes, which run again from their start
