@@ -1,4 +1,4 @@
-"""Drives a flow from a script: replies in, steps out, on a clock that only moves when the flow waits."""
+"""Driver of a flow from a script of replies, on a clock that moves only when the flow waits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,44 +13,44 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class After:
-    """This comes of a call, but only after so many seconds."""
+class Delayed:
+    """The result of a call that takes this many seconds."""
 
     seconds: float
-    came: Reply | Lost
+    event: Reply | Lost
 
 
-Event = Reply | Lost | After
+Event = Reply | Lost | Delayed
 
 
 def reply(status: int = 200, body: object = None, **headers: str) -> Reply:
-    """A reply with a JSON body, or with these very bytes. `retry_after="7"` becomes the header `retry-after`."""
+    """Return a reply with a JSON body, or these bytes; `retry_after="7"` becomes the header `retry-after`."""
     raw = body if isinstance(body, bytes) else to_json(body)
     return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
 
 
 def record(status: str = "created", **fields: Any) -> dict[str, Any]:
-    """A task record, as create, get and cancel answer with it."""
+    """Return a task record as the server sends it for create, get and cancel."""
     return {"id": "task-1", "status": status, "idempotency_key": "question-1"} | fields
 
 
-def polled(status: str = "created", response: Mapping[str, Any] | None = None) -> Reply:
-    """What a poll answers: it names neither the task nor its key."""
+def poll_reply(status: str = "created", response: Mapping[str, Any] | None = None) -> Reply:
+    """Return a poll's reply, which names neither the task nor its key."""
     return reply(200, {"status": status, "response": response, "completed_at": None, "timed_out_at": None})
 
 
-def held(status: str = "created") -> After:
-    """A poll that was held for its 25 seconds while nothing ended."""
-    return After(25.0, polled(status))
+def held_poll(status: str = "created") -> Delayed:
+    """Return a poll that was held for its 25 seconds without the task ending."""
+    return Delayed(25.0, poll_reply(status))
 
 
 START = 1000.0
-"""What the clock shows when a conversation begins."""
+"""Time on the clock when a conversation starts."""
 
 
 @dataclass
 class Clock:
-    """Seconds that pass only when somebody waits."""
+    """A clock that advances only when the flow waits."""
 
     now: float = START
 
@@ -59,8 +59,8 @@ class Clock:
 
 
 @dataclass
-class Talk:
-    """One conversation: what will be answered, in order, and what was said.
+class Conversation:
+    """The scripted replies of one conversation and a record of its steps.
 
     `then` answers every call beyond the script: a reply, or a function of the call. Without it the script must be
     exactly as long as the conversation.
@@ -73,9 +73,9 @@ class Talk:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.unheard = list(self.script)
+        self.unused = list(self.script)
         self.called_at: list[float] = []
-        """When each call was made, in seconds after the beginning."""
+        """When each call was made, in seconds after the start."""
 
     @property
     def patience(self) -> Patience:
@@ -90,12 +90,12 @@ class Talk:
         return [step for step in self.steps if isinstance(step, Pause)]
 
     @property
-    def noticed(self) -> list[str]:
+    def reported_statuses(self) -> list[str]:
         return [step.outcome.status for step in self.steps if isinstance(step, Notice)]
 
     @property
-    def said(self) -> list[str]:
-        """The calls in short: `GET /api/tasks/task-1`."""
+    def requests(self) -> list[str]:
+        """The calls in short form, such as `GET /api/tasks/task-1`."""
         return [f"{call.method} {call.url}" for call in self.calls]
 
     def run(self, flow: Flow[R]) -> R:
@@ -108,7 +108,7 @@ class Talk:
                 assert len(self.steps) < 10_000, f"the flow does not end: {step}"
                 answer = self._answer(step)
         except StopIteration as end:
-            assert not self.unheard, f"the flow ended without hearing {self.unheard}"
+            assert not self.unused, f"the flow ended with unused replies {self.unused}"
             return cast("R", end.value)
 
     def _answer(self, step: Step) -> Reply | Lost | None:
@@ -121,13 +121,13 @@ class Talk:
             case Call():
                 self.called_at.append(self.clock.now - START)
                 event = self._event(step)
-                if not isinstance(event, After):
+                if not isinstance(event, Delayed):
                     return event
                 self.clock.now += event.seconds
-                return event.came
+                return event.event
 
     def _event(self, call: Call) -> Event:
-        if self.unheard:
-            return self.unheard.pop(0)
-        assert self.then is not None, f"nobody expected {call}"
+        if self.unused:
+            return self.unused.pop(0)
+        assert self.then is not None, f"unexpected call {call}"
         return self.then(call) if callable(self.then) else self.then

@@ -1,4 +1,4 @@
-"""The conversations with the task API and the relay, word for word: what is sent, and what is made of every reply."""
+"""Tests of the conversations with the task API and the relay: each request and the handling of each reply."""
 
 import itertools
 import json
@@ -63,7 +63,7 @@ from awaithumans_core.flow import (
 )
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.task import AGAIN
-from tests.unit.scripted import START, After, Event, Talk, held, polled, record, reply
+from tests.unit.scripted import START, Conversation, Delayed, Event, held_poll, poll_reply, record, reply
 
 BODY = {"task": "Approve?", "timeout_seconds": 900, "idempotency_key": "question-1"}
 RELAY = "http://relay.example"
@@ -115,7 +115,7 @@ ONE_CALL: dict[str, Callable[[Patience], Flow[Outcome]]] = {
 every_call = pytest.mark.parametrize("flow", ONE_CALL.values(), ids=ONE_CALL)
 
 
-def refused_with(kind: type[AwaitHumansError], talk: Talk, flow: Flow[Any]) -> Any:
+def refused_with(kind: type[AwaitHumansError], talk: Conversation, flow: Flow[Any]) -> Any:
     """Drive a flow that must end in exactly this error."""
     with pytest.raises(kind) as raised:
         talk.run(flow)
@@ -126,17 +126,17 @@ def refused_with(kind: type[AwaitHumansError], talk: Talk, flow: Flow[Any]) -> A
 # --- create
 
 
-def test_create_sends_the_body_and_reads_the_record() -> None:
-    """One call, with the body as it is and the driver's own token."""
-    talk = Talk([reply(201, record())])
+def test_create_sends_body_and_reads_record() -> None:
+    """Creating a task is one call that carries the body unchanged and uses the driver's own token."""
+    talk = Conversation([reply(201, record())])
     assert talk.run(create(BODY, talk.patience)) == Outcome.model_validate(record())
     assert talk.steps == [Call("POST", "/api/tasks", json=BODY)]
 
 
-def test_create_takes_a_replay_as_it_stands() -> None:
-    """A known key gives the task it belongs to, ended or not."""
+def test_create_with_known_key_returns_existing_task() -> None:
+    """A known key returns the task that it belongs to, whether that task has ended or not."""
     known = record("completed", response=ANSWER)
-    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    talk = Conversation([reply(201, known, idempotent_replayed="true")])
     assert talk.run(create(BODY, talk.patience)).response == ANSWER
 
 
@@ -151,10 +151,10 @@ def test_create_takes_a_replay_as_it_stands() -> None:
     ids=["another value", "another type", "another field", "no payload and another text"],
 )
 @pytest.mark.parametrize("status", ["created", "completed"])
-def test_a_key_of_another_question_is_refused(asked: dict[str, Any], status: str) -> None:
-    """What a person decided about one payload is no answer about another, asked under the same key."""
+def test_create_with_key_of_another_question_is_refused(asked: dict[str, Any], status: str) -> None:
+    """A decision about one payload is never taken as the answer to another question with the same key."""
     known = record(status, task="Approve?", payload={"amount": 250} if asked["payload"] else {}, response=ANSWER)
-    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    talk = Conversation([reply(201, known, idempotent_replayed="true")])
     error = refused_with(QuestionChangedError, talk, create(BODY | asked, talk.patience))
     assert error.task_id == "task-1"
     assert "question-1" in str(error)
@@ -174,17 +174,17 @@ def test_a_key_of_another_question_is_refused(asked: dict[str, Any], status: str
     ],
     ids=["the same in another order", "no payload", "redacted", "erased", "not shown"],
 )
-def test_a_key_of_the_same_question_is_picked_up(asked: dict[str, Any], shown: dict[str, Any]) -> None:
-    """A restart, and a server that hides payloads, get their answer."""
-    talk = Talk([reply(201, record("completed", response=ANSWER, **shown), idempotent_replayed="true")])
+def test_create_with_key_of_same_question_is_accepted(asked: dict[str, Any], shown: dict[str, Any]) -> None:
+    """A restarted caller gets its answer, also from a server that hides payloads."""
+    talk = Conversation([reply(201, record("completed", response=ANSWER, **shown), idempotent_replayed="true")])
     assert talk.run(create(BODY | asked, talk.patience)).response == ANSWER
 
 
 @pytest.mark.parametrize("same_words", [True, False])
-def test_other_words_are_another_question_unless_its_place_names_it(same_words: bool) -> None:  # noqa: FBT001
-    """Text may be all that says what is asked; only an engine whose keys are places knows that it may change."""
+def test_reworded_question_is_refused_unless_rewording_is_allowed(same_words: bool) -> None:  # noqa: FBT001
+    """The text may be all that identifies a question, so only engines whose keys are positions may change it."""
     known = record("completed", response=ANSWER, task="Refund $250?", payload={"order": "A"})
-    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    talk = Conversation([reply(201, known, idempotent_replayed="true")])
     asked = BODY | {"task": "Refund $2500000?", "payload": {"order": "A"}}
     opening = open_wait(asked, RELAY, PROOFS, talk.patience, same_words=same_words)
     if same_words:
@@ -193,35 +193,35 @@ def test_other_words_are_another_question_unless_its_place_names_it(same_words: 
         assert talk.run(opening).response == ANSWER
 
 
-def test_a_derived_key_that_is_somebody_elses_is_refused() -> None:
-    """A caller's own key may look like that of a question that was asked again; its answer is not taken for ours."""
+def test_derived_key_of_another_caller_is_refused() -> None:
+    """A caller's own key may look like a derived key, but its answer is not taken for that of a repeated question."""
     known = record("completed", response=ANSWER, task="Something else?", payload={"amount": 250})
-    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    talk = Conversation([reply(201, known, idempotent_replayed="true")])
     asked = BODY | {"task": f"Approve?{AGAIN}approved: wrong)", "payload": {"amount": 250}}
     refused_with(QuestionChangedError, talk, create(asked, talk.patience))
 
 
-def test_the_record_of_another_question_is_no_reply() -> None:
-    """Whatever a server says under another key, or another id, is not taken for what was asked."""
-    talk = Talk([reply(201, record(idempotency_key="another")), reply(201, record())])
+def test_record_with_another_key_or_id_is_rejected() -> None:
+    """A record with another key or another task id is never taken for the requested one."""
+    talk = Conversation([reply(201, record(idempotency_key="another")), reply(201, record())])
     assert talk.run(create(BODY, talk.patience)).idempotency_key == "question-1"
-    talk = Talk([reply(200, record(id="task-2")), reply(200, record())])
+    talk = Conversation([reply(200, record(id="task-2")), reply(200, record())])
     assert talk.run(get("task-1", talk.patience)).task_id == "task-1"
 
 
-def test_an_answer_may_be_nested_deep() -> None:
-    """What the server has stored is read, however deep it goes."""
+def test_deeply_nested_answer_is_read() -> None:
+    """An answer that the server has stored is read at any nesting depth that it accepts."""
     deep: Any = []
     for _ in range(240):
         deep = [deep]
     body = json.dumps(record("completed", response={"deep": deep})).encode()
-    talk = Talk([reply(200, body)])
+    talk = Conversation([reply(200, body)])
     assert talk.run(get("task-1", talk.patience)).response == {"deep": deep}
 
 
-def test_nesting_without_end_is_trouble() -> None:
-    """It is no reply, and no crash."""
-    talk = Talk([reply(200, b"[" * 100_000), reply(200, record())])
+def test_endlessly_nested_reply_is_an_unusable_reply() -> None:
+    """A reply that is nested too deep to be parsed counts as unusable and does not crash the caller."""
+    talk = Conversation([reply(200, b"[" * 100_000), reply(200, record())])
     assert talk.run(get("task-1", talk.patience)).task_id == "task-1"
 
 
@@ -252,16 +252,16 @@ def test_nesting_without_end_is_trouble() -> None:
     ],
     ids=["error", "error_code", "error alone", "detail", "details"],
 )
-def test_a_refusal_is_a_typed_error_in_the_servers_words(
+def test_refusal_is_typed_error_with_server_message(
     status: int, kind: type[RequestRefusedError], body: Any, code: str | None, words: str
 ) -> None:
-    """Each 4xx is its error, at once, and all of the server's error shapes are read."""
-    talk = Talk([reply(status, body)])
+    """Each 4xx raises its typed error at once, and every error shape of the server is read."""
+    talk = Conversation([reply(status, body)])
     error = refused_with(kind, talk, create(BODY, talk.patience))
     assert error.status_code == status
     assert error.server_code == code
     assert words in str(error)
-    assert talk.said == [CREATE]
+    assert talk.requests == [CREATE]
 
 
 @pytest.mark.parametrize(
@@ -281,9 +281,9 @@ def test_a_refusal_is_a_typed_error_in_the_servers_words(
     ],
     ids=str,
 )
-def test_a_refusal_in_any_other_shape_is_a_refusal_still(body: Any) -> None:
-    """However odd its body, a 4xx is the typed error with its status."""
-    talk = Talk([reply(422, body)])
+def test_refusal_with_unreadable_body_is_typed_error(body: Any) -> None:
+    """A 4xx with any other body still raises the typed error with its status."""
+    talk = Conversation([reply(422, body)])
     error = refused_with(TaskRejectedError, talk, create(BODY, talk.patience))
     assert error.status_code == 422
     assert "422" in str(error)
@@ -291,33 +291,35 @@ def test_a_refusal_in_any_other_shape_is_a_refusal_still(body: Any) -> None:
 
 @pytest.mark.parametrize(("status", "advice"), [(401, "AWAITHUMANS_ADMIN_API_TOKEN"), (403, "a token of an operator")])
 @every_call
-def test_a_refused_token_says_what_to_do(flow: Callable[[Patience], Flow[Outcome]], status: int, advice: str) -> None:
-    """401 and 403 mean the same at every call, and tell which setting to look at."""
-    talk = Talk([reply(status, {"detail": "no"})])
+def test_refused_token_names_the_setting(flow: Callable[[Patience], Flow[Outcome]], status: int, advice: str) -> None:
+    """401 and 403 mean the same for every call, and the error names the setting to check."""
+    talk = Conversation([reply(status, {"detail": "no"})])
     error = refused_with({401: AuthenticationError, 403: PermissionDeniedError}[status], talk, flow(talk.patience))
     assert advice in str(error)
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @every_call
-def test_a_redirect_is_an_address_to_mend(flow: Callable[[Patience], Flow[Outcome]], status: int) -> None:
-    """A redirect is not followed, and not tried again: the text says where the server is."""
-    talk = Talk([reply(status, b"", location="https://humans.example/")])
+def test_redirect_is_a_settings_error(flow: Callable[[Patience], Flow[Outcome]], status: int) -> None:
+    """A redirect is neither followed nor retried, and the error names the address to configure."""
+    talk = Conversation([reply(status, b"", location="https://humans.example/")])
     error = refused_with(UnexpectedReplyError, talk, flow(talk.patience))
     assert "https://humans.example/" in str(error)
     assert len(talk.calls) == 1
 
 
-# --- trying again
+# --- retries
 
 
 @every_trouble
 @every_call
-def test_trouble_is_waited_out(flow: Callable[[Patience], Flow[Outcome]], trouble: Reply | Lost) -> None:
-    """After anything that is no word of the API, the very same call is made again half a second later."""
+def test_unusable_reply_is_retried_after_half_a_second(
+    flow: Callable[[Patience], Flow[Outcome]], trouble: Reply | Lost
+) -> None:
+    """After a reply that is not part of the API, the same call is repeated half a second later."""
     if flow is ONE_CALL["poll"] and trouble is TROUBLES["another API"]:
         trouble = reply(200, {"id": "task-1"})  # a poll reply has no id to miss
-    talk = Talk([trouble, reply(200, record("cancelled") if flow is ONE_CALL["close"] else record())])
+    talk = Conversation([trouble, reply(200, record("cancelled") if flow is ONE_CALL["close"] else record())])
     assert talk.run(flow(talk.patience)).status in {"created", "cancelled"}
     first, pause, second = talk.steps
     assert first == second
@@ -335,43 +337,45 @@ def test_trouble_is_waited_out(flow: Callable[[Patience], Flow[Outcome]], troubl
     ],
     ids=["lost", "503", "502", "a page"],
 )
-def test_a_pause_says_what_is_waited_out(trouble: Reply | Lost, reason: str) -> None:
-    """An operator reads from one line what is wrong."""
-    talk = Talk([trouble, reply(200, record())])
+def test_pause_reports_its_reason(trouble: Reply | Lost, reason: str) -> None:
+    """One line tells an operator why the client is pausing."""
+    talk = Conversation([trouble, reply(200, record())])
     talk.run(get("task-1", talk.patience))
     assert reason in talk.pauses[0].reason
 
 
 def test_pauses_grow_with_every_failure() -> None:
-    """A server that is down is not knocked at twice a second."""
-    talk = Talk([REFUSED] * 8 + [reply(200, record())], seconds=900)
+    """Each further failure lengthens the pause, so an overloaded server is not called twice a second."""
+    talk = Conversation([REFUSED] * 8 + [reply(200, record())], seconds=900)
     talk.run(get("task-1", talk.patience))
     assert [pause.seconds for pause in talk.pauses] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize("status", [429, 503, 200])
-def test_retry_after_in_seconds_is_kept(status: int) -> None:
-    """The other side says when it can be asked again, with whatever reply."""
-    talk = Talk([reply(status, b"", retry_after="7"), reply(200, record())])
+def test_retry_after_in_seconds_is_respected(status: int) -> None:
+    """The pause lasts as long as the header of any reply asks for."""
+    talk = Conversation([reply(status, b"", retry_after="7"), reply(200, record())])
     talk.run(get("task-1", talk.patience))
     assert talk.pauses[0].seconds == 7
 
 
-def test_retry_after_as_a_date_is_kept() -> None:
-    """The header's other form, a date, counts from the server's own date: clocks may differ by years."""
+def test_retry_after_as_date_is_respected() -> None:
+    """The date form of the header is relative to the server's own date, because clocks may differ by years."""
     sent = datetime(2031, 1, 1, tzinfo=UTC)
     then = format_datetime(sent + timedelta(seconds=30), usegmt=True)
-    talk = Talk([reply(503, b"", retry_after=then, date=format_datetime(sent, usegmt=True)), reply(200, record())])
+    talk = Conversation(
+        [reply(503, b"", retry_after=then, date=format_datetime(sent, usegmt=True)), reply(200, record())]
+    )
     talk.run(get("task-1", talk.patience))
     assert talk.pauses[0].seconds == 30
 
 
 @pytest.mark.parametrize("date", [None, "yesterday"], ids=["no date", "no date at all"])
-def test_retry_after_as_a_date_needs_the_servers_date(date: str | None) -> None:
-    """What nobody can compute is left to the usual pause."""
+def test_retry_after_as_date_without_server_date_is_ignored(date: str | None) -> None:
+    """Without the server's date the pause cannot be computed, so the usual pause applies."""
     then = format_datetime(datetime(2031, 1, 1, tzinfo=UTC), usegmt=True)
     headers = {"retry_after": then} | ({"date": date} if date else {})
-    talk = Talk([reply(503, b"", **headers), reply(200, record())])
+    talk = Conversation([reply(503, b"", **headers), reply(200, record())])
     talk.run(get("task-1", talk.patience))
     assert talk.pauses[0].seconds == 0.5
 
@@ -381,9 +385,9 @@ def test_retry_after_as_a_date_needs_the_servers_date(date: str | None) -> None:
     ["", "0", "-5", "soon", "nan", "inf", "1e999", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015", "\ud800"],
     ids=ascii,
 )
-def test_any_other_retry_after_is_ignored(value: str) -> None:
-    """A header that says nothing, or only something past, leaves the pause as it is."""
-    talk = Talk([reply(503, b"", retry_after=value), reply(200, record())])
+def test_invalid_or_past_retry_after_is_ignored(value: str) -> None:
+    """A header that is malformed or names a time in the past does not change the pause."""
+    talk = Conversation([reply(503, b"", retry_after=value), reply(200, record())])
     talk.run(get("task-1", talk.patience))
     assert talk.pauses[0].seconds == 0.5
 
@@ -402,11 +406,9 @@ GIVING_UP: dict[str, tuple[Reply | Lost, type[ServerUnreachableError]]] = {
 
 
 @pytest.mark.parametrize(("trouble", "kind"), GIVING_UP.values(), ids=GIVING_UP)
-def test_when_patience_ends_the_error_says_what_is_wrong(
-    trouble: Reply | Lost, kind: type[ServerUnreachableError]
-) -> None:
-    """A server that is away or too busy is one thing, an address where something else lives is another."""
-    talk = Talk([], then=trouble, seconds=10)
+def test_error_after_last_retry_names_the_cause(trouble: Reply | Lost, kind: type[ServerUnreachableError]) -> None:
+    """An unreachable or overloaded server and a wrong address raise different errors."""
+    talk = Conversation([], then=trouble, seconds=10)
     error = refused_with(kind, talk, create(BODY, talk.patience))
     assert error.url == "/api/tasks"
     assert error.attempts == len(talk.calls) == 5
@@ -414,23 +416,23 @@ def test_when_patience_ends_the_error_says_what_is_wrong(
     assert talk.clock.now <= 1010
 
 
-def test_slow_failures_count_against_patience() -> None:
-    """Patience is time, not a number of tries: calls that hang use it up, too."""
-    talk = Talk([], then=After(15.0, Lost("ReadTimeout")), seconds=40)
+def test_slow_failures_use_up_retry_time() -> None:
+    """Retries are limited by time and not by number, so calls that hang count as well."""
+    talk = Conversation([], then=Delayed(15.0, Lost("ReadTimeout")), seconds=40)
     error = refused_with(ServerUnreachableError, talk, get("task-1", talk.patience))
     assert error.attempts == 3
 
 
-def test_a_pause_beyond_the_end_of_patience_is_not_begun() -> None:
-    """When the other side asks for more time than there is, the caller hears it now."""
-    talk = Talk([reply(503, b"", retry_after="45")], seconds=30)
+def test_pause_longer_than_remaining_retry_time_is_not_started() -> None:
+    """If the server asks for a longer pause than there is time for, the caller gets the error immediately."""
+    talk = Conversation([reply(503, b"", retry_after="45")], seconds=30)
     refused_with(ServerUnreachableError, talk, get("task-1", talk.patience))
     assert talk.pauses == []
 
 
-def test_no_retry_after_outlasts_a_minute() -> None:
-    """A proxy's maintenance page that speaks of hours does not keep an answer from its asker for hours."""
-    talk = Talk([reply(503, b"", retry_after="7200"), reply(200, record())], seconds=900)
+def test_retry_after_is_limited_to_a_minute() -> None:
+    """A maintenance page that asks for hours does not delay an answer for hours."""
+    talk = Conversation([reply(503, b"", retry_after="7200"), reply(200, record())], seconds=900)
     talk.run(get("task-1", talk.patience))
     assert talk.pauses[0].seconds == 60
 
@@ -438,17 +440,17 @@ def test_no_retry_after_outlasts_a_minute() -> None:
 # --- get, poll, close
 
 
-def test_get_looks_once() -> None:
-    """One plain read."""
-    talk = Talk([reply(200, record("notified"))])
+def test_get_reads_once() -> None:
+    """`get` makes exactly one plain read."""
+    talk = Conversation([reply(200, record("notified"))])
     assert talk.run(get("task-1", talk.patience)).status == "notified"
     assert talk.steps == [Call("GET", "/api/tasks/task-1")]
 
 
 @pytest.mark.parametrize("seconds", [1, 25, 30])
-def test_poll_asks_to_be_held_and_allows_for_it(seconds: int) -> None:
-    """The server is told how long to hold, and the connection lives ten seconds longer."""
-    talk = Talk([polled()])
+def test_poll_read_timeout_exceeds_hold_time(seconds: int) -> None:
+    """The request names how long the server may hold it, and the client waits ten seconds longer."""
+    talk = Conversation([poll_reply()])
     talk.run(poll("task-1", talk.patience, seconds=seconds))
     assert talk.steps == [
         Call("GET", "/api/tasks/task-1/poll", params={"timeout": seconds}, timeout=seconds + 10.0),
@@ -456,234 +458,244 @@ def test_poll_asks_to_be_held_and_allows_for_it(seconds: int) -> None:
 
 
 def test_poll_is_held_for_25_seconds_by_default() -> None:
-    """The documented default."""
-    talk = Talk([polled()])
+    """A poll is held for the documented default of 25 seconds."""
+    talk = Conversation([poll_reply()])
     talk.run(poll("task-1", talk.patience))
     assert talk.calls[0].params == {"timeout": 25}
 
 
-def test_a_poll_reply_is_given_its_task() -> None:
-    """Poll replies do not name the task; the outcome does."""
-    talk = Talk([polled("notified")])
+def test_poll_outcome_names_its_task() -> None:
+    """Poll replies do not name the task, but the outcome does."""
+    talk = Conversation([poll_reply("notified")])
     outcome = talk.run(poll("task-1", talk.patience))
     assert (outcome.task_id, outcome.status) == ("task-1", "notified")
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])
 @pytest.mark.parametrize("word", ["error", "error_code"])
-def test_an_unknown_task_is_not_found(name: str, word: str) -> None:
-    """The server's own 404, in the form it sends and in the form it documents, names the task."""
-    talk = Talk([reply(404, {word: "TASK_NOT_FOUND", "message": "Task 'task-1' not found."})])
+def test_unknown_task_raises_not_found(name: str, word: str) -> None:
+    """The server's own 404, in the form it sends and in the documented form, raises an error that names the task."""
+    talk = Conversation([reply(404, {word: "TASK_NOT_FOUND", "message": "Task 'task-1' not found."})])
     error = refused_with(TaskNotFoundError, talk, ONE_CALL[name](talk.patience))
     assert error.task_id == "task-1"
     assert error.status_code == 404
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])
-def test_an_unknown_task_casts_no_doubt_on_the_address(name: str) -> None:
-    """A server that says TASK_NOT_FOUND is the right server: nobody is sent to look at AWAITHUMANS_URL."""
-    talk = Talk([GONE])
+def test_unknown_task_error_does_not_question_the_address(name: str) -> None:
+    """A server that replies TASK_NOT_FOUND is the right server, so the error does not mention AWAITHUMANS_URL."""
+    talk = Conversation([GONE])
     assert "AWAITHUMANS_URL" not in str(refused_with(TaskNotFoundError, talk, ONE_CALL[name](talk.patience)))
 
 
-def test_a_404_at_create_casts_doubt_on_the_address() -> None:
-    """There is no task that could be missing yet: the address is what to look at."""
-    talk = Talk([reply(404, {"detail": "Not Found"})])
+def test_404_at_create_questions_the_address() -> None:
+    """No task can be missing at creation, so the error names the address as the thing to check."""
+    talk = Conversation([reply(404, {"detail": "Not Found"})])
     assert "AWAITHUMANS_URL" in str(refused_with(TaskRejectedError, talk, create(BODY, talk.patience)))
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])
-def test_a_404_of_something_else_is_no_missing_task(name: str) -> None:
-    """Another service's 404 says that the address is wrong, not that the task is gone."""
-    talk = Talk([reply(404, {"detail": "Not Found"})])
+def test_404_of_another_service_is_not_a_missing_task(name: str) -> None:
+    """A 404 of another service means that the address is wrong, not that the task does not exist."""
+    talk = Conversation([reply(404, {"detail": "Not Found"})])
     error = refused_with(UnexpectedReplyError, talk, ONE_CALL[name](talk.patience))
     assert "no task API at this address" in str(error)
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])
-def test_any_other_refusal_is_the_general_one(name: str) -> None:
-    """What has no error of its own still carries its status and the task."""
-    talk = Talk([reply(400, {"detail": "no"})])
+def test_other_refusal_raises_general_error(name: str) -> None:
+    """A refusal without an error class of its own still carries its status and the task."""
+    talk = Conversation([reply(400, {"detail": "no"})])
     error = refused_with(RequestRefusedError, talk, ONE_CALL[name](talk.patience))
     assert (error.status_code, error.task_id) == (400, "task-1")
 
 
-def test_close_cancels() -> None:
-    """An open task is cancelled, so that nobody works for nothing."""
-    talk = Talk([reply(200, record("cancelled"))])
+def test_close_cancels_open_task() -> None:
+    """An open task is cancelled, so that nobody answers it in vain."""
+    talk = Conversation([reply(200, record("cancelled"))])
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
     assert talk.steps == [Call("POST", "/api/tasks/task-1/cancel")]
 
 
-def test_close_finds_what_came_first() -> None:
-    """Too late to cancel is no failure: the answer that was given is returned."""
-    talk = Talk([ENDED, reply(200, record("completed", response=ANSWER))])
+def test_close_returns_answer_given_before() -> None:
+    """Closing a task that has been answered is no failure and returns the answer."""
+    talk = Conversation([ENDED, reply(200, record("completed", response=ANSWER))])
     assert talk.run(close("task-1", talk.patience)).response == ANSWER
-    assert talk.said == [CANCEL, GET]
+    assert talk.requests == [CANCEL, GET]
 
 
-def test_close_whose_reply_was_lost_finds_its_own_work() -> None:
-    """A cancel that went through unheard answers 409 the second time; the task is cancelled all the same."""
-    talk = Talk([REFUSED, ENDED, reply(200, record("cancelled"))])
+def test_close_after_lost_reply_reports_cancelled() -> None:
+    """A cancellation whose reply was lost gets 409 the second time, and the task counts as cancelled."""
+    talk = Conversation([REFUSED, ENDED, reply(200, record("cancelled"))])
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
-    assert talk.said == [CANCEL, CANCEL, GET]
+    assert talk.requests == [CANCEL, CANCEL, GET]
 
 
 # --- follow
 
 
-def test_follow_returns_an_answer_at_once() -> None:
-    """The moment a poll brings the end, the wait is over."""
-    talk = Talk([After(3.0, polled("completed", ANSWER)), DONE])
+def test_follow_returns_answer_immediately() -> None:
+    """The wait ends with the first poll that reports the end of the task."""
+    talk = Conversation([Delayed(3.0, poll_reply("completed", ANSWER)), DONE])
     assert talk.run(follow("task-1", 900, talk.patience)).response == ANSWER
-    assert talk.said == [POLL, GET]
+    assert talk.requests == [POLL, GET]
     assert talk.pauses == []
 
 
 @pytest.mark.parametrize("status", ["completed", "timed_out", "cancelled", "verification_exhausted"])
-def test_follow_ends_with_the_task(status: str) -> None:
-    """All four ends are ends, and come out as they are."""
-    talk = Talk([held(), polled(status), reply(200, record(status))])
+def test_follow_returns_each_terminal_status(status: str) -> None:
+    """Each of the four terminal statuses ends the wait and is returned unchanged."""
+    talk = Conversation([held_poll(), poll_reply(status), reply(200, record(status))])
     assert talk.run(follow("task-1", 900, talk.patience)).status == status
 
 
-def test_follow_reconnects_until_the_end() -> None:
-    """Held polls follow one another without a pause between them."""
-    talk = Talk([held(), held("notified"), held("in_progress"), polled("completed", ANSWER), DONE])
+def test_follow_repeats_held_polls_without_pause() -> None:
+    """Held polls follow one another without a pause until the task ends."""
+    talk = Conversation(
+        [held_poll(), held_poll("notified"), held_poll("in_progress"), poll_reply("completed", ANSWER), DONE]
+    )
     talk.run(follow("task-1", 900, talk.patience))
-    assert talk.said == [POLL] * 4 + [GET]
+    assert talk.requests == [POLL] * 4 + [GET]
     assert talk.pauses == []
 
 
-def test_follow_notices_each_status_once() -> None:
-    """Every change is told, what stays the same is not, and the end is the result and not a notice."""
+def test_follow_reports_each_status_once() -> None:
+    """Every change of status is reported once, and the end is the result instead of a report."""
     seen = ["created", "created", "notified", "notified", "created"]
-    talk = Talk([*(held(status) for status in seen), polled("completed", ANSWER), DONE])
+    talk = Conversation([*(held_poll(status) for status in seen), poll_reply("completed", ANSWER), DONE])
     talk.run(follow("task-1", 900, talk.patience))
-    assert talk.noticed == ["created", "notified", "created"]
+    assert talk.reported_statuses == ["created", "notified", "created"]
 
 
-def test_follow_takes_an_unknown_status_as_pending() -> None:
-    """A newer server's status ends no wait, and is told like any other."""
-    talk = Talk([held("escalated"), polled("completed", ANSWER), DONE])
+def test_follow_treats_unknown_status_as_pending() -> None:
+    """A status of a newer server ends no wait and is reported like any other."""
+    talk = Conversation([held_poll("escalated"), poll_reply("completed", ANSWER), DONE])
     assert talk.run(follow("task-1", 900, talk.patience)).status == "completed"
-    assert talk.noticed == ["escalated"]
+    assert talk.reported_statuses == ["escalated"]
 
 
-def test_follow_makes_no_storm_of_polls_that_are_not_held() -> None:
-    """A server or proxy that answers pending at once is asked ever more slowly."""
-    talk = Talk([polled()] * 4 + [polled("completed", ANSWER), DONE])
+def test_follow_slows_down_when_polls_are_not_held() -> None:
+    """A server or proxy that replies `pending` at once is polled at growing intervals."""
+    talk = Conversation([poll_reply()] * 4 + [poll_reply("completed", ANSWER), DONE])
     talk.run(follow("task-1", 900, talk.patience))
     assert [pause.seconds for pause in talk.pauses] == [0.5, 1, 2, 4]
 
 
-def test_follow_forgets_a_storm_once_a_poll_is_held() -> None:
-    """One held poll, and the next quick reply is the first again."""
-    talk = Talk([polled(), polled(), held(), polled(), polled("completed", ANSWER), DONE])
+def test_follow_resets_interval_after_held_poll() -> None:
+    """After one held poll, the next quick reply starts with the shortest interval again."""
+    talk = Conversation([poll_reply(), poll_reply(), held_poll(), poll_reply(), poll_reply("completed", ANSWER), DONE])
     talk.run(follow("task-1", 900, talk.patience))
     assert [pause.seconds for pause in talk.pauses] == [0.5, 1, 0.5]
 
 
-def test_follow_never_polls_far_beyond_its_deadline() -> None:
-    """The last poll is held for what is left, and a second at least."""
-    talk = Talk(
-        [held(), After(7.0, polled()), After(0.6, polled()), After(1.0, polled()), reply(200, record("cancelled"))]
+def test_follow_last_poll_ends_at_deadline() -> None:
+    """The last poll is held for the remaining time, and for one second at least."""
+    talk = Conversation(
+        [
+            held_poll(),
+            Delayed(7.0, poll_reply()),
+            Delayed(0.6, poll_reply()),
+            Delayed(1.0, poll_reply()),
+            reply(200, record("cancelled")),
+        ]
     )
     talk.run(follow("task-1", 33.0, talk.patience))
     assert [call.params for call in talk.calls[:4]] == [{"timeout": seconds} for seconds in (25, 8, 1, 1)]
 
 
-def test_follow_closes_the_task_at_its_deadline() -> None:
-    """Nobody answered: people are freed, and it is a timeout, not a cancellation."""
-    talk = Talk([held(), held(), OPEN, reply(200, record("cancelled"))])
+def test_follow_closes_task_at_deadline() -> None:
+    """A task without an answer is closed at its deadline, and the result is a timeout and not a cancellation."""
+    talk = Conversation([held_poll(), held_poll(), OPEN, reply(200, record("cancelled"))])
     assert talk.run(follow("task-1", 50, talk.patience)).status == "timed_out"
-    assert talk.said == [POLL, POLL, GET, CANCEL]
+    assert talk.requests == [POLL, POLL, GET, CANCEL]
     assert talk.clock.now == 1050
 
 
-def test_an_answer_at_the_last_moment_wins() -> None:
-    """An answer given between the last poll and the deadline is the answer."""
-    talk = Talk([held(), held(), reply(200, record("completed", response=ANSWER))])
+def test_answer_between_last_poll_and_deadline_counts() -> None:
+    """An answer that is given between the last poll and the deadline is returned."""
+    talk = Conversation([held_poll(), held_poll(), reply(200, record("completed", response=ANSWER))])
     outcome = talk.run(follow("task-1", 50, talk.patience))
     assert (outcome.status, outcome.response) == ("completed", ANSWER)
-    assert talk.said == [POLL, POLL, GET]
+    assert talk.requests == [POLL, POLL, GET]
 
 
-def test_an_answer_between_the_last_look_and_the_closing_wins() -> None:
-    """Closing comes too late, and what was too early for the look is the answer."""
-    talk = Talk([held(), held(), OPEN, ENDED, reply(200, record("completed", response=ANSWER))])
+def test_answer_between_last_read_and_close_counts() -> None:
+    """If a person answers after the last read, closing is refused and the answer is returned."""
+    talk = Conversation([held_poll(), held_poll(), OPEN, ENDED, reply(200, record("completed", response=ANSWER))])
     assert talk.run(follow("task-1", 50, talk.patience)).response == ANSWER
-    assert talk.said == [POLL, POLL, GET, CANCEL, GET]
+    assert talk.requests == [POLL, POLL, GET, CANCEL, GET]
 
 
-def test_an_operators_cancelling_is_no_timeout() -> None:
-    """What somebody else has cancelled before the deadline is called so, also when polls were down meanwhile."""
-    talk = Talk([held(), held(), reply(200, record("cancelled"))])
+def test_cancellation_by_operator_is_not_a_timeout() -> None:
+    """A cancellation before the deadline is reported as such, even if polls failed in the meantime."""
+    talk = Conversation([held_poll(), held_poll(), reply(200, record("cancelled"))])
     assert talk.run(follow("task-1", 50, talk.patience)).status == "cancelled"
 
 
 @pytest.mark.parametrize(("time", "closed"), [(60, True), (3600, False)], ids=["own", "longer"])
-def test_a_question_that_others_wait_for_longer_stays_open(time: int, closed: bool) -> None:  # noqa: FBT001
-    """Whoever asked under the key of a question with more time hears of a timeout, and the others keep theirs."""
+def test_task_with_longer_timeout_of_another_caller_stays_open(time: int, closed: bool) -> None:  # noqa: FBT001
+    """A caller that shares the key of a longer question gets a timeout, and the other caller's task stays open."""
     standing = record("notified", timeout_seconds=time)
-    talk = Talk([reply(201, standing), *[held("notified")] * 3], then=reply(200, standing))
+    talk = Conversation([reply(201, standing), *[held_poll("notified")] * 3], then=reply(200, standing))
     talk.then = lambda call: reply(200, record("cancelled") if call.method == "POST" else standing)
     assert talk.run(ask(BODY, 60, talk.patience)).status == "timed_out"
-    assert (CANCEL in talk.said) is closed
+    assert (CANCEL in talk.requests) is closed
 
 
-def test_follow_without_time_left_looks_once_more() -> None:
-    """A wait that begins at its deadline goes straight to the last look."""
-    talk = Talk([reply(200, record("completed", response=ANSWER))])
+def test_follow_without_time_left_reads_once() -> None:
+    """A wait that starts at its deadline makes only the last read."""
+    talk = Conversation([reply(200, record("completed", response=ANSWER))])
     assert talk.run(follow("task-1", 0, talk.patience)).response == ANSWER
-    assert talk.said == [GET]
+    assert talk.requests == [GET]
 
 
 @every_trouble
-def test_an_outage_does_not_end_a_wait(trouble: Reply | Lost) -> None:
-    """Trouble between two polls is waited out for as long as the task has time, not a minute."""
+def test_outage_does_not_end_wait(trouble: Reply | Lost) -> None:
+    """Failures between two polls are retried until the task's deadline, not for a minute only."""
     if trouble is TROUBLES["another API"]:
         trouble = reply(200, {"id": "task-1"})
-    talk = Talk([held(), *[trouble] * 12, polled("completed", ANSWER), DONE], seconds=60)
+    talk = Conversation([held_poll(), *[trouble] * 12, poll_reply("completed", ANSWER), DONE], seconds=60)
     assert talk.run(follow("task-1", 900, talk.patience)).response == ANSWER
     assert talk.clock.now > 1200
 
 
-def test_one_failed_poll_at_the_deadline_does_not_hide_an_answer() -> None:
-    """A hiccup in the last second still ends in the last look, with the caller's patience."""
-    start: list[Event] = [held(), reply(502, b"Bad Gateway")]
-    polls = itertools.chain(start, itertools.repeat(polled("completed", ANSWER)))
+def test_failed_poll_at_deadline_does_not_hide_answer() -> None:
+    """A failure in the last second still leads to the last read, which is retried as the caller has set."""
+    start: list[Event] = [held_poll(), reply(502, b"Bad Gateway")]
+    polls = itertools.chain(start, itertools.repeat(poll_reply("completed", ANSWER)))
     late: dict[str, Event] = {GET: reply(200, record("completed", response=ANSWER))}
 
     def server(call: Call) -> Event:
         said = f"{call.method} {call.url}"
         return next(polls) if said == POLL else late[said]
 
-    talk = Talk([], then=server)
+    talk = Conversation([], then=server)
     assert talk.run(follow("task-1", 25.3, talk.patience)).response == ANSWER
 
 
 @pytest.mark.parametrize("trouble", [reply(503, b"", retry_after="60"), REFUSED], ids=["retry after", "lost"])
-def test_trouble_does_not_bring_the_deadline_forward(trouble: Reply | Lost) -> None:
-    """When no further try fits in before the deadline, the task stays open until then: people keep their time."""
+def test_failure_near_deadline_does_not_close_task_early(trouble: Reply | Lost) -> None:
+    """If no further retry fits before the deadline, the task still stays open until then."""
     replies = {CANCEL: reply(200, record("cancelled")), GET: OPEN}
-    talk = Talk([held()], then=lambda call: replies.get(f"{call.method} {call.url}", trouble))
+    talk = Conversation([held_poll()], then=lambda call: replies.get(f"{call.method} {call.url}", trouble))
     talk.run(follow("task-1", 65, talk.patience))
-    assert talk.said[-2:] == [GET, CANCEL]
+    assert talk.requests[-2:] == [GET, CANCEL]
     assert talk.called_at[-2] >= 65
 
 
-def test_a_poll_that_hangs_beyond_the_deadline_is_followed_by_the_last_look() -> None:
-    """A connection that died in silence has used up the time: the task is closed at once, without another pause."""
-    talk = Talk([held(), After(35.0, Lost("ReadTimeout")), reply(200, record("completed", response=ANSWER))])
+def test_poll_hanging_past_deadline_is_followed_by_last_read() -> None:
+    """After a silently dead connection has used up the time, the task is closed without another pause."""
+    talk = Conversation(
+        [held_poll(), Delayed(35.0, Lost("ReadTimeout")), reply(200, record("completed", response=ANSWER))]
+    )
     assert talk.run(follow("task-1", 50, talk.patience)).response == ANSWER
-    assert talk.said == [POLL, POLL, GET]
+    assert talk.requests == [POLL, POLL, GET]
     assert talk.pauses == []
 
 
-def test_a_server_that_stays_away_is_said_to_be_away() -> None:
-    """Without any reply up to the deadline nobody knows how the task ended: it is not called a timeout."""
-    talk = Talk([held()], then=REFUSED)
+def test_server_unreachable_until_deadline_is_not_a_timeout() -> None:
+    """Without any reply the end of the task is unknown, so the error is not a timeout."""
+    talk = Conversation([held_poll()], then=REFUSED)
     refused_with(ServerUnreachableError, talk, follow("task-1", 300, talk.patience))
 
 
@@ -696,97 +708,97 @@ def test_a_server_that_stays_away_is_said_to_be_away() -> None:
     ],
     ids=["another service's 404", "401", "307"],
 )
-def test_a_refusal_ends_a_wait(trouble: Reply, kind: type[AwaitHumansError]) -> None:
-    """What will be refused again is not polled for until the deadline."""
-    talk = Talk([held(), trouble])
+def test_refusal_ends_wait(trouble: Reply, kind: type[AwaitHumansError]) -> None:
+    """A request that would be refused again is not repeated until the deadline."""
+    talk = Conversation([held_poll(), trouble])
     refused_with(kind, talk, follow("task-1", 900, talk.patience))
 
 
 # --- a task that the server does not know
 
 
-def test_a_deleted_task_ends_follow_once_that_is_confirmed() -> None:
-    """Three readings at least, over five minutes at least; the error carries the outcome."""
-    talk = Talk([held()], then=GONE)
+def test_confirmed_deletion_ends_follow() -> None:
+    """A deletion is confirmed by at least three reads over at least five minutes, and the error carries the outcome."""
+    talk = Conversation([held_poll()], then=GONE)
     error = refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
     assert error.outcome == Outcome(task_id="task-1", status="not_found")
     assert error.task_id == "task-1"
     first, *_, last = talk.called_at[1:]
     assert 300 <= last - first < 330
-    assert set(talk.said) == {POLL}
+    assert set(talk.requests) == {POLL}
 
 
-def test_one_pause_of_a_missing_task_is_logged() -> None:
-    """However often it is read until its deletion is confirmed."""
-    talk = Talk([held()], then=GONE)
+def test_missing_task_is_logged_once() -> None:
+    """A missing task is logged once, however often it is read until its deletion is confirmed."""
+    talk = Conversation([held_poll()], then=GONE)
     refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
     assert all(pause.missing for pause in talk.pauses)
     assert [pause.logged for pause in talk.pauses] == [True] + [False] * (len(talk.pauses) - 1)
 
 
-def test_a_task_that_is_there_again_is_followed_to_its_end() -> None:
-    """A server that ran on another database for a while: the answer comes, and the status is news once more."""
-    talk = Talk([held(), GONE, GONE, GONE, held(), polled("completed", ANSWER), DONE])
+def test_reappeared_task_is_followed_to_its_end() -> None:
+    """If the server ran on another database for a while, the answer still arrives and the status is reported again."""
+    talk = Conversation([held_poll(), GONE, GONE, GONE, held_poll(), poll_reply("completed", ANSWER), DONE])
     assert talk.run(follow("task-1", 900, talk.patience, known="created")).response == ANSWER
-    assert talk.noticed == ["created"]
+    assert talk.reported_statuses == ["created"]
 
 
-def test_readings_in_between_begin_the_count_again() -> None:
-    """Five minutes of 404 with one reading among them confirm nothing."""
+def test_successful_read_resets_the_missing_count() -> None:
+    """Five minutes of 404 with one successful read among them confirm no deletion."""
 
     def server(_: Call) -> Event:
-        return held() if 150 < talk.clock.now - START < 250 else GONE
+        return held_poll() if 150 < talk.clock.now - START < 250 else GONE
 
-    talk = Talk([], then=server)
+    talk = Conversation([], then=server)
     refused_with(TaskNotFoundError, talk, follow("task-1", 3600, talk.patience))
     assert talk.called_at[-1] >= 150 + 300
 
 
-def test_the_deadline_of_a_missing_task_is_a_timeout() -> None:
-    """One that comes before its deletion is confirmed is what the caller agreed to wait for."""
-    talk = Talk([held()], then=GONE)
+def test_deadline_before_confirmed_deletion_is_a_timeout() -> None:
+    """A deadline that passes before the deletion is confirmed ends the wait as a timeout."""
+    talk = Conversation([held_poll()], then=GONE)
     ended = talk.run(follow("task-1", 200, talk.patience))
     assert (ended.status, ended.task_id) == ("timed_out", "task-1")
     assert talk.called_at[-1] >= 200
-    assert CREATE not in talk.said
+    assert CREATE not in talk.requests
 
 
-def test_no_question_ends_while_most_tasks_are_missing() -> None:
-    """Two of the two tasks that a caller waits for are missing: both are waited for until their deadline."""
+def test_wait_continues_while_most_tasks_are_missing() -> None:
+    """If both tasks of a caller are missing, both are waited for until their deadline."""
     readings = Readings()
     readings.missing("another", START)
-    talk = Talk([], then=GONE)
+    talk = Conversation([], then=GONE)
     ended = talk.run(follow("task-1", 900, talk.patience, readings=readings))
     assert ended.status == "timed_out"
     assert "another database" in [pause.reason for pause in talk.pauses if pause.logged][-1]
     assert sum(pause.logged for pause in talk.pauses) == 2
 
 
-def test_a_status_of_ours_from_the_server_is_pending() -> None:
+def test_internal_deleted_status_from_server_is_pending() -> None:
     """No record, poll or list can claim that a task was deleted."""
-    talk = Talk([polled("not_found"), polled("completed", ANSWER), DONE])
+    talk = Conversation([poll_reply("not_found"), poll_reply("completed", ANSWER), DONE])
     assert talk.run(follow("task-1", 900, talk.patience)).response == ANSWER
     claimed = reply(200, record("not_found"))
-    talk = Talk([claimed])
+    talk = Conversation([claimed])
     assert not talk.run(get("task-1", talk.patience)).terminal
-    talk = Talk([claimed])
+    talk = Conversation([claimed])
     assert not talk.run(create(BODY | {"idempotency_key": "question-1"}, talk.patience)).terminal
-    talk = Talk([claimed, reply(200, record("cancelled"))])  # an open task is cancelled once more
+    talk = Conversation([claimed, reply(200, record("cancelled"))])  # an open task is cancelled once more
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
-    talk = Talk([reply(200, [record("not_found")])])
+    talk = Conversation([reply(200, [record("not_found")])])
     assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).ended] == [False]
 
 
-def test_reply_that_is_too_large_is_asked_for_again() -> None:
-    """What answers is not the API: no task is as large."""
-    talk = Talk([Reply(200, {}, b"", cut=True), reply(200, record("cancelled"))])
+def test_too_large_reply_is_retried() -> None:
+    """A reply larger than any task does not come from the API, so the request is repeated."""
+    talk = Conversation([Reply(200, {}, b"", cut=True), reply(200, record("cancelled"))])
     assert talk.run(get("task-1", talk.patience)).status == "cancelled"
 
 
 @pytest.mark.parametrize(("size", "next_size", "covered"), [(50, 25, 0), (1, 1, 1)])
-def test_page_that_is_too_large_is_read_again_in_smaller_ones(size: int, next_size: int, covered: int) -> None:
-    """A single task that is too large is left out."""
-    talk = Talk([Reply(200, {}, b"", cut=True)])
+def test_too_large_page_is_read_in_smaller_pages(size: int, next_size: int, covered: int) -> None:
+    """A page that is too large is read again in smaller pages, and a single task that is too large is left out."""
+    talk = Conversation([Reply(200, {}, b"", cut=True)])
     page = talk.run(ended_page(0, size, talk.patience))
     assert (page.ended, page.full, page.next_size, page.covered) == ([], True, next_size, covered)
 
@@ -794,60 +806,70 @@ def test_page_that_is_too_large_is_read_again_in_smaller_ones(size: int, next_si
 # --- ask
 
 
-def test_ask_returns_a_stored_answer_at_once() -> None:
-    """A key whose question was answered before asks nobody again."""
-    talk = Talk([reply(201, record("completed", response=ANSWER, completed_by_email="ann@example.com"))])
+def test_ask_returns_stored_answer_immediately() -> None:
+    """A key whose question was answered before asks no person again."""
+    talk = Conversation([reply(201, record("completed", response=ANSWER, completed_by_email="ann@example.com"))])
     outcome = talk.run(ask(BODY, 900, talk.patience))
     assert outcome.completed_by_email == "ann@example.com"
-    assert talk.said == [CREATE]
-    assert talk.noticed == []
+    assert talk.requests == [CREATE]
+    assert talk.reported_statuses == []
 
 
-def test_ask_goes_the_whole_way() -> None:
-    """Create, poll to the end, and read from the record who answered and where."""
+def test_ask_creates_polls_and_reads_the_record() -> None:
+    """`ask` creates the task, polls to its end and reads from the record who answered on which channel."""
     ended = record("completed", response=ANSWER, completed_by_email="ann@example.com", completed_via_channel="slack")
-    talk = Talk([reply(201, record()), held("notified"), polled("completed", ANSWER), reply(200, ended)])
+    talk = Conversation(
+        [reply(201, record()), held_poll("notified"), poll_reply("completed", ANSWER), reply(200, ended)]
+    )
     outcome = talk.run(ask(BODY, 900, talk.patience))
     assert outcome == Outcome.model_validate(ended)
-    assert talk.said == [CREATE, POLL, POLL, GET]
+    assert talk.requests == [CREATE, POLL, POLL, GET]
 
 
-def test_ask_tells_of_the_task_before_anybody_answers() -> None:
-    """The first notice carries the new task, so that a link to it can be shown."""
-    talk = Talk([reply(201, record()), polled("completed", ANSWER), reply(200, record("completed", response=ANSWER))])
+def test_ask_reports_new_task_before_answer() -> None:
+    """The first report carries the new task, so that a link to it can be shown."""
+    talk = Conversation(
+        [reply(201, record()), poll_reply("completed", ANSWER), reply(200, record("completed", response=ANSWER))]
+    )
     talk.run(ask(BODY, 900, talk.patience))
     assert talk.steps[1] == Notice(Outcome.model_validate(record()))
 
 
-def test_ask_notices_each_status_once() -> None:
-    """The status the task was created with is no change when the first poll says it again."""
+def test_ask_reports_each_status_once() -> None:
+    """The first poll does not report the status with which the task was created again."""
     done = record("completed", response=ANSWER)
-    talk = Talk(
-        [reply(201, record()), held("created"), held("notified"), polled("completed", ANSWER), reply(200, done)]
+    talk = Conversation(
+        [
+            reply(201, record()),
+            held_poll("created"),
+            held_poll("notified"),
+            poll_reply("completed", ANSWER),
+            reply(200, done),
+        ]
     )
     talk.run(ask(BODY, 900, talk.patience))
-    assert talk.noticed == ["created", "notified"]
+    assert talk.reported_statuses == ["created", "notified"]
 
 
-def test_ask_calls_its_own_cancelling_a_timeout() -> None:
-    """The record says cancelled, as we did it; the asker hears that the deadline passed."""
+def test_ask_reports_own_cancellation_as_timeout() -> None:
+    """A task that the caller cancelled at its deadline raises a timeout, although its record is `cancelled`."""
     cancelled = reply(200, record("cancelled"))
-    talk = Talk([reply(201, record()), *[held()] * 3, OPEN, cancelled])
+    talk = Conversation([reply(201, record()), *[held_poll()] * 3, OPEN, cancelled])
     assert talk.run(ask(BODY, 60, talk.patience)).status == "timed_out"
 
 
-def test_ask_leaves_the_server_time_to_end_the_task_itself() -> None:
-    """The server's scheduler comes some seconds after the deadline; cancelling waits 15 s for it."""
+def test_ask_waits_for_server_to_time_out_the_task() -> None:
+    """The server's scheduler runs some seconds after the deadline, so cancelling waits 15 s for it."""
     cancelled = reply(200, record("cancelled"))
-    talk = Talk([reply(201, record()), *[held()] * 3, OPEN, cancelled])
+    talk = Conversation([reply(201, record()), *[held_poll()] * 3, OPEN, cancelled])
     talk.run(ask(BODY, 60, talk.patience))
-    assert talk.said[-1] == CANCEL
+    assert talk.requests[-1] == CANCEL
     assert talk.clock.now == 1000 + 60 + 15
 
 
-def test_ask_does_not_wait_for_what_was_refused() -> None:
-    """A question the server does not take is the caller's to mend, at once."""
-    talk = Talk([reply(422, {"detail": "no"})])
+def test_ask_raises_refusal_immediately() -> None:
+    """A question that the server refuses raises its error at once, because the caller has to correct it."""
+    talk = Conversation([reply(422, {"detail": "no"})])
     refused_with(TaskRejectedError, talk, ask(BODY, 900, talk.patience))
 
 
@@ -858,46 +880,46 @@ OPENED = Outcome.model_validate(record("notified"))
 """An open task, as it was seen last."""
 
 
-def test_finish_follows_to_the_end_and_reads_who_answered() -> None:
-    """A poll does not say who answered and where; the record, read once at the end, does."""
+def test_finish_reads_answerer_from_record() -> None:
+    """A poll does not name the person and channel, so the record is read once at the end."""
     done = record("completed", response=ANSWER, completed_by_email="ann@example.com", completed_via_channel="slack")
-    talk = Talk([held(), polled("completed", ANSWER), reply(200, done)])
+    talk = Conversation([held_poll(), poll_reply("completed", ANSWER), reply(200, done)])
     assert talk.run(finish(OPENED, 900, talk.patience)) == Outcome.model_validate(done)
-    assert talk.said == [POLL, POLL, GET]
+    assert talk.requests == [POLL, POLL, GET]
 
 
-def test_finish_tells_changes_only() -> None:
-    """The status the task was found in is known already; what follows it is told once each."""
+def test_finish_reports_changes_only() -> None:
+    """The status in which the task was found is not reported, and each later status is reported once."""
     statuses = ["notified", "in_progress", "in_progress", "notified"]
     done = reply(200, record("completed", response=ANSWER))
-    talk = Talk([*(held(status) for status in statuses), polled("completed", ANSWER), done])
+    talk = Conversation([*(held_poll(status) for status in statuses), poll_reply("completed", ANSWER), done])
     talk.run(finish(OPENED, 900, talk.patience))
-    assert talk.noticed == ["in_progress", "notified"]
+    assert talk.reported_statuses == ["in_progress", "notified"]
 
 
 def test_finish_ends_at_its_own_deadline() -> None:
-    """The seconds given are all there are: nothing is added to them."""
+    """`finish` ends after exactly the seconds that it was given."""
     cancelled = reply(200, record("cancelled"))
-    talk = Talk([held(), held(), OPEN, cancelled])
+    talk = Conversation([held_poll(), held_poll(), OPEN, cancelled])
     assert talk.run(finish(OPENED, 50, talk.patience)).status == "timed_out"
-    assert talk.said == [POLL, POLL, GET, CANCEL]
+    assert talk.requests == [POLL, POLL, GET, CANCEL]
     assert talk.clock.now == 1050
 
 
 @pytest.mark.parametrize(
     ("patience", "most"), [(900.0, 30.0), (5.0, 5.0)], ids=["half a minute at most", "or the caller's patience"]
 )
-def test_the_last_look_is_brief(patience: float, most: float) -> None:
-    """At the deadline, a server that is away is not waited for as it was before."""
-    talk = Talk([held()], then=REFUSED, seconds=patience)
+def test_last_read_has_little_retry_time(patience: float, most: float) -> None:
+    """The last read at the deadline is retried for half a minute at most."""
+    talk = Conversation([held_poll()], then=REFUSED, seconds=patience)
     refused_with(ServerUnreachableError, talk, finish(OPENED, 60, talk.patience))
     assert 1060 < talk.clock.now <= 1060 + most
-    assert talk.said[-1] == GET
+    assert talk.requests[-1] == GET
 
 
-def test_finish_waits_out_what_is_longer_than_its_patience() -> None:
-    """An open question outlives an outage: patience is for the last look, not for the wait."""
-    talk = Talk([held(), *[REFUSED] * 9, polled("completed", ANSWER), DONE], seconds=5)
+def test_finish_outlasts_outage_longer_than_retry_time() -> None:
+    """The retry time limits the last read only, so an open question outlives a longer outage."""
+    talk = Conversation([held_poll(), *[REFUSED] * 9, poll_reply("completed", ANSWER), DONE], seconds=5)
     assert talk.run(finish(OPENED, 900, talk.patience)).response == ANSWER
     assert talk.clock.now > 1030
 
@@ -907,16 +929,16 @@ def test_finish_waits_out_what_is_longer_than_its_patience() -> None:
     [(reply(401, {}), AuthenticationError), (reply(403, {}), PermissionDeniedError)],
     ids=["401", "403"],
 )
-def test_a_refusal_ends_finish(trouble: Reply, kind: type[AwaitHumansError]) -> None:
-    """A task that may not be read is not waited for."""
-    talk = Talk([held(), trouble])
+def test_refusal_ends_finish(trouble: Reply, kind: type[AwaitHumansError]) -> None:
+    """A task that the caller may not read is not waited for."""
+    talk = Conversation([held_poll(), trouble])
     refused_with(kind, talk, finish(OPENED, 900, talk.patience))
 
 
-# --- whose reply it is
+# --- replies of other requests
 
 
-def named(flow: Callable[..., Flow[Outcome]], talk: Talk) -> Outcome:
+def named(flow: Callable[..., Flow[Outcome]], talk: Conversation) -> Outcome:
     """Drive a flow about task-1 that waits for its end."""
     return talk.run(flow("task-1", 900, talk.patience, key="question-1"))
 
@@ -937,29 +959,29 @@ def erased(moment: str | None, **fields: Any) -> Reply:
 
 
 @pytest.mark.parametrize("status", ENDS)
-def test_poll_that_reports_an_end_of_an_open_task_ends_nothing(status: str) -> None:
-    """The reply belongs to another request: it is logged, and polling continues."""
+def test_poll_reporting_end_of_open_task_is_ignored(status: str) -> None:
+    """Such a reply belongs to another request, so it is logged and polling continues."""
     wrong = reply(200, {"status": status, "response": OTHER, "completed_at": MOMENT, "timed_out_at": None})
-    talk = Talk([held(), wrong, OPEN, held(), polled("completed", ANSWER), DONE])
+    talk = Conversation([held_poll(), wrong, OPEN, held_poll(), poll_reply("completed", ANSWER), DONE])
     assert named(follow, talk).response == ANSWER
-    assert talk.said == [POLL, POLL, GET, POLL, POLL, GET]
+    assert talk.requests == [POLL, POLL, GET, POLL, POLL, GET]
     assert "belongs to another request" in talk.pauses[0].reason
     assert repr(status) in talk.pauses[0].reason
 
 
-def test_polls_that_go_on_reporting_a_wrong_end_are_made_ever_more_rarely() -> None:
+def test_repeated_wrong_ends_slow_down_polling() -> None:
     """A proxy that caches a reply does not turn the wait into a storm of requests."""
-    talk = Talk([polled("completed", OTHER), OPEN] * 5 + [polled("completed", ANSWER), DONE])
+    talk = Conversation([poll_reply("completed", OTHER), OPEN] * 5 + [poll_reply("completed", ANSWER), DONE])
     assert named(follow, talk).response == ANSWER
     assert [pause.seconds for pause in talk.pauses] == [0.5, 1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("status", ENDS)
 @pytest.mark.parametrize("wrong", ["completed", "timed_out"])
-def test_the_record_says_how_a_task_ended(status: str, wrong: str) -> None:
+def test_record_determines_the_outcome(status: str, wrong: str) -> None:
     """Status and response come from the record, whatever the poll reported."""
     shown = record(status, response=ANSWER, completed_by_email="ann@example.com")
-    talk = Talk([polled(wrong, OTHER), reply(200, shown)])
+    talk = Conversation([poll_reply(wrong, OTHER), reply(200, shown)])
     assert named(follow, talk) == Outcome.model_validate(shown)
 
 
@@ -969,13 +991,13 @@ def test_the_record_says_how_a_task_ended(status: str, wrong: str) -> None:
     [
         reply(200, record("completed", id="task-2", response=OTHER)),
         reply(200, record("completed", idempotency_key="question-2", response=OTHER)),
-        polled("completed", OTHER),
+        poll_reply("completed", OTHER),
         reply(200, [record("completed", response=OTHER)]),
     ],
     ids=["another task", "another key", "a poll", "a list"],
 )
-def test_reply_of_another_request_is_no_record(name: str, wrong: Reply) -> None:
-    """What is no record of this task and this question is read again."""
+def test_reply_of_another_request_is_read_again(name: str, wrong: Reply) -> None:
+    """A reply that is not a record of this task and question is requested again."""
     if name == "poll" and wrong.body == to_json(record("completed", idempotency_key="question-2", response=OTHER)):
         wrong = reply(200, record("completed", id="task-2", response=OTHER))  # a poll is not given the key
     flows: dict[str, Callable[[Patience], Flow[Outcome]]] = {
@@ -984,17 +1006,17 @@ def test_reply_of_another_request_is_no_record(name: str, wrong: Reply) -> None:
         "close": lambda patience: close("task-1", patience, key="question-1"),
         "follow": lambda patience: follow("task-1", 900, patience, key="question-1"),
     }
-    before = [polled("completed")] if name in {"poll", "follow"} else []
-    talk = Talk([*before, wrong, DONE])
+    before = [poll_reply("completed")] if name in {"poll", "follow"} else []
+    talk = Conversation([*before, wrong, DONE])
     assert talk.run(flows[name](talk.patience)).response == ANSWER
     assert len(talk.pauses) == 1
 
 
-def test_one_poll_reads_the_end_from_the_record() -> None:
-    """`poll` by itself, too: an end that the record does not have is not reported to the caller."""
-    talk = Talk([polled("completed", OTHER), DONE])
+def test_single_poll_reads_end_from_record() -> None:
+    """`poll` does not report an end that the record does not confirm."""
+    talk = Conversation([poll_reply("completed", OTHER), DONE])
     assert talk.run(poll("task-1", talk.patience)).response == ANSWER
-    talk = Talk([polled("completed", OTHER), OPEN])
+    talk = Conversation([poll_reply("completed", OTHER), OPEN])
     assert talk.run(poll("task-1", talk.patience)).status == "notified"
     assert "belongs to another request" in talk.pauses[0].reason
 
@@ -1011,13 +1033,15 @@ def test_one_poll_reads_the_end_from_the_record() -> None:
     ],
     ids=["equal", "without a zone", "in another zone", "milliseconds", "milliseconds in the poll", "seconds"],
 )
-def test_response_that_was_erased_after_the_poll_is_the_polls(polled_at: str, shown_at: str) -> None:
-    """`redact_response_after_submit`: another receiver took the answer between the poll and the read of the record."""
-    talk = Talk([reply(201, record()), reported(polled_at), erased(shown_at, completed_by_email="ann@example.com")])
+def test_response_erased_after_poll_is_taken_from_poll(polled_at: str, shown_at: str) -> None:
+    """With `redact_response_after_submit`, a response may be erased between the poll and the read of the record."""
+    talk = Conversation(
+        [reply(201, record()), reported(polled_at), erased(shown_at, completed_by_email="ann@example.com")]
+    )
     outcome = talk.run(ask(BODY, 900, talk.patience))
     assert (outcome.response, outcome.completed_by_email) == (ANSWER, "ann@example.com")
-    assert talk.said == [CREATE, POLL, GET]
-    talk = Talk([reported(polled_at), erased(shown_at)])
+    assert talk.requests == [CREATE, POLL, GET]
+    talk = Conversation([reported(polled_at), erased(shown_at)])
     assert talk.run(poll("task-1", talk.patience)).response == ANSWER
 
 
@@ -1033,31 +1057,31 @@ def test_response_that_was_erased_after_the_poll_is_the_polls(polled_at: str, sh
     ],
     ids=["a microsecond", "a millisecond", "a second", "no moment in the record", "none in the poll", "none"],
 )
-def test_response_of_another_completion_is_not_taken(polled_at: str | None, shown_at: str | None) -> None:
-    """The poll reported the completion of another task: this answer is gone, and no other takes its place."""
-    talk = Talk([reported(polled_at, OTHER), erased(shown_at)])
+def test_response_of_another_completion_is_rejected(polled_at: str | None, shown_at: str | None) -> None:
+    """If the poll reported the completion of another task, its response does not replace the erased one."""
+    talk = Conversation([reported(polled_at, OTHER), erased(shown_at)])
     outcome = named(follow, talk)
     assert (outcome.status, outcome.response) == ("completed", None)
 
 
 @pytest.mark.parametrize("status", ["timed_out", "cancelled", "verification_exhausted"])
 def test_no_response_is_added_to_another_end(status: str) -> None:
-    """Only a completion has a response that may have been erased."""
+    """Only a completion can have a response that was erased."""
     shown = record(status, response=None, completed_at=MOMENT)
-    talk = Talk([reported(MOMENT, OTHER), reply(200, shown)])
+    talk = Conversation([reported(MOMENT, OTHER), reply(200, shown)])
     assert named(follow, talk).response is None
 
 
-def test_answer_of_a_poll_survives_an_outage_until_the_last_look() -> None:
-    """The record cannot be read until the deadline, and has lost the response by then: the poll's is still there."""
-    talk = Talk([reported(MOMENT)], then=lambda call: erased(MOMENT) if talk.clock.now >= 1060 else REFUSED)
+def test_answer_of_poll_survives_outage_until_last_read() -> None:
+    """If the record is unreadable until the deadline and then lacks its response, the poll's response is used."""
+    talk = Conversation([reported(MOMENT)], then=lambda call: erased(MOMENT) if talk.clock.now >= 1060 else REFUSED)
     assert talk.run(follow("task-1", 60, talk.patience)).response == ANSWER
 
 
 @pytest.mark.parametrize("trouble", [REFUSED, TROUBLES["503"], HTML], ids=["lost", "503", "a page"])
-def test_record_that_cannot_be_read_is_waited_for(trouble: Reply) -> None:
-    """A poll has reported the end; the record is read as soon as the server is reachable again."""
-    talk = Talk([reply(201, record()), polled("completed", ANSWER), *[trouble] * 9, DONE])
+def test_unreadable_record_is_retried(trouble: Reply) -> None:
+    """Once a poll has reported the end, the record is read as soon as the server is reachable again."""
+    talk = Conversation([reply(201, record()), poll_reply("completed", ANSWER), *[trouble] * 9, DONE])
     assert talk.run(ask(BODY, 900, talk.patience)).response == ANSWER
     assert talk.clock.now > 1060
 
@@ -1067,30 +1091,32 @@ def test_record_that_cannot_be_read_is_waited_for(trouble: Reply) -> None:
     [(reply(403, {}), PermissionDeniedError), (reply(307, b""), UnexpectedReplyError)],
     ids=["403", "307"],
 )
-def test_record_that_is_refused_is_an_error(trouble: Reply, kind: type[AwaitHumansError]) -> None:
-    """Without a record nothing shows whose answer a poll has reported, so it is not taken."""
-    talk = Talk([reply(201, record()), polled("completed", ANSWER), trouble])
+def test_refused_record_is_an_error(trouble: Reply, kind: type[AwaitHumansError]) -> None:
+    """Without the record nothing proves whose answer a poll reported, so it is not taken."""
+    talk = Conversation([reply(201, record()), poll_reply("completed", ANSWER), trouble])
     refused_with(kind, talk, ask(BODY, 900, talk.patience))
 
 
-def test_record_that_is_missing_after_the_end_is_read_until_that_is_confirmed() -> None:
-    """A 404 of the record right after a poll reported the end: the answer counts once the record is there again."""
-    talk = Talk([reply(201, record()), polled("completed", ANSWER), GONE, polled("completed", ANSWER), DONE])
+def test_record_missing_after_end_is_read_until_confirmed() -> None:
+    """After a poll reported the end, a 404 of the record does not lose the answer if the record reappears."""
+    talk = Conversation(
+        [reply(201, record()), poll_reply("completed", ANSWER), GONE, poll_reply("completed", ANSWER), DONE]
+    )
     assert talk.run(ask(BODY, 900, talk.patience)).response == ANSWER
-    talk = Talk([reply(201, record()), polled("completed", ANSWER)], then=GONE)
+    talk = Conversation([reply(201, record()), poll_reply("completed", ANSWER)], then=GONE)
     refused_with(TaskNotFoundError, talk, ask(BODY, 900, talk.patience))
     assert talk.clock.now - START >= 300
 
 
-def test_key_that_the_server_hides() -> None:
-    """A record without its key is known by the task's id; the question keeps its key."""
+def test_record_with_hidden_key_is_identified_by_id() -> None:
+    """A record without its key is identified by the task id, and the question keeps its key."""
     shown = record(idempotency_key=None, task="Approve?", payload={"amount": 5})
     ended = shown | {"status": "completed", "response": ANSWER}
-    talk = Talk([reply(201, shown), polled("completed"), reply(200, ended)])
+    talk = Conversation([reply(201, shown), poll_reply("completed"), reply(200, ended)])
     assert talk.run(ask(BODY | {"payload": {"amount": 5}}, 900, talk.patience)).response == ANSWER
-    talk = Talk([reply(200, shown | {"status": "cancelled"})])
+    talk = Conversation([reply(200, shown | {"status": "cancelled"})])
     assert talk.run(close("task-1", talk.patience, key="question-1")).status == "cancelled"
-    talk = Talk([reply(200, ended | {"id": "task-2"}), reply(200, ended)])
+    talk = Conversation([reply(200, ended | {"id": "task-2"}), reply(200, ended)])
     assert talk.run(get("task-1", talk.patience, key="question-1")).task_id == "task-1"
 
 
@@ -1105,47 +1131,47 @@ def test_key_that_the_server_hides() -> None:
     ids=["nothing else", "a hidden payload", "another payload", "another text"],
 )
 @pytest.mark.parametrize("name", ["create", "withdraw", "withdraw by key"])
-def test_created_record_that_names_no_question_is_no_reply(name: str, shown: dict[str, Any]) -> None:
-    """In reply to a create, the key or else all of the question has to be there: nothing else says whose task it is."""
+def test_created_record_without_key_or_question_is_rejected(name: str, shown: dict[str, Any]) -> None:
+    """A reply to a create must contain the key or the whole question, because nothing else identifies the task."""
     body = BODY | {"payload": {"amount": 5}}
     flows: dict[str, Callable[[Patience], Flow[Outcome]]] = {
         "create": lambda patience: create(body, patience),
         "withdraw": lambda patience: withdraw(body, patience),
         "withdraw by key": lambda patience: withdraw_key("question-1", patience),
     }
-    talk = Talk(
+    talk = Conversation(
         [
             reply(201, record("completed", idempotency_key=None, response=OTHER, **shown)),
             reply(201, {**record("completed", response=ANSWER), "task": "Approve?", "payload": {"amount": 5}}),
         ]
     )
     assert talk.run(flows[name](talk.patience)).response == ANSWER
-    assert talk.said == [CREATE, CREATE]
+    assert talk.requests == [CREATE, CREATE]
 
 
 @pytest.mark.parametrize("answers", [[OPEN], [ENDED, OPEN]], ids=["an open record", "409, and an open record"])
-def test_cancelled_task_has_ended(answers: list[Event]) -> None:
-    """A reply that leaves the task open belongs to another request, so it is cancelled again."""
-    talk = Talk([*answers, reply(200, record("cancelled"))])
+def test_cancel_is_repeated_while_record_is_open(answers: list[Event]) -> None:
+    """A reply that leaves the task open belongs to another request, so the task is cancelled again."""
+    talk = Conversation([*answers, reply(200, record("cancelled"))])
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
-    assert talk.said[-1] == CANCEL
+    assert talk.requests[-1] == CANCEL
     assert [pause.seconds for pause in talk.pauses] == [0.5]
 
 
-def test_task_that_cannot_be_cancelled_is_an_error() -> None:
-    """It is not called cancelled while its record says that it is open."""
-    talk = Talk([], then=OPEN, seconds=10)
+def test_task_that_stays_open_is_not_reported_cancelled() -> None:
+    """A task is not reported as cancelled while its record is open."""
+    talk = Conversation([], then=OPEN, seconds=10)
     error = refused_with(UnexpectedReplyError, talk, close("task-1", talk.patience))
     assert "'notified' is not the status of a cancelled task" in str(error)
     assert error.task_id == "task-1"
 
 
-def test_last_look_compares_the_key() -> None:
-    """A caller whose time is up does not take another question's end for that of its own."""
+def test_last_read_compares_the_key() -> None:
+    """The end of another question is not taken for that of a caller whose time is up."""
     wrong = reply(200, record("completed", idempotency_key="question-2", response=OTHER))
-    talk = Talk([wrong, OPEN, wrong, reply(200, record("cancelled"))])
+    talk = Conversation([wrong, OPEN, wrong, reply(200, record("cancelled"))])
     assert talk.run(last_look("task-1", 900, talk.patience, key="question-1")).status == "timed_out"
-    assert talk.said == [GET, GET, CANCEL, CANCEL]
+    assert talk.requests == [GET, GET, CANCEL, CANCEL]
 
 
 # --- proxies
@@ -1154,10 +1180,10 @@ PROXY = Proxy("HTTPS_PROXY", "http://proxy.example:3128", "humans.example")
 
 
 @pytest.mark.parametrize("status", [200, 403, 502])
-def test_page_that_came_through_a_proxy_names_the_proxy(status: int) -> None:
-    """Its address, its variable, and how it is left out; no other token is advised."""
+def test_page_from_proxy_names_the_proxy(status: int) -> None:
+    """The error names the proxy's address, its variable and how to bypass it, and gives no advice about tokens."""
     page = replace(reply(status, b"<html>no</html>", content_type="text/html"), proxy=PROXY)
-    talk = Talk([page] * 60)
+    talk = Conversation([page] * 60)
     with pytest.raises(AwaitHumansError) as raised:
         talk.run(get("task-1", talk.patience))
     for part in ("http://proxy.example:3128", "HTTPS_PROXY", "add humans.example to NO_PROXY"):
@@ -1168,79 +1194,79 @@ def test_page_that_came_through_a_proxy_names_the_proxy(status: int) -> None:
 # --- withdraw
 
 
-def test_withdraw_by_key_alone_cancels_whatever_was_asked() -> None:
-    """Whoever knows only the key frees the person, whatever the question was about."""
+def test_withdraw_by_key_alone_cancels_any_question() -> None:
+    """A caller that knows only the key frees the person, whatever the question was about."""
     known = reply(201, record("notified", task="Approve?", payload={"amount": 5}), idempotent_replayed="true")
-    talk = Talk([known, reply(200, record("cancelled"))])
+    talk = Conversation([known, reply(200, record("cancelled"))])
     assert talk.run(withdraw_key("question-1", talk.patience)).status == "cancelled"
-    assert talk.said == ["POST /api/tasks", CANCEL]
+    assert talk.requests == ["POST /api/tasks", CANCEL]
     assert talk.calls[0].json is not None
     assert talk.calls[0].json["idempotency_key"] == "question-1"
 
 
-def test_withdraw_by_key_alone_notices_the_task_that_it_created() -> None:
-    """If no question has this key, the task that takes its place is noticed, and cancelled."""
+def test_withdraw_by_key_alone_reports_the_task_it_created() -> None:
+    """If no question has this key, the task created in its place is reported and cancelled."""
     created = record("created", task="(withdrawn before it was asked)")
-    talk = Talk([reply(201, created), reply(200, record("cancelled"))])
+    talk = Conversation([reply(201, created), reply(200, record("cancelled"))])
     assert talk.run(withdraw_key("question-1", talk.patience)).status == "cancelled"
-    assert talk.noticed == ["created"]
+    assert talk.reported_statuses == ["created"]
 
 
-def test_withdraw_by_key_alone_leaves_an_answer_alone() -> None:
-    """What has ended is said, and not touched."""
-    talk = Talk([reply(201, record("completed", response=ANSWER), idempotent_replayed="true")])
+def test_withdraw_by_key_alone_returns_existing_answer() -> None:
+    """A task that has ended is returned and not changed."""
+    talk = Conversation([reply(201, record("completed", response=ANSWER), idempotent_replayed="true")])
     assert talk.run(withdraw_key("question-1", talk.patience)).response == ANSWER
 
 
-def test_withdraw_by_key_alone_hears_a_refusal() -> None:
-    """As any question that is asked."""
-    talk = Talk([reply(401, {"detail": "no"})])
+def test_withdraw_by_key_alone_raises_refusal() -> None:
+    """A refused withdrawal raises the same error as a refused question."""
+    talk = Conversation([reply(401, {"detail": "no"})])
     refused_with(AuthenticationError, talk, withdraw_key("question-1", talk.patience))
 
 
-def test_withdraw_finds_the_task_by_its_key_and_cancels_it() -> None:
-    """The question is asked once more, which gives its task, and that is cancelled."""
-    talk = Talk([reply(201, record("notified"), idempotent_replayed="true"), reply(200, record("cancelled"))])
+def test_withdraw_finds_task_by_key_and_cancels_it() -> None:
+    """Creating the question again returns its existing task, which is then cancelled."""
+    talk = Conversation([reply(201, record("notified"), idempotent_replayed="true"), reply(200, record("cancelled"))])
     assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
     assert talk.steps == [Call("POST", "/api/tasks", json=BODY), Call("POST", "/api/tasks/task-1/cancel")]
 
 
-def test_withdraw_leaves_nothing_open_when_the_task_did_not_exist() -> None:
-    """An asker that was stopped before the server heard of it ends with a cancelled task all the same."""
-    talk = Talk([reply(201, record()), reply(200, record("cancelled"))])
+def test_withdraw_of_unknown_task_leaves_nothing_open() -> None:
+    """A caller that stopped before the server received its question ends with a cancelled task."""
+    talk = Conversation([reply(201, record()), reply(200, record("cancelled"))])
     assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
-    assert talk.said == [CREATE, CANCEL]
+    assert talk.requests == [CREATE, CANCEL]
 
 
 @pytest.mark.parametrize("status", ["completed", "timed_out", "cancelled", "verification_exhausted"])
-def test_withdraw_says_how_an_ended_question_ended(status: str) -> None:
-    """What has ended is not cancelled, and an answer is not lost."""
-    talk = Talk([reply(201, record(status, response=ANSWER), idempotent_replayed="true")])
+def test_withdraw_returns_outcome_of_ended_question(status: str) -> None:
+    """A task that has ended is not cancelled, and its answer is not lost."""
+    talk = Conversation([reply(201, record(status, response=ANSWER), idempotent_replayed="true")])
     outcome = talk.run(withdraw(BODY, talk.patience))
     assert (outcome.status, outcome.response) == (status, ANSWER)
-    assert talk.said == [CREATE]
+    assert talk.requests == [CREATE]
 
 
-def test_an_answer_that_comes_before_the_withdrawal_wins() -> None:
-    """Whoever answers between the two calls has answered."""
-    talk = Talk([reply(201, record()), ENDED, reply(200, record("completed", response=ANSWER))])
+def test_answer_before_withdrawal_counts() -> None:
+    """An answer that is given between the two calls is returned."""
+    talk = Conversation([reply(201, record()), ENDED, reply(200, record("completed", response=ANSWER))])
     assert talk.run(withdraw(BODY, talk.patience)).response == ANSWER
-    assert talk.said == [CREATE, CANCEL, GET]
+    assert talk.requests == [CREATE, CANCEL, GET]
 
 
-def test_withdraw_waits_out_trouble_at_each_call() -> None:
-    """A hiccup of the server leaves no task open behind a stopped asker."""
-    talk = Talk([REFUSED, reply(201, record()), TROUBLES["503"], reply(200, record("cancelled"))])
+def test_withdraw_retries_each_call() -> None:
+    """A short failure of the server leaves no task open behind a stopped caller."""
+    talk = Conversation([REFUSED, reply(201, record()), TROUBLES["503"], reply(200, record("cancelled"))])
     assert talk.run(withdraw(BODY, talk.patience)).status == "cancelled"
-    assert talk.said == [CREATE, CREATE, CANCEL, CANCEL]
+    assert talk.requests == [CREATE, CREATE, CANCEL, CANCEL]
 
 
-def test_withdraw_does_not_touch_another_question() -> None:
-    """A key that belongs to a question about something else ends nobody's wait."""
+def test_withdraw_leaves_another_question_open() -> None:
+    """A key that belongs to a different question ends no wait."""
     known = record(task="Approve?", payload={"amount": 250})
-    talk = Talk([reply(201, known, idempotent_replayed="true")])
+    talk = Conversation([reply(201, known, idempotent_replayed="true")])
     refused_with(QuestionChangedError, talk, withdraw(BODY | {"payload": {"amount": 251}}, talk.patience))
-    assert talk.said == [CREATE]
+    assert talk.requests == [CREATE]
 
 
 @pytest.mark.parametrize(
@@ -1253,9 +1279,9 @@ def test_withdraw_does_not_touch_another_question() -> None:
     ],
     ids=["a malformed question", "no token", "deleted", "not allowed to cancel"],
 )
-def test_a_refused_withdrawal_is_a_typed_error(script: list[Event], kind: type[AwaitHumansError]) -> None:
-    """Who stops a question hears when that did not work."""
-    talk = Talk(script)
+def test_refused_withdrawal_is_typed_error(script: list[Event], kind: type[AwaitHumansError]) -> None:
+    """A caller that withdraws a question is reported_tasks when that failed."""
+    talk = Conversation(script)
     refused_with(kind, talk, withdraw(BODY, talk.patience))
 
 
@@ -1265,36 +1291,36 @@ def test_a_refused_withdrawal_is_a_typed_error(script: list[Event], kind: type[A
 NOON = datetime(2031, 1, 1, 12, tzinfo=UTC)
 
 MANY = [NOON] * 2000
-"""So many are waited for that every page is worth its while."""
+"""Number of waiting tasks for which every page is worth its cost."""
 
 FROM_THE_BEGINNING = [datetime(1, 1, 1, tzinfo=UTC)] * 2000
 
 
 def listed(number: int, *, before_noon: float = 0.0) -> dict[str, Any]:
-    """An ended task, created so many seconds before noon."""
+    """Return the record of an ended task that was created this many seconds before noon."""
     created_at = (NOON - timedelta(seconds=before_noon)).isoformat()
     return record("completed", id=f"task-{number}", response={"number": number}, created_at=created_at)
 
 
 def page_of(count: int, *, first: int = 0, before_noon: float = 0.0, weight: int = 0) -> Reply:
-    """A page of so many ended tasks that weighs so many bytes, or what it weighs."""
+    """Return a page of this many ended tasks with this many bytes in total."""
     body = to_json([listed(number, before_noon=before_noon) for number in range(first, first + count)])
     return reply(200, body.ljust(weight))
 
 
-def pages(talk: Talk) -> list[tuple[int, int]]:
-    """Limit and offset of every page that was asked for."""
+def pages(talk: Conversation) -> list[tuple[int, int]]:
+    """Return limit and offset of every page that was requested."""
     return [(call.params["limit"], call.params["offset"]) for call in talk.calls if call.params]
 
 
-def told(talk: Talk) -> list[str]:
-    """The tasks that were noticed."""
+def reported_tasks(talk: Conversation) -> list[str]:
+    """Return the ids of the tasks that were reported."""
     return [step.outcome.task_id for step in talk.steps if isinstance(step, Notice)]
 
 
-def test_ended_reads_one_page_of_the_list() -> None:
-    """One plain read of the ended tasks, and each of them is noticed with its answer."""
-    talk = Talk([page_of(3)])
+def test_ended_reads_one_page() -> None:
+    """One plain read of the list reports each ended task with its answer."""
+    talk = Conversation([page_of(3)])
     assert talk.run(ended(MANY, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
     assert talk.steps == [
         Call("GET", "/api/tasks", params={"terminal": "true", "limit": FIRST_PAGE, "offset": 0}),
@@ -1302,11 +1328,11 @@ def test_ended_reads_one_page_of_the_list() -> None:
     ]
 
 
-def test_no_ended_tasks_are_no_trouble() -> None:
-    """An empty list is read once and says nothing."""
-    talk = Talk([reply(200, [])])
+def test_empty_list_is_read_once() -> None:
+    """An empty list is read once and reports nothing."""
+    talk = Conversation([reply(200, [])])
     assert talk.run(ended(FROM_THE_BEGINNING, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
-    assert talk.noticed == []
+    assert talk.reported_statuses == []
 
 
 @pytest.mark.parametrize(
@@ -1345,55 +1371,59 @@ def test_no_ended_tasks_are_no_trouble() -> None:
     ],
 )
 def test_pages_grow_while_they_are_light(page: int, held_there: int, weight: int, following: int) -> None:
-    """What the next look may ask for follows from how full and how heavy this page was."""
-    talk = Talk([page_of(held_there, before_noon=1, weight=weight)])
+    """The size of the next page follows from the number of tasks and bytes of this one."""
+    talk = Conversation([page_of(held_there, before_noon=1, weight=weight)])
     assert talk.run(ended(MANY, page, talk.patience))[0] == following
     assert pages(talk) == [(page, 0)]
 
 
-def test_a_growing_page_begins_where_the_last_one_ended() -> None:
-    """Pages are turned without a gap while they grow, until one is not full."""
-    talk = Talk([page_of(25), page_of(50, first=25), page_of(100, first=75), page_of(200, first=175), page_of(7)])
+def test_growing_page_starts_where_previous_ended() -> None:
+    """Growing pages leave no gap, until one is not full."""
+    talk = Conversation(
+        [page_of(25), page_of(50, first=25), page_of(100, first=75), page_of(200, first=175), page_of(7)]
+    )
     assert talk.run(ended(MANY, 25, talk.patience)) == (MOST_ON_PAGE, None)
     assert pages(talk) == [(25, 0), (50, 25), (100, 75), (200, 175), (200, 375)]
-    assert told(talk)[:375] == [f"task-{number}" for number in range(375)]
+    assert reported_tasks(talk)[:375] == [f"task-{number}" for number in range(375)]
 
 
-def test_a_shrinking_page_begins_where_the_last_one_ended() -> None:
-    """Heavy pages are halved without a gap, and grow again once they are light."""
+def test_shrinking_page_starts_where_previous_ended() -> None:
+    """Heavy pages are halved without a gap and grow again once they are light."""
     heavy = HEAVY_PAGE_BYTES + 1
-    talk = Talk([page_of(5, weight=heavy), page_of(2, weight=heavy), page_of(1, weight=heavy), page_of(1), page_of(0)])
+    talk = Conversation(
+        [page_of(5, weight=heavy), page_of(2, weight=heavy), page_of(1, weight=heavy), page_of(1), page_of(0)]
+    )
     assert talk.run(ended(MANY, 5, talk.patience)) == (2, None)
     assert pages(talk) == [(5, 0), (2, 5), (1, 7), (1, 8), (2, 9)]
 
 
-def test_the_look_ends_with_the_first_task_that_is_too_old() -> None:
-    """The list is newest first: past a task from before `since` there is nothing to look for."""
-    talk = Talk([page_of(25), page_of(50, before_noon=0.001)])
+def test_listing_ends_at_first_task_before_since() -> None:
+    """The list is newest first, so nothing relevant follows a task from before `since`."""
+    talk = Conversation([page_of(25), page_of(50, before_noon=0.001)])
     talk.run(ended(MANY, 25, talk.patience))
     assert len(pages(talk)) == 2
 
 
 @pytest.mark.parametrize(("older", "turned"), [(0, 1), (6, 1), (7, 2), (12, 2), (13, 3), (120, 20)])
-def test_pages_are_turned_only_while_that_is_worth_it(older: int, turned: int) -> None:
-    """A page costs the server as much as six reads: a few old questions are not worth a long list of others' tasks."""
-    talk = Talk([], then=lambda call: page_of(call.params["limit"] if call.params else 0))
+def test_further_pages_are_read_only_while_worth_their_cost(older: int, turned: int) -> None:
+    """A page costs the server as much as six reads, so few old questions do not justify a long list."""
+    talk = Conversation([], then=lambda call: page_of(call.params["limit"] if call.params else 0))
     young, old = [NOON + timedelta(seconds=1)] * 50, [NOON - timedelta(days=9)] * older
     _, reached = talk.run(ended([*young, *old], MOST_ON_PAGE, talk.patience))
     assert len(pages(talk)) == turned
     assert reached == NOON
 
 
-def test_tasks_of_that_very_moment_are_still_looked_for() -> None:
-    """Many tasks are created in one moment, and the page that ends in it may not be the last of them."""
-    talk = Talk([page_of(25), page_of(50, first=25), page_of(1, first=75)])
+def test_tasks_created_exactly_at_since_are_included() -> None:
+    """Many tasks can be created at one moment, and the page that ends within it may not be their last."""
+    talk = Conversation([page_of(25), page_of(50, first=25), page_of(1, first=75)])
     talk.run(ended(MANY, 25, talk.patience))
-    assert len(told(talk)) == 76
+    assert len(reported_tasks(talk)) == 76
 
 
-def test_without_a_moment_all_there_are_are_read() -> None:
-    """When it is not known since when, only a page that is not full is the end."""
-    talk = Talk([page_of(25, before_noon=1e9), page_of(50, before_noon=2e9), page_of(0)])
+def test_listing_without_since_reads_everything() -> None:
+    """Without `since`, only a page that is not full ends the listing."""
+    talk = Conversation([page_of(25, before_noon=1e9), page_of(50, before_noon=2e9), page_of(0)])
     talk.run(ended(FROM_THE_BEGINNING, 25, talk.patience))
     assert pages(talk) == [(25, 0), (50, 25), (100, 75)]
 
@@ -1412,27 +1442,27 @@ def test_without_a_moment_all_there_are_are_read() -> None:
     ids=["null", "text", "a number", "a list", "empty", "no status", "a number for a status"],
 )
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "in the middle", "last"])
-def test_a_record_that_cannot_be_read_hides_no_other(odd: object, place: int) -> None:
-    """One malformed record in a page is left out, wherever it stands."""
+def test_malformed_record_hides_no_other(odd: object, place: int) -> None:
+    """One malformed record of a page is left out, whatever its position."""
     records: list[object] = [listed(1), listed(2)]
     records.insert(place, odd)
-    talk = Talk([reply(200, records)])
+    talk = Conversation([reply(200, records)])
     talk.run(ended(MANY, FIRST_PAGE, talk.patience))
-    assert told(talk) == ["task-1", "task-2"]
+    assert reported_tasks(talk) == ["task-1", "task-2"]
     assert len(talk.calls) == 1
 
 
-def test_records_that_cannot_be_read_fill_a_page_like_others() -> None:
-    """A full page of nothing readable is not the end of the list."""
-    talk = Talk([reply(200, [{}, {}]), reply(200, [listed(1), {}, {}, {}]), page_of(1, first=2)])
+def test_malformed_records_count_towards_a_full_page() -> None:
+    """A full page of unreadable records does not end the listing."""
+    talk = Conversation([reply(200, [{}, {}]), reply(200, [listed(1), {}, {}, {}]), page_of(1, first=2)])
     talk.run(ended(MANY, 2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2), (8, 6)]
-    assert told(talk) == ["task-1", "task-2"]
+    assert reported_tasks(talk) == ["task-1", "task-2"]
 
 
-def test_tasks_without_a_time_do_not_end_the_look() -> None:
-    """A server that does not say when a task was created is read to the end."""
-    talk = Talk([reply(200, [record("completed"), record("completed")]), page_of(1)])
+def test_tasks_without_creation_time_do_not_end_the_listing() -> None:
+    """The list of a server that reports no creation times is read to its end."""
+    talk = Conversation([reply(200, [record("completed"), record("completed")]), page_of(1)])
     talk.run(ended(MANY, 2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2)]
 
@@ -1442,19 +1472,19 @@ def test_tasks_without_a_time_do_not_end_the_look() -> None:
     [*TROUBLES.values(), reply(200, {"tasks": []}), reply(200, b"null"), reply(200, b'"task"')],
     ids=[*TROUBLES, "an object", "null", "text"],
 )
-def test_trouble_between_pages_is_waited_out(trouble: Reply | Lost) -> None:
-    """Whatever is no list of tasks is asked for again, from the same place."""
+def test_failure_between_pages_is_retried(trouble: Reply | Lost) -> None:
+    """A reply that is not a list of tasks is requested again with the same offset."""
     if isinstance(trouble, Reply) and trouble.status == 200 and trouble.body.startswith(b"["):
         trouble = reply(200, record())  # a list is what is asked for here: one record is the trouble
-    talk = Talk([page_of(2), trouble, page_of(1, first=2)])
+    talk = Conversation([page_of(2), trouble, page_of(1, first=2)])
     talk.run(ended(MANY, 2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2), (4, 2)]
-    assert told(talk) == ["task-0", "task-1", "task-2"]
+    assert reported_tasks(talk) == ["task-0", "task-1", "task-2"]
 
 
-def test_every_page_has_the_whole_patience() -> None:
-    """A long list on a shaky server is read to its end."""
-    talk = Talk(
+def test_every_page_has_the_full_retry_time() -> None:
+    """A long list on an unreliable server is read to its end."""
+    talk = Conversation(
         [*[REFUSED] * 4, page_of(2), *[REFUSED] * 4, page_of(4, first=2), *[REFUSED] * 4, page_of(0)], seconds=8
     )
     talk.run(ended(MANY, 2, talk.patience))
@@ -1466,12 +1496,12 @@ def test_every_page_has_the_whole_patience() -> None:
     [(REFUSED, ServerUnreachableError), (TROUBLES["503"], ServerUnreachableError), (HTML, UnexpectedReplyError)],
     ids=["lost", "503", "a page"],
 )
-def test_a_list_that_stays_away_is_an_error(trouble: Reply | Lost, kind: type[AwaitHumansError]) -> None:
-    """After its patience the look gives up, and what it has noticed stays noticed."""
-    talk = Talk([page_of(2)], then=trouble, seconds=4)
+def test_list_that_stays_unreachable_is_an_error(trouble: Reply | Lost, kind: type[AwaitHumansError]) -> None:
+    """The listing fails after its retry time, and the tasks reported so far stay reported."""
+    talk = Conversation([page_of(2)], then=trouble, seconds=4)
     error = refused_with(kind, talk, ended(MANY, 2, talk.patience))
     assert error.url == "/api/tasks"
-    assert told(talk) == ["task-0", "task-1"]
+    assert reported_tasks(talk) == ["task-0", "task-1"]
     assert talk.clock.now <= 1004
 
 
@@ -1487,11 +1517,11 @@ def test_a_list_that_stays_away_is_an_error(trouble: Reply | Lost, kind: type[Aw
     ],
     ids=["401", "403", "405", "422", "404", "307"],
 )
-def test_a_refused_list_is_said_at_once(refused: Reply, kind: type[AwaitHumansError]) -> None:
-    """A token that may not list is not tried again, so that its owner can read tasks one by one instead."""
-    talk = Talk([refused])
+def test_refused_list_is_raised_immediately(refused: Reply, kind: type[AwaitHumansError]) -> None:
+    """A token that may not list tasks is not retried, so that its owner can read tasks one by one."""
+    talk = Conversation([refused])
     refused_with(kind, talk, ended(MANY, FIRST_PAGE, talk.patience))
-    assert talk.said == [LIST]
+    assert talk.requests == [LIST]
 
 
 @given(
@@ -1502,10 +1532,10 @@ def test_a_refused_list_is_said_at_once(refused: Reply, kind: type[AwaitHumansEr
     weights=st.lists(st.sampled_from([0, HEAVY_PAGE_BYTES // 2, HEAVY_PAGE_BYTES + 1]), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_no_task_is_left_out_while_others_end(
+def test_tasks_ending_between_pages_cause_no_gap(
     newest_first: list[str], old: int, each: int, page: int, weights: list[int], data: st.DataObject
 ) -> None:
-    """Tasks that end between two pages push others to later pages: these are seen twice, and none is missed."""
+    """Tasks that end between two pages shift others to later pages, where they are read twice and never missed."""
     tasks = {place: listed(place, before_noon=place) for place in range(len(newest_first) + old)}
     states = dict(enumerate([*newest_first, *["ended"] * old]))
     shown = {place for place, state in states.items() if state == "ended"}
@@ -1520,29 +1550,29 @@ def test_no_task_is_left_out_while_others_end(
         shown.update(data.draw(st.sets(st.sampled_from(ending))) if ending else ())
         return reply(200, body)
 
-    talk = Talk([], then=server)
+    talk = Conversation([], then=server)
     created = [NOON - timedelta(seconds=place) for place in range(len(newest_first))] * each
     following, reached = talk.run(ended(created, page, talk.patience))
     assert 1 <= following <= MOST_ON_PAGE
     back_to = [place for place in tasks if reached is None or NOON - timedelta(seconds=place) > reached]
-    assert {task for task in asked_for if int(task.removeprefix("task-")) in back_to} <= set(told(talk))
+    assert {task for task in asked_for if int(task.removeprefix("task-")) in back_to} <= set(reported_tasks(talk))
     if each > 40:  # they are worth every page
-        assert asked_for <= set(told(talk))
+        assert asked_for <= set(reported_tasks(talk))
 
 
-def test_an_address_with_a_path_too_many_is_said_to_be_none() -> None:
-    """A dashboard's page, or a path below the API, takes no tasks."""
-    talk = Talk([reply(405, {"detail": "Method Not Allowed"})])
+def test_address_with_extra_path_is_a_settings_error() -> None:
+    """A dashboard page or a path below the API accepts no tasks."""
+    talk = Conversation([reply(405, {"detail": "Method Not Allowed"})])
     assert "AWAITHUMANS_URL" in str(refused_with(UnexpectedReplyError, talk, create(BODY, talk.patience)))
 
 
 # --- open_wait
 
 
-def test_a_wait_is_opened_in_two_steps() -> None:
-    """The task carries its callback address; then the relay is told which task it is, with the route's own token."""
+def test_open_wait_creates_task_and_registers_it() -> None:
+    """The task carries its callback URL, and the relay is then told its id with the route's own token."""
     body = dict(BODY)
-    talk = Talk([reply(201, record()), reply(200, {"state": "open"})])
+    talk = Conversation([reply(201, record()), reply(200, {"state": "open"})])
     assert talk.run(open_wait(body, RELAY, PROOFS, talk.patience)) == Outcome.model_validate(record())
     assert talk.steps == [
         Call("POST", "/api/tasks", json=BODY | {"callback_url": f"{RELAY}/callbacks/{TOKEN}"}),
@@ -1552,9 +1582,9 @@ def test_a_wait_is_opened_in_two_steps() -> None:
     assert body == BODY
 
 
-def test_a_task_that_an_earlier_attempt_created_is_not_created_again() -> None:
-    """The next attempt reads it, and registers its wait once more."""
-    talk = Talk([reply(200, record()), reply(200, {"state": "open"})])
+def test_task_of_earlier_attempt_is_reused() -> None:
+    """The next attempt reads the task that an earlier one created, and registers its wait again."""
+    talk = Conversation([reply(200, record()), reply(200, {"state": "open"})])
     assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1")) == Outcome.model_validate(record())
     assert talk.calls == [
         Call("GET", "/api/tasks/task-1"),
@@ -1570,11 +1600,11 @@ ASKED = f"GET {RELAY}/waits/asked"
     [reply(200, {"task_id": None}), reply(405, {"detail": "Method Not Allowed"}, allow="PUT")],
     ids=["none", "an older relay"],
 )
-def test_a_question_no_relay_knows_is_asked(nothing: Reply) -> None:
-    """A caller that may have asked before asks the relay first."""
-    talk = Talk([nothing, reply(201, record()), reply(200, {"state": "open"})])
+def test_question_unknown_to_relay_is_created(nothing: Reply) -> None:
+    """A caller that may have asked before first asks the relay whether it knows the question."""
+    talk = Conversation([nothing, reply(201, record()), reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True))
-    assert talk.said == [ASKED, CREATE, REGISTER]
+    assert talk.requests == [ASKED, CREATE, REGISTER]
     assert talk.calls[0].bearer == ASKING
 
 
@@ -1590,36 +1620,36 @@ REFUSALS = pytest.mark.parametrize(
 
 
 @REFUSALS
-def test_a_relay_that_refuses_does_not_make_a_retried_caller_ask_again(refused: Reply, setting: str) -> None:
-    """Its task may have been deleted, and without the relay nothing shows that there was one."""
-    talk = Talk([refused])
+def test_relay_refusal_prevents_creating_again(refused: Reply, setting: str) -> None:
+    """The task may have been deleted, and without the relay nothing shows that it existed."""
+    talk = Conversation([refused])
     flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True, gives_up=lambda _: False)
     assert setting in str(refused_with(RequestRefusedError, talk, flow))
-    assert talk.said == [ASKED]
+    assert talk.requests == [ASKED]
 
 
 @REFUSALS
-def test_a_retried_caller_that_gives_up_cancels_the_task_it_may_have_created(refused: Reply, setting: str) -> None:
-    """An earlier attempt may have created a task, which is found by its key."""
-    talk = Talk([refused, reply(201, record()), refused, reply(200, record("cancelled"))])
+def test_retried_caller_cancels_task_of_earlier_attempt(refused: Reply, setting: str) -> None:
+    """A task that an earlier attempt may have created is found by its key and cancelled."""
+    talk = Conversation([refused, reply(201, record()), refused, reply(200, record("cancelled"))])
     flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True)
     assert setting in str(refused_with(RequestRefusedError, talk, flow))
-    assert talk.said == [ASKED, CREATE, REGISTER, CANCEL]
+    assert talk.requests == [ASKED, CREATE, REGISTER, CANCEL]
 
 
-def test_a_relay_that_is_down_is_named_to_a_retried_caller() -> None:
+def test_retried_caller_gets_unreachable_relay_named() -> None:
     """The error names the setting, as it does when the registration fails."""
-    talk = Talk([REFUSED] * 99)
+    talk = Conversation([REFUSED] * 99)
     flow = open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True)
     assert "AWAITHUMANS_RELAY_URL" in str(refused_with(ServerUnreachableError, talk, flow))
-    assert set(talk.said) == {ASKED}
+    assert set(talk.requests) == {ASKED}
 
 
-def test_a_question_the_relay_knows_is_not_asked_again() -> None:
-    """A caller that remembers nothing goes on with the task it created before it died."""
-    talk = Talk([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
+def test_question_known_to_relay_is_not_created_again() -> None:
+    """A caller without memory of its task continues with the one that it created before it crashed."""
+    talk = Conversation([reply(200, {"task_id": "task-1"}), reply(200, record()), reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, may_repeat=True))
-    assert talk.said == [ASKED, GET, REGISTER]
+    assert talk.requests == [ASKED, GET, REGISTER]
 
 
 @pytest.mark.parametrize(
@@ -1627,64 +1657,66 @@ def test_a_question_the_relay_knows_is_not_asked_again() -> None:
     [(reply(401, {}), AuthenticationError), (reply(404, {"detail": "Not Found"}), UnexpectedReplyError)],
     ids=["401", "another service's 404"],
 )
-def test_a_known_task_that_may_not_be_read_is_an_error(refused: Reply, kind: type[AwaitHumansError]) -> None:
+def test_unreadable_known_task_is_an_error(refused: Reply, kind: type[AwaitHumansError]) -> None:
     """Only the API's own TASK_NOT_FOUND is left to the relay."""
-    talk = Talk([refused])
+    talk = Conversation([refused])
     refused_with(kind, talk, open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1"))
 
 
-def test_a_known_task_about_something_else_is_not_joined() -> None:
-    """A caller's own key that belongs to another question is refused, as it is when a task is created."""
+def test_known_task_of_another_question_is_refused() -> None:
+    """A caller's own key that belongs to another question is refused, as at creation."""
     other = record(task="Approve?", payload={"amount": 250})
-    talk = Talk([reply(200, other)])
+    talk = Conversation([reply(200, other)])
     body = BODY | {"payload": {"amount": 251}}
     refused_with(QuestionChangedError, talk, open_wait(body, RELAY, PROOFS, talk.patience, known="task-1"))
 
 
-def test_the_answer_to_a_known_task_needs_no_wait() -> None:
-    """The next attempt finds it on the record."""
-    talk = Talk([reply(200, record("completed", response=ANSWER))])
+def test_answered_known_task_needs_no_wait() -> None:
+    """The next attempt finds the answer on the record."""
+    talk = Conversation([reply(200, record("completed", response=ANSWER))])
     assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1")).response == ANSWER
-    assert talk.said == ["GET /api/tasks/task-1"]
+    assert talk.requests == ["GET /api/tasks/task-1"]
 
 
 @pytest.mark.parametrize("read", [GONE, reply(200, record(idempotency_key="another"))], ids=["404", "another task"])
-def test_a_known_task_that_is_missing_is_left_to_the_relay(read: Reply) -> None:
-    """It is neither created again nor given up at the first 404: the wait is registered as one of a missing task."""
-    talk = Talk([read, reply(200, {"state": "open"})])
+def test_missing_known_task_is_registered_as_missing(read: Reply) -> None:
+    """A missing task is neither created again nor given up at the first 404: the relay confirms its deletion."""
+    talk = Conversation([read, reply(200, {"state": "open"})])
     outcome = talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience, known="task-1"))
     assert (outcome.task_id, outcome.terminal) == ("task-1", False)
     registered = {"timeout_seconds": 900, "missing": True}
     assert talk.calls[1:] == [Call("PUT", f"{RELAY}/waits/task-1", json=registered, bearer="the proof for task-1")]
 
 
-def test_the_api_token_is_for_the_task_server_only() -> None:
-    """A call without a bearer of its own gets the driver's API token: none such goes to the relay."""
-    talk = Talk([reply(201, record()), REFUSED, reply(503, b""), reply(200, {"state": "open"})])
+def test_api_token_is_sent_to_task_server_only() -> None:
+    """A call without a bearer token of its own gets the driver's API token, so no such call goes to the relay."""
+    talk = Conversation([reply(201, record()), REFUSED, reply(503, b""), reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert {call.bearer for call in talk.calls if call.url.startswith("http")} == {"the proof for task-1"}
     assert {call.bearer for call in talk.calls if call.url.startswith("/")} == {None}
 
 
 @pytest.mark.parametrize("status", ["completed", "timed_out", "cancelled", "verification_exhausted"])
-def test_a_task_that_has_ended_needs_no_wait(status: str) -> None:
-    """A key that was used before brings its outcome, and the relay hears nothing."""
-    talk = Talk([reply(201, record(status, response=ANSWER))])
+def test_ended_task_needs_no_wait(status: str) -> None:
+    """A key that was used before returns its outcome without a registration at the relay."""
+    talk = Conversation([reply(201, record(status, response=ANSWER))])
     assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).status == status
-    assert talk.said == [CREATE]
+    assert talk.requests == [CREATE]
 
 
-def test_a_refused_question_is_not_registered() -> None:
-    """Without a task there is nothing to wait for."""
-    talk = Talk([reply(422, {"detail": "no"})])
+def test_refused_question_is_not_registered() -> None:
+    """Without a task no wait is registered."""
+    talk = Conversation([reply(422, {"detail": "no"})])
     refused_with(TaskRejectedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
-    assert talk.said == [CREATE]
+    assert talk.requests == [CREATE]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
-def test_a_relay_that_refuses_is_named(status: int) -> None:
-    """It is the relay that said no, not the task server: no advice about the API token, and no TaskRejectedError."""
-    talk = Talk([reply(201, record()), reply(status, {"detail": "no such engine"}), reply(200, record("cancelled"))])
+def test_relay_refusal_names_the_relay(status: int) -> None:
+    """The refusal of a relay is no TaskRejectedError and gives no advice about the API token."""
+    talk = Conversation(
+        [reply(201, record()), reply(status, {"detail": "no such engine"}), reply(200, record("cancelled"))]
+    )
     error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.status_code == status
     assert "the relay refused" in str(error)
@@ -1697,33 +1729,33 @@ def test_a_relay_that_refuses_is_named(status: int) -> None:
     [reply(200, record("cancelled")), GONE, ENDED, REFUSED, HTML],
     ids=["cancelled", "404", "ended", "lost", "a page"],
 )
-def test_a_task_nobody_will_be_woken_for_is_cancelled(closing: Reply | Lost) -> None:
-    """The relay's refusal frees the people; whether that works or not, it is the refusal that is told."""
-    talk = Talk([reply(201, record()), reply(422, {"detail": "no such engine"})], then=closing)
+def test_unregistered_task_is_cancelled(closing: Reply | Lost) -> None:
+    """The relay's refusal cancels the task, and it is the raised error whether or not the cancellation works."""
+    talk = Conversation([reply(201, record()), reply(422, {"detail": "no such engine"})], then=closing)
     error = refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.status_code == 422
-    assert talk.said[:3] == [CREATE, REGISTER, CANCEL]
+    assert talk.requests[:3] == [CREATE, REGISTER, CANCEL]
     assert talk.clock.now <= 1030
 
 
-def test_an_answer_given_while_the_task_is_given_up_is_returned() -> None:
-    """The relay refuses the wait, and the task cannot be cancelled because a person has answered it."""
+def test_answer_given_before_cancellation_is_returned() -> None:
+    """If a person has answered before the task of a refused wait is cancelled, the answer is returned."""
     refused, answered = reply(422, {"detail": "no such engine"}), reply(200, record("completed", response=ANSWER))
-    talk = Talk([reply(201, record()), refused, ENDED, answered])
+    talk = Conversation([reply(201, record()), refused, ENDED, answered])
     assert talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience)).response == ANSWER
 
 
-def test_a_task_that_others_share_is_not_cancelled() -> None:
-    """A key that was known already may have another asker, whom the relay does know."""
-    talk = Talk([reply(201, record(), idempotent_replayed="true"), reply(422, {"detail": "no such engine"})])
+def test_shared_task_is_not_cancelled() -> None:
+    """A key that existed before may have another caller whose wait the relay accepted."""
+    talk = Conversation([reply(201, record(), idempotent_replayed="true"), reply(422, {"detail": "no such engine"})])
     refused_with(RequestRefusedError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
-    assert talk.said == [CREATE, REGISTER]
+    assert talk.requests == [CREATE, REGISTER]
 
 
-def test_a_relay_that_redirects_is_an_address_to_mend() -> None:
-    """A wait that was not registered is not taken for one."""
+def test_relay_redirect_is_a_settings_error() -> None:
+    """A redirected registration is not taken for a registered wait."""
     redirect = reply(307, b"", location="https://relay.example/")
-    talk = Talk([reply(201, record()), redirect, reply(200, record("cancelled"))])
+    talk = Conversation([reply(201, record()), redirect, reply(200, record("cancelled"))])
     error = refused_with(UnexpectedReplyError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert "https://relay.example/" in str(error)
 
@@ -1733,38 +1765,38 @@ def test_a_relay_that_redirects_is_an_address_to_mend() -> None:
     [REFUSED, TROUBLES["429"], TROUBLES["502"], TROUBLES["a JSON list"], HTML, PROXY_404, reply(204, b"")],
     ids=["lost", "429", "502", "a JSON list", "a page", "a proxy's 404", "nothing"],
 )
-def test_a_relay_that_is_down_is_waited_for(trouble: Reply | Lost) -> None:
-    """The registration is tried again, the task is not created again."""
-    talk = Talk([reply(201, record()), trouble, trouble, reply(200, {"state": "open"})])
+def test_registration_is_retried_while_relay_is_down(trouble: Reply | Lost) -> None:
+    """The registration is retried, and the task is not created again."""
+    talk = Conversation([reply(201, record()), trouble, trouble, reply(200, {"state": "open"})])
     talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
-    assert talk.said == [CREATE, REGISTER, REGISTER, REGISTER]
+    assert talk.requests == [CREATE, REGISTER, REGISTER, REGISTER]
 
 
-def test_a_relay_that_stays_down_is_named() -> None:
+def test_unreachable_relay_is_named() -> None:
     """The error names the address that could not be reached."""
-    talk = Talk([reply(201, record())], then=REFUSED)
+    talk = Conversation([reply(201, record())], then=REFUSED)
     error = refused_with(ServerUnreachableError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.url == f"{RELAY}/waits/task-1"
 
 
-# --- created for whom
+# --- the caller that a task was created for
 
 MARKED = {**BODY, "payload_schema": {"type": "object"}}
 
 
 def marked(mark: str | None, status: str = "created", **fields: Any) -> dict[str, Any]:
-    """A record that was created for this caller."""
+    """Return a record that was created for this caller."""
     return record(status, payload_schema={"type": "object"} | ({} if mark is None else {ASKED_BY: mark}), **fields)
 
 
 def found(mark: str | None) -> Reply:
-    """The same, found under its key."""
+    """Return the record of `marked`, as a reply to a create with its known key."""
     return reply(201, marked(mark), idempotent_replayed="true")
 
 
-def test_a_task_names_the_caller_it_was_created_for() -> None:
-    """In an annotation of its payload schema; the caller's own body stays as it was."""
-    talk = Talk([reply(201, marked("caller-1")), reply(200, {"state": "open"})])
+def test_task_names_its_caller() -> None:
+    """An annotation of the payload schema names the caller, and the caller's own body stays unchanged."""
+    talk = Conversation([reply(201, marked("caller-1")), reply(200, {"state": "open"})])
     talk.run(open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1"))
     assert talk.calls[0].json is not None
     assert talk.calls[0].json["payload_schema"] == {"type": "object", ASKED_BY: "caller-1"}
@@ -1774,47 +1806,49 @@ def test_a_task_names_the_caller_it_was_created_for() -> None:
 @pytest.mark.parametrize(
     ("mark", "cancelled"), [("caller-1", True), ("caller-2", False), (None, False)], ids=["own", "another's", "unknown"]
 )
-def test_a_refused_caller_cancels_the_task_of_its_earlier_attempt(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
-    """And no task that another caller has created under the same key."""
-    talk = Talk([found(mark), reply(422, {"error": "X", "message": "no"})], then=reply(200, record("cancelled")))
+def test_refused_caller_cancels_its_own_earlier_task_only(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """A refused caller cancels the task of its earlier attempt, but not that of another caller with the same key."""
+    talk = Conversation(
+        [found(mark), reply(422, {"error": "X", "message": "no"})], then=reply(200, record("cancelled"))
+    )
     error = refused_with(
         RequestRefusedError, talk, open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1")
     )
     assert error.task_id == "task-1"
-    assert talk.said == [CREATE, REGISTER, *([CANCEL] if cancelled else [])]
+    assert talk.requests == [CREATE, REGISTER, *([CANCEL] if cancelled else [])]
 
 
-def test_a_caller_that_tries_again_leaves_its_task_open() -> None:
-    """To cancel it would use up its key."""
-    talk = Talk([reply(201, marked("caller-1")), reply(401, {"error": "X", "message": "no"})])
+def test_caller_that_retries_leaves_its_task_open() -> None:
+    """Cancelling the task would use up its key."""
+    talk = Conversation([reply(201, marked("caller-1")), reply(401, {"error": "X", "message": "no"})])
     opening = open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1", gives_up=lambda error: False)
     refused_with(RequestRefusedError, talk, opening)
-    assert talk.said == [CREATE, REGISTER]
+    assert talk.requests == [CREATE, REGISTER]
 
 
-def test_a_caller_whose_time_is_over_cancels_its_task_while_the_relay_is_down() -> None:
-    """Not only a refusal can be the end of asking."""
+def test_caller_out_of_time_cancels_its_task_without_relay() -> None:
+    """A caller whose time is up cancels its task even while the relay is unreachable."""
     replies = iter([reply(201, marked("caller-1"))])
     cancelled = reply(200, record("cancelled"))
-    talk = Talk([], then=lambda call: next(replies, cancelled if "cancel" in call.url else REFUSED))
+    talk = Conversation([], then=lambda call: next(replies, cancelled if "cancel" in call.url else REFUSED))
     opening = open_wait(MARKED, RELAY, PROOFS, talk.patience, asked_by="caller-1", gives_up=lambda error: True)
     error = refused_with(ServerUnreachableError, talk, opening)
     assert error.task_id == "task-1"
-    assert talk.said[-1] == CANCEL
+    assert talk.requests[-1] == CANCEL
 
 
 @pytest.mark.parametrize(("mark", "cancelled"), [("caller-1", True), ("caller-2", False), (None, False)])
-def test_withdraw_by_key_leaves_what_others_have_asked(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
-    """A key that is shared may belong to a caller that still waits."""
-    talk = Talk([found(mark)], then=reply(200, record("cancelled")))
+def test_withdraw_by_key_leaves_tasks_of_other_callers(mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """A shared key may belong to a caller that is still waiting."""
+    talk = Conversation([found(mark)], then=reply(200, record("cancelled")))
     outcome = talk.run(withdraw_key("question-1", talk.patience, asked_by="caller-1"))
     assert outcome.status == ("cancelled" if cancelled else "created")
-    assert talk.said == [CREATE, *([CANCEL] if cancelled else [])]
+    assert talk.requests == [CREATE, *([CANCEL] if cancelled else [])]
 
 
 def test_withdraw_by_key_leaves_nothing_open() -> None:
-    """A task that did not exist is created and cancelled, also with a mark."""
-    talk = Talk([reply(201, record()), reply(200, record("cancelled"))])
+    """A task that did not exist is created and cancelled, also when it names its caller."""
+    talk = Conversation([reply(201, record()), reply(200, record("cancelled"))])
     assert talk.run(withdraw_key("question-1", talk.patience, asked_by="caller-1")).status == "cancelled"
 
 
@@ -1823,25 +1857,25 @@ def test_withdraw_by_key_leaves_nothing_open() -> None:
     [("caller-1", "caller-1", True), ("caller-1", "caller-2", False), ("caller-1", None, False), (None, None, True)],
     ids=["own", "another's", "unknown", "never shared"],
 )
-def test_a_caller_closes_its_own_task(own: str | None, mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
-    """One that was created for another caller under the same key stays open."""
+def test_caller_closes_only_its_own_task(own: str | None, mark: str | None, cancelled: bool) -> None:  # noqa: FBT001
+    """A task that was created for another caller under the same key stays open."""
     asked: list[str] = []
-    talk = Talk([reply(200, marked(mark))], then=reply(200, record("cancelled")))
+    talk = Conversation([reply(200, marked(mark))], then=reply(200, record("cancelled")))
     outcome = talk.run(close_own("task-1", lambda key: asked.append(key) or own, talk.patience))  # type: ignore[func-returns-value]
     assert outcome.status == ("cancelled" if cancelled else "created")
-    assert talk.said == [GET, *([CANCEL] if cancelled else [])]
+    assert talk.requests == [GET, *([CANCEL] if cancelled else [])]
     assert asked == ["question-1"]
 
 
-def test_a_caller_closes_nothing_that_has_ended_or_cannot_be_read() -> None:
-    """An answer given in the meantime wins; a refusal is an error."""
-    talk = Talk([reply(200, marked("caller-2", "completed", response=ANSWER))])
+def test_close_keeps_answer_and_raises_refusal() -> None:
+    """An answer that was given in the meantime is returned, and a refusal is an error."""
+    talk = Conversation([reply(200, marked("caller-2", "completed", response=ANSWER))])
     assert talk.run(close_own("task-1", lambda key: None, talk.patience)).response == ANSWER
-    talk = Talk([reply(401, {"detail": "no"})])
+    talk = Conversation([reply(401, {"detail": "no"})])
     refused_with(AuthenticationError, talk, close_own("task-1", lambda key: None, talk.patience))
 
 
-# --- what a refusal is about
+# --- classification of refusals
 
 SETTING, QUESTION, OUTAGE = Cause.SETTING, Cause.QUESTION, Cause.OUTAGE
 UNKNOWN_ENGINE = reply(422, {"error": "ENGINE_UNKNOWN", "message": "this relay has no engine 'temporal'"})
@@ -1879,20 +1913,20 @@ AT_RELAY: dict[str, tuple[Reply | Lost, Cause]] = {
 
 
 @pytest.mark.parametrize("case", AT_CREATE)
-def test_what_a_refusal_of_the_server_is_about(case: str) -> None:
-    """One table says whether the question, a setting or the moment is at fault."""
+def test_server_refusal_is_classified(case: str) -> None:
+    """One table decides whether the question, a setting or the moment is at fault."""
     answer, cause = AT_CREATE[case]
-    talk = Talk([], then=answer, seconds=5)
+    talk = Conversation([], then=answer, seconds=5)
     with pytest.raises(AwaitHumansError) as raised:
         talk.run(create(BODY, talk.patience))
     assert cause_of(raised.value) == cause
 
 
 @pytest.mark.parametrize("case", AT_RELAY)
-def test_what_a_refusal_of_the_relay_is_about(case: str) -> None:
-    """The same table; the message of a wrong setting names what to correct."""
+def test_relay_refusal_is_classified(case: str) -> None:
+    """The same table applies to the relay, and the message of a wrong setting names what to correct."""
     answer, cause = AT_RELAY[case]
-    talk = Talk([reply(201, record())], then=lambda call: answer if "waits" in call.url else OPEN, seconds=5)
+    talk = Conversation([reply(201, record())], then=lambda call: answer if "waits" in call.url else OPEN, seconds=5)
     with pytest.raises(AwaitHumansError) as raised:
         talk.run(open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert cause_of(raised.value) == cause
@@ -1911,12 +1945,12 @@ def test_what_a_refusal_of_the_relay_is_about(case: str) -> None:
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, Exception) else "",
 )
-def test_what_other_errors_are_about(error: AwaitHumansError, cause: Cause) -> None:
+def test_errors_without_reply_are_classified_by_type(error: AwaitHumansError, cause: Cause) -> None:
     """Errors without a reply are classified by their type."""
     assert cause_of(error) == cause
 
 
-# --- whatever comes
+# --- arbitrary replies
 
 
 json_values = st.recursive(
@@ -1943,10 +1977,10 @@ replies = st.builds(
 
 
 @given(st.sampled_from(sorted(ONE_CALL)), st.lists(replies | st.builds(Lost, st.text()), min_size=1, max_size=3))
-def test_whatever_is_answered_there_is_an_outcome_or_a_typed_error(name: str, heard: list[Reply | Lost]) -> None:
-    """No reply, however odd, gets anything else out of a flow; and every flow ends."""
+def test_any_reply_gives_outcome_or_typed_error(name: str, heard: list[Reply | Lost]) -> None:
+    """Every flow ends with an outcome or a typed error, whatever the replies are."""
     answers = itertools.cycle(heard)
-    talk = Talk([], then=lambda _: next(answers), seconds=20)
+    talk = Conversation([], then=lambda _: next(answers), seconds=20)
     try:
         outcome = talk.run(ONE_CALL[name](talk.patience))
     except AwaitHumansError:
@@ -1966,10 +2000,10 @@ LONGER: dict[str, Callable[[Patience], Flow[Any]]] = {
 
 
 @given(st.sampled_from(sorted(LONGER)), st.lists(replies | st.builds(Lost, st.text()), min_size=1, max_size=3))
-def test_whatever_is_answered_a_longer_conversation_ends(name: str, heard: list[Reply | Lost]) -> None:
-    """In a result or in a typed error, within the time there is for each of its calls."""
+def test_longer_conversation_always_ends(name: str, heard: list[Reply | Lost]) -> None:
+    """A flow of several calls ends with a result or a typed error within the time for each of its calls."""
     answers = itertools.cycle(heard)
-    talk = Talk([], then=lambda _: next(answers), seconds=20)
+    talk = Conversation([], then=lambda _: next(answers), seconds=20)
     with suppress(AwaitHumansError):
         talk.run(LONGER[name](talk.patience))
     assert talk.clock.now <= 1000 + 20 + 75 + 3 * 20
@@ -1984,16 +2018,16 @@ def test_whatever_is_answered_a_longer_conversation_ends(name: str, heard: list[
 @pytest.mark.parametrize(
     "asking", [get, poll, close, lambda odd, patience: close_own(odd, lambda _: None, patience)], ids=range(4)
 )
-def test_what_is_no_task_id_stands_in_no_url(asking: Callable[..., Any], odd: str) -> None:
-    """The URL carries the API token: an id that names another endpoint is refused, and nothing is sent."""
-    talk = Talk([])
+def test_invalid_task_id_is_never_put_into_a_url(asking: Callable[..., Any], odd: str) -> None:
+    """The URL is sent with the API token, so an id that names another endpoint is refused and nothing is sent."""
+    talk = Conversation([])
     assert "is not a task id" in str(refused_with(InvalidTaskError, talk, asking(odd, talk.patience)))
     assert talk.calls == []
 
 
-def test_created_task_with_an_odd_id_is_no_usable_reply() -> None:
-    """What answers is not the API: it is tried again, and the error says why."""
-    talk = Talk([reply(201, record(id="../status"))] * 99)
+def test_created_task_with_invalid_id_is_retried() -> None:
+    """A reply with such an id does not come from the API, so the call is repeated and the error names the reason."""
+    talk = Conversation([reply(201, record(id="../status"))] * 99)
     error = refused_with(UnexpectedReplyError, talk, create(BODY, talk.patience))
     assert "'../status' is not a task id" in str(error)
 
@@ -2009,18 +2043,18 @@ def test_created_task_with_an_odd_id_is_no_usable_reply() -> None:
     ],
     ids=["own", "hidden key", "another question", "another caller's", "without a mark"],
 )
-def test_only_a_task_of_these_callers_is_closed(shown: str | None, mark: str | None, closed: bool) -> None:  # noqa: FBT001
-    """Key and mark of its record decide, whatever is known about it otherwise."""
+def test_only_task_of_given_callers_is_closed(shown: str | None, mark: str | None, closed: bool) -> None:  # noqa: FBT001
+    """Only the key and the caller named in the record decide whether the task is closed."""
     schema = {} if mark is None else {"x-awaithumans-asked-by": mark}
     found = reply(200, record(idempotency_key=shown, payload_schema=schema))
-    talk = Talk([found, *([reply(200, record("cancelled", idempotency_key=shown))] if closed else [])])
+    talk = Conversation([found, *([reply(200, record("cancelled", idempotency_key=shown))] if closed else [])])
     outcome = talk.run(close_of("task-1", "question-1", {"ours"}, talk.patience))
     assert outcome.terminal is closed
-    assert talk.said == ([GET, CANCEL] if closed else [GET])
+    assert talk.requests == ([GET, CANCEL] if closed else [GET])
 
 
 def test_repr_of_a_call_shows_neither_proof_nor_content() -> None:
-    """A call or a reply in a log or a traceback gives nothing away."""
+    """A call or reply that is logged or part of a traceback reveals no secret and no content."""
     call = Call("PUT", "/waits/t", json={"callback_url": "token-in-url"}, bearer="route-token")
     assert repr(call) == "Call(method='PUT', url='/waits/t', params=None, timeout=15.0)"
     assert "answer" not in repr(Reply(200, {"set-cookie": "answer"}, b"answer"))
