@@ -128,7 +128,7 @@ async def test_an_asker_that_had_gone_is_told(store: Store) -> None:
     assert told.count("asker gone") == 1
     assert "workflow 'refund-2' has" in told
     waits = json.loads((await run("waits", "--state", "delivered", "--json")).output)
-    assert {wait["task_id"]: wait["asker_gone"] for wait in waits} == {"gone": True, "there": False}
+    assert {wait["task_id"]: wait["caller_gone"] for wait in waits} == {"gone": True, "there": False}
 
 
 async def test_waits_are_listed_for_programs(store: Store) -> None:

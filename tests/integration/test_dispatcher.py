@@ -440,7 +440,7 @@ async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
     for untrue in ("delivered task", "parked task", "not delivered", "its asker has gone"):
         assert untrue not in caplog.text
     counted = [line for line in observer.metrics.text({}, 0).decode().splitlines() if "deliveries_total{" in line]
-    assert counted == ['awaithumans_relay_deliveries_total{engine="shelf",result="lost"} 1.0']
+    assert counted == ['awaithumans_relay_deliveries_total{engine="shelf",result="lease_lost"} 1.0']
     (wait,) = await store.find("task-1")
     assert (wait.state, wait.last_error) == ("answered", None)
 

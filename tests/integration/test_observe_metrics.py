@@ -114,10 +114,10 @@ async def test_waits_and_deliveries(server: Server, relay: RunningRelay) -> None
         "waits,shelf,answered": 1,
         "waits,shelf,parked": 1,
     }
-    for result in ("delivered", "gone", "parked", "retried"):
+    for result in ("delivered", "caller_gone", "parked", "retried"):
         assert seen[f"deliveries_total,shelf,{result}"] == 1, result
-    assert seen["deliver_duration_seconds_count,shelf"] == 4
-    assert seen["answer_to_delivered_seconds_count,shelf"] == 1
+    assert seen["delivery_duration_seconds_count,shelf"] == 4
+    assert seen["answer_delivery_delay_seconds_count,shelf"] == 1
     assert 0 < seen["oldest_undelivered_answer_age_seconds"] < 60
     assert seen["store_up"] == 1
 
@@ -130,14 +130,14 @@ async def test_the_sweep_is_counted(server: Server, relay: RunningRelay, fake: F
     await server.register(Route("shelf", {"place": "swept"}, str(task.idempotency_key)), task.task_id)
     await relay.check_now(task.task_id)
     async with asyncio.timeout(60):
-        while not (await figures(server))["sweep_looks_total"]:
+        while not (await figures(server))["sweep_checks_total"]:
             await asyncio.sleep(0.05)
     await people.complete(task.task_id, {"approved": True})
     await relay.check_now(task.task_id)
     await relay.wait_for(task.task_id, "delivered")
     seen = await figures(server)
-    assert seen["sweep_looks_total"] >= 2
-    assert seen["sweep_finds_total"] == 1
+    assert seen["sweep_checks_total"] >= 2
+    assert seen["sweep_answers_found_total"] == 1
     assert (await server.http.get("/readyz")).json()["server"]["state"] == "ok"
     await people.aclose()
 

@@ -405,7 +405,7 @@ async def test_an_asker_that_had_gone_is_shown(
     page = Page((await browser.get("/operate")).text).texts
     assert page.count("asker had gone") == 1
     assert "delivered" in page
-    told = {wait["task_id"]: wait["asker_gone"] for wait in (await operator.get("/waits")).json()["waits"]}
+    told = {wait["task_id"]: wait["caller_gone"] for wait in (await operator.get("/waits")).json()["waits"]}
     assert told == {"gone": True, "there": False}
 
 

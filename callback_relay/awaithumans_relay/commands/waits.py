@@ -61,7 +61,7 @@ def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
         target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
         who = f"{wait.engine}: {target}" if target else wait.engine
         table.add_row(
-            Text.assemble((wait.state, STYLES[wait.state]), ("\nasker gone" if wait.asker_gone else "", "dim")),
+            Text.assemble((wait.state, STYLES[wait.state]), ("\nasker gone" if wait.caller_gone else "", "dim")),
             ago(wait.created_at, now),
             Text.assemble(one_line(wait.task_id), (f"\n{one_line(who)}", "dim")),
             Text(_shortened(wait.last_error or "")),

@@ -165,7 +165,7 @@ class Attempts:
 
         Returns `mine`: the result is discarded if the lease was lost to another relay.
         """
-        self._observer.delivery(wait, result if mine else "lost", self._store.clock())
+        self._observer.delivery(wait, result if mine else "lease_lost", self._store.clock())
         if not mine:
             told = "task %s: another relay has it by now; how this one's attempt ended (%s) is not written down"
             logger.warning(told, wait.task_id, result, extra=about(wait.task_id, wait.route))
@@ -174,11 +174,11 @@ class Attempts:
     async def _finish_gone(self, wait: Wait, reason: str) -> None:
         this = about(wait.task_id, wait.route)
         if wait.delivered_at is not None:  # it had received the answer before it disappeared
-            self._count(wait, "gone", mine=await self._store.delivered(wait, self._owner))
+            self._count(wait, "caller_gone", mine=await self._store.delivered(wait, self._owner))
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # No person gave this outcome. Most often the caller has cancelled the task itself and ended.
-            if self._count(wait, "gone", mine=await self._store.delivered(wait, self._owner, note=reason)):
+            if self._count(wait, "caller_gone", mine=await self._store.delivered(wait, self._owner, note=reason)):
                 told = "task %s is %s and its asker has gone (%s)"
                 logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
             return

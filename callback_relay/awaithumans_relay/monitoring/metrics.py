@@ -17,18 +17,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.errors import CallbackRejectedError
 
-Result = Literal["delivered", "retried", "parked", "gone", "lost"]
+Result = Literal["delivered", "retried", "parked", "caller_gone", "lease_lost"]
 """The result of a delivery attempt.
 
-`gone`: its caller no longer had a use for it, and no operator has to act. `lost`: its lease had expired, and another
-relay has the wait.
+`caller_gone`: its caller no longer needs it, and no operator has to act. `lease_lost`: its lease had expired, and
+another relay has the wait.
 """
 
-ACKNOWLEDGED_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+CALLBACK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """In seconds. The awaithumans server allows ten seconds for a callback."""
-DELIVER_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+DELIVERY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """In seconds. A graph runs to its next question during a delivery."""
-DELIVERED_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
+DELAY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 """In seconds, from moments up to the length of an outage."""
 
 
@@ -41,37 +41,39 @@ class Metrics:
         self._waits = Gauge("waits", "Waits that are not delivered.", ["state", "engine"], **prefix)
         self._oldest = Gauge(
             "oldest_undelivered_answer_age_seconds",
-            "Age of the answer that has waited longest; 0: none does.",
+            "Age of the oldest answer that is not delivered; 0: there is none.",
             **prefix,
         )
-        self._store_up = Gauge("store_up", "Whether the store answered this scrape.", **prefix)
+        self._store_up = Gauge("store_up", "Whether the store responded to this scrape.", **prefix)
         self._callbacks = Counter(
             "callbacks",
             "Callbacks by result: stored, duplicate, or the status they were refused with.",
             ["result"],
             **prefix,
         )
-        self._acknowledged = Histogram(
+        self._callback_durations = Histogram(
             "callback_duration_seconds",
-            "From a callback's headers to what it is answered.",
-            buckets=ACKNOWLEDGED_BUCKETS,
+            "Time from the headers of a callback to its response.",
+            buckets=CALLBACK_BUCKETS,
             **prefix,
         )
-        self._deliveries = Counter(
-            "deliveries", "Attempts to deliver, by how they ended.", ["engine", "result"], **prefix
-        )
-        self._delivering = Histogram(
-            "deliver_duration_seconds", "How long the engine took.", ["engine"], buckets=DELIVER_BUCKETS, **prefix
-        )
-        self._delivered = Histogram(
-            "answer_to_delivered_seconds",
-            "From the moment the relay had the answer to the moment the asker had it.",
+        self._deliveries = Counter("deliveries", "Delivery attempts by result.", ["engine", "result"], **prefix)
+        self._delivery_durations = Histogram(
+            "delivery_duration_seconds",
+            "Time that the engine took for a delivery.",
             ["engine"],
-            buckets=DELIVERED_BUCKETS,
+            buckets=DELIVERY_BUCKETS,
             **prefix,
         )
-        self._looks = Counter("sweep_looks", "Tasks the sweep has read.", **prefix)
-        self._finds = Counter("sweep_finds", "Answers the sweep was the first to find.", **prefix)
+        self._delivery_delays = Histogram(
+            "answer_delivery_delay_seconds",
+            "Time from the moment the relay stored the answer to its delivery.",
+            ["engine"],
+            buckets=DELAY_BUCKETS,
+            **prefix,
+        )
+        self._checks = Counter("sweep_checks", "Tasks that the sweep has read.", **prefix)
+        self._answers_found = Counter("sweep_answers_found", "Answers that came by the sweep first.", **prefix)
         for result in ("stored", "duplicate", "401", "403", "413", "422", "503"):
             self._callbacks.labels(result)
 
@@ -90,27 +92,27 @@ class Metrics:
         finally:
             if reception.result is not None:
                 self._callbacks.labels(reception.result).inc()
-                self._acknowledged.observe(perf_counter() - began)
+                self._callback_durations.observe(perf_counter() - began)
 
     @contextmanager
     def delivering(self, engine: str) -> Generator[None]:
         """Time the delivery of an engine."""
-        with self._delivering.labels(engine).time():
+        with self._delivery_durations.labels(engine).time():
             yield
 
     def delivery(self, engine: str, result: Result, *, age: float | None) -> None:
         """Count an attempt that has ended. `age` is the answer's, in seconds."""
         self._deliveries.labels(engine, result).inc()
         if result == "delivered" and age is not None:
-            self._delivered.labels(engine).observe(max(0.0, age))
+            self._delivery_delays.labels(engine).observe(max(0.0, age))
 
-    def looked(self) -> None:
+    def task_checked(self) -> None:
         """Count a task that the sweep has read."""
-        self._looks.inc()
+        self._checks.inc()
 
-    def found(self) -> None:
+    def answer_found(self) -> None:
         """Count an answer that the sweep has found."""
-        self._finds.inc()
+        self._answers_found.inc()
 
     def text(self, unfinished: Mapping[tuple[str, str], int] | None, oldest_age: float) -> bytes:
         """Return all metrics in Prometheus's text format.

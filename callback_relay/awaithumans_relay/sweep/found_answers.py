@@ -34,7 +34,7 @@ class FoundAnswers:
         with self._observer.finding(outcome.task_id, waits):
             found = bool(await self._store.answer(outcome, found_by="sweep"))
         if found:
-            self._observer.metrics.found()
+            self._observer.metrics.answer_found()
             message = "sweep found the answer to task %s (%s)" + (", ahead of its callback" if ahead else "")
             for wait in waits:
                 logger.info(message, outcome.task_id, outcome.status, extra=about(outcome.task_id, wait.route))

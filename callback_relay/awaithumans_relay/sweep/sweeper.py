@@ -262,7 +262,7 @@ class Sweeper:
         self._odd.pop(task_id, None)
         self._probes = 0
         self._server.succeeded()
-        self._observer.metrics.looked()
+        self._observer.metrics.task_checked()
 
     def _missed(self, task_id: str, trouble: RequestRefusedError | ServerUnreachableError) -> float:
         """Return the seconds after which a failed check is repeated."""

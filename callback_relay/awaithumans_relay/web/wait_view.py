@@ -32,7 +32,7 @@ class WaitView(BaseModel):
     found_by: str | None
     """How the answer came: `callback`, `sweep` or `registration`."""
     last_error: str | None
-    asker_gone: bool
+    caller_gone: bool
     """Whether it counts as delivered because its caller is gone and needs nothing. The last error has the reason."""
     review_url: str
     """The page where people see the question."""
@@ -53,7 +53,7 @@ class WaitView(BaseModel):
             attempts=wait.attempts,
             found_by=wait.found_by,
             last_error=wait.last_error,
-            asker_gone=wait.asker_gone,
+            caller_gone=wait.caller_gone,
             review_url=review_url(wait.task_id),
         )
 

@@ -67,7 +67,7 @@ class Wait:
     """Since when the server reports that it does not know the task. None: the last read found the task."""
 
     @property
-    def asker_gone(self) -> bool:
+    def caller_gone(self) -> bool:
         """Whether the wait was closed without a delivery because its caller is gone.
 
         Only then does a delivered wait have a note.

@@ -125,7 +125,7 @@ def _link(**query: object) -> str:
 def _since(wait: WaitView) -> list[tuple[str, datetime]]:
     """Return the events of a wait with their times."""
     answered = f"answered ({wait.found_by})" if wait.found_by else "answered"
-    ended = ("found gone" if wait.asker_gone else "delivered", wait.delivered_at)
+    ended = ("found gone" if wait.caller_gone else "delivered", wait.delivered_at)
     told = [("asked", wait.created_at), (answered, wait.answered_at), ended]
     if wait.redriven_at is not None:
         told = [("asked", wait.created_at), ("redriven", wait.redriven_at), ended]
