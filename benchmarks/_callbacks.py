@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from awaithumans_core import Route, Settings
 from awaithumans_core.signing import SIGNATURE_HEADER, TASK_ID_HEADER, derive_webhook_key, sign
 from awaithumans_relay.store import Store
-from benchmarks._load import request
+from benchmarks._load_sender import request
 
 TIMEOUT_SECONDS = 3600
 

@@ -132,7 +132,7 @@ class Result:
 @asynccontextmanager
 async def asking(side: str, server: HumansServer, tasks: int, errors: Path) -> AsyncGenerator[Asker]:
     """The asking process, ready to ask; it ends with the block."""
-    command = [sys.executable, "-m", "benchmarks._askers", side, server.url, str(tasks)]
+    command = [sys.executable, "-m", "benchmarks._client_process", side, server.url, str(tasks)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with errors.open("wb") as banners:
         process = await asyncio.create_subprocess_exec(

@@ -39,8 +39,8 @@ from awaithumans_relay.store import Store
 from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from benchmarks import _wakes
 from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_relay
-from benchmarks._load import ROOT, Load, load, request
-from benchmarks._receiver import receiving
+from benchmarks._load_sender import ROOT, Load, load, request
+from benchmarks._official_receiver import receiving
 from benchmarks._report import Claim, Spread, columns, positive, say, verdict
 from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
 
@@ -103,7 +103,7 @@ class Servers:
         stack.push_async_callback(self.store.stop)
         for side, port in self.ports.items():
             process = Process(
-                [sys.executable, "-m", "benchmarks._servers", side, str(port), str(self.folder)],
+                [sys.executable, "-m", "benchmarks._callback_servers", side, str(port), str(self.folder)],
                 self.folder,
                 self.env | {"PYTHONPATH": str(ROOT)},
                 log=f"{side}.log",

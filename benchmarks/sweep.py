@@ -144,7 +144,7 @@ class Office:
             await store.database.write(lambda db: db.execute(planned, rows).rowcount)
         named = {f"AWAITHUMANS_{key}": value for key, value in self._environment().items()}
         process = Process(
-            [sys.executable, "-m", "benchmarks._relay", str(self.port), database],
+            [sys.executable, "-m", "benchmarks._accepting_relay", str(self.port), database],
             folder,
             {**named, "PYTHONPATH": str(ROOT)},
         )

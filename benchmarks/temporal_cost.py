@@ -42,8 +42,8 @@ from temporalio.worker import Replayer
 
 from awaithumans_core import HumanTask, HumanTasks, Route, Settings
 from benchmarks._histories import Weight, since, stumbled, weight
+from benchmarks._official_receiver import receiving
 from benchmarks._people import answered, open_tasks
-from benchmarks._receiver import receiving
 from benchmarks._report import Claim, Spread, columns, positive, say, verdict
 from benchmarks._sides import ACTIVITY, ALONE, BARE, BY_HAND, MODES, NOBODY, OFFICIAL, SIDES, SIGNAL, Place
 from benchmarks._temporal_worker import Standing, WorkerProcess, working

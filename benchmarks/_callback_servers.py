@@ -1,9 +1,9 @@
-"""The web servers whose acknowledgements are compared: `python -m benchmarks._servers KIND PORT FOLDER`.
+"""The web servers whose acknowledgements are compared: `python -m benchmarks._callback_servers KIND PORT FOLDER`.
 
 `bare` reads a body and checks its HMAC, the least that a receiver of callbacks can do. `relay` is ours, its waits in a
 file of the folder, with engines that take an answer at once (`swift`, and one that lets graphs register) and after nine
 seconds (`slow`). `official` is the receiver of the official LangGraph adapter, with its threads in the folder; the one
-of its Temporal adapter is in `_receiver`. Settings and keys: from the environment.
+of its Temporal adapter is in `_official_receiver`. Settings and keys: from the environment.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """One process that asks many questions and waits for all of them, as one of the two clients would have it done.
 
-python -m benchmarks._askers ours|official ADDRESS TASKS        (the token: AWAITHUMANS_ADMIN_API_TOKEN)
+python -m benchmarks._client_process ours|official ADDRESS TASKS        (the token: AWAITHUMANS_ADMIN_API_TOKEN)
 
 It is a process of its own so that its memory, its CPU and its connections are those of the client and of nothing else.
 It says `ready` once everything is imported, asks as soon as it is sent a line, and writes one line of JSON for each

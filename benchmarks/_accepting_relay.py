@@ -1,4 +1,4 @@
-"""python -m benchmarks._relay PORT DATABASE: a relay of its own, whose engine takes every answer at once."""
+"""python -m benchmarks._accepting_relay PORT DATABASE: a relay of its own, whose engine takes every answer at once."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """The web server that the official adapter needs for its callbacks, as its example has it.
 
-python -m benchmarks._receiver PORT ADDRESS        (the key: AWAITHUMANS_PAYLOAD_KEY)
+python -m benchmarks._official_receiver PORT ADDRESS        (the key: AWAITHUMANS_PAYLOAD_KEY)
 """
 
 import sys
@@ -49,7 +49,7 @@ async def receiving(humans: HumansServer, address: str, folder: Path) -> AsyncGe
     """Its address, while it runs."""
     port = free_port()
     process = Process(
-        [sys.executable, "-m", "benchmarks._receiver", str(port), address],
+        [sys.executable, "-m", "benchmarks._official_receiver", str(port), address],
         folder,
         {"AWAITHUMANS_PAYLOAD_KEY": humans.payload_key, "PYTHONPATH": str(ROOT)},
     )

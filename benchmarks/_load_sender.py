@@ -1,6 +1,6 @@
 """Sends requests as fast as they are answered, from a process of its own.
 
-python -m benchmarks._load PORT AT_ONCE FILE
+python -m benchmarks._load_sender PORT AT_ONCE FILE
 
 The file holds the requests, written out, as a JSON list of strings. Each connection is kept and has one request under
 way. It writes a line of JSON: how long all of it took, how long each request took, and what the sender itself had of
@@ -116,7 +116,7 @@ async def load(port: int, at_once: int, requests: Sequence[str], folder: Path) -
     file = folder / "requests.json"
     file.write_text(json.dumps(requests))
     sender = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks._load", str(port), str(at_once), str(file)),
+        *(sys.executable, "-m", "benchmarks._load_sender", str(port), str(at_once), str(file)),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
