@@ -8,10 +8,10 @@ from awaithumans_core import Outcome, Route
 from awaithumans_relay import create_app
 
 
-class Taker:
+class AcceptingEngine:
     """Has every answer. When it came stands in the relay's table."""
 
-    name = "taker"
+    name = "accepting"
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Take it."""
@@ -19,7 +19,7 @@ class Taker:
 
 if __name__ == "__main__":
     uvicorn.run(
-        create_app([Taker()], database=sys.argv[2]),
+        create_app([AcceptingEngine()], database=sys.argv[2]),
         host="127.0.0.1",
         port=int(sys.argv[1]),
         log_level="warning",

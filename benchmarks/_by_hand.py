@@ -90,7 +90,7 @@ async def ask_one_by_hand(order: int) -> str:
 
 
 @activity.defn
-async def ask_by_hand_and_leave(order: int) -> bool:
+async def ask_by_hand_until_completed(order: int) -> bool:
     await _ask(order)
     activity.raise_complete_async()
 
@@ -102,6 +102,6 @@ async def do_nothing(order: int) -> int:
 
 
 @activity.defn
-async def do_nothing_and_leave(_: int) -> bool:
+async def do_nothing_until_completed(_: int) -> bool:
     await asyncio.sleep(0)
     activity.raise_complete_async()

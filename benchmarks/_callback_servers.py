@@ -25,7 +25,7 @@ SLOW_SECONDS = 9.0
 """The server allows ten for a callback."""
 
 
-class Taking:
+class DelayedEngine:
     """Takes every answer, in this long."""
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -55,7 +55,7 @@ def relay(folder: Path) -> FastAPI:
     from awaithumans_relay import create_app  # here, so that the bare one is bare
     from awaithumans_relay.runtime.tuning import tune
 
-    engines = [Taking("swift", 0), Taking("langgraph", 0), Taking("slow", SLOW_SECONDS)]
+    engines = [DelayedEngine("fast", 0), DelayedEngine("langgraph", 0), DelayedEngine("slow", SLOW_SECONDS)]
     app = create_app(engines, database=f"sqlite:///{folder / 'relay.db'}")
     tune()  # as the command line does
     return app
@@ -64,12 +64,12 @@ def relay(folder: Path) -> FastAPI:
 def official(folder: Path) -> FastAPI:
     from awaithumans.adapters.langgraph import dispatch_resume  # type: ignore[import-untyped]  # it ships no types
 
-    from benchmarks._wakes import OFFICIAL, graphs, sqlite_saver
+    from benchmarks._wakes import OFFICIAL, compiled_graphs, sqlite_saver
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         settings = Settings.load()
-        async with graphs(settings, settings.url or "", settings.token(), sqlite_saver(folder)) as compiled:
+        async with compiled_graphs(settings, settings.url or "", settings.token(), sqlite_saver(folder)) as compiled:
             app.state.graph = compiled[OFFICIAL]
             yield
 
@@ -91,8 +91,8 @@ def official(folder: Path) -> FastAPI:
 
 def main() -> None:
     kind, port, folder = sys.argv[1:]
-    made = {"relay": relay, "official": official}
-    app = bare() if kind == "bare" else made[kind](Path(folder))
+    apps = {"relay": relay, "official": official}
+    app = bare() if kind == "bare" else apps[kind](Path(folder))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
 
 

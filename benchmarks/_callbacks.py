@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Answer:
+class Callback:
     """One answered task, and who waits for it."""
 
     route: Route
@@ -26,7 +26,7 @@ class Answer:
     task_id: str
 
 
-def answer_for(route: Route, payload_key: str) -> Answer:
+def callback_for(route: Route, payload_key: str) -> Callback:
     task_id = uuid.uuid4().hex
     ended = {
         "task_id": task_id,
@@ -41,29 +41,29 @@ def answer_for(route: Route, payload_key: str) -> Answer:
     }
     body = json.dumps(ended).encode()
     headers = {SIGNATURE_HEADER: sign(body, derive_webhook_key(payload_key)), TASK_ID_HEADER: task_id}
-    return Answer(route, body, headers, task_id)
+    return Callback(route, body, headers, task_id)
 
 
-def answers(engine: str, count: int, payload_key: str) -> list[Answer]:
+def new_callbacks(engine: str, count: int, payload_key: str) -> list[Callback]:
     """Each of another target."""
     ids = [secrets.token_hex(12) for _ in range(count)]
     routes = [
         Route(engine, {"namespace": "default", "workflow_id": f"order-{each}"}, f"bench:default:order-{each}")
         for each in ids
     ]
-    return [answer_for(route, payload_key) for route in routes]
+    return [callback_for(route, payload_key) for route in routes]
 
 
-async def register(answered: Sequence[Answer], store: Store) -> None:
+async def register(callbacks: Sequence[Callback], store: Store) -> None:
     """As the askers did when they asked."""
-    waits = (store.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in answered)
+    waits = (store.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in callbacks)
     await asyncio.gather(*waits)
 
 
-def to_relay(answered: Sequence[Answer], settings: Settings) -> list[str]:
+def relay_requests(callbacks: Sequence[Callback], settings: Settings) -> list[str]:
     signer = settings.signer()
-    return [request(f"/callbacks/{signer.issue(each.route)}", each.body, each.headers) for each in answered]
+    return [request(f"/callbacks/{signer.issue(each.route)}", each.body, each.headers) for each in callbacks]
 
 
-def to(path: str, answered: Sequence[Answer]) -> list[str]:
-    return [request(path, each.body, each.headers) for each in answered]
+def requests_to(path: str, callbacks: Sequence[Callback]) -> list[str]:
+    return [request(path, each.body, each.headers) for each in callbacks]

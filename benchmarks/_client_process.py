@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-Asking = Callable[[str, str, int], Coroutine[Any, Any, None]]
+AskAll = Callable[[str, str, int], Coroutine[Any, Any, None]]
 """Takes the server's address, the token and how many questions there are; ends when all of them have."""
 
 TIMEOUT_SECONDS = 3600
@@ -39,12 +39,12 @@ def question(order: int) -> str:
     return f"Approve order {order}?"
 
 
-def tell(order: int, error: BaseException | None) -> None:
+def write_result(order: int, error: BaseException | None) -> None:
     ended = {"order": order, "at": time.time(), "failed": type(error).__name__ if error else None}
     print(json.dumps(ended), flush=True)
 
 
-def ours() -> Asking:
+def ours() -> AskAll:
     """All of them in one loop, over the connections that `as_completed` allows itself."""
     from awaithumans_core import HumanTask, TaskClient
 
@@ -62,12 +62,12 @@ def ours() -> Asking:
         ]
         async with TaskClient(url, token) as client:
             async for answer in client.as_completed(questions):
-                tell(answer.question.payload.order, answer.error)
+                write_result(answer.question.payload.order, answer.error)
 
     return ask
 
 
-def official() -> Asking:
+def official() -> AskAll:
     """One `await_human` for each, gathered: the SDK has no call for many."""
     from awaithumans import await_human  # type: ignore[import-untyped]  # it ships no types
 
@@ -84,9 +84,9 @@ def official() -> Asking:
                 api_key=token,
             )
         except Exception as error:
-            tell(order.order, error)
+            write_result(order.order, error)
         else:
-            tell(order.order, None)
+            write_result(order.order, None)
 
     async def ask(url: str, token: str, count: int) -> None:
         orders = [Order(order=number, amount=250.0) for number in range(count)]

@@ -24,7 +24,7 @@ BILLED: Mapping["EventType.ValueType", Callable[[HistoryEvent], int]] = {
 
 
 @dataclass(frozen=True)
-class Weight:
+class HistorySize:
     """What one workflow leaves behind."""
 
     events: int
@@ -35,9 +35,9 @@ class Weight:
     actions: int
 
 
-async def weight(handle: WorkflowHandle[Any, Any], history: WorkflowHistory) -> Weight:
+async def history_size(handle: WorkflowHandle[Any, Any], history: WorkflowHistory) -> HistorySize:
     described = await handle.describe()
-    return Weight(
+    return HistorySize(
         events=len(history.events),
         bytes=described.raw_description.workflow_execution_info.history_size_bytes,
         event_bytes=sum(event.ByteSize() for event in history.events),
@@ -45,7 +45,7 @@ async def weight(handle: WorkflowHandle[Any, Any], history: WorkflowHistory) -> 
     )
 
 
-def since(history: WorkflowHistory, event_type: "EventType.ValueType") -> float | None:
+def first_event_time(history: WorkflowHistory, event_type: "EventType.ValueType") -> float | None:
     """When the first event of this type came. None: it has not."""
     for event in history.events:
         if event.event_type == event_type:
@@ -53,6 +53,6 @@ def since(history: WorkflowHistory, event_type: "EventType.ValueType") -> float 
     return None
 
 
-def stumbled(history: WorkflowHistory) -> bool:
+def failed_workflow_task(history: WorkflowHistory) -> bool:
     """Whether a workflow task failed: with TMPRL1101, for instance, when it took longer than two seconds."""
     return any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED for event in history.events)

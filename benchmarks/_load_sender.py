@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """What one run of the sender has seen."""
 
     seconds: float
@@ -80,20 +80,20 @@ class _Connection(asyncio.Protocol):
             self.ended.set_exception(exc or ConnectionError("the server has closed the connection"))
 
 
-async def _send(port: int, at_once: int, requests: Sequence[bytes]) -> Load:
+async def _send(port: int, concurrency: int, requests: Sequence[bytes]) -> LoadResult:
     latencies: list[float] = []
     statuses: dict[str, int] = {}
-    waiting = iter(requests)
+    remaining = iter(requests)
     loop = asyncio.get_running_loop()
     connections = [
-        (await loop.create_connection(lambda: _Connection(waiting, latencies, statuses), "127.0.0.1", port))[1]
-        for _ in range(at_once)
+        (await loop.create_connection(lambda: _Connection(remaining, latencies, statuses), "127.0.0.1", port))[1]
+        for _ in range(concurrency)
     ]
     began, cpu = time.perf_counter(), time.process_time()
     for connection in connections:
         connection.send()
     await asyncio.gather(*(connection.ended for connection in connections))
-    return Load(time.perf_counter() - began, sorted(latencies), statuses, time.process_time() - cpu)
+    return LoadResult(time.perf_counter() - began, sorted(latencies), statuses, time.process_time() - cpu)
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------
@@ -111,25 +111,25 @@ def request(path: str, body: bytes, headers: Mapping[str, str]) -> str:
     return "\r\n".join([*lines, "", body.decode()])
 
 
-async def load(port: int, at_once: int, requests: Sequence[str], folder: Path) -> Load:
+async def send_load(port: int, concurrency: int, requests: Sequence[str], folder: Path) -> LoadResult:
     """Have them sent, so many at once, by a process of its own."""
     file = folder / "requests.json"
     file.write_text(json.dumps(requests))
     sender = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks._load_sender", str(port), str(at_once), str(file)),
+        *(sys.executable, "-m", "benchmarks._load_sender", str(port), str(concurrency), str(file)),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    told, _ = await sender.communicate()
+    output, _ = await sender.communicate()
     if sender.returncode:
         raise RuntimeError(f"the sender has ended with {sender.returncode}")
-    return Load(**json.loads(told))
+    return LoadResult(**json.loads(output))
 
 
 def main() -> None:
-    port, at_once, file = sys.argv[1:]
+    port, concurrency, file = sys.argv[1:]
     requests = [each.encode() for each in json.loads(Path(file).read_text())]
-    print(json.dumps(asdict(asyncio.run(_send(int(port), int(at_once), requests)))))
+    print(json.dumps(asdict(asyncio.run(_send(int(port), int(concurrency), requests)))))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def cpu(process: psutil.Process) -> float:
     return float(sum(each.user + each.system for each in times))
 
 
-async def idle(pids: Mapping[str, int], seconds: float) -> dict[str, float]:
+async def cpu_per_minute(pids: Mapping[str, int], seconds: float) -> dict[str, float]:
     """Seconds of CPU a minute that each process has while so many seconds pass; by the names they are given."""
     found = {name: psutil.Process(pid) for name, pid in pids.items()}
     before = {name: cpu(process) for name, process in found.items()}

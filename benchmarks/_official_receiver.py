@@ -45,7 +45,7 @@ def create_app(address: str) -> FastAPI:
 
 
 @asynccontextmanager
-async def receiving(humans: HumansServer, address: str, folder: Path) -> AsyncGenerator[str]:
+async def official_receiver(humans: HumansServer, address: str, folder: Path) -> AsyncGenerator[str]:
     """Its address, while it runs."""
     port = free_port()
     process = Process(

@@ -7,23 +7,23 @@ from typing import Any
 
 import httpx
 
-Answering = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+ResponseTo = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """The response to a task."""
 
 PAGE = 200
-TAKEN = range(200, 300)
-BEFORE = 409
+ACCEPTED = range(200, 300)
+ALREADY_ENDED = 409
 """The server has an answer: from the try before, whose reply was lost, as nobody else answers."""
-AT_ONCE = 8
-TRIES = 20
-TRY_AGAIN_SECONDS = 0.5
+CONCURRENCY = 8
+MAX_TRIES = 20
+RETRY_SECONDS = 0.5
 
 
 async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
     """Every task that has not ended, in the order of their questions."""
     found: list[dict[str, Any]] = []
     while True:
-        page = await _listed(http, len(found))
+        page = await _page(http, len(found))
         if page is None:
             await asyncio.sleep(0.5)
             continue
@@ -32,7 +32,7 @@ async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
             return sorted((task for task in found if not task["completed_at"]), key=lambda task: str(task["task"]))
 
 
-async def _listed(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | None:
+async def _page(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | None:
     """A page of tasks. None: the server was too busy."""
     with suppress(httpx.HTTPError):
         page = await http.get("/api/tasks", params={"limit": PAGE, "offset": offset})
@@ -40,27 +40,27 @@ async def _listed(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] 
     return None
 
 
-async def answered(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
+async def answer_task(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
     """Whether the server has taken the answer. One it was too busy to take is not counted."""
-    return await _completed(http, task, response) in TAKEN
+    return await _complete(http, task, response) in ACCEPTED
 
 
-async def answer_all(http: httpx.AsyncClient, tasks: Sequence[Mapping[str, Any]], answer: Answering) -> int:
+async def answer_all(http: httpx.AsyncClient, tasks: Sequence[Mapping[str, Any]], response: ResponseTo) -> int:
     """Several at once, and each until the server has it or has been too busy too often; how many it has."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(task: Mapping[str, Any]) -> bool:
         async with gate:
-            for _ in range(TRIES):
-                if await _completed(http, task, answer(task)) in {*TAKEN, BEFORE}:
+            for _ in range(MAX_TRIES):
+                if await _complete(http, task, response(task)) in {*ACCEPTED, ALREADY_ENDED}:
                     return True
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
             return False
 
     return sum(await asyncio.gather(*map(one, tasks)))
 
 
-async def _completed(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> int | None:
+async def _complete(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> int | None:
     """The status of the reply, if there was one."""
     with suppress(httpx.RequestError):
         done = await http.post(f"/api/tasks/{task['id']}/complete", json={"response": dict(response)})

@@ -13,7 +13,7 @@ class Claim:
 
     text: str
     holds: bool | None
-    why: str = ""
+    reason: str = ""
     """Why it cannot be said."""
 
 
@@ -21,27 +21,27 @@ class Claim:
 class Spread:
     """Of a figure that was taken several times."""
 
-    least: float
+    minimum: float
     median: float
-    most: float
+    maximum: float
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> "Spread":
         return cls(min(figures), statistics.median(figures), max(figures))
 
-    def shown(self, digits: int) -> str:
-        return " / ".join(f"{figure:.{digits}f}" for figure in (self.least, self.median, self.most))
+    def text(self, digits: int) -> str:
+        return " / ".join(f"{figure:.{digits}f}" for figure in (self.minimum, self.median, self.maximum))
 
 
-def verdict(claim: Claim) -> str:
-    return f"{claim.text}: " + {True: "holds", False: "FAILS", None: f"not checked, {claim.why}"}[claim.holds]
+def claim_line(claim: Claim) -> str:
+    return f"{claim.text}: " + {True: "holds", False: "FAILS", None: f"not checked, {claim.reason}"}[claim.holds]
 
 
-def say(side: str, what: str) -> None:
+def progress(side: str, what: str) -> None:
     print(f"{side}: {what}", file=sys.stderr, flush=True)
 
 
-def shown(figure: float | None, digits: int) -> str:
+def formatted(figure: float | None, digits: int) -> str:
     return "-" if figure is None else f"{figure:.{digits}f}"
 
 

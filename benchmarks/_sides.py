@@ -11,18 +11,18 @@ from awaithumans_adapters.temporal import HumanTasksPlugin
 from benchmarks import (
     _by_hand,
     _workflows,
-    _workflows_alone,
     _workflows_bare,
     _workflows_gather,
     _workflows_many,
     _workflows_official,
+    _workflows_own_file,
 )
 
 AMOUNT = 250.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerAddresses:
     """Where the servers of a run are."""
 
     humans: str
@@ -34,7 +34,7 @@ class Place:
 @dataclass(frozen=True)
 class Side:
     workflow: type[Any]
-    argument: Callable[[int, Place], Any]
+    argument: Callable[[int, ServerAddresses], Any]
     """Of the workflow, for the number of an order."""
     activities: Sequence[Callable[..., Any]] = ()
     """Beside those that a plugin registers."""
@@ -50,27 +50,27 @@ class Side:
         return [HumanTasksPlugin()] if self.plugin else []
 
 
-def _ours(order: int, _: Place) -> _workflows.Order:
+def _ours(order: int, _: ServerAddresses) -> _workflows.Order:
     return _workflows.Order(order=order, amount=AMOUNT)
 
 
-def _many(order: int, _: Place) -> _workflows_many.Order:
+def _many(order: int, _: ServerAddresses) -> _workflows_many.Order:
     return _workflows_many.Order(order=order, amount=AMOUNT)
 
 
-def _official(order: int, place: Place) -> _workflows_official.Question:
-    return _workflows_official.Question(order, AMOUNT, place.humans, place.token, place.receiver)
+def _official(order: int, addresses: ServerAddresses) -> _workflows_official.Question:
+    return _workflows_official.Question(order, AMOUNT, addresses.humans, addresses.token, addresses.receiver)
 
 
-def _bare(order: int, _: Place) -> int:
+def _bare(order: int, _: ServerAddresses) -> int:
     return order
 
 
 SIGNAL, ACTIVITY, OFFICIAL, BARE = "signal", "activity", "official", "bare"
-NOBODY = {SIGNAL: "nobody", ACTIVITY: "nobody-activity"}
+NO_OP = {SIGNAL: "no-op", ACTIVITY: "no-op-activity"}
 BY_HAND = {SIGNAL: "by-hand", ACTIVITY: "by-hand-activity"}
 """With whom each mode of ours is compared: the same shape that asks nobody, and that asks by hand."""
-ALONE: Mapping[str, str] = {SIGNAL: "signal-alone", ACTIVITY: "activity-alone"}
+OWN_FILE: Mapping[str, str] = {SIGNAL: "signal-own-file", ACTIVITY: "activity-own-file"}
 """Each mode of ours in a file of its own."""
 MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
 GATHER = {SIGNAL: "gather-signal", ACTIVITY: "gather-activity"}
@@ -83,15 +83,15 @@ SIDES: Mapping[str, Side] = {
     SIGNAL: Side(_workflows.AskBySignal, _ours),
     ACTIVITY: Side(_workflows.AskByActivity, _ours, timer=False),
     OFFICIAL: Side(_workflows_official.AskOfficially, _official, [awaithumans_create_task], plugin=False),
-    BARE: Side(_workflows_bare.JustWait, _bare, plugin=False),
-    NOBODY[SIGNAL]: Side(_workflows.AskNobody, _ours, [_by_hand.do_nothing]),
+    BARE: Side(_workflows_bare.WaitForSignal, _bare, plugin=False),
+    NO_OP[SIGNAL]: Side(_workflows.NoOpBySignal, _ours, [_by_hand.do_nothing]),
     BY_HAND[SIGNAL]: Side(_workflows.AskByHand, _ours, [_by_hand.ask_by_hand]),
-    NOBODY[ACTIVITY]: Side(_workflows.AskNobodyByActivity, _ours, [_by_hand.do_nothing_and_leave], timer=False),
-    BY_HAND[ACTIVITY]: Side(_workflows.AskByHandByActivity, _ours, [_by_hand.ask_by_hand_and_leave], timer=False),
-    ALONE[SIGNAL]: Side(_workflows_alone.AskBySignal, _ours),
-    ALONE[ACTIVITY]: Side(_workflows_alone.AskByActivity, _ours, timer=False),
-    MANY[SIGNAL]: Side(_workflows_many.AskBySignal, _many, [_workflows_many.write_down]),
-    MANY[ACTIVITY]: Side(_workflows_many.AskByActivity, _many, [_workflows_many.write_down], timer=False),
+    NO_OP[ACTIVITY]: Side(_workflows.NoOpByActivity, _ours, [_by_hand.do_nothing_until_completed], timer=False),
+    BY_HAND[ACTIVITY]: Side(_workflows.AskByHandByActivity, _ours, [_by_hand.ask_by_hand_until_completed], timer=False),
+    OWN_FILE[SIGNAL]: Side(_workflows_own_file.AskBySignal, _ours),
+    OWN_FILE[ACTIVITY]: Side(_workflows_own_file.AskByActivity, _ours, timer=False),
+    MANY[SIGNAL]: Side(_workflows_many.AskBySignal, _many, [_workflows_many.record_answer]),
+    MANY[ACTIVITY]: Side(_workflows_many.AskByActivity, _many, [_workflows_many.record_answer], timer=False),
     GATHER[SIGNAL]: Side(_workflows_gather.GatherBySignal, _bare),
     GATHER[ACTIVITY]: Side(_workflows_gather.GatherByActivity, _bare, timer=False),
     GATHER_PLAIN: Side(_workflows_gather.GatherPlain, _bare, [_by_hand.do_nothing], plugin=False),

@@ -30,35 +30,35 @@ THREADS = 4
 
 
 @dataclass(frozen=True)
-class Standing:
+class WorkerStatus:
     """What a worker says of itself."""
 
-    at: float
+    time: float
     """The machine's clock."""
     cpu: float
     """Seconds its process has had so far."""
-    acted: int
+    workflows_with_ended_activity: int
     """Workflows of which an activity has ended here, or has been left for somebody else to complete."""
-    acted_at: float
+    last_activity_ended_at: float
     """When the last of these did."""
 
 
-class Acts(Interceptor):
+class ActivityRecorder(Interceptor):
     """Notes when activities end. One that is left to somebody else leaves no trace in the history before it is done."""
 
     def __init__(self) -> None:
         self.ended: dict[str | None, float] = {}
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  # the SDK's
-        return _Noting(next, self.ended)
+        return _RecordingInterceptor(next, self.ended)
 
-    def standing(self) -> Standing:
-        return Standing(time.time(), time.process_time(), len(self.ended), max(self.ended.values(), default=0.0))
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(time.time(), time.process_time(), len(self.ended), max(self.ended.values(), default=0.0))
 
 
-class _Noting(ActivityInboundInterceptor):
-    def __init__(self, following: ActivityInboundInterceptor, ended: dict[str | None, float]) -> None:
-        super().__init__(following)
+class _RecordingInterceptor(ActivityInboundInterceptor):
+    def __init__(self, next_interceptor: ActivityInboundInterceptor, ended: dict[str | None, float]) -> None:
+        super().__init__(next_interceptor)
         self._ended = ended
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  # the SDK's
@@ -68,14 +68,14 @@ class _Noting(ActivityInboundInterceptor):
             self._ended[activity.info().workflow_id] = time.time()
 
 
-async def work(name: str, address: str, queue: str, alone: str = "") -> None:
-    side, acts = SIDES[name], Acts()
+async def run_worker(name: str, address: str, queue: str, workflows_only: str = "") -> None:
+    side, recorder = SIDES[name], ActivityRecorder()
     # The SDK's core logs to standard output.
-    said = os.dup(sys.stdout.fileno())
+    output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def tell() -> None:
-        os.write(said, f"{json.dumps(asdict(acts.standing()))}\n".encode())
+    def write_status() -> None:
+        os.write(output, f"{json.dumps(asdict(recorder.status()))}\n".encode())
 
     client = await side.client(address)
     with ThreadPoolExecutor(THREADS) as threads:
@@ -85,13 +85,13 @@ async def work(name: str, address: str, queue: str, alone: str = "") -> None:
             workflows=[side.workflow],
             activities=side.activities,
             activity_executor=threads,
-            interceptors=[acts],
-            no_remote_activities=bool(alone),
+            interceptors=[recorder],
+            no_remote_activities=bool(workflows_only),
         )
-        tell()
+        write_status()
         async with worker:
             while await asyncio.to_thread(sys.stdin.readline):
-                tell()
+                write_status()
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------
@@ -108,39 +108,47 @@ class WorkerProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    async def heard(self) -> Standing:
+    async def next_status(self) -> WorkerStatus:
         """The next thing that it says. It says how it stands before it is asked, too: right before it runs."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
             self.log.seek(0)
             raise RuntimeError(f"the worker has ended:\n{self.log.read().decode()[-2000:]}")
-        return Standing(**json.loads(line))
+        return WorkerStatus(**json.loads(line))
 
-    async def standing(self) -> Standing:
+    async def status(self) -> WorkerStatus:
         assert self.process.stdin is not None
         self.process.stdin.write(b"?\n")
-        return await self.heard()
+        return await self.next_status()
 
 
 @asynccontextmanager
-async def working(
-    name: str, address: str, queue: str, env: Mapping[str, str], *, alone: bool = False
-) -> AsyncGenerator[tuple[WorkerProcess, Standing]]:
+async def worker_process(
+    name: str, address: str, queue: str, env: Mapping[str, str], *, workflows_only: bool = False
+) -> AsyncGenerator[tuple[WorkerProcess, WorkerStatus]]:
     """A worker of this side, and how it stood right before it ran; it ends with the block."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks._temporal_worker", name, address, queue, *(["alone"] if alone else [])),
+            *(
+                sys.executable,
+                "-m",
+                "benchmarks._temporal_worker",
+                name,
+                address,
+                queue,
+                *(["workflows-only"] if workflows_only else []),
+            ),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             cwd=ROOT,
-            env=kept | dict(env),
+            env=inherited | dict(env),
         )
         worker = WorkerProcess(process, log)
         try:
-            yield worker, await worker.heard()
+            yield worker, await worker.next_status()
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -148,4 +156,4 @@ async def working(
 
 
 if __name__ == "__main__":
-    asyncio.run(work(*sys.argv[1:]))
+    asyncio.run(run_worker(*sys.argv[1:]))

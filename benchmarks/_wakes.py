@@ -30,10 +30,10 @@ from awaithumans_core.signing import SIGNATURE_HEADER
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.database.write_queue import CALM_SECONDS
-from benchmarks._callbacks import Answer, answer_for
-from benchmarks._workflows_bare import JustWait
+from benchmarks._callbacks import Callback, callback_for
+from benchmarks._workflows_bare import WaitForSignal
 
-AT_ONCE = 64
+CONCURRENCY = 64
 """Signals; threads are resumed one after the other, as in a loop."""
 BARE, ENGINE, DISPATCHER, OFFICIAL = "bare", "engine", "dispatcher", "official"
 BARE_SYNC = "bare, durability sync"
@@ -53,29 +53,29 @@ class State(TypedDict):
     approved: NotRequired[bool]
 
 
-def outcome(answer: Answer) -> Outcome:
-    return Outcome.model_validate_json(answer.body)
+def outcome(callback: Callback) -> Outcome:
+    return Outcome.model_validate_json(callback.body)
 
 
-async def timed(wakes: Sequence[Callable[[], Awaitable[Any]]], at_once: int) -> float:
+async def wake_rate(wakes: Sequence[Callable[[], Awaitable[Any]]], concurrency: int) -> float:
     """Wakes a second."""
-    waiting = iter(wakes)
+    remaining = iter(wakes)
 
-    async def wake_in_turn() -> None:
-        for wake in waiting:
+    async def wake_one_by_one() -> None:
+        for wake in remaining:
             await wake()
 
     began = time.perf_counter()
-    await asyncio.gather(*(wake_in_turn() for _ in range(at_once)))
+    await asyncio.gather(*(wake_one_by_one() for _ in range(concurrency)))
     return len(wakes) / (time.perf_counter() - began)
 
 
-class Counted:
+class CountingEngine:
     """An engine, and how many of its wakes are still to come: looking into the store for that would slow them down."""
 
     def __init__(self, engine: Engine, count: int) -> None:
         self.name, self._engine, self._left = engine.name, engine, count
-        self.all_woken = asyncio.Event()
+        self.all_delivered = asyncio.Event()
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         await self._engine.deliver(route, outcome)
@@ -84,10 +84,10 @@ class Counted:
     def _count(self) -> None:
         self._left -= 1
         if not self._left:
-            self.all_woken.set()
+            self.all_delivered.set()
 
 
-class CountedRuns(Counted):
+class CountingGraphEngine(CountingEngine):
     """A counted engine that records the runs it starts."""
 
     def __init__(self, engine: GraphEngine, count: int) -> None:
@@ -99,21 +99,25 @@ class CountedRuns(Counted):
         self._count()
 
 
-async def dispatched(engine: Engine, answers: Sequence[Answer], folder: Path) -> float:
+async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder: Path) -> float:
     """Wakes a second, of waits that are answered and stored when the dispatcher starts, until that is written down."""
     store = Store(f"sqlite:///{folder / f'{uuid.uuid4().hex}.db'}")
     await store.start()
     try:
-        await asyncio.gather(*(store.answer(outcome(each), found_by="callback", route=each.route) for each in answers))
-        many = len(answers)
-        counted = CountedRuns(engine, many) if isinstance(engine, GraphEngine) else Counted(engine, many)
+        await asyncio.gather(
+            *(store.answer(outcome(each), found_by="callback", route=each.route) for each in callbacks)
+        )
+        count = len(callbacks)
+        counting = (
+            CountingGraphEngine(engine, count) if isinstance(engine, GraphEngine) else CountingEngine(engine, count)
+        )
         await asyncio.sleep(2 * CALM_SECONDS)  # a dispatcher gives way to acknowledgements, and these were the last
         began = time.perf_counter()
-        async with Dispatcher(store, {engine.name: counted}).running():
-            await counted.all_woken.wait()
-            while (await store.counts()).get("delivered", 0) < len(answers):
+        async with Dispatcher(store, {engine.name: counting}).running():
+            await counting.all_delivered.wait()
+            while (await store.counts()).get("delivered", 0) < len(callbacks):
                 await asyncio.sleep(0.01)
-            return len(answers) / (time.perf_counter() - began)
+            return len(callbacks) / (time.perf_counter() - began)
     finally:
         await store.stop()
 
@@ -121,38 +125,38 @@ async def dispatched(engine: Engine, answers: Sequence[Answer], folder: Path) ->
 # --- Temporal ---------------------------------------------------------------------------------------------------------
 
 
-async def workflows(client: Client, count: int) -> list[str]:
+async def start_workflows(client: Client, count: int) -> list[str]:
     """Ids of workflows that have just started."""
     ids = [f"order-{uuid.uuid4().hex}" for _ in range(count)]
-    starts = [partial(client.start_workflow, JustWait.run, 1, id=each, task_queue="nobody") for each in ids]
-    await timed(starts, AT_ONCE)
+    starts = [partial(client.start_workflow, WaitForSignal.run, 1, id=each, task_queue="no-worker") for each in ids]
+    await wake_rate(starts, CONCURRENCY)
     return ids
 
 
-async def signals(side: str, client: Client, count: int, payload_key: str, folder: Path) -> float:
+async def signal_rate(side: str, client: Client, count: int, payload_key: str, folder: Path) -> float:
     """Workflows woken a second; no worker runs, so the server does nothing but take the signals."""
-    ids = await workflows(client, count)
+    ids = await start_workflows(client, count)
     routes = [
         Route("temporal", {"namespace": "default", "workflow_id": each}, f"temporal:default:{each}") for each in ids
     ]
-    answers = [answer_for(route, payload_key) for route in routes]
+    callbacks = [callback_for(route, payload_key) for route in routes]
     engine = TemporalEngine(client)
     if side == DISPATCHER:
-        return await dispatched(engine, answers, folder)
+        return await dispatcher_rate(engine, callbacks, folder)
 
-    async def wake(answer: Answer) -> None:
-        workflow_id = answer.route.target["workflow_id"]
+    async def wake(callback: Callback) -> None:
+        workflow_id = callback.route.target["workflow_id"]
         if side == BARE:
-            await client.get_workflow_handle(workflow_id).signal("answer", outcome(answer).value())
+            await client.get_workflow_handle(workflow_id).signal("answer", outcome(callback).value())
         elif side == ENGINE:
-            await engine.deliver(answer.route, outcome(answer))
+            await engine.deliver(callback.route, outcome(callback))
         else:
-            signature = answer.headers[SIGNATURE_HEADER]
+            signature = callback.headers[SIGNATURE_HEADER]
             await dispatch_signal(
-                temporal_client=client, workflow_id=workflow_id, body=answer.body, signature_header=signature
+                temporal_client=client, workflow_id=workflow_id, body=callback.body, signature_header=signature
             )
 
-    return await timed([partial(wake, each) for each in answers], AT_ONCE)
+    return await wake_rate([partial(wake, each) for each in callbacks], CONCURRENCY)
 
 
 # --- LangGraph --------------------------------------------------------------------------------------------------------
@@ -170,7 +174,7 @@ async def postgres_saver(database: str) -> AsyncGenerator[BaseCheckpointSaver[An
 
 
 @asynccontextmanager
-async def graphs(
+async def compiled_graphs(
     settings: Settings, url: str, token: str, saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]
 ) -> AsyncGenerator[dict[str, Any]]:
     """A graph of each side, on one saver."""
@@ -210,54 +214,54 @@ async def graphs(
             builder.add_edge("act", END)
             return builder.compile(checkpointer=checkpointer)
 
-        mine = compiled(ours)
+        ours_compiled = compiled(ours)
         bare = compiled(by_hand)
         yield {
             BARE: bare,
             BARE_SYNC: bare,
-            SAME_GRAPH_SYNC: mine,
-            ENGINE: mine,
-            DISPATCHER: mine,
+            SAME_GRAPH_SYNC: ours_compiled,
+            ENGINE: ours_compiled,
+            DISPATCHER: ours_compiled,
             OFFICIAL: compiled(official),
         }
 
 
-async def parked(graph: Any, count: int, payload_key: str) -> dict[str, Answer]:
+async def interrupt_threads(graph: Any, count: int, payload_key: str) -> dict[str, Callback]:
     """Threads that wait, each with its answer."""
-    answers: dict[str, Answer] = {}
+    callbacks: dict[str, Callback] = {}
     for thread in (uuid.uuid4().hex for _ in range(count)):
-        shown = (await graph.ainvoke({"subject": f"Approve {thread}?"}, _config(thread)))["__interrupt__"][0].value
-        key = shown["idempotency_key"] if isinstance(shown, dict) else thread
-        answers[thread] = answer_for(Route("langgraph", {"thread_id": thread}, key), payload_key)
-    return answers
+        value = (await graph.ainvoke({"subject": f"Approve {thread}?"}, _config(thread)))["__interrupt__"][0].value
+        key = value["idempotency_key"] if isinstance(value, dict) else thread
+        callbacks[thread] = callback_for(Route("langgraph", {"thread_id": thread}, key), payload_key)
+    return callbacks
 
 
-async def resumes(
-    side: str, graph: Any, count: int, payload_key: str, folder: Path, at_rest: Callable[[], Awaitable[None]]
+async def resume_rate(
+    side: str, graph: Any, count: int, payload_key: str, folder: Path, postpone_checks: Callable[[], Awaitable[None]]
 ) -> float:
     """Threads resumed a second. `at_rest` is to have nobody look after those that wait meanwhile."""
-    answers = await parked(graph, count, payload_key)
-    await at_rest()
+    callbacks = await interrupt_threads(graph, count, payload_key)
+    await postpone_checks()
     engine = GraphEngine({"bench": graph})
     if side == DISPATCHER:
-        return await dispatched(engine, list(answers.values()), folder)
+        return await dispatcher_rate(engine, list(callbacks.values()), folder)
 
     async def wake(thread: str) -> None:
-        answer = answers[thread]
+        callback = callbacks[thread]
         if side == BARE:
-            await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread))
+            await graph.ainvoke(Command(resume=outcome(callback).value()), _config(thread))
         elif side in (BARE_SYNC, SAME_GRAPH_SYNC):
-            await graph.ainvoke(Command(resume=outcome(answer).value()), _config(thread), durability="sync")
+            await graph.ainvoke(Command(resume=outcome(callback).value()), _config(thread), durability="sync")
         elif side == ENGINE:
-            await engine.deliver(answer.route, outcome(answer))
+            await engine.deliver(callback.route, outcome(callback))
         else:
-            signature = answer.headers[SIGNATURE_HEADER]
+            signature = callback.headers[SIGNATURE_HEADER]
             await official_graphs.dispatch_resume(
-                graph=graph, thread_id=thread, body=answer.body, signature_header=signature
+                graph=graph, thread_id=thread, body=callback.body, signature_header=signature
             )
 
-    rate = await timed([partial(wake, each) for each in answers], 1)
-    for thread in answers:
+    rate = await wake_rate([partial(wake, each) for each in callbacks], 1)
+    for thread in callbacks:
         assert (await graph.aget_state(_config(thread))).values["approved"] is True
     return rate
 

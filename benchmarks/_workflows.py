@@ -54,13 +54,13 @@ class AskByActivity:
         return await _ask(order, "activity")
 
 
-class _Shaped:
+class _ActivityThenSignal:
     """An activity, then a signal or the deadline: as `AskBySignal`."""
 
     def __init__(self) -> None:
         self._decision: Decision | None = None
 
-    async def wait(self, name: str, order: Order) -> bool:
+    async def ask_and_wait(self, name: str, order: Order) -> bool:
         await workflow.execute_activity(name, order.order, start_to_close_timeout=ATTEMPT)
         await workflow.wait_condition(lambda: self._decision is not None, timeout=TIMEOUT)
         return bool(self._decision and self._decision.approved)
@@ -71,33 +71,33 @@ class _Shaped:
 
 
 @workflow.defn
-class AskNobody(_Shaped):
+class NoOpBySignal(_ActivityThenSignal):
     @workflow.run
     async def run(self, order: Order) -> bool:
-        return await self.wait("do_nothing", order)
+        return await self.ask_and_wait("do_nothing", order)
 
 
 @workflow.defn
-class AskByHand(_Shaped):
+class AskByHand(_ActivityThenSignal):
     @workflow.run
     async def run(self, order: Order) -> bool:
-        return await self.wait("ask_by_hand", order)
+        return await self.ask_and_wait("ask_by_hand", order)
 
 
-async def _left(name: str, order: Order) -> bool:
+async def _activity_completed_elsewhere(name: str, order: Order) -> bool:
     """An activity that somebody else will complete: as `AskByActivity`."""
     return bool(await workflow.execute_activity(name, order.order, start_to_close_timeout=TIMEOUT))
 
 
 @workflow.defn
-class AskNobodyByActivity:
+class NoOpByActivity:
     @workflow.run
     async def run(self, order: Order) -> bool:
-        return await _left("do_nothing_and_leave", order)
+        return await _activity_completed_elsewhere("do_nothing_until_completed", order)
 
 
 @workflow.defn
 class AskByHandByActivity:
     @workflow.run
     async def run(self, order: Order) -> bool:
-        return await _left("ask_by_hand_and_leave", order)
+        return await _activity_completed_elsewhere("ask_by_hand_until_completed", order)

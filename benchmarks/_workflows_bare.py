@@ -7,7 +7,7 @@ from temporalio import workflow
 
 
 @workflow.defn
-class JustWait:
+class WaitForSignal:
     def __init__(self) -> None:
         self._answer: dict[str, Any] | None = None
 

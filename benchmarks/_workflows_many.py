@@ -9,7 +9,7 @@ from temporalio import activity, workflow
 
 from awaithumans_adapters.temporal import await_human
 
-FILE = "BENCHMARK_ANSWERS"
+ANSWERS_FILE = "BENCHMARK_ANSWERS"
 """Name of the environment variable that says where answers are written down."""
 
 
@@ -32,7 +32,7 @@ async def _ask(order: Order, via: Literal["signal", "activity"]) -> None:
         via=via,
     )
     line = f"{workflow.info().workflow_id} {decision.approved} {decision.note}"
-    await workflow.execute_activity(write_down, line, start_to_close_timeout=timedelta(seconds=60))
+    await workflow.execute_activity(record_answer, line, start_to_close_timeout=timedelta(seconds=60))
 
 
 @workflow.defn
@@ -50,7 +50,7 @@ class AskByActivity:
 
 
 @activity.defn
-def write_down(line: str) -> None:
+def record_answer(line: str) -> None:
     """One write to the end of the file: lines of several threads do not mix."""
-    with open(os.environ[FILE], "ab", buffering=0) as answers:
+    with open(os.environ[ANSWERS_FILE], "ab", buffering=0) as answers:
         answers.write(f"{line}\n".encode())

@@ -37,8 +37,8 @@ from typing import Any
 from devservers import HumansServer, started
 
 from benchmarks._meters import Cost, Meter
-from benchmarks._people import answered, open_tasks
-from benchmarks._report import Claim, positive, say, shown, verdict
+from benchmarks._people import answer_task, open_tasks
+from benchmarks._report import Claim, claim_line, formatted, positive, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, OFFICIAL = "ours", "official"
@@ -46,34 +46,34 @@ OURS, OFFICIAL = "ours", "official"
 ASKING_SECONDS = 75.0
 """Limit of the first phase: a client that has not asked everything by then is measured as it is."""
 ANSWERING_SECONDS = 45.0
-ARRIVING_SECONDS = 90.0
+SEEING_SECONDS = 90.0
 """Limits of the third: giving the answers, and waiting for the last of them to be seen."""
 
-MOST_ANSWERS = 300
-MOST_CONNECTIONS = 20
-LEAST_CPU_RATIO = 10.0
-CPU_TASKS = 500
+MAX_ANSWERS = 300
+MAX_CONNECTIONS = 20
+MIN_CPU_RATIO = 10.0
+MIN_TASKS_OF_CPU_CLAIM = 500
 """What waiting costs the official SDK grows with the questions, what it costs us does not: a tenth is said of many."""
-LATE_SECONDS = 5.0
-LATE_SHARE = 0.05
+MAX_DELAY_SECONDS = 5.0
+MAX_DELAY_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenAnswer:
     """An answer that a person gave."""
 
     order: int
-    asked: float
-    at: float
+    created_at: float
+    sent_at: float
 
     @property
-    def allowed(self) -> float:
+    def max_delay(self) -> float:
         """How late it may be seen."""
-        return LATE_SECONDS + LATE_SHARE * (self.at - self.asked)
+        return MAX_DELAY_SECONDS + MAX_DELAY_SHARE * (self.sent_at - self.created_at)
 
 
 @dataclass
-class Asker:
+class ClientProcess:
     """The asking process, and what it has said so far."""
 
     process: asyncio.subprocess.Process
@@ -85,22 +85,22 @@ class Asker:
         assert self.process.stdout is not None
         return bool(await self.process.stdout.readline())
 
-    def go(self) -> None:
+    def start(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(b"go\n")
 
-    async def listen(self) -> None:
+    async def read_results(self) -> None:
         """Note what it says, until it says no more."""
         assert self.process.stdout is not None
         async for line in self.process.stdout:
-            said = json.loads(line)
-            if said["failed"]:
-                self.failed[said["order"]] = said["failed"]
+            result = json.loads(line)
+            if result["failed"]:
+                self.failed[result["order"]] = result["failed"]
             else:
-                self.seen[said["order"]] = said["at"]
+                self.seen[result["order"]] = result["at"]
         self.ended.set()
 
-    def knows(self, order: int) -> bool:
+    def has_result(self, order: int) -> bool:
         return order in self.seen or order in self.failed
 
 
@@ -113,16 +113,16 @@ class Result:
     asking_seconds: float
     waiting: Cost | None
     """None: every question had failed before."""
-    waited_for: int
+    still_waiting: int
     """Questions that had not failed when the waiting was over."""
     connections: int
     memory_before: float
     memory: float
     answers: int
-    late: list[float]
+    delays: list[float]
     """Of each answer that was seen, shortest first."""
-    too_late: int
-    never: int
+    seen_too_late: int
+    never_seen: int
     failed: dict[str, int]
 
 
@@ -130,24 +130,24 @@ class Result:
 
 
 @asynccontextmanager
-async def asking(side: str, server: HumansServer, tasks: int, errors: Path) -> AsyncGenerator[Asker]:
+async def client_process(side: str, server: HumansServer, tasks: int, errors: Path) -> AsyncGenerator[ClientProcess]:
     """The asking process, ready to ask; it ends with the block."""
     command = [sys.executable, "-m", "benchmarks._client_process", side, server.url, str(tasks)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
-    with errors.open("wb") as banners:
+    with errors.open("wb") as error_output:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=banners,
+            stderr=error_output,
             cwd=ROOT,
             env=kept | {"AWAITHUMANS_ADMIN_API_TOKEN": server.token},
         )
-    asker = Asker(process)
+    client = ClientProcess(process)
     try:
-        if not await asker.ready():
+        if not await client.ready():
             raise RuntimeError(f"the asking process ended before it asked:\n{errors.read_text()[-2000:]}")
-        yield asker
+        yield client
     finally:
         with suppress(ProcessLookupError):
             process.kill()
@@ -155,7 +155,7 @@ async def asking(side: str, server: HumansServer, tasks: int, errors: Path) -> A
 
 
 @asynccontextmanager
-async def running(*coroutines: Any) -> AsyncGenerator[None]:
+async def background(*coroutines: Any) -> AsyncGenerator[None]:
     """Beside the block, and no longer."""
     tasks = [asyncio.create_task(each) for each in coroutines]
     try:
@@ -168,77 +168,79 @@ async def running(*coroutines: Any) -> AsyncGenerator[None]:
 
 async def measure(side: str, options: argparse.Namespace, folder: Path) -> Result:
     server = HumansServer(folder / "server")
-    async with started(server), asking(side, server, options.tasks, folder / "asker.log") as asker:
+    async with started(server), client_process(side, server, options.tasks, folder / "client.log") as client:
         log = server.process.folder / server.process.log
-        meter = Meter(server.process.pid, asker.process.pid, server.port, log)
+        meter = Meter(server.process.pid, client.process.pid, server.port, log)
         before = meter.memory_now()
-        async with running(asker.listen(), meter.watch()):
+        async with background(client.read_results(), meter.watch()):
             began = time.monotonic()
-            asker.go()
-            asked = await all_asked(server, options.tasks, asker)
+            client.start()
+            asked = await wait_until_asked(server, options.tasks, client)
             asking_seconds = time.monotonic() - began
-            say(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; nobody answers now")
-            waiting = await meter.cost(options.seconds, asker.ended)
-            waited_for = options.tasks - len(asker.failed)
-            say(side, f"{waited_for} are still waited for; a person answers now")
+            progress(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; nobody answers now")
+            waiting = await meter.cost(options.seconds, client.ended)
+            still_waiting = options.tasks - len(client.failed)
+            progress(side, f"{still_waiting} are still waited for; a person answers now")
             given = await answer_some(server, options.answers)
-            say(side, f"{len(given)} answered; until the last of them is seen")
-            await arrived(given, asker)
+            progress(side, f"{len(given)} answered; until the last of them is seen")
+            await wait_until_seen(given, client)
         return Result(
             tasks=options.tasks,
             asked=asked,
             asking_seconds=asking_seconds,
             waiting=waiting,
-            waited_for=waited_for,
+            still_waiting=still_waiting,
             connections=meter.connections,
             memory_before=before,
             memory=meter.memory,
             answers=len(given),
-            late=sorted(lateness(given, asker)),
-            too_late=sum(asker.seen[one.order] - one.at > one.allowed for one in given if one.order in asker.seen),
-            never=sum(one.order not in asker.seen for one in given),
-            failed=dict(Counter(asker.failed.values())),
+            delays=sorted(measured_delays(given, client)),
+            seen_too_late=sum(
+                client.seen[one.order] - one.sent_at > one.max_delay for one in given if one.order in client.seen
+            ),
+            never_seen=sum(one.order not in client.seen for one in given),
+            failed=dict(Counter(client.failed.values())),
         )
 
 
-async def all_asked(server: HumansServer, tasks: int, asker: Asker) -> int:
+async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProcess) -> int:
     """Wait until the server has all that have not failed, or the time is up; how many it has, says its access log."""
     log = server.process.folder / server.process.log
     until = time.monotonic() + ASKING_SECONDS
     while True:
         created = log.read_bytes().count(b'"POST /api/tasks HTTP/1.1" 201')
-        if created + len(asker.failed) >= tasks or asker.ended.is_set() or time.monotonic() > until:
+        if created + len(client.failed) >= tasks or client.ended.is_set() or time.monotonic() > until:
             return created
         await asyncio.sleep(0.5)
 
 
-async def answer_some(server: HumansServer, most: int | None) -> list[Given]:
+async def answer_some(server: HumansServer, limit: int | None) -> list[GivenAnswer]:
     """One request at a time, as one person would, until enough are answered or the time is up."""
-    given: list[Given] = []
+    given: list[GivenAnswer] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWERING_SECONDS), server.people() as http:
             tasks = await open_tasks(http)
             random.Random(1).shuffle(tasks)  # noqa: S311  # the same order for both sides
-            for task in tasks[: MOST_ANSWERS if most is None else most]:
+            for task in tasks[: MAX_ANSWERS if limit is None else limit]:
                 at = time.time()
-                if await answered(http, task, {"approved": True}):
-                    given.append(Given(task["payload"]["order"], moment(task["created_at"]), at))
+                if await answer_task(http, task, {"approved": True}):
+                    given.append(GivenAnswer(task["payload"]["order"], timestamp(task["created_at"]), at))
     return given
 
 
-async def arrived(given: Sequence[Given], asker: Asker) -> None:
+async def wait_until_seen(given: Sequence[GivenAnswer], client: ClientProcess) -> None:
     """Wait until the asker knows about each of them, or can hear no more."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(ARRIVING_SECONDS):
-            while not asker.ended.is_set() and not all(asker.knows(one.order) for one in given):
+        async with asyncio.timeout(SEEING_SECONDS):
+            while not client.ended.is_set() and not all(client.has_result(one.order) for one in given):
                 await asyncio.sleep(0.1)
 
 
-def lateness(given: Sequence[Given], asker: Asker) -> list[float]:
-    return [asker.seen[one.order] - one.at for one in given if one.order in asker.seen]
+def measured_delays(given: Sequence[GivenAnswer], client: ClientProcess) -> list[float]:
+    return [client.seen[one.order] - one.sent_at for one in given if one.order in client.seen]
 
 
-def moment(text: str) -> float:
+def timestamp(text: str) -> float:
     """The server's moments are UTC, whether or not they say so."""
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -249,7 +251,7 @@ def moment(text: str) -> float:
 Figure = Callable[[Result], float | None]
 
 
-def spent(name: str) -> Figure:
+def waiting_figure(name: str) -> Figure:
     """A figure of the waiting, if there was any."""
     return lambda side: None if side.waiting is None else float(getattr(side.waiting, name))
 
@@ -257,51 +259,51 @@ def spent(name: str) -> Figure:
 FIGURES: list[tuple[str, Figure, int]] = [
     ("tasks asked", lambda side: side.asked, 0),
     ("asking them took (s)", lambda side: side.asking_seconds, 1),
-    ("nobody answered for (s)", spent("seconds"), 0),
-    ("still waited for after that", lambda side: side.waited_for, 0),
-    ("  server CPU (s per minute)", spent("server_cpu"), 2),
-    ("  client CPU (s per minute)", spent("client_cpu"), 2),
-    ("  requests per minute", spent("requests"), 0),
+    ("nobody answered for (s)", waiting_figure("seconds"), 0),
+    ("still waited for after that", lambda side: side.still_waiting, 0),
+    ("  server CPU (s per minute)", waiting_figure("server_cpu"), 2),
+    ("  client CPU (s per minute)", waiting_figure("client_cpu"), 2),
+    ("  requests per minute", waiting_figure("requests"), 0),
     ("connections, at most", lambda side: side.connections, 0),
     ("client memory before asking (MB)", lambda side: side.memory_before, 0),
     ("client memory, at most (MB)", lambda side: side.memory, 0),
     ("answers given", lambda side: side.answers, 0),
-    ("  seen after, at least (s)", lambda side: side.late[0] if side.late else None, 2),
-    ("  seen after, median (s)", lambda side: statistics.median(side.late) if side.late else None, 2),
-    ("  seen after, at most (s)", lambda side: side.late[-1] if side.late else None, 2),
-    ("  later than 5 s + 5 % of the wait", lambda side: side.too_late, 0),
-    ("  never seen", lambda side: side.never, 0),
+    ("  seen after, at least (s)", lambda side: side.delays[0] if side.delays else None, 2),
+    ("  seen after, median (s)", lambda side: statistics.median(side.delays) if side.delays else None, 2),
+    ("  seen after, at most (s)", lambda side: side.delays[-1] if side.delays else None, 2),
+    ("  later than 5 s + 5 % of the wait", lambda side: side.seen_too_late, 0),
+    ("  never seen", lambda side: side.never_seen, 0),
     ("questions that failed", lambda side: sum(side.failed.values()), 0),
 ]
 
 
-def table(ours: Result, official: Result) -> str:
+def table(ours: Result, theirs: Result) -> str:
     rows = [("", OURS, OFFICIAL, "ratio")]
     for name, figure, digits in FIGURES:
-        here, there = figure(ours), figure(official)
-        ratio = f"{there / here:.1f}" if here and there else "-"
-        rows.append((name, shown(here, digits), shown(there, digits), ratio))
-    return "\n".join(f"{name:<38}{here:>10}{there:>10}{ratio:>10}" for name, here, there, ratio in rows)
+        our_figure, official_figure = figure(ours), figure(theirs)
+        ratio = f"{official_figure / our_figure:.1f}" if our_figure and official_figure else "-"
+        rows.append((name, formatted(our_figure, digits), formatted(official_figure, digits), ratio))
+    return "\n".join(f"{name:<38}{our:>10}{official:>10}{ratio:>10}" for name, our, official, ratio in rows)
 
 
 def claims(ours: Result, official: Result) -> list[Claim]:
-    all_seen = ours.never == ours.too_late == sum(ours.failed.values()) == 0 and bool(ours.late)
+    all_seen = ours.never_seen == ours.seen_too_late == sum(ours.failed.values()) == 0 and bool(ours.delays)
     return [
-        Claim(f"at most {MOST_CONNECTIONS} connections", 0 < ours.connections <= MOST_CONNECTIONS),
-        cheaper(ours, official),
+        Claim(f"at most {MAX_CONNECTIONS} connections", 0 < ours.connections <= MAX_CONNECTIONS),
+        cpu_claim(ours, official),
         Claim("no answer later than 5 s plus 5 % of its wait, none lost, no question failed", all_seen),
     ]
 
 
-def cheaper(ours: Result, official: Result) -> Claim:
+def cpu_claim(ours: Result, official: Result) -> Claim:
     text = "while it waits, at most a tenth of the server CPU that the official SDK takes"
     if ours.waiting is None:
         return Claim(text, holds=False)
     if official.waiting is None:
         return Claim(text, None, "every question of the official side had failed before")
-    if ours.tasks < CPU_TASKS:
-        return Claim(text, None, f"it is said of {CPU_TASKS} tasks and more")
-    return Claim(text, ours.waiting.server_cpu * LEAST_CPU_RATIO <= official.waiting.server_cpu)
+    if ours.tasks < MIN_TASKS_OF_CPU_CLAIM:
+        return Claim(text, None, f"it is said of {MIN_TASKS_OF_CPU_CLAIM} tasks and more")
+    return Claim(text, ours.waiting.server_cpu * MIN_CPU_RATIO <= official.waiting.server_cpu)
 
 
 def report(ours: Result, official: Result) -> bool:
@@ -312,15 +314,15 @@ def report(ours: Result, official: Result) -> bool:
     for side, result in ((OURS, ours), (OFFICIAL, official)):
         if result.failed:
             print(f"\n{side}, failed:", ", ".join(f"{kind} ({count})" for kind, count in result.failed.items()))
-    print("", *map(verdict, checked), sep="\n")
+    print("", *map(claim_line, checked), sep="\n")
     return all(claim.holds is not False for claim in checked)
 
 
 async def run(options: argparse.Namespace) -> bool:
-    mine = asyncio.current_task()
-    assert mine is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
-    allow_files()
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+    raise_open_file_limit()
     with tempfile.TemporaryDirectory() as folder:
         ours, official = [await measure(side, options, Path(folder, side)) for side in (OURS, OFFICIAL)]
     if options.json:
@@ -329,17 +331,17 @@ async def run(options: argparse.Namespace) -> bool:
     return report(ours, official)
 
 
-def allow_files() -> None:
+def raise_open_file_limit() -> None:
     """A connection is an open file: let no side fail for the shell's limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many_waits", description="One process, many waits.")
     parser.add_argument("--tasks", type=positive, default=1000, help="how many questions (1000)")
     parser.add_argument("--seconds", type=positive, default=60, help="how long nobody answers (60)")
-    parser.add_argument("--answers", type=positive, help=f"how many are answered (all, at most {MOST_ANSWERS})")
+    parser.add_argument("--answers", type=positive, help=f"how many are answered (all, at most {MAX_ANSWERS})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser.parse_args()
 

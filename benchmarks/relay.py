@@ -38,10 +38,10 @@ from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from benchmarks import _wakes
-from benchmarks._callbacks import Answer, answer_for, answers, register, to, to_relay
-from benchmarks._load_sender import ROOT, Load, load, request
-from benchmarks._official_receiver import receiving
-from benchmarks._report import Claim, Spread, columns, positive, say, verdict
+from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
+from benchmarks._load_sender import ROOT, LoadResult, request, send_load
+from benchmarks._official_receiver import official_receiver
+from benchmarks._report import Claim, Spread, claim_line, columns, positive, progress
 from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
 
 RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
@@ -51,10 +51,10 @@ RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "official LangGraph",
 )
 THREADS, THREADS_POSTGRES = "threads resumed a second, SQLite", "threads resumed a second, PostgreSQL"
-AT_ONCE = [64, 16]
+CONCURRENCIES = [64, 16]
 SLOW = 64
 """Slow wakes under way."""
-FEW = 8
+OFFICIAL_DIVISOR = 8
 """The official receivers get so many times fewer callbacks, and threads: theirs take so many times longer."""
 
 
@@ -64,12 +64,12 @@ class Figures:
 
     rates: dict[str, dict[str, list[float]]] = field(default_factory=dict[str, dict[str, list[float]]])
 
-    def note(self, what: str, side: str, figure: float) -> None:
-        self.rates.setdefault(what, {}).setdefault(side, []).append(figure)
-        say(what, f"{side} {figure:.1f}")
+    def record(self, metric: str, side: str, figure: float) -> None:
+        self.rates.setdefault(metric, {}).setdefault(side, []).append(figure)
+        progress(metric, f"{side} {figure:.1f}")
 
-    def ratios(self, what: str, side: str, reference: str | None = None) -> Spread:
-        sides = self.rates[what]
+    def ratios(self, metric: str, side: str, reference: str | None = None) -> Spread:
+        sides = self.rates[metric]
         bare = sides[reference or (BARE_SYNC if BARE_SYNC in sides else BARE)]
         return Spread.of([mine / other for mine, other in zip(sides[side], bare, strict=True)])
 
@@ -112,73 +112,75 @@ class Servers:
             stack.callback(process.stop)
             await process.answers(f"http://127.0.0.1:{port}/openapi.json")
 
-    async def waiting(self, engine: str, count: int) -> list[Answer]:
-        made = answers(engine, count, self.humans.payload_key)
-        await register(made, self.store)
-        return made
+    async def register_callbacks(self, engine: str, count: int) -> list[Callback]:
+        created = new_callbacks(engine, count, self.humans.payload_key)
+        await register(created, self.store)
+        return created
 
-    async def quiet(self) -> None:
+    async def wait_until_delivered(self) -> None:
         """Until the relay has delivered everything to its swift engine."""
-        while any(wait.route.engine == "swift" for wait in await self.store.listed(states=["answered"], limit=1000)):
+        while any(wait.route.engine == "fast" for wait in await self.store.listed(states=["answered"], limit=1000)):
             await asyncio.sleep(0.1)
 
-    async def at_rest(self) -> None:
+    async def postpone_checks(self) -> None:
         """Have the relay not look after what was just asked, which takes a good part of a CPU at first."""
         await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS)
 
 
 async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
     receiver = await stack.enter_async_context(
-        receiving(servers.humans, servers.temporal.address, servers.folder / "r")
+        official_receiver(servers.humans, servers.temporal.address, servers.folder / "r")
     )
     client = await Client.connect(servers.temporal.address)
     graph = (await _graphs(servers, stack, _wakes.sqlite_saver(servers.folder)))[OFFICIAL]
     key = servers.humans.payload_key
 
-    async def official_temporal() -> Load:
-        ids = await _wakes.workflows(client, count // FEW)
-        sent = [answer_for(Route("temporal", {"workflow_id": each}, f"temporal:{each}"), key) for each in ids]
+    async def official_temporal() -> LoadResult:
+        ids = await _wakes.start_workflows(client, count // OFFICIAL_DIVISOR)
+        sent = [callback_for(Route("temporal", {"workflow_id": each}, f"temporal:{each}"), key) for each in ids]
         path = "/awaithumans/callback?wf="
         requests = [request(path + each.route.target["workflow_id"], each.body, each.headers) for each in sent]
-        return await load(int(receiver.rpartition(":")[2]), at_once, requests, servers.folder)
+        return await send_load(int(receiver.rpartition(":")[2]), concurrency, requests, servers.folder)
 
-    async def official_graph() -> Load:
-        sent = await _wakes.parked(graph, count // FEW // FEW, key)
+    async def official_graph() -> LoadResult:
+        sent = await _wakes.interrupt_threads(graph, count // OFFICIAL_DIVISOR // OFFICIAL_DIVISOR, key)
         requests = [request(f"/callback?thread={thread}", each.body, each.headers) for thread, each in sent.items()]
-        return await load(servers.ports[OFFICIAL], at_once, requests, servers.folder)
+        return await send_load(servers.ports[OFFICIAL], concurrency, requests, servers.folder)
 
-    async def relay() -> Load:
-        return await load(servers.ports[RELAY], at_once, to_relay(swift, servers.settings), servers.folder)
+    async def relay() -> LoadResult:
+        return await send_load(
+            servers.ports[RELAY], concurrency, relay_requests(fast, servers.settings), servers.folder
+        )
 
-    async def bare() -> Load:
-        return await load(servers.ports[BARE], at_once, to("/callback", swift), servers.folder)
+    async def bare() -> LoadResult:
+        return await send_load(servers.ports[BARE], concurrency, requests_to("/callback", fast), servers.folder)
 
-    for at_once in AT_ONCE:
-        swift = await servers.waiting("swift", count)
+    for concurrency in CONCURRENCIES:
+        fast = await servers.register_callbacks("fast", count)
         sides = {BARE: bare, RELAY: relay, OFFICIAL_TEMPORAL: official_temporal, OFFICIAL_GRAPH: official_graph}
         for side, measure in sides.items():
-            seen = await measure()
-            _note(figures, at_once, side, seen)
-        await servers.quiet()
-    slow, swift = await servers.waiting("slow", SLOW), await servers.waiting("swift", count)
-    await load(servers.ports[RELAY], SLOW, to_relay(slow, servers.settings), servers.folder)
-    _note(figures, AT_ONCE[-1], BUSY, await relay())
-    await servers.quiet()
+            result = await measure()
+            _record(figures, concurrency, side, result)
+        await servers.wait_until_delivered()
+    slow, fast = await servers.register_callbacks("slow", SLOW), await servers.register_callbacks("fast", count)
+    await send_load(servers.ports[RELAY], SLOW, relay_requests(slow, servers.settings), servers.folder)
+    _record(figures, CONCURRENCIES[-1], BUSY, await relay())
+    await servers.wait_until_delivered()
 
 
-def _note(figures: Figures, at_once: int, side: str, seen: Load) -> None:
-    if set(seen.statuses) != {"200"}:
-        raise RuntimeError(f"{side} answered {seen.statuses}")
-    figures.note(f"callbacks a second, {at_once} at once", side, seen.rate)
-    figures.note(f"p99 of {at_once} at once (ms)", side, seen.percentile(0.99))
-    figures.note(f"the sender's share of a CPU, {at_once} at once", side, seen.cpu / seen.seconds)
+def _record(figures: Figures, concurrency: int, side: str, result: LoadResult) -> None:
+    if set(result.statuses) != {"200"}:
+        raise RuntimeError(f"{side} answered {result.statuses}")
+    figures.record(f"callbacks a second, {concurrency} at once", side, result.rate)
+    figures.record(f"p99 of {concurrency} at once (ms)", side, result.percentile(0.99))
+    figures.record(f"the sender's share of a CPU, {concurrency} at once", side, result.cpu / result.seconds)
 
 
 async def _graphs(
     servers: Servers, stack: AsyncExitStack, saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]
 ) -> Mapping[str, object]:
-    made = _wakes.graphs(servers.settings, servers.humans.url, servers.humans.token, saver)
-    return await stack.enter_async_context(made)
+    graphs = _wakes.compiled_graphs(servers.settings, servers.humans.url, servers.humans.token, saver)
+    return await stack.enter_async_context(graphs)
 
 
 async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
@@ -192,7 +194,7 @@ async def resumes_postgres(servers: Servers, figures: Figures, count: int, stack
 
 
 async def _resumes(
-    what: str,
+    metric: str,
     saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]],
     servers: Servers,
     figures: Figures,
@@ -201,16 +203,16 @@ async def _resumes(
 ) -> None:
     graphs = await _graphs(servers, stack, saver)
     for side in _wakes.RESUMES:
-        key, many = servers.humans.payload_key, count // FEW if side == OFFICIAL else count
-        rate = await _wakes.resumes(side, graphs[side], many, key, servers.folder, servers.at_rest)
-        figures.note(what, side, rate)
+        key, threads = servers.humans.payload_key, count // OFFICIAL_DIVISOR if side == OFFICIAL else count
+        rate = await _wakes.resume_rate(side, graphs[side], threads, key, servers.folder, servers.postpone_checks)
+        figures.record(metric, side, rate)
 
 
 async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitStack) -> None:
     client = await Client.connect(servers.temporal.address)
     for side in _wakes.SIDES:
-        rate = await _wakes.signals(side, client, count, servers.humans.payload_key, servers.folder)
-        figures.note("workflows signalled a second", side, rate)
+        rate = await _wakes.signal_rate(side, client, count, servers.humans.payload_key, servers.folder)
+        figures.record("workflows signalled a second", side, rate)
 
 
 PARTS = {
@@ -223,13 +225,13 @@ PARTS = {
 
 
 def claims(figures: Figures) -> list[Claim]:
-    def at_least(what: str, side: str, least: float, reference: str = BARE) -> Claim | None:
-        if what not in figures.rates:
+    def at_least(metric: str, side: str, minimum: float, reference: str = BARE) -> Claim | None:
+        if metric not in figures.rates:
             return None
-        text = f"{what}: {side} has at least {least} of the rate of: {reference} (median)"
-        return Claim(text, figures.ratios(what, side, reference).median >= least)
+        text = f"{metric}: {side} has at least {minimum} of the rate of: {reference} (median)"
+        return Claim(text, figures.ratios(metric, side, reference).median >= minimum)
 
-    said = [
+    checked = [
         at_least("callbacks a second, 64 at once", RELAY, 0.4),
         at_least(THREADS, ENGINE, 0.75, SAME_GRAPH_SYNC),
         at_least(THREADS, DISPATCHER, 0.6, SAME_GRAPH_SYNC),
@@ -239,19 +241,19 @@ def claims(figures: Figures) -> list[Claim]:
     ]
     if (p99 := "p99 of 16 at once (ms)") in figures.rates:
         within = figures.ratios(p99, RELAY).median
-        said.append(Claim(f"{p99}: the relay's is at most 3 times the bare route's (median)", within <= 3))
+        checked.append(Claim(f"{p99}: the relay's is at most 3 times the bare route's (median)", within <= 3))
         beside = figures.ratios(p99, BUSY).median
-        said.append(Claim("slow wakes leave it within twice that", beside <= 2 * within))
-    return [claim for claim in said if claim is not None]
+        checked.append(Claim("slow wakes leave it within twice that", beside <= 2 * within))
+    return [claim for claim in checked if claim is not None]
 
 
 def table(figures: Figures) -> str:
     rows = [["", "least / median / most", "to bare: least / median / most"]]
-    for what, sides in figures.rates.items():
-        rows.append([what, "", ""])
+    for metric, sides in figures.rates.items():
+        rows.append([metric, "", ""])
         for side, rates in sides.items():
-            ratio = "" if side == BARE and BARE_SYNC not in sides else figures.ratios(what, side).shown(2)
-            rows.append([f"  {side}", Spread.of(rates).shown(2 if max(rates) < 10 else 0), ratio])
+            ratio = "" if side == BARE and BARE_SYNC not in sides else figures.ratios(metric, side).text(2)
+            rows.append([f"  {side}", Spread.of(rates).text(2 if max(rates) < 10 else 0), ratio])
     return columns(rows, [48, 28, 32])
 
 
@@ -279,11 +281,11 @@ def main() -> None:
     tune()  # it stands for the relay's process where threads and workflows are woken, whoever wakes them
     figures = asyncio.run(run(given.repeats, given.only.split(",")))
     print(table(figures))
-    said = claims(figures)
-    print("\n".join(verdict(claim) for claim in said))
+    checked = claims(figures)
+    print("\n".join(claim_line(claim) for claim in checked))
     if given.json:
         given.json.write_text(json.dumps(asdict(figures), indent=1))
-    sys.exit(any(claim.holds is False for claim in said))
+    sys.exit(any(claim.holds is False for claim in checked))
 
 
 if __name__ == "__main__":

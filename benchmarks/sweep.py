@@ -40,15 +40,15 @@ from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JIT
 from awaithumans_relay.store.table.schema import waits
 from awaithumans_relay.sweep.rate_limit import LOOKS_PER_SECOND
 from benchmarks._meters import Cost, Meter
-from benchmarks._people import AT_ONCE, BEFORE, TRIES, TRY_AGAIN_SECONDS
-from benchmarks._report import Claim, columns, positive, say, verdict
+from benchmarks._people import ALREADY_ENDED, CONCURRENCY, MAX_TRIES, RETRY_SECONDS
+from benchmarks._report import Claim, claim_line, columns, positive, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY_SECONDS = 24 * 3600.0
 MONTH_SECONDS = 30 * 24 * 3600
-AWAKE_SECONDS = 10.0
-SETTLE_SECONDS = 5.0
-ARRIVING_SECONDS = 90.0
+MAX_WAKE_SECONDS = 10.0
+CATCH_UP_SECONDS = 5.0
+DELIVERY_SECONDS = 90.0
 
 
 class Decision(BaseModel):
@@ -63,7 +63,7 @@ TASK = HumanTask(
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingPhase:
     """One while in which nobody answers."""
 
     name: str
@@ -73,18 +73,18 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Answering:
+class AnsweringPhase:
     """One while in which people answer."""
 
     answers: int
     giving_seconds: float
-    late: list[float]
+    delays: list[float]
     requests: int
     """That the relay made until the last was awake."""
     by_callback: int
 
 
-class Office:
+class Workload:
     """A server full of tasks, and relays that wait for them."""
 
     def __init__(self, folder: Path, humans: HumansServer) -> None:
@@ -101,21 +101,21 @@ class Office:
             relay_secret=self.secret,
         )
 
-    async def fill(self, count: int) -> list[Route]:
+    async def create_tasks(self, count: int) -> list[Route]:
         """So many open tasks; the route of each has its task id as the place."""
         async with TaskClient(settings=self.settings) as client:
             first = (await client.create(TASK)).task_id
-        routes = [Route("taker", {"place": secrets.token_hex(16)}, secrets.token_hex(16)) for _ in range(count)]
+        routes = [Route("accepting", {"task_id": secrets.token_hex(16)}, secrets.token_hex(16)) for _ in range(count)]
         signer = self.settings.signer()
         with closing(sqlite3.connect(self.humans.folder / "tasks.db", timeout=30)) as db, db:
             names = [row[1] for row in db.execute("PRAGMA table_info(tasks)")]
-            own = ("id", "idempotency_key", "callback_url")
-            same = ", ".join(name for name in names if name not in own)
+            changed = ("id", "idempotency_key", "callback_url")
+            copied = ", ".join(name for name in names if name not in changed)
             db.executemany(
-                f"INSERT INTO tasks ({', '.join(own)}, {same}) SELECT ?, ?, ?, {same} FROM tasks WHERE id = ?",  # noqa: S608
+                f"INSERT INTO tasks ({', '.join(changed)}, {copied}) SELECT ?, ?, ?, {copied} FROM tasks WHERE id = ?",  # noqa: S608
                 [
                     (
-                        route.target["place"],
+                        route.target["task_id"],
                         route.idempotency_key,
                         f"{self.url}/callbacks/{signer.issue(route)}",
                         first,
@@ -133,20 +133,20 @@ class Office:
         database = f"sqlite:///{folder / 'relay.db'}"
         store = Store(database, clock=lambda: time.time() - age)
         await store.start()
-        await asyncio.gather(*(store.register(route.target["place"], route, MONTH_SECONDS) for route in routes))
-        now, span = time.time(), interval(age) if age else 0.0
-        planned = update(waits).where(waits.c.task_id == bindparam("this")).values(next_check_at=bindparam("then"))
+        await asyncio.gather(*(store.register(route.target["task_id"], route, MONTH_SECONDS) for route in routes))
+        now, span = time.time(), check_interval(age) if age else 0.0
+        planned = update(waits).where(waits.c.task_id == bindparam("task")).values(next_check_at=bindparam("due"))
         rows = [
-            {"this": route.target["place"], "then": now + span * random.random()}  # noqa: S311
+            {"task": route.target["task_id"], "due": now + span * random.random()}  # noqa: S311
             for route in routes
         ]
         if rows:
             await store.database.write(lambda db: db.execute(planned, rows).rowcount)
-        named = {f"AWAITHUMANS_{key}": value for key, value in self._environment().items()}
+        environment = {f"AWAITHUMANS_{key}": value for key, value in self._environment().items()}
         process = Process(
             [sys.executable, "-m", "benchmarks._accepting_relay", str(self.port), database],
             folder,
-            {**named, "PYTHONPATH": str(ROOT)},
+            {**environment, "PYTHONPATH": str(ROOT)},
         )
         process.start()
         try:
@@ -169,49 +169,51 @@ class Office:
         return Meter(self.humans.process.pid, relay.pid, self.humans.port, self.humans.folder / "server.log")
 
 
-def interval(age: float) -> float:
+def check_interval(age: float) -> float:
     """Seconds between two looks, by the schedule, jitter taken at its mean."""
     return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MOST_CHECK_SECONDS) * (1 - JITTER / 2)
 
 
-async def waiting(office: Office, name: str, routes: Sequence[Route], age: float, seconds: float) -> Waiting:
-    say("sweep", f"{name}: {len(routes)} waits, {seconds:.0f} s")
-    async with office.relay(name.replace(" ", "-"), routes, age) as (relay, _):
-        await asyncio.sleep(SETTLE_SECONDS)  # what came due while the relay started is made up for
-        cost = await office.meter(relay).cost(seconds, asyncio.Event())
+async def measure_waiting(
+    workload: Workload, name: str, routes: Sequence[Route], age: float, seconds: float
+) -> WaitingPhase:
+    progress("sweep", f"{name}: {len(routes)} waits, {seconds:.0f} s")
+    async with workload.relay(name.replace(" ", "-"), routes, age) as (relay, _):
+        await asyncio.sleep(CATCH_UP_SECONDS)  # what came due while the relay started is made up for
+        cost = await workload.meter(relay).cost(seconds, asyncio.Event())
     assert cost is not None
-    planned = 60 * len(routes) / interval(age)
-    return Waiting(name, planned if planned <= 60 * LOOKS_PER_SECOND else None, cost)
+    planned = 60 * len(routes) / check_interval(age)
+    return WaitingPhase(name, planned if planned <= 60 * LOOKS_PER_SECOND else None, cost)
 
 
-async def answering(office: Office, routes: Sequence[Route], count: int) -> Answering:
-    say("sweep", f"{count} of {len(routes)} are answered")
+async def measure_answering(workload: Workload, routes: Sequence[Route], count: int) -> AnsweringPhase:
+    progress("sweep", f"{count} of {len(routes)} are answered")
     given: dict[str, float] = {}
-    gate = asyncio.Semaphore(AT_ONCE)
-    log = office.humans.folder / "server.log"
-    async with office.relay("answered", routes, DAY_SECONDS) as (_, store), office.humans.people() as http:
+    gate = asyncio.Semaphore(CONCURRENCY)
+    log = workload.humans.folder / "server.log"
+    async with workload.relay("answered", routes, DAY_SECONDS) as (_, store), workload.humans.people() as http:
 
         async def answer(task_id: str) -> None:
             async with gate:
                 body = {"response": {"approved": True}, "completed_by_email": "anna@example.com"}
-                for _ in range(TRIES):  # the server was too busy for it
+                for _ in range(MAX_TRIES):  # the server was too busy for it
                     sent = time.time()
                     status = (await http.post(f"/api/tasks/{task_id}/complete", json=body)).status_code
-                    if status != BEFORE:
+                    if status != ALREADY_ENDED:
                         given[task_id] = sent
                     if status < 500:
                         return
-                    await asyncio.sleep(TRY_AGAIN_SECONDS)
+                    await asyncio.sleep(RETRY_SECONDS)
                 raise RuntimeError(f"the server does not take the answer to task {task_id}")
 
-        before, began = _sent(log), time.time()
-        chosen = random.sample([route.target["place"] for route in routes], count)
+        before, began = _read_requests(log), time.time()
+        chosen = random.sample([route.target["task_id"] for route in routes], count)
         await asyncio.gather(*map(answer, chosen))
         giving = time.time() - began
-        async with asyncio.timeout(ARRIVING_SECONDS):
+        async with asyncio.timeout(DELIVERY_SECONDS):
             while (await store.counts()).get(WaitState.DELIVERED, 0) < count:
                 await asyncio.sleep(0.2)
-        requests = _sent(log) - before
+        requests = _read_requests(log) - before
         delivered = await store.database.read(
             lambda db: list(
                 db.execute(
@@ -219,17 +221,17 @@ async def answering(office: Office, routes: Sequence[Route], count: int) -> Answ
                 )
             )
         )
-    late = sorted(at - given[task_id] for task_id, at, _ in delivered)
-    return Answering(count, giving, late, requests, sum(by == "callback" for _, _, by in delivered))
+    delays = sorted(at - given[task_id] for task_id, at, _ in delivered)
+    return AnsweringPhase(count, giving, delays, requests, sum(by == "callback" for _, _, by in delivered))
 
 
-def _sent(log: Path) -> int:
+def _read_requests(log: Path) -> int:
     """Requests that read: those of the relay."""
     return log.read_bytes().count(b'"GET /api/tasks')
 
 
-def claims(results: Sequence[Waiting], answered: Answering) -> list[Claim]:
-    late = max(answered.late)
+def claims(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> list[Claim]:
+    slowest = max(answered.delays)
     kept = all(each.cost.requests <= 60 * LOOKS_PER_SECOND * 1.05 + 60 for each in results)
     planned = [each for each in results if each.planned]
     return [
@@ -238,11 +240,11 @@ def claims(results: Sequence[Waiting], answered: Answering) -> list[Claim]:
             all(abs(each.cost.requests - (each.planned or 0)) <= 0.2 * (each.planned or 0) + 5 for each in planned),
         ),
         Claim(f"never more than {LOOKS_PER_SECOND:.0f} looks a second", kept),
-        Claim(f"every answer has woken its asker within {AWAKE_SECONDS:.0f} s", late <= AWAKE_SECONDS),
+        Claim(f"every answer has woken its asker within {MAX_WAKE_SECONDS:.0f} s", slowest <= MAX_WAKE_SECONDS),
     ]
 
 
-def report(results: Sequence[Waiting], answered: Answering) -> bool:
+def report(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> bool:
     """Print it all; whether every claim holds."""
     checked = claims(results, answered)
     rows = [("a minute", "looks planned", "looks made", "relay CPU (s)", "server CPU (s)")]
@@ -258,28 +260,28 @@ def report(results: Sequence[Waiting], answered: Answering) -> bool:
             )
         )
     print("\n" + columns(rows, (24, 16, 14, 16, 16)))
-    late = answered.late
+    delays = answered.delays
     print(
         f"\n{answered.answers} answers given in {answered.giving_seconds:.1f} s; awake after "
-        f"{late[0]:.1f} / {late[len(late) // 2]:.1f} / {late[-1]:.1f} s (least, median, most), "
+        f"{delays[0]:.1f} / {delays[len(delays) // 2]:.1f} / {delays[-1]:.1f} s (least, median, most), "
         f"{answered.by_callback} of them by callback; {answered.requests} requests by the relay\n"
     )
-    print(*map(verdict, checked), sep="\n")
+    print(*map(claim_line, checked), sep="\n")
     return all(claim.holds is not False for claim in checked)
 
 
 async def run(options: argparse.Namespace) -> bool:
-    with tempfile.TemporaryDirectory() as place:
-        humans = HumansServer(Path(place, "humans"))
+    with tempfile.TemporaryDirectory() as folder:
+        humans = HumansServer(Path(folder, "humans"))
         async with started(humans):
-            office = Office(Path(place), humans)
-            routes = await office.fill(options.waits)
+            workload = Workload(Path(folder), humans)
+            routes = await workload.create_tasks(options.waits)
             results = [
-                await waiting(office, "nobody waits", [], 0.0, options.seconds),
-                await waiting(office, "waits of a day", routes, DAY_SECONDS, options.seconds),
-                await waiting(office, "all opened just now", routes, 0.0, options.seconds),
+                await measure_waiting(workload, "nobody waits", [], 0.0, options.seconds),
+                await measure_waiting(workload, "waits of a day", routes, DAY_SECONDS, options.seconds),
+                await measure_waiting(workload, "all opened just now", routes, 0.0, options.seconds),
             ]
-            answered = await answering(office, routes, min(options.answers, options.waits))
+            answered = await measure_answering(workload, routes, min(options.answers, options.waits))
     if options.json:
         figures = {"waiting": list(map(asdict, results)), "answering": asdict(answered)}
         options.json.write_text(json.dumps(figures, indent=2))

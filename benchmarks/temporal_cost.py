@@ -41,12 +41,12 @@ from temporalio.client import WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer
 
 from awaithumans_core import HumanTask, HumanTasks, Route, Settings
-from benchmarks._histories import Weight, since, stumbled, weight
-from benchmarks._official_receiver import receiving
-from benchmarks._people import answered, open_tasks
-from benchmarks._report import Claim, Spread, columns, positive, say, verdict
-from benchmarks._sides import ACTIVITY, ALONE, BARE, BY_HAND, MODES, NOBODY, OFFICIAL, SIDES, SIGNAL, Place
-from benchmarks._temporal_worker import Standing, WorkerProcess, working
+from benchmarks._histories import HistorySize, failed_workflow_task, first_event_time, history_size
+from benchmarks._official_receiver import official_receiver
+from benchmarks._people import answer_task, open_tasks
+from benchmarks._report import Claim, Spread, claim_line, columns, positive, progress
+from benchmarks._sides import ACTIVITY, BARE, BY_HAND, MODES, NO_OP, OFFICIAL, OWN_FILE, SIDES, SIGNAL, ServerAddresses
+from benchmarks._temporal_worker import WorkerProcess, WorkerStatus, worker_process
 from benchmarks._workflows import Decision
 
 NAMESPACE = "default"
@@ -57,15 +57,15 @@ COLD_SECONDS = 20.0
 """Limit of a cold start: one that takes longer is measured as it is."""
 REPLAYS = 20
 
-MOST_EVENTS = {SIGNAL: 17, ACTIVITY: 11}
-MOST_ACTIONS = {SIGNAL: 4, ACTIVITY: 2}
-MOST_BYTES = {SIGNAL: 3 * 1024, ACTIVITY: 3 * 1024}
-MOST_REPLAY_MS = 25.0
-MOST_COLD_RATIO = 1.10
+MAX_EVENTS = {SIGNAL: 17, ACTIVITY: 11}
+MAX_ACTIONS = {SIGNAL: 4, ACTIVITY: 2}
+MAX_BYTES = {SIGNAL: 3 * 1024, ACTIVITY: 3 * 1024}
+MAX_REPLAY_MS = 25.0
+MAX_COLD_RATIO = 1.10
 
 
 @dataclass(frozen=True)
-class Cold:
+class ColdStart:
     """One cold start."""
 
     workflows: int
@@ -77,7 +77,7 @@ class Cold:
     """From the same moment until the last of those that waited did."""
     cpu: float
     """Of the worker, seconds."""
-    stumbled: int
+    failed: int
     """Workflows of which a task failed."""
 
 
@@ -85,10 +85,10 @@ class Cold:
 class Result:
     """What was seen in one run; by the name of the side."""
 
-    weights: dict[str, Weight]
+    sizes: dict[str, HistorySize]
     replays: dict[str, list[float]]
     """Milliseconds."""
-    colds: dict[str, list[Cold]]
+    cold_starts: dict[str, list[ColdStart]]
     starts: dict[str, list[float]]
     """Seconds until each workflow has asked for its activity, on a worker that runs workflows alone."""
 
@@ -105,8 +105,8 @@ class Servers:
     secret: str
 
     @property
-    def place(self) -> Place:
-        return Place(self.humans.url, self.humans.token, self.receiver)
+    def addresses(self) -> ServerAddresses:
+        return ServerAddresses(self.humans.url, self.humans.token, self.receiver)
 
     @asynccontextmanager
     async def relay(self, name: str) -> AsyncGenerator[tuple[RelayServer, Mapping[str, str]]]:
@@ -129,7 +129,7 @@ async def serving(folder: Path) -> AsyncGenerator[Servers]:
     humans, temporal = HumansServer(folder / "humans"), TemporalServer(folder / "temporal")
     async with (
         started(humans, temporal),
-        receiving(humans, temporal.address, folder / "receiver") as receiver,
+        official_receiver(humans, temporal.address, folder / "receiver") as receiver,
     ):
         yield Servers(humans, temporal, folder, receiver, secrets.token_urlsafe(32))
 
@@ -140,7 +140,7 @@ async def start(name: str, servers: Servers, queue: str, orders: Sequence[int]) 
     return await asyncio.gather(
         *(
             client.start_workflow(
-                side.workflow.__name__, side.argument(order, servers.place), id=f"{queue}-{order}", task_queue=queue
+                side.workflow.__name__, side.argument(order, servers.addresses), id=f"{queue}-{order}", task_queue=queue
             )
             for order in orders
         )
@@ -150,41 +150,41 @@ async def start(name: str, servers: Servers, queue: str, orders: Sequence[int]) 
 # --- one wait -------------------------------------------------------------------------------------------------------
 
 
-async def one_wait(name: str, servers: Servers) -> tuple[Weight, WorkflowHistory]:
+async def one_wait(name: str, servers: Servers) -> tuple[HistorySize, WorkflowHistory]:
     """Ask, answer, and look at what is left."""
     queue = f"wait-{name}"
     async with (
         servers.relay(queue) as (_, env),
-        working(name, servers.temporal.address, queue, env) as (worker, _),
+        worker_process(name, servers.temporal.address, queue, env) as (worker, _),
         servers.humans.people() as people,
         asyncio.timeout(WAIT_SECONDS),
     ):
         [handle] = await start(name, servers, queue, [1])
-        await waiting(name, [handle], worker)
-        if name in {BARE, *NOBODY.values()}:
+        await wait_until_waiting(name, [handle], worker)
+        if name in {BARE, *NO_OP.values()}:
             await handle.signal("answer", ANSWER)
         else:
             [task] = await open_tasks(people)
-            assert await answered(people, task, ANSWER)
+            assert await answer_task(people, task, ANSWER)
         assert await handle.result() is ANSWER["approved"]
         history = await handle.fetch_history()
-        return await weight(handle, history), history
+        return await history_size(handle, history), history
 
 
-async def waiting(name: str, handles: Sequence[WorkflowHandle[Any, Any]], worker: WorkerProcess) -> None:
+async def wait_until_waiting(name: str, handles: Sequence[WorkflowHandle[Any, Any]], worker: WorkerProcess) -> None:
     """Until all of them wait. Temporal is asked only once the worker has done its part."""
-    while name != BARE and (await worker.standing()).acted < len(handles):
+    while name != BARE and (await worker.status()).workflows_with_ended_activity < len(handles):
         await asyncio.sleep(0.1)
-    while SIDES[name].timer and not all(map(waits_since, await histories(handles))):
+    while SIDES[name].timer and not all(map(waiting_time, await histories(handles))):
         await asyncio.sleep(0.2)
 
 
-def waits_since(history: WorkflowHistory) -> float | None:
-    return since(history, EventType.EVENT_TYPE_TIMER_STARTED)
+def waiting_time(history: WorkflowHistory) -> float | None:
+    return first_event_time(history, EventType.EVENT_TYPE_TIMER_STARTED)
 
 
-def asks_since(history: WorkflowHistory) -> float | None:
-    return since(history, EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
+def asking_time(history: WorkflowHistory) -> float | None:
+    return first_event_time(history, EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
 
 
 async def histories(handles: Sequence[WorkflowHandle[Any, Any]]) -> list[WorkflowHistory]:
@@ -204,7 +204,7 @@ async def replays(found: Mapping[str, WorkflowHistory]) -> dict[str, list[float]
 
 
 async def replay(name: str, history: WorkflowHistory) -> float:
-    side = SIDES[ALONE.get(name, name)]
+    side = SIDES[OWN_FILE.get(name, name)]
     # Of this namespace, as the question's identity names it.
     replayer = Replayer(workflows=[side.workflow], plugins=side.plugins(), namespace=NAMESPACE)
     began = time.perf_counter()
@@ -215,63 +215,66 @@ async def replay(name: str, history: WorkflowHistory) -> float:
 # --- many at once on a cold worker ----------------------------------------------------------------------------------
 
 
-async def cold(name: str, servers: Servers, count: int, turn: str) -> Cold:
-    queue = f"cold-{name}-{turn}"
+async def measure_cold_start(name: str, servers: Servers, count: int, repeat: str) -> ColdStart:
+    queue = f"cold-{name}-{repeat}"
     async with servers.relay(queue) as (relay, env):
-        await warm(relay, servers)
+        await warm_up_servers(relay, servers)
         handles = await start(name, servers, queue, range(count))
-        async with working(name, servers.temporal.address, queue, env) as (worker, ran):
+        async with worker_process(name, servers.temporal.address, queue, env) as (worker, started_status):
             with suppress(TimeoutError):
                 async with asyncio.timeout(COLD_SECONDS):
-                    await waiting(name, handles, worker)
-            standing = await worker.standing()
-            left = await histories(handles)
+                    await wait_until_waiting(name, handles, worker)
+            status = await worker.status()
+            found_histories = await histories(handles)
         if name in MODES or name in BY_HAND.values():
-            await registered(relay, count)
+            await check_registered(relay, count)
         await asyncio.gather(*(handle.terminate() for handle in handles))
-    return cold_start(name, ran, standing, left)
+    return cold_start(name, started_status, status, found_histories)
 
 
-async def alone(name: str, servers: Servers, count: int, turn: str) -> float:
+async def measure_workflows_only(name: str, servers: Servers, count: int, repeat: str) -> float:
     """Seconds until all have asked for their activity, on a cold worker that runs none."""
-    queue = f"alone-{name}-{turn}"
+    queue = f"workflows-only-{name}-{repeat}"
     handles = await start(name, servers, queue, range(count))
-    async with working(name, servers.temporal.address, queue, {}, alone=True) as (_, ran):
+    async with worker_process(name, servers.temporal.address, queue, {}, workflows_only=True) as (_, started_status):
         async with asyncio.timeout(COLD_SECONDS):
-            while len(asked := [at for at in map(asks_since, await histories(handles)) if at]) < count:
+            while len(asked := [at for at in map(asking_time, await histories(handles)) if at]) < count:
                 await asyncio.sleep(0.5)
     await asyncio.gather(*(handle.terminate() for handle in handles))
-    return max(asked) - ran.at
+    return max(asked) - started_status.time
 
 
-async def starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[float]]:
+async def measure_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[float]]:
     """In turns, as below."""
-    names = list(chain(*([NOBODY[mode], mode] for mode in options.modes)))
-    await alone(names[0], servers, options.workflows, "warm-up")
+    names = list(chain(*([NO_OP[mode], mode] for mode in options.modes)))
+    await measure_workflows_only(names[0], servers, options.workflows, "warm-up")
     found: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(options.repeats):
-        first = turn % len(names)
+    for repeat in range(options.repeats):
+        first = repeat % len(names)
         for name in names[first:] + names[:first]:
-            found[name].append(await alone(name, servers, options.workflows, str(turn)))
-            say(name, f"{options.workflows} have started after {found[name][-1]:.2f} s")
+            found[name].append(await measure_workflows_only(name, servers, options.workflows, str(repeat)))
+            progress(name, f"{options.workflows} have started after {found[name][-1]:.2f} s")
     return found
 
 
-def cold_start(name: str, ran: Standing, standing: Standing, left: Sequence[WorkflowHistory]) -> Cold:
-    asked = [at for at in map(asks_since, left) if at]
-    waited = [at for at in map(waits_since, left) if at]
+def cold_start(
+    name: str, started_status: WorkerStatus, status: WorkerStatus, found_histories: Sequence[WorkflowHistory]
+) -> ColdStart:
+    asked = [at for at in map(asking_time, found_histories) if at]
+    waited = [at for at in map(waiting_time, found_histories) if at]
     timer = SIDES[name].timer
-    return Cold(
-        workflows=len(left),
-        waited=len(waited) if timer else standing.acted,
-        asking_seconds=max(asked, default=ran.at) - ran.at,
-        seconds=(max(waited, default=ran.at) if timer else standing.acted_at) - ran.at,
-        cpu=standing.cpu - ran.cpu,
-        stumbled=sum(map(stumbled, left)),
+    return ColdStart(
+        workflows=len(found_histories),
+        waited=len(waited) if timer else status.workflows_with_ended_activity,
+        asking_seconds=max(asked, default=started_status.time) - started_status.time,
+        seconds=(max(waited, default=started_status.time) if timer else status.last_activity_ended_at)
+        - started_status.time,
+        cpu=status.cpu - started_status.cpu,
+        failed=sum(map(failed_workflow_task, found_histories)),
     )
 
 
-async def warm(relay: RelayServer, servers: Servers) -> None:
+async def warm_up_servers(relay: RelayServer, servers: Servers) -> None:
     """Cold is the worker, not the servers: ask one question through them."""
     settings = Settings.load(
         url=servers.humans.url,
@@ -280,28 +283,29 @@ async def warm(relay: RelayServer, servers: Servers) -> None:
         relay_secret=servers.secret,
     )
     question = HumanTask(task="Is anybody there?", response_schema=Decision)
-    route = Route("temporal", {"namespace": NAMESPACE, "workflow_id": "nobody"}, question.idempotency_key)
+    route = Route("temporal", {"namespace": NAMESPACE, "workflow_id": "warm-up"}, question.idempotency_key)
     await HumanTasks(settings).open(question.body(), route)
 
 
-async def registered(relay: RelayServer, count: int) -> None:
+async def check_registered(relay: RelayServer, count: int) -> None:
     """That they wait, they have told the relay, too."""
     async with httpx.AsyncClient() as http:
         waits = (await http.get(f"{relay.url}/readyz")).json()["waits"]
     assert waits["open"] == count + 1, f"{waits} at the relay, and {count} workflows"
 
 
-async def cold_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[Cold]]:
+async def measure_cold_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[ColdStart]]:
     """Those that are compared follow each other, and begin with another each turn; the official one ends the turn."""
-    threes = [[NOBODY[mode], mode, BY_HAND[mode]] for mode in options.modes]
-    found: dict[str, list[Cold]] = {name: [] for name in [*chain(*threes), OFFICIAL]}
-    await cold(threes[0][0], servers, options.workflows, "warm-up")
-    for turn in range(options.repeats):
-        first = turn % 3
-        for name in [*chain(*(three[first:] + three[:first] for three in threes)), OFFICIAL]:
-            seen = await cold(name, servers, options.workflows, str(turn))
-            found[name].append(seen)
-            say(name, f"{seen.waited} of {seen.workflows} wait after {seen.seconds:.2f} s, {seen.cpu:.2f} s of CPU")
+    groups = [[NO_OP[mode], mode, BY_HAND[mode]] for mode in options.modes]
+    found: dict[str, list[ColdStart]] = {name: [] for name in [*chain(*groups), OFFICIAL]}
+    await measure_cold_start(groups[0][0], servers, options.workflows, "warm-up")
+    for repeat in range(options.repeats):
+        first = repeat % 3
+        for name in [*chain(*(group[first:] + group[:first] for group in groups)), OFFICIAL]:
+            measured = await measure_cold_start(name, servers, options.workflows, str(repeat))
+            found[name].append(measured)
+            waited = f"{measured.waited} of {measured.workflows} wait"
+            progress(name, f"{waited} after {measured.seconds:.2f} s, {measured.cpu:.2f} s of CPU")
     return found
 
 
@@ -310,89 +314,91 @@ async def cold_starts(servers: Servers, options: argparse.Namespace) -> dict[str
 
 def wait_table(result: Result) -> str:
     rows: list[Sequence[str]] = [("one wait", "events", "bytes", "(sent)", "actions", "replayed in (ms)")]
-    for name, seen in result.weights.items():
-        counts = (str(figure) for figure in (seen.events, seen.bytes, seen.event_bytes, seen.actions))
-        rows.append((name, *counts, Spread.of(result.replays[name]).shown(1)))
+    for name, measured in result.sizes.items():
+        counts = (str(figure) for figure in (measured.events, measured.bytes, measured.event_bytes, measured.actions))
+        rows.append((name, *counts, Spread.of(result.replays[name]).text(1)))
     return columns(rows, [18, 8, 8, 8, 9, 26])
 
 
-def cold_table(colds: Mapping[str, Sequence[Cold]]) -> str:
-    rows: list[Sequence[str]] = [("cold start", "wait", "all asked (s)", "all wait (s)", "worker CPU (s)", "stumbled")]
-    for name, seen in colds.items():
+def cold_table(cold_starts: Mapping[str, Sequence[ColdStart]]) -> str:
+    rows: list[Sequence[str]] = [("cold start", "wait", "all asked (s)", "all wait (s)", "worker CPU (s)", "failed")]
+    for name, measured in cold_starts.items():
         rows.append(
             (
                 name,
-                "/".join(str(each.waited) for each in seen),
-                *(cold_spread(seen, figure).shown(2) for figure in ("asking_seconds", "seconds", "cpu")),
-                "/".join(str(each.stumbled) for each in seen),
+                "/".join(str(each.waited) for each in measured),
+                *(cold_spread(measured, figure).text(2) for figure in ("asking_seconds", "seconds", "cpu")),
+                "/".join(str(each.failed) for each in measured),
             )
         )
-    for other in (NOBODY, BY_HAND):
+    for other in (NO_OP, BY_HAND):
         for mode in MODES:
-            if mode in colds:
-                ratios = (ratio(colds, mode, other[mode], figure) for figure in ("asking_seconds", "seconds", "cpu"))
+            if mode in cold_starts:
+                ratios = (
+                    ratio(cold_starts, mode, other[mode], figure) for figure in ("asking_seconds", "seconds", "cpu")
+                )
                 rows.append((f"{mode} to {other[mode]}", "", *(f"{each:.2f}" for each in ratios), ""))
     return columns(rows, [29, 16, 21, 21, 21, 16])
 
 
 def start_table(found: Mapping[str, Sequence[float]]) -> str:
     rows: list[Sequence[str]] = [("start, workflows alone", "all asked (s)")]
-    rows += [(name, Spread.of(seen).shown(2)) for name, seen in found.items()]
-    rows += [(f"{mode} to {NOBODY[mode]}", f"{start_ratio(found, mode):.2f}") for mode in MODES if mode in found]
+    rows += [(name, Spread.of(measured).text(2)) for name, measured in found.items()]
+    rows += [(f"{mode} to {NO_OP[mode]}", f"{start_ratio(found, mode):.2f}") for mode in MODES if mode in found]
     return columns(rows, [29, 21])
 
 
 def start_ratio(found: Mapping[str, Sequence[float]], mode: str) -> float:
     """Of the medians."""
-    return Spread.of(found[mode]).median / Spread.of(found[NOBODY[mode]]).median
+    return Spread.of(found[mode]).median / Spread.of(found[NO_OP[mode]]).median
 
 
-def cold_spread(seen: Sequence[Cold], figure: str) -> Spread:
-    return Spread.of([getattr(each, figure) for each in seen])
+def cold_spread(measured: Sequence[ColdStart], figure: str) -> Spread:
+    return Spread.of([getattr(each, figure) for each in measured])
 
 
-def ratio(colds: Mapping[str, Sequence[Cold]], side: str, other: str, figure: str) -> float:
+def ratio(cold_starts: Mapping[str, Sequence[ColdStart]], side: str, other: str, figure: str) -> float:
     """Of the medians."""
-    return cold_spread(colds[side], figure).median / cold_spread(colds[other], figure).median
+    return cold_spread(cold_starts[side], figure).median / cold_spread(cold_starts[other], figure).median
 
 
 def claims(mode: str, result: Result, count: int) -> list[Claim]:
-    seen, colds = result.weights[mode], result.colds
-    heaviest, replayed = max(seen.bytes, seen.event_bytes), Spread.of(result.replays[mode]).median
+    measured, cold_starts = result.sizes[mode], result.cold_starts
+    largest_bytes, replayed = max(measured.bytes, measured.event_bytes), Spread.of(result.replays[mode]).median
     bare = Spread.of(result.replays[BARE]).median
-    said = [
-        (f"at most {MOST_EVENTS[mode]} events", seen.events <= MOST_EVENTS[mode]),
-        (f"at most {MOST_ACTIONS[mode]} billable actions", seen.actions <= MOST_ACTIONS[mode]),
-        (f"at most {MOST_BYTES[mode]} bytes of history", heaviest <= MOST_BYTES[mode]),
-        (f"replayed in at most {MOST_REPLAY_MS:.0f} ms (the bare one: {bare:.1f})", replayed <= MOST_REPLAY_MS),
+    checks = [
+        (f"at most {MAX_EVENTS[mode]} events", measured.events <= MAX_EVENTS[mode]),
+        (f"at most {MAX_ACTIONS[mode]} billable actions", measured.actions <= MAX_ACTIONS[mode]),
+        (f"at most {MAX_BYTES[mode]} bytes of history", largest_bytes <= MAX_BYTES[mode]),
+        (f"replayed in at most {MAX_REPLAY_MS:.0f} ms (the bare one: {bare:.1f})", replayed <= MAX_REPLAY_MS),
         (
             f"{count} start on a cold worker within 10 % of the same that ask nobody",
-            start_ratio(result.starts, mode) <= MOST_COLD_RATIO,
+            start_ratio(result.starts, mode) <= MAX_COLD_RATIO,
         ),
         (
             "none of their tasks failed",
-            all(each.waited == each.workflows and not each.stumbled for each in colds[mode]),
+            all(each.waited == each.workflows and not each.failed for each in cold_starts[mode]),
         ),
     ]
-    return [Claim(f"{mode}: {text}", holds) for text, holds in said]
+    return [Claim(f"{mode}: {text}", holds) for text, holds in checks]
 
 
 async def measure(options: argparse.Namespace, servers: Servers) -> Result:
-    weights: dict[str, Weight] = {}
+    sizes: dict[str, HistorySize] = {}
     found: dict[str, WorkflowHistory] = {}
-    for name in [*options.modes, OFFICIAL, NOBODY[SIGNAL], BARE]:
-        say(name, "asks, and is answered")
-        weights[name], found[name] = await one_wait(ALONE.get(name, name), servers)
-    say("all", f"replayed, {REPLAYS} times each")
+    for name in [*options.modes, OFFICIAL, NO_OP[SIGNAL], BARE]:
+        progress(name, "asks, and is answered")
+        sizes[name], found[name] = await one_wait(OWN_FILE.get(name, name), servers)
+    progress("all", f"replayed, {REPLAYS} times each")
     took = await replays(found)
-    started_alone = await starts(servers, options)
-    return Result(weights, took, await cold_starts(servers, options), started_alone)
+    start_seconds = await measure_starts(servers, options)
+    return Result(sizes, took, await measure_cold_starts(servers, options), start_seconds)
 
 
 async def run(options: argparse.Namespace) -> bool:
-    mine = asyncio.current_task()
-    assert mine is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     # The sandbox says at every replay that the official adapter loads its forms late.
     warnings.filterwarnings("ignore", message="Module awaithumans", category=UserWarning)
     with tempfile.TemporaryDirectory() as folder:
@@ -401,8 +407,8 @@ async def run(options: argparse.Namespace) -> bool:
     checked = [claim for mode in options.modes for claim in claims(mode, result, options.workflows)]
     if options.json:
         options.json.write_text(json.dumps(asdict(result) | {"claims": list(map(asdict, checked))}, indent=2))
-    tables = (wait_table(result), start_table(result.starts), cold_table(result.colds))
-    print("", *chain(*((table, "") for table in tables)), *map(verdict, checked), sep="\n")
+    tables = (wait_table(result), start_table(result.starts), cold_table(result.cold_starts))
+    print("", *chain(*((table, "") for table in tables)), *map(claim_line, checked), sep="\n")
     return all(claim.holds is not False for claim in checked)
 
 

@@ -36,9 +36,9 @@ from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.api.enums.v1 import EventType, TimeoutType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
-from benchmarks._report import Claim, columns, positive, say, verdict
-from benchmarks._sides import ACTIVITY, GATHER, GATHER_BY_HAND, GATHER_PLAIN, SIDES, SIGNAL, Place
-from benchmarks._temporal_worker import working
+from benchmarks._report import Claim, claim_line, columns, positive, progress
+from benchmarks._sides import ACTIVITY, GATHER, GATHER_BY_HAND, GATHER_PLAIN, SIDES, SIGNAL, ServerAddresses
+from benchmarks._temporal_worker import worker_process
 
 NAMES = [GATHER_PLAIN, GATHER_BY_HAND, *GATHER.values()]
 LIMIT_SECONDS = 180.0
@@ -63,7 +63,7 @@ class Opened:
     failed_tasks: int
 
 
-async def opening(name: str, count: int, humans: HumansServer, temporal: TemporalServer, folder: Path) -> Opened:
+async def open_questions(name: str, count: int, humans: HumansServer, temporal: TemporalServer, folder: Path) -> Opened:
     """Start one workflow and wait until its questions are open."""
     secret, queue = secrets.token_urlsafe(32), f"{name}-{count}"
     relay = RelayServer(folder / queue, humans, ["--temporal", temporal.address], secret=secret)
@@ -74,17 +74,20 @@ async def opening(name: str, count: int, humans: HumansServer, temporal: Tempora
         "AWAITHUMANS_RELAY_SECRET": secret,
     }
     side = SIDES[name]
-    async with started(relay), working(name, temporal.address, queue, env) as (worker, ran):
+    async with started(relay), worker_process(name, temporal.address, queue, env) as (worker, started_status):
         client = await side.client(temporal.address)
         began = time.time()
         handle = await client.start_workflow(
-            side.workflow.__name__, side.argument(count, Place(humans.url, humans.token)), id=queue, task_queue=queue
+            side.workflow.__name__,
+            side.argument(count, ServerAddresses(humans.url, humans.token)),
+            id=queue,
+            task_queue=queue,
         )
         opened, until = 0, began
         while opened < count and time.time() - began < LIMIT_SECONDS:
             await asyncio.sleep(0.5)
             opened, until = await (timers(handle) if side.timer else registered(relay))
-        cpu = (await worker.standing()).cpu - ran.cpu
+        cpu = (await worker.status()).cpu - started_status.cpu
         failed = failed_tasks(await handle.fetch_history())
         await handle.terminate()
     return Opened(name, count, opened, max(0.0, until - began), cpu, failed)
@@ -120,31 +123,31 @@ def failed_tasks(history: WorkflowHistory) -> int:
 
 async def measure(options: argparse.Namespace, folder: Path) -> list[Opened]:
     humans, temporal = HumansServer(folder / "humans"), TemporalServer(folder / "temporal")
-    seen: list[Opened] = []
+    measured: list[Opened] = []
     async with started(humans, temporal):
         for count in options.questions:
             for name in options.sides:
-                seen.append(await opening(name, count, humans, temporal, folder))
-                say(name, f"{seen[-1].opened} of {count} open after {seen[-1].seconds:.1f} s")
-    return seen
+                measured.append(await open_questions(name, count, humans, temporal, folder))
+                progress(name, f"{measured[-1].opened} of {count} open after {measured[-1].seconds:.1f} s")
+    return measured
 
 
-def table(seen: Sequence[Opened]) -> str:
+def table(measured: Sequence[Opened]) -> str:
     rows: list[Sequence[str]] = [("side", "questions", "open", "seconds", "worker CPU (s)", "failed tasks")]
-    for each in seen:
+    for each in measured:
         figures = (each.questions, each.opened, f"{each.seconds:.1f}", f"{each.worker_cpu:.1f}", each.failed_tasks)
         rows.append((each.name, *map(str, figures)))
     return columns(rows, [18, 11, 8, 10, 16, 14])
 
 
-def claims(seen: Sequence[Opened]) -> list[Claim]:
-    by_hand = {each.questions: each.seconds for each in seen if each.name == GATHER_BY_HAND}
+def claims(measured: Sequence[Opened]) -> list[Claim]:
+    by_hand = {each.questions: each.seconds for each in measured if each.name == GATHER_BY_HAND}
     found: list[Claim] = []
-    for each in seen:
+    for each in measured:
         if each.name in (GATHER[SIGNAL], GATHER[ACTIVITY]):
             about = f"{each.name}, {each.questions} questions"
-            whole = each.opened == each.questions and not each.failed_tasks
-            found.append(Claim(f"{about}: all open, no workflow task failed", whole))
+            complete = each.opened == each.questions and not each.failed_tasks
+            found.append(Claim(f"{about}: all open, no workflow task failed", complete))
             if each.questions in by_hand:
                 ratio = each.seconds / by_hand[each.questions]
                 found.append(Claim(f"{about}: {ratio:.2f} times the time of asking by hand", ratio <= MAX_RATIO))
@@ -152,16 +155,16 @@ def claims(seen: Sequence[Opened]) -> list[Claim]:
 
 
 async def run(options: argparse.Namespace) -> bool:
-    mine = asyncio.current_task()
-    assert mine is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     with tempfile.TemporaryDirectory() as folder:
-        seen = await measure(options, Path(folder))
-    checked = claims(seen)
+        measured = await measure(options, Path(folder))
+    checked = claims(measured)
     if options.json:
-        content = {"opened": list(map(asdict, seen)), "claims": list(map(asdict, checked))}
+        content = {"opened": list(map(asdict, measured)), "claims": list(map(asdict, checked))}
         options.json.write_text(json.dumps(content, indent=2))
-    print("", table(seen), "", *map(verdict, checked), sep="\n")
+    print("", table(measured), "", *map(claim_line, checked), sep="\n")
     return all(claim.holds is not False for claim in checked)
 
 

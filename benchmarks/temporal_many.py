@@ -36,22 +36,22 @@ import httpx
 from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.client import Client, WorkflowHandle
 
-from benchmarks._meters import idle, memory
+from benchmarks._meters import cpu_per_minute, memory
 from benchmarks._people import answer_all, open_tasks
-from benchmarks._report import Claim, columns, positive, say, verdict
-from benchmarks._sides import MANY, MODES, SIDES, SIGNAL, Place
-from benchmarks._temporal_worker import WorkerProcess, working
-from benchmarks._workflows_many import FILE
+from benchmarks._report import Claim, claim_line, columns, positive, progress
+from benchmarks._sides import MANY, MODES, SIDES, SIGNAL, ServerAddresses
+from benchmarks._temporal_worker import WorkerProcess, worker_process
+from benchmarks._workflows_many import ANSWERS_FILE
 
 QUEUE = "many"
-AT_ONCE = 32
+CONCURRENCY = 32
 """Requests to Temporal under way."""
 ASKING_SECONDS = 600.0
 ENDING_SECONDS = 600.0
 """Limits of the first and of the last phase."""
-REST_SECONDS = 2.0
+IDLE_SECONDS = 2.0
 """Nobody has an activity or a task under way once the worker has spent next to nothing for so long."""
-REST_CPU = 0.05
+IDLE_CPU = 0.05
 
 
 @dataclass
@@ -110,11 +110,11 @@ async def serving(mode: str, folder: Path) -> AsyncGenerator[Servers]:
         "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
         "AWAITHUMANS_RELAY_URL": relay.url,
         "AWAITHUMANS_RELAY_SECRET": secret,
-        FILE: str(answers),
+        ANSWERS_FILE: str(answers),
     }
     async with (
         started(humans, temporal, relay),
-        working(MANY[mode], temporal.address, QUEUE, env) as (worker, _),
+        worker_process(MANY[mode], temporal.address, QUEUE, env) as (worker, _),
     ):
         yield Servers(humans, temporal, relay, worker, await SIDES[MANY[mode]].client(temporal.address), answers)
 
@@ -142,37 +142,37 @@ async def ask_all(servers: Servers, options: argparse.Namespace) -> float:
     began = time.monotonic()
     async with asyncio.timeout(ASKING_SECONDS), httpx.AsyncClient() as http:
         await start_all(servers, options)
-        while (await registered(servers, http)) < options.workflows:
+        while (await registered_waits(servers, http)) < options.workflows:
             await asyncio.sleep(0.2)
         took = time.monotonic() - began
-        await rests(servers)
+        await wait_until_idle(servers)
     return took
 
 
 async def start_all(servers: Servers, options: argparse.Namespace) -> None:
-    side, place = SIDES[MANY[options.mode]], Place(servers.humans.url, servers.humans.token)
-    gate = asyncio.Semaphore(AT_ONCE)
+    side, addresses = SIDES[MANY[options.mode]], ServerAddresses(servers.humans.url, servers.humans.token)
+    gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(order: int) -> WorkflowHandle[Any, Any]:
         async with gate:
             return await servers.client.start_workflow(
-                side.workflow.__name__, side.argument(order, place), id=workflow_id(order), task_queue=QUEUE
+                side.workflow.__name__, side.argument(order, addresses), id=workflow_id(order), task_queue=QUEUE
             )
 
     await asyncio.gather(*map(one, range(options.workflows)))
 
 
-async def registered(servers: Servers, http: httpx.AsyncClient) -> int:
+async def registered_waits(servers: Servers, http: httpx.AsyncClient) -> int:
     waits = (await http.get(f"{servers.relay.url}/readyz", timeout=30.0)).json()["waits"]
     return sum(waits.values())
 
 
-async def rests(servers: Servers) -> None:
+async def wait_until_idle(servers: Servers) -> None:
     """Until the worker does nothing any more: the last activities have been told, and what follows them is done."""
     while True:
-        before = (await servers.worker.standing()).cpu
-        await asyncio.sleep(REST_SECONDS)
-        if (await servers.worker.standing()).cpu - before < REST_CPU * REST_SECONDS:
+        before = (await servers.worker.status()).cpu
+        await asyncio.sleep(IDLE_SECONDS)
+        if (await servers.worker.status()).cpu - before < IDLE_CPU * IDLE_SECONDS:
             return
 
 
@@ -183,33 +183,33 @@ async def answer_everything(servers: Servers) -> int:
         return await answer_all(people, tasks, lambda task: expected(task["payload"]["order"]))
 
 
-async def all_ended(servers: Servers, count: int) -> int:
+async def wait_until_ended(servers: Servers, count: int) -> int:
     """Wait until no workflow runs, or the time is up; how many have completed."""
     with suppress(TimeoutError):
         async with asyncio.timeout(ENDING_SECONDS):
-            while written(servers.answers).total() < count or await counted(servers, "Running"):
+            while recorded_answers(servers.answers).total() < count or await count_workflows(servers, "Running"):
                 await asyncio.sleep(1.0)
-    return await counted(servers, "Completed")
+    return await count_workflows(servers, "Completed")
 
 
-async def counted(servers: Servers, status: str) -> int:
+async def count_workflows(servers: Servers, status: str) -> int:
     return (await servers.client.count_workflows(f"ExecutionStatus = '{status}'")).count
 
 
-def written(answers: Path) -> Counter[str]:
+def recorded_answers(answers: Path) -> Counter[str]:
     return Counter(answers.read_text().splitlines())
 
 
-def judged(lines: Counter[str], count: int) -> tuple[int, int, int]:
+def answer_errors(lines: Counter[str], count: int) -> tuple[int, int, int]:
     """Workflows without a line, with more than one, and with one that is not theirs."""
     by_workflow: dict[str, list[str]] = {workflow_id(order): [] for order in range(count)}
     for text in lines.elements():
         by_workflow.setdefault(text.partition(" ")[0], []).append(text)
-    right = {workflow_id(order): line(order) for order in range(count)}
+    expected_lines = {workflow_id(order): line(order) for order in range(count)}
     return (
         sum(not found for found in by_workflow.values()),
         sum(len(found) > 1 for found in by_workflow.values()),
-        sum(any(text != right.get(name) for text in found) for name, found in by_workflow.items()),
+        sum(any(text != expected_lines.get(name) for text in found) for name, found in by_workflow.items()),
     )
 
 
@@ -221,17 +221,17 @@ async def measure(options: argparse.Namespace, folder: Path) -> Result:
     async with serving(options.mode, folder) as servers:
         before = memory(servers.worker.pid)
         asking = await ask_all(servers, options)
-        say(options.mode, f"{count} wait after {asking:.0f} s; nobody answers now")
-        waiting = await idle(servers.pids, options.seconds)
+        progress(options.mode, f"{count} wait after {asking:.0f} s; nobody answers now")
+        waiting = await cpu_per_minute(servers.pids, options.seconds)
         while_waiting = memory(servers.worker.pid)
-        say(options.mode, "a person answers now")
+        progress(options.mode, "a person answers now")
         began = time.monotonic()
         answers = await answer_everything(servers)
         answering = time.monotonic() - began
-        say(options.mode, f"{answers} answered after {answering:.0f} s; until every workflow has ended")
-        ended = await all_ended(servers, count)
+        progress(options.mode, f"{answers} answered after {answering:.0f} s; until every workflow has ended")
+        ended = await wait_until_ended(servers, count)
         ending = time.monotonic() - began
-        lost, doubled, swapped = judged(written(servers.answers), count)
+        lost, doubled, swapped = answer_errors(recorded_answers(servers.answers), count)
     return Result(
         mode=options.mode,
         workflows=count,
@@ -276,15 +276,15 @@ def claims(result: Result) -> list[Claim]:
 
 
 async def run(options: argparse.Namespace) -> bool:
-    mine = asyncio.current_task()
-    assert mine is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     with tempfile.TemporaryDirectory() as folder:
         result = await measure(options, Path(folder))
     checked = claims(result)
     if options.json:
         options.json.write_text(json.dumps(asdict(result) | {"claims": list(map(asdict, checked))}, indent=2))
-    print(f"\nmode: {result.mode}\n", table(result), "", *map(verdict, checked), sep="\n")
+    print(f"\nmode: {result.mode}\n", table(result), "", *map(claim_line, checked), sep="\n")
     return all(claim.holds is not False for claim in checked)
 
 

@@ -27,10 +27,10 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # it ships no types
 from benchmarks._meters import memory
 from benchmarks._people import open_tasks
-from benchmarks._sides import MANY, SIDES, Place
-from benchmarks._temporal_worker import working
-from benchmarks._workflows_many import FILE
-from benchmarks.temporal_many import expected, judged, workflow_id, written
+from benchmarks._sides import MANY, SIDES, ServerAddresses
+from benchmarks._temporal_worker import worker_process
+from benchmarks._workflows_many import ANSWERS_FILE
+from benchmarks.temporal_many import answer_errors, expected, recorded_answers, workflow_id
 from devservers import Process, TemporalServer, free_port
 from temporalio.client import Client
 
@@ -122,7 +122,7 @@ class Soak:
             "AWAITHUMANS_RELAY_URL": self._url(0),
             "AWAITHUMANS_RELAY_OPERATOR_TOKEN": secrets.token_urlsafe(32),
             "PYTHONPATH": str(ROOT),
-            FILE: str(self._answers),
+            ANSWERS_FILE: str(self._answers),
         }
         self._relays = [self._relay(folder / str(port), port, database, temporal.address, env) for port in self._ports]
         began = time.monotonic()
@@ -131,7 +131,7 @@ class Soak:
             attacked = [self._ports[number] for number in (*KILLED, ATTACKED)]
             async with (
                 asyncio.timeout(PATIENCE_SECONDS),
-                working(MANY[MODE], temporal.address, QUEUE, env),
+                worker_process(MANY[MODE], temporal.address, QUEUE, env),
                 attacking(attacked, self.hostile, PATIENCE_SECONDS, self.seed) as attacker,
             ):
                 beside = [asyncio.create_task(self._tell()), asyncio.create_task(self._sample())]
@@ -139,7 +139,7 @@ class Soak:
                 await asyncio.gather(asking, self._kill(self.kills // WHILE_ASKING))
                 killing = asyncio.create_task(self._kill(self.kills))
                 await self._call_back(attacker)
-                while len(written(self._answers)) < self.waits:
+                while len(recorded_answers(self._answers)) < self.waits:
                     await asyncio.sleep(0.1)
                 killing.cancel()
                 await asyncio.gather(killing, return_exceptions=True)
@@ -153,7 +153,7 @@ class Soak:
                 await asyncio.to_thread(relay.kill)
             await self._store.stop()
         self.seconds = time.monotonic() - began
-        self.lost, self.doubled, self.swapped = judged(written(self._answers), self.waits)
+        self.lost, self.doubled, self.swapped = answer_errors(recorded_answers(self._answers), self.waits)
 
     def _url(self, number: int) -> str:
         return f"http://127.0.0.1:{self._ports[number]}"
@@ -186,17 +186,17 @@ class Soak:
         """How far it is, from time to time."""
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            waits, effects = sum((await self._store.counts()).values()), len(written(self._answers))
+            waits, effects = sum((await self._store.counts()).values()), len(recorded_answers(self._answers))
             print(f"{waits} wait, {self.sent} callbacks acknowledged, {effects} effects, {self.killed} relays killed")
 
     async def _ask(self, client: Client) -> None:
         """Start the workflows; all of them wait once the table has as many rows."""
-        side, place = SIDES[MANY[MODE]], Place(self._humans.url, self._humans.token)
+        side, addresses = SIDES[MANY[MODE]], ServerAddresses(self._humans.url, self._humans.token)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(order: int) -> None:
             async with gate:
-                argument = side.argument(order, place)
+                argument = side.argument(order, addresses)
                 await client.start_workflow(side.workflow.__name__, argument, id=workflow_id(order), task_queue=QUEUE)
 
         await asyncio.gather(*map(one, range(self.waits)))
