@@ -1,4 +1,7 @@
-"""python -m benchmarks._accepting_relay PORT DATABASE: a relay of its own, whose engine takes every answer at once."""
+"""A relay process whose only engine accepts every answer immediately.
+
+python -m benchmarks._accepting_relay PORT DATABASE
+"""
 
 import sys
 
@@ -9,12 +12,12 @@ from awaithumans_relay import create_app
 
 
 class AcceptingEngine:
-    """Has every answer. When it came stands in the relay's table."""
+    """Engine that accepts every answer. The relay's table records the time of the delivery."""
 
     name = "accepting"
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
-        """Take it."""
+        """Accept the answer."""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Activities that do nothing, and activities that ask by hand: the two HTTP calls that it takes, and nothing else.
+"""Activities that do nothing, and activities that ask with two hand-written HTTP calls.
 
-By hand means one client for all of them and a body that is written down; nothing that goes wrong is seen to.
+The hand-written calls share one HTTP client and a fixed request body, and they handle no errors.
 """
 
 import asyncio

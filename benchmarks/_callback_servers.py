@@ -1,9 +1,12 @@
-"""The web servers whose acknowledgements are compared: `python -m benchmarks._callback_servers KIND PORT FOLDER`.
+"""Web servers whose acknowledgements are compared.
 
-`bare` reads a body and checks its HMAC, the least that a receiver of callbacks can do. `relay` is ours, its waits in a
-file of the folder, with engines that take an answer at once (`swift`, and one that lets graphs register) and after nine
-seconds (`slow`). `official` is the receiver of the official LangGraph adapter, with its threads in the folder; the one
-of its Temporal adapter is in `_official_receiver`. Settings and keys: from the environment.
+python -m benchmarks._callback_servers KIND PORT FOLDER        (settings and keys: from the environment)
+
+- `bare` reads a body and checks its HMAC, which is the minimum for a receiver of callbacks.
+- `relay` is this package's relay. It stores its waits in FOLDER. Its engines `fast` and `langgraph` accept an answer
+  immediately, and its engine `slow` accepts it after nine seconds.
+- `official` is the receiver of the official LangGraph adapter, with its threads in FOLDER. The receiver of the official
+  Temporal adapter is in `_official_receiver`.
 """
 
 import asyncio
@@ -22,11 +25,11 @@ from awaithumans_core import Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key
 
 SLOW_SECONDS = 9.0
-"""The server allows ten for a callback."""
+"""Just below the ten seconds that the awaithumans server allows for a callback."""
 
 
 class DelayedEngine:
-    """Takes every answer, in this long."""
+    """Engine that accepts every answer after a fixed delay."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name = name
@@ -52,7 +55,7 @@ def bare() -> FastAPI:
 
 
 def relay(folder: Path) -> FastAPI:
-    from awaithumans_relay import create_app  # here, so that the bare one is bare
+    from awaithumans_relay import create_app  # imported here, so that the bare server does not load it
     from awaithumans_relay.runtime.tuning import tune
 
     engines = [DelayedEngine("fast", 0), DelayedEngine("langgraph", 0), DelayedEngine("slow", SLOW_SECONDS)]

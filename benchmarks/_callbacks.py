@@ -1,4 +1,4 @@
-"""Callbacks as the awaithumans server sends them, and waits that are registered for them."""
+"""Callbacks as the awaithumans server sends them, and the waits for which they are sent."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Callback:
-    """One answered task, and who waits for it."""
+    """A signed callback: an answered task and the route of its caller."""
 
     route: Route
     body: bytes
@@ -45,7 +45,7 @@ def callback_for(route: Route, payload_key: str) -> Callback:
 
 
 def new_callbacks(engine: str, count: int, payload_key: str) -> list[Callback]:
-    """Each of another target."""
+    """Create callbacks, each for a different workflow."""
     ids = [secrets.token_hex(12) for _ in range(count)]
     routes = [
         Route(engine, {"namespace": "default", "workflow_id": f"order-{each}"}, f"bench:default:order-{each}")
@@ -55,7 +55,7 @@ def new_callbacks(engine: str, count: int, payload_key: str) -> list[Callback]:
 
 
 async def register(callbacks: Sequence[Callback], store: Store) -> None:
-    """As the askers did when they asked."""
+    """Register the waits, as callers do when they ask."""
     waits = (store.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in callbacks)
     await asyncio.gather(*waits)
 

@@ -1,11 +1,11 @@
-"""One process that asks many questions and waits for all of them, as one of the two clients would have it done.
+"""A process that asks many questions with one of the two clients and waits for all answers.
 
 python -m benchmarks._client_process ours|official ADDRESS TASKS        (the token: AWAITHUMANS_ADMIN_API_TOKEN)
 
-It is a process of its own so that its memory, its CPU and its connections are those of the client and of nothing else.
-It says `ready` once everything is imported, asks as soon as it is sent a line, and writes one line of JSON for each
-question that ends: which, when (the machine's clock, which whoever answers reads too), and what went wrong, if anything
-did. Both clients ask the same question, with the same payload and the same schema, each under a key of its own.
+The client has a process of its own, so that memory, CPU time and connections of the process are those of the client.
+The process writes a line of JSON when all imports are done, and asks as soon as it reads a line. For each question that
+ends it writes a line of JSON with the number of the order, the time by the machine's clock, and the error, if any. Both
+clients ask the same question, with the same payload and schema, and each question has a key of its own.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from typing import Any
 from pydantic import BaseModel
 
 AskAll = Callable[[str, str, int], Coroutine[Any, Any, None]]
-"""Takes the server's address, the token and how many questions there are; ends when all of them have."""
+"""Asks a number of questions and returns when all have ended. Arguments: server address, token, number of questions."""
 
 TIMEOUT_SECONDS = 3600
-"""What people have; no run lasts as long."""
+"""Longer than any run, so no question times out."""
 
 
 class Order(BaseModel):
@@ -45,7 +45,7 @@ def write_result(order: int, error: BaseException | None) -> None:
 
 
 def ours() -> AskAll:
-    """All of them in one loop, over the connections that `as_completed` allows itself."""
+    """Return a function that asks all questions in one `as_completed` loop of this package."""
     from awaithumans_core import HumanTask, TaskClient
 
     async def ask(url: str, token: str, count: int) -> None:
@@ -68,7 +68,7 @@ def ours() -> AskAll:
 
 
 def official() -> AskAll:
-    """One `await_human` for each, gathered: the SDK has no call for many."""
+    """Return a function that gathers one `await_human` per question, because the SDK has no call for many questions."""
     from awaithumans import await_human  # type: ignore[import-untyped]  # it ships no types
 
     async def one(url: str, token: str, order: Order) -> None:

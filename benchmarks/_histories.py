@@ -1,4 +1,4 @@
-"""What stands in a workflow's history: its size, what Temporal would bill for it, whether the workflow waits yet."""
+"""Facts from a workflow's history: its size, its billed actions, and the times and failures of events."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ BILLED: Mapping["EventType.ValueType", Callable[[HistoryEvent], int]] = {
     EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES: lambda _: 1,
     EventType.EVENT_TYPE_MARKER_RECORDED: lambda _: 1,
 }
-"""Actions, as Temporal Cloud counts them. The event that says an activity has started knows how often it was tried."""
+"""Actions, as Temporal Cloud counts them, by event type. The start event of an activity has the number of attempts."""
 
 
 @dataclass(frozen=True)
 class HistorySize:
-    """What one workflow leaves behind."""
+    """Size of one workflow's history."""
 
     events: int
     bytes: int
-    """The server's own figure."""
+    """History size as the server reports it."""
     event_bytes: int
-    """Of the events as they are sent, added up."""
+    """Sum of the events' serialized sizes."""
     actions: int
 
 
@@ -46,7 +46,7 @@ async def history_size(handle: WorkflowHandle[Any, Any], history: WorkflowHistor
 
 
 def first_event_time(history: WorkflowHistory, event_type: "EventType.ValueType") -> float | None:
-    """When the first event of this type came. None: it has not."""
+    """Return the time of the first event of this type, or None if there is none."""
     for event in history.events:
         if event.event_type == event_type:
             return event.event_time.seconds + event.event_time.nanos / 1e9
@@ -54,5 +54,5 @@ def first_event_time(history: WorkflowHistory, event_type: "EventType.ValueType"
 
 
 def failed_workflow_task(history: WorkflowHistory) -> bool:
-    """Whether a workflow task failed: with TMPRL1101, for instance, when it took longer than two seconds."""
+    """Return whether a workflow task failed, for instance with TMPRL1101 because it took longer than two seconds."""
     return any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED for event in history.events)

@@ -1,10 +1,10 @@
-"""Sends requests as fast as they are answered, from a process of its own.
+"""A process that sends HTTP requests as fast as the server answers them.
 
-python -m benchmarks._load_sender PORT AT_ONCE FILE
+python -m benchmarks._load_sender PORT CONCURRENCY FILE
 
-The file holds the requests, written out, as a JSON list of strings. Each connection is kept and has one request under
-way. It writes a line of JSON: how long all of it took, how long each request took, and what the sender itself had of
-the CPU, by which one sees that it was not the one that was measured.
+FILE contains the complete requests as a JSON list of strings. CONCURRENCY connections stay open, and each has one
+request in flight. The process writes a line of JSON with the total time, the latency of each request, and its own CPU
+time, which shows whether the sender was the bottleneck.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What one run of the sender has seen."""
+    """Result of one run of the sender."""
 
     seconds: float
-    """From the first request to the last answer."""
+    """Time from the first request to the last response."""
     latencies: list[float]
-    """Of each request, sorted; seconds."""
+    """Seconds per request, sorted."""
     statuses: dict[str, int]
     cpu: float
-    """Seconds of CPU that the sender had meanwhile."""
+    """CPU seconds of the sender during the run."""
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, share: float) -> float:
-        """Milliseconds."""
+        """Return this percentile of the latencies in milliseconds."""
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))] * 1000
 
 
@@ -96,11 +96,11 @@ async def _send(port: int, concurrency: int, requests: Sequence[bytes]) -> LoadR
     return LoadResult(time.perf_counter() - began, sorted(latencies), statuses, time.process_time() - cpu)
 
 
-# --- from outside ---------------------------------------------------------------------------------------------------
+# --- for the process that measures -----------------------------------------------------------------------------------
 
 
 def request(path: str, body: bytes, headers: Mapping[str, str]) -> str:
-    """A POST, written out."""
+    """Return a complete POST request as text."""
     lines = [
         f"POST {path} HTTP/1.1",
         "host: 127.0.0.1",
@@ -112,7 +112,7 @@ def request(path: str, body: bytes, headers: Mapping[str, str]) -> str:
 
 
 async def send_load(port: int, concurrency: int, requests: Sequence[str], folder: Path) -> LoadResult:
-    """Have them sent, so many at once, by a process of its own."""
+    """Start a sender process that sends the requests over `concurrency` connections, and return its result."""
     file = folder / "requests.json"
     file.write_text(json.dumps(requests))
     sender = await asyncio.create_subprocess_exec(

@@ -1,8 +1,8 @@
-"""Read, from outside, what processes cost: the server its CPU and its requests, the client its own and its memory.
+"""Measurements of server and client processes from outside: CPU time, memory, requests and connections.
 
-Nothing is asked of either while they are measured. CPU and memory are what the kernel counts for the process; requests
-are lines of the server's own access log, so they mean the same whoever sent them (a held poll counts when it is let
-go); connections are those that the client, and nobody else, has established with the server's port.
+The processes do no work for a measurement. CPU time and memory are the kernel's figures for a process. Requests are the
+lines of the server's access log, so they have the same meaning for every client. A long poll is logged when it ends.
+Connections are those that the client process has established to the server's port.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Cost:
-    """What a while of waiting cost, per minute."""
+    """Cost of a phase of waiting, per minute."""
 
     seconds: float
     server_cpu: float
@@ -29,7 +29,7 @@ class Cost:
 
 
 class Meter:
-    """Reads one server and one client, from the start of both to the end of one of them."""
+    """Measures one server process and one client process while both run."""
 
     def __init__(self, server_pid: int, client_pid: int, port: int, log: Path) -> None:
         self._server = psutil.Process(server_pid)
@@ -37,12 +37,12 @@ class Meter:
         self._port = port
         self._log = log
         self.connections = 0
-        """The most that were seen at once."""
+        """Maximum number of simultaneous connections."""
         self.memory = 0.0
-        """The most that was seen of the client's resident memory, in megabytes."""
+        """Maximum resident memory of the client, in megabytes."""
 
     async def watch(self) -> None:
-        """Look twice a second, until cancelled or until the client has ended."""
+        """Sample twice a second until cancelled or until the client has ended."""
         with suppress(psutil.NoSuchProcess):
             while True:
                 self.memory = max(self.memory, self.memory_now())
@@ -50,7 +50,7 @@ class Meter:
                 await asyncio.sleep(SAMPLE_SECONDS)
 
     async def cost(self, seconds: float, ended: asyncio.Event) -> Cost | None:
-        """What so many seconds cost; fewer when the client ends before. None when it has ended already."""
+        """Measure for `seconds`, or until the client ends; None if the client has ended already."""
         if ended.is_set():
             return None
         began, server, client, requests = time.monotonic(), cpu(self._server), cpu(self._client), self._requests()
@@ -83,13 +83,13 @@ class Meter:
 
 
 def cpu(process: psutil.Process) -> float:
-    """Seconds of CPU that this process and its children have had."""
+    """Return the CPU seconds of a process and its children since their start."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return float(sum(each.user + each.system for each in times))
 
 
 async def cpu_per_minute(pids: Mapping[str, int], seconds: float) -> dict[str, float]:
-    """Seconds of CPU a minute that each process has while so many seconds pass; by the names they are given."""
+    """Measure for `seconds` and return the CPU seconds per minute of each process, by name."""
     found = {name: psutil.Process(pid) for name, pid in pids.items()}
     before = {name: cpu(process) for name, process in found.items()}
     began = time.monotonic()
@@ -99,5 +99,5 @@ async def cpu_per_minute(pids: Mapping[str, int], seconds: float) -> dict[str, f
 
 
 def memory(pid: int) -> float:
-    """Megabytes that are resident."""
+    """Return the resident memory of a process in megabytes."""
     return float(psutil.Process(pid).memory_info().rss) / MEGABYTE

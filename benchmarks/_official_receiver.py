@@ -1,4 +1,4 @@
-"""The web server that the official adapter needs for its callbacks, as its example has it.
+"""The web server that receives callbacks for the official Temporal adapter, as in the adapter's example.
 
 python -m benchmarks._official_receiver PORT ADDRESS        (the key: AWAITHUMANS_PAYLOAD_KEY)
 """
@@ -46,7 +46,7 @@ def create_app(address: str) -> FastAPI:
 
 @asynccontextmanager
 async def official_receiver(humans: HumansServer, address: str, folder: Path) -> AsyncGenerator[str]:
-    """Its address, while it runs."""
+    """Run the receiver in a process of its own and yield its address."""
     port = free_port()
     process = Process(
         [sys.executable, "-m", "benchmarks._official_receiver", str(port), address],

@@ -1,4 +1,4 @@
-"""Answer through the server's API, as the dashboard does. What the server was too busy for is asked again or told."""
+"""Answers given through the server's API, as the dashboard gives them. Requests that fail are repeated or reported."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -8,19 +8,19 @@ from typing import Any
 import httpx
 
 ResponseTo = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""The response to a task."""
+"""Returns the response to a task."""
 
 PAGE = 200
 ACCEPTED = range(200, 300)
 ALREADY_ENDED = 409
-"""The server has an answer: from the try before, whose reply was lost, as nobody else answers."""
+"""Status of a task that has ended: it was completed by an earlier attempt whose reply was lost."""
 CONCURRENCY = 8
 MAX_TRIES = 20
 RETRY_SECONDS = 0.5
 
 
 async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """Every task that has not ended, in the order of their questions."""
+    """Return every task that has not ended, sorted by question."""
     found: list[dict[str, Any]] = []
     while True:
         page = await _page(http, len(found))
@@ -33,7 +33,7 @@ async def open_tasks(http: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 async def _page(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | None:
-    """A page of tasks. None: the server was too busy."""
+    """Return a page of tasks, or None if the request failed."""
     with suppress(httpx.HTTPError):
         page = await http.get("/api/tasks", params={"limit": PAGE, "offset": offset})
         return list(page.raise_for_status().json())
@@ -41,12 +41,12 @@ async def _page(http: httpx.AsyncClient, offset: int) -> list[dict[str, Any]] | 
 
 
 async def answer_task(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
-    """Whether the server has taken the answer. One it was too busy to take is not counted."""
+    """Send the answer to a task once and return whether the server accepted it."""
     return await _complete(http, task, response) in ACCEPTED
 
 
 async def answer_all(http: httpx.AsyncClient, tasks: Sequence[Mapping[str, Any]], response: ResponseTo) -> int:
-    """Several at once, and each until the server has it or has been too busy too often; how many it has."""
+    """Answer all tasks concurrently, with retries, and return the number of answers that the server has accepted."""
     gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(task: Mapping[str, Any]) -> bool:
@@ -61,7 +61,7 @@ async def answer_all(http: httpx.AsyncClient, tasks: Sequence[Mapping[str, Any]]
 
 
 async def _complete(http: httpx.AsyncClient, task: Mapping[str, Any], response: Mapping[str, Any]) -> int | None:
-    """The status of the reply, if there was one."""
+    """Complete a task and return the status of the reply, or None if there was no reply."""
     with suppress(httpx.RequestError):
         done = await http.post(f"/api/tasks/{task['id']}/complete", json={"response": dict(response)})
         return done.status_code

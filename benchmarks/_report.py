@@ -1,25 +1,26 @@
-"""What a benchmark says in the end: figures beside each other, and of each claim whether it holds."""
+"""Command line, progress lines, tables and checked claims of the benchmarks."""
 
 import argparse
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said of our side, and whether it is so. None: it cannot be said of this run."""
+    """A claim about this package, and whether it holds. None: this run cannot check it."""
 
     text: str
     holds: bool | None
     reason: str = ""
-    """Why it cannot be said."""
+    """Why this run cannot check it."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a figure that was taken several times."""
+    """Minimum, median and maximum of a repeated measurement."""
 
     minimum: float
     median: float
@@ -37,8 +38,19 @@ def claim_line(claim: Claim) -> str:
     return f"{claim.text}: " + {True: "holds", False: "FAILS", None: f"not checked, {claim.reason}"}[claim.holds]
 
 
-def progress(side: str, what: str) -> None:
-    print(f"{side}: {what}", file=sys.stderr, flush=True)
+def argument_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the docstring of the benchmark, with the option that all benchmarks have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    return parser
+
+
+def progress(side: str, message: str) -> None:
+    print(f"{side}: {message}", file=sys.stderr, flush=True)
 
 
 def formatted(figure: float | None, digits: int) -> str:
@@ -46,7 +58,7 @@ def formatted(figure: float | None, digits: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    """The first column to the left, the others to the right."""
+    """Format rows as a table: the first column left-aligned, the others right-aligned."""
     first, *others = widths
     return "\n".join(
         row[0].ljust(first) + "".join(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))
@@ -57,5 +69,5 @@ def columns(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
 def positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number

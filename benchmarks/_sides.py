@@ -1,4 +1,4 @@
-"""Who is measured: each side's workflow, and what its client, its worker and its replayer need to know of it."""
+"""The sides of the Temporal benchmarks: each has a workflow, its activities, and the settings of client and worker."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ AMOUNT = 250.0
 
 @dataclass(frozen=True)
 class ServerAddresses:
-    """Where the servers of a run are."""
+    """Addresses of the servers of one run."""
 
     humans: str
     token: str
     receiver: str = ""
-    """Of the official adapter's callbacks."""
+    """Address that receives the callbacks of the official adapter."""
 
 
 @dataclass(frozen=True)
 class Side:
     workflow: type[Any]
     argument: Callable[[int, ServerAddresses], Any]
-    """Of the workflow, for the number of an order."""
+    """Returns the workflow's argument for the number of an order."""
     activities: Sequence[Callable[..., Any]] = ()
-    """Beside those that a plugin registers."""
+    """Activities in addition to those that a plugin registers."""
     plugin: bool = True
-    """Whether our plugin is on the client."""
+    """Whether the client has `HumanTasksPlugin`."""
     timer: bool = True
-    """Whether a timer runs while it waits; else an activity does, whose first attempt has ended."""
+    """Whether a timer runs while the workflow waits. Otherwise its activity waits for completion from outside."""
 
     async def client(self, address: str) -> Client:
         return await Client.connect(address, plugins=self.plugins())
@@ -69,14 +69,14 @@ def _bare(order: int, _: ServerAddresses) -> int:
 SIGNAL, ACTIVITY, OFFICIAL, BARE = "signal", "activity", "official", "bare"
 NO_OP = {SIGNAL: "no-op", ACTIVITY: "no-op-activity"}
 BY_HAND = {SIGNAL: "by-hand", ACTIVITY: "by-hand-activity"}
-"""With whom each mode of ours is compared: the same shape that asks nobody, and that asks by hand."""
-OWN_FILE: Mapping[str, str] = {SIGNAL: "signal-own-file", ACTIVITY: "activity-own-file"}
-"""Each mode of ours in a file of its own."""
+"""Workflows of the same shape for comparison: the activity does nothing, or makes hand-written HTTP calls."""
+OWN_FILE: Mapping[str, str] = {SIGNAL: "signal-alone", ACTIVITY: "activity-alone"}
+"""Each mode in a workflow file of its own."""
 MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
 GATHER = {SIGNAL: "gather-signal", ACTIVITY: "gather-activity"}
-"""Many questions in one workflow, in each mode."""
+"""Many questions in one workflow, by mode."""
 GATHER_PLAIN, GATHER_BY_HAND = "gather-plain", "gather-by-hand"
-"""With what these are compared."""
+"""The same number of activities that ask no question, or ask by hand, for comparison."""
 MODES = [SIGNAL, ACTIVITY]
 
 SIDES: Mapping[str, Side] = {

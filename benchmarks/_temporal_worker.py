@@ -1,9 +1,10 @@
-"""A Temporal worker in a process of its own, so that its memory and its CPU are the worker's and nobody else's.
+"""A Temporal worker in a process of its own, so that memory and CPU time of the process are those of the worker.
 
-python -m benchmarks._temporal_worker SIDE ADDRESS QUEUE [alone]        (settings: AWAITHUMANS_*, read when it asks)
+python -m benchmarks._temporal_worker SIDE ADDRESS QUEUE [workflows-only]   (settings: AWAITHUMANS_*, read when it asks)
 
-Once everything is imported and the client is connected it writes a line of JSON and runs; for every line it is sent it
-writes another, which says how it stands. It stops when it is sent no more. Alone it runs workflows and no activity.
+The process writes its status as a line of JSON when all imports are done and the client is connected, and then runs the
+worker. It writes its status again for each line that it reads, and stops when its input ends. With `workflows-only` it
+runs workflows but no activities.
 """
 
 import asyncio
@@ -26,30 +27,30 @@ from benchmarks._sides import SIDES
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 4
-"""For activities that are not async."""
+"""Threads for activities that are not async."""
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """What a worker says of itself."""
+    """Status that a worker process reports."""
 
     time: float
-    """The machine's clock."""
+    """Time of the report, by the machine's clock."""
     cpu: float
-    """Seconds its process has had so far."""
+    """CPU seconds of the process since its start."""
     workflows_with_ended_activity: int
-    """Workflows of which an activity has ended here, or has been left for somebody else to complete."""
+    """Workflows with an activity that has returned, or has raised so that it is completed from outside."""
     last_activity_ended_at: float
-    """When the last of these did."""
+    """Time at which the last of these activities returned or raised."""
 
 
 class ActivityRecorder(Interceptor):
-    """Notes when activities end. One that is left to somebody else leaves no trace in the history before it is done."""
+    """Records when activities end. The history does not show that an activity will be completed from outside."""
 
     def __init__(self) -> None:
         self.ended: dict[str | None, float] = {}
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  # the SDK's
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  # the name that the SDK uses
         return _RecordingInterceptor(next, self.ended)
 
     def status(self) -> WorkerStatus:
@@ -61,7 +62,7 @@ class _RecordingInterceptor(ActivityInboundInterceptor):
         super().__init__(next_interceptor)
         self._ended = ended
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  # the SDK's
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  # the name that the SDK uses
         try:
             return await super().execute_activity(input)
         finally:
@@ -94,12 +95,12 @@ async def run_worker(name: str, address: str, queue: str, workflows_only: str = 
                 write_status()
 
 
-# --- from outside ---------------------------------------------------------------------------------------------------
+# --- for the process that measures -----------------------------------------------------------------------------------
 
 
 @dataclass
 class WorkerProcess:
-    """The process, for whoever has started it."""
+    """A worker process, as the process that started it sees it."""
 
     process: asyncio.subprocess.Process
     log: IO[bytes]
@@ -109,12 +110,12 @@ class WorkerProcess:
         return self.process.pid
 
     async def next_status(self) -> WorkerStatus:
-        """The next thing that it says. It says how it stands before it is asked, too: right before it runs."""
+        """Return the next status that the worker writes. It writes the first one, unasked, just before it runs."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
             self.log.seek(0)
-            raise RuntimeError(f"the worker has ended:\n{self.log.read().decode()[-2000:]}")
+            raise RuntimeError(f"the worker process has ended:\n{self.log.read().decode()[-2000:]}")
         return WorkerStatus(**json.loads(line))
 
     async def status(self) -> WorkerStatus:
@@ -127,7 +128,7 @@ class WorkerProcess:
 async def worker_process(
     name: str, address: str, queue: str, env: Mapping[str, str], *, workflows_only: bool = False
 ) -> AsyncGenerator[tuple[WorkerProcess, WorkerStatus]]:
-    """A worker of this side, and how it stood right before it ran; it ends with the block."""
+    """Run a worker of this side for the duration of the block; also yield its status just before it ran."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(

@@ -1,6 +1,6 @@
-"""How fast those who wait are woken: by hand, by an engine, by a dispatcher from its store, by the official adapter.
+"""How many callers are woken per second: directly, by an engine, by the dispatcher, or by an official adapter.
 
-Each side has workflows or threads of its own, parked before the clock runs.
+Each side has its own workflows or threads, which wait before the measurement begins.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from awaithumans.adapters import langgraph as official_graphs  # type: ignore[import-untyped]  # it ships no types
-from awaithumans.adapters.temporal import dispatch_signal  # type: ignore[import-untyped]  # the same
+from awaithumans.adapters.temporal import dispatch_signal  # type: ignore[import-untyped]  # it ships no types
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -34,11 +34,11 @@ from benchmarks._callbacks import Callback, callback_for
 from benchmarks._workflows_bare import WaitForSignal
 
 CONCURRENCY = 64
-"""Signals; threads are resumed one after the other, as in a loop."""
+"""Number of concurrent signals. Threads are resumed one after the other, as in a loop."""
 BARE, ENGINE, DISPATCHER, OFFICIAL = "bare", "engine", "dispatcher", "official"
 BARE_SYNC = "bare, durability sync"
 SAME_GRAPH_SYNC = "the engine's graph, durability sync"
-"""A loop around the graph that the engine runs, so that the difference is the engine alone."""
+"""A plain loop around the engine's graph, so that the difference is the cost of the engine."""
 SIDES = [BARE, ENGINE, DISPATCHER, OFFICIAL]
 RESUMES = [BARE, BARE_SYNC, SAME_GRAPH_SYNC, ENGINE, DISPATCHER, OFFICIAL]
 
@@ -58,7 +58,7 @@ def outcome(callback: Callback) -> Outcome:
 
 
 async def wake_rate(wakes: Sequence[Callable[[], Awaitable[Any]]], concurrency: int) -> float:
-    """Wakes a second."""
+    """Run the wakes with this concurrency and return how many completed per second."""
     remaining = iter(wakes)
 
     async def wake_one_by_one() -> None:
@@ -71,7 +71,7 @@ async def wake_rate(wakes: Sequence[Callable[[], Awaitable[Any]]], concurrency: 
 
 
 class CountingEngine:
-    """An engine, and how many of its wakes are still to come: looking into the store for that would slow them down."""
+    """Engine that counts its deliveries, because polling the store for the count would slow the dispatcher down."""
 
     def __init__(self, engine: Engine, count: int) -> None:
         self.name, self._engine, self._left = engine.name, engine, count
@@ -88,7 +88,7 @@ class CountingEngine:
 
 
 class CountingGraphEngine(CountingEngine):
-    """A counted engine that records the runs it starts."""
+    """Counting engine that records the runs it starts."""
 
     def __init__(self, engine: GraphEngine, count: int) -> None:
         super().__init__(engine, count)
@@ -100,7 +100,7 @@ class CountingGraphEngine(CountingEngine):
 
 
 async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder: Path) -> float:
-    """Wakes a second, of waits that are answered and stored when the dispatcher starts, until that is written down."""
+    """Return deliveries per second of answers that are stored already, until all are recorded as delivered."""
     store = Store(f"sqlite:///{folder / f'{uuid.uuid4().hex}.db'}")
     await store.start()
     try:
@@ -111,7 +111,7 @@ async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder:
         counting = (
             CountingGraphEngine(engine, count) if isinstance(engine, GraphEngine) else CountingEngine(engine, count)
         )
-        await asyncio.sleep(2 * CALM_SECONDS)  # a dispatcher gives way to acknowledgements, and these were the last
+        await asyncio.sleep(2 * CALM_SECONDS)  # the dispatcher yields to recent acknowledgements
         began = time.perf_counter()
         async with Dispatcher(store, {engine.name: counting}).running():
             await counting.all_delivered.wait()
@@ -126,7 +126,7 @@ async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder:
 
 
 async def start_workflows(client: Client, count: int) -> list[str]:
-    """Ids of workflows that have just started."""
+    """Start workflows that wait for a signal and return their ids."""
     ids = [f"order-{uuid.uuid4().hex}" for _ in range(count)]
     starts = [partial(client.start_workflow, WaitForSignal.run, 1, id=each, task_queue="no-worker") for each in ids]
     await wake_rate(starts, CONCURRENCY)
@@ -134,7 +134,7 @@ async def start_workflows(client: Client, count: int) -> list[str]:
 
 
 async def signal_rate(side: str, client: Client, count: int, payload_key: str, folder: Path) -> float:
-    """Workflows woken a second; no worker runs, so the server does nothing but take the signals."""
+    """Return signalled workflows per second. No worker runs, so the server only receives signals."""
     ids = await start_workflows(client, count)
     routes = [
         Route("temporal", {"namespace": "default", "workflow_id": each}, f"temporal:default:{each}") for each in ids
@@ -177,7 +177,7 @@ async def postgres_saver(database: str) -> AsyncGenerator[BaseCheckpointSaver[An
 async def compiled_graphs(
     settings: Settings, url: str, token: str, saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]
 ) -> AsyncGenerator[dict[str, Any]]:
-    """A graph of each side, on one saver."""
+    """Compile the graph of each side with the same checkpointer."""
     human_tasks = HumanTasks(settings)
     async with saver as checkpointer:
 
@@ -227,7 +227,7 @@ async def compiled_graphs(
 
 
 async def interrupt_threads(graph: Any, count: int, payload_key: str) -> dict[str, Callback]:
-    """Threads that wait, each with its answer."""
+    """Start threads that wait for an answer, and return the callback for each."""
     callbacks: dict[str, Callback] = {}
     for thread in (uuid.uuid4().hex for _ in range(count)):
         value = (await graph.ainvoke({"subject": f"Approve {thread}?"}, _config(thread)))["__interrupt__"][0].value
@@ -239,7 +239,7 @@ async def interrupt_threads(graph: Any, count: int, payload_key: str) -> dict[st
 async def resume_rate(
     side: str, graph: Any, count: int, payload_key: str, folder: Path, postpone_checks: Callable[[], Awaitable[None]]
 ) -> float:
-    """Threads resumed a second. `at_rest` is to have nobody look after those that wait meanwhile."""
+    """Return resumed threads per second. `postpone_checks` stops the relay from sweeping the waits meanwhile."""
     callbacks = await interrupt_threads(graph, count, payload_key)
     await postpone_checks()
     engine = GraphEngine({"bench": graph})

@@ -1,8 +1,8 @@
-"""Workflows that ask a person, the same that ask nobody, and the same that ask by hand.
+"""Workflows that ask a person, workflows of the same shape that ask no question, and workflows that ask by hand.
 
-They share a file, as a sandbox loads the whole of it, and they have the same shape: one activity, and the same wait.
-The activity of those that ask nobody does nothing: what is left between them and us is what asking costs. By hand it is
-the two HTTP calls and nothing else: what is left is what the adapter costs.
+They share a file because a sandbox loads the whole file. They also share a shape: one activity, then the same wait. The
+activity of `NoOp...` does nothing, so the difference to `Ask...` is the cost of asking. The activity of `AskByHand...`
+makes the two HTTP calls of a question, so the difference is the cost of the adapter.
 """
 
 from datetime import timedelta
@@ -14,7 +14,7 @@ from temporalio import workflow
 from awaithumans_adapters.temporal import await_human
 
 TIMEOUT = timedelta(hours=1)
-"""What people have; no run lasts as long."""
+"""Longer than any run, so no question times out."""
 ATTEMPT = timedelta(seconds=60)
 Via = Literal["signal", "activity"]
 
@@ -55,7 +55,7 @@ class AskByActivity:
 
 
 class _ActivityThenSignal:
-    """An activity, then a signal or the deadline: as `AskBySignal`."""
+    """Base of workflows with the shape of `AskBySignal`: an activity, then a signal or a timeout."""
 
     def __init__(self) -> None:
         self._decision: Decision | None = None
@@ -85,7 +85,7 @@ class AskByHand(_ActivityThenSignal):
 
 
 async def _activity_completed_elsewhere(name: str, order: Order) -> bool:
-    """An activity that somebody else will complete: as `AskByActivity`."""
+    """Wait for an activity that is completed from outside, as `AskByActivity` does."""
     return bool(await workflow.execute_activity(name, order.order, start_to_close_timeout=TIMEOUT))
 
 

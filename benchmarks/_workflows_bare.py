@@ -1,4 +1,4 @@
-"""The least that a wait can cost: a signal or a deadline, in a file that loads nothing but the SDK."""
+"""The minimum that a wait can cost: a signal or a timeout, in a file that loads only the SDK."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Many questions in one workflow at once, and as many plain activities with a timer each."""
+"""Workflows with many concurrent questions, and with the same number of plain activities and timers."""
 
 import asyncio
 from datetime import timedelta
@@ -36,7 +36,7 @@ async def _ask(order: int, via: Literal["signal", "activity"]) -> bool:
 
 @workflow.defn
 class GatherBySignal:
-    """Asks as many questions at once as its argument says."""
+    """Asks the given number of questions concurrently, in signal mode."""
 
     @workflow.run
     async def run(self, count: int) -> int:
@@ -45,7 +45,7 @@ class GatherBySignal:
 
 @workflow.defn
 class GatherByActivity:
-    """The same in activity mode."""
+    """Asks the given number of questions concurrently, in activity mode."""
 
     @workflow.run
     async def run(self, count: int) -> int:
@@ -53,7 +53,7 @@ class GatherByActivity:
 
 
 class _Plain:
-    """As many plain activities, each followed by a signal or a timer."""
+    """Base of workflows that run plain activities, each followed by a signal or a timeout."""
 
     def __init__(self) -> None:
         self._answers: dict[int, bool] = {}
@@ -74,7 +74,7 @@ class _Plain:
 
 @workflow.defn
 class GatherPlain(_Plain):
-    """Activities that do nothing."""
+    """Runs activities that do nothing."""
 
     @workflow.run
     async def run(self, count: int) -> int:
@@ -83,7 +83,7 @@ class GatherPlain(_Plain):
 
 @workflow.defn
 class GatherByHand(_Plain):
-    """Activities that make the two HTTP calls which asking takes."""
+    """Runs activities that make the two HTTP calls of a question."""
 
     @workflow.run
     async def run(self, count: int) -> int:

@@ -1,4 +1,4 @@
-"""Ask a person, then write the answer down: in this order, once each, whatever happens in between."""
+"""Workflows that ask a person once and then record the answer in a file once."""
 
 import os
 from datetime import timedelta
@@ -10,7 +10,7 @@ from temporalio import activity, workflow
 from awaithumans_adapters.temporal import await_human
 
 ANSWERS_FILE = "BENCHMARK_ANSWERS"
-"""Name of the environment variable that says where answers are written down."""
+"""Name of the environment variable with the path of the file in which answers are recorded."""
 
 
 class Order(BaseModel):
@@ -51,6 +51,6 @@ class AskByActivity:
 
 @activity.defn
 def record_answer(line: str) -> None:
-    """One write to the end of the file: lines of several threads do not mix."""
+    """Append a line with a single write, so that lines of several threads are not mixed."""
     with open(os.environ[ANSWERS_FILE], "ab", buffering=0) as answers:
         answers.write(f"{line}\n".encode())

@@ -1,7 +1,7 @@
-"""The same question, asked through the official adapter (awaithumans 0.1.11) in the way its example does it.
+"""A workflow that asks with the official adapter (awaithumans 0.1.11), as in the adapter's example.
 
-Server, token and callback address are arguments of the workflow, the adapter is passed through the sandbox, and the
-data converter is Temporal's own.
+Server, token and callback address are arguments of the workflow. The adapter is passed through the sandbox, and the
+data converter is Temporal's default.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Question:
 class AskOfficially:
     @workflow.run
     async def run(self, question: Question) -> bool:
-        decision: Any = await await_human(  # its types say that question and answer are of one class
+        decision: Any = await await_human(  # its types require question and answer to have the same class
             task=f"Approve order {question.order}?",
             payload_schema=Order,
             payload=Order(order=question.order, amount=question.amount),

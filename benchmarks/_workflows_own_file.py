@@ -1,4 +1,4 @@
-"""Our workflows in a file of their own, as the official one is and as a user's is: a replay loads the whole file."""
+"""Workflows of both modes in a file without others, as a user has them, because a replay loads the whole file."""
 
 from datetime import timedelta
 

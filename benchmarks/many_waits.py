@@ -1,18 +1,21 @@
-"""A thousand questions, one process that waits for all of them: what it costs, ours next to the official SDK.
+"""Measure what it costs one process to wait for many answers, beside the official SDK.
 
-python -m benchmarks.many_waits [--tasks 1000] [--seconds 60] [--answers N] [--json FILE]
+Each client runs in a process of its own, with a real awaithumans server of its own that starts empty. The clients are
+measured one after the other, in three phases:
 
-Each side has a real awaithumans server of its own, on a fresh folder, and an asking process of its own; first one runs,
-then the other. Three things happen on each:
+1. Ask. The client creates all tasks. The phase ends when the server has every task, or after 75 s.
+2. Wait. No task is answered, so the CPU time of server and client is the cost of waiting. The phase ends early if every
+   question has failed, so that a client that has given up does not look cheap.
+3. Answer. One person answers the tasks one by one, in the same random order for both clients. The delay of an answer
+   runs from just before it is sent to the server until the client has it as a typed value. Both processes read the
+   same clock.
 
-1. It asks all. Done when the server has every task; bounded, as a client may never get there.
-2. Nobody answers for a while. What the server and the client spend now is what waiting costs. Should every question
-   have failed before the while is over, it is cut short, so that a client which has given up does not look cheap.
-3. One person answers, one task after another, in random order (the same for both). An answer is late by the time
-   from before it is sent to the server until the asking process has it, typed: both read the machine's clock.
+Absolute figures depend on the machine, so compare the ratios. Three claims about this package are checked, and the exit
+status is 1 if one of them fails.
 
-Figures of one machine are not those of another, so look at the ratios. Three claims are checked for our side, and the
-exit status is 1 when one of them fails.
+Examples:
+    python -m benchmarks.many_waits
+    python -m benchmarks.many_waits --tasks 60 --seconds 5 --json figures.json
 """
 
 import argparse
@@ -38,29 +41,29 @@ from devservers import HumansServer, started
 
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import answer_task, open_tasks
-from benchmarks._report import Claim, claim_line, formatted, positive, progress
+from benchmarks._report import Claim, argument_parser, claim_line, formatted, positive, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, OFFICIAL = "ours", "official"
 
 ASKING_SECONDS = 75.0
-"""Limit of the first phase: a client that has not asked everything by then is measured as it is."""
+"""Limit of the first phase. A client that has not asked every question by then is measured with those it has asked."""
 ANSWERING_SECONDS = 45.0
 SEEING_SECONDS = 90.0
-"""Limits of the third: giving the answers, and waiting for the last of them to be seen."""
+"""Limits of the third phase: for giving the answers, and for the client to receive the last of them."""
 
 MAX_ANSWERS = 300
 MAX_CONNECTIONS = 20
 MIN_CPU_RATIO = 10.0
 MIN_TASKS_OF_CPU_CLAIM = 500
-"""What waiting costs the official SDK grows with the questions, what it costs us does not: a tenth is said of many."""
+"""Minimum for the claim, because the cost of waiting grows with the questions only for the official SDK."""
 MAX_DELAY_SECONDS = 5.0
 MAX_DELAY_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """An answer that a person gave."""
+    """An answer that a person has given."""
 
     order: int
     created_at: float
@@ -68,13 +71,13 @@ class GivenAnswer:
 
     @property
     def max_delay(self) -> float:
-        """How late it may be seen."""
+        """Return the maximum delay in seconds that the claim allows for this answer."""
         return MAX_DELAY_SECONDS + MAX_DELAY_SHARE * (self.sent_at - self.created_at)
 
 
 @dataclass
 class ClientProcess:
-    """The asking process, and what it has said so far."""
+    """The client process and the results that it has reported so far."""
 
     process: asyncio.subprocess.Process
     seen: dict[int, float] = field(default_factory=dict[int, float])
@@ -90,7 +93,7 @@ class ClientProcess:
         self.process.stdin.write(b"go\n")
 
     async def read_results(self) -> None:
-        """Note what it says, until it says no more."""
+        """Read the results that the process writes until its output ends."""
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             result = json.loads(line)
@@ -106,32 +109,32 @@ class ClientProcess:
 
 @dataclass
 class Result:
-    """What was seen of one side."""
+    """Figures of one client."""
 
     tasks: int
     asked: int
     asking_seconds: float
     waiting: Cost | None
-    """None: every question had failed before."""
+    """Cost of the second phase; None if every question had failed before."""
     still_waiting: int
-    """Questions that had not failed when the waiting was over."""
+    """Questions that had not failed at the end of the second phase."""
     connections: int
     memory_before: float
     memory: float
     answers: int
     delays: list[float]
-    """Of each answer that was seen, shortest first."""
+    """Seconds of delay of each answer that the client received, sorted."""
     seen_too_late: int
     never_seen: int
     failed: dict[str, int]
 
 
-# --- one side -------------------------------------------------------------------------------------------------------
+# --- one client -----------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def client_process(side: str, server: HumansServer, tasks: int, errors: Path) -> AsyncGenerator[ClientProcess]:
-    """The asking process, ready to ask; it ends with the block."""
+    """Run the client process for the duration of the block. It is ready to ask when the block begins."""
     command = [sys.executable, "-m", "benchmarks._client_process", side, server.url, str(tasks)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with errors.open("wb") as error_output:
@@ -146,7 +149,7 @@ async def client_process(side: str, server: HumansServer, tasks: int, errors: Pa
     client = ClientProcess(process)
     try:
         if not await client.ready():
-            raise RuntimeError(f"the asking process ended before it asked:\n{errors.read_text()[-2000:]}")
+            raise RuntimeError(f"the client process ended before it asked:\n{errors.read_text()[-2000:]}")
         yield client
     finally:
         with suppress(ProcessLookupError):
@@ -156,7 +159,7 @@ async def client_process(side: str, server: HumansServer, tasks: int, errors: Pa
 
 @asynccontextmanager
 async def background(*coroutines: Any) -> AsyncGenerator[None]:
-    """Beside the block, and no longer."""
+    """Run coroutines as tasks for the duration of the block."""
     tasks = [asyncio.create_task(each) for each in coroutines]
     try:
         yield
@@ -177,12 +180,12 @@ async def measure(side: str, options: argparse.Namespace, folder: Path) -> Resul
             client.start()
             asked = await wait_until_asked(server, options.tasks, client)
             asking_seconds = time.monotonic() - began
-            progress(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; nobody answers now")
+            progress(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; now waiting without answers")
             waiting = await meter.cost(options.seconds, client.ended)
             still_waiting = options.tasks - len(client.failed)
-            progress(side, f"{still_waiting} are still waited for; a person answers now")
+            progress(side, f"{still_waiting} questions have not failed; now a person answers")
             given = await answer_some(server, options.answers)
-            progress(side, f"{len(given)} answered; until the last of them is seen")
+            progress(side, f"{len(given)} answered; waiting until the client has received them")
             await wait_until_seen(given, client)
         return Result(
             tasks=options.tasks,
@@ -204,7 +207,7 @@ async def measure(side: str, options: argparse.Namespace, folder: Path) -> Resul
 
 
 async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProcess) -> int:
-    """Wait until the server has all that have not failed, or the time is up; how many it has, says its access log."""
+    """Wait until every question has a task or has failed, or time is up; return the number of tasks created."""
     log = server.process.folder / server.process.log
     until = time.monotonic() + ASKING_SECONDS
     while True:
@@ -215,7 +218,7 @@ async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProce
 
 
 async def answer_some(server: HumansServer, limit: int | None) -> list[GivenAnswer]:
-    """One request at a time, as one person would, until enough are answered or the time is up."""
+    """Answer one task at a time, as one person would, until the limit is reached or time is up."""
     given: list[GivenAnswer] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWERING_SECONDS), server.people() as http:
@@ -229,7 +232,7 @@ async def answer_some(server: HumansServer, limit: int | None) -> list[GivenAnsw
 
 
 async def wait_until_seen(given: Sequence[GivenAnswer], client: ClientProcess) -> None:
-    """Wait until the asker knows about each of them, or can hear no more."""
+    """Wait until the client has a result for each answered task, has ended, or time is up."""
     with suppress(TimeoutError):
         async with asyncio.timeout(SEEING_SECONDS):
             while not client.ended.is_set() and not all(client.has_result(one.order) for one in given):
@@ -241,38 +244,38 @@ def measured_delays(given: Sequence[GivenAnswer], client: ClientProcess) -> list
 
 
 def timestamp(text: str) -> float:
-    """The server's moments are UTC, whether or not they say so."""
+    """Parse a time of the server. It is UTC, with or without an offset."""
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-# --- both sides -----------------------------------------------------------------------------------------------------
+# --- both clients ---------------------------------------------------------------------------------------------------
 
 Figure = Callable[[Result], float | None]
 
 
 def waiting_figure(name: str) -> Figure:
-    """A figure of the waiting, if there was any."""
+    """Return the figure that reads this field of the waiting cost, if there is any."""
     return lambda side: None if side.waiting is None else float(getattr(side.waiting, name))
 
 
 FIGURES: list[tuple[str, Figure, int]] = [
-    ("tasks asked", lambda side: side.asked, 0),
-    ("asking them took (s)", lambda side: side.asking_seconds, 1),
-    ("nobody answered for (s)", waiting_figure("seconds"), 0),
-    ("still waited for after that", lambda side: side.still_waiting, 0),
+    ("tasks created", lambda side: side.asked, 0),
+    ("time to create them (s)", lambda side: side.asking_seconds, 1),
+    ("waiting without answers (s)", waiting_figure("seconds"), 0),
+    ("  questions that had not failed", lambda side: side.still_waiting, 0),
     ("  server CPU (s per minute)", waiting_figure("server_cpu"), 2),
     ("  client CPU (s per minute)", waiting_figure("client_cpu"), 2),
     ("  requests per minute", waiting_figure("requests"), 0),
-    ("connections, at most", lambda side: side.connections, 0),
+    ("connections, maximum", lambda side: side.connections, 0),
     ("client memory before asking (MB)", lambda side: side.memory_before, 0),
-    ("client memory, at most (MB)", lambda side: side.memory, 0),
+    ("client memory, maximum (MB)", lambda side: side.memory, 0),
     ("answers given", lambda side: side.answers, 0),
-    ("  seen after, at least (s)", lambda side: side.delays[0] if side.delays else None, 2),
-    ("  seen after, median (s)", lambda side: statistics.median(side.delays) if side.delays else None, 2),
-    ("  seen after, at most (s)", lambda side: side.delays[-1] if side.delays else None, 2),
-    ("  later than 5 s + 5 % of the wait", lambda side: side.seen_too_late, 0),
-    ("  never seen", lambda side: side.never_seen, 0),
+    ("  delay, minimum (s)", lambda side: side.delays[0] if side.delays else None, 2),
+    ("  delay, median (s)", lambda side: statistics.median(side.delays) if side.delays else None, 2),
+    ("  delay, maximum (s)", lambda side: side.delays[-1] if side.delays else None, 2),
+    ("  delayed by more than 5 s + 5 %", lambda side: side.seen_too_late, 0),
+    ("  never received", lambda side: side.never_seen, 0),
     ("questions that failed", lambda side: sum(side.failed.values()), 0),
 ]
 
@@ -291,25 +294,25 @@ def claims(ours: Result, official: Result) -> list[Claim]:
     return [
         Claim(f"at most {MAX_CONNECTIONS} connections", 0 < ours.connections <= MAX_CONNECTIONS),
         cpu_claim(ours, official),
-        Claim("no answer later than 5 s plus 5 % of its wait, none lost, no question failed", all_seen),
+        Claim("no answer delayed by more than 5 s plus 5 % of its wait, none lost, no question failed", all_seen),
     ]
 
 
 def cpu_claim(ours: Result, official: Result) -> Claim:
-    text = "while it waits, at most a tenth of the server CPU that the official SDK takes"
+    text = "while waiting, at most a tenth of the server CPU of the official SDK"
     if ours.waiting is None:
         return Claim(text, holds=False)
     if official.waiting is None:
-        return Claim(text, None, "every question of the official side had failed before")
+        return Claim(text, None, "every question of the official SDK had failed before")
     if ours.tasks < MIN_TASKS_OF_CPU_CLAIM:
-        return Claim(text, None, f"it is said of {MIN_TASKS_OF_CPU_CLAIM} tasks and more")
+        return Claim(text, None, f"the claim is about {MIN_TASKS_OF_CPU_CLAIM} tasks or more")
     return Claim(text, ours.waiting.server_cpu * MIN_CPU_RATIO <= official.waiting.server_cpu)
 
 
 def report(ours: Result, official: Result) -> bool:
-    """Print it all; whether every claim holds."""
+    """Print figures and claims, and return whether every claim holds."""
     checked = claims(ours, official)
-    print(f"\n{ours.tasks} tasks, one asking process; ratio: official to ours\n")
+    print(f"\n{ours.tasks} tasks, one client process; ratio: official to ours\n")
     print(table(ours, official))
     for side, result in ((OURS, ours), (OFFICIAL, official)):
         if result.failed:
@@ -332,17 +335,18 @@ async def run(options: argparse.Namespace) -> bool:
 
 
 def raise_open_file_limit() -> None:
-    """A connection is an open file: let no side fail for the shell's limit."""
+    """Allow as many open files as possible, because each connection is one and the shell's limit may be low."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_waits", description="One process, many waits.")
-    parser.add_argument("--tasks", type=positive, default=1000, help="how many questions (1000)")
-    parser.add_argument("--seconds", type=positive, default=60, help="how long nobody answers (60)")
-    parser.add_argument("--answers", type=positive, help=f"how many are answered (all, at most {MAX_ANSWERS})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser = argument_parser("many_waits", __doc__)
+    parser.add_argument("--tasks", type=positive, default=1000, help="number of questions (default: 1000)")
+    parser.add_argument("--seconds", type=positive, default=60, help="length of the waiting phase (default: 60)")
+    parser.add_argument(
+        "--answers", type=positive, help=f"number of answers (default: one per task, at most {MAX_ANSWERS})"
+    )
     return parser.parse_args()
 
 

@@ -1,21 +1,24 @@
-"""How fast the relay acknowledges and wakes, next to the least that each can take and to the official adapters.
+"""Measure how fast the relay acknowledges callbacks and wakes callers, beside the minimum and the official adapters.
 
-python -m benchmarks.relay --repeats 5 --only callbacks,resumes,signals --json figures.json
+All sides are measured in turn in one run, and compared as ratios of the same repeat, because absolute figures depend on
+the machine and its other load. `--only` chooses among these parts:
 
-Everything is measured side by side in one run, sides in turns, and said as a ratio: absolute figures depend on the
-machine and on what else it does.
+callbacks         Callbacks per second and their latency. `bare` is a FastAPI route that reads the body and checks its
+                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and
+                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is
+                  measured again while 64 wakes of nine seconds are in progress.
+resumes           LangGraph threads resumed per second. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around
+                  a plain `interrupt` with an AsyncSqliteSaver and LangGraph's default durability. A second loop uses
+                  durability "sync", as the engine does. A third loop resumes the engine's own graph with "sync", but
+                  without the write that the engine awaits before any node runs.
+resumes-postgres  The same with an AsyncPostgresSaver, whose server waits for the disk at each commit.
+signals           Temporal workflows signalled per second, 64 at once. `bare` sends raw signals to the dev server.
 
-- callbacks: a bare FastAPI route that reads the body and checks its HMAC; the relay, which stores the answer on disk
-  (SQLite, synchronous=FULL) before it acknowledges, and delivers it beside that; the official receivers.
-- beside slow wakes: the relay again, while 64 wakes that take nine seconds are under way.
-- resumes: a loop of `graph.ainvoke(Command(resume=...))` around a plain `interrupt`, on the same AsyncSqliteSaver, with
-  LangGraph's default durability and with "sync", which is what the engine runs graphs with. A third loop resumes the
-  engine's own graph with "sync", without the write that the engine waits for before any node runs.
-- resumes-postgres: the same on an AsyncPostgresSaver, whose server waits for the disk at each commit.
-- signals: raw signals to the Temporal dev server, 64 at once.
+Examples:
+    python -m benchmarks.relay
+    python -m benchmarks.relay --repeats 1 --only signals --json figures.json
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -41,26 +44,26 @@ from benchmarks import _wakes
 from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
 from benchmarks._load_sender import ROOT, LoadResult, request, send_load
 from benchmarks._official_receiver import official_receiver
-from benchmarks._report import Claim, Spread, claim_line, columns, positive, progress
+from benchmarks._report import Claim, Spread, argument_parser, claim_line, columns, positive, progress
 from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
 
 RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "relay",
-    "relay beside slow wakes",
+    "relay, slow wakes in progress",
     "official Temporal",
     "official LangGraph",
 )
-THREADS, THREADS_POSTGRES = "threads resumed a second, SQLite", "threads resumed a second, PostgreSQL"
+THREADS, THREADS_POSTGRES = "threads resumed per second, SQLite", "threads resumed per second, PostgreSQL"
 CONCURRENCIES = [64, 16]
 SLOW = 64
-"""Slow wakes under way."""
+"""Number of slow wakes in progress."""
 OFFICIAL_DIVISOR = 8
-"""The official receivers get so many times fewer callbacks, and threads: theirs take so many times longer."""
+"""The official receivers get an eighth of the callbacks and threads, because each of theirs takes longer."""
 
 
 @dataclass
 class Figures:
-    """Rates by what is measured and side, one for each repeat; for callbacks the 99th percentile as well."""
+    """Figures by metric and side, one for each repeat."""
 
     rates: dict[str, dict[str, list[float]]] = field(default_factory=dict[str, dict[str, list[float]]])
 
@@ -75,7 +78,7 @@ class Figures:
 
 
 class Servers:
-    """What a run needs, on free ports, each in a process of its own."""
+    """The servers of a run, each in a process of its own on a free port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -118,12 +121,12 @@ class Servers:
         return created
 
     async def wait_until_delivered(self) -> None:
-        """Until the relay has delivered everything to its swift engine."""
+        """Wait until the relay has delivered every answer to its fast engine."""
         while any(wait.route.engine == "fast" for wait in await self.store.listed(states=["answered"], limit=1000)):
             await asyncio.sleep(0.1)
 
     async def postpone_checks(self) -> None:
-        """Have the relay not look after what was just asked, which takes a good part of a CPU at first."""
+        """Postpone the relay's checks of open waits, because checking new waits uses a large part of a CPU."""
         await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS)
 
 
@@ -171,9 +174,9 @@ async def callbacks(servers: Servers, figures: Figures, count: int, stack: Async
 def _record(figures: Figures, concurrency: int, side: str, result: LoadResult) -> None:
     if set(result.statuses) != {"200"}:
         raise RuntimeError(f"{side} answered {result.statuses}")
-    figures.record(f"callbacks a second, {concurrency} at once", side, result.rate)
+    figures.record(f"callbacks per second, {concurrency} at once", side, result.rate)
     figures.record(f"p99 of {concurrency} at once (ms)", side, result.percentile(0.99))
-    figures.record(f"the sender's share of a CPU, {concurrency} at once", side, result.cpu / result.seconds)
+    figures.record(f"CPU share of the sender, {concurrency} at once", side, result.cpu / result.seconds)
 
 
 async def _graphs(
@@ -212,7 +215,7 @@ async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitSt
     client = await Client.connect(servers.temporal.address)
     for side in _wakes.SIDES:
         rate = await _wakes.signal_rate(side, client, count, servers.humans.payload_key, servers.folder)
-        figures.record("workflows signalled a second", side, rate)
+        figures.record("workflows signalled per second", side, rate)
 
 
 PARTS = {
@@ -221,34 +224,34 @@ PARTS = {
     "resumes-postgres": (resumes_postgres, 400),
     "signals": (signals, 1000),
 }
-"""With how many of each in a repeat."""
+"""Parts of the benchmark, each with its number of callbacks, threads or workflows per repeat."""
 
 
 def claims(figures: Figures) -> list[Claim]:
     def at_least(metric: str, side: str, minimum: float, reference: str = BARE) -> Claim | None:
         if metric not in figures.rates:
             return None
-        text = f"{metric}: {side} has at least {minimum} of the rate of: {reference} (median)"
+        text = f"{metric}: {side} reaches at least {minimum} of the rate of {reference} (median)"
         return Claim(text, figures.ratios(metric, side, reference).median >= minimum)
 
     checked = [
-        at_least("callbacks a second, 64 at once", RELAY, 0.4),
+        at_least("callbacks per second, 64 at once", RELAY, 0.4),
         at_least(THREADS, ENGINE, 0.75, SAME_GRAPH_SYNC),
         at_least(THREADS, DISPATCHER, 0.6, SAME_GRAPH_SYNC),
         at_least(THREADS_POSTGRES, ENGINE, 0.7, SAME_GRAPH_SYNC),
-        at_least("workflows signalled a second", ENGINE, 0.9),
-        at_least("workflows signalled a second", DISPATCHER, 0.9),
+        at_least("workflows signalled per second", ENGINE, 0.9),
+        at_least("workflows signalled per second", DISPATCHER, 0.9),
     ]
     if (p99 := "p99 of 16 at once (ms)") in figures.rates:
         within = figures.ratios(p99, RELAY).median
         checked.append(Claim(f"{p99}: the relay's is at most 3 times the bare route's (median)", within <= 3))
         beside = figures.ratios(p99, BUSY).median
-        checked.append(Claim("slow wakes leave it within twice that", beside <= 2 * within))
+        checked.append(Claim("with slow wakes in progress it is at most twice that", beside <= 2 * within))
     return [claim for claim in checked if claim is not None]
 
 
 def table(figures: Figures) -> str:
-    rows = [["", "least / median / most", "to bare: least / median / most"]]
+    rows = [["", "min / median / max", "to bare: min / median / max"]]
     for metric, sides in figures.rates.items():
         rows.append([metric, "", ""])
         for side, rates in sides.items():
@@ -273,18 +276,19 @@ async def run(repeats: int, only: Sequence[str]) -> Figures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    given = parser.parse_args()
-    tune()  # it stands for the relay's process where threads and workflows are woken, whoever wakes them
-    figures = asyncio.run(run(given.repeats, given.only.split(",")))
+    parser = argument_parser("relay", __doc__)
+    parser.add_argument("--repeats", type=positive, default=5, help="number of repeats (default: 5)")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), metavar="PARTS", help="parts, separated by commas (default: all)"
+    )
+    options = parser.parse_args()
+    tune()  # this process wakes threads and workflows in place of the relay's process
+    figures = asyncio.run(run(options.repeats, options.only.split(",")))
     print(table(figures))
     checked = claims(figures)
     print("\n".join(claim_line(claim) for claim in checked))
-    if given.json:
-        given.json.write_text(json.dumps(asdict(figures), indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(figures), indent=1))
     sys.exit(any(claim.holds is False for claim in checked))
 
 

@@ -1,17 +1,21 @@
-"""What the relay's sweep costs while nobody answers, and how it runs ahead of the callbacks when many do.
+"""Measure what the relay's sweep of open waits costs, and how fast it finds answers that are not called back in time.
 
-python -m benchmarks.sweep [--waits 5000] [--answers 300] [--seconds 60] [--json FILE]
+A real awaithumans server has `--waits` open tasks. One task is created through the API and the others are copied in the
+database, because creating them all takes minutes. A new relay process is started for each of these phases:
 
-A real awaithumans server with `--waits` tasks (one is asked; the others are copied in its database, as asking so many
-takes minutes), and a relay in a process of its own, anew for each of these:
+1. no waits            The base load of both processes.
+2. waits of a day      The waits are a day old, so each is checked every quarter of an hour.
+3. all opened just now Each wait is due every 5 s, so the rate limit spreads the checks.
+4. answers             The waits are a day old, and people answer some of them as fast as the server accepts answers.
+                       The delay of an answer runs from just before it is sent to the server until the relay has
+                       delivered it to its engine.
 
-1. nobody waits: what both cost when there is nothing to do
-2. waits of a day: each is looked at every quarter of an hour
-3. waits that were all opened just now: they want a look every 5 s, and share the pace
-4. waits of a day, and people answer some of them as fast as the server takes it; an answer is late by the time from
-   before it is sent to the server until the relay's engine has it
+CPU time is the kernel's figure, and requests are counted in the server's access log. Three claims are checked, and the
+exit status is 1 if one of them fails.
 
-CPU and requests are those of the kernel and of the server's access log.
+Examples:
+    python -m benchmarks.sweep
+    python -m benchmarks.sweep --waits 500 --answers 50 --seconds 10 --json figures.json
 """
 
 import argparse
@@ -41,7 +45,7 @@ from awaithumans_relay.store.table.schema import waits
 from awaithumans_relay.sweep.rate_limit import LOOKS_PER_SECOND
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import ALREADY_ENDED, CONCURRENCY, MAX_TRIES, RETRY_SECONDS
-from benchmarks._report import Claim, claim_line, columns, positive, progress
+from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY_SECONDS = 24 * 3600.0
@@ -52,7 +56,7 @@ DELIVERY_SECONDS = 90.0
 
 
 class Decision(BaseModel):
-    """What people are asked for."""
+    """Response class of the question."""
 
     approved: bool
 
@@ -64,28 +68,28 @@ TASK = HumanTask(
 
 @dataclass(frozen=True)
 class WaitingPhase:
-    """One while in which nobody answers."""
+    """Figures of a phase without answers."""
 
     name: str
     planned: float | None
-    """Looks a minute, by the schedule; None: more than the pace."""
+    """Checks per minute by the schedule; None if they exceed the rate limit."""
     cost: Cost
 
 
 @dataclass(frozen=True)
 class AnsweringPhase:
-    """One while in which people answer."""
+    """Figures of the phase in which people answer."""
 
     answers: int
     giving_seconds: float
     delays: list[float]
     requests: int
-    """That the relay made until the last was awake."""
+    """Requests of the relay until the last answer was delivered."""
     by_callback: int
 
 
 class Workload:
-    """A server full of tasks, and relays that wait for them."""
+    """A server with open tasks, and relays that wait for their answers."""
 
     def __init__(self, folder: Path, humans: HumansServer) -> None:
         self.folder = folder
@@ -102,7 +106,7 @@ class Workload:
         )
 
     async def create_tasks(self, count: int) -> list[Route]:
-        """So many open tasks; the route of each has its task id as the place."""
+        """Create open tasks and return their routes. Each route has the task id as its target."""
         async with TaskClient(settings=self.settings) as client:
             first = (await client.create(TASK)).task_id
         routes = [Route("accepting", {"task_id": secrets.token_hex(16)}, secrets.token_hex(16)) for _ in range(count)]
@@ -127,7 +131,7 @@ class Workload:
 
     @asynccontextmanager
     async def relay(self, name: str, routes: Sequence[Route], age: float) -> AsyncGenerator[tuple[Process, Store]]:
-        """A relay whose waits are so old, and somewhere between two looks (or all due, when they are new)."""
+        """Run a relay with waits of this age that come due within one check interval, or at once if age is 0."""
         folder = self.folder / name
         folder.mkdir()
         database = f"sqlite:///{folder / 'relay.db'}"
@@ -170,7 +174,7 @@ class Workload:
 
 
 def check_interval(age: float) -> float:
-    """Seconds between two looks, by the schedule, jitter taken at its mean."""
+    """Return the seconds between two checks of a wait of this age, by the schedule and with mean jitter."""
     return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MOST_CHECK_SECONDS) * (1 - JITTER / 2)
 
 
@@ -179,7 +183,7 @@ async def measure_waiting(
 ) -> WaitingPhase:
     progress("sweep", f"{name}: {len(routes)} waits, {seconds:.0f} s")
     async with workload.relay(name.replace(" ", "-"), routes, age) as (relay, _):
-        await asyncio.sleep(CATCH_UP_SECONDS)  # what came due while the relay started is made up for
+        await asyncio.sleep(CATCH_UP_SECONDS)  # the relay first checks what came due while it started
         cost = await workload.meter(relay).cost(seconds, asyncio.Event())
     assert cost is not None
     planned = 60 * len(routes) / check_interval(age)
@@ -196,7 +200,7 @@ async def measure_answering(workload: Workload, routes: Sequence[Route], count: 
         async def answer(task_id: str) -> None:
             async with gate:
                 body = {"response": {"approved": True}, "completed_by_email": "anna@example.com"}
-                for _ in range(MAX_TRIES):  # the server was too busy for it
+                for _ in range(MAX_TRIES):  # the server may be too busy to accept it
                     sent = time.time()
                     status = (await http.post(f"/api/tasks/{task_id}/complete", json=body)).status_code
                     if status != ALREADY_ENDED:
@@ -204,7 +208,7 @@ async def measure_answering(workload: Workload, routes: Sequence[Route], count: 
                     if status < 500:
                         return
                     await asyncio.sleep(RETRY_SECONDS)
-                raise RuntimeError(f"the server does not take the answer to task {task_id}")
+                raise RuntimeError(f"the server does not accept the answer to task {task_id}")
 
         before, began = _read_requests(log), time.time()
         chosen = random.sample([route.target["task_id"] for route in routes], count)
@@ -226,7 +230,7 @@ async def measure_answering(workload: Workload, routes: Sequence[Route], count: 
 
 
 def _read_requests(log: Path) -> int:
-    """Requests that read: those of the relay."""
+    """Count the requests that read tasks. Only the relay sends them."""
     return log.read_bytes().count(b'"GET /api/tasks')
 
 
@@ -236,18 +240,18 @@ def claims(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> list[Cl
     planned = [each for each in results if each.planned]
     return [
         Claim(
-            "waits cost the looks that are planned, to a fifth",
+            "the number of checks is within a fifth of the schedule",
             all(abs(each.cost.requests - (each.planned or 0)) <= 0.2 * (each.planned or 0) + 5 for each in planned),
         ),
-        Claim(f"never more than {LOOKS_PER_SECOND:.0f} looks a second", kept),
-        Claim(f"every answer has woken its asker within {MAX_WAKE_SECONDS:.0f} s", slowest <= MAX_WAKE_SECONDS),
+        Claim(f"at most {LOOKS_PER_SECOND:.0f} checks per second", kept),
+        Claim(f"every answer is delivered within {MAX_WAKE_SECONDS:.0f} s", slowest <= MAX_WAKE_SECONDS),
     ]
 
 
 def report(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> bool:
-    """Print it all; whether every claim holds."""
+    """Print figures and claims, and return whether every claim holds."""
     checked = claims(results, answered)
-    rows = [("a minute", "looks planned", "looks made", "relay CPU (s)", "server CPU (s)")]
+    rows = [("per minute", "checks planned", "checks made", "relay CPU (s)", "server CPU (s)")]
     for each in results:
         planned = f"over {60 * LOOKS_PER_SECOND:.0f}" if each.planned is None else f"{each.planned:.0f}"
         rows.append(
@@ -262,8 +266,8 @@ def report(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> bool:
     print("\n" + columns(rows, (24, 16, 14, 16, 16)))
     delays = answered.delays
     print(
-        f"\n{answered.answers} answers given in {answered.giving_seconds:.1f} s; awake after "
-        f"{delays[0]:.1f} / {delays[len(delays) // 2]:.1f} / {delays[-1]:.1f} s (least, median, most), "
+        f"\n{answered.answers} answers given in {answered.giving_seconds:.1f} s; delivered after "
+        f"{delays[0]:.1f} / {delays[len(delays) // 2]:.1f} / {delays[-1]:.1f} s (min, median, max), "
         f"{answered.by_callback} of them by callback; {answered.requests} requests by the relay\n"
     )
     print(*map(claim_line, checked), sep="\n")
@@ -277,7 +281,7 @@ async def run(options: argparse.Namespace) -> bool:
             workload = Workload(Path(folder), humans)
             routes = await workload.create_tasks(options.waits)
             results = [
-                await measure_waiting(workload, "nobody waits", [], 0.0, options.seconds),
+                await measure_waiting(workload, "no waits", [], 0.0, options.seconds),
                 await measure_waiting(workload, "waits of a day", routes, DAY_SECONDS, options.seconds),
                 await measure_waiting(workload, "all opened just now", routes, 0.0, options.seconds),
             ]
@@ -289,11 +293,14 @@ async def run(options: argparse.Namespace) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description="What the relay's sweep costs.")
-    parser.add_argument("--waits", type=positive, default=5000, help="how many wait (5000)")
-    parser.add_argument("--answers", type=positive, default=300, help="how many are answered at once (300)")
-    parser.add_argument("--seconds", type=positive, default=60, help="how long each while is measured (60)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser = argument_parser("sweep", __doc__)
+    parser.add_argument("--waits", type=positive, default=5000, help="number of open waits (default: 5000)")
+    parser.add_argument(
+        "--answers", type=positive, default=300, help="number of answers in the last phase (default: 300)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=60, help="length of each phase without answers (default: 60)"
+    )
     return parser.parse_args()
 
 

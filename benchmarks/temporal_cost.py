@@ -1,21 +1,27 @@
-"""What one wait for a person costs in Temporal: ours next to the official adapter and to a bare signal.
+"""Measure what one wait for a person costs in Temporal, beside the official adapter and a bare signal wait.
 
-python -m benchmarks.temporal_cost [--modes signal activity] [--repeats 5] [--workflows 40] [--json FILE]
+All sides share one Temporal dev server, one awaithumans server and one question. Three things are measured:
 
-One Temporal dev server, one awaithumans server, one question for all sides. Three things are measured:
+1. One wait: asked, answered by a person through the server's API, and called back. The figures of its history are
+   events, bytes, and the actions that Temporal Cloud bills.
+2. Replay: that history is replayed many times, with all sides in turn, as by a worker that does not have the workflow
+   in its cache.
+3. Cold start: many workflows are started before their worker, which is a new process for each measurement. The clock
+   starts when the worker runs.
+   - On a worker that runs workflows only, it stops when each workflow has scheduled its activity. This shows what
+     asking adds to a start.
+   - On a worker that also runs activities, it stops when all workflows wait. This includes HTTP calls to two servers on
+     the same cores. A start that takes longer than the limit is measured as far as it came.
 
-1. One wait: asked, answered by a person through the server's API, called back. Its history is counted: events, bytes,
-   and the actions that Temporal Cloud would bill.
-2. That history is replayed, as a worker does that has not the workflow in its cache: each side in its turn, many times.
-3. Forty workflows start at once on a cold worker. They are there before it, and it is a new process each time; the
-   clock runs from the moment it does. First on a worker that runs workflows alone, until each has asked for its
-   activity: what asking adds to starting. Then on one that runs activities, too, until all of them wait: HTTP calls to
-   two servers on the same cores are part of that. Next to them run, in turns, workflows of the same shape from the same
-   file: one kind asks nobody (its activity does nothing), one asks by hand (its activity makes the two HTTP calls that
-   asking takes, and no more). A cold start that takes too long is measured as it is.
+Workflows of the same shape from the same file are measured in turn with those of this package. The activity of `no-op`
+does nothing, and the activity of `by-hand` makes the two HTTP calls of a question and nothing else.
 
-Figures of one machine are not those of another, so look at the ratios. What is claimed of our side is checked, and the
-exit status is 1 when a claim fails.
+Absolute figures depend on the machine, so compare the ratios. The claims about this package are checked, and the exit
+status is 1 if one of them fails.
+
+Examples:
+    python -m benchmarks.temporal_cost
+    python -m benchmarks.temporal_cost --modes signal --repeats 1 --workflows 10 --json figures.json
 """
 
 import argparse
@@ -44,7 +50,7 @@ from awaithumans_core import HumanTask, HumanTasks, Route, Settings
 from benchmarks._histories import HistorySize, failed_workflow_task, first_event_time, history_size
 from benchmarks._official_receiver import official_receiver
 from benchmarks._people import answer_task, open_tasks
-from benchmarks._report import Claim, Spread, claim_line, columns, positive, progress
+from benchmarks._report import Claim, Spread, argument_parser, claim_line, columns, positive, progress
 from benchmarks._sides import ACTIVITY, BARE, BY_HAND, MODES, NO_OP, OFFICIAL, OWN_FILE, SIDES, SIGNAL, ServerAddresses
 from benchmarks._temporal_worker import WorkerProcess, WorkerStatus, worker_process
 from benchmarks._workflows import Decision
@@ -52,9 +58,9 @@ from benchmarks._workflows import Decision
 NAMESPACE = "default"
 ANSWER = {"approved": True, "note": "as ordered"}
 WAIT_SECONDS = 60.0
-"""Limit of each step of a wait; a callback takes five."""
+"""Limit of each step of a wait. A callback takes about five seconds."""
 COLD_SECONDS = 20.0
-"""Limit of a cold start: one that takes longer is measured as it is."""
+"""Limit of a cold start. One that takes longer is measured as far as it came."""
 REPLAYS = 20
 
 MAX_EVENTS = {SIGNAL: 17, ACTIVITY: 11}
@@ -66,42 +72,42 @@ MAX_COLD_RATIO = 1.10
 
 @dataclass(frozen=True)
 class ColdStart:
-    """One cold start."""
+    """Figures of one cold start."""
 
     workflows: int
     waited: int
-    """Workflows that waited in the end, or when the time was up."""
+    """Workflows that waited at the end, or when time was up."""
     asking_seconds: float
-    """From the moment the worker ran until the last workflow had scheduled its activity, which is its first task."""
+    """From the start of the worker until the last workflow had scheduled its activity, in its first task."""
     seconds: float
-    """From the same moment until the last of those that waited did."""
+    """From the start of the worker until the last workflow waited."""
     cpu: float
-    """Of the worker, seconds."""
+    """CPU seconds of the worker."""
     failed: int
-    """Workflows of which a task failed."""
+    """Workflows with a failed workflow task."""
 
 
 @dataclass
 class Result:
-    """What was seen in one run; by the name of the side."""
+    """Figures of one run, by the name of the side."""
 
     sizes: dict[str, HistorySize]
     replays: dict[str, list[float]]
-    """Milliseconds."""
+    """Milliseconds of each replay."""
     cold_starts: dict[str, list[ColdStart]]
     starts: dict[str, list[float]]
-    """Seconds until each workflow has asked for its activity, on a worker that runs workflows alone."""
+    """Seconds until all workflows have scheduled their activity, on a worker that runs workflows only."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What every side of a run shares, and how its processes are told of it."""
+    """The servers and the secret that all sides of a run share."""
 
     humans: HumansServer
     temporal: TemporalServer
     folder: Path
     receiver: str
-    """Of the official adapter's callbacks."""
+    """Address that receives the callbacks of the official adapter."""
     secret: str
 
     @property
@@ -110,7 +116,7 @@ class Servers:
 
     @asynccontextmanager
     async def relay(self, name: str) -> AsyncGenerator[tuple[RelayServer, Mapping[str, str]]]:
-        """A relay of its own for one measurement, with no wait but its own, and the settings of who asks through it."""
+        """Run a new relay without waits for one measurement; also yield the settings of its callers."""
         relay = RelayServer(self.folder / name, self.humans, ["--temporal", self.temporal.address], secret=self.secret)
         async with started(relay):
             yield (
@@ -151,7 +157,7 @@ async def start(name: str, servers: Servers, queue: str, orders: Sequence[int]) 
 
 
 async def one_wait(name: str, servers: Servers) -> tuple[HistorySize, WorkflowHistory]:
-    """Ask, answer, and look at what is left."""
+    """Ask one question, answer it, and return the history of the workflow."""
     queue = f"wait-{name}"
     async with (
         servers.relay(queue) as (_, env),
@@ -172,7 +178,7 @@ async def one_wait(name: str, servers: Servers) -> tuple[HistorySize, WorkflowHi
 
 
 async def wait_until_waiting(name: str, handles: Sequence[WorkflowHandle[Any, Any]], worker: WorkerProcess) -> None:
-    """Until all of them wait. Temporal is asked only once the worker has done its part."""
+    """Wait until all workflows wait. Temporal is polled only after the worker has finished its part."""
     while name != BARE and (await worker.status()).workflows_with_ended_activity < len(handles):
         await asyncio.sleep(0.1)
     while SIDES[name].timer and not all(map(waiting_time, await histories(handles))):
@@ -195,7 +201,7 @@ async def histories(handles: Sequence[WorkflowHandle[Any, Any]]) -> list[Workflo
 
 
 async def replays(found: Mapping[str, WorkflowHistory]) -> dict[str, list[float]]:
-    """Milliseconds of each replay. The first round warms up and is not counted."""
+    """Return the milliseconds of each replay. The first round is a warm-up and is not counted."""
     took: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(1 + REPLAYS):
         for name, history in found.items():
@@ -205,7 +211,7 @@ async def replays(found: Mapping[str, WorkflowHistory]) -> dict[str, list[float]
 
 async def replay(name: str, history: WorkflowHistory) -> float:
     side = SIDES[OWN_FILE.get(name, name)]
-    # Of this namespace, as the question's identity names it.
+    # The namespace is part of the question's identity.
     replayer = Replayer(workflows=[side.workflow], plugins=side.plugins(), namespace=NAMESPACE)
     began = time.perf_counter()
     await replayer.replay_workflow(history)
@@ -233,7 +239,7 @@ async def measure_cold_start(name: str, servers: Servers, count: int, repeat: st
 
 
 async def measure_workflows_only(name: str, servers: Servers, count: int, repeat: str) -> float:
-    """Seconds until all have asked for their activity, on a cold worker that runs none."""
+    """Return the seconds until all workflows have scheduled their activity, on a cold worker without activities."""
     queue = f"workflows-only-{name}-{repeat}"
     handles = await start(name, servers, queue, range(count))
     async with worker_process(name, servers.temporal.address, queue, {}, workflows_only=True) as (_, started_status):
@@ -245,7 +251,7 @@ async def measure_workflows_only(name: str, servers: Servers, count: int, repeat
 
 
 async def measure_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[float]]:
-    """In turns, as below."""
+    """Measure the sides in turn; each repeat begins with another side."""
     names = list(chain(*([NO_OP[mode], mode] for mode in options.modes)))
     await measure_workflows_only(names[0], servers, options.workflows, "warm-up")
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -253,7 +259,7 @@ async def measure_starts(servers: Servers, options: argparse.Namespace) -> dict[
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
             found[name].append(await measure_workflows_only(name, servers, options.workflows, str(repeat)))
-            progress(name, f"{options.workflows} have started after {found[name][-1]:.2f} s")
+            progress(name, f"{options.workflows} have asked after {found[name][-1]:.2f} s")
     return found
 
 
@@ -275,27 +281,27 @@ def cold_start(
 
 
 async def warm_up_servers(relay: RelayServer, servers: Servers) -> None:
-    """Cold is the worker, not the servers: ask one question through them."""
+    """Ask one question, so that only the worker is cold and the servers are not."""
     settings = Settings.load(
         url=servers.humans.url,
         admin_api_token=servers.humans.token,
         relay_url=relay.url,
         relay_secret=servers.secret,
     )
-    question = HumanTask(task="Is anybody there?", response_schema=Decision)
+    question = HumanTask(task="Warm up?", response_schema=Decision)
     route = Route("temporal", {"namespace": NAMESPACE, "workflow_id": "warm-up"}, question.idempotency_key)
     await HumanTasks(settings).open(question.body(), route)
 
 
 async def check_registered(relay: RelayServer, count: int) -> None:
-    """That they wait, they have told the relay, too."""
+    """Check that all workflows have registered their wait at the relay."""
     async with httpx.AsyncClient() as http:
         waits = (await http.get(f"{relay.url}/readyz")).json()["waits"]
-    assert waits["open"] == count + 1, f"{waits} at the relay, and {count} workflows"
+    assert waits["open"] == count + 1, f"the relay has {waits}, expected {count + 1} open waits"
 
 
 async def measure_cold_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[ColdStart]]:
-    """Those that are compared follow each other, and begin with another each turn; the official one ends the turn."""
+    """Measure compared sides one after the other, in rotating order; the official adapter is last in each repeat."""
     groups = [[NO_OP[mode], mode, BY_HAND[mode]] for mode in options.modes]
     found: dict[str, list[ColdStart]] = {name: [] for name in [*chain(*groups), OFFICIAL]}
     await measure_cold_start(groups[0][0], servers, options.workflows, "warm-up")
@@ -313,7 +319,7 @@ async def measure_cold_starts(servers: Servers, options: argparse.Namespace) -> 
 
 
 def wait_table(result: Result) -> str:
-    rows: list[Sequence[str]] = [("one wait", "events", "bytes", "(sent)", "actions", "replayed in (ms)")]
+    rows: list[Sequence[str]] = [("one wait", "events", "bytes", "(sent)", "actions", "replay (ms)")]
     for name, measured in result.sizes.items():
         counts = (str(figure) for figure in (measured.events, measured.bytes, measured.event_bytes, measured.actions))
         rows.append((name, *counts, Spread.of(result.replays[name]).text(1)))
@@ -321,7 +327,7 @@ def wait_table(result: Result) -> str:
 
 
 def cold_table(cold_starts: Mapping[str, Sequence[ColdStart]]) -> str:
-    rows: list[Sequence[str]] = [("cold start", "wait", "all asked (s)", "all wait (s)", "worker CPU (s)", "failed")]
+    rows: list[Sequence[str]] = [("cold start", "waiting", "all asked (s)", "all wait (s)", "worker CPU (s)", "failed")]
     for name, measured in cold_starts.items():
         rows.append(
             (
@@ -342,14 +348,14 @@ def cold_table(cold_starts: Mapping[str, Sequence[ColdStart]]) -> str:
 
 
 def start_table(found: Mapping[str, Sequence[float]]) -> str:
-    rows: list[Sequence[str]] = [("start, workflows alone", "all asked (s)")]
+    rows: list[Sequence[str]] = [("start, workflows only", "all asked (s)")]
     rows += [(name, Spread.of(measured).text(2)) for name, measured in found.items()]
     rows += [(f"{mode} to {NO_OP[mode]}", f"{start_ratio(found, mode):.2f}") for mode in MODES if mode in found]
     return columns(rows, [29, 21])
 
 
 def start_ratio(found: Mapping[str, Sequence[float]], mode: str) -> float:
-    """Of the medians."""
+    """Return the ratio of the medians."""
     return Spread.of(found[mode]).median / Spread.of(found[NO_OP[mode]]).median
 
 
@@ -358,7 +364,7 @@ def cold_spread(measured: Sequence[ColdStart], figure: str) -> Spread:
 
 
 def ratio(cold_starts: Mapping[str, Sequence[ColdStart]], side: str, other: str, figure: str) -> float:
-    """Of the medians."""
+    """Return the ratio of the medians."""
     return cold_spread(cold_starts[side], figure).median / cold_spread(cold_starts[other], figure).median
 
 
@@ -370,13 +376,13 @@ def claims(mode: str, result: Result, count: int) -> list[Claim]:
         (f"at most {MAX_EVENTS[mode]} events", measured.events <= MAX_EVENTS[mode]),
         (f"at most {MAX_ACTIONS[mode]} billable actions", measured.actions <= MAX_ACTIONS[mode]),
         (f"at most {MAX_BYTES[mode]} bytes of history", largest_bytes <= MAX_BYTES[mode]),
-        (f"replayed in at most {MAX_REPLAY_MS:.0f} ms (the bare one: {bare:.1f})", replayed <= MAX_REPLAY_MS),
+        (f"replayed in at most {MAX_REPLAY_MS:.0f} ms (bare: {bare:.1f})", replayed <= MAX_REPLAY_MS),
         (
-            f"{count} start on a cold worker within 10 % of the same that ask nobody",
+            f"{count} start on a cold worker within 10 % of the time of {NO_OP[mode]}",
             start_ratio(result.starts, mode) <= MAX_COLD_RATIO,
         ),
         (
-            "none of their tasks failed",
+            "no workflow task of a cold start failed",
             all(each.waited == each.workflows and not each.failed for each in cold_starts[mode]),
         ),
     ]
@@ -387,9 +393,9 @@ async def measure(options: argparse.Namespace, servers: Servers) -> Result:
     sizes: dict[str, HistorySize] = {}
     found: dict[str, WorkflowHistory] = {}
     for name in [*options.modes, OFFICIAL, NO_OP[SIGNAL], BARE]:
-        progress(name, "asks, and is answered")
+        progress(name, "measuring one wait")
         sizes[name], found[name] = await one_wait(OWN_FILE.get(name, name), servers)
-    progress("all", f"replayed, {REPLAYS} times each")
+    progress("all", f"replaying {REPLAYS} times each")
     took = await replays(found)
     start_seconds = await measure_starts(servers, options)
     return Result(sizes, took, await measure_cold_starts(servers, options), start_seconds)
@@ -399,7 +405,7 @@ async def run(options: argparse.Namespace) -> bool:
     main_task = asyncio.current_task()
     assert main_task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
-    # The sandbox says at every replay that the official adapter loads its forms late.
+    # The sandbox warns at every replay that the official adapter loads its forms late.
     warnings.filterwarnings("ignore", message="Module awaithumans", category=UserWarning)
     with tempfile.TemporaryDirectory() as folder:
         async with serving(Path(folder)) as servers:
@@ -413,11 +419,10 @@ async def run(options: argparse.Namespace) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.temporal_cost", description="One wait in Temporal.")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="of ours (all)")
-    parser.add_argument("--repeats", type=positive, default=5, help="cold starts of each side (5)")
-    parser.add_argument("--workflows", type=positive, default=40, help="of each cold start (40)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser = argument_parser("temporal_cost", __doc__)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="modes of this package (default: all)")
+    parser.add_argument("--repeats", type=positive, default=5, help="cold starts of each side (default: 5)")
+    parser.add_argument("--workflows", type=positive, default=40, help="workflows of each cold start (default: 40)")
     return parser.parse_args()
 
 

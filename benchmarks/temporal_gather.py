@@ -1,22 +1,26 @@
-"""Many questions in one workflow, asked in one `asyncio.gather`: how long until all of them are open.
+"""Measure how long it takes until many questions of one workflow, asked in one `asyncio.gather`, are open.
 
-python -m benchmarks.temporal_gather [--questions 100 300 1000] [--sides ...] [--json FILE]
+Temporal, the awaithumans server, the relay (started by its command line) and the worker have processes of their own.
+Each side opens each number of questions in one workflow, on a worker of its own:
 
-Temporal, the awaithumans server, the relay (from its command line) and the worker are processes of their own. Each
-number of questions is opened by each side in turn, in one workflow, on a worker of its own:
+gather-signal, gather-activity   `await_human` in each mode.
+gather-plain                     Activities that do nothing, each followed by a timer.
+gather-by-hand                   Activities that make the two HTTP calls of a question, each followed by a timer.
 
-    gather-signal, gather-activity   `await_human` in either mode
-    gather-plain                     activities that do nothing, each followed by a timer
-    gather-by-hand                   activities that make the two HTTP calls of a question, each followed by a timer
+The time runs from the start of the workflow until the last timer has started, by the clock of the history. Activity
+mode has no timer, so there it runs until the relay has registered the last question.
 
-The time runs from the start of the workflow until the last timer has started, by the history's own clock; in activity
-mode, where there is no timer, until the relay has registered the last question. Workflow tasks that failed or timed
-out are counted: one that takes longer than two seconds fails with TMPRL1101. Not counted are tasks that Temporal's
-server closes itself, because more than 100 events arrived while they ran, and tasks that it did not hand to the worker
-within the ten seconds of a sticky queue. Activities that do nothing have these, too.
+Workflow tasks that failed or timed out are counted. A task that takes longer than two seconds fails with TMPRL1101. Two
+kinds are not counted, because activities that do nothing have them too: tasks that Temporal's server closes itself
+because more than 100 events arrived during the task, and tasks that it did not hand to the worker within the ten
+seconds of a sticky queue.
 
-Claims, checked with exit status 1: no workflow task fails, and either mode takes at most 2.5 times as long as
-activities that make the same HTTP calls.
+The claims are that no workflow task fails, and that each mode takes at most 2.5 times as long as hand-written HTTP
+calls. The exit status is 1 if one of them fails.
+
+Examples:
+    python -m benchmarks.temporal_gather
+    python -m benchmarks.temporal_gather --questions 100 --sides gather-by-hand gather-signal --json figures.json
 """
 
 import argparse
@@ -36,13 +40,13 @@ from devservers import HumansServer, RelayServer, TemporalServer, started
 from temporalio.api.enums.v1 import EventType, TimeoutType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
-from benchmarks._report import Claim, claim_line, columns, positive, progress
+from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
 from benchmarks._sides import ACTIVITY, GATHER, GATHER_BY_HAND, GATHER_PLAIN, SIDES, SIGNAL, ServerAddresses
 from benchmarks._temporal_worker import worker_process
 
 NAMES = [GATHER_PLAIN, GATHER_BY_HAND, *GATHER.values()]
 LIMIT_SECONDS = 180.0
-"""Limit of one opening."""
+"""Limit of the time in which one workflow opens its questions."""
 MAX_RATIO = 2.5
 FAILED = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
 TIMED_OUT = EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
@@ -52,12 +56,12 @@ NOT_STARTED = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
 
 @dataclass(frozen=True)
 class Opened:
-    """One workflow that opened its questions."""
+    """Figures of one workflow that opened its questions."""
 
     name: str
     questions: int
     opened: int
-    """Questions that were open in the end, or when the time was up."""
+    """Questions that were open at the end, or when time was up."""
     seconds: float
     worker_cpu: float
     failed_tasks: int
@@ -94,7 +98,7 @@ async def open_questions(name: str, count: int, humans: HumansServer, temporal: 
 
 
 async def timers(handle: WorkflowHandle[object, object]) -> tuple[int, float]:
-    """How many timers have been started, and when the last of them was."""
+    """Return the number of started timers and the time at which the last of them started."""
     started_at = [
         event.event_time.seconds + event.event_time.nanos / 1e9
         for event in (await handle.fetch_history()).events
@@ -169,10 +173,17 @@ async def run(options: argparse.Namespace) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.temporal_gather", description="Many questions at once.")
-    parser.add_argument("--questions", nargs="+", type=positive, default=[100, 300, 1000], help="(100 300 1000)")
-    parser.add_argument("--sides", nargs="+", choices=NAMES, default=NAMES, help="(all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    parser = argument_parser("temporal_gather", __doc__)
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        type=positive,
+        default=[100, 300, 1000],
+        help="numbers of questions (default: 100 300 1000)",
+    )
+    parser.add_argument(
+        "--sides", nargs="+", choices=NAMES, default=NAMES, metavar="SIDE", help="sides to measure (default: all)"
+    )
     return parser.parse_args()
 
 

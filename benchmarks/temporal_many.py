@@ -1,19 +1,22 @@
-"""Two thousand workflows wait for a person at once on one worker: what that costs, and whether every answer arrives.
+"""Measure thousands of workflows that wait for a person on one worker, and check that every answer arrives once.
 
-python -m benchmarks.temporal_many [--mode signal|activity] [--workflows 2000] [--seconds 60] [--json FILE]
+Temporal, the awaithumans server, the relay (started by its command line) and the worker have processes of their own.
+There are four phases:
 
-Temporal, the awaithumans server, the relay (from its command line) and the worker are processes of their own. Four
-things happen:
+1. Ask. All workflows are started, and each asks one question. The phase ends when the relay has every wait and the
+   worker is idle.
+2. Wait. No task is answered, so the CPU time of the processes is the cost of waiting.
+3. Answer. A person answers all tasks through the server's API, in random order and several at once. Each answer is
+   different and follows from the number of the order.
+4. Finish. Answers arrive by callbacks and by the relay's sweep until every workflow has ended. Before it ends, each
+   workflow records its answer with an activity that appends a line to a file. These lines are counted.
 
-1. All workflows are started, and each asks. Done when the relay has every wait and every workflow rests.
-2. Nobody answers for a while. What the processes spend now is what waiting costs.
-3. A person answers all of them through the server's API, in random order, several at once. Every answer is another
-   one, which follows from the number of the order.
-4. Until every workflow has ended, by callbacks and by the relay's sweep. Before it ends each writes its answer down,
-   with an activity that adds a line to a file on disk. These lines are counted.
+The claims are that no answer is lost, that none is recorded twice, and that none reaches another question. The exit
+status is 1 if one of them fails.
 
-What is claimed is checked, and the exit status is 1 when it fails: no answer is lost, none arrives twice, none arrives
-where another was asked for.
+Examples:
+    python -m benchmarks.temporal_many
+    python -m benchmarks.temporal_many --mode activity --workflows 60 --seconds 5 --json figures.json
 """
 
 import argparse
@@ -38,39 +41,40 @@ from temporalio.client import Client, WorkflowHandle
 
 from benchmarks._meters import cpu_per_minute, memory
 from benchmarks._people import answer_all, open_tasks
-from benchmarks._report import Claim, claim_line, columns, positive, progress
+from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
 from benchmarks._sides import MANY, MODES, SIDES, SIGNAL, ServerAddresses
 from benchmarks._temporal_worker import WorkerProcess, worker_process
 from benchmarks._workflows_many import ANSWERS_FILE
 
 QUEUE = "many"
 CONCURRENCY = 32
-"""Requests to Temporal under way."""
+"""Concurrent requests to Temporal."""
 ASKING_SECONDS = 600.0
 ENDING_SECONDS = 600.0
-"""Limits of the first and of the last phase."""
+"""Limits of the first and the last phase."""
 IDLE_SECONDS = 2.0
-"""Nobody has an activity or a task under way once the worker has spent next to nothing for so long."""
+"""The worker is idle, with no activity or task in progress, when it has used almost no CPU for this time."""
 IDLE_CPU = 0.05
 
 
 @dataclass
 class Result:
-    """What was seen."""
+    """Figures of one run."""
 
     mode: str
     workflows: int
     asking_seconds: float
-    """From the first start until every wait was registered."""
+    """From the first start until the relay had registered every wait."""
     memory_before: float
-    """Of the worker, in megabytes: before anything was started, and while all wait."""
+    """Memory of the worker in megabytes, before the first workflow was started."""
     memory: float
+    """Memory of the worker in megabytes, while all workflows wait."""
     waiting: dict[str, float]
-    """Seconds of CPU a minute of each process, while nobody answers."""
+    """CPU seconds per minute of each process in the second phase."""
     answering_seconds: float
     answers: int
     ending_seconds: float
-    """From the first answer until the last workflow had ended, or the time was up."""
+    """From the first answer until the last workflow had ended, or time was up."""
     ended: int
     """Workflows that completed."""
     lost: int
@@ -86,7 +90,7 @@ class Servers:
     worker: WorkerProcess
     client: Client
     answers: Path
-    """The file in which they are written down."""
+    """The file in which workflows record their answers."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -120,12 +124,12 @@ async def serving(mode: str, folder: Path) -> AsyncGenerator[Servers]:
 
 
 def expected(order: int) -> Mapping[str, Any]:
-    """The answer to the question about this order, and to no other."""
+    """Return the answer to the question about this order, which is different for each order."""
     return {"approved": order % 3 != 0, "note": f"note-{order * 7919 + 13}"}
 
 
 def line(order: int) -> str:
-    """What its workflow writes down."""
+    """Return the line that the workflow of this order must record."""
     answer = expected(order)
     return f"{workflow_id(order)} {answer['approved']} {answer['note']}"
 
@@ -138,7 +142,7 @@ def workflow_id(order: int) -> str:
 
 
 async def ask_all(servers: Servers, options: argparse.Namespace) -> float:
-    """Start them, and wait until each waits; how long it took until the relay had all of them."""
+    """Start all workflows and wait until each waits; return the seconds until the relay had registered all of them."""
     began = time.monotonic()
     async with asyncio.timeout(ASKING_SECONDS), httpx.AsyncClient() as http:
         await start_all(servers, options)
@@ -168,7 +172,7 @@ async def registered_waits(servers: Servers, http: httpx.AsyncClient) -> int:
 
 
 async def wait_until_idle(servers: Servers) -> None:
-    """Until the worker does nothing any more: the last activities have been told, and what follows them is done."""
+    """Wait until the worker is idle: the last activities are reported and their workflow tasks are done."""
     while True:
         before = (await servers.worker.status()).cpu
         await asyncio.sleep(IDLE_SECONDS)
@@ -184,7 +188,7 @@ async def answer_everything(servers: Servers) -> int:
 
 
 async def wait_until_ended(servers: Servers, count: int) -> int:
-    """Wait until no workflow runs, or the time is up; how many have completed."""
+    """Wait until no workflow runs, or time is up; return the number of completed workflows."""
     with suppress(TimeoutError):
         async with asyncio.timeout(ENDING_SECONDS):
             while recorded_answers(servers.answers).total() < count or await count_workflows(servers, "Running"):
@@ -201,7 +205,7 @@ def recorded_answers(answers: Path) -> Counter[str]:
 
 
 def answer_errors(lines: Counter[str], count: int) -> tuple[int, int, int]:
-    """Workflows without a line, with more than one, and with one that is not theirs."""
+    """Count the workflows without a line, with several lines, and with a line that is not the expected one."""
     by_workflow: dict[str, list[str]] = {workflow_id(order): [] for order in range(count)}
     for text in lines.elements():
         by_workflow.setdefault(text.partition(" ")[0], []).append(text)
@@ -221,14 +225,14 @@ async def measure(options: argparse.Namespace, folder: Path) -> Result:
     async with serving(options.mode, folder) as servers:
         before = memory(servers.worker.pid)
         asking = await ask_all(servers, options)
-        progress(options.mode, f"{count} wait after {asking:.0f} s; nobody answers now")
+        progress(options.mode, f"{count} wait after {asking:.0f} s; now waiting without answers")
         waiting = await cpu_per_minute(servers.pids, options.seconds)
         while_waiting = memory(servers.worker.pid)
-        progress(options.mode, "a person answers now")
+        progress(options.mode, "now a person answers")
         began = time.monotonic()
         answers = await answer_everything(servers)
         answering = time.monotonic() - began
-        progress(options.mode, f"{answers} answered after {answering:.0f} s; until every workflow has ended")
+        progress(options.mode, f"{answers} answered after {answering:.0f} s; waiting until every workflow has ended")
         ended = await wait_until_ended(servers, count)
         ending = time.monotonic() - began
         lost, doubled, swapped = answer_errors(recorded_answers(servers.answers), count)
@@ -252,15 +256,15 @@ async def measure(options: argparse.Namespace, folder: Path) -> Result:
 def table(result: Result) -> str:
     rows: Sequence[Sequence[str]] = [
         ("workflows, all waiting at once", str(result.workflows)),
-        ("until all of them waited (s)", f"{result.asking_seconds:.1f}"),
+        ("time until all of them waited (s)", f"{result.asking_seconds:.1f}"),
         ("worker memory before / while they wait (MB)", f"{result.memory_before:.0f} / {result.memory:.0f}"),
-        *((f"{name} CPU, nobody answers (s per minute)", f"{spent:.2f}") for name, spent in result.waiting.items()),
+        *((f"{name} CPU without answers (s per minute)", f"{spent:.2f}") for name, spent in result.waiting.items()),
         ("answers given", str(result.answers)),
-        ("  in (s)", f"{result.answering_seconds:.1f}"),
+        ("  time to give them (s)", f"{result.answering_seconds:.1f}"),
         ("workflows that completed", str(result.ended)),
-        ("  the last one after the first answer (s)", f"{result.ending_seconds:.1f}"),
+        ("  from the first answer to the last workflow (s)", f"{result.ending_seconds:.1f}"),
         ("answers lost", str(result.lost)),
-        ("answers written down twice", str(result.doubled)),
+        ("answers recorded twice", str(result.doubled)),
         ("answers to another question", str(result.swapped)),
     ]
     return columns(rows, [58, 16])
@@ -270,8 +274,8 @@ def claims(result: Result) -> list[Claim]:
     all_done = result.lost == 0 and result.ended == result.answers == result.workflows
     return [
         Claim("no answer is lost, every workflow completed", all_done),
-        Claim("no answer arrives twice", result.doubled == 0),
-        Claim("no answer arrives where another was asked for", result.swapped == 0),
+        Claim("no answer is recorded twice", result.doubled == 0),
+        Claim("no answer reaches another question", result.swapped == 0),
     ]
 
 
@@ -289,11 +293,10 @@ async def run(options: argparse.Namespace) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.temporal_many", description="Many workflows wait.")
-    parser.add_argument("--mode", choices=MODES, default=SIGNAL, help="how answers come back (signal)")
-    parser.add_argument("--workflows", type=positive, default=2000, help="how many wait at once (2000)")
-    parser.add_argument("--seconds", type=positive, default=60, help="how long nobody answers (60)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser = argument_parser("temporal_many", __doc__)
+    parser.add_argument("--mode", choices=MODES, default=SIGNAL, help="mode of `await_human` (default: signal)")
+    parser.add_argument("--workflows", type=positive, default=2000, help="number of workflows (default: 2000)")
+    parser.add_argument("--seconds", type=positive, default=60, help="length of the waiting phase (default: 60)")
     return parser.parse_args()
 
 
