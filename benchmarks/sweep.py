@@ -42,7 +42,7 @@ from awaithumans_core.settings import Settings
 from awaithumans_relay.store import Store, WaitState
 from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS
 from awaithumans_relay.store.table.schema import waits
-from awaithumans_relay.sweep.rate_limit import LOOKS_PER_SECOND
+from awaithumans_relay.sweep.rate_limit import CHECKS_PER_SECOND
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import ALREADY_ENDED, CONCURRENCY, MAX_TRIES, RETRY_SECONDS
 from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
@@ -187,7 +187,7 @@ async def measure_waiting(
         cost = await workload.meter(relay).cost(seconds, asyncio.Event())
     assert cost is not None
     planned = 60 * len(routes) / check_interval(age)
-    return WaitingPhase(name, planned if planned <= 60 * LOOKS_PER_SECOND else None, cost)
+    return WaitingPhase(name, planned if planned <= 60 * CHECKS_PER_SECOND else None, cost)
 
 
 async def measure_answering(workload: Workload, routes: Sequence[Route], count: int) -> AnsweringPhase:
@@ -236,14 +236,14 @@ def _read_requests(log: Path) -> int:
 
 def claims(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> list[Claim]:
     slowest = max(answered.delays)
-    kept = all(each.cost.requests <= 60 * LOOKS_PER_SECOND * 1.05 + 60 for each in results)
+    kept = all(each.cost.requests <= 60 * CHECKS_PER_SECOND * 1.05 + 60 for each in results)
     planned = [each for each in results if each.planned]
     return [
         Claim(
             "the number of checks is within a fifth of the schedule",
             all(abs(each.cost.requests - (each.planned or 0)) <= 0.2 * (each.planned or 0) + 5 for each in planned),
         ),
-        Claim(f"at most {LOOKS_PER_SECOND:.0f} checks per second", kept),
+        Claim(f"at most {CHECKS_PER_SECOND:.0f} checks per second", kept),
         Claim(f"every answer is delivered within {MAX_WAKE_SECONDS:.0f} s", slowest <= MAX_WAKE_SECONDS),
     ]
 
@@ -253,7 +253,7 @@ def report(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> bool:
     checked = claims(results, answered)
     rows = [("per minute", "checks planned", "checks made", "relay CPU (s)", "server CPU (s)")]
     for each in results:
-        planned = f"over {60 * LOOKS_PER_SECOND:.0f}" if each.planned is None else f"{each.planned:.0f}"
+        planned = f"over {60 * CHECKS_PER_SECOND:.0f}" if each.planned is None else f"{each.planned:.0f}"
         rows.append(
             (
                 each.name,

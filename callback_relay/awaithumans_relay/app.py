@@ -247,7 +247,7 @@ class Relay:
             reception.result = "stored" if answered else "duplicate"
         if answered:
             self.wake(answered)
-            self._in_own_loop(self.sweeper.called_back, outcome)
+            self._in_own_loop(self.sweeper.callback_received, outcome)
         if logger.isEnabledFor(logging.INFO):
             this = about(outcome.task_id, route)
             logger.info("callback for task %s: %s (%s)", outcome.task_id, outcome.status, reception.result, extra=this)

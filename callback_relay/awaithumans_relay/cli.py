@@ -15,8 +15,8 @@ from awaithumans_relay.commands import serve as serving
 from awaithumans_relay.commands import waits as listing
 from awaithumans_relay.commands.derive_key import derived_keys
 from awaithumans_relay.commands.doctor import examine
-from awaithumans_relay.commands.engines import Wanted
-from awaithumans_relay.commands.terminal import Database, Json, troubles_told
+from awaithumans_relay.commands.engines import EngineFlags
+from awaithumans_relay.commands.terminal import Database, Json, errors_reported
 from awaithumans_relay.monitoring import logs
 from awaithumans_relay.monitoring.logs import LogFormat
 from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
@@ -138,7 +138,7 @@ def _wanted(
     graphs: list[str] | None,
     server: str | None,
     headers: str | None,
-) -> Wanted:
+) -> EngineFlags:
     if headers is not None and server is None:
         raise typer.BadParameter("give --langgraph-server URL as well", param_hint="--langgraph-server-headers")
     if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
@@ -151,7 +151,7 @@ def _wanted(
         for option, given in (("--temporal-namespace", namespaces), ("--temporal-data-converter", converter)):
             if given and temporal is None:
                 raise typer.BadParameter("give --temporal ADDRESS as well", param_hint=option)
-    return Wanted(temporal, graphs or [], server, namespaces or [], profiles or [], converter, headers)
+    return EngineFlags(temporal, graphs or [], server, namespaces or [], profiles or [], converter, headers)
 
 
 @cli.command()
@@ -247,7 +247,7 @@ def serve(
         langgraph_server,
         langgraph_server_headers,
     )
-    with troubles_told():
+    with errors_reported():
         asyncio.run(
             serving.serve(
                 replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread),
@@ -286,7 +286,7 @@ def waits(
       awaithumans-relay waits --engine temporal --limit 10
       awaithumans-relay waits --json | jq -r '.[].last_error' | sort | uniq -c
     """
-    with troubles_told():
+    with errors_reported():
         asyncio.run(listing.show(database, state or [], engine, limit=limit, offset=offset, as_json=as_json))
 
 
@@ -318,7 +318,7 @@ def redrive(
         raise typer.BadParameter("give a task id, or --all")
     if task_id is not None and engine is not None:
         raise typer.BadParameter("--engine goes with --all", param_hint="--engine")
-    with troubles_told():
+    with errors_reported():
         code = asyncio.run(redriving.redrive(database, task_id, engine, sure=yes))
     raise typer.Exit(code)
 
@@ -334,7 +334,7 @@ def derive_key() -> None:
     Example, on the server's machine:
       AWAITHUMANS_WEBHOOK_KEY=$(awaithumans-relay derive-key)
     """
-    with troubles_told():
+    with errors_reported():
         typer.echo(derived_keys())
 
 
@@ -382,8 +382,8 @@ def doctor(
         langgraph_server_headers,
     )
     wanted = replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread)
-    with troubles_told():
-        well = asyncio.run(examine(database, wanted.apart(), as_json=as_json, thread=thread))
+    with errors_reported():
+        well = asyncio.run(examine(database, wanted.separately(), as_json=as_json, thread=thread))
     raise typer.Exit(0 if well else 1)
 
 

@@ -18,7 +18,7 @@ from awaithumans_core import Route
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_router
-from awaithumans_relay.commands.terminal import MISTAKE
+from awaithumans_relay.commands.terminal import EXIT_FAILED
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
@@ -111,7 +111,7 @@ def test_what_is_deployed_is_installed_from_the_checkout() -> None:
 
 def test_wrong_settings_do_not_restart_the_unit() -> None:
     """The unit's code is the command's own."""
-    assert f"RestartPreventExitStatus={MISTAKE}\n" in (DEPLOY / "awaithumans-relay.service").read_text()
+    assert f"RestartPreventExitStatus={EXIT_FAILED}\n" in (DEPLOY / "awaithumans-relay.service").read_text()
 
 
 def test_the_environment_file_names_every_setting_of_a_relay() -> None:

@@ -20,7 +20,7 @@ from awaithumans_core.retry import Backoff
 from awaithumans_relay.availability.circuit_breaker import PROBES
 from awaithumans_relay.commands.serve import HANG_UP_SECONDS
 from awaithumans_relay.dispatch.attempts import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP
-from awaithumans_relay.dispatch.dispatcher import LEASED_AT_ONCE, PARALLEL, TICK_SECONDS, Dispatcher
+from awaithumans_relay.dispatch.dispatcher import MAX_DELIVERIES, MAX_LEASES, TICK_SECONDS, Dispatcher
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.store.retention import Retention
@@ -74,7 +74,7 @@ async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
     assert looks["lease"] <= 1
 
 
-@pytest.mark.parametrize("count", [60, PARALLEL + 60])
+@pytest.mark.parametrize("count", [60, MAX_DELIVERIES + 60])
 async def test_deliveries_that_end_one_by_one_are_not_looked_behind_one_by_one(store: Store, count: int) -> None:
     """All that is due is under way, or as many as may be: each end is not worth a write that finds next to nothing."""
 
@@ -93,7 +93,7 @@ async def test_deliveries_that_end_one_by_one_are_not_looked_behind_one_by_one(s
         await answered(store, number)
     async with Dispatcher(store, {"shelf": Turnstile()}).running():
         await until(store, delivered=count)
-    assert looks["lease"] <= count / LEASED_AT_ONCE + 3 + 0.5 * max(0, count - PARALLEL)
+    assert looks["lease"] <= count / MAX_LEASES + 3 + 0.5 * max(0, count - MAX_DELIVERIES)
 
 
 async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:

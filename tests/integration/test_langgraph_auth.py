@@ -14,8 +14,8 @@ from examples import langgraph_auth
 from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
 from awaithumans_core import Outcome, Route, SettingsError, TargetNotReady
 from awaithumans_core.engine import RelayNotReady
-from awaithumans_relay.commands.checks import of_thread
-from awaithumans_relay.commands.engines import MakesEngines, Wanted
+from awaithumans_relay.commands.checks import check_thread
+from awaithumans_relay.commands.engines import EngineFactory, EngineFlags
 from tests.support.langgraph_server import AUTHENTICATED, LangGraphServer
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
@@ -184,15 +184,15 @@ async def test_doctor_tries_the_thread(relay: RunningRelay, server: LangGraphSer
     _, outcome, thread_id = await ask(server, people, relay, "alice")
     database = relay.store.database.url.render_as_string(hide_password=False)
 
-    def made(headers: str) -> MakesEngines:
-        return Wanted(None, [], server.url, langgraph_headers=headers).engines
+    def made(headers: str) -> EngineFactory:
+        return EngineFlags(None, [], server.url, langgraph_headers=headers).engines
 
-    told = await of_thread(made("examples.langgraph_auth:headers"), database, thread_id)
+    told = await check_thread(made("examples.langgraph_auth:headers"), database, thread_id)
     assert "waits at 1 question" in told
     assert outcome.task_id in told
     with pytest.raises(RelayNotReady, match="either they may not read it, or it was deleted"):
-        await of_thread(made(f"{__name__}:OF_BOB"), database, thread_id)
+        await check_thread(made(f"{__name__}:OF_BOB"), database, thread_id)
     with pytest.raises(TargetNotReady):
-        await of_thread(made("examples.langgraph_auth:headers"), database, str(uuid.uuid4()))
+        await check_thread(made("examples.langgraph_auth:headers"), database, str(uuid.uuid4()))
     with pytest.raises(SettingsError, match="is str: give a mapping of headers"):
-        await of_thread(made(f"{__name__}:__name__"), database, thread_id)
+        await check_thread(made(f"{__name__}:__name__"), database, thread_id)

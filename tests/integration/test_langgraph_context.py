@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 
 from awaithumans_adapters.langgraph import GraphEngine
 from awaithumans_core import SettingsError
-from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.engines import EngineFlags
 from tests.support.graph_bench import Bench, State
 from tests.support.people import People
 from tests.support.relay import RunningRelay
@@ -129,8 +129,8 @@ HERE = "tests.integration.test_langgraph_context"
 @pytest.mark.parametrize("config", [f"{HERE}:fixed", None])
 async def test_command_line_takes_both(context: str, config: str | None) -> None:
     """`serve` and `doctor` name them as module:attribute."""
-    wanted = Wanted(None, [f"refunds={HERE}:graph"], None, graph_context=context, graph_config=config)
-    for _, make in [("all", wanted.engines), *wanted.apart()]:
+    wanted = EngineFlags(None, [f"refunds={HERE}:graph"], None, graph_context=context, graph_config=config)
+    for _, make in [("all", wanted.engines), *wanted.separately()]:
         async with AsyncExitStack() as stack:
             (engine,) = await make(stack)
             assert isinstance(engine, GraphEngine)
@@ -147,7 +147,7 @@ async def test_command_line_takes_both(context: str, config: str | None) -> None
 )
 async def test_wrong_option_is_named(options: dict[str, Any], why: str) -> None:
     """Before the relay starts."""
-    wanted = Wanted(None, [f"refunds={HERE}:graph"], None, **options)
+    wanted = EngineFlags(None, [f"refunds={HERE}:graph"], None, **options)
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match=why):
             await wanted.engines(stack)

@@ -16,7 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from awaithumans_adapters.langgraph import GraphEngine, GraphEvent, GraphThread, Resumed
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError
 from awaithumans_core.runs import RunsInMemory
-from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.engines import EngineFlags
 from tests.support.engines import CollectingEngine
 from tests.support.graph_bench import Bench, State
 from tests.support.people import People
@@ -219,7 +219,7 @@ async def test_graphs_of_the_command_line_are_opened_in_the_thread(
     """`serve --graph-thread`: the saver that the function opens is one of the thread's loop, and is closed with it."""
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path / "checkpoints.db"))
     async with AsyncExitStack() as stack:
-        wanted = Wanted(
+        wanted = EngineFlags(
             None, ["one=tests.support.served_graphs:one_on_disk"], None, graph_thread=True, graph_context="none"
         )
         (engine,) = await wanted.engines(stack)

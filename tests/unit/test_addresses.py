@@ -19,7 +19,7 @@ from awaithumans_core.http.addresses import cleaned, http_address, in_brackets, 
 from awaithumans_core.http.clients import exposures
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
-from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.engines import EngineFlags
 from awaithumans_relay.commands.existing_waits import shown_url
 from awaithumans_relay.store import Store
 
@@ -147,7 +147,7 @@ async def test_malformed_temporal_address(address: str) -> None:
     """Refused before anything is connected."""
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match="for instance localhost:7233 or") as raised:
-            await Wanted(address, [], None).engines(stack)
+            await EngineFlags(address, [], None).engines(stack)
     assert repr(address) in str(raised.value)
 
 

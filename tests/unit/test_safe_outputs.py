@@ -27,7 +27,7 @@ from awaithumans_core.progress import PlainProgress, Progress
 from awaithumans_core.progress.live import LiveProgress
 from awaithumans_core.safe_logging import SafeText, safe_logger
 from awaithumans_core.settings import Settings
-from awaithumans_relay.commands.terminal import troubles_told
+from awaithumans_relay.commands.terminal import errors_reported
 from awaithumans_relay.monitoring.logs import JsonFormatter, LogFormat, TextFormatter, configure
 from tests.support.decisions import Decision
 from tests.support.hostile import ALL, ATTACKS, FORGED, hidden
@@ -167,7 +167,7 @@ def test_progress_shows_no_hidden_characters(kind: type[Progress], capsys: pytes
 @each_attack
 def test_a_commands_error_shows_no_hidden_characters(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`serve`, `waits` and the other commands end with an error that cannot command the terminal."""
-    with pytest.raises(typer.Exit), troubles_told():
+    with pytest.raises(typer.Exit), errors_reported():
         raise SettingsError(f"--graph {text}: no such graph")
     assert hidden(capsys.readouterr().err, allowed="\n") == set()
 
@@ -289,8 +289,8 @@ OUTPUTS = {
     "relay/commands/doctor.py _print Text.assemble": "names of checks",
     "relay/commands/doctor.py _print console.print": "the texts above",
     "relay/commands/redrive.py redrive console.print": "one_line, repr",
-    "relay/commands/terminal.py troubles_told Text.assemble": "block",
-    "relay/commands/terminal.py troubles_told Console(stderr=True, soft_wrap=True).print": "the text above",
+    "relay/commands/terminal.py errors_reported Text.assemble": "block",
+    "relay/commands/terminal.py errors_reported Console(stderr=True, soft_wrap=True).print": "the text above",
     "relay/commands/waits.py show print": "JSON in ASCII",
     "relay/commands/waits.py show console.print": "the table, repr",
     "relay/commands/waits.py _table Text": "one_line",

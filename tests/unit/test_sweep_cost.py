@@ -14,7 +14,7 @@ import pytest
 from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
-from awaithumans_relay.sweep.rate_limit import Pace
+from awaithumans_relay.sweep.rate_limit import RateLimiter
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 
@@ -99,7 +99,9 @@ def swept(
     async def story() -> list[tuple[float, str]]:
         table, server = Table(ages), CountingServer()
         server.odd = set(map(str, range(odd)))
-        async with Sweeper(table, server, {}, on_answer=lambda: None, pace=Pace(per_second, burst)).running():
+        async with Sweeper(
+            table, server, {}, on_answer=lambda: None, rate_limiter=RateLimiter(per_second, burst)
+        ).running():
             await asyncio.sleep(seconds)
         return server.looks
 

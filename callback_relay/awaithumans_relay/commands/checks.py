@@ -10,7 +10,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
 from awaithumans_relay.commands import server_check
-from awaithumans_relay.commands.engines import MakesEngines
+from awaithumans_relay.commands.engines import EngineFactory
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url
 
 _UNSEEN = (
@@ -31,7 +31,7 @@ class UnsetError(SettingsError):
     """Raised when an optional setting is not set."""
 
 
-def readable() -> tuple[Settings, dict[str, str]]:
+def readable_settings() -> tuple[Settings, dict[str, str]]:
     """Return the settings without the malformed ones, and the errors of those by name."""
     try:
         return Settings(), {}
@@ -42,10 +42,10 @@ def readable() -> tuple[Settings, dict[str, str]]:
     return usable, {f"AWAITHUMANS_{name.upper()}": told for name, told in wrong.items()}
 
 
-def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
+def setting_checks(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
     """Return the names of the settings, each with a check whether it can be used. No secret is shown."""
 
-    def looked(look: Callable[[], str]) -> Callable[[], Awaitable[str]]:
+    def as_check(look: Callable[[], str]) -> Callable[[], Awaitable[str]]:
         async def later() -> str:
             return look()
 
@@ -58,7 +58,7 @@ def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[st
 
     def relay_secret() -> str:
         settings.signer()
-        return _so_many(len(settings.relay_secret))
+        return _key_count(len(settings.relay_secret))
 
     def webhook_key() -> str:
         settings.key_ring()
@@ -74,16 +74,16 @@ def of_settings(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[st
         return "set"
 
     return [
-        ("AWAITHUMANS_URL", looked(lambda: settings.url)),
-        ("AWAITHUMANS_ADMIN_API_TOKEN", looked(admin_api_token)),
-        ("AWAITHUMANS_RELAY_SECRET", looked(relay_secret)),
-        ("AWAITHUMANS_WEBHOOK_KEY", looked(webhook_key)),
-        ("AWAITHUMANS_RELAY_URL", looked(relay_url)),
-        ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", looked(operator_token)),
+        ("AWAITHUMANS_URL", as_check(lambda: settings.url)),
+        ("AWAITHUMANS_ADMIN_API_TOKEN", as_check(admin_api_token)),
+        ("AWAITHUMANS_RELAY_SECRET", as_check(relay_secret)),
+        ("AWAITHUMANS_WEBHOOK_KEY", as_check(webhook_key)),
+        ("AWAITHUMANS_RELAY_URL", as_check(relay_url)),
+        ("AWAITHUMANS_RELAY_OPERATOR_TOKEN", as_check(operator_token)),
     ]
 
 
-def _so_many(count: int) -> str:
+def _key_count(count: int) -> str:
     return "set" if count == 1 else f"{count} are set: the first signs, all are accepted"
 
 
@@ -93,17 +93,17 @@ def _keys(settings: Settings) -> str:
             "derived here from AWAITHUMANS_PAYLOAD_KEY; `awaithumans-relay derive-key` prints the derived key, with "
             f"which the relay need not know the server's root key. {_UNSEEN}"
         )
-    return f"{_so_many(len(settings.webhook_key))}. {_UNSEEN}"
+    return f"{_key_count(len(settings.webhook_key))}. {_UNSEEN}"
 
 
-async def of_server(settings: Settings) -> str:
+async def check_server(settings: Settings) -> str:
     """Check that the server answers and accepts the token."""
     if wrong := await server_check.server_problem(settings):
         raise SettingsError(wrong)
     return f"answers at {settings.url} and takes the token"
 
 
-async def of_database(url: str) -> str:
+async def check_database(url: str) -> str:
     """Check that the database opens and is of this release."""
     async with existing_store(url) as store:
         counts = await store.counts()
@@ -111,7 +111,7 @@ async def of_database(url: str) -> str:
         return f"{shown_url(url)}: {told or 'nobody waits'}"
 
 
-async def of_tasks(url: str) -> str:
+async def check_tasks(url: str) -> str:
     """Check that the server knows the tasks of all open waits."""
     async with existing_store(url) as store:
         count, some = await store.missing_tasks(SHOWN_TASKS)
@@ -124,7 +124,7 @@ async def of_tasks(url: str) -> str:
     )
 
 
-async def of_engine(made: MakesEngines) -> str:
+async def check_engine(made: EngineFactory) -> str:
     """Check that the engines respond."""
     async with AsyncExitStack() as stack:
         engines = await made(stack)
@@ -142,7 +142,7 @@ async def of_engine(made: MakesEngines) -> str:
     return "; ".join(["answers", *remarks])
 
 
-async def of_thread(made: MakesEngines, database: str, thread_id: str) -> str:
+async def check_thread(made: EngineFactory, database: str, thread_id: str) -> str:
     """Check that the relay can read this thread, as the user whose question the relay knows, if it knows one."""
     async with AsyncExitStack() as stack:
         engines = [engine for engine in await made(stack) if isinstance(engine, ChecksThreads)]

@@ -20,16 +20,16 @@ from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.safe_text import block
 from awaithumans_relay.commands.checks import (
     UnsetError,
-    of_database,
-    of_engine,
-    of_server,
-    of_settings,
-    of_tasks,
-    of_thread,
-    readable,
+    check_database,
+    check_engine,
+    check_server,
+    check_tasks,
+    check_thread,
+    readable_settings,
+    setting_checks,
 )
-from awaithumans_relay.commands.engines import MakesEngines
-from awaithumans_relay.commands.probe import of_relay
+from awaithumans_relay.commands.engines import EngineFactory
+from awaithumans_relay.commands.probe import check_relay
 
 SECONDS = 15.0
 """Maximum seconds for each check."""
@@ -55,7 +55,7 @@ class Finding(BaseModel):
 
 
 async def examine(
-    database: str, engines: Sequence[tuple[str, MakesEngines]], *, as_json: bool, thread: str | None = None
+    database: str, engines: Sequence[tuple[str, EngineFactory]], *, as_json: bool, thread: str | None = None
 ) -> bool:
     """Make all checks and print them. Returns whether no check failed.
 
@@ -77,54 +77,54 @@ async def examine(
     return all(each.status != Status.FAILED for each in findings)
 
 
-async def _findings(database: str, engines: Sequence[tuple[str, MakesEngines]], thread: str | None) -> list[Finding]:
-    settings, malformed = readable()
+async def _findings(database: str, engines: Sequence[tuple[str, EngineFactory]], thread: str | None) -> list[Finding]:
+    settings, malformed = readable_settings()
     findings = [
         Finding(check=name, status=Status.FAILED, detail=malformed.pop(name))
         if name in malformed
-        else await _check(name, look)
-        for name, look in of_settings(settings)
+        else await _check(name, check)
+        for name, check in setting_checks(settings)
     ]
     findings += [Finding(check=name, status=Status.FAILED, detail=told) for name, told in malformed.items()]
     broken = {each.check for each in findings if each.status == Status.FAILED}
     findings.append(
-        _unlooked("awaithumans server", broken & {"AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN"})
-        or await _check("awaithumans server", partial(of_server, settings))
+        _skipped("awaithumans server", broken & {"AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN"})
+        or await _check("awaithumans server", partial(check_server, settings))
     )
-    findings.append(await _check("database", partial(of_database, database)))
+    findings.append(await _check("database", partial(check_database, database)))
     broken |= {"database"} if findings[-1].status == Status.FAILED else set()
     findings.append(
-        _unlooked("tasks of open waits", broken & {"database"})
-        or await _check("tasks of open waits", partial(of_tasks, database))
+        _skipped("tasks of open waits", broken & {"database"})
+        or await _check("tasks of open waits", partial(check_tasks, database))
     )
-    findings += [await _check(name, partial(of_engine, made)) for name, made in engines]
+    findings += [await _check(name, partial(check_engine, made)) for name, made in engines]
     if thread is not None:
         findings += [
-            _unlooked(f"thread on {name}", broken & {"database"})
-            or await _check(f"thread on {name}", partial(of_thread, made, database, thread))
+            _skipped(f"thread on {name}", broken & {"database"})
+            or await _check(f"thread on {name}", partial(check_thread, made, database, thread))
             for name, made in engines
         ]
     if not engines:
         told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
         findings.append(Finding(check="engines", status=Status.SKIPPED, detail=told))
     findings.append(
-        _unlooked("running relay", broken & (_PROBED if settings.relay_url else _PROBED | {"AWAITHUMANS_RELAY_URL"}))
-        or await _check("running relay", partial(of_relay, settings, database))
+        _skipped("running relay", broken & (_PROBED if settings.relay_url else _PROBED | {"AWAITHUMANS_RELAY_URL"}))
+        or await _check("running relay", partial(check_relay, settings, database))
     )
     return findings
 
 
-def _unlooked(check: str, broken: set[str]) -> Finding | None:
+def _skipped(check: str, broken: set[str]) -> Finding | None:
     """Return the finding of a check that is skipped because of failures that are already reported."""
     if not broken:
         return None
     return Finding(check=check, status=Status.SKIPPED, detail=f"not looked at: it needs {', '.join(sorted(broken))}")
 
 
-async def _check(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
+async def _check(name: str, check: Callable[[], Awaitable[str]]) -> Finding:
     try:
         async with asyncio.timeout(SECONDS):
-            detail = await look()
+            detail = await check()
     except UnsetError as unset:
         return Finding(check=name, status=Status.SKIPPED, detail=str(unset))
     except TimeoutError:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from temporalio.envconfig import ClientConnectConfig
     from temporalio.runtime import Runtime
 
-MakesEngines = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
+EngineFactory = Callable[[AsyncExitStack], Awaitable[Sequence[Engine]]]
 """Creates the engines to reach. The stack closes them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EngineFlags:
     """The engines that the flags of the command line request."""
 
     temporal: str | None
@@ -52,7 +52,7 @@ class Wanted:
     graph_config: str | None = None
     """Config of the graphs, or a function that creates it, as module:attribute."""
 
-    def anybody(self) -> bool:
+    def any_given(self) -> bool:
         """Whether at least one engine is requested."""
         return bool(self.temporal is not None or self.profiles or self.graphs or self.langgraph_server is not None)
 
@@ -71,33 +71,35 @@ class Wanted:
         except ImportError as missing:
             raise SettingsError(str(missing)) from missing
 
-    def apart(self) -> list[tuple[str, MakesEngines]]:
+    def separately(self) -> list[tuple[str, EngineFactory]]:
         """Return each flag separately: a description of what it names, and the function that creates its engine."""
         graphs = replace(self, temporal=None, profiles=[], langgraph_server=None, langgraph_headers=None)
-        named: list[tuple[str, Wanted]] = [(f"graph {each}", replace(graphs, graphs=[each])) for each in self.graphs]
+        named: list[tuple[str, EngineFlags]] = [
+            (f"graph {each}", replace(graphs, graphs=[each])) for each in self.graphs
+        ]
         temporal = replace(self, graphs=[], langgraph_server=None, langgraph_headers=None)
         if self.temporal is not None:
             named.insert(0, (f"Temporal {self.temporal}", temporal))
         else:
             named[:0] = [(f"Temporal profile {each}", replace(temporal, profiles=[each])) for each in self.profiles]
         if self.langgraph_server is not None:
-            server = Wanted(None, [], self.langgraph_server, langgraph_headers=self.langgraph_headers)
+            server = EngineFlags(None, [], self.langgraph_server, langgraph_headers=self.langgraph_headers)
             named.append((f"LangGraph server {without_user(self.langgraph_server)}", server))
-        return [(name, wanted.engines) for name, wanted in named]
+        return [(name, flags.engines) for name, flags in named]
 
 
-async def _temporal(wanted: Wanted) -> list[Engine]:
-    if wanted.temporal is None and not wanted.profiles:
+async def _temporal(flags: EngineFlags) -> list[Engine]:
+    if flags.temporal is None and not flags.profiles:
         return []
     from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it names what to install
 
-    converter = await _data_converter(wanted.data_converter)
+    converter = await _data_converter(flags.data_converter)
     runtime = _temporal_runtime()
-    if len(wanted.profiles) < 2:
-        config = _connect_config(next(iter(wanted.profiles), None), wanted.temporal, alone=True)
-        return [TemporalEngine(_connecting(config, converter, runtime), namespaces=wanted.namespaces or None)]
+    if len(flags.profiles) < 2:
+        config = _connect_config(next(iter(flags.profiles), None), flags.temporal, alone=True)
+        return [TemporalEngine(_connecting(config, converter, runtime), namespaces=flags.namespaces or None)]
     clients: dict[str, Callable[[], Awaitable[Client]]] = {}
-    for profile in wanted.profiles:
+    for profile in flags.profiles:
         config = _connect_config(profile, None, alone=False)
         namespace = config.get("namespace", "default")
         if namespace in clients:
@@ -155,16 +157,16 @@ def _host_and_port(address: str) -> str:
     return address
 
 
-async def _data_converter(place: str | None) -> "DataConverter":
+async def _data_converter(reference: str | None) -> "DataConverter":
     """Return the workers' data converter, or the one that a function without arguments creates."""
     from temporalio.converter import DataConverter
 
-    if place is None:
+    if reference is None:
         return DataConverter.default
-    flag = f"--temporal-data-converter {place}"
-    if not all(place.partition(":")):
+    flag = f"--temporal-data-converter {reference}"
+    if not all(reference.partition(":")):
         raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.temporal:data_converter")
-    made = _attribute(flag, place)
+    made = _attribute(flag, reference)
     if inspect.isroutine(made):
         try:
             made = made()
@@ -190,48 +192,48 @@ def _temporal_runtime() -> "Runtime":
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(LoggingConfig.default.filter, forwarding)))
 
 
-async def _graphs(wanted: Wanted, stack: AsyncExitStack) -> list[Engine]:
-    if not wanted.graphs:
+async def _graphs(flags: EngineFlags, stack: AsyncExitStack) -> list[Engine]:
+    if not flags.graphs:
         return []
     from awaithumans_adapters.langgraph import GraphEngine, GraphThread
 
-    named = [_split(spec) for spec in wanted.graphs]
+    named = [_split(spec) for spec in flags.graphs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
-    given = _graph_options(wanted)
-    if not wanted.graph_thread:
+    given = _graph_options(flags)
+    if not flags.graph_thread:
         return [GraphEngine(await stack.enter_async_context(_opened(named)), **given)]
     thread = await stack.enter_async_context(GraphThread())
     return [GraphEngine(await thread.enter_async_context(_opened(named)), thread=thread, **given)]
 
 
-def _graph_options(wanted: Wanted) -> dict[str, Any]:
+def _graph_options(flags: EngineFlags) -> dict[str, Any]:
     """Return the context and the config with which threads are resumed."""
     given: dict[str, Any] = {}
-    if wanted.graph_context is not None:
-        none = wanted.graph_context == "none"
-        given["context"] = None if none else _named("--graph-context", wanted.graph_context)
-    if wanted.graph_config is not None:
-        config = given["config"] = _named("--graph-config", wanted.graph_config)
+    if flags.graph_context is not None:
+        none = flags.graph_context == "none"
+        given["context"] = None if none else _named("--graph-context", flags.graph_context)
+    if flags.graph_config is not None:
+        config = given["config"] = _named("--graph-config", flags.graph_config)
         if not callable(config) and not isinstance(config, Mapping):
             raise SettingsError(
-                f"--graph-config {wanted.graph_config} is {type(config).__name__}: give a config, or a function that "
+                f"--graph-config {flags.graph_config} is {type(config).__name__}: give a config, or a function that "
                 "returns one for graph name and thread id"
             )
     return given
 
 
-def _named(flag: str, place: str) -> Any:
-    if not all(place.partition(":")):
-        raise SettingsError(f"{flag} {place}: write it as module:attribute, for instance my_app.relay:settings")
-    return _attribute(f"{flag} {place}", place)
+def _named(flag: str, reference: str) -> Any:
+    if not all(reference.partition(":")):
+        raise SettingsError(f"{flag} {reference}: write it as module:attribute, for instance my_app.relay:settings")
+    return _attribute(f"{flag} {reference}", reference)
 
 
 @asynccontextmanager
 async def _opened(named: Sequence[tuple[str, str]]) -> AsyncGenerator[dict[str, Any]]:
     """Yield the graphs by name while the resources of their functions are open."""
     async with AsyncExitStack() as stack:
-        yield {name: await _graph(f"{name}={place}", stack) for name, place in named}
+        yield {name: await _graph(f"{name}={reference}", stack) for name, reference in named}
 
 
 def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list[Engine]:
@@ -248,12 +250,12 @@ def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list
     return [engine]
 
 
-def _headers(place: str) -> Any:
+def _headers(reference: str) -> Any:
     """Return the headers for the LangGraph server, or the function that chooses them."""
-    flag = f"--langgraph-server-headers {place}"
-    if not all(place.partition(":")):
+    flag = f"--langgraph-server-headers {reference}"
+    if not all(reference.partition(":")):
         raise SettingsError(f"{flag}: write it as module:attribute, for instance my_app.relay:headers")
-    made: Any = _attribute(flag, place)
+    made: Any = _attribute(flag, reference)
     if callable(made) or isinstance(made, Mapping):
         return cast("Any", made)
     raise SettingsError(
@@ -262,11 +264,11 @@ def _headers(place: str) -> Any:
 
 
 def _split(spec: str) -> tuple[str, str]:
-    name, _, place = spec.partition("=")
-    module, _, attribute = place.partition(":")
+    name, _, reference = spec.partition("=")
+    module, _, attribute = reference.partition(":")
     if not (name and module and attribute):
         raise SettingsError(f"--graph {spec}: write it as NAME=module:attribute, for instance refunds=my_app:graph")
-    return name, place
+    return name, reference
 
 
 async def _graph(spec: str, stack: AsyncExitStack) -> Any:
@@ -274,9 +276,9 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
 
     The function may be plain, async, or an async context manager that holds its checkpointer open.
     """
-    _, place = _split(spec)
-    _, _, attribute = place.partition(":")
-    made = _attribute(f"--graph {spec}", place)
+    _, reference = _split(spec)
+    _, _, attribute = reference.partition(":")
+    made = _attribute(f"--graph {spec}", reference)
     try:
         if inspect.isroutine(made):
             made = made()
@@ -292,9 +294,9 @@ async def _graph(spec: str, stack: AsyncExitStack) -> Any:
     return made
 
 
-def _attribute(flag: str, place: str) -> Any:
+def _attribute(flag: str, reference: str) -> Any:
     """Return what module:attribute names. The working directory is searched as well."""
-    module, _, attribute = place.partition(":")
+    module, _, attribute = reference.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

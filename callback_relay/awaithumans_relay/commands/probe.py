@@ -18,7 +18,7 @@ SEND_SECONDS = 5.0
 ARRIVE_SECONDS = 5.0
 
 
-async def of_relay(settings: Settings, database: str) -> str:
+async def check_relay(settings: Settings, database: str) -> str:
     """Send the relay an answer for no caller, and check that it arrives."""
     task_id, route = new_probe()
     body = json.dumps(

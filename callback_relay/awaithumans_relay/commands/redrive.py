@@ -12,7 +12,7 @@ from awaithumans_relay.commands.existing_waits import existing_store
 from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 
-NOTHING = 1
+EXIT_NOT_PARKED = 1
 """Exit code when the named task is not parked."""
 
 
@@ -32,7 +32,7 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
         elif all(wait.state != WaitState.PARKED for wait in found):
             states = ", ".join(sorted({wait.state for wait in found}))
             console.print(f"task {one_line(task_id)} is not parked: it is {states}")
-            return NOTHING
+            return EXIT_NOT_PARKED
         redriven = await store.redrive(task_id=task_id, engine=engine)
     if not redriven:
         console.print(f"nothing is parked for the engine {engine!r}" if engine else "nothing is parked")

@@ -23,9 +23,9 @@ from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay.app import create_app
 from awaithumans_relay.commands import server_check
-from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.engines import EngineFlags
 from awaithumans_relay.commands.existing_waits import shown_url
-from awaithumans_relay.commands.terminal import AwayError
+from awaithumans_relay.commands.terminal import UnreachableError
 from awaithumans_relay.monitoring.repeated_lines import RepeatFilter, Repeats
 from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
@@ -40,7 +40,7 @@ HANG_UP_SECONDS = 3
 
 
 async def serve(
-    wanted: Wanted,
+    flags: EngineFlags,
     *,
     host: str,
     port: int,
@@ -53,15 +53,15 @@ async def serve(
 
     Raises:
         SettingsError: A setting or flag is not usable.
-        AwayError: A dependency is unreachable now.
+        UnreachableError: A dependency is unreachable now.
     """
-    _look_at_settings(wanted)
+    _check_settings(flags)
     host = cleaned(host).removeprefix("[").removesuffix("]")
     async with AsyncExitStack() as stack:
-        engines = await wanted.engines(stack)
+        engines = await flags.engines(stack)
         app = create_app(engines, database=database, retention=retention)
-        await _look_at_store(database)
-        _look_at_port(host, port)
+        await _check_store(database)
+        _check_port(host, port)
         # No access log: every line would be a callback, which is logged with its task. uvicorn's own log format is not
         # used.
         config = uvicorn.Config(
@@ -76,8 +76,8 @@ async def serve(
             **bounded_http.OPTIONS,
             **tls,
         )
-        _look_at_tls(config)
-        _quieten()
+        _check_tls(config)
+        _combine_request_errors()
         page = (
             f"{'https' if tls else 'http'}://{in_brackets(host)}:{port}/operate"
             if Settings.load().operator_token()
@@ -113,14 +113,14 @@ _OF_CALLERS = ("Invalid HTTP request", "Unsupported upgrade request", "No suppor
 """The beginnings of uvicorn's log lines about malformed requests."""
 
 
-def _quieten() -> None:
+def _combine_request_errors() -> None:
     """Combine uvicorn's many lines about malformed requests into one."""
     repeats = Repeats(logger)
     filters = RepeatFilter(repeats, lambda record: str(record.msg).startswith(_OF_CALLERS))
     logging.getLogger("uvicorn.error").addFilter(filters)
 
 
-def _look_at_tls(config: uvicorn.Config) -> None:
+def _check_tls(config: uvicorn.Config) -> None:
     """Check the TLS files before the server starts, which would report a problem as a traceback."""
     try:
         config.load()
@@ -132,7 +132,7 @@ def _look_at_tls(config: uvicorn.Config) -> None:
         ) from None
 
 
-def _look_at_settings(wanted: Wanted) -> None:
+def _check_settings(flags: EngineFlags) -> None:
     """Report everything that is wrong with the settings at once.
 
     Graphs of this process ask their next question from here, so they also need the relay's URL.
@@ -140,12 +140,12 @@ def _look_at_settings(wanted: Wanted) -> None:
     settings = Settings.load()
     wrong: list[str] = []
     looks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
-    for look in [*looks, settings.relay] if wanted.graphs else looks:
+    for look in [*looks, settings.relay] if flags.graphs else looks:
         try:
             look()
         except SettingsError as error:
             wrong.append(str(error))
-    if not wanted.anybody():
+    if not flags.any_given():
         wrong.append(
             "nobody to wake: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
             "--langgraph-server URL, or several of them"
@@ -154,7 +154,7 @@ def _look_at_settings(wanted: Wanted) -> None:
         raise SettingsError("\n".join(wrong))
 
 
-async def _look_at_store(database: str) -> None:
+async def _check_store(database: str) -> None:
     """Check the database before the server starts, which would report a problem as a traceback."""
     store = Store(database)
     try:
@@ -163,7 +163,7 @@ async def _look_at_store(database: str) -> None:
         reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
         file = parsed(database).get_backend_name() == "sqlite"
         mend = "Make its folder, in which the relay's user may write" if file else "Start it"
-        raise AwayError(
+        raise UnreachableError(
             f"the database {shown_url(database)} does not answer: {reason}. {mend}, or give another with --database "
             "or AWAITHUMANS_RELAY_DATABASE"
         ) from None
@@ -173,7 +173,7 @@ async def _look_at_store(database: str) -> None:
         await store.stop()
 
 
-def _look_at_port(host: str, port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
@@ -183,7 +183,7 @@ def _look_at_port(host: str, port: int) -> None:
     except OSError as taken:
         if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
             return  # one of several addresses that this machine lacks; the server reports if none works
-        raise AwayError(
+        raise UnreachableError(
             f"cannot listen on {in_brackets(host)}:{port} ({taken.strerror}): stop what does, or give another --port "
             "or --host"
         ) from None

@@ -11,14 +11,14 @@ from rich.text import Text
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.safe_text import block
 
-MISTAKE = 2
+EXIT_FAILED = 2
 """Exit code when a command could not do its work: settings, arguments, the database."""
 
-AWAY = 3
+EXIT_UNREACHABLE = 3
 """Exit code when a dependency of the relay is unreachable but may return, so that a later start may succeed."""
 
 
-class AwayError(SettingsError):
+class UnreachableError(SettingsError):
     """Raised when a dependency is unreachable now."""
 
 
@@ -35,11 +35,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @contextmanager
-def troubles_told() -> Generator[None]:
+def errors_reported() -> Generator[None]:
     """Print an error of ours in one line, without a traceback, and end the command."""
     try:
         yield
     except AwaitHumansError as error:
         told = Text.assemble((error.code, "bold red"), " ", block(error))
         Console(stderr=True, soft_wrap=True).print(told)
-        raise typer.Exit(AWAY if isinstance(error, AwayError) else MISTAKE) from None
+        raise typer.Exit(EXIT_UNREACHABLE if isinstance(error, UnreachableError) else EXIT_FAILED) from None

@@ -83,7 +83,7 @@ class Attempts:
         self._observer = observer
         self._wake = wake
         self._steps = ClockSteps(store.steady)
-        self._behind: dict[str, dict[str, Wait]] = {}
+        self._queued: dict[str, dict[str, Wait]] = {}
         """Waits whose target is busy, by target and route.
 
         Such an answer is put off repeatedly for as long as people take.
@@ -107,7 +107,7 @@ class Attempts:
             self._circuit_breakers[engine.name].succeeded()
             if isinstance(busy, RelayNotReady):
                 self._observer.health.engine(engine.name).check_due.set()
-            self._behind.setdefault(wait.route.target_id, {})[wait.route.digest] = replace(wait, outcome=None)
+            self._queued.setdefault(wait.route.target_id, {})[wait.route.digest] = replace(wait, outcome=None)
             await self._retry_or_park(wait, busy, since=wait.answered_at, give_up=BUSY_GIVE_UP_SECONDS)
         except TargetNotReady as early:
             self._circuit_breakers[engine.name].succeeded()
@@ -127,8 +127,8 @@ class Attempts:
             if self._count(wait, "delivered", mine=await self._record_delivered(wait)):
                 this = about(wait.task_id, wait.route)
                 logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
-            if behind := self._behind.pop(wait.route.target_id, None):
-                await self._store.hasten(list(behind.values()))
+            if queued := self._queued.pop(wait.route.target_id, None):
+                await self._store.hasten(list(queued.values()))
                 self._wake([engine.name])
 
     async def _record_delivered(self, wait: Wait) -> bool:
@@ -189,7 +189,7 @@ class Attempts:
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
         told, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
-        after = self._backoff.delay(wait.attempts + 1, at_least=min(_asked_to_wait(error), LONGEST_RETRY_SECONDS))
+        after = self._backoff.delay(wait.attempts + 1, at_least=min(_requested_delay(error), LONGEST_RETRY_SECONDS))
         age = self._age(since)
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
             parked = await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
@@ -216,7 +216,7 @@ class Attempts:
         return 0.0 if since is None else now - since - self._steps.skipped(since)
 
 
-def _asked_to_wait(error: BaseException) -> float:
+def _requested_delay(error: BaseException) -> float:
     """Return the seconds after which the target wants to be tried again, or 0 if it did not specify them."""
     if isinstance(error, TargetNotReady):
         return error.retry_after

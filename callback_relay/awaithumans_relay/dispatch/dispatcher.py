@@ -33,19 +33,19 @@ The relay that stores an answer delivers it immediately. Another relay has to fi
 that relay's lease lasts longer than this tick. So nothing depends on a notification, which poolers in front of
 PostgreSQL do not pass on.
 """
-HELD_SECONDS = 1.0
+BLOCKED_SECONDS = 1.0
 """Minimum seconds before an answer is checked again whose target has a delivery under way elsewhere."""
-PARALLEL = 256
+MAX_DELIVERIES = 256
 """Maximum number of deliveries under way for each engine.
 
 Most of them wait: a graph may run minutes to its next question.
 """
 ROOM_SECONDS = 0.02
-"""Seconds to wait after a delivery has ended when `PARALLEL` were under way.
+"""Seconds to wait after a delivery has ended when `MAX_DELIVERIES` were under way.
 
 More deliveries end in the meantime, and one write leases waits for all free slots.
 """
-LEASED_AT_ONCE = 64
+MAX_LEASES = 64
 """Maximum number of waits leased in one write, because acknowledgements wait behind it."""
 RELEASE_SECONDS = 2.0
 """Maximum seconds that a stopping relay spends to release leases on waits that it does not deliver."""
@@ -83,15 +83,15 @@ class Dispatcher:
             observer=self._observer,
             wake=self.wake,
         )
-        self._steady_at = 0.0
+        self._grace_until = 0.0
         """Until when expired leases get extra grace.
 
         While the store was unavailable no relay could renew, so live relays renew before a lease is taken over.
         """
         self._wake = {name: asyncio.Event() for name in engines}
-        self._held: set[str] = set()
+        self._blocked: set[str] = set()
         """Engines with a due wait that was not leased. A delivery that ends may make room for it."""
-        self._fewer: set[str] = set()
+        self._freed: set[str] = set()
         """Engines with a delivery that has ended since their loop last began to check for work."""
 
     def wake(self, engines: Iterable[str] | None = None) -> None:
@@ -113,8 +113,8 @@ class Dispatcher:
         try:
             while True:
                 self._wake[engine.name].clear()
-                self._held.discard(engine.name)
-                self._fewer.discard(engine.name)
+                self._blocked.discard(engine.name)
+                self._freed.discard(engine.name)
                 self._attempts.note_clock()
                 try:
                     leased = await self._lease(engine, under_way)
@@ -123,25 +123,25 @@ class Dispatcher:
                     self._observer.health.store.responded()
                 except Exception as error:
                     failures += 1
-                    self._shaken()
+                    self._extend_grace()
                     self._observer.store_failed(error)
                     # An answer ends this pause early. It has been stored, so the store is reachable again.
-                    await self._woken(engine, within=min(self._backoff.delay(failures), TICK_SECONDS))
+                    await self._sleep(engine, within=min(self._backoff.delay(failures), TICK_SECONDS))
                     continue
                 for wait in leased:
                     task = asyncio.create_task(self._deliver(engine, wait))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
-                    task.add_done_callback(lambda _: self._made_room(engine))
+                    task.add_done_callback(lambda _: self._note_freed(engine))
                 if not leased:
-                    await self._woken(engine, within=pause)
-                elif len(under_way) >= PARALLEL:
+                    await self._sleep(engine, within=pause)
+                elif len(under_way) >= MAX_DELIVERIES:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                     await asyncio.sleep(ROOM_SECONDS)
         finally:
             await _drained(under_way)
 
-    async def _woken(self, engine: Engine, *, within: float) -> None:
+    async def _sleep(self, engine: Engine, *, within: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):  # wait_for loses a cancellation that comes with the event
                 await self._wake[engine.name].wait()
@@ -149,11 +149,11 @@ class Dispatcher:
     async def _lease(self, engine: Engine, under_way: set[asyncio.Task[None]]) -> list[Wait]:
         """Lease the waits to deliver now. Empty: nothing is due, or the engine's circuit breaker is open."""
         circuit_breaker = self.circuit_breakers[engine.name]
-        limit = circuit_breaker.admits(min(LEASED_AT_ONCE, PARALLEL - len(under_way)))
+        limit = circuit_breaker.admits(min(MAX_LEASES, MAX_DELIVERIES - len(under_way)))
         if not limit:
             return []
         began = time.monotonic()
-        grace = self._lease_seconds if began < self._steady_at else 0.0
+        grace = self._lease_seconds if began < self._grace_until else 0.0
         try:
             leased = await self._store.lease(
                 engine.name,
@@ -166,44 +166,44 @@ class Dispatcher:
         except asyncio.CancelledError:  # the relay stops, and the unfinished write may still lease waits
             with suppress(Exception):
                 async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._let_go(engine)
+                    await self._release_leases(engine)
             raise
         if leased:
             circuit_breaker.probing()
         took = time.monotonic() - began
         if took > self._lease_seconds / RENEWALS:
-            self._shaken()
+            self._extend_grace()
         if took > self._lease_seconds * (1 - 1 / RENEWALS):  # they may expire before the first renewal, or have expired
-            await self._let_go(engine)
+            await self._release_leases(engine)
             return []
         return [wait for wait in leased if not self._keeper.holds(wait)]  # a lease of its own may have expired as well
 
-    async def _let_go(self, engine: Engine) -> None:
+    async def _release_leases(self, engine: Engine) -> None:
         """Release the leases of this relay whose delivery is not under way."""
         await self._store.release(engine.name, self._owner, but=self._keeper.held())
 
-    def _shaken(self) -> None:
-        self._steady_at = time.monotonic() + self._lease_seconds
+    def _extend_grace(self) -> None:
+        self._grace_until = time.monotonic() + self._lease_seconds
 
     async def _until_due(self, engine: Engine) -> float:
         """Return how long to sleep when there is nothing to lease, unless an answer comes to this relay."""
         if (closed_for := self.circuit_breakers[engine.name].probes_in) > 0:
-            self._hold(engine)
+            self._note_blocked(engine)
             return closed_for
         due = await self._store.next_delivery(engine.name)
         due_in = TICK_SECONDS if due is None else due - self._store.clock()
         if due_in <= 0:  # due but not leased: its target has a delivery under way, here or in another relay
-            self._hold(engine)
-        return min(max(due_in, HELD_SECONDS), TICK_SECONDS)
+            self._note_blocked(engine)
+        return min(max(due_in, BLOCKED_SECONDS), TICK_SECONDS)
 
-    def _hold(self, engine: Engine) -> None:
-        self._held.add(engine.name)
-        if engine.name in self._fewer:
+    def _note_blocked(self, engine: Engine) -> None:
+        self._blocked.add(engine.name)
+        if engine.name in self._freed:
             self.wake([engine.name])
 
-    def _made_room(self, engine: Engine) -> None:
-        self._fewer.add(engine.name)
-        if engine.name in self._held:
+    def _note_freed(self, engine: Engine) -> None:
+        self._freed.add(engine.name)
+        if engine.name in self._blocked:
             self.wake([engine.name])
 
     async def _deliver(self, engine: Engine, wait: Wait) -> None:

@@ -19,54 +19,60 @@ from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.sweep.found_answers import FoundAnswers
-from awaithumans_relay.sweep.rate_limit import Pace
+from awaithumans_relay.sweep.rate_limit import RateLimiter
 
 logger = safe_logger("awaithumans.relay")
 
 LATE_SECONDS = 5.5
 """Seconds after which a callback counts as late. The queue wakes every 5 s, so others were sent before a later one."""
-MOST_PAGES = 25
+MAX_PAGES = 25
 """Maximum number of pages read in one run: 4,500 tasks at least, for the cost of three seconds of checks."""
 AGAIN_SECONDS = 1.0
 """Seconds until the next run after one that found something, while more answers may be coming."""
-FRUITLESS = Backoff(first=2.0, most=15.0)
+FRUITLESS_BACKOFF = Backoff(first=2.0, most=15.0)
 """Pause after runs that found nothing. Callbacks may be late for a reason that no list corrects, such as a wrong clock.
 """
-SHARED_SECONDS = 60.0
+MAX_CLOCK_DIFFERENCE_SECONDS = 60.0
 """Seconds by which a task may be older than the wait on it: it is created first, and clocks differ."""
 
 
-class Ahead:
+class EndedTasks:
     """Finds answers ahead of their callbacks, when requested.
 
     Args:
         store: The waits.
         client: Reads the list. It should give up at once (`patience=0`).
-        pace: The rate limiter of the sweep. Requests for the list count as checks.
+        rate_limiter: The rate limiter of the sweep. Requests for the list count as checks.
         answers: Stores the answers that are found.
         on_answer: Called after answers were stored.
     """
 
     def __init__(
-        self, store: Store, client: TaskClient, pace: Pace, answers: FoundAnswers, *, on_answer: Callable[[], None]
+        self,
+        store: Store,
+        client: TaskClient,
+        rate_limiter: RateLimiter,
+        answers: FoundAnswers,
+        *,
+        on_answer: Callable[[], None],
     ) -> None:
         self._store = store
         self._client = client
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._answers = answers
         self._on_answer = on_answer
         self._wanted = asyncio.Event()
-        self._least = 0.0
+        self._least_delay = 0.0
         self._page = flow.FIRST_PAGE
 
-    def called_back(self, outcome: Outcome) -> None:
+    def callback_received(self, outcome: Outcome) -> None:
         """Note that a callback has arrived, and request a run if it was late."""
         ended = outcome.completed_at or outcome.timed_out_at
         if ended is None:
             return
         took = self._store.clock() - ended.timestamp()
-        self._least = min(self._least, took)  # negative if the server's clock is ahead of ours
-        if took - self._least > LATE_SECONDS:
+        self._least_delay = min(self._least_delay, took)  # negative if the server's clock is ahead of ours
+        if took - self._least_delay > LATE_SECONDS:
             self.run()
 
     def run(self) -> None:
@@ -81,8 +87,8 @@ class Ahead:
             self._wanted.clear()
             try:
                 found = await self._read()
-            except AwaitHumansError as trouble:  # the checks log this as well, at a higher level
-                logger.info("cannot read the list of ended tasks: %s", trouble)
+            except AwaitHumansError as error:  # the checks log this as well, at a higher level
+                logger.info("cannot read the list of ended tasks: %s", error)
                 found = 0
             except Exception:
                 logger.exception("reading the list of ended tasks failed")
@@ -93,7 +99,7 @@ class Ahead:
                 self.run()
             else:
                 fruitless += 1
-            await asyncio.sleep(FRUITLESS.delay(fruitless) if fruitless else AGAIN_SECONDS)
+            await asyncio.sleep(FRUITLESS_BACKOFF.delay(fruitless) if fruitless else AGAIN_SECONDS)
 
     async def _read(self) -> int:
         """Read the list once, and return how many answers it held that were not known yet."""
@@ -101,14 +107,14 @@ class Ahead:
         if oldest is None:
             return 0
         offset = found = 0
-        for _ in range(MOST_PAGES):
-            await self._pace.take(flow.READS_A_PAGE)
+        for _ in range(MAX_PAGES):
+            await self._rate_limiter.take(flow.READS_A_PAGE)
             size = self._page
             page = await self._client.run(flow.ended_page(offset, size, Patience(0)))
             offset, self._page = offset + page.covered, page.next_size
             found += await self._take(page.ended)
             reached = page.reached
-            if not page.full or (reached is not None and reached.timestamp() < oldest - SHARED_SECONDS):
+            if not page.full or (reached is not None and reached.timestamp() < oldest - MAX_CLOCK_DIFFERENCE_SECONDS):
                 break
         return found
 

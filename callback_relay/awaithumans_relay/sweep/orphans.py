@@ -20,11 +20,11 @@ from awaithumans_relay.store import Store, Wait, WaitState
 
 logger = safe_logger("awaithumans.relay")
 
-ANSWER_SECONDS = 10.0
+RESPONSE_SECONDS = 10.0
 """Maximum seconds in which an engine must report whether a caller still waits."""
 REST_SECONDS = 60.0
 """Seconds for which a slower engine is not asked. Checks that wait for it would delay those of other engines."""
-PARALLEL = 4
+MAX_REQUESTS = 4
 """Maximum number of concurrent questions to one engine."""
 
 
@@ -41,7 +41,7 @@ class Orphans:
         self._store = store
         self._health = health
         self._engines = engines
-        self._gates = {name: asyncio.Semaphore(PARALLEL) for name in engines}
+        self._gates = {name: asyncio.Semaphore(MAX_REQUESTS) for name in engines}
 
     async def all_gone(self, waits: Sequence[Wait]) -> str | None:
         """Return why no caller of this task exists any more, or None if one may exist.
@@ -82,7 +82,7 @@ class Orphans:
         tracker = self._health.engine(wait.route.engine)
         if not isinstance(engine, SeesOrphans) or tracker.slow:
             return None
-        limit = asyncio.timeout(ANSWER_SECONDS)
+        limit = asyncio.timeout(RESPONSE_SECONDS)
         try:
             async with limit, self._gates[wait.route.engine]:
                 return await engine.orphaned(wait.route)

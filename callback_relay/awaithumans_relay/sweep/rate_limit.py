@@ -6,12 +6,12 @@ into debt, and the next one waits until the debt is paid.
 
 import asyncio
 
-LOOKS_PER_SECOND = 50.0
+CHECKS_PER_SECOND = 50.0
 """Checks per second. A check costs the server about 4 ms, so a relay uses at most a fifth of its one process."""
 BURST = 25
 
 
-class Pace:
+class RateLimiter:
     """One budget for everything the sweep sends.
 
     Args:
@@ -19,7 +19,7 @@ class Pace:
         burst: Maximum number of checks at once after an idle period.
     """
 
-    def __init__(self, per_second: float = LOOKS_PER_SECOND, burst: int = BURST) -> None:
+    def __init__(self, per_second: float = CHECKS_PER_SECOND, burst: int = BURST) -> None:
         self._per_second = per_second
         self._burst = burst
         self._left = float(burst)
@@ -32,14 +32,14 @@ class Pace:
             await asyncio.sleep(missing)
         return int(self._left)
 
-    def spend(self, looks: int) -> None:
+    def spend(self, checks: int) -> None:
         """Deduct checks that were made or are about to be made."""
-        self._left -= looks
+        self._left -= checks
 
-    async def take(self, looks: int) -> None:
+    async def take(self, checks: int) -> None:
         """Wait until at least one check is allowed, and deduct this many."""
         await self.room()
-        self.spend(looks)
+        self.spend(checks)
 
     def hold(self, seconds: float) -> None:
         """Send nothing for this many seconds, as the server requested (Retry-After)."""

@@ -32,10 +32,10 @@ from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Store, Wait
 from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
 from awaithumans_relay.sweep.deleted_tasks import Deletions
-from awaithumans_relay.sweep.ended_tasks import Ahead
+from awaithumans_relay.sweep.ended_tasks import EndedTasks
 from awaithumans_relay.sweep.found_answers import FoundAnswers
 from awaithumans_relay.sweep.orphans import Orphans
-from awaithumans_relay.sweep.rate_limit import Pace
+from awaithumans_relay.sweep.rate_limit import RateLimiter
 
 logger = safe_logger("awaithumans.relay")
 
@@ -46,11 +46,11 @@ CLAIM_SECONDS = 0.2
 
 Checks are claimed a few at once, not one per transaction.
 """
-MISSED_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 """Seconds until a failed check is repeated."""
-PARALLEL = 8
+MAX_REQUESTS = 8
 """Maximum number of concurrent requests. The server answers from one process."""
-UNDER_WAY = 32
+MAX_CHECKS = 32
 """Maximum number of concurrent checks. Those beyond the requests mostly wait for an engine to report on a caller."""
 BEHIND_SECONDS = 10.0
 """A check overdue by more seconds than this means that more checks are due than the rate limit allows."""
@@ -58,17 +58,17 @@ BEHIND_SECONDS = 10.0
 
 PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
 """Delay between two checks of a server that is unreachable."""
-ODD = Backoff(first=MISSED_SECONDS, most=MOST_CHECK_SECONDS / 1.25)
+ODD_REPLY_BACKOFF = Backoff(first=RETRY_SECONDS, most=MOST_CHECK_SECONDS / 1.25)
 """Delay between two checks of a task with odd replies.
 
 It grows, and with jitter never exceeds the schedule's maximum.
 """
-LAPSED = (
+LAPSED_REASON = (
     "the task's deadline is long past, and the awaithumans server still reports it as open: does its scheduler run? "
     "This wait will be deleted; a callback brings it back"
 )
 """Reason of a parked wait whose task has not ended long after its deadline."""
-MOST_ODD = 10_000
+MAX_ODD_TASKS = 10_000
 """Maximum number of tasks whose odd replies are counted. Beyond it, the oldest count is dropped and starts again."""
 
 
@@ -80,7 +80,7 @@ class Sweeper:
         client: Reads tasks. It should give up at once (`patience=0`), because the schedule is the retry.
         engines: Engines by name. Those that support it are asked whether a caller still waits.
         on_answer: Called after an answer was stored.
-        pace: The rate limiter of checks.
+        rate_limiter: The rate limiter of checks.
         observer: Notified of every check.
         rule: When a deleted task ends its waits.
         lapsed_before: Epoch seconds. A wait whose deadline was earlier is parked if its task is still open. Default:
@@ -94,7 +94,7 @@ class Sweeper:
         engines: Mapping[str, Engine],
         *,
         on_answer: Callable[[], None],
-        pace: Pace | None = None,
+        rate_limiter: RateLimiter | None = None,
         observer: Observer | None = None,
         rule: Rule = RULE,
         lapsed_before: Callable[[], float] = lambda: -math.inf,
@@ -103,29 +103,29 @@ class Sweeper:
         self._store = store
         self._client = client
         self._on_answer = on_answer
-        self._pace = pace or Pace()
+        self._rate_limiter = rate_limiter or RateLimiter()
         self._server = self._observer.health.server
         self._probes = 0
         """Number of probes sent since the server became unreachable."""
         self._orphans = Orphans(store, engines, self._observer.health)
         self._answers = FoundAnswers(store, self._observer)
-        self._ahead = Ahead(store, client, self._pace, self._answers, on_answer=on_answer)
+        self._ended_tasks = EndedTasks(store, client, self._rate_limiter, self._answers, on_answer=on_answer)
         self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
         self._lapsed_before = lapsed_before
-        self._odd: dict[str, int] = {}
+        self._odd_replies: dict[str, int] = {}
         """Number of consecutive odd replies, by task."""
-        self._requests = asyncio.Semaphore(PARALLEL)
+        self._requests = asyncio.Semaphore(MAX_REQUESTS)
         self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Sweep while the block runs."""
-        async with self._deletions.running(), beside(sweep=self._run(), ahead=self._ahead.running()):
+        async with self._deletions.running(), beside(sweep=self._run(), ahead=self._ended_tasks.running()):
             yield
 
-    def called_back(self, outcome: Outcome) -> None:
+    def callback_received(self, outcome: Outcome) -> None:
         """Note that a callback has arrived. If it was late, the sweep finds the others ahead of their callbacks."""
-        self._ahead.called_back(outcome)
+        self._ended_tasks.callback_received(outcome)
 
     async def _run(self) -> None:
         under_way: set[asyncio.Task[None]] = set()
@@ -136,7 +136,7 @@ class Sweeper:
                 if probing:
                     self._probes += 1
                     await asyncio.sleep(PROBE_BACKOFF.delay(self._probes))
-                room = min(await self._pace.room(), 1 if probing else UNDER_WAY - len(under_way))
+                room = min(await self._rate_limiter.room(), 1 if probing else MAX_CHECKS - len(under_way))
                 try:
                     by_task = await self._claim(room)
                     failures = 0
@@ -147,20 +147,20 @@ class Sweeper:
                     await asyncio.sleep(self._backoff.delay(failures))
                     continue
                 for task_id, waits in by_task.items():
-                    look = asyncio.create_task(self._look(task_id, waits, probe=probing))
-                    under_way.add(look)
-                    look.add_done_callback(under_way.discard)
+                    check = asyncio.create_task(self._check(task_id, waits, probe=probing))
+                    under_way.add(check)
+                    check.add_done_callback(under_way.discard)
                 if probing and under_way:
                     await asyncio.wait(under_way)
                 elif sum(map(len, by_task.values())) < room:
                     await asyncio.sleep(TICK_SECONDS)
                 else:
                     await asyncio.sleep(CLAIM_SECONDS)
-                if len(under_way) >= UNDER_WAY:
+                if len(under_way) >= MAX_CHECKS:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for look in under_way:
-                look.cancel()
+            for check in under_way:
+                check.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _claim(self, room: int) -> dict[str, list[Wait]]:
@@ -169,49 +169,49 @@ class Sweeper:
         by_task: dict[str, list[Wait]] = {}
         for wait in due:
             by_task.setdefault(wait.task_id, []).append(wait)
-        self._pace.spend(len(by_task))
+        self._rate_limiter.spend(len(by_task))
         if due and self._store.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._server.unresponsive:
-            self._ahead.run()
+            self._ended_tasks.run()
         return by_task
 
-    async def _look(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
+    async def _check(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
         try:
-            await self._look_at(task_id, waits, probe=probe)
+            await self._check_task(task_id, waits, probe=probe)
         except Exception:  # the store is unavailable
-            logger.exception("a look at task %s failed", task_id)
+            logger.exception("a check at task %s failed", task_id)
             with suppress(Exception):
-                await self._store.postpone_checks(waits, MISSED_SECONDS)
+                await self._store.postpone_checks(waits, RETRY_SECONDS)
 
-    async def _look_at(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
+    async def _check_task(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
         try:
             outcome = await self._read(task_id, probe=probe)
             if outcome is not None:
                 await self._decide(outcome, waits)
         except TaskNotFoundError:
-            self._answered(task_id)
+            self._note_success(task_id)
             await self._deletions.missing(task_id, waits)
         except InvalidTaskError as never:  # earlier releases accepted any text as a task id
             await self._park(waits, str(never))
-        except (RequestRefusedError, ServerUnreachableError) as trouble:
-            await self._store.postpone_checks(waits, self._missed(task_id, trouble))
+        except (RequestRefusedError, ServerUnreachableError) as error:
+            await self._store.postpone_checks(waits, self._note_failure(task_id, error))
         else:
             if outcome is None:
-                await self._store.postpone_checks(waits, MISSED_SECONDS)
+                await self._store.postpone_checks(waits, RETRY_SECONDS)
 
     async def _read(self, task_id: str, *, probe: bool) -> Outcome | None:
         """Return the task's record, or None when the server has become unreachable since the check began."""
         async with self._requests:
-            await self._pace.rested()
+            await self._rate_limiter.rested()
             if self._server.unresponsive and not probe:
                 return None
             outcome = await self._client.get(task_id)
-        self._answered(task_id)
+        self._note_success(task_id)
         self._deletions.present(task_id)
         return outcome
 
     async def _decide(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Compare keys first, because only waits for this very question may decide what happens to its task."""
-        outcome, matching, others = _compared(outcome, waits)
+        outcome, matching, others = _split_by_question(outcome, waits)
         for wait in others:
             await self._store.park_open(
                 wait, reason=f"task {wait.task_id} is another question than the one this wait was registered for"
@@ -219,9 +219,9 @@ class Sweeper:
         if outcome.terminal:
             await self._take(outcome, matching)
         elif matching:
-            await self._go_on(outcome, matching)
+            await self._handle_open_task(outcome, matching)
 
-    async def _go_on(self, outcome: Outcome, waits: list[Wait]) -> None:
+    async def _handle_open_task(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Handle an open task: cancel it if no caller exists any more, and park waits whose deadline is long past."""
         if why := await self._orphans.all_gone(waits):
             outcome = await self._cancel(outcome, waits)
@@ -235,7 +235,7 @@ class Sweeper:
             return
         if min(wait.deadline_at for wait in waits) < self._store.clock():
             before = self._lapsed_before()
-            await self._park([wait for wait in waits if wait.deadline_at < before], LAPSED)
+            await self._park([wait for wait in waits if wait.deadline_at < before], LAPSED_REASON)
 
     async def _cancel(self, outcome: Outcome, waits: Sequence[Wait]) -> Outcome:
         """Cancel a task that was created for one of these callers, and return its record.
@@ -244,10 +244,10 @@ class Sweeper:
         """
         key = waits[0].route.idempotency_key
         marks = await self._orphans.marks(outcome.task_id, key)
-        self._pace.spend(2)
+        self._rate_limiter.spend(2)
         async with self._requests:
             closed = await self._client.run(flow.close_of(outcome.task_id, key, marks, Patience(0)))
-        return _of(closed, key)
+        return _with_key(closed, key)
 
     async def _park(self, waits: Sequence[Wait], reason: str) -> None:
         for wait in waits:
@@ -258,33 +258,33 @@ class Sweeper:
         if await self._answers.record(outcome, waits):
             self._on_answer()
 
-    def _answered(self, task_id: str) -> None:
-        self._odd.pop(task_id, None)
+    def _note_success(self, task_id: str) -> None:
+        self._odd_replies.pop(task_id, None)
         self._probes = 0
         self._server.succeeded()
         self._observer.metrics.task_checked()
 
-    def _missed(self, task_id: str, trouble: RequestRefusedError | ServerUnreachableError) -> float:
+    def _note_failure(self, task_id: str, error: RequestRefusedError | ServerUnreachableError) -> float:
         """Return the seconds after which a failed check is repeated."""
-        if concerns_server(trouble):
+        if concerns_server(error):
             if self._server.state != "failing":
-                logger.warning("check of task %s failed: %s", task_id, trouble, extra={"task_id": task_id})
-            self._server.failed(trouble)
-            rest = trouble.retry_after if isinstance(trouble, ServerUnreachableError) else 0.0
-            self._pace.hold(rest)
-            return max(MISSED_SECONDS, rest)
-        count = self._odd.pop(task_id, 0) + 1
-        self._odd[task_id] = count
-        if len(self._odd) > MOST_ODD:
-            del self._odd[next(iter(self._odd))]
+                logger.warning("check of task %s failed: %s", task_id, error, extra={"task_id": task_id})
+            self._server.failed(error)
+            rest = error.retry_after if isinstance(error, ServerUnreachableError) else 0.0
+            self._rate_limiter.hold(rest)
+            return max(RETRY_SECONDS, rest)
+        count = self._odd_replies.pop(task_id, 0) + 1
+        self._odd_replies[task_id] = count
+        if len(self._odd_replies) > MAX_ODD_TASKS:
+            del self._odd_replies[next(iter(self._odd_replies))]
         if count == 1:
             message = "sweep: task %s cannot be read, and is read again at growing intervals: %s"
-            logger.warning(message, task_id, trouble, extra={"task_id": task_id})
-        self._server.subject_failed(task_id, trouble)
-        return ODD.delay(count)
+            logger.warning(message, task_id, error, extra={"task_id": task_id})
+        self._server.subject_failed(task_id, error)
+        return ODD_REPLY_BACKOFF.delay(count)
 
 
-def _compared(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait], list[Wait]]:
+def _split_by_question(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait], list[Wait]]:
     """Return the outcome with its key, the waits for its question, and those for another one, which are to be parked.
 
     A server may hide the key from this token. Then the task id identifies the task, if all waits name one question. If
@@ -294,11 +294,11 @@ def _compared(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait],
     keys = {wait.route.idempotency_key for wait in waits}
     if outcome.idempotency_key is None and len(keys) > 1:
         return outcome, [], waits if outcome.terminal else []
-    outcome = _of(outcome, next(iter(keys)))
+    outcome = _with_key(outcome, next(iter(keys)))
     ours = [wait for wait in waits if wait.route.idempotency_key == outcome.idempotency_key]
     return outcome, ours, [wait for wait in waits if wait not in ours]
 
 
-def _of(outcome: Outcome, key: str) -> Outcome:
+def _with_key(outcome: Outcome, key: str) -> Outcome:
     """Return the outcome with this key if the server hides it."""
     return outcome if outcome.idempotency_key is not None else outcome.model_copy(update={"idempotency_key": key})

@@ -32,7 +32,7 @@ from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_adapters.temporal.names import activity_id
 from awaithumans_core import Outcome, Route, TargetGone
 from awaithumans_core.engine import SeesAnswers, SeesOrphans
-from awaithumans_relay.commands.engines import Wanted
+from awaithumans_relay.commands.engines import EngineFlags
 from tests.support.foreign_activity import Pays, pay
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
@@ -263,7 +263,7 @@ async def test_a_namespace_that_is_not_configured_is_not_touched(temporal: Tempo
     """The refusal names the namespace and the setting, and nothing is sent."""
     connected = await Client.connect(temporal.address, interceptors=[calls])
     route = Route("temporal", {"namespace": "payments", "workflow_id": "w"}, "k")
-    (of_flags,) = await Wanted(temporal.address, [], None, ["refunds"]).engines(AsyncExitStack())
+    (of_flags,) = await EngineFlags(temporal.address, [], None, ["refunds"]).engines(AsyncExitStack())
     for engine, configured in (
         (TemporalEngine(connected), "default"),
         (TemporalEngine(connected, namespaces=["refunds", "invoices"]), "invoices, refunds"),
