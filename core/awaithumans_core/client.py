@@ -1,150 +1,167 @@
-"""The two drivers of flows, and the clients that use them: `TaskClient` (async) and `SyncTaskClient`."""
+"""The clients of the awaithumans task API: `TaskClient` (async) and `SyncTaskClient`.
+
+Each verb is written once, as a flow. Each client takes it with the driver it needs: awaiting or blocking.
+"""
 
 import asyncio
-import logging
-import re
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from contextlib import aclosing, closing, nullcontext
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import aclosing, closing
+from functools import wraps
+from inspect import signature
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args
 
 import httpx
 
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
 from awaithumans_core.batch import CONNECTIONS, Answer, Crowd, in_a_thread
-from awaithumans_core.clock import Clock, SystemClock, refuse_frozen_loop
+from awaithumans_core.clock import Clock
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply
-from awaithumans_core.http.clients import (
-    ReplyTooLarge,
-    async_client,
-    lost_reason,
-    proxy_of,
-    reply_of,
-    sync_client,
-    warn_if_exposed,
-)
-from awaithumans_core.http.connections import PerLoop, PerProcess, generation
+from awaithumans_core.flow import Flow, Lost, Notice, Patience, Pause, Reply
+from awaithumans_core.http.clients import async_client, sync_client, warn_if_exposed
+from awaithumans_core.http.connections import generation
+from awaithumans_core.http.drivers import AsyncDriver, OnStatus, SyncDriver
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
-
-logger = safe_logger("awaithumans")
-logger.addHandler(logging.NullHandler())  # only an application that configures logging sees the log
 
 T = TypeVar("T")
 R = TypeVar("R")
 X = TypeVar("X")
-OnStatus = Callable[[Outcome], None]
-"""Called with every status change that is observed while waiting."""
+P = ParamSpec("P")
 OnPause = Callable[[Pause], None]
 """Called when there was no usable reply, before the pause that precedes the next attempt."""
 
 
-class AsyncDriver:
-    """Sends the calls that flows yield, over one httpx client for each event loop and process."""
+class _Client:
+    """What both clients share: their settings, clock and patience."""
 
     def __init__(
-        self, http: Callable[[], httpx.AsyncClient], url: str, token: str, clock: Clock, *, direct: bool = False
-    ) -> None:
-        self._http = PerLoop(http)
-        self._url = url
-        self._token = token
-        self._clock = clock
-        self._direct = direct
-        """Whether requests use a transport given by the caller, which uses no proxy."""
-
-    async def run(
         self,
-        steps: Flow[R],
+        server_url: str | None,
+        api_key: str | None,
+        settings: Settings | None,
+        patience: float,
+        clock: Clock | None,
+        *,
+        own_transport: bool,
+    ) -> None:
+        self.settings = _settings(server_url, api_key, settings)
+        self.clock = clock or clocks.SYSTEM
+        self._patience = Patience(patience, clock=self.clock.now)
+        self._token = self.settings.token()
+        if not own_transport:
+            warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")
+
+
+class _Verbs(_Client):
+    """The verbs of both clients, each as a flow. A client takes them with `_awaited` or `_blocking`."""
+
+    def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Flow[Outcome]:
+        """Create the task, or find the task that already has its key, in any status. Safe to repeat."""
+        return flow.create(task.body() if isinstance(task, HumanTask) else task, self._patience)
+
+    def get(self, task_id: str) -> Flow[Outcome]:
+        """Read the task once and return its status and answer."""
+        return flow.get(task_id, self._patience)
+
+    def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Flow[Outcome]:
+        """Hold one long poll of 1 to 30 seconds and return the task's status. An end is read from the task record."""
+        return flow.poll(task_id, self._patience, seconds=seconds)
+
+    def cancel(self, task_id: str) -> Flow[Outcome]:
+        """Cancel the task unless it has ended, and return how it ended.
+
+        An answer given in the meantime is returned, not lost.
+        """
+        return flow.close(task_id, self._patience)
+
+    def withdraw(self, task: HumanTask[Any]) -> Flow[Outcome]:
+        """Cancel the question by its key, whether or not its task is known to exist. Return how it ended."""
+        return flow.withdraw(task.body(), self._patience)
+
+    def ask(
+        self,
+        task: HumanTask[Any],
+        *,
         on_status: OnStatus | None = None,
         on_pause: OnPause | None = None,
-        *,
-        slots: asyncio.Semaphore | None = None,
-    ) -> R:
-        """Drive a flow to its end and return its result. Every call takes one of the `slots`, if any are given."""
-        heard: Reply | Lost | None = None
+        poll_seconds: int = flow.POLL_SECONDS,
+    ) -> Flow[Outcome]:
+        """Create the task and long-poll until it ends. It keeps trying through outages until the task's own deadline.
+
+        A task that is deleted on the server ends in `TaskNotFoundError` once the deletion is confirmed by three reads
+        in a row over five minutes. A further `ask` with the same key then asks the question again.
+
+        Args:
+            task: The question.
+            on_status: Called with every change of status that a poll returns.
+            on_pause: Called before every pause after a failed request.
+            poll_seconds: Seconds that a poll is held, 1 to 30. The end of the task is always seen immediately. An
+                earlier change of status is seen with the next poll.
+
+        Raises:
+            AnswererNotAllowedError: the answer is from a person whose answer is not accepted (`only_assignee`,
+                `not_by`).
+        """
+        patience = Patience(task.seconds, clock=self.clock.now)
+        steps = flow.ask(task.body(), task.seconds, patience, held=poll_seconds)
+        outcome = yield from _observed(steps, on_status, on_pause)
+        task.answerers.check(outcome)
+        return outcome
+
+
+def _observed(steps: Flow[R], on_status: OnStatus | None, on_pause: OnPause | None) -> Flow[R]:
+    """Report the notices and pauses of a flow to the caller, and yield every step to the driver."""
+    reply: Reply | Lost | None = None
+    while True:
         try:
-            while True:
-                match step := steps.send(heard):
-                    case Call():
-                        async with slots or nullcontext():
-                            heard = await self._send(step)
-                    case Pause():
-                        _paused(step, self._url, on_pause)
-                        await self._clock.sleep(step.seconds)
-                        heard = None
-                    case Notice():
-                        _notice(step, on_status)
-                        heard = None
+            step = steps.send(reply)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time
-
-    async def _send(self, call: Call) -> Reply | Lost:
-        try:
-            http = await self._http.get()
-            if isinstance(self._clock, SystemClock):
-                refuse_frozen_loop()
-            return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
-        except ReplyTooLarge as large:
-            return Reply(large.status, {}, b"", cut=True)
-        except httpx.RequestError as error:
-            return _lost(error, direct=self._direct)
-
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._http.aclose()
+        if isinstance(step, Notice) and on_status is not None:
+            on_status(step.outcome)
+        if isinstance(step, Pause) and on_pause is not None:
+            on_pause(step)
+        reply = yield step
 
 
-class SyncDriver:
-    """Sends the calls that flows yield, without an event loop, over one httpx client for each process."""
+def _awaited(
+    verb: Callable[Concatenate[Any, P], Flow[R]],
+) -> Callable[Concatenate["TaskClient", P], Coroutine[Any, Any, R]]:
+    """Return the method of `TaskClient` for a verb."""
 
-    def __init__(
-        self, http: Callable[[], httpx.Client], url: str, token: str, clock: Clock, *, direct: bool = False
-    ) -> None:
-        self._http = PerProcess(http)
-        self._url = url
-        self._token = token
-        self._clock = clock
-        self._direct = direct
-        """Whether requests use a transport given by the caller, which uses no proxy."""
+    @wraps(verb)
+    async def method(self: "TaskClient", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(verb(self, *args, **kwargs))
 
-    def run(self, steps: Flow[R], on_status: OnStatus | None = None, on_pause: OnPause | None = None) -> R:
-        """Drive a flow to its end and return its result."""
-        heard: Reply | Lost | None = None
-        try:
-            while True:
-                match step := steps.send(heard):
-                    case Call():
-                        heard = self._send(step)
-                    case Pause():
-                        _paused(step, self._url, on_pause)
-                        self._clock.sleep_sync(step.seconds)
-                        heard = None
-                    case Notice():
-                        _notice(step, on_status)
-                        heard = None
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time
-
-    def _send(self, call: Call) -> Reply | Lost:
-        try:
-            http = self._http.get()
-            return reply_of(http.send(_request(http, self._token, call)), direct=self._direct)
-        except ReplyTooLarge as large:
-            return Reply(large.status, {}, b"", cut=True)
-        except httpx.RequestError as error:
-            return _lost(error, direct=self._direct)
-
-    def close(self) -> None:
-        """Close the connections of this process."""
-        if (http := self._http.pop()) is not None:
-            http.close()
+    _named(method, "TaskClient", verb)
+    return method
 
 
-class TaskClient:
+def _blocking(verb: Callable[Concatenate[Any, P], Flow[R]]) -> Callable[Concatenate["SyncTaskClient", P], R]:
+    """Return the method of `SyncTaskClient` for a verb."""
+
+    @wraps(verb)
+    def method(self: "SyncTaskClient", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.run(verb(self, *args, **kwargs))
+
+    _named(method, "SyncTaskClient", verb)
+    return method
+
+
+def _named(method: Callable[..., Any], owner: str, verb: Callable[..., Flow[Any]]) -> None:
+    """Give a method the name and the signature that `help` shows: those of its verb, with the result of its flow."""
+    shown = signature(verb)
+    result = get_args(shown.return_annotation)[-1]
+    described: Any = method
+    described.__qualname__ = f"{owner}.{verb.__name__}"
+    described.__signature__ = shown.replace(return_annotation=result)
+    described.__annotations__ = verb.__annotations__ | {"return": result}
+
+
+class TaskClient(_Client):
     """Async client of the awaithumans task API. An async context manager; calls may run concurrently.
 
     Connections are opened at the first call, and belong to the event loop and to the process that opened them. So one
@@ -177,69 +194,21 @@ class TaskClient:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = _settings(server_url, api_key, settings)
-        self.clock = clock or clocks.SYSTEM
-        self._patience = Patience(patience, clock=self.clock.now)
-        token = self.settings.token()
+        super().__init__(server_url, api_key, settings, patience, clock, own_transport=transport is not None)
         options, made_in = _http_options(self.settings, keep_alive), generation()
-        if transport is None:
-            warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")
 
         def http() -> httpx.AsyncClient:
             return async_client(**options, transport=_of_this_process(transport, made_in))
 
-        self._driver = AsyncDriver(http, self.settings.url, token, self.clock, direct=transport is not None)
+        url, direct = self.settings.url, transport is not None
+        self._driver = AsyncDriver(http, url, self._token, self.clock, direct=direct)
 
-    async def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
-        """Create the task, or find the task that already has its key, in any status. Safe to repeat."""
-        return await self._driver.run(flow.create(_body(task), self._patience))
-
-    async def get(self, task_id: str) -> Outcome:
-        """Read the task once and return its status and answer."""
-        return await self._driver.run(flow.get(task_id, self._patience))
-
-    async def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and return the task's status. An end is read from the task record."""
-        return await self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
-
-    async def cancel(self, task_id: str) -> Outcome:
-        """Cancel the task unless it has ended, and return how it ended.
-
-        An answer given in the meantime is returned, not lost.
-        """
-        return await self._driver.run(flow.close(task_id, self._patience))
-
-    async def withdraw(self, task: HumanTask[Any]) -> Outcome:
-        """Cancel the question by its key, whether or not its task is known to exist. Return how it ended."""
-        return await self._driver.run(flow.withdraw(task.body(), self._patience))
-
-    async def ask(
-        self,
-        task: HumanTask[Any],
-        *,
-        on_status: OnStatus | None = None,
-        on_pause: OnPause | None = None,
-        poll_seconds: int = flow.POLL_SECONDS,
-    ) -> Outcome:
-        """Create the task and long-poll until it ends. It keeps trying through outages until the task's own deadline.
-
-        A task that is deleted on the server ends in `TaskNotFoundError` once the deletion is confirmed by three reads
-        in a row over five minutes. A further `ask` with the same key then asks the question again.
-
-        Args:
-            task: The question.
-            on_status: Called with every change of status that a poll returns.
-            on_pause: Called before every pause after a failed request.
-            poll_seconds: Seconds that a poll is held, 1 to 30. The end of the task is always seen immediately. An
-                earlier change of status is seen with the next poll.
-
-        Raises:
-            AnswererNotAllowedError: the answer is from a person whose answer is not accepted (`only_assignee`,
-                `not_by`).
-        """
-        outcome = await self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
-        task.answerers.check(outcome)
-        return outcome
+    create = _awaited(_Verbs.create)
+    get = _awaited(_Verbs.get)
+    poll = _awaited(_Verbs.poll)
+    cancel = _awaited(_Verbs.cancel)
+    withdraw = _awaited(_Verbs.withdraw)
+    ask = _awaited(_Verbs.ask)
 
     async def as_completed(
         self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
@@ -291,7 +260,7 @@ class TaskClient:
         await self.aclose()
 
 
-class SyncTaskClient:
+class SyncTaskClient(_Client):
     """Client of the awaithumans task API without an event loop; otherwise like `TaskClient`. A context manager.
 
     It is safe to share between threads, and to use after a fork.
@@ -308,55 +277,22 @@ class SyncTaskClient:
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = _settings(server_url, api_key, settings)
-        self.clock = clock or clocks.SYSTEM
-        self._patience = Patience(patience, clock=self.clock.now)
-        token = self.settings.token()
+        super().__init__(server_url, api_key, settings, patience, clock, own_transport=transport is not None)
         options, made_in = _http_options(self.settings, keep_alive), generation()
-        if transport is None:
-            warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")
 
         def http() -> httpx.Client:
             return sync_client(**options, transport=_of_this_process(transport, made_in))
 
-        self._driver = SyncDriver(http, self.settings.url, token, self.clock, direct=transport is not None)
-        self._own_transport = transport is not None
+        url, direct = self.settings.url, transport is not None
+        self._own_transport = direct
+        self._driver = SyncDriver(http, url, self._token, self.clock, direct=direct)
 
-    def create(self, task: HumanTask[Any] | Mapping[str, Any]) -> Outcome:
-        """Create the task, or find the task that already has its key, in any status. Safe to repeat."""
-        return self._driver.run(flow.create(_body(task), self._patience))
-
-    def get(self, task_id: str) -> Outcome:
-        """Read the task once and return its status and answer."""
-        return self._driver.run(flow.get(task_id, self._patience))
-
-    def poll(self, task_id: str, *, seconds: int = flow.POLL_SECONDS) -> Outcome:
-        """Hold one long poll of 1 to 30 seconds and return the task's status. An end is read from the task record."""
-        return self._driver.run(flow.poll(task_id, self._patience, seconds=seconds))
-
-    def cancel(self, task_id: str) -> Outcome:
-        """Cancel the task unless it has ended, and return how it ended.
-
-        An answer given in the meantime is returned, not lost.
-        """
-        return self._driver.run(flow.close(task_id, self._patience))
-
-    def withdraw(self, task: HumanTask[Any]) -> Outcome:
-        """Cancel the question by its key, whether or not its task is known to exist. Return how it ended."""
-        return self._driver.run(flow.withdraw(task.body(), self._patience))
-
-    def ask(
-        self,
-        task: HumanTask[Any],
-        *,
-        on_status: OnStatus | None = None,
-        on_pause: OnPause | None = None,
-        poll_seconds: int = flow.POLL_SECONDS,
-    ) -> Outcome:
-        """Create the task and long-poll until it ends. Arguments and errors are those of `TaskClient.ask`."""
-        outcome = self._driver.run(_ask(task, self.clock, poll_seconds), on_status, on_pause)
-        task.answerers.check(outcome)
-        return outcome
+    create = _blocking(_Verbs.create)
+    get = _blocking(_Verbs.get)
+    poll = _blocking(_Verbs.poll)
+    cancel = _blocking(_Verbs.cancel)
+    withdraw = _blocking(_Verbs.withdraw)
+    ask = _blocking(_Verbs.ask)
 
     def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
         """Ask all questions and yield each answer as it arrives, as `TaskClient.as_completed` does.
@@ -406,10 +342,6 @@ class SyncTaskClient:
         self.close()
 
 
-def _ask(task: HumanTask[Any], clock: Clock, poll_seconds: int) -> Flow[Outcome]:
-    return flow.ask(task.body(), task.seconds, Patience(task.seconds, clock=clock.now), held=poll_seconds)
-
-
 def _settings(server_url: str | None, api_key: str | None, settings: Settings | None) -> Settings:
     if settings is not None and server_url is None and api_key is None:
         return settings
@@ -436,45 +368,3 @@ def _of_this_process(transport: X, made_in: int) -> X:
             "processes: create the client in the child, or leave transport out"
         )
     return transport
-
-
-def _body(task: HumanTask[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
-    return task.body() if isinstance(task, HumanTask) else task
-
-
-def _request(http: httpx.Client | httpx.AsyncClient, token: str, call: Call) -> httpx.Request:
-    try:
-        return http.build_request(
-            call.method,
-            call.url,
-            json=call.json,
-            params=call.params,
-            headers={"Authorization": f"Bearer {call.bearer or token}"},
-            timeout=call.timeout,
-        )
-    except httpx.InvalidURL as error:
-        raise SettingsError(f"{http.base_url or call.url} is not an address: {error}") from None
-
-
-_STATUS = re.compile(r"[45]\d\d(?= )")
-
-
-def _lost(error: httpx.RequestError, *, direct: bool = False) -> Reply | Lost:
-    if isinstance(error, httpx.UnsupportedProtocol):
-        raise SettingsError(f"{error}: an address starts with http:// or https://") from None
-    # A proxy that refuses to open a tunnel has replied: "407 Proxy Authentication Required".
-    if isinstance(error, httpx.ProxyError) and (refused := _STATUS.match(str(error))):
-        return Reply(int(refused[0]), {}, b"", proxy=proxy_of(error))
-    return Lost(lost_reason(error, direct=direct))
-
-
-def _paused(pause: Pause, url: str, on_pause: OnPause | None) -> None:
-    if pause.logged:
-        logger.warning("awaithumans (server %s): %s; trying again in %.1f s", url, pause.reason, pause.seconds)
-    if on_pause is not None:
-        on_pause(pause)
-
-
-def _notice(notice: Notice, on_status: OnStatus | None) -> None:
-    if on_status is not None:
-        on_status(notice.outcome)

@@ -17,9 +17,9 @@ from temporalio.exceptions import ActivityError
 import awaithumans_core.engine
 from awaithumans_adapters.temporal.failures import failure, typed
 from awaithumans_core import errors
-from awaithumans_core.client import _lost
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.flow import Lost, Reply
+from awaithumans_core.http.drivers import _lost
 from awaithumans_core.outcome import Outcome
 
 CODES = {

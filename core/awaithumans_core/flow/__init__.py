@@ -1,8 +1,8 @@
 """The conversations with the task API and the relay, without a socket and without a clock (sans-IO).
 
 A flow is a generator. It yields steps: a `Call` to send, a `Pause` to wait out, a `Notice` to show. A `Call` is
-answered with a `Reply`, or with `Lost` if no reply came. Two small drivers in `client.py` send the calls, one async and
-one blocking, so every rule of the protocol is written once, in this package.
+answered with a `Reply`, or with `Lost` if no reply came. Two small drivers in `http/drivers.py` send the calls, one
+async and one blocking, so every rule of the protocol is written once, in this package.
 
 The modules, from the bottom up. Each one imports only from those above it in this list; `tasks` and `listing` do not
 import each other:
