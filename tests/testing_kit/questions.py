@@ -1,4 +1,4 @@
-"""What is asked in these tests, and how they wait for what happens beside them."""
+"""The questions of these tests, and helpers that wait for concurrent events."""
 
 import asyncio
 import threading
@@ -23,33 +23,33 @@ def question(task: str = "Approve the refund?", **options: Any) -> HumanTask[Dec
     return HumanTask(task=task, response_schema=Decision, **options)
 
 
-def asked(key: str = "question-1", **fields: Any) -> dict[str, Any]:
-    """The body of a request that creates a task."""
+def task_body(key: str = "question-1", **fields: Any) -> dict[str, Any]:
+    """Return the body of a request that creates a task."""
     return question(idempotency_key=key).body() | fields
 
 
-def bare(humans: FakeHumans, token: str | None = None) -> httpx.AsyncClient:
-    """In process, without the client of this package."""
+def plain_client(humans: FakeHumans, token: str | None = None) -> httpx.AsyncClient:
+    """Return an httpx client in process, without the client of this package."""
     headers = {"Authorization": f"Bearer {token or humans.token}"}
     return httpx.AsyncClient(transport=humans.transport(), base_url=humans.url, headers=headers)
 
 
 async def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
-    """Let others work until this is so."""
+    """Wait on the event loop until the condition holds."""
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it has not happened"
+        assert time.monotonic() < end, "the condition did not hold in time"
         await asyncio.sleep(0.002)
 
 
 def until_sync(happened: Callable[[], object], seconds: float = 60.0) -> None:
-    """The same, without an event loop."""
+    """Wait in a thread until the condition holds."""
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it has not happened"
+        assert time.monotonic() < end, "the condition did not hold in time"
         time.sleep(0.002)
 
 
 def threads() -> set[threading.Thread]:
-    """Those of a clock or of a server for tests that run now."""
+    """Return the threads of clocks and servers that are running."""
     return {thread for thread in threading.enumerate() if thread.name in {"virtual-clock", "fake-humans"}}

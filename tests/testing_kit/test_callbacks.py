@@ -1,4 +1,4 @@
-"""Callbacks of the fake: what arrives, when it arrives, how often it is tried, and what can become of it on the way."""
+"""Callbacks of `FakeHumans`: their content, time, retries and the faults that can be injected."""
 
 import asyncio
 import secrets
@@ -30,7 +30,7 @@ SIGNER = RouteSigner([secrets.token_urlsafe(32)])
 
 @dataclass
 class Receiver:
-    """Opens callbacks as a relay does, and answers as it is told: `codes` first, then 200."""
+    """A receiver that opens callbacks as a relay does and replies with `codes` first, then with 200."""
 
     clock: VirtualClock = field(default_factory=VirtualClock)
     codes: list[int] = field(default_factory=list[int])
@@ -43,7 +43,7 @@ class Receiver:
     most_at_once: int = 0
 
     def humans(self, callbacks: Schedule = "at once") -> FakeHumans:
-        """Whose callbacks come here."""
+        """A `FakeHumans` that sends its callbacks to this receiver."""
         app = Starlette(routes=[Path("/callbacks/{token}", self.take, methods=["POST"])])
         humans = FakeHumans(clock=self.clock, callbacks=callbacks, callback_transport=httpx.ASGITransport(app))
         self.keys = KeyRing.of(payload_keys=[humans.payload_key])
@@ -80,14 +80,14 @@ def receiver() -> Receiver:
 
 
 def body(key: str, **fields: Any) -> dict[str, Any]:
-    """A question that is called back."""
+    """Return the body of a question with a callback URL."""
     token = SIGNER.issue(Route("mine", {"id": key}, key))
     asked = question(idempotency_key=key, timeout_seconds=MONTH).body()
     return asked | {"callback_url": f"http://receiver.test/callbacks/{token}"} | fields
 
 
 async def answered(humans: FakeHumans, client: TaskClient, key: str = "question-1", **fields: Any) -> str:
-    """Ask, and answer at once, before anything else happens."""
+    """Create a task and answer it before anything else happens."""
     opened = await client.create(body(key, **fields))
     humans.complete(opened.task_id, YES, by="anna@example.com")
     return opened.task_id
@@ -106,11 +106,11 @@ def only(humans: FakeHumans) -> Delivery:
     return delivery
 
 
-# --- at once
+# --- immediate callbacks
 
 
-async def test_an_answer_is_called_back_at_once(receiver: Receiver) -> None:
-    """Signed, with who and where, at the URL of the question, without any time passing."""
+async def test_answer_is_called_back_immediately(receiver: Receiver) -> None:
+    """The callback is signed, names person and channel, goes to the question's URL and takes no time."""
     async with receiver.humans() as humans, humans.client() as client:
         task_id = await answered(humans, client)
         await until(lambda: settled(humans))
@@ -124,8 +124,8 @@ async def test_an_answer_is_called_back_at_once(receiver: Receiver) -> None:
     assert settle(callback.outcome, Decision).approved
 
 
-async def test_an_answer_over_http_is_called_back(receiver: Receiver) -> None:
-    """As the dashboard sends it."""
+async def test_answer_over_http_is_called_back(receiver: Receiver) -> None:
+    """An answer that is sent like the dashboard's is called back."""
     async with receiver.humans() as humans, humans.client() as client:
         opened = await client.create(body("question-1"))
         headers = {"Authorization": f"Bearer {humans.token}"}
@@ -146,10 +146,10 @@ async def test_an_answer_over_http_is_called_back(receiver: Receiver) -> None:
     ],
     ids=["answered", "cancelled", "timed out", "verification exhausted", "the deadline"],
 )
-async def test_every_end_is_called_back(
+async def test_each_terminal_status_is_called_back(
     receiver: Receiver, says: Callable[[Script], Script], status: str, after: float
 ) -> None:
-    """Each of the four ends, at its moment."""
+    """Each of the four terminal statuses is called back when the task ends."""
     async with receiver.humans() as humans, humans.client() as client:
         says(humans.on(None))
         await client.create(body("question-1"))
@@ -158,8 +158,8 @@ async def test_every_end_is_called_back(
     assert receiver.times == [after]
 
 
-async def test_cancelling_over_http_is_called_back(receiver: Receiver) -> None:
-    """Whoever cancels, the asker hears of it."""
+async def test_cancellation_over_http_is_called_back(receiver: Receiver) -> None:
+    """The caller receives a callback for every cancellation."""
     async with receiver.humans() as humans, humans.client() as client:
         opened = await client.create(body("question-1"))
         await client.cancel(opened.task_id)
@@ -168,8 +168,8 @@ async def test_cancelling_over_http_is_called_back(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("channel", ["email", "slack"])
-async def test_answers_elsewhere_are_not_called_back(receiver: Receiver, channel: Any) -> None:
-    """As on the real server: only a poll finds them."""
+async def test_answers_by_mail_and_slack_are_not_called_back(receiver: Receiver, channel: Any) -> None:
+    """As on the real server, such answers are found by a poll only."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.answer(None, YES).after(HOUR).via(channel)
         opened = await client.create(body("question-1"))
@@ -180,15 +180,15 @@ async def test_answers_elsewhere_are_not_called_back(receiver: Receiver, channel
     assert receiver.bodies == []
 
 
-async def test_without_a_url_nothing_is_called_back(receiver: Receiver) -> None:
-    """Most scripts never give one."""
+async def test_task_without_callback_url_is_not_called_back(receiver: Receiver) -> None:
+    """A task without a callback URL sends nothing."""
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client, callback_url=None)
         assert humans.deliveries == []
 
 
-async def test_the_first_url_counts(receiver: Receiver) -> None:
-    """A known key keeps its callback URL, whatever is given with it later."""
+async def test_first_callback_url_is_kept(receiver: Receiver) -> None:
+    """A known key keeps its callback URL, whatever URL a later request gives."""
     async with receiver.humans() as humans, humans.client() as client:
         await client.create(body("question-1"))
         await client.create(body("question-1", callback_url="http://elsewhere.test/"))
@@ -198,8 +198,8 @@ async def test_the_first_url_counts(receiver: Receiver) -> None:
     assert len(receiver.opened) == 1
 
 
-async def test_a_callback_is_for_its_own_question(receiver: Receiver) -> None:
-    """Three questions, three callbacks, each to its own URL."""
+async def test_callbacks_go_to_the_url_of_their_question(receiver: Receiver) -> None:
+    """Three questions send three callbacks, each to its own URL."""
     async with receiver.humans() as humans, humans.client() as client:
         for key in ("a", "b", "c"):
             await answered(humans, client, key)
@@ -208,8 +208,8 @@ async def test_a_callback_is_for_its_own_question(receiver: Receiver) -> None:
     assert receiver.refused == []
 
 
-async def test_a_callback_reaches_a_receiver_on_a_port(receiver: Receiver) -> None:
-    """Served on a port, the fake calls back from a thread of its own."""
+async def test_callback_reaches_receiver_on_a_port(receiver: Receiver) -> None:
+    """When it is served on a port, the fake sends callbacks from its own thread."""
     humans = receiver.humans()
     with humans.serving():
         async with humans.client() as client:
@@ -221,8 +221,8 @@ async def test_a_callback_reaches_a_receiver_on_a_port(receiver: Receiver) -> No
 # --- on the server's schedule
 
 
-async def test_the_server_wakes_every_five_seconds(receiver: Receiver) -> None:
-    """An answer given between two ticks leaves with the next."""
+async def test_callbacks_leave_every_five_seconds(receiver: Receiver) -> None:
+    """An answer given between two ticks is called back at the next tick."""
     async with receiver.humans("server") as humans, humans.client() as client:
         humans.answer("refund", YES).after(HOUR + 1)
         await client.create(body("question-1"))
@@ -230,8 +230,8 @@ async def test_the_server_wakes_every_five_seconds(receiver: Receiver) -> None:
     assert receiver.times == [HOUR + 5]
 
 
-async def test_the_server_sends_fifty_at_a_time_one_after_another(receiver: Receiver) -> None:
-    """A hundred and twenty answers at one moment need three ticks."""
+async def test_each_tick_sends_at_most_fifty_in_order(receiver: Receiver) -> None:
+    """A hundred and twenty answers given at one moment need three ticks."""
     async with receiver.humans("server") as humans, humans.client() as client:
         humans.answer(None, YES).after(HOUR + 1)
         with humans.busy():  # all of them at the same moment
@@ -243,8 +243,8 @@ async def test_the_server_sends_fifty_at_a_time_one_after_another(receiver: Rece
     assert receiver.most_at_once == 1
 
 
-async def test_at_once_sends_one_after_another_too(receiver: Receiver) -> None:
-    """Nothing arrives in parallel, so a test gives the same result every time."""
+async def test_immediate_callbacks_are_sent_in_order(receiver: Receiver) -> None:
+    """No callbacks arrive in parallel, so a test gives the same result every time."""
     async with receiver.humans() as humans, humans.client() as client:
         for number in range(60):
             await answered(humans, client, f"question-{number}")
@@ -253,18 +253,18 @@ async def test_at_once_sends_one_after_another_too(receiver: Receiver) -> None:
     assert receiver.most_at_once == 1
 
 
-# --- tried again
+# --- retries
 
 PAUSES = [
     *(30.0, MINUTE, 2 * MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR),
     *(DAY, DAY, DAY),
 ]
-"""Between the attempts of the real server: the last one comes when three days are over, and is the last one."""
+"""Pauses between the attempts of the real server; the last attempt comes after three days."""
 
 
 @pytest.mark.parametrize("callbacks", ["at once", "server"])
-async def test_a_receiver_that_is_away_for_three_days(receiver: Receiver, callbacks: Schedule) -> None:
-    """It is tried again at the server's times, and abandoned after three days."""
+async def test_receiver_unreachable_for_three_days_is_abandoned(receiver: Receiver, callbacks: Schedule) -> None:
+    """Callbacks are retried at the server's times and abandoned after three days."""
     receiver.always = 503
     async with receiver.humans(callbacks) as humans, humans.client() as client:
         await answered(humans, client)
@@ -279,8 +279,8 @@ async def test_a_receiver_that_is_away_for_three_days(receiver: Receiver, callba
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 422, 429, 500, 502, 503])
-async def test_a_refusal_is_tried_again(receiver: Receiver, code: int) -> None:
-    """Anything from 400 on, whatever it means."""
+async def test_refused_callback_is_retried(receiver: Receiver, code: int) -> None:
+    """Every status from 400 on is retried."""
     receiver.codes = [code]
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client)
@@ -290,8 +290,8 @@ async def test_a_refusal_is_tried_again(receiver: Receiver, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [200, 201, 202, 204, 301, 302, 303, 307, 308])
-async def test_what_counts_as_delivered(receiver: Receiver, code: int) -> None:
-    """Anything below 400. A redirect is not followed: what it stands for is lost, as on the real server."""
+async def test_status_below_400_counts_as_delivered(receiver: Receiver, code: int) -> None:
+    """A redirect is not followed and its callback is lost, as on the real server."""
     receiver.always = code
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client)
@@ -300,8 +300,8 @@ async def test_what_counts_as_delivered(receiver: Receiver, code: int) -> None:
     assert receiver.times == [0.0]
 
 
-async def test_a_receiver_that_does_not_listen_is_tried_again() -> None:
-    """Over the network, to a port where nobody is."""
+async def test_callback_to_closed_port_is_retried() -> None:
+    """A callback over the network to a port without a listener is retried."""
     clock = VirtualClock(auto=False)
     async with FakeHumans(clock=clock) as humans, humans.client() as client:
         opened = await client.create(body("question-1", callback_url="http://127.0.0.1:9/callbacks/x"))
@@ -313,8 +313,8 @@ async def test_a_receiver_that_does_not_listen_is_tried_again() -> None:
         await until(lambda: only(humans).attempts == 2)
 
 
-async def test_one_receiver_that_is_away_does_not_hold_the_others_up(receiver: Receiver) -> None:
-    """The next one is sent although the first failed."""
+async def test_unreachable_receiver_does_not_delay_others(receiver: Receiver) -> None:
+    """The next callback is sent although the first one failed."""
     receiver.codes = [500]
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client, "a")
@@ -324,8 +324,8 @@ async def test_one_receiver_that_is_away_does_not_hold_the_others_up(receiver: R
     assert receiver.times == [0.0, 0.0, 30.0]
 
 
-async def test_a_receiver_that_fails_is_tried_again() -> None:
-    """An error in a receiver under test is a 500, and does not end the callbacks of everybody."""
+async def test_failing_receiver_is_retried() -> None:
+    """An error raised by a receiver under test counts as a 500 and does not stop other callbacks."""
     called: list[str] = []
 
     async def fails_once(request: Request) -> Response:
@@ -342,19 +342,19 @@ async def test_a_receiver_that_fails_is_tried_again() -> None:
     assert called == ["/a", "/b", "/a"]
 
 
-async def test_a_url_that_is_none_does_not_matter_to_others(receiver: Receiver) -> None:
-    """It can never be delivered; the next one is."""
+async def test_invalid_callback_url_does_not_delay_others(receiver: Receiver) -> None:
+    """A callback that can never be delivered does not stop the next one."""
     async with receiver.humans() as humans, humans.client() as client:
         await answered(humans, client, "a", callback_url="http://receiver:port/")
         await answered(humans, client, "b")
         await until(lambda: receiver.opened, TICK_SECONDS)
 
 
-# --- what becomes of it on the way
+# --- faults
 
 
-async def test_a_duplicate_arrives_twice(receiver: Receiver) -> None:
-    """The same bytes, the same signature, at the same moment, in one attempt."""
+async def test_duplicate_callback_arrives_twice(receiver: Receiver) -> None:
+    """The same bytes arrive with the same signature twice at the same moment, as one attempt."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.duplicate())
         await answered(humans, client)
@@ -365,8 +365,8 @@ async def test_a_duplicate_arrives_twice(receiver: Receiver) -> None:
     assert receiver.times == [0.0, 0.0]
 
 
-async def test_a_late_one_arrives_so_much_later(receiver: Receiver) -> None:
-    """In time for nothing, and complete."""
+async def test_late_callback_arrives_after_its_delay(receiver: Receiver) -> None:
+    """A delayed callback arrives complete."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.late(DAY))
         await answered(humans, client)
@@ -375,8 +375,8 @@ async def test_a_late_one_arrives_so_much_later(receiver: Receiver) -> None:
     assert receiver.outcomes[0].response == YES
 
 
-async def test_a_reordered_one_arrives_after_the_next(receiver: Receiver) -> None:
-    """The order of the answers is not the order of the callbacks."""
+async def test_reordered_callback_arrives_after_the_next(receiver: Receiver) -> None:
+    """The order of callbacks can differ from the order of answers."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.reordered())
         for key in ("a", "b", "c"):
@@ -386,8 +386,8 @@ async def test_a_reordered_one_arrives_after_the_next(receiver: Receiver) -> Non
     assert sorted(receiver.keys_answered) == ["a", "b", "c"]
 
 
-async def test_a_reordered_one_waits_for_the_next(receiver: Receiver) -> None:
-    """However long that takes."""
+async def test_reordered_callback_waits_for_the_next(receiver: Receiver) -> None:
+    """A reordered callback is held back until another one is sent, however long that takes."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.reordered())
         humans.answer("first", YES)
@@ -399,8 +399,8 @@ async def test_a_reordered_one_waits_for_the_next(receiver: Receiver) -> None:
     assert receiver.times == [DAY, DAY]
 
 
-async def test_a_bad_signature_is_refused_and_then_mended(receiver: Receiver) -> None:
-    """A receiver that checks answers 401; the next attempt carries the true signature."""
+async def test_bad_signature_is_refused_and_retried_correctly(receiver: Receiver) -> None:
+    """The receiver replies 401, and the next attempt carries the correct signature."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.bad_signature())
         await answered(humans, client)
@@ -411,8 +411,8 @@ async def test_a_bad_signature_is_refused_and_then_mended(receiver: Receiver) ->
     assert [outcome.response for outcome in receiver.outcomes] == [YES]
 
 
-async def test_a_lost_one_never_arrives(receiver: Receiver) -> None:
-    """Only a poll finds the answer."""
+async def test_lost_callback_never_arrives(receiver: Receiver) -> None:
+    """Only a poll finds the answer of a lost callback."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.lost())
         humans.answer(None, YES).after(HOUR)
@@ -429,8 +429,8 @@ async def test_a_lost_one_never_arrives(receiver: Receiver) -> None:
     [faults.lost(), faults.duplicate(), faults.late(HOUR), faults.bad_signature()],
     ids=["lost", "duplicate", "late", "bad signature"],
 )
-async def test_trouble_meets_the_next_callback_only(receiver: Receiver, fault: CallbackFault) -> None:
-    """Once, unless it is said how often."""
+async def test_fault_affects_one_callback_by_default(receiver: Receiver, fault: CallbackFault) -> None:
+    """A fault affects the next callback only, unless `times` is given."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(fault)
         await answered(humans, client, "a")
@@ -439,8 +439,8 @@ async def test_trouble_meets_the_next_callback_only(receiver: Receiver, fault: C
         assert [delivery.fault for delivery in humans.deliveries] == [fault, None]
 
 
-async def test_trouble_meets_the_callback_that_matches(receiver: Receiver) -> None:
-    """A question is named by its text, and several times are several callbacks."""
+async def test_fault_affects_matching_callbacks(receiver: Receiver) -> None:
+    """A fault can select a question by its text, and `times` counts callbacks."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.lost(), match="Deploy", times=2)
         for number, task in enumerate(["Approve?", "Deploy?", "Deploy?", "Deploy?"]):
@@ -449,7 +449,7 @@ async def test_trouble_meets_the_callback_that_matches(receiver: Receiver) -> No
         assert states(humans) == ["succeeded", "lost", "lost", "succeeded"]
 
 
-async def test_trouble_of_callbacks_leaves_requests_alone(receiver: Receiver) -> None:
+async def test_callback_fault_does_not_affect_requests(receiver: Receiver) -> None:
     """A fault for callbacks waits for a callback, whatever requests come first."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.lost())
@@ -460,11 +460,11 @@ async def test_trouble_of_callbacks_leaves_requests_alone(receiver: Receiver) ->
         assert states(humans) == ["lost"]
 
 
-# --- erased afterwards
+# --- erased responses
 
 
-async def test_a_response_is_erased_once_it_was_delivered(receiver: Receiver) -> None:
-    """The callback is the only one that ever carries it; a poll afterwards says completed, and nothing more."""
+async def test_response_is_erased_after_delivery(receiver: Receiver) -> None:
+    """Only the callback carries the response; later polls show the status alone."""
     async with receiver.humans() as humans, humans.client() as client:
         task_id = await answered(humans, client, redact_response_after_submit=True)
         await until(lambda: settled(humans))
@@ -476,8 +476,8 @@ async def test_a_response_is_erased_once_it_was_delivered(receiver: Receiver) ->
         settle(outcome, Decision)
 
 
-async def test_a_response_is_kept_until_it_is_delivered(receiver: Receiver) -> None:
-    """Every attempt carries it, and only success erases it."""
+async def test_response_is_kept_until_delivery(receiver: Receiver) -> None:
+    """Every attempt carries the response, which only a successful delivery erases."""
     receiver.codes = [503, 503]
     erased_at: list[bool] = []
     async with receiver.humans() as humans, humans.client() as client:
@@ -490,16 +490,16 @@ async def test_a_response_is_kept_until_it_is_delivered(receiver: Receiver) -> N
     assert [outcome.response for outcome in receiver.outcomes] == [YES, YES, YES]
 
 
-async def test_a_response_is_kept_where_nobody_asked_for_that(receiver: Receiver) -> None:
-    """The usual case."""
+async def test_response_is_kept_by_default(receiver: Receiver) -> None:
+    """Without `redact_response_after_submit` the response stays."""
     async with receiver.humans() as humans, humans.client() as client:
         task_id = await answered(humans, client)
         await until(lambda: settled(humans))
         assert (await client.get(task_id)).response == YES
 
 
-async def test_a_lost_callback_erases_nothing(receiver: Receiver) -> None:
-    """What nobody has received is still there."""
+async def test_lost_callback_erases_nothing(receiver: Receiver) -> None:
+    """A response that no receiver got is kept."""
     async with receiver.humans() as humans, humans.client() as client:
         humans.fault(faults.lost())
         task_id = await answered(humans, client, redact_response_after_submit=True)

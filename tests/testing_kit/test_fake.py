@@ -1,4 +1,4 @@
-"""`FakeHumans` itself: how it is entered and left, and the server it is while it runs."""
+"""`FakeHumans`: its life cycle, and its behaviour as a server."""
 
 import asyncio
 import re
@@ -30,9 +30,9 @@ from tests.testing_kit.questions import (
     MONTH,
     NO,
     YES,
-    asked,
-    bare,
+    plain_client,
     question,
+    task_body,
     threads,
     until,
     until_sync,
@@ -40,16 +40,16 @@ from tests.testing_kit.questions import (
 
 
 def is_held(humans: FakeHumans) -> bool:
-    """Whether a poll waits for news, beside those who do what people and the sender of callbacks do."""
+    """Return whether a poll is held, not counting the threads of people and of the callback sender."""
     return len(humans._desk._watchers) > 2
 
 
-# --- in and out
+# --- entering and leaving
 
 
 @pytest.mark.parametrize("entered_before", [False, True], ids=["never entered", "left again"])
-async def test_a_client_needs_it_to_run(*, entered_before: bool) -> None:
-    """The error says what to write."""
+async def test_client_of_stopped_fake_is_an_error(*, entered_before: bool) -> None:
+    """The error explains how to start the fake."""
     humans = FakeHumans()
     if entered_before:
         async with humans:
@@ -59,16 +59,16 @@ async def test_a_client_needs_it_to_run(*, entered_before: bool) -> None:
             await client.create(question())
 
 
-async def test_it_is_entered_once() -> None:
-    """Two at the same time would share their tasks, and one would end the other."""
+async def test_entering_twice_is_refused() -> None:
+    """Two contexts at once would share their tasks, and leaving one would end the other."""
     humans = FakeHumans()
     async with humans:
         with pytest.raises(RuntimeError, match="running already"):
             await humans._lifespan(None).__aenter__()
 
 
-async def test_entering_twice_does_not_spoil_leaving() -> None:
-    """It is refused, and the first one is left as always."""
+async def test_refused_second_entry_leaves_the_first_intact() -> None:
+    """After a refused second entry, the first context is left as usual."""
     humans = FakeHumans()
     async with humans:
         with pytest.raises(RuntimeError, match="running already"):
@@ -77,8 +77,8 @@ async def test_entering_twice_does_not_spoil_leaving() -> None:
         await client.create(question())
 
 
-async def test_it_may_be_entered_again() -> None:
-    """What is on the server stays there."""
+async def test_fake_can_be_entered_again() -> None:
+    """The tasks on the server are kept."""
     humans = FakeHumans()
     async with humans, humans.client() as client:
         opened = await client.create(question())
@@ -89,31 +89,31 @@ async def test_it_may_be_entered_again() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_entered_it_is_not_served() -> None:
-    """One or the other."""
+async def test_entered_fake_cannot_be_served() -> None:
+    """A fake is either entered or served."""
     async with FakeHumans() as humans:
         with pytest.raises(RuntimeError), humans.serving():
             pass
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_entered_it_says_why_it_is_not_served() -> None:
-    """The error names what is wrong, as it does the other way round."""
+async def test_serving_an_entered_fake_names_the_reason() -> None:
+    """The error names what is wrong, as it does in the other order."""
     async with FakeHumans() as humans:
         with pytest.raises(RuntimeError, match="it is entered, or it is serving, not both"), humans.serving():
             pass
 
 
-async def test_served_it_is_not_entered() -> None:
-    """The same the other way round."""
+async def test_served_fake_cannot_be_entered() -> None:
+    """A fake that is served on a port cannot be entered."""
     humans = FakeHumans()
     with humans.serving(), pytest.raises(RuntimeError, match="it is entered, or it is serving, not both"):
         async with humans:
             pass
 
 
-def test_serving_twice_does_not_spoil_the_first() -> None:
-    """It is refused, and the first one works as before."""
+def test_refused_second_serving_leaves_the_first_intact() -> None:
+    """Serving twice is refused, and the first server continues to work."""
     humans = FakeHumans()
     with humans.serving() as url:
         with pytest.raises(RuntimeError), humans.serving():
@@ -121,14 +121,14 @@ def test_serving_twice_does_not_spoil_the_first() -> None:
         assert humans.url == url
 
 
-def test_a_sync_client_needs_a_port() -> None:
-    """Without an event loop there is nothing in process to talk to."""
+def test_sync_client_needs_a_port() -> None:
+    """A client without an event loop cannot reach the fake in process."""
     with pytest.raises(RuntimeError, match=re.escape("with humans.serving()")):
         FakeHumans().sync_client()
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
-    """Nothing is served, and nothing is left."""
+def test_taken_port_is_an_error() -> None:
+    """Nothing is served, and no thread is left behind."""
     before, humans = threads(), FakeHumans()
     with (
         FakeHumans().serving() as url,
@@ -139,8 +139,8 @@ def test_a_port_that_is_taken_is_an_error() -> None:
     assert threads() <= before
 
 
-async def test_nothing_is_left_in_process() -> None:
-    """No task of asyncio and no thread outlives it, though a question is still open."""
+async def test_leaving_leaves_no_task_or_thread() -> None:
+    """No asyncio task and no thread outlives the context, even with an open question."""
     before_threads, before_tasks = threads(), asyncio.all_tasks()
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer("refund", YES).after(HOUR)
@@ -151,8 +151,8 @@ async def test_nothing_is_left_in_process() -> None:
     assert asyncio.all_tasks() <= before_tasks
 
 
-def test_nothing_is_left_of_a_port() -> None:
-    """No thread outlives it, and nobody listens any more."""
+def test_stopped_server_leaves_no_thread_or_listener() -> None:
+    """No thread outlives the server, and its port is closed."""
     before, humans = threads(), FakeHumans()
     with humans.serving() as url:
         humans.answer("refund", YES).after(HOUR)
@@ -164,8 +164,8 @@ def test_nothing_is_left_of_a_port() -> None:
         httpx.get(url)
 
 
-def test_an_error_in_the_block_is_the_error() -> None:
-    """What fails in a test is reported as it is."""
+def test_error_in_the_block_is_raised_unchanged() -> None:
+    """An error inside the context is raised as it is."""
     with pytest.raises(ZeroDivisionError), FakeHumans().serving():
         raise ZeroDivisionError
 
@@ -173,23 +173,23 @@ def test_an_error_in_the_block_is_the_error() -> None:
 # --- addresses and secrets
 
 
-def test_tokens_are_not_shown() -> None:
-    """Neither of the tokens nor the key is in what a failing test prints."""
+def test_repr_shows_no_secret() -> None:
+    """The representation in a failing test shows neither the tokens nor the key."""
     humans = FakeHumans()
     shown = f"{humans!r} {humans} {humans.settings()!r}"
     for secret in (humans.token, humans.outsider_token, humans.payload_key):
         assert secret not in shown
 
 
-def test_every_one_has_its_own_secrets() -> None:
-    """Nothing of one works with another."""
+def test_each_fake_has_its_own_secrets() -> None:
+    """The secrets of one fake do not work with another."""
     one, other = FakeHumans(), FakeHumans()
     secrets = [one.token, one.outsider_token, one.payload_key, other.token, other.outsider_token, other.payload_key]
     assert len(set(secrets)) == 6
 
 
-def test_its_settings_are_those_of_a_client() -> None:
-    """Address, token and key, and whatever else is given."""
+def test_settings_configure_a_client() -> None:
+    """The settings hold address, token and key, and any option that is given."""
     humans = FakeHumans()
     with humans.serving() as url:
         settings = humans.settings(relay_secret=secrets.token_urlsafe(32))
@@ -199,8 +199,8 @@ def test_its_settings_are_those_of_a_client() -> None:
         assert settings.signer()
 
 
-def test_its_address_is_that_of_the_port() -> None:
-    """While it is serving, and only then."""
+def test_address_is_available_while_serving_only() -> None:
+    """The address is that of the port, and only while it is served."""
     humans = FakeHumans()
     before = humans.url
     with humans.serving() as url:
@@ -212,32 +212,32 @@ def test_its_address_is_that_of_the_port() -> None:
 # --- clients
 
 
-async def test_in_process() -> None:
-    """Ask and be answered, without a socket."""
+async def test_client_in_process_gets_its_answer() -> None:
+    """A question is asked and answered without a socket."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer("refund", YES).after(HOUR)
         assert settle(await client.ask(question(timeout_seconds=MONTH)), Decision).approved
 
 
-async def test_its_transport_serves_any_client() -> None:
-    """A plain httpx client, as with httpx's own transport for apps."""
+async def test_transport_serves_a_plain_httpx_client() -> None:
+    """A plain httpx client works, as with httpx's own transport for apps."""
     async with FakeHumans() as humans, httpx.AsyncClient(transport=humans.transport(), base_url=humans.url) as http:
         reply = await http.get("/api/health")
     assert reply.json()["status"] == "ok"
 
 
-async def test_its_app_can_be_mounted_by_others() -> None:
-    """httpx's own transport reaches the same server once it runs."""
+async def test_app_works_with_httpx_asgi_transport() -> None:
+    """httpx's own transport reaches the same server once it is running."""
     async with FakeHumans() as humans:
         transport = httpx.ASGITransport(humans.app)
         headers = {"Authorization": f"Bearer {humans.token}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://any.test", headers=headers) as http:
-            assert (await http.post("/api/tasks", json=asked())).status_code == 201
+            assert (await http.post("/api/tasks", json=task_body())).status_code == 201
         assert len(humans.tasks) == 1
 
 
-async def test_its_app_has_a_lifespan() -> None:
-    """Whatever runs it as an app, lifespan and all, needs nothing else."""
+async def test_app_with_lifespan_needs_nothing_else() -> None:
+    """A host that runs the app with its lifespan needs nothing else."""
     humans = FakeHumans()
     humans.answer(None, YES).after(HOUR)
     sent: asyncio.Queue[Any] = asyncio.Queue()
@@ -256,8 +256,8 @@ async def test_its_app_has_a_lifespan() -> None:
     await running
 
 
-def test_on_a_port() -> None:
-    """A client that blocks, in several threads at once."""
+def test_sync_clients_in_threads_are_served_on_a_port() -> None:
+    """Blocking clients in several threads are served at the same time."""
     humans = FakeHumans()
     humans.answer("refund", YES).after(HOUR)
     with humans.serving(), humans.sync_client() as client, ThreadPoolExecutor(4) as pool:
@@ -266,8 +266,8 @@ def test_on_a_port() -> None:
     assert len(humans.tasks) == 8
 
 
-async def test_both_kinds_of_client_on_one_port() -> None:
-    """An async client and one that blocks share the tasks and the clock."""
+async def test_sync_and_async_clients_share_one_port() -> None:
+    """An async and a blocking client share tasks and clock."""
     humans = FakeHumans()
     with humans.serving():
         with humans.sync_client() as client:
@@ -277,8 +277,8 @@ async def test_both_kinds_of_client_on_one_port() -> None:
             assert (await other.poll(opened.task_id)).response == YES
 
 
-async def test_in_real_time() -> None:
-    """With the machine's own clock it works too, a few moments at a time."""
+async def test_fake_works_in_real_time() -> None:
+    """With the system clock, delays take real time."""
     async with FakeHumans(clock=SystemClock()) as humans, humans.client() as client:
         humans.answer(None, YES).after(0.03)
         began = time.monotonic()
@@ -286,8 +286,8 @@ async def test_in_real_time() -> None:
         assert time.monotonic() - began >= 0.03
 
 
-async def test_two_hundred_questions_at_once() -> None:
-    """Each gets its own answer, at its own time, on one clock."""
+async def test_two_hundred_concurrent_questions_get_their_own_answers() -> None:
+    """Each question gets its own answer at its own time on one clock."""
     async with FakeHumans() as humans, humans.client() as client:
         for number in range(10):
             humans.answer(f"number {number}.", {"approved": number % 2 == 0}).after(HOUR * (1 + number))
@@ -297,8 +297,8 @@ async def test_two_hundred_questions_at_once() -> None:
     assert [settle(outcome, Decision).approved for outcome in outcomes] == [place % 2 == 0 for place in range(200)]
 
 
-async def test_two_at_once() -> None:
-    """Two servers in one process know nothing of each other."""
+async def test_two_fakes_share_nothing() -> None:
+    """Two servers in one process are independent of each other."""
     async with FakeHumans() as one, FakeHumans() as other, one.client() as client, other.client() as stranger:
         one.answer(None, YES).after(HOUR)
         other.answer(None, NO)
@@ -312,7 +312,7 @@ async def test_two_at_once() -> None:
             await stranger.get(outcomes[0].task_id)
 
 
-async def test_two_on_one_clock() -> None:
+async def test_two_fakes_can_share_a_clock() -> None:
     """Time passes once for both."""
     clock = VirtualClock()
     async with FakeHumans(clock=clock) as one, FakeHumans(clock=clock) as other:
@@ -325,11 +325,11 @@ async def test_two_on_one_clock() -> None:
     assert clock.now() == 2 * HOUR
 
 
-# --- restarted
+# --- restarts
 
 
-def test_served_again_on_the_same_port() -> None:
-    """What is on the server is there again."""
+def test_server_restarts_on_the_same_port() -> None:
+    """The tasks are kept over a restart."""
     humans = FakeHumans(clock=VirtualClock(auto=False))
     with humans.serving() as url, humans.sync_client() as client:
         opened = client.create(question())
@@ -338,8 +338,8 @@ def test_served_again_on_the_same_port() -> None:
         assert client.get(opened.task_id).status == "created"
 
 
-def test_restarted_while_a_poll_is_held() -> None:
-    """The client that was waiting finds its way back, and gets the answer that was given meanwhile."""
+def test_client_survives_restart_during_held_poll() -> None:
+    """The waiting client reconnects and gets the answer that was given in the meantime."""
     clock = VirtualClock(auto=False)
     humans = FakeHumans(clock=clock)
     with ThreadPoolExecutor(1) as pool:
@@ -359,8 +359,8 @@ def test_restarted_while_a_poll_is_held() -> None:
     assert len(humans.tasks) == 1
 
 
-def test_a_deadline_that_passes_while_it_is_away() -> None:
-    """The server catches up when it is back."""
+def test_deadline_during_downtime_is_applied_after_restart() -> None:
+    """A restarted server times out the tasks whose deadline has passed."""
     clock = VirtualClock(auto=False)
     humans = FakeHumans(clock=clock)
     with humans.serving(), humans.sync_client() as client:
@@ -372,12 +372,12 @@ def test_a_deadline_that_passes_while_it_is_away() -> None:
         assert client.get(opened.task_id).status == "timed_out"
 
 
-# --- what it answers
+# --- replies
 
 
-async def test_an_unknown_token_is_401() -> None:
-    """As FastAPI says it, with a text."""
-    async with FakeHumans() as humans, bare(humans, "nonsense") as http:
+async def test_unknown_token_is_401() -> None:
+    """The body has the shape of FastAPI's errors, with a text."""
+    async with FakeHumans() as humans, plain_client(humans, "nonsense") as http:
         reply = await http.get("/api/tasks")
         assert (reply.status_code, reply.json()) == (401, {"detail": "Authentication required."})
         settings = humans.settings(admin_api_token="nonsense")
@@ -397,9 +397,9 @@ async def test_an_unknown_token_is_401() -> None:
     ],
     ids=["get", "poll", "complete", "cancel", "delete"],
 )
-async def test_an_outsider_is_403(method: str, path: str, body: Any) -> None:
-    """Somebody who is known, and may not."""
-    async with FakeHumans() as humans, humans.client() as client, bare(humans, humans.outsider_token) as http:
+async def test_user_without_permission_is_403(method: str, path: str, body: Any) -> None:
+    """A known user without permission is refused."""
+    async with FakeHumans() as humans, humans.client() as client, plain_client(humans, humans.outsider_token) as http:
         opened = await client.create(question())
         reply = await http.request(method, f"/api/tasks/{opened.task_id}{path}", json=body)
         assert reply.status_code == 403
@@ -407,11 +407,11 @@ async def test_an_outsider_is_403(method: str, path: str, body: Any) -> None:
         assert (await client.get(opened.task_id)).status == "created"
 
 
-async def test_an_outsider_asks_nothing_and_sees_nothing() -> None:
+async def test_user_without_permission_cannot_create_or_list() -> None:
     """Creating is refused, and the list is empty."""
-    async with FakeHumans() as humans, humans.client() as client, bare(humans, humans.outsider_token) as http:
+    async with FakeHumans() as humans, humans.client() as client, plain_client(humans, humans.outsider_token) as http:
         await client.create(question())
-        assert (await http.post("/api/tasks", json=asked())).status_code == 403
+        assert (await http.post("/api/tasks", json=task_body())).status_code == 403
         assert (await http.get("/api/tasks")).json() == []
         settings = humans.settings(admin_api_token=humans.outsider_token)
         async with TaskClient(settings=settings, transport=humans.transport(), clock=humans.clock) as outsider:
@@ -430,9 +430,9 @@ async def test_an_outsider_asks_nothing_and_sees_nothing() -> None:
     ],
     ids=["get", "poll", "complete", "cancel", "delete"],
 )
-async def test_an_unknown_task_is_404(method: str, path: str, body: Any) -> None:
-    """In the server's own shape."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_unknown_task_is_404(method: str, path: str, body: Any) -> None:
+    """The error has the server's own shape."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         reply = await http.request(method, f"/api/tasks/nonsense{path}", json=body)
     assert reply.status_code == 404
     assert reply.json()["error"] == "TASK_NOT_FOUND"
@@ -441,9 +441,9 @@ async def test_an_unknown_task_is_404(method: str, path: str, body: Any) -> None
 
 
 @pytest.mark.parametrize(("verb", "body"), [("complete", {"response": YES}), ("cancel", None)])
-async def test_a_task_that_has_ended_is_409(verb: str, body: Any) -> None:
-    """In the server's own shape; the task stays as it was."""
-    async with FakeHumans() as humans, humans.client() as client, bare(humans) as http:
+async def test_ended_task_is_409(verb: str, body: Any) -> None:
+    """The error has the server's own shape, and the task stays unchanged."""
+    async with FakeHumans() as humans, humans.client() as client, plain_client(humans) as http:
         opened = await client.create(question())
         humans.complete(opened.task_id, NO)
         reply = await http.post(f"/api/tasks/{opened.task_id}/{verb}", json=body)
@@ -463,10 +463,10 @@ async def test_a_task_that_has_ended_is_409(verb: str, body: Any) -> None:
     ],
     ids=["too short", "too long", "payload is text", "no task", "metadata is no text"],
 )
-async def test_a_malformed_question_is_422(wrong: dict[str, Any]) -> None:
-    """As FastAPI says it, with the place; nothing is created."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        reply = await http.post("/api/tasks", json=asked(**wrong))
+async def test_malformed_question_is_422(wrong: dict[str, Any]) -> None:
+    """The error names the field in FastAPI's shape, and no task is created."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        reply = await http.post("/api/tasks", json=task_body(**wrong))
         assert humans.tasks == []
     assert reply.status_code == 422
     assert {"loc", "msg"} <= set(reply.json()["detail"][0])
@@ -482,16 +482,16 @@ async def test_a_malformed_question_is_422(wrong: dict[str, Any]) -> None:
         ("poll?timeout=30", 200),
     ],
 )
-async def test_polls_have_limits(path: str, code: int) -> None:
-    """One to thirty whole seconds."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_poll_timeout_is_limited(path: str, code: int) -> None:
+    """A poll may last one to thirty whole seconds."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.answer(None, YES)
-        created = await http.post("/api/tasks", json=asked())
+        created = await http.post("/api/tasks", json=task_body())
         assert (await http.get(f"/api/tasks/{created.json()['id']}/{path}")).status_code == code
 
 
-async def test_a_held_poll_ends_with_its_time() -> None:
-    """It says how the task stands when time has passed it by, and it is time that something else has let pass."""
+async def test_held_poll_ends_at_its_timeout() -> None:
+    """It returns the task's status once time has passed, and it is not what lets time pass."""
     clock = VirtualClock(auto=False)
     async with FakeHumans(clock=clock) as humans, humans.client() as client:
         opened = await client.create(question())
@@ -504,9 +504,9 @@ async def test_a_held_poll_ends_with_its_time() -> None:
         assert (await poll).status == "created"
 
 
-async def test_a_poll_of_a_task_that_is_deleted_is_404() -> None:
-    """It does not hang where nothing can come any more."""
-    async with FakeHumans() as humans, humans.client() as client, bare(humans) as http:
+async def test_held_poll_of_deleted_task_is_404() -> None:
+    """A held poll ends when its task is deleted."""
+    async with FakeHumans() as humans, humans.client() as client, plain_client(humans) as http:
         opened = await client.create(question())
         poll = asyncio.create_task(client.poll(opened.task_id))
         await until(lambda: is_held(humans))
@@ -515,22 +515,22 @@ async def test_a_poll_of_a_task_that_is_deleted_is_404() -> None:
             await poll
 
 
-async def test_any_response_is_taken() -> None:
-    """The server checks nothing; who asked does."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        created = await http.post("/api/tasks", json=asked())
+async def test_any_response_is_accepted() -> None:
+    """The server does not validate responses; the caller does."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        created = await http.post("/api/tasks", json=task_body())
         reply = await http.post(
             f"/api/tasks/{created.json()['id']}/complete", json={"response": {"approved": "maybe", "more": [1]}}
         )
     assert reply.json()["response"] == {"approved": "maybe", "more": [1]}
 
 
-async def test_a_known_key_is_replayed() -> None:
-    """201 and the header, and the task as it stands now, whatever is asked with it."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        first = await http.post("/api/tasks", json=asked())
+async def test_known_key_is_replayed() -> None:
+    """The reply is 201 with the replay header and the current task, whatever the request asks."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        first = await http.post("/api/tasks", json=task_body())
         humans.complete(first.json()["id"], YES)
-        second = await http.post("/api/tasks", json=asked(task="Something else"))
+        second = await http.post("/api/tasks", json=task_body(task="Something else"))
         assert len(humans.tasks) == 1
     assert (first.status_code, second.status_code) == (201, 201)
     assert "idempotent-replayed" not in first.headers
@@ -540,10 +540,10 @@ async def test_a_known_key_is_replayed() -> None:
     assert second.json()["status"] == "completed"
 
 
-async def test_lists_are_newest_first_in_pages() -> None:
-    """Every task once, from the newest to the oldest."""
-    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, bare(humans) as http:
-        ids = [(await http.post("/api/tasks", json=asked(f"{number}"))).json()["id"] for number in range(7)]
+async def test_list_pages_are_newest_first() -> None:
+    """Every task appears exactly once, from the newest to the oldest."""
+    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, plain_client(humans) as http:
+        ids = [(await http.post("/api/tasks", json=task_body(f"{number}"))).json()["id"] for number in range(7)]
         pages = [
             [task["id"] for task in (await http.get("/api/tasks", params={"limit": 3, "offset": offset})).json()]
             for offset in (0, 3, 6, 9)
@@ -552,10 +552,10 @@ async def test_lists_are_newest_first_in_pages() -> None:
     assert [task_id for page in pages for task_id in page] == ids[::-1]
 
 
-async def test_lists_of_what_has_ended() -> None:
-    """`terminal=true` has every end, `status` has one status, and without both there are all."""
-    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, bare(humans) as http:
-        ids = [(await http.post("/api/tasks", json=asked(f"{number}"))).json()["id"] for number in range(4)]
+async def test_list_filters_by_terminal_and_status() -> None:
+    """`terminal=true` selects every terminal status and `status` selects one."""
+    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, plain_client(humans) as http:
+        ids = [(await http.post("/api/tasks", json=task_body(f"{number}"))).json()["id"] for number in range(4)]
         humans.complete(ids[0], YES)
         humans.cancel(ids[2])
 
@@ -573,14 +573,14 @@ async def test_lists_of_what_has_ended() -> None:
     [{"limit": 0}, {"limit": 201}, {"offset": -1}, {"status": "paused"}],
     ids=["none", "too many", "before the first", "no status"],
 )
-async def test_lists_have_limits(params: dict[str, Any]) -> None:
-    """As on the real server."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_list_limits_match_the_real_server(params: dict[str, Any]) -> None:
+    """The limits of list parameters are those of the real server."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         assert (await http.get("/api/tasks", params=params)).status_code == 422
 
 
-async def test_as_completed_reads_the_list() -> None:
-    """More questions than connections are waited for over the list of ended tasks."""
+async def test_as_completed_uses_the_list() -> None:
+    """More questions than connections are waited for through the list of ended tasks."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer(None, YES).after(MINUTE)
         answers = await client.wait_all([question(timeout_seconds=MONTH) for _ in range(20)], connections=4)
@@ -588,11 +588,11 @@ async def test_as_completed_reads_the_list() -> None:
     assert [answer.result().approved for answer in answers] == [True] * 20
 
 
-# --- what a test sees
+# --- what a test can inspect
 
 
-async def test_a_task_is_found_by_what_was_asked() -> None:
-    """By text, by pattern, by a function of its record, or because it is the only one."""
+async def test_task_is_found_by_text_pattern_or_function() -> None:
+    """A task is found by text, by pattern, by a function of its record, or as the only one."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans, humans.client() as client:
         opened = await client.create(question("Approve the refund?", payload={"amount": 250}))
         assert humans.task(None).id == opened.task_id
@@ -604,8 +604,8 @@ async def test_a_task_is_found_by_what_was_asked() -> None:
 
 
 @pytest.mark.parametrize(("match", "count"), [("invoice", 0), (None, 2), ("?", 2)])
-async def test_a_task_that_is_not_the_only_one_is_not_found(match: str | None, count: int) -> None:
-    """The error says how many there are, and what was asked."""
+async def test_ambiguous_task_is_an_error(match: str | None, count: int) -> None:
+    """The error gives the number of matching tasks and their questions."""
     async with FakeHumans() as humans, humans.client() as client:
         await client.create(question("Approve?"))
         await client.create(question("Deploy?"))
@@ -613,15 +613,15 @@ async def test_a_task_that_is_not_the_only_one_is_not_found(match: str | None, c
             humans.task(match)
 
 
-async def test_tasks_are_oldest_first() -> None:
-    """In the order they were asked."""
+async def test_tasks_are_listed_in_creation_order() -> None:
+    """`tasks` starts with the oldest task."""
     async with FakeHumans() as humans, humans.client() as client:
         ids = [(await client.create(question())).task_id for _ in range(3)]
         assert [task.id for task in humans.tasks] == ids
 
 
-async def test_a_test_answers_by_itself() -> None:
-    """`complete` and `cancel` need no script, and a poll that is held hears of it."""
+async def test_test_can_answer_without_a_script() -> None:
+    """`complete` and `cancel` need no script, and a held poll returns their result."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans, humans.client() as client:
         first, second = await client.create(question()), await client.create(question())
         polls = asyncio.gather(client.poll(first.task_id), client.poll(second.task_id))
@@ -633,8 +633,8 @@ async def test_a_test_answers_by_itself() -> None:
         assert humans.clock.now() == 0
 
 
-async def test_a_test_answers_from_another_thread() -> None:
-    """Wherever the answer comes from, the poll hears of it."""
+async def test_answer_from_another_thread_wakes_the_poll() -> None:
+    """A held poll returns, whichever thread gives the answer."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans, humans.client() as client:
         opened = await client.create(question())
         poll = asyncio.create_task(client.poll(opened.task_id))
@@ -643,8 +643,8 @@ async def test_a_test_answers_from_another_thread() -> None:
         assert (await poll).response == YES
 
 
-async def test_what_was_asked_is_there_to_be_read() -> None:
-    """The body as it was sent."""
+async def test_request_body_can_be_inspected() -> None:
+    """The body is kept as it was sent."""
     async with FakeHumans() as humans, humans.client() as client:
         await client.create(question(payload={"amount": 250}, assign_to="anna@example.com", idempotency_key="key-1"))
         asked_for = humans.task("refund").asked
@@ -654,10 +654,10 @@ async def test_what_was_asked_is_there_to_be_read() -> None:
     assert asked_for["form_definition"]["fields"][0]["name"] == "approved"
 
 
-async def test_leaving_answers_those_who_are_still_waiting() -> None:
-    """A poll that is held when the server goes away breaks off, as on a port, instead of waiting for ever."""
-    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, bare(humans) as http:
-        created = await http.post("/api/tasks", json=asked())
+async def test_stopping_ends_held_polls() -> None:
+    """A poll that is held when the server stops is disconnected, as on a port, instead of hanging."""
+    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, plain_client(humans) as http:
+        created = await http.post("/api/tasks", json=task_body())
         poll = asyncio.create_task(http.get(f"/api/tasks/{created.json()['id']}/poll"))
         await until(lambda: is_held(humans))
         await humans.__aexit__(None, None, None)
@@ -668,14 +668,14 @@ async def test_leaving_answers_those_who_are_still_waiting() -> None:
         assert not left
 
 
-def test_it_is_an_app_of_its_own() -> None:
-    """Its app is no bare FastAPI: faults happen around it."""
+def test_app_includes_faults() -> None:
+    """The app is not a bare FastAPI app, because faults are applied around it."""
     assert not isinstance(FakeHumans().app, FastAPI)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
 def test_replies_are_sent_without_delay_on_every_event_loop(loop: Literal["asyncio", "auto"]) -> None:
-    """Virtual time must not jump while a part of a reply waits in the socket: uvloop sends at once, asyncio did not."""
+    """Virtual time must not advance while part of a reply waits in the socket, so replies are sent without delay."""
     server = uvicorn.Server(uvicorn.Config(FakeHumans().app, http=Door, ws="none", loop=loop, log_level="critical"))
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.run, [listener])

@@ -1,4 +1,4 @@
-"""What can go wrong on the way: how it looks on the wire, in process and on a port, and what a client makes of it."""
+"""Faults of `FakeHumans`: what they look like on the wire, in process and on a port, and how a client reacts."""
 
 import asyncio
 import uuid
@@ -23,7 +23,7 @@ from awaithumans_core.testing import FakeHumans, VirtualClock, faults
 from awaithumans_core.testing.fake import Verb
 from awaithumans_core.testing.faults import Fault
 from tests.support.decisions import Decision
-from tests.testing_kit.questions import HOUR, MONTH, YES, asked, bare, question, until
+from tests.testing_kit.questions import HOUR, MONTH, YES, plain_client, question, task_body, until
 
 TROUBLES: dict[str, Fault] = {
     "408": faults.status(408),
@@ -48,7 +48,7 @@ every_call = pytest.mark.parametrize("on", ["create", "poll", "get"])
 
 @pytest.fixture(scope="module")
 def port() -> Generator[FakeHumans]:
-    """On a port, where everybody says yes after an hour."""
+    """A `FakeHumans` on a port, where every question is approved after an hour."""
     humans = FakeHumans()
     humans.answer(None, YES).after(HOUR)
     with humans.serving():
@@ -69,13 +69,13 @@ def ask_sync(humans: FakeHumans, **options: Any) -> Outcome:
         return client.ask(question(timeout_seconds=MONTH, **options))
 
 
-# --- what a client survives
+# --- faults that a client survives
 
 
 @every_call
 @every_trouble
-async def test_a_client_survives_it_in_process(fault: Fault, on: Verb) -> None:
-    """The answer arrives, and nobody was asked twice."""
+async def test_client_survives_fault_in_process(fault: Fault, on: Verb) -> None:
+    """The answer arrives, and no person was asked twice."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(HOUR)
         humans.fault(fault, on=on)
@@ -88,8 +88,8 @@ async def test_a_client_survives_it_in_process(fault: Fault, on: Verb) -> None:
 @pytest.mark.edges
 @every_call
 @every_trouble
-def test_a_client_survives_it_on_a_port(port: FakeHumans, fault: Fault, on: Verb) -> None:
-    """The same with a client that blocks, over a real socket."""
+def test_sync_client_survives_fault_on_a_port(port: FakeHumans, fault: Fault, on: Verb) -> None:
+    """A blocking client gets its answer over a real socket."""
     before, called = len(port.tasks), len(port.calls)
     port.fault(fault, on=on)
     outcome = ask_sync(port)
@@ -100,8 +100,8 @@ def test_a_client_survives_it_on_a_port(port: FakeHumans, fault: Fault, on: Verb
 
 @pytest.mark.parametrize("on", ["create", "poll"])
 @pytest.mark.parametrize("name", ["502", "reset after", "a proxy's page"])
-async def test_a_client_survives_it_many_times(name: str, on: Verb) -> None:
-    """Trouble that goes on for ten requests is an outage like any other."""
+async def test_client_survives_repeated_fault(name: str, on: Verb) -> None:
+    """A fault that lasts for ten requests is handled like any outage."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(10 * HOUR)
         humans.fault(TROUBLES[name], on=on, times=10)
@@ -110,8 +110,8 @@ async def test_a_client_survives_it_many_times(name: str, on: Verb) -> None:
         assert verbs(humans).count(on) > 10
 
 
-async def test_a_status_nobody_has_heard_of_is_waited_out() -> None:
-    """An unknown status is shown, and ends nothing."""
+async def test_unknown_status_does_not_end_the_wait() -> None:
+    """An unknown status is reported and ends nothing."""
     seen: list[str] = []
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer(None, YES).after(HOUR)
@@ -123,8 +123,8 @@ async def test_a_status_nobody_has_heard_of_is_waited_out() -> None:
     assert seen == ["created", "paused"]
 
 
-async def test_fields_nobody_has_heard_of_do_not_matter() -> None:
-    """A newer server may say more."""
+async def test_unknown_fields_are_ignored() -> None:
+    """A newer server may send more fields."""
     async with FakeHumans() as humans:
         humans.answer(None, YES)
         humans.fault(faults.changed(weather="fine"), times=100)
@@ -132,8 +132,8 @@ async def test_fields_nobody_has_heard_of_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(("on", "seconds"), [("create", 20.0), ("poll", 60.0), ("get", 20.0)])
-async def test_a_reply_later_than_the_read_timeout_is_survived(on: Verb, seconds: float) -> None:
-    """In process it is the fake's clock that runs out; the request is sent again."""
+async def test_reply_after_read_timeout_is_retried(on: Verb, seconds: float) -> None:
+    """In process the read timeout runs on the fake's clock, and the request is sent again."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(HOUR)
         humans.fault(faults.slow(seconds), on=on)
@@ -143,8 +143,8 @@ async def test_a_reply_later_than_the_read_timeout_is_survived(on: Verb, seconds
         assert 15.0 <= second - first < seconds
 
 
-async def test_reset_after_on_create_makes_one_task() -> None:
-    """The server has done it, the client has not heard: the key finds the task again."""
+async def test_reset_after_create_makes_one_task() -> None:
+    """The server creates the task although the client gets no reply, and the key finds it again."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.fault(faults.reset(after=True), on="create")
         opened = await client.create(question())
@@ -152,24 +152,24 @@ async def test_reset_after_on_create_makes_one_task() -> None:
         assert verbs(humans) == ["create", "create"]
 
 
-async def test_reset_on_create_reaches_no_server() -> None:
-    """Without `after` the server has never heard of it."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_reset_on_create_never_reaches_the_server() -> None:
+    """Without `after` the server does not process the request."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.reset(), on="create")
         with pytest.raises(httpx.ReadError):
-            await http.post("/api/tasks", json=asked())
+            await http.post("/api/tasks", json=task_body())
         assert humans.tasks == []
 
 
-async def test_reset_after_on_cancel_cancels() -> None:
-    """The second try finds it cancelled, and that is what is said."""
+async def test_reset_after_cancel_reports_cancelled() -> None:
+    """The second attempt finds the task cancelled and reports that."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.fault(faults.reset(after=True), on="cancel")
         opened = await client.create(question())
         assert (await client.cancel(opened.task_id)).status == "cancelled"
 
 
-# --- what a client reports
+# --- faults that a client reports
 
 
 REFUSALS: dict[str, tuple[Fault, Verb, type[AwaitHumansError]]] = {
@@ -187,8 +187,8 @@ REFUSALS: dict[str, tuple[Fault, Verb, type[AwaitHumansError]]] = {
 
 
 @pytest.mark.parametrize(("fault", "on", "error"), REFUSALS.values(), ids=REFUSALS)
-async def test_a_refusal_is_reported_in_process(fault: Fault, on: Verb, error: type[AwaitHumansError]) -> None:
-    """The same request would be refused again: the error says what it is."""
+async def test_refusal_is_reported_in_process(fault: Fault, on: Verb, error: type[AwaitHumansError]) -> None:
+    """The request would be refused again, so the client raises its error."""
     async with FakeHumans() as humans:
         humans.fault(fault, on=on)
         with pytest.raises(error) as raised:
@@ -197,18 +197,16 @@ async def test_a_refusal_is_reported_in_process(fault: Fault, on: Verb, error: t
 
 
 @pytest.mark.parametrize(("fault", "on", "error"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_is_reported_on_a_port(
-    port: FakeHumans, fault: Fault, on: Verb, error: type[AwaitHumansError]
-) -> None:
-    """The same over a socket."""
+def test_refusal_is_reported_on_a_port(port: FakeHumans, fault: Fault, on: Verb, error: type[AwaitHumansError]) -> None:
+    """The client raises the same error over a socket."""
     port.fault(fault, on=on)
     with pytest.raises(error) as raised:
         ask_sync(port)
     assert type(raised.value) is error
 
 
-async def test_a_redirect_is_not_followed() -> None:
-    """The token goes to the server it is for and nowhere else; the error names the other one."""
+async def test_redirect_is_not_followed() -> None:
+    """The token is sent to its own server only, and the error names the other address."""
     async with FakeHumans() as humans:
         humans.fault(faults.redirect("https://humans.example.com/api/tasks"))
         with pytest.raises(UnexpectedReplyError, match=r"https://humans\.example\.com"):
@@ -226,8 +224,8 @@ async def test_a_redirect_is_not_followed() -> None:
     ],
     ids=["503", "refused", "a proxy's page", "truncated"],
 )
-async def test_trouble_up_to_the_deadline_is_reported(fault: Fault, error: type[ServerUnreachableError]) -> None:
-    """A server that never comes back ends the wait when the question's time is up."""
+async def test_fault_until_the_deadline_is_reported(fault: Fault, error: type[ServerUnreachableError]) -> None:
+    """A server that stays unreachable ends the wait at the question's deadline."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.fault(fault, on="create", times=1000)
         with pytest.raises(error) as raised:
@@ -238,7 +236,7 @@ async def test_trouble_up_to_the_deadline_is_reported(fault: Fault, error: type[
 
 
 async def test_refused_record_is_an_error_and_loses_nothing() -> None:
-    """Only the record shows whose answer a poll has reported; asked again with its key, the question has its answer."""
+    """Only the record proves whose answer a poll has reported; repeating the question returns the answer."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).by("anna@example.com")
         humans.fault(faults.status(403), on="get")
@@ -249,8 +247,8 @@ async def test_refused_record_is_an_error_and_loses_nothing() -> None:
     assert outcome.completed_by_email == "anna@example.com"
 
 
-async def test_retry_after_is_kept() -> None:
-    """The next request comes no sooner than the server has asked for."""
+async def test_retry_after_is_respected() -> None:
+    """The next request comes no earlier than the server has asked for."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.fault(faults.status(429, retry_after=42), on="create")
         await client.create(question())
@@ -258,23 +256,23 @@ async def test_retry_after_is_kept() -> None:
     assert second - first >= 42
 
 
-# --- which requests
+# --- selection of requests
 
 
 async def test_times_counts_requests() -> None:
-    """Three times means three times."""
+    """`times=3` affects exactly three requests."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(HOUR)
         humans.fault(faults.status(502), on="poll", times=3)
         await ask(humans)
-        async with bare(humans) as http:
+        async with plain_client(humans) as http:
             reply = await http.get(f"/api/tasks/{humans.tasks[0].id}/poll")
     assert reply.status_code == 200
 
 
-async def test_faults_wait_in_line() -> None:
-    """What was ordered first happens first."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_faults_apply_in_order() -> None:
+    """The fault that was added first applies first."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.status(500))
         humans.fault(faults.status(502), times=2)
         codes = [(await http.get("/api/tasks")).status_code for _ in range(4)]
@@ -282,14 +280,14 @@ async def test_faults_wait_in_line() -> None:
 
 
 @pytest.mark.parametrize("on", ["create", "list", "get", "poll", "complete", "cancel", "delete"])
-async def test_on_names_the_request(on: Verb) -> None:
-    """Each of the seven can be met, and the others are left alone."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_on_selects_the_request(on: Verb) -> None:
+    """Each of the seven requests can be selected, and the others are not affected."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.answer(None, YES)
-        task = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+        task = f"/api/tasks/{(await http.post('/api/tasks', json=task_body())).json()['id']}"
         humans.fault(faults.status(418), on=on, times=100)
         requests: dict[Verb, tuple[str, str, Any]] = {
-            "create": ("POST", "/api/tasks", asked("question-2")),
+            "create": ("POST", "/api/tasks", task_body("question-2")),
             "list": ("GET", "/api/tasks", None),
             "poll": ("GET", f"{task}/poll?timeout=1", None),
             "get": ("GET", task, None),
@@ -301,16 +299,16 @@ async def test_on_names_the_request(on: Verb) -> None:
     assert [verb for verb, code in codes.items() if code == 418] == [on]
 
 
-async def test_any_is_the_next_request_whatever_it_is() -> None:
-    """Without `on`, and health checks do not count."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_fault_without_on_affects_the_next_request() -> None:
+    """Without `on` the next request is affected, and health checks do not count."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.status(500))
         assert (await http.get("/api/health")).status_code == 200
         assert (await http.get("/api/tasks")).status_code == 500
 
 
-async def test_match_names_the_task() -> None:
-    """The one question has trouble, the other has none."""
+async def test_match_selects_the_task() -> None:
+    """One question is affected, and the other is not."""
     async with FakeHumans() as humans, humans.client() as client:
         refund, deploy = await client.create(question("Approve?")), await client.create(question("Deploy?"))
         humans.fault(faults.status(403), on="get", match="Deploy", times=100)
@@ -319,8 +317,8 @@ async def test_match_names_the_task() -> None:
             await client.get(deploy.task_id)
 
 
-async def test_match_names_the_task_that_is_created() -> None:
-    """A question that the server refuses, by its text."""
+async def test_match_selects_the_task_being_created() -> None:
+    """A question that the server refuses is selected by its text."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.fault(faults.status(422), on="create", match="Deploy")
         await client.create(question("Approve?"))
@@ -328,38 +326,40 @@ async def test_match_names_the_task_that_is_created() -> None:
             await client.create(question("Deploy?"))
 
 
-async def test_swapped_replies_go_to_each_others_requests() -> None:
-    """Two reads of two tasks: each gets the record of the other, and the next two are right again."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        paths = [f"/api/tasks/{(await http.post('/api/tasks', json=asked(key))).json()['id']}" for key in ("1", "2")]
+async def test_swapped_replies_are_exchanged_once() -> None:
+    """Two reads of two tasks get each other's record, and the next two get their own."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        paths = [
+            f"/api/tasks/{(await http.post('/api/tasks', json=task_body(key))).json()['id']}" for key in ("1", "2")
+        ]
         humans.fault(faults.swapped(), on="get", times=2)
         for expected in (["2", "1"], ["1", "2"]):
             replies = await asyncio.gather(*map(http.get, paths))
             assert [reply.json()["idempotency_key"] for reply in replies] == expected
 
 
-async def test_swapped_replies_of_two_kinds() -> None:
-    """With `on="any"` the reply to one kind of request goes to another, with its status."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        path = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+async def test_replies_of_different_requests_can_be_swapped() -> None:
+    """With `on="any"` the reply to one kind of request goes to another kind, with its status."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        path = f"/api/tasks/{(await http.post('/api/tasks', json=task_body())).json()['id']}"
         humans.fault(faults.swapped(), times=2)
-        created, read = await asyncio.gather(http.post("/api/tasks", json=asked("2")), http.get(path))
+        created, read = await asyncio.gather(http.post("/api/tasks", json=task_body("2")), http.get(path))
     assert (created.status_code, created.json()["idempotency_key"]) == (200, "question-1")
     assert (read.status_code, read.json()["idempotency_key"]) == (201, "2")
 
 
-async def test_reply_with_none_to_swap_it_for_is_late() -> None:
-    """It goes where it belongs when no other has come in time, on the fake's clock."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        path = f"/api/tasks/{(await http.post('/api/tasks', json=asked())).json()['id']}"
+async def test_reply_without_a_partner_to_swap_is_delayed() -> None:
+    """If no other reply comes in time on the fake's clock, the reply goes to its own request."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        path = f"/api/tasks/{(await http.post('/api/tasks', json=task_body())).json()['id']}"
         humans.fault(faults.swapped(7), on="get", times=1)
         before = humans.clock.now()
         assert (await http.get(path)).json()["idempotency_key"] == "question-1"
         assert humans.clock.now() - before == 7
 
 
-async def test_every_request_is_counted() -> None:
-    """`calls` tells a test what was sent, and when on the clock."""
+async def test_requests_are_recorded_with_their_time() -> None:
+    """`calls` shows what was sent and when, on the fake's clock."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(HOUR)
         await ask(humans)
@@ -368,7 +368,7 @@ async def test_every_request_is_counted() -> None:
     assert humans.calls[-1] == (HOUR, "get")
 
 
-# --- how it looks on the wire
+# --- faults on the wire
 
 
 BREAKS: dict[str, tuple[Fault, type[httpx.TransportError]]] = {
@@ -379,9 +379,9 @@ BREAKS: dict[str, tuple[Fault, type[httpx.TransportError]]] = {
 
 
 @pytest.mark.parametrize(("fault", "error"), BREAKS.values(), ids=BREAKS)
-async def test_a_broken_connection_in_process(fault: Fault, error: type[httpx.TransportError]) -> None:
-    """It is the error httpx has for it, with the request it happened to."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_broken_connection_raises_httpx_error_in_process(fault: Fault, error: type[httpx.TransportError]) -> None:
+    """The error is httpx's own and carries the affected request."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(fault)
         with pytest.raises(error) as raised:
             await http.get("/api/tasks")
@@ -391,8 +391,8 @@ async def test_a_broken_connection_in_process(fault: Fault, error: type[httpx.Tr
 
 
 @pytest.mark.parametrize("fault", [fault for fault, _ in BREAKS.values()], ids=BREAKS)
-def test_a_broken_connection_on_a_port(port: FakeHumans, fault: Fault) -> None:
-    """There it happens to the socket: the connection is reset under the client, and the next one works."""
+def test_broken_connection_resets_the_socket_on_a_port(port: FakeHumans, fault: Fault) -> None:
+    """The connection is reset under the client, and the next connection works."""
     with httpx.Client(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"}) as http:
         port.fault(fault, on="list")
         with pytest.raises(httpx.ReadError):
@@ -400,33 +400,33 @@ def test_a_broken_connection_on_a_port(port: FakeHumans, fault: Fault) -> None:
         assert http.get("/api/tasks").status_code == 200
 
 
-async def test_slow_beyond_the_read_timeout_in_process() -> None:
-    """The fake's clock passes, no real time does."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_reply_slower_than_read_timeout_in_process() -> None:
+    """Time passes on the fake's clock and not in reality."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.slow(60))
         with pytest.raises(httpx.ReadTimeout):
             await http.get("/api/tasks", timeout=20)
         assert humans.clock.now() == 20
 
 
-async def test_slow_within_the_read_timeout_in_process() -> None:
-    """The reply comes late, and comes."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_reply_faster_than_read_timeout_in_process() -> None:
+    """The reply arrives late but arrives."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.slow(60))
         assert (await http.get("/api/tasks", timeout=90)).status_code == 200
         assert humans.clock.now() == 60
 
 
-async def test_slow_for_those_who_wait_for_ever() -> None:
+async def test_slow_reply_without_read_timeout_arrives() -> None:
     """A client without a timeout gets its reply."""
-    async with FakeHumans() as humans, bare(humans) as http:
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.slow(HOUR))
         assert (await http.get("/api/tasks", timeout=None)).status_code == 200
         assert humans.clock.now() == HOUR
 
 
-def test_slow_on_a_port(port: FakeHumans) -> None:
-    """There it is really slow, and the read timeout is httpx's own."""
+def test_slow_reply_on_a_port_takes_real_time(port: FakeHumans) -> None:
+    """The reply is really slow, and the read timeout is httpx's own."""
     with httpx.Client(base_url=port.url, headers={"Authorization": f"Bearer {port.token}"}) as http:
         port.fault(faults.slow(0.05), on="list")
         with pytest.raises(httpx.ReadTimeout):
@@ -436,8 +436,8 @@ def test_slow_on_a_port(port: FakeHumans) -> None:
 
 
 @pytest.mark.parametrize("on_a_port", [False, True], ids=["in process", "on a port"])
-async def test_replies_as_they_are_on_the_wire(*, on_a_port: bool) -> None:
-    """Status, headers and body of every fault that answers."""
+async def test_fault_replies_on_the_wire(*, on_a_port: bool) -> None:
+    """Every fault that replies has its documented status, headers and body."""
     humans = FakeHumans(clock=VirtualClock(auto=False))
     async with AsyncExitStack() as stack:
         if on_a_port:
@@ -445,9 +445,9 @@ async def test_replies_as_they_are_on_the_wire(*, on_a_port: bool) -> None:
             http = httpx.AsyncClient(base_url=humans.url, headers={"Authorization": f"Bearer {humans.token}"})
         else:
             await stack.enter_async_context(humans)
-            http = bare(humans)
+            http = plain_client(humans)
         async with http:
-            created = await http.post("/api/tasks", json=asked(uuid.uuid4().hex))
+            created = await http.post("/api/tasks", json=task_body(uuid.uuid4().hex))
             path = f"/api/tasks/{created.json()['id']}"
 
             async def met(fault: Fault) -> httpx.Response:
@@ -473,18 +473,18 @@ async def test_replies_as_they_are_on_the_wire(*, on_a_port: bool) -> None:
             }
 
 
-async def test_changed_on_a_list() -> None:
-    """Every task of the list has the fields set."""
-    async with FakeHumans() as humans, bare(humans) as http:
-        await http.post("/api/tasks", json=asked())
+async def test_changed_fields_apply_to_lists() -> None:
+    """Every task of the list has the changed fields."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
+        await http.post("/api/tasks", json=task_body())
         humans.fault(faults.changed(status="paused"), on="list")
         reply = await http.get("/api/tasks")
     assert [task["status"] for task in reply.json()] == ["paused"]
 
 
-async def test_a_fault_holds_nobody_else_up() -> None:
-    """While one reply is late, others are answered."""
-    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, bare(humans) as http:
+async def test_fault_does_not_delay_other_requests() -> None:
+    """While one reply is late, others are sent."""
+    async with FakeHumans(clock=VirtualClock(auto=False)) as humans, plain_client(humans) as http:
         humans.fault(faults.slow(5))
         late = asyncio.create_task(http.get("/api/tasks", timeout=20))
         await until(lambda: humans.calls)
@@ -494,8 +494,8 @@ async def test_a_fault_holds_nobody_else_up() -> None:
         assert (await late).status_code == 200
 
 
-async def test_a_fault_nobody_meets_does_nothing() -> None:
-    """Zero times is never."""
-    async with FakeHumans() as humans, bare(humans) as http:
+async def test_fault_with_zero_times_does_nothing() -> None:
+    """A fault with `times=0` never applies."""
+    async with FakeHumans() as humans, plain_client(humans) as http:
         humans.fault(faults.status(500), times=0)
         assert (await http.get("/api/tasks")).status_code == 200

@@ -1,4 +1,4 @@
-"""Tests that freeze time with a library: virtual time moves all the same, and what could only hang is refused."""
+"""Tests that freeze time with a library: virtual time still advances, and a wait that would hang is refused."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,12 +23,12 @@ def in_a_loop(**asked: Any) -> Any:
 
 @pytest.mark.parametrize("real_asyncio", [False, True])
 @pytest.mark.parametrize("ask", [await_human_sync, in_a_loop], ids=["sync", "async"])
-def test_virtual_time_moves_while_time_is_frozen(
+def test_virtual_time_advances_while_time_is_frozen(
     ask: Callable[..., Any],
     real_asyncio: bool,  # noqa: FBT001
     fake_humans: FakeHumans,
 ) -> None:
-    """Also through an outage, whose pauses are slept on the virtual clock."""
+    """Virtual time advances also during an outage, whose pauses are on the virtual clock."""
     fake_humans.answer("Refund", {"approved": True}).after(MONTH / 2)
     fake_humans.fault(faults.status(502), on="poll", times=2)
     with freeze_time(MOMENT, real_asyncio=real_asyncio):
@@ -36,13 +36,13 @@ def test_virtual_time_moves_while_time_is_frozen(
 
 
 def test_fake_can_be_served_while_time_is_frozen() -> None:
-    """It starts and stops on a clock that is not frozen."""
+    """The server starts and stops on a clock that is not frozen."""
     with freeze_time(MOMENT), FakeHumans().serving():
         pass
 
 
-def test_wait_that_would_never_end_is_refused_before_it_is_asked() -> None:
-    """The event loop of the caller has a frozen clock, so no pause in it ends; a loop with a real clock works."""
+def test_endless_wait_on_frozen_loop_is_refused_before_asking() -> None:
+    """No pause on a frozen event loop ends, so the wait is refused; a loop with a real clock works."""
     humans = FakeHumans(clock=SystemClock())
     humans.answer("Refund", {"approved": True})
     with humans.serving() as url:

@@ -1,11 +1,11 @@
-"""The pytest plugin, as a project that has installed the package meets it: a fixture, and nothing to configure."""
+"""The pytest plugin in a project that has the package installed: a fixture that needs no configuration."""
 
 import pytest
 
 pytest_plugins = ["pytester"]
 
 ALONE = [word for name in ("xdist", "asyncio", "cacheprovider") for word in ("-p", f"no:{name}")]
-"""As in a project that has none of the plugins these tests use."""
+"""Arguments that disable the plugins of these tests, as in a project without them."""
 
 CODE_UNDER_TEST = """
 import asyncio
@@ -39,21 +39,21 @@ async def refund_async(amount):
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this run of pytest was told is not for the one inside."""
+    """Remove this pytest run's variables, so that they do not affect the inner run."""
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
 
 def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 60.0) -> pytest.RunResult:
-    """Run these tests in a process of their own; all of them must pass, in that time."""
+    """Run these tests in a process of their own, where all of them must pass in the given time."""
     pytester.makepyfile(test_project=CODE_UNDER_TEST + tests)
     result = pytester.runpytest_subprocess(*ALONE, "-W", "error", timeout=seconds)
     result.assert_outcomes(passed=count)
     return result
 
 
-def test_code_under_test_knows_of_nothing(pytester: pytest.Pytester) -> None:
-    """Sync and async, a wait of a month and one that ends without an answer, in moments and with no word of servers."""
+def test_code_under_test_needs_no_changes(pytester: pytest.Pytester) -> None:
+    """Sync and async code waits a month, or gets no answer, within moments and without mentioning a server."""
     passes(
         pytester,
         """
@@ -86,8 +86,8 @@ def test_every_test_has_its_own(fake_humans):
     )
 
 
-def test_the_settings_go_with_the_test(pytester: pytest.Pytester) -> None:
-    """During the test the environment points to the fake, and afterwards it is as before."""
+def test_settings_apply_during_the_test_only(pytester: pytest.Pytester) -> None:
+    """The environment points to the fake during the test and is restored afterwards."""
     passes(
         pytester,
         """
@@ -116,14 +116,14 @@ def test_afterwards():
     )
 
 
-def test_the_fixture_is_listed(pytester: pytest.Pytester) -> None:
-    """`pytest --fixtures` shows it with an example."""
+def test_fixture_is_listed(pytester: pytest.Pytester) -> None:
+    """`pytest --fixtures` shows the fixture with an example."""
     result = pytester.runpytest_subprocess(*ALONE, "--fixtures")
     result.stdout.fnmatch_lines(["fake_humans -- *", "*A `FakeHumans` that serves on a port*"])
 
 
-def test_the_plugin_loads_nothing_until_it_is_used(pytester: pytest.Pytester) -> None:
-    """A project that has it installed and does not use it pays nothing."""
+def test_unused_plugin_loads_nothing(pytester: pytest.Pytester) -> None:
+    """A project that does not use the plugin pays no import time."""
     pytester.makepyfile(
         """
 import sys
@@ -137,8 +137,8 @@ def test_nothing_is_loaded():
     pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
 
 
-def test_without_the_extra_pytest_works_as_before(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has the package without `testing` runs tests as if there were no plugin."""
+def test_pytest_works_without_the_testing_extra(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra `testing`, pytest runs as if there were no plugin."""
     absent = pytester.mkdir("absent") / "fastapi"
     absent.mkdir()
     (absent / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")

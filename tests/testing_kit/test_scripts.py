@@ -1,4 +1,4 @@
-"""People who do as they are told: which tasks a script is for, when it acts, and how the task ends."""
+"""Scripts of `FakeHumans`: which tasks a script applies to, when it acts, and how the task ends."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,17 +19,17 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.testing import FakeHumans, Script, VirtualClock, faults
 from tests.support.decisions import Decision
-from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, asked, question, until
+from tests.testing_kit.questions import DAY, HOUR, MINUTE, MONTH, NO, YES, question, task_body, until
 
 
 async def outcome_of(humans: FakeHumans, task: HumanTask[Any] | None = None) -> Outcome:
-    """Ask, and wait for the end."""
+    """Ask a question and return its outcome."""
     async with humans.client() as client:
         return await client.ask(task or question())
 
 
 def seconds_taken(humans: FakeHumans) -> float:
-    """How long the only task was open, on its own clock."""
+    """Return how long the only task was open, on the fake's clock."""
     (task,) = humans.tasks
     ended = task.completed_at or task.timed_out_at or task.updated_at
     return (ended - task.created_at).total_seconds()
@@ -39,7 +39,7 @@ def is_large(record: Mapping[str, Any]) -> bool:
     return bool(record["payload"].get("amount", 0) > 100)
 
 
-# --- which tasks
+# --- selection of tasks
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def is_large(record: Mapping[str, Any]) -> bool:
     ["refund", re.compile(r"^Approve .* refund\?$"), is_large, None],
     ids=["text in it", "pattern", "function of the record", "every task"],
 )
-async def test_a_script_that_fits_answers(match: Any) -> None:
-    """All four ways of saying which task."""
+async def test_matching_script_answers(match: Any) -> None:
+    """All four ways to select a task work."""
     async with FakeHumans() as humans:
         script = humans.answer(match, YES)
         outcome = await outcome_of(humans, question("Approve the refund?", payload={"amount": 250}))
@@ -59,10 +59,10 @@ async def test_a_script_that_fits_answers(match: Any) -> None:
 @pytest.mark.parametrize(
     "match",
     ["invoice", re.compile("^refund"), is_large],
-    ids=["text not in it", "pattern elsewhere", "function says no"],
+    ids=["text not in it", "pattern elsewhere", "function returns false"],
 )
-async def test_a_script_that_does_not_fit_does_nothing(match: Any) -> None:
-    """Nobody answers, so the deadline comes."""
+async def test_script_without_match_does_nothing(match: Any) -> None:
+    """Without an answer the task ends at its deadline."""
     async with FakeHumans() as humans:
         script = humans.answer(match, YES)
         outcome = await outcome_of(humans, question(payload={"amount": 50}, timeout_seconds=900))
@@ -71,8 +71,8 @@ async def test_a_script_that_does_not_fit_does_nothing(match: Any) -> None:
     assert script.answered == []
 
 
-async def test_without_a_script_the_deadline_ends_it() -> None:
-    """As on a server nobody looks at."""
+async def test_task_without_script_times_out() -> None:
+    """A task that no script selects ends at its deadline."""
     async with FakeHumans() as humans:
         outcome = await outcome_of(humans, question(timeout_seconds=60))
         assert seconds_taken(humans) == 60
@@ -80,8 +80,8 @@ async def test_without_a_script_the_deadline_ends_it() -> None:
         settle(outcome, Decision)
 
 
-async def test_the_first_script_that_fits_counts() -> None:
-    """Later ones are not asked, even if they would be quicker."""
+async def test_first_matching_script_applies() -> None:
+    """Later scripts do not apply, even if they would act earlier."""
     async with FakeHumans() as humans:
         humans.answer("refund", YES).after(MINUTE)
         humans.answer(None, NO)
@@ -90,8 +90,8 @@ async def test_the_first_script_that_fits_counts() -> None:
     assert about_rest.response == NO
 
 
-async def test_once_leaves_the_rest_to_the_next() -> None:
-    """The first answer is given once."""
+async def test_once_applies_to_one_task() -> None:
+    """The first answer is given once, and the next script handles later tasks."""
     async with FakeHumans() as humans:
         humans.answer("refund", NO).once()
         humans.answer("refund", YES)
@@ -100,7 +100,7 @@ async def test_once_leaves_the_rest_to_the_next() -> None:
 
 
 async def test_times_counts_tasks() -> None:
-    """So many tasks and no more; a task that was found again by its key is no new one."""
+    """A script applies to this many tasks; a task that is found again by its key is not a new one."""
     async with FakeHumans() as humans:
         script = humans.answer("refund", NO).times(2)
         humans.answer("refund", YES)
@@ -110,8 +110,8 @@ async def test_times_counts_tasks() -> None:
     assert len(script.answered) == 2
 
 
-async def test_once_nobody_does_anything() -> None:
-    """The first question is left lying, the second is answered."""
+async def test_script_can_ignore_one_task() -> None:
+    """The first question gets no answer, and the second one does."""
     async with FakeHumans() as humans:
         humans.on("refund").once()
         humans.answer("refund", YES)
@@ -119,15 +119,15 @@ async def test_once_nobody_does_anything() -> None:
     assert ends == ["timed_out", "completed"]
 
 
-async def test_a_script_counts_for_tasks_created_after_it() -> None:
-    """People who come too late do not look at what was asked before."""
+async def test_script_applies_to_later_tasks_only() -> None:
+    """A script does not apply to tasks that were created before it."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans, humans.client() as client:
         opened = await client.create(question())
         humans.answer(None, YES)
         assert (await client.get(opened.task_id)).status == "created"
 
 
-# --- when
+# --- time
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ async def test_a_script_counts_for_tasks_created_after_it() -> None:
     [(90, 90.0), (0.5, 0.5), (timedelta(hours=2), 2 * HOUR), (timedelta(days=29), 29 * DAY)],
     ids=["seconds", "half a second", "hours", "days"],
 )
-async def test_after_is_counted_from_the_creation(after: float | timedelta, seconds: float) -> None:
-    """On the fake's clock, to the moment."""
+async def test_after_is_counted_from_creation(after: float | timedelta, seconds: float) -> None:
+    """The delay is exact on the fake's clock."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(after)
         outcome = await outcome_of(humans, question(timeout_seconds=MONTH))
@@ -144,16 +144,16 @@ async def test_after_is_counted_from_the_creation(after: float | timedelta, seco
         assert seconds_taken(humans) == pytest.approx(seconds)
 
 
-async def test_without_after_it_is_answered_at_once() -> None:
-    """No time passes at all."""
+async def test_script_without_after_answers_immediately() -> None:
+    """No time passes before the answer."""
     async with FakeHumans() as humans:
         humans.answer(None, YES)
         await outcome_of(humans)
         assert seconds_taken(humans) == 0
 
 
-async def test_an_answer_after_the_deadline_comes_too_late() -> None:
-    """The deadline is first."""
+async def test_answer_after_deadline_is_too_late() -> None:
+    """The task times out before the answer."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).after(HOUR)
         outcome = await outcome_of(humans, question(timeout_seconds=60))
@@ -161,8 +161,8 @@ async def test_an_answer_after_the_deadline_comes_too_late() -> None:
 
 
 @pytest.mark.parametrize("ends", ["answered", "timed out"])
-async def test_a_month_takes_moments(ends: str) -> None:
-    """Whether somebody answers in the end or nobody does."""
+async def test_month_of_waiting_takes_moments(ends: str) -> None:
+    """A wait of a month ends within moments, with and without an answer."""
     async with FakeHumans() as humans:
         if ends == "answered":
             humans.answer(None, YES).after(MONTH - timedelta(seconds=1))
@@ -171,11 +171,11 @@ async def test_a_month_takes_moments(ends: str) -> None:
     assert outcome.status == ("completed" if ends == "answered" else "timed_out")
 
 
-# --- on the way
+# --- statuses before the end
 
 
-async def test_statuses_are_passed_evenly() -> None:
-    """Each at its own moment, spread over the delay, before the end."""
+async def test_statuses_are_spread_over_the_delay() -> None:
+    """Each status comes at its own moment, evenly spread before the end."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans:
         humans.answer(None, YES).passes("notified", "assigned", "in_progress").after(30 * MINUTE)
         seen: list[tuple[float, str]] = []
@@ -202,8 +202,8 @@ def _expected(minute: int) -> str:
     return ("notified", "assigned", "in_progress", "completed")[minute // 10]
 
 
-async def test_statuses_are_seen_while_waiting() -> None:
-    """`on_status` hears them in their order, each at most once."""
+async def test_statuses_are_reported_while_waiting() -> None:
+    """`on_status` gets the statuses in order, each at most once."""
     seen: list[str] = []
     async with FakeHumans() as humans:
         humans.answer(None, YES).passes("notified", "assigned", "in_progress").after(HOUR)
@@ -228,13 +228,13 @@ async def _statuses_of_one_wait() -> list[tuple[float, str]]:
 
 
 async def test_no_status_is_missed_while_waiting() -> None:
-    """`on_status` hears each of them at the moment it begins, every time the test is run."""
+    """`on_status` gets each status at the moment it begins, in every run of the test."""
     every = [(await _statuses_of_one_wait())[1:] for _ in range(8)]
     assert every == [[(1000.0, "assigned"), (2000.0, "in_progress"), (3000.0, "submitted")]] * 8
 
 
-async def test_statuses_without_an_end() -> None:
-    """Somebody looks at it and does nothing more: the deadline ends it."""
+async def test_statuses_without_an_answer_time_out() -> None:
+    """A person who opens the task and does not answer leaves it to its deadline."""
     async with FakeHumans() as humans:
         humans.on(None).passes("notified", "assigned").after(HOUR)
         await outcome_of(humans, question(timeout_seconds=2 * HOUR))
@@ -243,19 +243,19 @@ async def test_statuses_without_an_end() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "timed_out", "cancelled", "verification_exhausted"])
-def test_an_end_is_not_passed(status: str) -> None:
-    """A script that could not happen is refused when it is written."""
+def test_terminal_status_before_the_end_is_refused(status: str) -> None:
+    """An impossible script is refused when it is written."""
     with pytest.raises(ValueError, match=f"a task does not pass {status}"):
         FakeHumans().on(None).passes("notified", status)
 
 
-def test_a_status_nobody_has_heard_of_is_refused() -> None:
-    """A slip of the pen is no script."""
+def test_unknown_status_in_a_script_is_refused() -> None:
+    """A misspelt status is refused when the script is written."""
     with pytest.raises(ValueError, match="notifed"):
         FakeHumans().on(None).passes("notifed")
 
 
-# --- who and where
+# --- person and channel
 
 
 MISTAKES: dict[str, Callable[[FakeHumans], object]] = {
@@ -270,21 +270,21 @@ MISTAKES: dict[str, Callable[[FakeHumans], object]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
-def test_what_would_never_happen_is_refused(mistake: Callable[[FakeHumans], object]) -> None:
-    """A test whose script can do nothing would pass and prove nothing."""
+def test_script_without_effect_is_refused(mistake: Callable[[FakeHumans], object]) -> None:
+    """A script that can do nothing would let a test pass without proving anything."""
     with pytest.raises((TypeError, ValueError)):
         mistake(FakeHumans())
 
 
-async def test_a_question_nobody_answers_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """Where there are scripts and none fits, the log says so, which pytest shows with the failure."""
+async def test_unanswered_question_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """If there are scripts and none matches, this is logged, and pytest shows the log with the failure."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer("refund", {"approved": True})
-        await client.create(asked("key", task="Refund $250?"))
+        await client.create(task_body("key", task="Refund $250?"))
     assert "no script fits the task 'Refund $250?'" in caplog.text
 
 
-async def test_by_says_who() -> None:
+async def test_by_sets_the_person() -> None:
     """The outcome names the person."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).by("anna@example.com")
@@ -293,7 +293,7 @@ async def test_by_says_who() -> None:
     assert outcome.completed_via_channel == "dashboard"
 
 
-async def test_by_nobody_known() -> None:
+async def test_person_can_be_unknown() -> None:
     """The server does not always know an address."""
     async with FakeHumans() as humans:
         humans.answer(None, YES).by(None)
@@ -301,7 +301,7 @@ async def test_by_nobody_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("says", "channel", "called_back"),
+    ("configure", "channel", "called_back"),
     [
         (lambda script: script, "dashboard", 1),
         (lambda script: script.via("dashboard"), "dashboard", 1),
@@ -309,25 +309,25 @@ async def test_by_nobody_known() -> None:
         (lambda script: script.via("email"), "email", 0),
         (lambda script: script.by_email(), "email", 0),
     ],
-    ids=["not said", "dashboard", "slack", "via email", "by email"],
+    ids=["default", "dashboard", "slack", "via email", "by email"],
 )
-async def test_via_says_where(says: Callable[[Script], Script], channel: str, called_back: int) -> None:
-    """The outcome names the channel; by e-mail and in Slack no callback is sent, as on the real server."""
+async def test_via_sets_the_channel(configure: Callable[[Script], Script], channel: str, called_back: int) -> None:
+    """The outcome names the channel; answers by e-mail and in Slack are not called back, as on the real server."""
     async with FakeHumans() as humans, humans.client() as client:
-        says(humans.answer(None, YES)).after(1)
+        configure(humans.answer(None, YES)).after(1)
         humans.fault(faults.lost())
-        opened = await client.create(asked(callback_url="http://receiver.test/"))
+        opened = await client.create(task_body(callback_url="http://receiver.test/"))
         outcome = await client.poll(opened.task_id)
         assert (await client.get(opened.task_id)).completed_via_channel == channel
     assert outcome.response == YES
     assert len(humans.deliveries) == called_back
 
 
-# --- how it ends
+# --- ends
 
 
 @pytest.mark.parametrize(
-    ("says", "error", "seconds"),
+    ("configure", "error", "seconds"),
     [
         (lambda script: script.times_out(), TaskTimeoutError, 900),
         (lambda script: script.times_out().after(60), TaskTimeoutError, 60),
@@ -347,12 +347,12 @@ async def test_via_says_where(says: Callable[[Script], Script], channel: str, ca
         "verification exhausted later",
     ],
 )
-async def test_ends_without_an_answer(
-    says: Callable[[Script], Script], error: type[QuestionEndedError], seconds: float
+async def test_each_end_without_answer_raises_its_error(
+    configure: Callable[[Script], Script], error: type[QuestionEndedError], seconds: float
 ) -> None:
-    """Each is its own error for who asks, and comes when the script says."""
+    """Each end raises its own error at the scripted time."""
     async with FakeHumans() as humans:
-        says(humans.on("refund"))
+        configure(humans.on("refund"))
         outcome = await outcome_of(humans, question(timeout_seconds=900))
         assert seconds_taken(humans) == seconds
     with pytest.raises(error) as raised:
@@ -360,8 +360,8 @@ async def test_ends_without_an_answer(
     assert type(raised.value) is error
 
 
-async def test_exhausted_verification_says_how_often() -> None:
-    """As often as the verifier allows."""
+async def test_exhausted_verification_reports_attempts() -> None:
+    """The number of attempts is the verifier's maximum."""
     async with FakeHumans() as humans:
         humans.on(None).exhausts_verification()
         outcome = await outcome_of(humans, question(verifier={"max_attempts": 5}))
@@ -387,8 +387,8 @@ def _with(kind: Any) -> type[BaseModel]:
     [bool, int, float, str, str | None, date, Literal["a", "b"], Colour, list[str], list[Colour], Address],
     ids=["bool", "int", "float", "str", "or nothing", "date", "literal", "enum", "list", "list of enum", "model"],
 )
-async def test_submits_invalid_fits_no_class(kind: Any) -> None:
-    """Whatever the field is, what is submitted is no value of it."""
+async def test_submits_invalid_matches_no_field_type(kind: Any) -> None:
+    """The submitted value is invalid for every type of field."""
     schema = _with(kind)
     async with FakeHumans() as humans:
         humans.on(None).submits_invalid()
@@ -404,8 +404,8 @@ class Remark(BaseModel):
 
 
 @pytest.mark.parametrize("kind", [dict[str, str], Remark], ids=["mapping", "model without required fields"])
-async def test_submits_invalid_fits_no_class_that_takes_objects(kind: Any) -> None:
-    """The same where an object with any field would do."""
+async def test_submits_invalid_matches_no_class_without_required_fields(kind: Any) -> None:
+    """The response is invalid even where an object with any field would be accepted."""
     schema = _with(kind)
     async with FakeHumans() as humans:
         humans.on(None).submits_invalid()
@@ -414,8 +414,8 @@ async def test_submits_invalid_fits_no_class_that_takes_objects(kind: Any) -> No
         settle(outcome, schema)
 
 
-async def test_submits_invalid_takes_a_response_of_ones_own() -> None:
-    """What is submitted is what was said."""
+async def test_submits_invalid_accepts_a_given_response() -> None:
+    """The given response is submitted unchanged."""
     async with FakeHumans() as humans:
         humans.on(None).submits_invalid({"approved": "maybe"})
         outcome = await outcome_of(humans)
@@ -424,8 +424,8 @@ async def test_submits_invalid_takes_a_response_of_ones_own() -> None:
         settle(outcome, Decision)
 
 
-async def test_asked_again_after_an_invalid_answer() -> None:
-    """A first answer that does not fit, then one that does: the way of `max_reasks`."""
+async def test_question_is_asked_again_after_invalid_answer() -> None:
+    """After an invalid answer, `max_reasks` repeats the question and the valid answer is returned."""
     async with FakeHumans() as humans:
         humans.on("refund").submits_invalid().once()
         humans.answer("asked again", YES).by("anna@example.com")
@@ -436,7 +436,7 @@ async def test_asked_again_after_an_invalid_answer() -> None:
 
 
 async def test_all_eleven_statuses_can_be_produced() -> None:
-    """No status is out of reach of a test."""
+    """A test can produce every status."""
     async with FakeHumans() as humans:
         way = ["notified", "assigned", "in_progress", "submitted", "rejected", "verified"]
         humans.answer("complete", YES).passes(*way).after(HOUR)
@@ -448,8 +448,8 @@ async def test_all_eleven_statuses_can_be_produced() -> None:
         assert {status for task in humans.tasks for status in task.history} == set(TaskStatus)
 
 
-async def test_a_script_is_read_when_the_task_is_created() -> None:
-    """A line is complete when it is written: what is changed afterwards counts for later tasks."""
+async def test_script_is_fixed_when_the_task_is_created() -> None:
+    """Changes of a script apply to later tasks only."""
     async with FakeHumans(clock=VirtualClock(auto=False)) as humans, humans.client() as client:
         script = humans.answer(None, YES).after(HOUR)
         first = await client.create(question())

@@ -1,4 +1,4 @@
-"""`HumansForTemporal`: people in the virtual time of a Temporal test server, in both modes, without a relay."""
+"""`HumansForTemporal`: people in the virtual time of a Temporal test server, in both modes and without a relay."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -34,7 +34,7 @@ def via(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 async def env() -> AsyncGenerator[WorkflowEnvironment]:
-    """A server on which days take moments."""
+    """A time-skipping Temporal server."""
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=tool("temporal-test-server")
     ) as running:
@@ -43,7 +43,7 @@ async def env() -> AsyncGenerator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def humans(env: WorkflowEnvironment) -> AsyncGenerator[HumansForTemporal]:
-    """People whom the workflows of a worker ask."""
+    """The people that the workflows of a worker ask."""
     async with HumansForTemporal(env, task_queues=["finance"]) as people:
         client = people.temporal_client
         async with Worker(
@@ -52,27 +52,27 @@ async def humans(env: WorkflowEnvironment) -> AsyncGenerator[HumansForTemporal]:
             yield people
 
 
-async def asked(humans: HumansForTemporal, via: str, **options: Any) -> tuple[dict[str, Any], timedelta]:
-    """What a workflow made of its question, and how long it took on the server's clock."""
+async def result_and_duration(humans: HumansForTemporal, via: str, **options: Any) -> tuple[dict[str, Any], timedelta]:
+    """Return the workflow's result and its duration on the server's clock."""
     handle = await start(humans.temporal_client, AskForFacts.run, {"task": "Refund?", "via": via, **options})
-    told = await result(handle)
-    return told, datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["began"])
+    outcome = await result(handle)
+    return outcome, datetime.fromisoformat(outcome["ended"]) - datetime.fromisoformat(outcome["began"])
 
 
-async def test_answer_after_days(humans: HumansForTemporal, via: str) -> None:
+async def test_answer_arrives_after_three_days(humans: HumansForTemporal, via: str) -> None:
     """The person answers three days later on the server's clock, long before the deadline."""
     humans.answer("Refund", {"approved": True}).after(3 * DAY).by("anna@example.com")
-    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
-    assert told["error"] is None
+    outcome, took = await result_and_duration(humans, via, timeout_seconds=30 * 86400)
+    assert outcome["error"] is None
     assert 3 * DAY <= took < 3 * DAY + MINUTE
     assert humans.task("Refund").completed_by_email == "anna@example.com"
 
 
 @pytest.mark.edges
-async def test_nobody_answers(humans: HumansForTemporal, via: str) -> None:
+async def test_question_without_answer_times_out(humans: HumansForTemporal, via: str) -> None:
     """The question ends at its deadline."""
-    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
-    assert told["error"] == "TaskTimeoutError"
+    outcome, took = await result_and_duration(humans, via, timeout_seconds=30 * 86400)
+    assert outcome["error"] == "TaskTimeoutError"
     assert 30 * DAY <= took < 30 * DAY + MINUTE
 
 
@@ -89,15 +89,15 @@ async def test_nobody_answers(humans: HumansForTemporal, via: str) -> None:
 async def test_each_end_arrives_at_its_time(
     humans: HumansForTemporal, via: str, script: Callable[[Script], Script], error: str | None
 ) -> None:
-    """Also one that the server does not call back, and one after other statuses."""
+    """Each end arrives at its scripted time, also one without a callback and one after other statuses."""
     script(humans.on("Refund")).after(DAY)
-    told, took = await asked(humans, via, timeout_seconds=30 * 86400)
-    assert told["error"] == error
+    outcome, took = await result_and_duration(humans, via, timeout_seconds=30 * 86400)
+    assert outcome["error"] == error
     assert DAY <= took < DAY + MINUTE
 
 
 @pytest.mark.edges
-async def test_several_people(humans: HumansForTemporal, via: str) -> None:
+async def test_open_questions_are_answered_in_order_of_time(humans: HumansForTemporal, via: str) -> None:
     """Questions that are open at the same time are answered in the order of their times."""
     for who, minutes, approved in (("a", 9, True), ("b", 3, False), ("c", 6, True)):
         humans.answer(assigned_to(f"{who}@example.com"), {"approved": approved}).after(minutes * MINUTE)
@@ -108,13 +108,13 @@ async def test_several_people(humans: HumansForTemporal, via: str) -> None:
 
 
 def assigned_to(email: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Matches the tasks of one person."""
+    """Return a matcher for the tasks of one person."""
     return lambda task: task["assigned_to_email"] == email
 
 
 @pytest.mark.edges
-async def test_escalation(humans: HumansForTemporal, via: str) -> None:
-    """The second person is asked four hours later and answers; the first one is freed."""
+async def test_escalation_asks_the_second_person(humans: HumansForTemporal, via: str) -> None:
+    """The second person is asked four hours later and answers, and the first person's task is cancelled."""
     humans.answer(assigned_to("b@example.com"), {"approved": True}).after(3600)
     handle = await start(humans.temporal_client, AskUpTheLadder.run, "Roll back?", via)
     assert await result(handle) == Decision(approved=True)
@@ -125,16 +125,16 @@ async def test_escalation(humans: HumansForTemporal, via: str) -> None:
 
 
 @pytest.mark.edges
-async def test_question_with_a_task_queue_of_its_own(humans: HumansForTemporal, via: str) -> None:
-    """Its activities are found on the queues that the kit was given."""
+async def test_question_with_its_own_task_queue_is_answered(humans: HumansForTemporal, via: str) -> None:
+    """The kit finds the question's activities on the task queues that it was given."""
     humans.answer("Refund", {"approved": True}).after(5 * MINUTE)
     handle = await start(humans.temporal_client, AskOnQueue.run, {"task": "Refund?", "via": via}, "finance")
     assert await result(handle) is True
 
 
 @pytest.mark.edges
-async def test_answer_from_the_test_itself(humans: HumansForTemporal, env: WorkflowEnvironment) -> None:
-    """Without a script a test may answer by itself in signal mode, while it lets no time pass."""
+async def test_test_can_answer_without_a_script(humans: HumansForTemporal, env: WorkflowEnvironment) -> None:
+    """In signal mode a test may answer by itself while it lets no time pass."""
     handle = await start(humans.temporal_client, AskUncaught.run, {"task": "Refund?"})
     with env.auto_time_skipping_disabled():
         async with asyncio.timeout(30):
@@ -145,8 +145,8 @@ async def test_answer_from_the_test_itself(humans: HumansForTemporal, env: Workf
 
 
 @pytest.mark.edges
-async def test_workflow_that_is_still_open_when_the_people_leave(env: WorkflowEnvironment) -> None:
-    """The kit ends its own workflows, so the server goes on to skip time in the next test."""
+async def test_leaving_ends_open_workflows(env: WorkflowEnvironment) -> None:
+    """The kit terminates its open workflows, so the server can skip time in the next test."""
     for _ in range(2):
         async with HumansForTemporal(env) as humans:
             humans.answer("Refund", {"approved": True}).after(60)

@@ -1,4 +1,4 @@
-"""A clock on which waiting takes no time: when it moves, whom it wakes, and what it leaves behind."""
+"""`VirtualClock`: when it advances, which sleepers it wakes, and what it leaves behind."""
 
 import asyncio
 import threading
@@ -11,11 +11,11 @@ from awaithumans_core.testing import VirtualClock
 from tests.testing_kit.questions import DAY, threads, until, until_sync
 
 CALM = 0.05
-"""Real seconds of quiet in tests that look at the clock after they were woken: a busy machine takes its time."""
+"""Real seconds without activity in tests that read the clock after waking, because a busy machine is slow."""
 
 
 async def naps(clock: VirtualClock, *seconds: float) -> list[float]:
-    """Sleep so long, all at once; in which order they woke."""
+    """Sleep for all of these times concurrently and return the order of waking."""
     woken: list[float] = []
 
     async def nap(for_seconds: float) -> None:
@@ -27,35 +27,35 @@ async def naps(clock: VirtualClock, *seconds: float) -> list[float]:
 
 
 async def asleep(clock: VirtualClock, *seconds: float) -> list["asyncio.Task[None]"]:
-    """Sleepers that have gone to sleep."""
+    """Return sleepers that have started to sleep."""
     tasks = [asyncio.create_task(clock.sleep(each)) for each in seconds]
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_it_stands_still_while_nobody_sleeps() -> None:
-    """Real time alone moves nothing."""
+async def test_clock_does_not_advance_without_sleepers() -> None:
+    """Real time alone does not advance the clock."""
     clock = VirtualClock()
     await asyncio.sleep(0.03)
     assert clock.now() == 0.0
 
 
-async def test_a_month_passes_in_a_moment() -> None:
-    """Waiting takes no real time, and the clock shows the time that has passed."""
+async def test_month_of_sleep_takes_a_moment() -> None:
+    """Sleeping takes no real time, and the clock shows the time that has passed."""
     clock = VirtualClock()
     await clock.sleep(30 * DAY)
     assert clock.now() == 30 * DAY
 
 
-def test_a_month_passes_in_a_moment_for_a_thread() -> None:
-    """The same for those who have no event loop."""
+def test_month_of_sleep_in_a_thread_takes_a_moment() -> None:
+    """A thread without an event loop sleeps for a month in a moment."""
     clock = VirtualClock()
     clock.sleep_sync(30 * DAY)
     assert clock.now() == 30 * DAY
 
 
-async def test_it_jumps_to_the_earliest_sleeper() -> None:
-    """Nobody sleeps longer than was asked for because others do."""
+async def test_clock_jumps_to_the_earliest_sleeper() -> None:
+    """No sleeper sleeps longer than it asked for because of others."""
     clock = VirtualClock(quiet=CALM)
     later = asyncio.create_task(clock.sleep(100.0))
     await clock.sleep(10.0)
@@ -64,13 +64,13 @@ async def test_it_jumps_to_the_earliest_sleeper() -> None:
     assert clock.now() == 100.0
 
 
-async def test_sleepers_wake_in_the_order_of_their_time() -> None:
-    """Whoever came first does not matter, the moment does."""
+async def test_sleepers_wake_in_order_of_time() -> None:
+    """The time of waking decides the order, not the order of arrival."""
     assert await naps(VirtualClock(), 50.0, 10.0, 40.0, 20.0, 30.0) == [10.0, 20.0, 30.0, 40.0, 50.0]
 
 
-async def test_sleepers_of_one_moment_wake_in_the_order_they_came() -> None:
-    """There is no chance in it, so a test gives the same result every time."""
+async def test_sleepers_of_one_moment_wake_in_order_of_arrival() -> None:
+    """The order is deterministic, so a test gives the same result every time."""
     clock, woken = VirtualClock(), list[int]()
 
     async def nap(place: int) -> None:
@@ -81,8 +81,8 @@ async def test_sleepers_of_one_moment_wake_in_the_order_they_came() -> None:
     assert woken == list(range(20))
 
 
-async def test_those_who_sleep_again_meet_those_who_still_sleep() -> None:
-    """A short sleep that is repeated and a long one keep their own rhythm."""
+async def test_repeated_sleep_and_long_sleep_keep_their_times() -> None:
+    """A short repeated sleep and a long sleep each keep their own intervals."""
     clock, seen = VirtualClock(quiet=CALM), list[tuple[str, float]]()
 
     async def rhythm(name: str, seconds: float, times: int) -> None:
@@ -95,16 +95,16 @@ async def test_those_who_sleep_again_meet_those_who_still_sleep() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0], ids=["none", "less than none"])
-async def test_no_time_to_wait_is_no_time(seconds: float) -> None:
-    """A pause that has shrunk to nothing ends, and time does not go back."""
+async def test_sleep_of_zero_or_less_ends_immediately(seconds: float) -> None:
+    """Such a sleep ends, and time does not go back."""
     clock = VirtualClock()
     await clock.sleep(seconds)
     clock.sleep_sync(seconds)
     assert clock.now() == 0.0
 
 
-async def test_without_auto_only_advance_moves_it() -> None:
-    """A test that takes its time between two steps loses none."""
+async def test_clock_without_auto_advances_by_advance_only() -> None:
+    """A test that is slow between two steps loses no virtual time."""
     clock = VirtualClock(auto=False)
     (sleeper,) = await asleep(clock, 10.0)
     await asyncio.sleep(0.04)
@@ -115,8 +115,8 @@ async def test_without_auto_only_advance_moves_it() -> None:
     assert clock.now() == 10.0
 
 
-async def test_advance_wakes_those_who_are_due_and_no_others() -> None:
-    """The last moment belongs to it, the one after it does not."""
+async def test_advance_wakes_due_sleepers_only() -> None:
+    """The last moment is included, and the one after it is not."""
     clock = VirtualClock(auto=False)
     before, at, after = await asleep(clock, 9.0, 10.0, 10.5)
     clock.advance(10.0)
@@ -127,8 +127,8 @@ async def test_advance_wakes_those_who_are_due_and_no_others() -> None:
     await after
 
 
-async def test_advance_wakes_in_order() -> None:
-    """One big step has the order of many small ones."""
+async def test_advance_wakes_sleepers_in_order() -> None:
+    """One large step wakes sleepers in the same order as many small steps."""
     clock = VirtualClock(auto=False)
     napping = asyncio.create_task(naps(clock, 30.0, 10.0, 20.0))
     await asyncio.sleep(0.01)
@@ -136,8 +136,8 @@ async def test_advance_wakes_in_order() -> None:
     assert await napping == [10.0, 20.0, 30.0]
 
 
-async def test_advance_works_where_time_moves_by_itself() -> None:
-    """A test may hurry a clock that would have come there anyway."""
+async def test_advance_works_with_auto() -> None:
+    """A test may advance a clock that also advances by itself."""
     clock = VirtualClock(quiet=60.0)
     (sleeper,) = await asleep(clock, 10.0)
     clock.advance(10.0)
@@ -145,8 +145,8 @@ async def test_advance_works_where_time_moves_by_itself() -> None:
     assert clock.now() == 10.0
 
 
-async def test_listeners_hear_of_every_move() -> None:
-    """A held poll learns that its time is over, though nobody has slept for it."""
+async def test_listeners_are_notified_of_every_advance() -> None:
+    """A held poll learns that its time is over although it does not sleep."""
     clock, heard = VirtualClock(), list[float]()
     clock.on_change(lambda: heard.append(clock.now()))
     await naps(clock, 1.0, 2.0)
@@ -155,8 +155,8 @@ async def test_listeners_hear_of_every_move() -> None:
     assert heard == [1.0, 2.0, 7.0]
 
 
-async def test_busy_holds_time_back() -> None:
-    """While somebody works, nobody's time runs out."""
+async def test_busy_stops_the_clock() -> None:
+    """While work is in progress, no time passes."""
     clock = VirtualClock()
     with clock.busy():
         (sleeper,) = await asleep(clock, 10.0)
@@ -166,8 +166,8 @@ async def test_busy_holds_time_back() -> None:
     assert clock.now() == 10.0
 
 
-async def test_busy_holds_time_back_until_the_last_has_finished() -> None:
-    """Two at work are two."""
+async def test_busy_stops_the_clock_until_all_work_is_done() -> None:
+    """Time passes only after both of two pieces of work are done."""
     clock = VirtualClock()
     with clock.busy():
         with clock.busy():
@@ -177,24 +177,24 @@ async def test_busy_holds_time_back_until_the_last_has_finished() -> None:
     await sleeper
 
 
-async def test_idle_lets_it_go_on() -> None:
-    """Whoever only waits in the middle of work holds nobody up."""
+async def test_idle_inside_busy_lets_time_pass() -> None:
+    """Work that is only waiting does not stop the clock."""
     clock = VirtualClock()
     with clock.busy(), clock.idle():
         await clock.sleep(10.0)
     assert clock.now() == 10.0
 
 
-async def test_work_that_fails_gives_time_back() -> None:
-    """An error inside does not stop the clock for ever."""
+async def test_failed_work_restarts_the_clock() -> None:
+    """An error during work does not stop the clock for ever."""
     clock = VirtualClock()
     with pytest.raises(ZeroDivisionError), clock.busy(), clock.idle():
         raise ZeroDivisionError
     await clock.sleep(10.0)
 
 
-async def test_stirring_puts_a_jump_off() -> None:
-    """As long as something happens, more often than it is quiet, time stays where it is."""
+async def test_activity_postpones_a_jump() -> None:
+    """While activities follow each other closely, time does not advance."""
     clock = VirtualClock(quiet=0.2)
     (sleeper,) = await asleep(clock, 10.0)
     for _ in range(6):
@@ -205,7 +205,7 @@ async def test_stirring_puts_a_jump_off() -> None:
     await sleeper
 
 
-def test_threads_and_event_loops_share_it() -> None:
+def test_threads_and_event_loops_share_a_clock() -> None:
     """Sleepers of three threads and of three event loops wake in one common order."""
     clock, woken = VirtualClock(auto=False), list[float]()
     guard = threading.Lock()
@@ -237,8 +237,8 @@ def test_threads_and_event_loops_share_it() -> None:
     assert woken == [float(moment) for moment in range(1, 10)]
 
 
-def test_threads_and_event_loops_share_one_that_moves_by_itself() -> None:
-    """Whoever sleeps, wherever it is, is woken, and time has passed once for all of them."""
+def test_threads_and_event_loops_share_a_clock_with_auto() -> None:
+    """Every sleeper in every thread and loop is woken, and time passes once for all."""
     clock = VirtualClock()
 
     async def in_a_loop() -> None:
@@ -252,8 +252,8 @@ def test_threads_and_event_loops_share_one_that_moves_by_itself() -> None:
     assert DAY <= clock.now() <= 2 * DAY
 
 
-async def test_a_cancelled_sleep_leaves_nothing_behind() -> None:
-    """Time does not stop where nobody waits any more."""
+async def test_cancelled_sleep_leaves_nothing_behind() -> None:
+    """Time does not stop at the time of a cancelled sleeper."""
     clock, heard = VirtualClock(quiet=CALM), list[float]()
     clock.on_change(lambda: heard.append(clock.now()))
     (cancelled,) = await asleep(clock, 5.0)
@@ -264,8 +264,8 @@ async def test_a_cancelled_sleep_leaves_nothing_behind() -> None:
     assert heard == [100.0]
 
 
-async def test_a_sleep_cut_short_by_a_timeout_leaves_nothing_behind() -> None:
-    """A real timeout around a sleep is a cancellation like any other."""
+async def test_sleep_ended_by_a_timeout_leaves_nothing_behind() -> None:
+    """A real timeout around a sleep is handled like any other cancellation."""
     clock = VirtualClock(auto=False)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -273,8 +273,8 @@ async def test_a_sleep_cut_short_by_a_timeout_leaves_nothing_behind() -> None:
     assert not clock._sleepers
 
 
-def test_an_event_loop_that_is_closed_does_not_matter() -> None:
-    """A sleeper whose loop was closed in its sleep does not keep the others from waking."""
+def test_sleeper_of_a_closed_event_loop_stops_no_other() -> None:
+    """A sleeper whose loop was closed does not keep the others from waking."""
     clock, loop = VirtualClock(auto=False), asyncio.new_event_loop()
     sleeper = loop.create_task(clock.sleep(1.0))
     loop.run_until_complete(asyncio.sleep(0.01))
@@ -288,8 +288,8 @@ def test_an_event_loop_that_is_closed_does_not_matter() -> None:
     sleeper._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be left like this
 
 
-async def test_a_slow_event_loop_is_waited_for() -> None:
-    """Time does not jump over what a loop is about to do, when the machine is slow to do it."""
+async def test_clock_waits_for_a_slow_event_loop() -> None:
+    """Time does not jump past what a slow loop is about to do."""
     clock, seen = VirtualClock(), list[float]()
 
     async def nap(seconds: float) -> None:
@@ -304,8 +304,8 @@ async def test_a_slow_event_loop_is_waited_for() -> None:
     assert seen == [1.0, 10.0]
 
 
-async def test_what_slow_event_loops_send_each_other_is_waited_for() -> None:
-    """Time does not jump while a request is on its way to another loop, and the reply on its way back."""
+async def test_clock_waits_for_messages_between_slow_event_loops() -> None:
+    """Time does not jump while a request or its reply is on its way between two loops."""
     clock, here, seen = VirtualClock(), asyncio.get_running_loop(), list[float]()
 
     async def nap(seconds: float) -> None:
@@ -339,7 +339,7 @@ async def test_what_slow_event_loops_send_each_other_is_waited_for() -> None:
     assert seen == [1.0, 10.0]
 
 
-async def test_thousands_sleep_at_once() -> None:
+async def test_thousands_of_sleepers_wake_in_order() -> None:
     """Three thousand sleepers at ten moments wake in the order of their moments."""
     clock = VirtualClock()
     woken = await naps(clock, *(float(1 + place % 10) for place in range(3000)))
@@ -347,8 +347,8 @@ async def test_thousands_sleep_at_once() -> None:
     assert len(woken) == 3000
 
 
-async def test_no_thread_is_left_when_nobody_sleeps() -> None:
-    """The thread that moves time goes with its last sleeper, and comes back with the next."""
+async def test_thread_ends_with_the_last_sleeper() -> None:
+    """The thread that advances time ends with its last sleeper and starts again with the next."""
     before, clock = threads(), VirtualClock()
     for _ in range(2):
         (sleeper,) = await asleep(clock, 1.0)
@@ -357,8 +357,8 @@ async def test_no_thread_is_left_when_nobody_sleeps() -> None:
         await until(lambda: threads() <= before)
 
 
-async def test_no_thread_is_left_when_the_sleep_is_cancelled() -> None:
-    """Nobody has to wake for it to go."""
+async def test_thread_ends_when_the_sleep_is_cancelled() -> None:
+    """The thread ends although no sleeper wakes."""
     before, clock = threads(), VirtualClock()
     (sleeper,) = await asleep(clock, 1.0)
     sleeper.cancel()
@@ -366,8 +366,8 @@ async def test_no_thread_is_left_when_the_sleep_is_cancelled() -> None:
     assert clock.now() == 0.0
 
 
-async def test_no_thread_is_needed_without_auto() -> None:
-    """Where only a test moves time, there is nothing to watch."""
+async def test_clock_without_auto_starts_no_thread() -> None:
+    """A clock that only a test advances needs no thread."""
     before, clock = threads(), VirtualClock(auto=False)
     (sleeper,) = await asleep(clock, 1.0)
     assert threads() <= before
@@ -375,8 +375,8 @@ async def test_no_thread_is_needed_without_auto() -> None:
     await sleeper
 
 
-def test_advance_is_made_at_once() -> None:
-    """Whoever is woken on the way sees the end of the way; a sleeper beyond it sleeps on."""
+def test_advance_sets_the_time_before_waking() -> None:
+    """Every woken sleeper sees the new time, and sleepers beyond it sleep on."""
     clock, seen = VirtualClock(auto=False), list[float]()
 
     def nap(seconds: float) -> None:
@@ -394,8 +394,8 @@ def test_advance_is_made_at_once() -> None:
     assert seen == [10.0, 10.0, 11.0]
 
 
-def test_time_does_not_go_back() -> None:
-    """Seconds only ever grow: an advance by less than nothing is refused."""
+def test_negative_advance_is_refused() -> None:
+    """Time only increases."""
     clock = VirtualClock(auto=False)
     clock.advance(10.0)
     with pytest.raises(ValueError, match="-5"):
