@@ -1,4 +1,4 @@
-"""Whose answer counts, stated once over every way a script has of asking; the engines have theirs in test_engines."""
+"""Whose answer counts, for every way in which a script can ask; test_engines has the same for the engines."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -73,8 +73,8 @@ asking_again = pytest.mark.parametrize("ask", ASKING_AGAIN)
 
 
 @every_way
-async def test_an_answer_that_may_not_be_given_is_an_error(fake_humans: FakeHumans, ask: Ask) -> None:
-    """Whatever they answer, the caller gets the error, which names who answered, and never the answer."""
+async def test_answer_of_a_person_who_may_not_answer_is_an_error(fake_humans: FakeHumans, ask: Ask) -> None:
+    """The caller gets an error that names who answered, and never the answer."""
     fake_humans.answer("Pay?", YES).by(MALLORY)
     with pytest.raises(AnswererNotAllowedError) as refused:
         await ask(**OWN)
@@ -83,16 +83,16 @@ async def test_an_answer_that_may_not_be_given_is_an_error(fake_humans: FakeHuma
 
 @pytest.mark.edges
 @every_way
-async def test_the_assignees_own_answer_is_accepted(fake_humans: FakeHumans, ask: Ask) -> None:
-    """However the server writes the letters of the address."""
+async def test_assignees_own_answer_is_accepted(fake_humans: FakeHumans, ask: Ask) -> None:
+    """The assignee's answer is accepted in whatever case the server writes the address."""
     fake_humans.answer("Pay?", YES).by("Anna@Example.com")
     assert (await ask(**OWN)).approved is True
 
 
 @pytest.mark.edges
 @asking_again
-async def test_the_question_is_asked_again(fake_humans: FakeHumans, ask: Ask) -> None:
-    """A yes of another person has no effect; the assignee's own no has."""
+async def test_answer_of_another_person_is_asked_for_again(fake_humans: FakeHumans, ask: Ask) -> None:
+    """Another person's yes has no effect, and the assignee's own no is the answer."""
     fake_humans.answer("Pay?", YES).by(MALLORY).once()
     fake_humans.answer("Pay?", {"approved": False}).by(ANNA)
     assert (await ask(**OWN, max_reasks=1, idempotency_key="k")).approved is False
@@ -101,8 +101,8 @@ async def test_the_question_is_asked_again(fake_humans: FakeHumans, ask: Ask) ->
 
 @pytest.mark.edges
 @asking_again
-async def test_the_question_is_asked_again_only_so_often(fake_humans: FakeHumans, ask: Ask) -> None:
-    """As often as after an answer that does not fit, counted together."""
+async def test_reasks_for_another_person_are_limited_by_max_reasks(fake_humans: FakeHumans, ask: Ask) -> None:
+    """Answers by the wrong person and answers that do not fit count together towards `max_reasks`."""
     fake_humans.answer("Pay?", YES).by(MALLORY).once()
     fake_humans.on("Pay?").submits_invalid().by(ANNA).once()
     fake_humans.answer("Pay?", YES).by(MALLORY)

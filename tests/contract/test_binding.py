@@ -1,6 +1,6 @@
-"""What an answer is bound to, stated once and run over every caller.
+"""Which question an answer belongs to, for every kind of caller.
 
-A person has decided about one question: its key, payload, text, assignee and response class. A caller that asks another
+A person decides about one question: its key, payload, text, assignee and response class. A caller that asks another
 question under the same key, or at the same place in a node, does not get that answer.
 """
 
@@ -52,7 +52,7 @@ ASKED: Options = {
 
 
 class Reworded(BaseModel):
-    """The fields of `Decision`, where one means something else to the person who reads its label."""
+    """The fields of `Decision`, but one has another meaning for the person who reads its label."""
 
     approved: bool = Field(title="Refuse it")
     note: str | None = None
@@ -67,13 +67,13 @@ CHANGES: dict[str, tuple[str, Options]] = {
     "no assignee": ("assign_to", {"assign_to": None}),
     "response class": ("response_schema", {"response_schema": Amount}),
 }
-"""What an attacker, a model or a new release changes, and the part that it is."""
+"""Changes by an attacker, a model or a new release, each with the name of the changed part."""
 CALLERS = ["script", "script-sync", "batch", "batch-sync", "langgraph", "langgraph-sync", "signal", "activity"]
 
 
 @pytest.fixture(scope="module")
 async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
+    """Run a relay that takes registrations; the tests deliver the answers themselves."""
     engines = [CollectingEngine("langgraph"), CollectingEngine("temporal")]
     async with running_relay(engines, humans, tmp_path_factory.mktemp("binding")) as running:
         yield running
@@ -87,7 +87,7 @@ async def temporal_asker(temporal: TemporalServer, relay: RunningRelay) -> Async
 
 
 def node_of(options: Options, human_tasks: HumanTasks, acts: list[Any], *, sync: bool) -> Any:
-    """A node that asks and then acts."""
+    """Return a node that asks and then acts."""
     given: Options = {**options, "human_tasks": human_tasks}
 
     async def asks(state: Options) -> Options:
@@ -119,7 +119,7 @@ async def run(graph: Any, thread_id: str, *, sync: bool) -> None:
 
 @pytest.fixture(params=CALLERS)
 def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
-    """One way of asking, with every option given by the caller."""
+    """Return one way of asking; the caller passes every option."""
     caller: str = request.param
     relay: RunningRelay | None = request.getfixturevalue("relay") if caller.startswith("langgraph") else None
     workflows: TemporalCaller | None = (
@@ -163,7 +163,7 @@ def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
 
 @pytest.fixture(scope="module")
 async def answered_key(humans: HumansServer) -> str:
-    """The key of a question that a person has answered with yes."""
+    """Return the key of a question that a person has answered with yes."""
     key = f"key-{uuid.uuid4().hex}"
     person = People(humans)
     async with TaskClient(humans.url, humans.token) as client:
@@ -173,14 +173,14 @@ async def answered_key(humans: HumansServer) -> str:
     return key
 
 
-async def test_shared_key_gives_the_answer_to_the_same_question(ask: Ask, answered_key: str) -> None:
-    """The same key and the same question: the stored answer. Capital letters of an address make no difference."""
+async def test_shared_key_returns_the_answer_to_the_same_question(ask: Ask, answered_key: str) -> None:
+    """The same key and question return the stored answer, whatever the case of an address."""
     same = {**ASKED, "assign_to": {"emails": ["Anna@example.com"]}, "idempotency_key": answered_key}
     assert await ask(same) == Decision(approved=True)
 
 
 async def test_shared_key_of_another_question_is_refused(ask: Ask, answered_key: str) -> None:
-    """The same key and another question: a typed error that names the part, and no answer."""
+    """The same key with another question raises a typed error that names the changed part, without the answer."""
 
     async def refused(change: Options) -> list[str]:
         with pytest.raises(QuestionChangedError) as changed:
@@ -219,7 +219,7 @@ async def test_shared_key_does_not_depend_on_the_layout_of_the_payload(
 
 
 class EarlierSaver(InMemorySaver):
-    """Keeps what a node of an earlier release left in a checkpoint: no digests of the words."""
+    """Drop the question digests from checkpoints, as a node of an earlier release left them."""
 
     def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
         kept = [(channel, _of_earlier_release(value)) for channel, value in writes]
@@ -236,7 +236,7 @@ def _of_earlier_release(value: Any) -> Any:
 
 
 class Thread:
-    """A graph with one node that asks, whose answers are delivered by hand. Each release has options of its own."""
+    """A graph with one node that asks and whose options each release can change; tests deliver its answers."""
 
     def __init__(self, relay: RunningRelay, people: People, *, sync: bool) -> None:
         self.acts: list[Any] = []
@@ -249,13 +249,13 @@ class Thread:
         return graph_of(node_of(options, self._relay.human_tasks(), self.acts, sync=self._sync), self.saver)
 
     async def ask(self, options: Options) -> None:
-        """Ask the question."""
+        """Ask the question with the first options."""
         await run(self._release(options), self._name, sync=self._sync)
         listed = (await self._people.http.get("/api/tasks", params={"limit": 50})).json()
         (self.task,) = [task for task in listed if self._name in task["idempotency_key"]]
 
     async def resume(self, options: Options) -> None:
-        """Bring a person's yes to a node that has these options by now."""
+        """Deliver a person's yes to a node that now has these options."""
         key = self.task["idempotency_key"]
         outcome = Outcome(task_id=self.task["id"], idempotency_key=key, status="completed", response={"approved": True})
         await GraphEngine({"asks": self._release(options)}).deliver(
@@ -271,8 +271,8 @@ def thread(request: pytest.FixtureRequest, relay: RunningRelay, people: People) 
 REWORDED = {**CHANGES, "meaning of a field": ("response_schema", {"response_schema": Reworded})}
 
 
-async def test_node_that_asks_something_else_on_resume_is_refused(thread: Thread) -> None:
-    """A person approved one question; the node that then asks another does not run, until it asks the same again."""
+async def test_node_that_asks_another_question_on_resume_is_refused(thread: Thread) -> None:
+    """A node that asks something else on resume gets no answer until it asks the approved question again."""
     await thread.ask(ASKED)
     for part, change in REWORDED.values():
         with pytest.raises(TargetGone, match=f"differs in {part} .*{thread.task['id']}.*may_reword=True"):
@@ -295,8 +295,8 @@ async def test_node_may_opt_in_to_other_words(thread: Thread) -> None:
     [(ASKED, CHANGES["payload"][1]), ({**ASKED, "payload": None}, CHANGES["text"][1])],
     ids=["payload", "text without payload"],
 )
-async def test_no_opt_in_covers_what_is_decided_on(thread: Thread, first: Options, change: Options) -> None:
-    """The payload, and the text where there is no payload, must be the same in any case."""
+async def test_may_reword_does_not_cover_the_payload(thread: Thread, first: Options, change: Options) -> None:
+    """The payload, or the text of a question without a payload, must be unchanged in any case."""
     await thread.ask({**first, "may_reword": True})
     with pytest.raises(TargetGone, match="differs in"):
         await thread.resume({**first, **change, "may_reword": True})
@@ -304,7 +304,7 @@ async def test_no_opt_in_covers_what_is_decided_on(thread: Thread, first: Option
 
 
 async def test_checkpoint_of_an_earlier_release_is_compared_by_its_payload(thread: Thread) -> None:
-    """A thread that asked before an update gets its answer, as it would have before."""
+    """A thread that asked before an update gets its answer if the payload is unchanged."""
     thread.saver = EarlierSaver()
     await thread.ask(ASKED)
     with pytest.raises(TargetGone, match="differs in payload"):
@@ -313,10 +313,8 @@ async def test_checkpoint_of_an_earlier_release_is_compared_by_its_payload(threa
     assert thread.acts == [Decision(approved=True)]
 
 
-async def test_question_that_is_reworded_while_it_waits_keeps_no_other_answer_back(
-    relay: RunningRelay, people: People
-) -> None:
-    """A node also runs again when the question beside it is answered. That answer arrives; this question waits on."""
+async def test_reworded_question_does_not_block_the_answer_to_its_sibling(relay: RunningRelay, people: People) -> None:
+    """A node that runs again takes the sibling's answer, and its reworded question keeps waiting."""
     acts: list[str] = []
     name, runs = uuid.uuid4().hex, iter(range(9))
     human_tasks = relay.human_tasks()

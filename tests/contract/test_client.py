@@ -1,4 +1,4 @@
-"""What the client promises, on the real server and on the one for tests, with and without an event loop."""
+"""The client's promises, on the real server and on the fake, with and without an event loop."""
 
 import asyncio
 import uuid
@@ -32,7 +32,7 @@ Ask = Callable[..., Coroutine[Any, Any, Any]]
 
 @pytest.fixture(params=["async", "sync"])
 def ask(request: pytest.FixtureRequest, server: TaskServer) -> Ask:
-    """`await_human`, or `await_human_sync` in a thread of its own."""
+    """Return `await_human`, or `await_human_sync` run in a thread."""
 
     async def run(**options: Any) -> Any:
         address = {"server_url": server.url, "api_key": server.token}
@@ -49,8 +49,8 @@ def question() -> str:
     return f"Approve {uuid.uuid4().hex[:8]}?"
 
 
-async def test_answer_is_typed(ask: Ask, somebody: People, question: str) -> None:
-    """The answer comes back as the class that was asked for, and with it who gave it."""
+async def test_answer_is_typed_and_names_who_gave_it(ask: Ask, somebody: People, question: str) -> None:
+    """The answer is an instance of the response class, and the outcome names who gave it."""
     asking = asyncio.create_task(ask(task=question, payload={"amount": 250}, return_outcome=True))
     task = await somebody.answer(question, {"approved": True, "note": "fine"})
     decision, outcome = await asking
@@ -60,8 +60,8 @@ async def test_answer_is_typed(ask: Ask, somebody: People, question: str) -> Non
     assert task["payload"] == {"amount": 250}
 
 
-async def test_same_key_after_a_restart(ask: Ask, somebody: People, question: str) -> None:
-    """A script that is started again with its key gets the stored answer, and nobody is asked twice."""
+async def test_restarted_script_gets_the_stored_answer_for_its_key(ask: Ask, somebody: People, question: str) -> None:
+    """A script that is started again with its key gets the stored answer, and no second task is created."""
     asking = asyncio.create_task(ask(task=question, idempotency_key=question))
     await somebody.answer(question, {"approved": True})
     assert (await asking).approved is True
@@ -69,7 +69,7 @@ async def test_same_key_after_a_restart(ask: Ask, somebody: People, question: st
     assert len(await somebody.find(question)) == 1
 
 
-async def test_one_key_two_questions(ask: Ask, somebody: People, question: str) -> None:
+async def test_key_of_another_question_is_refused(ask: Ask, somebody: People, question: str) -> None:
     """The answer to one payload is never given to a question about another."""
     asking = asyncio.create_task(ask(task=question, payload={"amount": 1}, idempotency_key=question))
     await somebody.answer(question, {"approved": True})
@@ -78,10 +78,10 @@ async def test_one_key_two_questions(ask: Ask, somebody: People, question: str) 
         await ask(task=question, payload={"amount": 1000}, idempotency_key=question)
 
 
-async def test_one_line_on_a_pipe(
+async def test_progress_on_a_pipe_is_one_line_on_stderr(
     ask: Ask, somebody: People, server: TaskServer, question: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where nobody watches, stderr gets one line, with link and key; stdout stays the script's own."""
+    """Without a terminal stderr gets one line with link and key, and stdout stays free for the script."""
     asking = asyncio.create_task(ask(task=question, idempotency_key=f"key-{question}"))
     task = await somebody.answer(question, {"approved": True})
     await asking
@@ -92,15 +92,17 @@ async def test_one_line_on_a_pipe(
     assert said.out == ""
 
 
-async def test_no_progress(ask: Ask, somebody: People, question: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`progress=False` says nothing."""
+async def test_progress_false_writes_nothing(
+    ask: Ask, somebody: People, question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`progress=False` writes nothing."""
     asking = asyncio.create_task(ask(task=question, progress=False))
     await somebody.answer(question, {"approved": True})
     await asking
     assert capsys.readouterr().err == ""
 
 
-async def test_cancelled(ask: Ask, somebody: People, question: str) -> None:
+async def test_cancelled_task_raises_with_its_outcome(ask: Ask, somebody: People, question: str) -> None:
     """An operator who cancels the task ends the wait with a typed error that carries the outcome."""
     asking = asyncio.create_task(ask(task=question))
     (task,) = await somebody.find(question)
@@ -111,8 +113,8 @@ async def test_cancelled(ask: Ask, somebody: People, question: str) -> None:
     assert cancelled.value.outcome.status == "cancelled"
 
 
-async def test_invalid_answer(ask: Ask, somebody: People, question: str) -> None:
-    """The server takes any answer; one of another shape is an error that carries it and says what is wrong."""
+async def test_answer_that_does_not_fit_is_an_error(ask: Ask, somebody: People, question: str) -> None:
+    """An answer of another shape raises an error with the answer and the reason."""
     asking = asyncio.create_task(ask(task=question))
     await somebody.answer(question, {"approved": "maybe"})
     with pytest.raises(ResponseSchemaError) as invalid:
@@ -121,8 +123,8 @@ async def test_invalid_answer(ask: Ask, somebody: People, question: str) -> None
     assert invalid.value.outcome.response == {"approved": "maybe"}
 
 
-async def test_asked_again_after_an_invalid_answer(ask: Ask, somebody: People, question: str) -> None:
-    """With `max_reasks` the person is asked again under a derived key, and told what was wrong."""
+async def test_invalid_answer_is_asked_for_again_under_a_derived_key(ask: Ask, somebody: People, question: str) -> None:
+    """With `max_reasks` the person is asked again under a derived key, and learns what was wrong."""
     key = f"key-{question}"
     asking = asyncio.create_task(ask(task=question, idempotency_key=key, payload={"amount": 5}, max_reasks=1))
     await somebody.answer(question, {"approved": "maybe"})
@@ -132,13 +134,13 @@ async def test_asked_again_after_an_invalid_answer(ask: Ask, somebody: People, q
     assert again["payload"] == {"amount": 5}
     await somebody.complete(again["id"], {"approved": False})
     assert (await asking).approved is False
-    # Whoever picks the question up again comes to the same answer.
+    # A caller that resumes the question gets the same answer.
     repeated = await ask(task=question, idempotency_key=key, payload={"amount": 5}, max_reasks=1)
     assert repeated.approved is False
 
 
-async def test_asked_again_only_so_often(ask: Ask, somebody: People, question: str) -> None:
-    """When the last asking brings no usable answer either, the error is that of the last answer."""
+async def test_invalid_answer_after_max_reasks_is_an_error(ask: Ask, somebody: People, question: str) -> None:
+    """When the last reask brings no usable answer, the error describes the last answer."""
     key = f"key-{question}"
     asking = asyncio.create_task(ask(task=question, idempotency_key=key, max_reasks=1))
     await somebody.answer(question, {"approved": "maybe"})
@@ -160,16 +162,18 @@ async def test_asked_again_only_so_often(ask: Ask, somebody: People, question: s
         pytest.param({"max_reasks": -1}, InvalidTaskError, id="reasks-below-zero"),
     ],
 )
-async def test_refusals_are_immediate(ask: Ask, question: str, options: dict[str, Any], error: type[Exception]) -> None:
-    """What cannot work by waiting is an error at once."""
+async def test_unusable_question_is_refused_at_once(
+    ask: Ask, question: str, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """A mistake that waiting cannot correct is an error at once."""
     with pytest.raises(error):
         await asyncio.wait_for(ask(task=question, **options), 10)
 
 
-async def test_a_cancelled_coroutine_leaves_the_question_open(
+async def test_cancelled_coroutine_leaves_the_question_open(
     server: TaskServer, somebody: People, question: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cancellation is honoured at once; the question stays, and stderr says how to pick it up."""
+    """Cancellation is immediate, the question stays open, and stderr shows how to resume it."""
     address: Any = {"server_url": server.url, "api_key": server.token}
     asking = asyncio.create_task(
         await_human(task=question, response_schema=Decision, idempotency_key=question, **address)
@@ -185,10 +189,10 @@ async def test_a_cancelled_coroutine_leaves_the_question_open(
     assert answer.approved is True
 
 
-async def test_cancel_on_interrupt_frees_the_person(
+async def test_cancel_on_interrupt_cancels_the_task(
     server: TaskServer, somebody: People, question: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With `cancel_on_interrupt` nobody works on the question of a caller that is gone."""
+    """With `cancel_on_interrupt` the task is cancelled when its caller is."""
     address: Any = {"server_url": server.url, "api_key": server.token}
     asking = asyncio.create_task(
         await_human(task=question, response_schema=Decision, cancel_on_interrupt=True, **address)
@@ -201,8 +205,8 @@ async def test_cancel_on_interrupt_frees_the_person(
     assert "nobody is asked any more" in capsys.readouterr().err
 
 
-async def test_withdrawing_what_may_have_been_asked(server: TaskServer, somebody: People, question: str) -> None:
-    """A question is cancelled by its key, even when the asker does not know whether its task exists."""
+async def test_withdraw_cancels_by_key_without_a_task_id(server: TaskServer, somebody: People, question: str) -> None:
+    """A question is cancelled by its key, even if the caller does not know whether its task exists."""
     task = HumanTask(task=question, response_schema=Decision, idempotency_key=question)
     async with TaskClient(server.url, server.token) as client:
         await client.create(task)
@@ -211,8 +215,8 @@ async def test_withdrawing_what_may_have_been_asked(server: TaskServer, somebody
     assert found["status"] == "cancelled"
 
 
-async def test_unknown_task(server: TaskServer) -> None:
-    """404 is typed, in both clients."""
+async def test_unknown_task_is_a_typed_error(server: TaskServer) -> None:
+    """A 404 becomes a typed error in both clients."""
     async with TaskClient(server.url, server.token) as client:
         with pytest.raises(TaskNotFoundError):
             await client.get("nothing")
@@ -225,7 +229,7 @@ async def test_unknown_task(server: TaskServer) -> None:
 async def test_cancel_of_an_answered_task_returns_the_answer(
     server: TaskServer, somebody: People, question: str
 ) -> None:
-    """Cancelling too late loses nothing: the answer comes back."""
+    """Cancelling an answered task returns its answer."""
     asking = asyncio.create_task(
         await_human(task=question, response_schema=Decision, server_url=server.url, api_key=server.token)
     )

@@ -1,7 +1,7 @@
-"""A clock that is set back or forward by an hour: no stored time delays an answer, and none ends anything early.
+"""A clock set back or forward by an hour delays no answer and ends nothing early.
 
-Every time in the waits table that something waits for, on each database. `wall` is the clock that is set, `steady` one
-that never is; time passes on both.
+The tests cover every stored time in the waits table that something waits for, on each database. `wall` is the clock
+that is set and `steady` is one that never is; time passes on both.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ OUTCOME = Outcome(task_id="task", status="completed", response={"approved": True
 
 
 class Clocks:
-    """Both clocks."""
+    """The wall clock, which can be set, and the steady clock."""
 
     def __init__(self) -> None:
         self.wall = 1_790_000_000.0
@@ -61,7 +61,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(url: str, clocks: Clocks) -> AsyncGenerator[Store]:
-    """A store that takes its clock for right, as one that has just been started does."""
+    """Yield a store that has just started and so trusts its clock."""
     opened = Store(url, clock=lambda: clocks.wall)
     await opened.start()
     yield opened
@@ -77,21 +77,21 @@ async def answered(store: Store) -> None:
 
 
 async def put_off_check(store: Store) -> None:
-    """A wait so old that it is checked every quarter of an hour."""
+    """Postpone the check of a wait so old that it is checked every quarter of an hour."""
     await store.register("task", ROUTE, 30 * 24 * 3600)
     (wait,) = await store.find("task")
     await store.postpone_checks([wait], MOST_CHECK_SECONDS)
 
 
 async def put_off_delivery(store: Store) -> None:
-    """A delivery whose target has asked for more time than it gets."""
+    """Postpone a delivery whose target asked for more time than it is given."""
     await answered(store)
     (wait,) = await lease(store)
     await store.retry(wait, "relay", after=10 * HOUR, error="busy", not_ready=False)
 
 
 async def leased(store: Store) -> None:
-    """A delivery of a relay that has died."""
+    """Lease a delivery for a relay that is no longer running."""
     await answered(store)
     assert await lease(store, "dead")
 
@@ -116,16 +116,16 @@ async def delivered(store: Store) -> bool:
 
 @dataclass(frozen=True)
 class StoredTime:
-    """A time that something waits for."""
+    """A stored time that something waits for."""
 
     column: str
     stored: Callable[[Store], Awaitable[None]]
     due: Callable[[Store], Awaitable[bool]]
-    """Whether what waits for it is done now."""
+    """Return whether the work that waits for this time is done now."""
     longest: float
-    """How far ahead it can have been set, in seconds."""
+    """Maximum distance into the future, in seconds."""
     respected_for: float
-    """How long it is waited for while the clock is not set."""
+    """Duration of the wait while the clock is not set, in seconds."""
 
 
 TIMES = [
@@ -139,16 +139,16 @@ every_time = pytest.mark.parametrize("time", TIMES, ids=lambda time: time.column
 
 
 @every_time
-async def test_a_time_beyond_its_longest_interval_is_due(store: Store, clocks: Clocks, time: StoredTime) -> None:
-    """The clock is set back by an hour: nothing waits for that hour."""
+async def test_time_beyond_its_longest_interval_is_due(store: Store, clocks: Clocks, time: StoredTime) -> None:
+    """After the clock is set back by an hour no work waits for that hour."""
     await time.stored(store)
     clocks.is_set(-HOUR)
     assert await time.due(store)
 
 
 @every_time
-async def test_a_time_within_its_interval_is_waited_for(store: Store, clocks: Clocks, time: StoredTime) -> None:
-    """Without a step it is due when it is due, and not before."""
+async def test_time_within_its_interval_is_waited_for(store: Store, clocks: Clocks, time: StoredTime) -> None:
+    """Without a clock step the work is due at its stored time and not before."""
     await time.stored(store)
     if time.respected_for:
         clocks.passes(time.respected_for - 1)
@@ -158,10 +158,8 @@ async def test_a_time_within_its_interval_is_waited_for(store: Store, clocks: Cl
 
 
 @every_time
-async def test_a_step_back_delays_by_the_longest_interval_at_most(
-    store: Store, clocks: Clocks, time: StoredTime
-) -> None:
-    """Whatever the size of the step: after the longest interval everything is due."""
+async def test_step_back_delays_by_at_most_the_longest_interval(store: Store, clocks: Clocks, time: StoredTime) -> None:
+    """Whatever the size of the step, all work is due after the longest interval."""
     await time.stored(store)
     clocks.is_set(-(time.longest - time.respected_for) / 2)
     clocks.passes(time.longest + 1)
@@ -169,16 +167,18 @@ async def test_a_step_back_delays_by_the_longest_interval_at_most(
 
 
 @every_time
-async def test_a_step_forward_and_back_leaves_nothing_behind(store: Store, clocks: Clocks, time: StoredTime) -> None:
-    """A time that was set while the clock was an hour ahead does not outlive the correction."""
+async def test_time_stored_during_a_step_forward_does_not_outlive_the_correction(
+    store: Store, clocks: Clocks, time: StoredTime
+) -> None:
+    """A time stored while the clock was an hour ahead causes no delay once the clock is corrected."""
     clocks.is_set(HOUR)
     await time.stored(store)
     clocks.is_set(-HOUR)
     assert await time.due(store)
 
 
-async def test_a_deadline_ends_nothing_by_the_clock(store: Store, clocks: Clocks) -> None:
-    """Past its deadline by a clock that was set forward, and long before it: the wait is open, and is checked."""
+async def test_deadline_passed_only_by_a_step_forward_keeps_the_wait_open(store: Store, clocks: Clocks) -> None:
+    """A wait that is past its deadline only because the clock was set stays open and is checked."""
     await store.register("task", ROUTE, 900)
     for step in (HOUR, -2 * HOUR):
         clocks.is_set(step)
@@ -190,8 +190,8 @@ async def test_a_deadline_ends_nothing_by_the_clock(store: Store, clocks: Clocks
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
-async def test_a_living_relay_keeps_its_leases_when_the_clock_is_set(url: str, clocks: Clocks, step: float) -> None:
-    """Just after a step nothing is taken over, so that a living relay renews first; a dead one's lease is, later."""
+async def test_running_relay_keeps_its_leases_after_a_clock_step(url: str, clocks: Clocks, step: float) -> None:
+    """Just after a step a running relay renews first; the lease of a stopped one is taken over later."""
     living, other = (Store(url, clock=lambda: clocks.wall, steady=lambda: clocks.steady) for _ in range(2))
     await living.start()
     await answered(living)
@@ -218,8 +218,8 @@ async def test_a_living_relay_keeps_its_leases_when_the_clock_is_set(url: str, c
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
-async def test_a_relay_that_starts_takes_nothing_over_at_once(url: str, clocks: Clocks, step: float) -> None:
-    """It cannot know whether the clock was set a moment ago, and another relay is about to renew; later it does."""
+async def test_relay_that_starts_takes_over_no_lease_at_once(url: str, clocks: Clocks, step: float) -> None:
+    """A new relay waits before it takes over leases, because the clock may just have been set."""
     first, second = (Store(url, clock=lambda: clocks.wall, steady=lambda: clocks.steady) for _ in range(2))
     await first.start()
     await answered(first)
@@ -233,8 +233,8 @@ async def test_a_relay_that_starts_takes_nothing_over_at_once(url: str, clocks: 
 
 
 @pytest.mark.parametrize("early", [TargetNotReady, TargetBusy, ConnectionError])
-async def test_a_step_forward_parks_nothing_early(url: str, clocks: Clocks, early: type[Exception]) -> None:
-    """A target that was not ready for a moment is not parked because the clock was set forward, however far."""
+async def test_step_forward_parks_nothing_early(url: str, clocks: Clocks, early: type[Exception]) -> None:
+    """However far the clock is set forward, a target that was briefly not ready is not parked."""
     store = Store(url, clock=lambda: clocks.wall, steady=lambda: clocks.steady)
     await store.start()
     await answered(store)
@@ -249,7 +249,8 @@ async def test_a_step_forward_parks_nothing_early(url: str, clocks: Clocks, earl
         until = shelf.calls + times
         async with asyncio.timeout(60):
             while shelf.calls < until:
-                clocks.passes(0.2)  # on a slow machine the rounds of a minute pass far less than the hour to give up
+                # Small steps: on a slow machine the rounds stay far below the hour after which a wait is parked.
+                clocks.passes(0.2)
                 dispatcher.wake()
                 await asyncio.sleep(0.02)
 
@@ -264,8 +265,10 @@ async def test_a_step_forward_parks_nothing_early(url: str, clocks: Clocks, earl
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-async def test_an_hour_without_a_try_is_not_counted(tmp_path: Path, clocks: Clocks, *, restarted: bool) -> None:
-    """Set forward while the relay runs, unnoticed, or down for an hour: the target gets its hour of tries."""
+async def test_hour_without_attempts_does_not_count_towards_parking(
+    tmp_path: Path, clocks: Clocks, *, restarted: bool
+) -> None:
+    """After an unnoticed clock step or an hour of downtime the target still gets its hour of attempts."""
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: clocks.wall)
     await store.start()
     await answered(store)
@@ -292,7 +295,7 @@ async def test_an_hour_without_a_try_is_not_counted(tmp_path: Path, clocks: Cloc
 
 @pytest.mark.parametrize("step", [HOUR, 365 * 24 * HOUR, -HOUR], ids=["an hour", "a year", "back"])
 async def test_retention_deletes_nothing_early(store: Store, clocks: Clocks, step: float) -> None:
-    """A delivered wait is kept for its time, however the clock is set meanwhile, and is deleted then."""
+    """A delivered wait is deleted after its retention time, however the clock is set meanwhile."""
     patient = Store(store.database.url, clock=lambda: clocks.wall, steady=lambda: clocks.steady)
     retention = Retention(patient, timedelta(minutes=30))
     await answered(store)
@@ -307,8 +310,8 @@ async def test_retention_deletes_nothing_early(store: Store, clocks: Clocks, ste
     await patient.stop()
 
 
-def test_small_differences_are_no_steps(clocks: Clocks) -> None:
-    """A clock that is adjusted gradually is right."""
+def test_gradual_adjustment_is_no_clock_step(clocks: Clocks) -> None:
+    """A clock that is adjusted gradually is trusted."""
     steps = ClockSteps(lambda: clocks.steady)
     since = clocks.wall
     for _ in range(100):

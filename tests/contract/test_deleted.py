@@ -1,4 +1,4 @@
-"""A task that is deleted while a script waits for it, on virtual time."""
+"""A task is deleted while a script waits for it, in virtual time."""
 
 import asyncio
 import io
@@ -63,10 +63,10 @@ async def created(humans: FakeHumans) -> str:
 
 
 @pytest.mark.parametrize("ask", CALLERS, ids=lambda ask: ask.__name__)
-async def test_a_script_learns_of_a_deletion(
+async def test_deleted_task_is_reported_within_15_minutes(
     ask: Callable[[FakeHumans], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Within 15 minutes, as TaskNotFoundError with the task; it is asked once, and logged and shown once."""
+    """The caller gets one TaskNotFoundError with the task, and one log line; the question is asked once."""
     caplog.set_level(logging.WARNING, "awaithumans")
     humans, shown = FakeHumans(), io.StringIO()
     monkeypatch.setattr(clocks, "SYSTEM", humans.clock)
@@ -87,8 +87,8 @@ async def test_a_script_learns_of_a_deletion(
         assert shown.getvalue().count("is not on the server") == 1
 
 
-async def test_a_database_that_is_back_loses_no_answer() -> None:
-    """For four minutes the server runs on another database; the answer given afterwards arrives."""
+async def test_temporary_switch_of_the_servers_database_loses_no_answer() -> None:
+    """If the server runs on another database for four minutes, an answer given afterwards arrives."""
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer("Approve?", {"approved": True}).after(1000)
         asking = asyncio.create_task(client.ask(question()))
@@ -102,8 +102,8 @@ async def test_a_database_that_is_back_loses_no_answer() -> None:
     assert [call for _, call in humans.calls].count("create") == 1
 
 
-async def test_a_deadline_before_the_confirmation_is_a_timeout() -> None:
-    """A question of two minutes whose task is deleted: what the caller gets is the deadline it has set."""
+async def test_deadline_before_the_deletion_is_confirmed_is_a_timeout() -> None:
+    """If the task of a two-minute question is deleted, the caller gets its own deadline."""
     async with FakeHumans() as humans, humans.client() as client:
         asking = asyncio.create_task(client.wait_all([question(timeout_seconds=120)]))
         humans.delete(await created(humans))
@@ -112,8 +112,8 @@ async def test_a_deadline_before_the_confirmation_is_a_timeout() -> None:
     assert 120 <= humans.clock.now() <= 200
 
 
-async def test_two_deleted_of_many_are_the_only_ones_that_end() -> None:
-    """Of six questions over their own connections two are deleted; the other four are answered."""
+async def test_only_the_deleted_tasks_of_a_batch_end() -> None:
+    """Of six questions two tasks are deleted, and the other four are answered."""
     names = [f"Approve {number}?" for number in range(6)]
     async with FakeHumans() as humans, humans.client() as client:
         for name in names[2:]:
@@ -129,8 +129,8 @@ async def test_two_deleted_of_many_are_the_only_ones_that_end() -> None:
     assert [type(answer.error) for answer in answers] == [TaskNotFoundError] * 2 + [type(None)] * 4
 
 
-async def test_called_again_with_the_key_the_question_is_asked_anew() -> None:
-    """The caller's own decision, once it knows of the deletion."""
+async def test_call_with_the_key_of_a_deleted_task_asks_anew() -> None:
+    """After the error the caller may ask again under the same key, which creates a new task."""
     async with FakeHumans() as humans, humans.client() as client:
         asking = asyncio.create_task(client.ask(question(idempotency_key="refund:1")))
         humans.delete(await created(humans))

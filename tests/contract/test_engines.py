@@ -1,8 +1,6 @@
-"""The promise, stated once and run over every engine.
+"""The central promise, run over every engine: an answer is never lost, misdirected or acted on twice.
 
-An answer is never lost, never given to the wrong question, never acted on twice.
-
-Everything is real: the awaithumans server, the relay on a port, the Temporal dev server, SQLite checkpoints, the
+All parts are real: the awaithumans server, the relay on a port, the Temporal dev server, SQLite checkpoints and the
 LangGraph server.
 """
 
@@ -44,7 +42,7 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> tuple[str, Any]:
-    """Name of an engine, and the server its askers run on, which is started when it is first needed."""
+    """Return the name of an engine and the server of its callers, which is started on first use."""
     kind = request.param.partition("-")[0]
     server = "langgraph_server" if request.param == "langgraph-server" else "temporal" if kind == "temporal" else None
     return request.param, server and request.getfixturevalue(server)
@@ -100,7 +98,7 @@ async def told(asked: OpenQuestion) -> dict[str, Any]:
 async def call_back(
     relay: RunningRelay, humans: HumansServer, asked: OpenQuestion, task: dict[str, Any], **fields: Any
 ) -> None:
-    """Post a properly signed callback at once. The server's own, up to 5 s later, is then a duplicate."""
+    """Post a signed callback at once; the server's own, up to 5 s later, is then a duplicate."""
     key = task["idempotency_key"]
     body = json.dumps({"task_id": task["id"], "idempotency_key": key, "response": None, **fields}).encode()
     token = relay.settings.signer().issue(asked.route(key))
@@ -114,7 +112,7 @@ Answer = Callable[[OpenQuestion, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 @pytest.fixture
 def answer(relay: RunningRelay, humans: HumansServer, people: People, question: str) -> Answer:
-    """Somebody answers the question on the server, and the callback comes at once."""
+    """Return a function that answers the question on the server and posts the callback at once."""
 
     async def give(asked: OpenQuestion, response: dict[str, Any]) -> dict[str, Any]:
         task = await people.answer(question, response)
@@ -126,7 +124,9 @@ def answer(relay: RunningRelay, humans: HumansServer, people: People, question: 
     return give
 
 
-async def test_answered(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
+async def test_answer_arrives_typed_and_is_acted_on_once(
+    asker: Caller, relay: RunningRelay, people: People, question: str
+) -> None:
     """A person's answer arrives typed, with who gave it, and is acted on once."""
     asked = await asker.ask(question, payload={"order": "A-1"})
     task = await people.answer(question, {"approved": True})
@@ -136,15 +136,17 @@ async def test_answered(asker: Caller, relay: RunningRelay, people: People, ques
     assert task["form_definition"]["fields"][0]["kind"] == "switch"
 
 
-async def test_answered_no(asker: Caller, answer: Answer, question: str) -> None:
-    """No is an answer, and stays no."""
+async def test_no_arrives_as_no(asker: Caller, answer: Answer, question: str) -> None:
+    """A no is an answer, and arrives as no."""
     asked = await asker.ask(question)
     await answer(asked, {"approved": False})
     assert (await told(asked))["approved"] is False
 
 
-async def test_answered_by_mail(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
-    """An answer given in a mail sends no callback; the sweep finds it on its schedule."""
+async def test_answer_by_mail_is_found_by_the_sweep(
+    asker: Caller, relay: RunningRelay, people: People, question: str
+) -> None:
+    """An answer by mail sends no callback; the sweep finds it on its schedule."""
     asked = await asker.ask(
         question,
         notify=[await people.mail_address()],
@@ -156,7 +158,7 @@ async def test_answered_by_mail(asker: Caller, relay: RunningRelay, people: Peop
     (wait,) = await relay.wait_for(task["id"], "delivered")
     assert wait.found_by == "sweep"
     assert wait.answered_at is not None
-    # 5 s or 5 % of its age, the sweeper's tick, and a slow machine.
+    # The check is due after 5 s or 5 % of the wait's age; add the sweeper's tick and a slow machine.
     assert wait.answered_at - wait.created_at < 60
 
 
@@ -168,10 +170,10 @@ async def test_answered_by_mail(asker: Caller, relay: RunningRelay, people: Peop
         ("cancelled", "TaskCancelledError"),
     ],
 )
-async def test_ended_without_answer(
+async def test_end_without_an_answer_is_a_typed_error(
     asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
 ) -> None:
-    """Each end without an answer is its own typed error, in the asker's own code."""
+    """Each end without an answer raises its own typed error in the caller's code."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
     await call_back(relay, humans, asked, task, status=status)
@@ -179,8 +181,8 @@ async def test_ended_without_answer(
     assert asker.acts[asked.name] == 1
 
 
-async def test_deleted_on_the_server(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
-    """A confirmed deletion is an end of its own in the asker's own code, and nobody is asked again."""
+async def test_deleted_task_is_a_typed_error(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
+    """A confirmed deletion raises its own typed error in the caller's code, and no task is created again."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
     await relay.wait_for(task["id"], "open")
@@ -193,25 +195,25 @@ async def test_deleted_on_the_server(asker: Caller, relay: RunningRelay, people:
     assert await people.find(question, count=0) == []
 
 
-async def test_cancelled_on_the_server(asker: Caller, people: People, question: str) -> None:
-    """An operator who cancels the task frees the asker, through the server's own callback."""
+async def test_task_cancelled_on_the_server_wakes_the_caller(asker: Caller, people: People, question: str) -> None:
+    """An operator who cancels the task wakes the caller through the server's own callback."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
     await people.cancel(task["id"])
     assert (await told(asked))["error"] == "TaskCancelledError"
 
 
-async def test_invalid_answer(asker: Caller, answer: Answer, question: str) -> None:
-    """The server accepts any answer; one that does not fit is an error, never an approval."""
+async def test_answer_that_does_not_fit_is_an_error(asker: Caller, answer: Answer, question: str) -> None:
+    """An answer that does not fit the response class is an error, never an approval."""
     asked = await asker.ask(question)
     await answer(asked, {"approved": "maybe"})
     assert (await told(asked))["error"] == "ResponseSchemaError"
 
 
-async def test_asked_again_after_an_invalid_answer(
+async def test_invalid_answer_is_asked_for_again(
     asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
-    """With `max_reasks` the person is told what was wrong and asked again; the second answer is the one acted on."""
+    """With `max_reasks` the person learns what was wrong and is asked again; the second answer is acted on."""
     asked = await asker.ask(question, max_reasks=1, payload={"amount": 250})
     first = await answer(asked, {"approved": "maybe"})
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
@@ -232,10 +234,10 @@ FOUR_EYES = {"not_by": ["Anna+1@Example.com"]}
 
 @pytest.mark.edges
 @pytest.mark.parametrize("rule", [OWN, FOUR_EYES], ids=["only_assignee", "not_by"])
-async def test_another_persons_answer_is_asked_for_again(
+async def test_answer_of_another_person_is_asked_for_again(
     asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
 ) -> None:
-    """A yes of a person from whom none is accepted is not acted on; the yes of one who may answer is, once."""
+    """A yes of a person who may not answer is not acted on; the yes of one who may is, once."""
     wrong, right = ("mallory@example.com", "anna@example.com") if rule is OWN else ("anna@example.com", "b@example.com")
     asked = await asker.ask(question, max_reasks=1, **rule)
     (first,) = await people.find(question)
@@ -252,10 +254,10 @@ async def test_another_persons_answer_is_asked_for_again(
 
 
 @pytest.mark.edges
-async def test_an_unknown_persons_answer_is_an_error(
+async def test_answer_of_an_unknown_person_is_an_error(
     asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str
 ) -> None:
-    """Without a further asking the typed error is what the caller gets, and never the answer."""
+    """Without reasks the caller gets the typed error, and never the answer."""
     asked = await asker.ask(question, **OWN)
     (task,) = await people.find(question)
     await people.http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
@@ -263,10 +265,10 @@ async def test_an_unknown_persons_answer_is_an_error(
     assert (await told(asked))["error"] == "AnswererNotAllowedError"
 
 
-async def test_asked_again_only_so_often(
+async def test_invalid_answer_after_max_reasks_is_an_error(
     asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
-    """When the last asking brings no usable answer either, that is the error."""
+    """When the last reask brings no usable answer, the caller gets the error."""
     asked = await asker.ask(question, max_reasks=1)
     first = await answer(asked, {"approved": "maybe"})
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
@@ -276,8 +278,10 @@ async def test_asked_again_only_so_often(
     assert asker.acts[asked.name] == 1
 
 
-async def test_key_used_before(asker: Caller, answer: Answer, people: People, question: str) -> None:
-    """Asking with a key whose task has ended returns the stored answer without another wait."""
+async def test_key_of_an_ended_task_returns_its_answer(
+    asker: Caller, answer: Answer, people: People, question: str
+) -> None:
+    """Asking with the key of an ended task returns the stored answer without another wait."""
     key = f"shared-{question}"
     first = await asker.ask(question, idempotency_key=key)
     await answer(first, {"approved": True})
@@ -286,16 +290,16 @@ async def test_key_used_before(asker: Caller, answer: Answer, people: People, qu
     assert len(await people.find(question)) == 1
 
 
-async def test_shared_key_while_open(asker: Caller, answer: Answer, question: str) -> None:
-    """Two askers who share an open question both get its answer."""
+async def test_callers_of_one_open_question_both_get_the_answer(asker: Caller, answer: Answer, question: str) -> None:
+    """Two callers that share an open question both get its answer."""
     key = f"shared-{question}"
     askers = [await asker.ask(question, idempotency_key=key) for _ in range(2)]
     await answer(askers[0], {"approved": True})
     assert [(await told(asked))["approved"] for asked in askers] == [True, True]
 
 
-async def test_twice_at_once(asker: Caller, people: People, question: str) -> None:
-    """Two deliveries of one answer at the same moment make the asker act once, and so does a third, later one."""
+async def test_concurrent_deliveries_are_acted_on_once(asker: Caller, people: People, question: str) -> None:
+    """Two concurrent deliveries of one answer, and a later third, make the caller act once."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
     outcome = Outcome(
@@ -307,14 +311,14 @@ async def test_twice_at_once(asker: Caller, people: People, question: str) -> No
     try:
         await asker.engine.deliver(route, outcome)
     except TargetGone as gone:
-        assert "ended" in str(gone)  # noqa: PT017 - either is right: already delivered, or finished
+        assert "ended" in str(gone)  # noqa: PT017 - it may have been delivered, or the caller may have ended
     assert asker.acts[asked.name] == 1
 
 
-async def test_registered_again_after_the_delivery(
+async def test_repeated_registration_after_the_delivery_acts_once(
     asker: Caller, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
 ) -> None:
-    """Whoever holds the route token registers the delivered wait again and again: the caller acts once."""
+    """However often the holder of the route token registers the delivered wait, the caller acts once."""
     asked = await asker.ask(question)
     task = await answer(asked, {"approved": True})
     assert (await told(asked))["approved"] is True
@@ -328,24 +332,24 @@ async def test_registered_again_after_the_delivery(
     assert asker.acts[asked.name] == 1
 
 
-async def test_answer_to_another_question_moves_nothing(
+async def test_outcome_of_another_question_is_not_taken(
     asker: Caller, answer: Answer, people: People, question: str
 ) -> None:
-    """An outcome of another question, delivered to this asker, is not taken for its answer."""
+    """An outcome of another question, delivered to this caller, is not taken as its answer."""
     asked = await asker.ask(question)
     await people.find(question)
     foreign = Outcome(task_id="x", status="completed", response={"approved": True}, idempotency_key="another")
     try:
         await asker.engine.deliver(asked.route("another"), foreign)
     except TargetNotReady as early:
-        assert asked.name in str(early)  # noqa: PT017 - a workflow's mailbox takes it and keeps it apart
+        assert asked.name in str(early)  # noqa: PT017 - a workflow's mailbox accepts it and keeps it separate
     assert asker.acts[asked.name] == 0
     await answer(asked, {"approved": False})
     assert (await told(asked))["approved"] is False
 
 
-async def test_unknown_target(asker: Caller, question: str) -> None:
-    """An answer for nobody is parked or tried later, never taken as delivered, and starts nothing."""
+async def test_answer_to_an_unknown_target_is_not_delivered(asker: Caller, question: str) -> None:
+    """An answer to an unknown target is parked or retried, never counted as delivered, and starts nothing."""
     asked = await asker.ask(question)
     real = asked.route("k")
     nobody = replace(
@@ -356,21 +360,21 @@ async def test_unknown_target(asker: Caller, question: str) -> None:
         await asker.engine.deliver(nobody, outcome)
 
 
-async def test_rejected_question(asker: Caller, question: str) -> None:
-    """What the server refuses at create is an error at once, in the server's words."""
+async def test_question_that_the_server_refuses_is_an_error_at_once(asker: Caller, question: str) -> None:
+    """A refusal at create is an error at once, with the server's message."""
     asked = await asker.ask(question, task_metadata={"k": 1})
     answer = await told(asked)
     assert answer["error"] == "TaskRejectedError"
     assert "task_metadata" in answer["message"]
 
 
-async def test_an_asker_that_has_gone_frees_the_person(
+async def test_wait_of_an_ended_caller_is_cancelled_by_the_sweep(
     asker: Caller, relay: RunningRelay, people: People, question: str
 ) -> None:
-    """A terminated workflow, and new input on a thread, leave nobody working: the sweep cancels the task."""
+    """After a terminated workflow or new input on a thread, the sweep cancels the task."""
     asked = await asker.ask(question)
     (task,) = await people.find(question)
-    await relay.check_now(task["id"])  # somebody waits: nothing happens
+    await relay.check_now(task["id"])  # the caller still waits: the sweep cancels nothing
     await relay.until_checked(task["id"])
     assert (await people.task(task["id"]))["status"] == "created"
     await asked.stop_waiting()
@@ -380,10 +384,10 @@ async def test_an_asker_that_has_gone_frees_the_person(
     assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
 
 
-async def test_an_answer_for_an_asker_that_has_gone_is_kept(
+async def test_answer_to_an_ended_caller_is_parked(
     asker: Caller, relay: RunningRelay, answer: Answer, people: People, question: str
 ) -> None:
-    """Somebody answered before the sweep came: the answer is parked, with a reason, and moves nothing."""
+    """An answer given before the sweep runs is parked with a reason and moves nothing."""
     asked = await asker.ask(question)
     await people.find(question)
     await asked.stop_waiting()
@@ -415,14 +419,14 @@ ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
     "more than 64 bits": ({"note": 10**30}, LEFT_OUT | MISFIT),
     "150 levels": ({"note": nested(150)}, MISFIT),
 }
-"""What a response holds beside its yes, and what a caller can make of it: an answer, or a typed error."""
+"""Content of a response beside its yes, and the caller's result: an answer or a typed error."""
 
 
 @pytest.mark.edges
-async def test_odd_answers_reach_the_caller(
+async def test_content_that_an_engine_cannot_carry_is_reported_missing(
     asker: Caller, relay: RunningRelay, people: People, humans: HumansServer, question: str
 ) -> None:
-    """An answer that an engine cannot carry arrives as missing content: the caller is woken, and told so."""
+    """The caller is woken and learns that content is missing."""
     asked = {name: await asker.ask(f"{name}: {question}") for name in ODD_ANSWERS}
     for name, (odd, _) in ODD_ANSWERS.items():
         (task,) = await people.find(f"{name}: {question}")
@@ -434,8 +438,10 @@ async def test_odd_answers_reach_the_caller(
 
 
 @pytest.mark.edges
-async def test_an_odd_answer_that_was_there_before_the_question(asker: Caller, people: People, question: str) -> None:
-    """A task that has ended already is read by the caller itself, which carries its answer no further than it can."""
+async def test_unusual_answer_given_before_the_question_reaches_the_caller(
+    asker: Caller, people: People, question: str
+) -> None:
+    """The caller reads an ended task itself, and carries as much of the answer as its engine can."""
     key = f"odd {question}"
     body = HumanTask(task=question, response_schema=Decision, idempotency_key=key).body()
     task = (await people.http.post("/api/tasks", json=body)).json()

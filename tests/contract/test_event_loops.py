@@ -1,4 +1,4 @@
-"""One client in several event loops, on the real server and on the one for tests: connections end with their loop."""
+"""One client in several event loops, on the real server and on the fake: connections end with their loop."""
 
 import asyncio
 import gc
@@ -30,8 +30,8 @@ async def in_a_loop_of_its_own(call: Callable[[], Awaitable[Outcome]]) -> Outcom
     return await asyncio.to_thread(lambda: asyncio.run(run()))
 
 
-async def test_client_is_used_in_one_loop_after_another(server: TaskServer) -> None:
-    """As in a script that calls `asyncio.run` for each question; no connection is left behind by an ended loop."""
+async def test_client_works_in_successive_event_loops(server: TaskServer) -> None:
+    """One `asyncio.run` per question works, and an ended loop leaves no connection behind."""
     port = int(server.url.rsplit(":", 1)[1])
     before = set(established(port))
     client = TaskClient(server.url, server.token)
@@ -45,8 +45,8 @@ async def test_client_is_used_in_one_loop_after_another(server: TaskServer) -> N
         gc.collect()
 
 
-async def test_client_is_used_in_a_loop_that_was_closed_without_its_generators(server: TaskServer) -> None:
-    """A loop that is closed by hand may leave connections behind; the client opens others in the next loop."""
+async def test_client_works_after_a_loop_closed_without_its_generators(server: TaskServer) -> None:
+    """A loop closed by hand may leave connections behind; the client opens new ones in the next loop."""
     client = TaskClient(server.url, server.token)
 
     def run() -> list[Outcome]:
@@ -65,7 +65,7 @@ async def test_client_is_used_in_a_loop_that_was_closed_without_its_generators(s
         gc.collect()
 
 
-async def test_client_is_used_in_two_loops_at_the_same_time(server: TaskServer, somebody: People) -> None:
+async def test_client_works_in_two_loops_at_once(server: TaskServer, somebody: People) -> None:
     """Each loop gets the answer to its own question."""
     asked = [question() for _ in range(4)]
     async with TaskClient(server.url, server.token) as client:
@@ -79,8 +79,8 @@ async def test_client_is_used_in_two_loops_at_the_same_time(server: TaskServer, 
     assert [(outcome.response or {})["note"] for outcome in outcomes] == [task.idempotency_key for task in asked]
 
 
-async def test_closing_is_for_the_running_loop(server: TaskServer) -> None:
-    """A client that one loop closes goes on in another, and opens new connections when it is called again."""
+async def test_aclose_affects_the_running_loop_only(server: TaskServer) -> None:
+    """A client closed in one loop keeps working in another, and reconnects when it is called again."""
     client = TaskClient(server.url, server.token)
     async with client:
         await client.create(question())
@@ -96,8 +96,8 @@ async def test_closing_is_for_the_running_loop(server: TaskServer) -> None:
     await client.aclose()
 
 
-async def test_sync_client_is_called_after_closing(server: TaskServer) -> None:
-    """As the async one."""
+async def test_sync_client_reconnects_after_close(server: TaskServer) -> None:
+    """A closed sync client opens new connections when it is called again."""
     with SyncTaskClient(server.url, server.token) as client:
         await asyncio.to_thread(client.create, question())
     assert not (await asyncio.to_thread(client.create, question())).terminal
@@ -105,7 +105,7 @@ async def test_sync_client_is_called_after_closing(server: TaskServer) -> None:
 
 
 def test_async_client_without_an_event_loop_is_refused() -> None:
-    """Where no asyncio loop runs (under trio, for instance), the error of the first call names what to use instead."""
+    """Without a running asyncio loop, for instance under trio, the first call's error names the alternative."""
     client = TaskClient("http://127.0.0.1:1", "token")
     call = client.get("task-1")
     with pytest.raises(SettingsError, match="SyncTaskClient"):
@@ -127,8 +127,8 @@ async def _first_answer(client: TaskClient) -> None:
     ],
     ids=["quorum", "escalate", "wait_all", "as_completed"],
 )
-def test_several_questions_without_an_event_loop_are_refused(call: Callable[..., Any]) -> None:
-    """Before anybody is asked, and with the same words as one question."""
+def test_batch_without_an_event_loop_is_refused(call: Callable[..., Any]) -> None:
+    """The batch raises the same error as one question, before a task is created."""
     asked: list[object] = []
 
     async def ask(**options: Any) -> Any:
@@ -141,7 +141,7 @@ def test_several_questions_without_an_event_loop_are_refused(call: Callable[...,
 
 
 class Counted:
-    """Something that is closed once."""
+    """A resource that may be closed once."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -151,8 +151,8 @@ class Counted:
         self.closed += 1
 
 
-def test_what_a_loop_opened_is_closed_with_it() -> None:
-    """One value for each loop, shared by all that runs in it, closed when the loop ends."""
+def test_per_loop_value_is_shared_and_closed_with_its_loop() -> None:
+    """Each loop has one value, shared by everything that runs in it and closed when the loop ends."""
     made: list[Counted] = []
 
     def make() -> Counted:
@@ -170,8 +170,8 @@ def test_what_a_loop_opened_is_closed_with_it() -> None:
     assert [each.closed for each in made] == [1, 1, 1]
 
 
-def test_closing_while_the_loop_ends() -> None:
-    """Generators that are closed together with the client's own may close the client, too."""
+def test_close_during_loop_shutdown_is_safe() -> None:
+    """Generators that are closed together with the client may close the client as well."""
     kept = PerLoop(Counted)
 
     async def answers() -> AsyncGenerator[int]:

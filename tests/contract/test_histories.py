@@ -1,5 +1,7 @@
-"""Workflows that wait when a release is deployed go on: what earlier releases have recorded is replayed, and what this
-one records has the same commands."""
+"""Histories recorded by earlier releases replay, and this release produces the same commands.
+
+A workflow that waits when a release is deployed must be able to continue.
+"""
 
 import base64
 import json
@@ -32,11 +34,11 @@ MADE_BY_COMMANDS = {
     "WORKFLOW_EXECUTION_FAILED",
     "WORKFLOW_EXECUTION_CONTINUED_AS_NEW",
 }
-"""How many other events there are is a matter of time."""
+"""The number of other events depends on timing."""
 
 
 def commands(history: Mapping[str, Any]) -> list[str]:
-    """What the workflow has decided, in order: the events its commands have made, with what each is about."""
+    """Return the workflow's decisions in order: the events of its commands, with the subject of each."""
     made: list[str] = []
     for event in history["events"]:
         kind = str(event["eventType"]).removeprefix("EVENT_TYPE_")
@@ -57,14 +59,14 @@ async def replay(
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, history))
 
 
-def test_each_case_is_recorded() -> None:
-    """A new case is recorded with the release that brings it."""
+def test_every_case_has_a_recorded_history() -> None:
+    """A new case is recorded with the release that adds it."""
     assert {file.stem for file in recorded() if file.parent.name == RELEASE} == set(NAMES)
 
 
 @every_history
-async def test_a_recorded_history_replays(file: Path) -> None:
-    """Under whatever namespace and workflow id: neither is part of what names a question within its workflow."""
+async def test_recorded_history_replays_under_any_id(file: Path) -> None:
+    """A history replays under any namespace and workflow id, since neither identifies a question in its workflow."""
     await replay(file.read_text())
 
 
@@ -73,14 +75,14 @@ REWORDED = {"answered": AskUncaughtReworded, "asked-again": AskUncaughtReworded,
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
 @pytest.mark.parametrize("case", REWORDED)
-async def test_a_recorded_history_replays_in_other_words(case: str, via: str) -> None:
-    """A workflow that was asked, or had its answer, before a deploy changed the question: it ends as it did."""
+async def test_recorded_history_replays_with_reworded_questions(case: str, via: str) -> None:
+    """A workflow that asked, or had its answer, before its question was reworded ends as it did."""
     history = (FOLDER / "0.1.0" / f"{case}-{via}.json").read_text()
     await replay(history, workflows=[REWORDED[case]])
 
 
 def with_another_header(history: str, change: Callable[[dict[str, Any]], None]) -> str:
-    """A recorded history of a run that inherits a question, from a run that handed it on in another form."""
+    """Return a recorded history of an inheriting run, with the header that another release would send."""
     events = json.loads(history)
     handed_on = events["events"][0]["workflowExecutionStartedEventAttributes"]["header"]["fields"][HEADER]
     held = json.loads(base64.b64decode(handed_on["data"]))
@@ -106,8 +108,8 @@ def unreadable(held: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
 @pytest.mark.parametrize("change", [of_a_later_release, of_an_earlier_release, unreadable])
-async def test_a_header_of_another_release_is_read(change: Callable[[dict[str, Any]], None], via: str) -> None:
-    """A deploy is rolling: the run before was another release's. Fields it does not know are ignored."""
+async def test_header_of_another_release_is_read(change: Callable[[dict[str, Any]], None], via: str) -> None:
+    """During a rolling deploy a run may inherit from another release; unknown fields are ignored."""
     history = (FOLDER / RELEASE / f"across-runs-{via}.json").read_text()
     await replay(with_another_header(history, change))
 
@@ -115,7 +117,7 @@ async def test_a_header_of_another_release_is_read(change: Callable[[dict[str, A
 @pytest.mark.edges
 @every_history
 async def test_recorded_history_replays_with_other_activity_options(file: Path) -> None:
-    """Task queue, timeout, retries and priority may be changed while people are asked."""
+    """Task queue, timeout, retries and priority may change while questions are open."""
     options = ActivityOptions(
         task_queue="people",
         start_to_close_timeout=timedelta(seconds=30),
@@ -126,8 +128,8 @@ async def test_recorded_history_replays_with_other_activity_options(file: Path) 
 
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
-def test_a_question_in_two_lines_is_recorded(via: str) -> None:
-    """Such a workflow replays, although a new one may not ask it today: a person may have answered it."""
+def test_history_of_a_two_line_question_replays(via: str) -> None:
+    """An open two-line question replays, although a new one is refused today."""
     history = json.loads((FOLDER / "before-one-line" / f"two-lines-{via}.json").read_text())
     payloads = b"".join(base64.b64decode(data) for data in _values(history["events"], "data"))
     assert b"\\nin two lines" in payloads
@@ -135,33 +137,33 @@ def test_a_question_in_two_lines_is_recorded(via: str) -> None:
 
 @pytest.mark.edges
 @pytest.mark.parametrize("name", NAMES)
-async def test_the_commands_are_those_that_were_recorded(
+async def test_each_case_makes_the_recorded_commands(
     name: str, humans: HumansServer, temporal: TemporalServer, tmp_path: Path
 ) -> None:
-    """Played again on a real server, each case makes the same commands in the same order."""
+    """Run again on a real server, each case makes the same commands in the same order."""
     async with stage(humans, temporal.address, tmp_path, f"{name}-{tmp_path.name}") as where:
         history = await played(name, where)
     assert commands(history) == commands(json.loads((FOLDER / RELEASE / f"{name}.json").read_text()))
 
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
-def test_a_quorum_that_counted_one_person_twice_is_recorded(via: str) -> None:
-    """Such a workflow replays, although its second answer is not counted today: its commands followed from it."""
+def test_history_of_a_quorum_that_counted_one_person_twice_replays(via: str) -> None:
+    """The workflow replays with its second vote, although that vote would not count today."""
     history = json.loads((FOLDER / "0.1.0" / f"quorum-{via}.json").read_text())
     payloads = b"".join(base64.b64decode(data) for data in _values(history["events"], "data"))
     assert payloads.count(b'"completed_by_email":"anna@example.com"') == 2
 
 
-async def test_another_command_is_noticed() -> None:
-    """The replay can fail: a history that asks through another activity is refused."""
+async def test_history_with_another_activity_is_refused() -> None:
+    """A history that asks through another activity fails the replay, so the replay can detect changes."""
     history = (FOLDER / RELEASE / "answered-signal.json").read_text()
     with pytest.raises(NondeterminismError):
         await replay(history.replace("awaithumans.open_wait", "awaithumans.ask"))
 
 
 @every_history
-def test_a_recorded_history_tells_nothing_of_where_it_was_made(file: Path) -> None:
-    """No host, no process, no secret: worker and client have a name, and URLs are those of this machine's own loop."""
+def test_recorded_history_names_no_host_process_or_secret(file: Path) -> None:
+    """Workers and clients have fixed names, and every URL is a loopback address."""
     history = json.loads(file.read_text())
     identities = {value for event in history["events"] for value in _values(event, "identity")}
     assert identities <= {"worker", "history-service"}
@@ -170,7 +172,7 @@ def test_a_recorded_history_tells_nothing_of_where_it_was_made(file: Path) -> No
 
 
 def _values(held: Any, name: str) -> list[str]:
-    """Every value under this name, however deep."""
+    """Return every value under this name, at any depth."""
     if isinstance(held, dict):
         return [
             found

@@ -1,4 +1,4 @@
-"""Proxies and certificates of the environment: what is wrong with them is reported with variable and value."""
+"""Errors in proxy and certificate settings of the environment are reported with variable and value."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ QUESTION = HumanTask(task="Refund?", response_schema=Decision, timeout_seconds=9
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no certificate of the developer's shell."""
+    """Remove proxy and certificate variables of the developer's shell."""
     for name in [name for name in os.environ if name.lower() in VARIABLES]:
         monkeypatch.delenv(name)
 
@@ -91,10 +91,10 @@ WRONG = [
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("name", "value", "advice"), [WRONG[0], WRONG[3], WRONG[5], WRONG[12]])
-def test_every_caller_learns_which_variable_is_wrong(
+def test_every_caller_reports_the_wrong_variable(
     monkeypatch: pytest.MonkeyPatch, caller: str, name: str, value: str, advice: str
 ) -> None:
-    """Also if the server is on this machine and needs neither a proxy nor a certificate."""
+    """The variable is named even if a local server needs neither a proxy nor a certificate."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
         CALLERS[caller]()
@@ -103,8 +103,10 @@ def test_every_caller_learns_which_variable_is_wrong(
 
 
 @pytest.mark.parametrize(("name", "value", "advice"), WRONG)
-def test_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str) -> None:
-    """With its value and what to do."""
+def test_wrong_variable_is_named_with_value_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
+) -> None:
+    """The error names the variable with its value and the remedy."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
         check_environment()
@@ -114,7 +116,7 @@ def test_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, val
 
 
 def test_file_without_certificates_is_named(monkeypatch: pytest.MonkeyPatch, no_certificates: str) -> None:
-    """OpenSSL's own errors become the same error as those of the file system."""
+    """OpenSSL's errors become the same error as those of the file system."""
     monkeypatch.setenv("SSL_CERT_FILE", no_certificates)
     with pytest.raises(SettingsError, match=r"SSL_CERT_FILE is .*no-certificates.pem"):
         check_environment()
@@ -122,7 +124,7 @@ def test_file_without_certificates_is_named(monkeypatch: pytest.MonkeyPatch, no_
 
 @pytest.mark.parametrize("value", ["http://me:hush#hush@proxy:3128", "socks5://me:hush@proxy:1080", "me:hush@:x"])
 def test_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """Neither in the message nor in an error it was raised from."""
+    """The proxy's password is neither in the message nor in a chained error."""
     monkeypatch.setenv("ALL_PROXY", value)
     with pytest.raises(SettingsError, match="ALL_PROXY") as raised:
         check_environment()
@@ -132,16 +134,16 @@ def test_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, value
 
 @pytest.mark.parametrize("value", ["http://proxy:3128", "proxy:3128", "http://me:pass@proxy", "https://[::1]:3128"])
 @pytest.mark.parametrize("not_proxied", ["", "*", "fd00::/8,*", "localhost,.example.com,::1,10.0.0.0/8,host:8080"])
-def test_usual_values_are_accepted(monkeypatch: pytest.MonkeyPatch, value: str, not_proxied: str) -> None:
-    """Whatever httpx accepts, this package does."""
+def test_values_that_httpx_accepts_are_accepted(monkeypatch: pytest.MonkeyPatch, value: str, not_proxied: str) -> None:
+    """Every value that httpx accepts is accepted here."""
     monkeypatch.setenv("ALL_PROXY", value)
     monkeypatch.setenv("NO_PROXY", not_proxied)
     httpx.Client().close()
     check_environment()
 
 
-def test_transport_of_the_caller_needs_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A FakeHumans without a socket answers on a machine whose proxy is malformed."""
+def test_transport_of_the_caller_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FakeHumans without a socket works on a machine whose proxy setting is malformed."""
     monkeypatch.setenv("ALL_PROXY", "http://proxy:port")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/cacert.pem")
 
@@ -154,16 +156,16 @@ def test_transport_of_the_caller_needs_no_environment(monkeypatch: pytest.Monkey
     assert asyncio.run(ask()) == "completed"
 
 
-async def test_langgraph_server_engine_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's client is built in the same environment."""
+async def test_langgraph_server_engine_names_the_wrong_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's client is created under the same checks of the environment."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/cacert.pem")
     with pytest.raises(SettingsError, match=r"SSL_CERT_FILE is '/nowhere/cacert.pem'"):
         await LangGraphServerEngine("http://127.0.0.1:9").check()
 
 
 @pytest.mark.edges
-def test_serve_reports_the_variable_in_a_line(tmp_path: Path) -> None:
-    """Without a traceback and without a word about the database."""
+def test_serve_reports_the_variable_in_one_line(tmp_path: Path) -> None:
+    """`serve` prints one line without a traceback and without any mention of the database."""
     command = [sys.executable, "-m", "awaithumans_relay.cli", "serve", "--temporal", "127.0.0.1:9"]
     wanted = {"AWAITHUMANS_URL": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:1080", "HOME": str(tmp_path)}
     done = subprocess.run(
@@ -181,7 +183,7 @@ SERVER = "http://humans.example:3001"
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers every request, for whichever host, as its server says."""
+    """Send the reply of the server to every request, for any host."""
 
     server: "ProxyServer"
 
@@ -199,7 +201,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 class ProxyServer(ThreadingHTTPServer):
-    """A proxy that answers by itself."""
+    """A proxy that replies to requests itself."""
 
     reply: tuple[int, bytes, Mapping[str, str]] = (200, b"", {})
 
@@ -247,8 +249,10 @@ both = pytest.mark.parametrize("read", [read_sync, lambda: asyncio.run(read_asyn
     [*(faults.html(status) for status in (200, 401, 403, 404, 407, 502)), faults.redirect("http://login.example")],
     ids=lambda fault: fault.name,
 )
-def test_reply_of_a_proxy_names_the_proxy(proxy: ProxyServer, fault: faults.Fault, read: Callable[[], None]) -> None:
-    """And its variable. Another token would not help, and is not advised."""
+def test_refusal_of_a_proxy_names_the_proxy_and_its_variable(
+    proxy: ProxyServer, fault: faults.Fault, read: Callable[[], None]
+) -> None:
+    """The error does not advise another token, because that would not help."""
     proxy.answers(fault)
     with pytest.raises(AwaitHumansError) as raised:
         read()
@@ -262,34 +266,34 @@ def test_reply_of_a_proxy_names_the_proxy(proxy: ProxyServer, fault: faults.Faul
 
 
 @both
-def test_refusal_of_the_server_itself_keeps_its_advice(proxy: ProxyServer, read: Callable[[], None]) -> None:
-    """A 401 in the API's form is the server's own, also if it came through a proxy."""
+def test_refusal_of_the_server_through_a_proxy_keeps_its_advice(proxy: ProxyServer, read: Callable[[], None]) -> None:
+    """A 401 in the API's form is the server's own, even if it came through a proxy."""
     proxy.answers(faults.status(401))
     with pytest.raises(AwaitHumansError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
         read()
 
 
 @both
-def test_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]) -> None:
-    """Else the error would speak of the server."""
+def test_unreachable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]) -> None:
+    """The error names the unreachable proxy and not the server."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(AwaitHumansError, match=r"ConnectError.*the proxy http://127.0.0.1:9 \(http_proxy\)"):
         read()
 
 
 @both
-def test_missing_directory_of_certificates_does_not_matter_to_plain_http(
+def test_missing_certificate_directory_is_ignored_for_plain_http(
     monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]
 ) -> None:
-    """A server on plain HTTP is asked as usual."""
+    """A server on plain HTTP works without the directory."""
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere/certs")
     with pytest.raises(AwaitHumansError, match="ConnectError") as raised:
         read()
     assert "SSL_CERT_DIR" not in str(raised.value)
 
 
-def test_missing_directory_of_certificates_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL does not report it and trusts no server, however often it is asked."""
+def test_missing_certificate_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL does not report a missing directory and then trusts no server, so the check names it."""
     untrusted = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate")
     assert lost_reason(untrusted).endswith("(give the certificate of its authority as SSL_CERT_FILE)")
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere/certs")
@@ -297,8 +301,8 @@ def test_missing_directory_of_certificates_is_named(monkeypatch: pytest.MonkeyPa
         lost_reason(untrusted)
 
 
-def test_gateway_before_the_server_is_no_wrong_token(answering: ProxyServer) -> None:
-    """An HTML page with 401 is not the API's, whoever has sent it."""
+def test_html_401_of_a_gateway_is_no_wrong_token(answering: ProxyServer) -> None:
+    """An HTML page with 401 does not come from the API, so the error does not name the token."""
     answering.answers(faults.html(401))
     with pytest.raises(AwaitHumansError, match="AWAITHUMANS_URL must be an address") as raised:
         SyncTaskClient(answering.url, "token", patience=0).get("task-1")
@@ -311,7 +315,7 @@ async def _server() -> str | None:
 
 @pytest.mark.parametrize("fault", [faults.html(200), faults.html(403)], ids=lambda fault: fault.name)
 async def test_doctor_and_serve_name_the_proxy(proxy: ProxyServer, fault: faults.Fault) -> None:
-    """In place of another token or another address."""
+    """`doctor` and `serve` name the proxy instead of advising another token or address."""
     proxy.answers(fault)
     found = await _server()
     assert found is not None
@@ -336,10 +340,10 @@ async def test_doctor_and_serve_name_the_proxy(proxy: ProxyServer, fault: faults
         ("http://[::1]:3001", {"ALL_PROXY": "http://p:1", "NO_PROXY": "::1"}, "None"),
     ],
 )
-def test_proxy_of_an_address(
+def test_proxy_for_an_address_follows_httpx(
     monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], expected: str
 ) -> None:
-    """The variable in lower case wins, as it does for httpx; a host in NO_PROXY has none."""
+    """As in httpx, the variable in lower case takes precedence, and a host in NO_PROXY has no proxy."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(proxy_for(url)) == expected

@@ -1,4 +1,4 @@
-"""Many questions at once, on the real server and on the one for tests, with and without an event loop."""
+"""Batches of questions, on the real server and on the fake, with and without an event loop."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ Crowd = Callable[..., AsyncGenerator[Answer[Decision]]]
 
 @pytest.fixture(params=["async", "sync"])
 async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> AsyncGenerator[Crowd]:
-    """`as_completed` of either client."""
+    """Yield `as_completed` of the async or of the sync client."""
     if request.param == "async":
         async with TaskClient(server.url, server.token, clock=FastClock()) as client:
             yield client.as_completed
@@ -66,10 +66,10 @@ async def answered(somebody: People, tasks: Sequence[HumanTask[Any]]) -> None:
 
 @pytest.mark.edges
 @pytest.mark.parametrize("connections", [1, 3, 20], ids="{}-connections".format)
-async def test_each_of_many_gets_its_own_answer(
+async def test_each_question_of_a_batch_gets_its_own_answer(
     as_completed: Crowd, somebody: People, question: str, connections: int
 ) -> None:
-    """However many connections there are for them: every question gets its answer, once."""
+    """Whatever the number of connections, every question gets its answer once."""
     asked = questions(question, 8)
     answering = asyncio.create_task(answered(somebody, asked[::-1]))
     answers = [answer async for answer in as_completed(asked, connections=connections)]
@@ -81,8 +81,8 @@ async def test_each_of_many_gets_its_own_answer(
     assert {answer.outcome.completed_by_email for answer in answers if answer.outcome} == {"anna@example.com"}
 
 
-async def test_answers_come_as_they_are_given(as_completed: Crowd, somebody: People, question: str) -> None:
-    """The first answer is there while the other questions are open."""
+async def test_answers_are_yielded_as_they_are_given(as_completed: Crowd, somebody: People, question: str) -> None:
+    """The first answer is yielded while the other questions are open."""
     asked = questions(question, 5)
     answers = as_completed(asked, connections=2)
     answering = asyncio.create_task(answered(somebody, asked[3:4]))
@@ -93,8 +93,10 @@ async def test_answers_come_as_they_are_given(as_completed: Crowd, somebody: Peo
     assert len([answer async for answer in answers]) == 4
 
 
-async def test_one_failure_does_not_lose_the_others(as_completed: Crowd, somebody: People, question: str) -> None:
-    """Every way of failing is an answer with its error, and the others are answers."""
+async def test_failed_question_does_not_lose_the_other_answers(
+    as_completed: Crowd, somebody: People, question: str
+) -> None:
+    """Each kind of failure is yielded as an answer with its error, beside the other answers."""
     good, cancelled, invalid, refused = questions(question, 3) + questions("refused", 1, task_metadata={"k": 1})
 
     async def people() -> None:
@@ -113,8 +115,10 @@ async def test_one_failure_does_not_lose_the_others(as_completed: Crowd, somebod
         came[id(cancelled)].result()
 
 
-async def test_many_are_asked_again(as_completed: Crowd, somebody: People, question: str) -> None:
-    """`max_reasks` holds for each of many."""
+async def test_max_reasks_applies_to_each_question_of_a_batch(
+    as_completed: Crowd, somebody: People, question: str
+) -> None:
+    """Every question of a batch is asked again after an invalid answer."""
     asked = questions(question, 3, max_reasks=1)
 
     async def people() -> None:
@@ -130,8 +134,8 @@ async def test_many_are_asked_again(as_completed: Crowd, somebody: People, quest
     assert [answer.result().approved for answer in answers] == [True, True, True]
 
 
-async def test_two_questions_with_one_key(as_completed: Crowd, somebody: People, question: str) -> None:
-    """A shared question is asked once, and both get its answer."""
+async def test_questions_with_one_key_share_the_task(as_completed: Crowd, somebody: People, question: str) -> None:
+    """A shared question is asked once, and both entries get its answer."""
     shared = [HumanTask(task=question, response_schema=Decision, idempotency_key=question) for _ in range(3)]
     answering = asyncio.create_task(somebody.answer(question, {"approved": True}))
     answers = [answer async for answer in as_completed(shared, connections=2)]
@@ -139,8 +143,10 @@ async def test_two_questions_with_one_key(as_completed: Crowd, somebody: People,
     assert [answer.result().approved for answer in answers] == [True] * 3
 
 
-async def test_leaving_early_leaves_the_questions_open(as_completed: Crowd, somebody: People, question: str) -> None:
-    """A reader who has seen enough goes; the other questions stay, and can be picked up by their keys."""
+async def test_leaving_as_completed_early_leaves_the_questions_open(
+    as_completed: Crowd, somebody: People, question: str
+) -> None:
+    """After an early exit the other questions stay open, and their keys find them again."""
     asked = questions(question, 5)
     answers = as_completed(asked, connections=2)
     answering = asyncio.create_task(answered(somebody, asked[:1]))
@@ -148,12 +154,12 @@ async def test_leaving_early_leaves_the_questions_open(as_completed: Crowd, some
     await answering
     started = time.monotonic()
     await answers.aclose()
-    assert time.monotonic() - started < 12  # a poll is held for 25 s
+    assert time.monotonic() - started < 12  # the server holds a poll for 25 s
     open_one = await somebody.by_key(asked[1].idempotency_key)
     assert open_one["status"] == "created"
 
 
-async def test_wait_all_keeps_the_order(server: TaskServer, somebody: People, question: str) -> None:
+async def test_wait_all_returns_answers_in_order(server: TaskServer, somebody: People, question: str) -> None:
     """`wait_all` returns the answers in the order of the questions, in both clients."""
     asked = questions(question, 4)
     answering = asyncio.create_task(answered(somebody, asked[::-1]))
@@ -166,15 +172,15 @@ async def test_wait_all_keeps_the_order(server: TaskServer, somebody: People, qu
     assert [answer.result() for answer in again] == [answer.result() for answer in answers]
 
 
-async def test_nothing_to_wait_for(server: TaskServer) -> None:
-    """No questions, no answers."""
+async def test_empty_batch_yields_nothing(server: TaskServer) -> None:
+    """A batch without questions yields no answers."""
     async with TaskClient(server.url, server.token, clock=FastClock()) as client:
         assert await client.wait_all([]) == []
 
 
 @pytest.mark.edges
-async def test_connections_are_bounded(server: TaskServer, somebody: People, question: str) -> None:
-    """Sixty questions hold no more connections than are allowed, at any time."""
+async def test_batch_never_exceeds_its_connection_limit(server: TaskServer, somebody: People, question: str) -> None:
+    """Sixty questions never hold more than the allowed number of connections."""
     asked = questions(question, 60)
     port = int(server.url.rsplit(":", 1)[1])
     before = set(established(port))
@@ -195,5 +201,5 @@ async def test_connections_are_bounded(server: TaskServer, somebody: People, que
         answers = await waiting
     counting.cancel()
     assert all(answer.result().approved for answer in answers)
-    # People hold one connection of their own, opened in the meantime.
+    # `People` opens one connection in the meantime.
     assert 2 <= most <= 6 + 1

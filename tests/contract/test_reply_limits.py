@@ -1,4 +1,4 @@
-"""What a reply can make a client hold, and who can read what a client sends."""
+"""Limits on replies that a client reads, and warnings about requests that others can read."""
 
 import ast
 import asyncio
@@ -22,7 +22,7 @@ from awaithumans_core.http.clients import MAX_REPLY_BYTES, async_client, exposur
 
 ROOT = Path(__file__).parents[2]
 BOMB = gzip.compress(bytes(4 * MAX_REPLY_BYTES), 6)
-"""About 130 kB that unpack to 128 MB."""
+"""A reply of about 130 kB that decompresses to 128 MB."""
 RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 SMALL = {
     "identity": b"[]",
@@ -33,7 +33,7 @@ SMALL = {
 
 
 class Replies(BaseHTTPRequestHandler):
-    """Replies to everything with the body that is named by the last part of the path, else with the bomb."""
+    """Reply to every request with the body named by the last part of the path, or with the bomb."""
 
     protocol_version = "HTTP/1.1"
 
@@ -54,7 +54,7 @@ class Replies(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Clients that hang up are what is expected of them."""
+    """An HTTP server that ignores clients that hang up, which these tests expect."""
 
     def handle_error(self, *_: object) -> None:
         pass
@@ -98,10 +98,10 @@ async def read_langgraph(url: str) -> None:
     ],
     ids=["async", "sync", "LangGraph server"],
 )
-async def test_reply_that_unpacks_to_much_is_cut(
+async def test_compressed_reply_is_cut_at_the_limit(
     hostile: str, read: Callable[[str], Awaitable[None]], error: type[Exception]
 ) -> None:
-    """A few bytes that unpack to 128 MB cost a client no more than its limit, and end in a typed error."""
+    """A small reply that decompresses to 128 MB costs at most the limit and ends in a typed error."""
     tracemalloc.start()
     try:
         with pytest.raises(error, match="larger than"):
@@ -113,23 +113,23 @@ async def test_reply_that_unpacks_to_much_is_cut(
 
 
 @pytest.mark.parametrize("encoding", SMALL)
-async def test_packed_replies_are_read(hostile: str, encoding: str) -> None:
-    """The encodings that are asked for are unpacked, by either client."""
+async def test_compressed_replies_are_read(hostile: str, encoding: str) -> None:
+    """Both clients decompress the encodings that they ask for."""
     async with async_client(base_url=hostile) as client:
         assert (await client.get(f"/{encoding}")).json() == []
     with sync_client(base_url=hostile) as plain:
         assert (await asyncio.to_thread(plain.get, f"/{encoding}")).json() == []
 
 
-async def test_encoding_that_was_not_asked_for_is_refused(hostile: str) -> None:
-    """It could be unpacked by httpx only, without a limit."""
+async def test_encoding_that_was_not_requested_is_refused(hostile: str) -> None:
+    """Only httpx could decompress such a reply, and it would do so without a limit."""
     async with async_client(base_url=hostile) as client:
         with pytest.raises(httpx.DecodingError, match="'br'"):
             await client.get("/br")
 
 
-async def test_page_that_is_too_large_is_read_again_in_smaller_ones(hostile: str) -> None:
-    """A list of large tasks is not given up: the next page begins at the same place and is half as large."""
+async def test_list_page_that_is_too_large_is_read_again_with_half_the_size(hostile: str) -> None:
+    """A list of large tasks is read to its end: the next page starts at the same place with half the size."""
     async with TaskClient(hostile, "token", patience=0) as client:
         page = await client.run(ended_page(0, 25, Patience(0)))
         single = await client.run(ended_page(0, 1, Patience(0)))
@@ -140,8 +140,8 @@ async def test_page_that_is_too_large_is_read_again_in_smaller_ones(hostile: str
 CONSTRUCTORS = {"httpx.AsyncClient", "httpx.Client", "get_client", "get_sync_client"}
 
 
-def test_every_client_of_the_package_is_bounded() -> None:
-    """httpx clients are constructed in one module, and those of the LangGraph SDK are bounded where they are made."""
+def test_every_http_client_of_the_package_limits_its_replies() -> None:
+    """One module constructs the httpx clients, and LangGraph SDK clients are limited where they are made."""
     made = {
         str(file.relative_to(ROOT / folder))
         for folder in ("core", "adapters", "callback_relay")
@@ -170,10 +170,10 @@ def test_every_client_of_the_package_is_bounded() -> None:
     ],
     ids=["other host", "IPv4", "IPv6", "localhost", "tunnel", "proxy", "any proxy", "no proxy", "both"],
 )
-def test_exposed_token_is_found(
+def test_exposed_token_is_reported(
     url: str, proxies: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plain HTTP to another host, and a proxy that reads the token: one warning each, without a proxy's password."""
+    """Plain HTTP to another host and a proxy that reads the token each give one warning without a password."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -188,7 +188,7 @@ def test_exposed_token_is_found(
 
 
 def test_exposed_token_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    """However many clients a process makes, in one line without the token."""
+    """However many clients a process makes, it logs one line, without the token."""
     with caplog.at_level(logging.WARNING, "awaithumans"):
         for _ in range(2):
             TaskClient("http://server-of-this-test.example", "the-token")
@@ -200,7 +200,7 @@ def test_exposed_token_is_reported_once(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_exposed_registrations_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """The relay's address, too: registrations carry a proof."""
+    """The relay's address is checked as well, because registrations carry a proof."""
     settings = Settings.load(
         url="https://humans.example",
         admin_api_token="t",

@@ -1,8 +1,8 @@
-"""What a script survives between its question and its answer, what it does not, and how long either takes.
+"""Which faults a script survives between its question and its answer, and how long each takes.
 
 The table is the promise. Each row happens twice in succession to one kind of call, while a person takes two minutes to
-answer. Time is the fake's: `seconds` runs from the first call that went wrong to the first that went well, or to the
-error. What happens after a poll was held counts from the beginning of the first poll, so the person's time is in it.
+answer. Time is virtual: `seconds` runs from the first failed call to the first successful one, or to the error. For a
+fault after a held poll it runs from the beginning of the first poll, so it includes the person's time.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ PERSON_SECONDS = 120.0
 TIMEOUT_SECONDS = 900
 
 AGAIN = (1.1, 1.9)
-"""Two pauses of 0.5 s and 1 s, a quarter more or less."""
+"""Two pauses of 0.5 s and 1 s, each 25 % more or less."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Row:
     name: str
     fault: Fault
     ends: type[Exception] | None = None
-    """None: it is survived."""
+    """Error that the fault ends in; None if it is survived."""
     seconds: tuple[float, float] = AGAIN
     at_poll: type[Exception] | None = None
-    """What it ends with when it happens to a poll, if that differs."""
+    """Error that the fault ends in when it happens to a poll, if that differs."""
     polls_survive: bool = False
-    """Whether it is survived when it happens to a poll, and nowhere else."""
+    """Whether the fault is survived only when it happens to a poll."""
     poll_seconds: tuple[float, float] | None = None
     on_a_port: bool = True
-    """Whether it can be made to happen on a port without waiting for it."""
+    """Whether the fault can be produced on a port without waiting."""
 
 
 AT_ONCE = (0.0, 0.1)
@@ -63,7 +63,7 @@ TABLE = [
     Row("connection refused", faults.refused()),
     Row("reset before anything was done", faults.reset()),
     Row("reset after all was done", faults.reset(after=True), poll_seconds=(121.1, 121.9)),
-    # 15 s for a call, 35 s for a poll of 25 s, and the pauses
+    # timeouts of 15 s for a call and 35 s for a poll of 25 s, plus the pauses
     Row("read timeout", faults.slow(100), seconds=(31.1, 31.9), poll_seconds=(71.1, 71.9), on_a_port=False),
     Row("429", faults.status(429)),
     Row("429, Retry-After: 30", faults.status(429, retry_after=30), seconds=(60, 60.1)),
@@ -128,14 +128,14 @@ async def check(row: Row, verb: Verb, humans: FakeHumans, ask: Callable[[FakeHum
     assert outcome.completed_by_email == "person@example.com"
     assert len(humans.tasks) == 1, "the person was asked more than once"
     times = [at for at, called in humans.calls if called == verb]
-    if len(times) > TIMES:  # what is no fault to the client is not repeated
+    if len(times) > TIMES:  # the client does not repeat a call that it takes as successful
         assert low <= times[TIMES] - times[0] <= high
 
 
 @rows
 @verbs
-async def test_in_process(row: Row, verb: Verb) -> None:
-    """Each row, with the async client."""
+async def test_fault_in_process_has_the_stated_result(row: Row, verb: Verb) -> None:
+    """Each row of the table holds for the async client."""
     async with FakeHumans() as humans:
         await check(row, verb, humans, asked)
 
@@ -143,16 +143,16 @@ async def test_in_process(row: Row, verb: Verb) -> None:
 @pytest.mark.edges
 @pytest.mark.parametrize("row", [row for row in TABLE if row.on_a_port], ids=lambda row: row.name)
 @verbs
-async def test_on_a_port(row: Row, verb: Verb) -> None:
-    """Each row over real sockets, with the sync client."""
+async def test_fault_on_a_port_has_the_stated_result(row: Row, verb: Verb) -> None:
+    """Each row of the table holds for the sync client over real sockets."""
     humans = FakeHumans()
     with humans.serving():
         await check(row, verb, humans, asked_on_a_port)
 
 
 @rows
-async def test_when_it_goes_on(row: Row) -> None:
-    """What never ends at create ends in a typed error at the task's deadline, and not before."""
+async def test_permanent_fault_at_create_ends_at_the_deadline(row: Row) -> None:
+    """A fault at create that never ends becomes a typed error at the task's deadline, and not before."""
     async with FakeHumans() as humans:
         humans.fault(row.fault, on="create", times=1_000_000)
         if row.ends is None and row.name not in {"an unknown status", "unknown fields"}:
@@ -165,8 +165,8 @@ async def test_when_it_goes_on(row: Row) -> None:
 
 @pytest.mark.edges
 @rows
-async def test_polls_that_never_work_again_lose_no_answer(row: Row) -> None:
-    """An answer that no poll could fetch is found by the last look at the deadline."""
+async def test_answer_is_found_at_the_deadline_if_every_poll_fails(row: Row) -> None:
+    """The last check at the deadline finds an answer that no poll could fetch."""
     async with FakeHumans() as humans:
         humans.answer("Approve", {"approved": True}).after(PERSON_SECONDS)
         humans.fault(row.fault, on="poll", times=1_000_000)
@@ -176,8 +176,8 @@ async def test_polls_that_never_work_again_lose_no_answer(row: Row) -> None:
             assert humans.clock.now() <= TIMEOUT_SECONDS + 15 + 60
 
 
-async def test_a_server_that_is_restarted() -> None:
-    """A wait outlives the server it is held by: real sockets, real time."""
+async def test_wait_survives_a_server_restart() -> None:
+    """A wait outlives the server that holds it, with real sockets and in real time."""
     humans = FakeHumans(clock=SystemClock())
     with humans.serving() as url:
         port = int(url.rsplit(":", 1)[1])
@@ -185,7 +185,7 @@ async def test_a_server_that_is_restarted() -> None:
         asking = asyncio.create_task(asyncio.to_thread(client.ask, question()))
         while not humans.tasks:
             await asyncio.sleep(0.01)
-    humans.complete(humans.tasks[0].id, {"approved": True})  # on another way, while the server cannot be reached
+    humans.complete(humans.tasks[0].id, {"approved": True})  # given directly, while the server is unreachable
     with suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(asking), 0.5)
     assert not asking.done()

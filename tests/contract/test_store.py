@@ -1,4 +1,4 @@
-"""The waits table under one contract, on each database it may live in."""
+"""The contract of the waits table, on each supported database."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ from tests.support.postgres import PostgresServer
 
 
 class Now:
-    """A clock that stands."""
+    """A clock that stops unless it is moved."""
 
     def __init__(self) -> None:
         self.time = 1_000_000.0
@@ -51,7 +51,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def stores(url: str, now: Now) -> AsyncGenerator[tuple[Store, Store]]:
-    """Two relays' stores on one database, started at the same moment."""
+    """Yield the stores of two relays on one database, started at the same moment."""
     pair = Store(url, clock=now), Store(url, clock=now)
     await asyncio.gather(*(store.start() for store in pair))
     yield pair
@@ -74,8 +74,8 @@ def outcome(number: int = 0, **fields: object) -> Outcome:
     )
 
 
-async def test_registered_then_answered(store: Store) -> None:
-    """An open wait is answered once, with what was answered."""
+async def test_registered_wait_is_answered_once(store: Store) -> None:
+    """An open wait is answered once, with the outcome given first."""
     assert await store.register("task-0", route(), 900) == WaitState.OPEN
     assert len(await store.answer(outcome(), found_by="callback", route=route())) == 1
     assert len(await store.answer(outcome(response={"approved": False}), found_by="callback", route=route())) == 0
@@ -83,15 +83,15 @@ async def test_registered_then_answered(store: Store) -> None:
     assert (wait.state, wait.outcome, wait.found_by) == (WaitState.ANSWERED, outcome(), "callback")
 
 
-async def test_answered_then_registered(store: Store) -> None:
-    """A callback that beats the registration is one wait, answered."""
+async def test_answer_before_registration_is_one_wait(store: Store) -> None:
+    """A callback that arrives before the registration results in one answered wait."""
     await store.answer(outcome(), found_by="callback", route=route())
     assert await store.register("task-0", route(), 900) == WaitState.ANSWERED
     assert await store.counts() == {"answered": 1}
 
 
-async def test_what_is_still_to_be_found(store: Store, now: Now) -> None:
-    """Which tasks somebody waits for an answer to, a parked wait's as well, and how far back open waits go."""
+async def test_unanswered_tasks_include_those_of_parked_waits(store: Store, now: Now) -> None:
+    """The store lists tasks without an answer, those of parked waits too, and the age of the oldest open wait."""
     assert await store.oldest_open() is None
     began = now.time
     for number in range(4):
@@ -105,8 +105,8 @@ async def test_what_is_still_to_be_found(store: Store, now: Now) -> None:
     assert await store.oldest_open() == began + 2
 
 
-async def test_a_look_that_is_made_up_for_moves_open_waits_only(store: Store, now: Now) -> None:
-    """Of the waits whose looks did not come about, those still open are due again; the answered one stays as it is."""
+async def test_missed_checks_are_rescheduled_for_open_waits_only(store: Store, now: Now) -> None:
+    """Of the waits whose checks were missed, open ones are due again and the answered one is unchanged."""
     for number in range(3):
         await store.register(f"task-{number}", route(number), 900)
     now.time += 10
@@ -120,8 +120,8 @@ async def test_a_look_that_is_made_up_for_moves_open_waits_only(store: Store, no
     assert answered.next_check_at > now.time
 
 
-async def test_everybody_who_waits_for_a_question_is_answered(store: Store) -> None:
-    """Two routes share a task; one of another question on the same task does not get its answer."""
+async def test_answer_reaches_every_wait_for_its_question(store: Store) -> None:
+    """Two routes share a task; a route of another question on the same task does not get its answer."""
     other = Route("shelf", {"place": "elsewhere"}, "question-7")
     for each in (route(), route(target="also"), other):
         await store.register("task-0", each, 900)
@@ -133,8 +133,8 @@ async def test_everybody_who_waits_for_a_question_is_answered(store: Store) -> N
     }
 
 
-async def test_the_same_moment_twice(stores: tuple[Store, Store]) -> None:
-    """Registration and callbacks of one wait at two relays at once make one row, answered once."""
+async def test_concurrent_registration_and_callbacks_make_one_wait(stores: tuple[Store, Store]) -> None:
+    """Concurrent registrations and callbacks at two relays make one row, which is answered once."""
     for number in range(10):
         counts = await asyncio.gather(
             *(store.answer(outcome(number), found_by="callback", route=route(number)) for store in stores * 2),
@@ -144,8 +144,8 @@ async def test_the_same_moment_twice(stores: tuple[Store, Store]) -> None:
     assert await stores[0].counts() == {"answered": 10}
 
 
-async def test_one_delivery_a_target_among_all_relays(stores: tuple[Store, Store]) -> None:
-    """However many relays look for work at once, each target has one lease, and every wait has its turn."""
+async def test_each_target_has_one_lease_among_all_relays(stores: tuple[Store, Store]) -> None:
+    """However many relays lease work at once, each target has one lease, and every wait is delivered in turn."""
     for number in range(40):
         await stores[0].answer(outcome(number), found_by="callback", route=route(number, target=f"t{number % 4}"))
     delivered: list[str] = []
@@ -156,15 +156,15 @@ async def test_one_delivery_a_target_among_all_relays(stores: tuple[Store, Store
         held = [(f"relay-{n}", wait) for n, leased in enumerate(rounds) for wait in leased]
         targets = [wait.route.target_id for _, wait in held]
         assert len(targets) == len(set(targets))
-        assert held, "nobody found work"
+        assert held, "no relay found work"
         for owner, wait in held:
             assert await stores[0].delivered(wait, owner)
             delivered.append(wait.task_id)
     assert len(set(delivered)) == 40
 
 
-async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
-    """A relay that lives keeps what it has leased; what a dead one had is taken over, and it cannot write any more."""
+async def test_renewed_lease_is_kept_and_expired_lease_is_taken_over(store: Store, now: Now) -> None:
+    """A running relay keeps its leases; a stopped one loses them and cannot write any more."""
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "first", limit=9, seconds=15)
     now.time += 10
@@ -180,8 +180,8 @@ async def test_a_lease_is_held_by_renewing(store: Store, now: Now) -> None:
     assert await asyncio.to_thread(store.renew, "second", held, seconds=15) == 0
 
 
-async def test_clocks_that_differ(postgres: PostgresServer) -> None:
-    """However wrong a relay's clock is: what a living relay holds is its own, and what a dead one had is taken over."""
+async def test_leases_hold_when_relay_clocks_differ(postgres: PostgresServer) -> None:
+    """However wrong a relay's clock is, leases of a running relay hold and those of a stopped one are taken over."""
     url = postgres.database()
     right, ahead = Store(url), Store(url)
     ahead.clock = lambda: time.time() + 60
@@ -196,14 +196,14 @@ async def test_clocks_that_differ(postgres: PostgresServer) -> None:
     await asyncio.gather(right.stop(), ahead.stop())
 
 
-async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> None:
-    """A delivery that blocks the event loop for longer than a lease lasts stays this relay's, and is made once."""
+async def test_delivery_that_blocks_the_event_loop_is_made_once(url: str) -> None:
+    """A delivery that blocks the event loop for longer than its lease stays with this relay and is made once."""
     delivered: list[str] = []
 
     class Blocking(CollectingEngine):
         async def deliver(self, route: Route, outcome: Outcome) -> None:
             delivered.append(threading.current_thread().name)
-            time.sleep(4)  # noqa: ASYNC251 - what a node of somebody else's may do
+            time.sleep(4)  # noqa: ASYNC251 - a node of an application may block
 
     async def relay() -> None:
         store = Store(url)
@@ -223,8 +223,8 @@ async def test_a_node_that_blocks_its_relay_is_not_run_by_another(url: str) -> N
 
 
 @pytest.mark.edges
-async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> None:
-    """While nothing can be written for longer than a lease lasts, a delivery is neither taken over nor begun again."""
+async def test_delivery_survives_an_outage_of_the_store(url: str) -> None:
+    """While the store is unwritable for longer than a lease, a delivery is neither taken over nor started again."""
     delivered: list[str] = []
 
     class Slow(CollectingEngine):
@@ -252,7 +252,7 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
             await asyncio.sleep(0.05)
         locked = asyncio.create_task(asyncio.to_thread(lock))
         await asyncio.sleep(4)
-        relays[1].wake()  # as another answer would
+        relays[1].wake()  # wakes the dispatcher, as another answer would
         await locked
         while (await first.counts()).get("delivered") != 1:
             await asyncio.sleep(0.05)
@@ -261,8 +261,8 @@ async def test_a_store_that_was_away_does_not_make_the_living_dead(url: str) -> 
     await second.stop()
 
 
-async def test_checks_are_claimed_once(stores: tuple[Store, Store], now: Now) -> None:
-    """Two relays that sweep at once share the work: no task is looked at twice."""
+async def test_concurrent_sweeps_claim_each_check_once(stores: tuple[Store, Store], now: Now) -> None:
+    """Two relays that sweep at once share the work, and no task is checked twice."""
     for number in range(20):
         await stores[0].register(f"task-{number}", route(number), 900)
     now.time += 60
@@ -273,18 +273,18 @@ async def test_checks_are_claimed_once(stores: tuple[Store, Store], now: Now) ->
     assert await stores[1].claim_checks(50) == []
 
 
-async def test_set_aside_and_back(store: Store) -> None:
-    """A parked open wait takes its answer when it comes after all."""
+async def test_parked_open_wait_takes_its_late_answer(store: Store) -> None:
+    """A parked open wait takes its answer when that comes after all."""
     await store.register("task-0", route(), 900)
     (wait,) = await store.find("task-0")
-    assert await store.park_open(wait, reason="nobody knows it")
+    assert await store.park_open(wait, reason="unknown task")
     assert len(await store.answer(outcome(), found_by="callback")) == 1
     assert await store.counts() == {"answered": 1}
 
 
 @pytest.mark.parametrize("how", ["park", "retry", "gone", "park_open"])
-async def test_what_an_error_says_keeps_nothing_from_being_written(store: Store, how: str) -> None:
-    """Half a character of a file name, and a NUL, are in no text a database takes; the wait moves on all the same."""
+async def test_error_text_that_no_database_stores_is_still_recorded(store: Store, how: str) -> None:
+    """Lone surrogates and NUL characters in an error text do not prevent the update of the wait."""
     reason = "cannot read caf\udce9\0.txt"
     await store.register("task-0", route(), 900)
     if how != "park_open":
@@ -304,8 +304,8 @@ async def test_what_an_error_says_keeps_nothing_from_being_written(store: Store,
     assert wait.last_error == "cannot read caf??.txt"
 
 
-async def test_tried_again_later(store: Store, now: Now) -> None:
-    """A delivery that failed is due again after its delay, with its error kept."""
+async def test_failed_delivery_is_due_after_its_delay(store: Store, now: Now) -> None:
+    """A failed delivery is due again after its delay, and its error is kept."""
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
     assert await store.retry(wait, "relay", after=5, error="away", not_ready=False)
@@ -315,8 +315,8 @@ async def test_tried_again_later(store: Store, now: Now) -> None:
     assert (again.attempts, again.last_error) == (1, "away")
 
 
-async def test_a_parked_answer_is_delivered_once_more(store: Store, now: Now) -> None:
-    """Redriving starts the delivery over, with its own time to give up; an open wait is looked after again."""
+async def test_redrive_starts_a_parked_delivery_over(store: Store, now: Now) -> None:
+    """A redriven answer gets a new time limit, and a redriven open wait is checked again."""
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "relay", limit=9, seconds=15)
     await store.park(wait, "relay", reason="gone")
@@ -332,8 +332,8 @@ async def test_a_parked_answer_is_delivered_once_more(store: Store, now: Now) ->
     assert await store.redrive() == 0
 
 
-async def test_a_relay_that_has_just_started_takes_over_from_a_dead_one(postgres: PostgresServer) -> None:
-    """Leases on PostgreSQL are held by the database's clock, so relays that live for seconds only deliver as well."""
+async def test_new_relay_takes_over_leases_of_a_stopped_one(postgres: PostgresServer) -> None:
+    """On PostgreSQL the database's clock limits leases, so even a relay that lives for seconds delivers."""
     url = postgres.database()
     dead, started = Store(url), Store(url)
     await dead.start()
@@ -345,7 +345,7 @@ async def test_a_relay_that_has_just_started_takes_over_from_a_dead_one(postgres
 
 
 async def test_started_runs_are_recorded_with_the_wait(stores: tuple[Store, Store]) -> None:
-    """The count outlives the process that started the run; only who holds the lease counts; a redrive begins anew."""
+    """The count outlives the process that started the run, only the lease holder counts, and a redrive resets it."""
     store, other = stores
     await store.answer(outcome(), found_by="callback", route=route())
     (wait,) = await store.lease("shelf", "one", limit=1, seconds=60)
@@ -361,8 +361,8 @@ async def test_started_runs_are_recorded_with_the_wait(stores: tuple[Store, Stor
     assert again.runs == NO_RUNS
 
 
-async def test_parked_wait_without_an_answer_is_forgotten_after_its_deadline(store: Store, now: Now) -> None:
-    """Open waits, and parked ones whose answer may still be delivered, are kept however old they are."""
+async def test_parked_wait_without_an_answer_is_deleted_after_its_deadline(store: Store, now: Now) -> None:
+    """Open waits and parked waits with a deliverable answer are kept, whatever their age."""
     routes = {name: Route("shelf", {"place": name}, name) for name in ("open", "parked", "young", "answered")}
     for name, route in routes.items():
         await store.register(name, route, 1000 if name == "young" else 10)
@@ -376,8 +376,8 @@ async def test_parked_wait_without_an_answer_is_forgotten_after_its_deadline(sto
     assert [name for name in routes if not await store.find(name)] == ["parked"]
 
 
-async def test_a_route_holds_a_handful_of_unanswered_waits(store: Store) -> None:
-    """One question has one task: a ninth wait is refused, until one of the others has its answer."""
+async def test_route_has_at_most_eight_unanswered_waits(store: Store) -> None:
+    """A question has one task, so a ninth wait of a route is refused until another one is answered."""
     route = Route("shelf", {}, "question-1")
     for number in range(MAX_OPEN_WAITS):
         await store.register(f"task-{number}", route, 900)
@@ -391,8 +391,8 @@ async def test_a_route_holds_a_handful_of_unanswered_waits(store: Store) -> None
     assert await store.register("task-more", route, 900) == "open"
 
 
-async def test_delivered_waits_are_forgotten(store: Store, now: Now) -> None:
-    """What was delivered long ago is deleted; what is parked, open or recent is kept."""
+async def test_delivered_waits_are_deleted_after_retention(store: Store, now: Now) -> None:
+    """Waits delivered long ago are deleted; parked, open and recent ones are kept."""
     for number in range(4):
         await store.answer(outcome(number), found_by="callback", route=route(number, target=str(number)))
     leased = {wait.task_id: wait for wait in await store.lease("shelf", "relay", limit=9, seconds=15)}
@@ -405,8 +405,8 @@ async def test_delivered_waits_are_forgotten(store: Store, now: Now) -> None:
     assert await store.counts() == {"answered": 1, "delivered": 1, "parked": 1}
 
 
-async def test_a_crowded_target_hides_nobody(store: Store) -> None:
-    """However many answers wait for one workflow, another's is leased in the same round."""
+async def test_busy_target_does_not_delay_other_targets(store: Store) -> None:
+    """However many answers wait for one workflow, another's answer is leased in the same round."""
     for number in range(30):
         await store.answer(outcome(number), found_by="callback", route=route(number, target="crowded"))
     await store.answer(outcome(99), found_by="callback", route=route(99, target="lonely"))
@@ -414,8 +414,8 @@ async def test_a_crowded_target_hides_nobody(store: Store) -> None:
     assert [wait.task_id for wait in leased] == ["task-0", "task-99"]
 
 
-async def test_when_to_deliver_next(store: Store, now: Now) -> None:
-    """The next delivery is known, so that nobody has to ask for work all the time."""
+async def test_time_of_the_next_delivery_is_known(store: Store, now: Now) -> None:
+    """The store knows when the next delivery is due, so the dispatcher need not poll."""
     assert await store.next_delivery("shelf") is None
     await store.answer(outcome(), found_by="callback", route=route())
     assert await store.next_delivery("shelf") == now.time
@@ -426,8 +426,8 @@ async def test_when_to_deliver_next(store: Store, now: Now) -> None:
     assert await store.next_delivery("shelf") == now.time + 7
 
 
-async def test_listed(store: Store, now: Now) -> None:
-    """The newest first, by state and engine, a page at a time."""
+async def test_list_filters_and_pages_newest_first(store: Store, now: Now) -> None:
+    """Waits are listed newest first, by state and engine, one page at a time."""
     for number in range(5):
         now.time += 1
         await store.register(f"task-{number}", route(number), 900)
@@ -438,8 +438,8 @@ async def test_listed(store: Store, now: Now) -> None:
     assert await store.listed(engine="another") == []
 
 
-async def test_one_failing_write_is_its_own(store: Store) -> None:
-    """Writes that share a commit fail each for itself."""
+async def test_failing_write_does_not_fail_its_batch(store: Store) -> None:
+    """Writes that share a commit fail individually."""
 
     def fails(db: Connection) -> None:
         db.execute(text("INSERT INTO nowhere VALUES (1)"))
@@ -454,8 +454,8 @@ async def test_one_failing_write_is_its_own(store: Store) -> None:
     assert await store.counts() == {"open": 20}
 
 
-async def test_what_a_failing_disk_has_undone_is_not_acknowledged(tmp_path: Path) -> None:
-    """SQLite undoes a whole transaction on an I/O error: of those who shared it nobody hears that it was stored."""
+async def test_writes_undone_by_an_io_error_are_not_acknowledged(tmp_path: Path) -> None:
+    """SQLite undoes a whole transaction on an I/O error, and then no write in it is reported as stored."""
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     await store.start()
     blocked = threading.Event()
@@ -490,7 +490,7 @@ async def registered(store: Store, count: int) -> None:
 
 
 async def read_missing(store: Store, now: Now, *task_ids: str) -> None:
-    """Each of these is missing at three readings over five minutes."""
+    """Read each of these tasks as missing three times over five minutes."""
     for seconds in (0, 150, 151):
         now.time += seconds
         for task_id in task_ids:
@@ -501,8 +501,8 @@ async def states(store: Store, *task_ids: str) -> list[str]:
     return [wait.state for task_id in task_ids for wait in await store.find(task_id)]
 
 
-async def test_a_deletion_ends_its_waits(stores: tuple[Store, Store], now: Now) -> None:
-    """Readings of several relays count together, and the end is an outcome, for every wait on the task."""
+async def test_confirmed_deletion_ends_every_wait_on_the_task(stores: tuple[Store, Store], now: Now) -> None:
+    """Readings of several relays count together, and each wait on the task gets the outcome."""
     first, second = stores
     await registered(first, 2)
     await first.register("task-0", route(target="also"), 900)
@@ -521,8 +521,8 @@ async def test_a_deletion_ends_its_waits(stores: tuple[Store, Store], now: Now) 
     assert await first.missing("task-0") is None
 
 
-async def test_a_missing_task_is_checked_again_in_time(store: Store, now: Now) -> None:
-    """However rarely its age would have it read, three readings fit into five minutes and a little."""
+async def test_missing_task_is_read_three_times_within_its_schedule(store: Store, now: Now) -> None:
+    """Whatever the age of the wait, three readings fit into little more than five minutes."""
     await registered(store, 1)
     now.time += 7 * 24 * 3600
     times = list[float]()
@@ -534,11 +534,11 @@ async def test_a_missing_task_is_checked_again_in_time(store: Store, now: Now) -
         times.append(now.time)
     assert 300 <= times[2] - times[0] <= 305
     (wait,) = await store.find("task-0")
-    assert wait.next_check_at - now.time > 400  # in doubt, it is read on its ordinary schedule
+    assert wait.next_check_at - now.time > 400  # while in doubt, the task is read on its ordinary schedule
 
 
-async def test_other_tasks_are_read_when_one_is_missing(store: Store, now: Now) -> None:
-    """Whether the database is still the same is known before the first deletion is confirmed."""
+async def test_other_tasks_are_checked_when_one_is_missing(store: Store, now: Now) -> None:
+    """The store learns whether the server's database is the same before it confirms the first deletion."""
     await registered(store, 4)
     now.time += 7 * 24 * 3600
     await store.claim_checks(9)
@@ -546,8 +546,8 @@ async def test_other_tasks_are_read_when_one_is_missing(store: Store, now: Now) 
     assert {wait.task_id for wait in await store.claim_checks(9)} == {"task-1", "task-2", "task-3"}
 
 
-async def test_nothing_ends_while_most_tasks_are_missing(store: Store, now: Now) -> None:
-    """Two of three tasks: the waits are kept, and the reason is known; once the third is there no more, still."""
+async def test_no_wait_ends_while_most_tasks_are_missing(store: Store, now: Now) -> None:
+    """With two of three tasks missing the waits are kept with the reason, even when the third is deleted."""
     await registered(store, 3)
     await store.missing("task-0")
     now.time += 1
@@ -561,8 +561,8 @@ async def test_nothing_ends_while_most_tasks_are_missing(store: Store, now: Now)
     assert await store.missing_tasks(1) == (2, ["task-0"])
 
 
-async def test_half_of_the_tasks_are_no_doubt(store: Store, now: Now) -> None:
-    """Two of four: both were deleted."""
+async def test_two_missing_of_four_tasks_are_deletions(store: Store, now: Now) -> None:
+    """If half of the tasks are missing, both missing ones count as deleted."""
     await registered(store, 4)
     await store.missing("task-0")
     await store.missing("task-1")
@@ -573,8 +573,8 @@ async def test_half_of_the_tasks_are_no_doubt(store: Store, now: Now) -> None:
     assert (await store.review_missing("task-1")).engines == ["shelf"]
 
 
-async def test_tasks_that_were_there_before_show_nothing(store: Store, now: Now) -> None:
-    """What was read before the first 404 may have been read from another database."""
+async def test_reading_before_the_first_404_is_no_evidence(store: Store, now: Now) -> None:
+    """A task read before the first 404 may come from another database."""
     await registered(store, 4)
     await store.seen({"task-2": now.time, "task-3": now.time})
     now.time += 1
@@ -582,20 +582,20 @@ async def test_tasks_that_were_there_before_show_nothing(store: Store, now: Now)
     assert (await store.review_missing("task-0")).doubted
 
 
-async def test_waits_that_were_just_ended_count_as_missing(store: Store, now: Now) -> None:
-    """On another database the first of two tasks is missing alone; the second is not ended after it."""
+async def test_waits_ended_by_deletion_count_as_missing(store: Store, now: Now) -> None:
+    """On another database the first of two tasks is missing alone, and the second is not ended after it."""
     await registered(store, 2)
     await read_missing(store, now, "task-0")
     assert (await store.review_missing("task-0")).engines == ["shelf"]
-    now.time -= 10  # its first reading was before the other one's end
+    now.time -= 10  # its first reading was before the end of the other task
     await store.missing("task-1")
     now.time += 10
     await read_missing(store, now, "task-1")
     assert (await store.review_missing("task-1")).doubted
 
 
-async def test_a_task_that_is_there_again_begins_anew(store: Store, now: Now) -> None:
-    """By a reading or by a registration. A reading from before the first 404 changes nothing."""
+async def test_missing_task_that_is_found_again_resets_the_count(store: Store, now: Now) -> None:
+    """A reading or a registration resets the count; a reading from before the first 404 does not."""
     await registered(store, 1)
     early = now.time - 1
     await store.missing("task-0")
@@ -612,8 +612,8 @@ async def test_a_task_that_is_there_again_begins_anew(store: Store, now: Now) ->
     assert await store.any_missing()
 
 
-async def test_a_clock_that_was_set_back_begins_the_readings_again(store: Store, now: Now) -> None:
-    """Readings that seem to come from the future confirm nothing, and do not keep later ones from confirming."""
+async def test_clock_step_back_resets_the_readings(store: Store, now: Now) -> None:
+    """Readings with a time in the future confirm nothing and do not block later ones."""
     await registered(store, 1)
     await store.missing("task-0")
     now.time -= 3600
@@ -645,10 +645,10 @@ async def park(store: Store) -> None:
 
 @pytest.mark.edges
 @pytest.mark.parametrize("finish", [deliver, park], ids=["delivered", "parked"])
-async def test_repeated_registrations_deliver_again_with_growing_spacing_and_a_cap(
+async def test_repeated_registrations_deliver_again_at_growing_intervals(
     store: Store, now: Now, finish: Callable[[Store], Awaitable[None]]
 ) -> None:
-    """A restarted caller gets its answer at once; the holder of a leaked route token cannot have it sent for ever."""
+    """A restarted caller gets its answer at once, and a leaked route token cannot cause unlimited deliveries."""
     await store.register("task-0", route(), 900)
     await store.answer(outcome(), found_by="callback")
     await finish(store)
@@ -660,7 +660,7 @@ async def test_repeated_registrations_deliver_again_with_growing_spacing_and_a_c
         (wait,) = await store.find("task-0")
         assert wait.next_attempt_at is not None
         spacing.append(wait.next_attempt_at - now.time)
-        if spacing[-1] == 1:  # not yet; and another registration changes nothing
+        if spacing[-1] == 1:  # not due yet, and another registration does not change that
             assert await store.register("task-0", route(), 900) == "answered"
             assert await store.lease("shelf", "relay", limit=9, seconds=15) == []
         now.time = wait.next_attempt_at
@@ -671,16 +671,16 @@ async def test_repeated_registrations_deliver_again_with_growing_spacing_and_a_c
     assert await store.register("task-0", route(), 900) == "answered"
 
 
-async def test_an_answer_replaces_an_end_that_was_not_delivered(store: Store, now: Now) -> None:
-    """The server was on another database after all: the person's answer is what the caller gets."""
+async def test_answer_replaces_an_undelivered_end(store: Store, now: Now) -> None:
+    """If a deletion was recorded in error, the person's answer is delivered instead."""
     await deleted(store, now)
     assert await store.answer(outcome(), found_by="callback", route=route()) == ["shelf"]
     (wait,) = await store.find("task-0")
     assert (wait.state, wait.outcome, wait.found_by) == ("answered", outcome(), "callback")
 
 
-async def test_an_answer_after_the_end_was_delivered_is_parked(store: Store, now: Now) -> None:
-    """It is not lost: an operator sees it with the reason, and may have it delivered."""
+async def test_answer_after_a_delivered_end_is_parked(store: Store, now: Now) -> None:
+    """The answer is kept with the reason, and an operator may have it delivered."""
     await deleted(store, now)
     await deliver(store)
     for _ in range(2):
@@ -692,8 +692,8 @@ async def test_an_answer_after_the_end_was_delivered_is_parked(store: Store, now
     await deliver(store)
 
 
-async def test_an_end_does_not_replace_an_answer(store: Store, now: Now) -> None:
-    """A callback that comes while a deletion is being confirmed."""
+async def test_end_does_not_replace_an_answer(store: Store, now: Now) -> None:
+    """A callback that arrives while a deletion is being confirmed is kept."""
     await registered(store, 1)
     await read_missing(store, now, "task-0")
     await store.answer(outcome(), found_by="callback", route=route())
@@ -703,8 +703,8 @@ async def test_an_end_does_not_replace_an_answer(store: Store, now: Now) -> None
 
 
 @pytest.mark.parametrize("delivered", [False, True], ids=["not delivered", "delivered"])
-async def test_a_question_that_is_asked_again_is_open_again(store: Store, now: Now, delivered: bool) -> None:  # noqa: FBT001
-    """A registration proves that the task is there; only a caller that did not find it is given the end."""
+async def test_registration_reopens_a_question_that_had_ended(store: Store, now: Now, delivered: bool) -> None:  # noqa: FBT001
+    """A registration proves that the task exists; only a caller that did not find it gets the end."""
     await deleted(store, now)
     if delivered:
         await deliver(store)
@@ -714,8 +714,8 @@ async def test_a_question_that_is_asked_again_is_open_again(store: Store, now: N
     assert len(await store.answer(outcome(), found_by="callback")) == 1
 
 
-async def test_a_route_finds_its_task_while_it_waits(store: Store, now: Now) -> None:
-    """Until it was answered, or given the end; afterwards its question may be asked anew."""
+async def test_route_has_its_task_while_it_waits(store: Store, now: Now) -> None:
+    """A route refers to its task until it is answered or ended; then its question may be asked anew."""
     assert await store.asked(route()) is None
     await registered(store, 2)
     assert await store.asked(route()) == "task-0"
@@ -729,8 +729,8 @@ async def test_a_route_finds_its_task_while_it_waits(store: Store, now: Now) -> 
     assert await store.asked(route()) is None
 
 
-async def test_a_caller_that_does_not_find_its_task_is_given_the_end(store: Store, now: Now) -> None:
-    """Its earlier attempt registered the wait, or another caller waits for the same task."""
+async def test_caller_that_did_not_find_its_task_gets_the_end(store: Store, now: Now) -> None:
+    """The end is given if an earlier attempt or another caller has registered a wait for the task."""
     await deleted(store, now)
     await deliver(store)
     also = route(target="also")
@@ -742,8 +742,8 @@ async def test_a_caller_that_does_not_find_its_task_is_given_the_end(store: Stor
     assert sorted(await states(store, "task-0")) == ["answered", "parked"]
 
 
-async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> None:
-    """A table as an earlier release made it keeps its waits, and works as a new one; a later one is refused."""
+async def test_database_of_an_earlier_release_is_migrated(url: str, now: Now) -> None:
+    """The table of an earlier release keeps its waits and works; that of a later release is refused."""
     database = Database(url)
     await database.write(_first_release)
     await database.stop()
@@ -759,8 +759,8 @@ async def test_an_older_database_is_brought_up_to_date(url: str, now: Now) -> No
 
 
 @pytest.mark.parametrize("caller", [{"run_id": "1", "user": "alice"}, None])
-async def test_what_reaches_the_caller_is_kept(store: Store, caller: dict[str, str] | None) -> None:
-    """It is kept with the wait, whether the registration or the callback came first, and the thread's wait is found."""
+async def test_data_for_the_caller_is_kept_with_the_wait(store: Store, caller: dict[str, str] | None) -> None:
+    """It is kept whether registration or callback came first, and the thread's wait is found."""
     asked = Route("langgraph-server", {"assistant_id": "a", "thread_id": "t%1"}, "question-0", caller=caller)
     await store.register("task-0", asked, 900)
     await store.answer(outcome(1), found_by="callback", route=replace(asked, idempotency_key="question-1"))
@@ -798,8 +798,8 @@ def _first_release(db: Connection) -> None:
 
 
 @pytest.mark.edges
-async def test_a_lock_of_another_session_fails_writes_and_starts_in_time(postgres: PostgresServer) -> None:
-    """A table that stays locked must not make callbacks or the end of the process wait without a limit."""
+async def test_table_lock_fails_writes_and_starts_within_a_limit(postgres: PostgresServer) -> None:
+    """A locked table delays neither callbacks nor the end of the process without limit."""
     url = postgres.database()
     store, starting = Store(url), Store(url)
     await store.start()
@@ -813,9 +813,11 @@ async def test_a_lock_of_another_session_fails_writes_and_starts_in_time(postgre
     await asyncio.gather(store.stop(), starting.stop())
 
 
-async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: PostgresServer) -> None:
-    """A pooler in transaction mode gives each transaction another session: none holds a prepared statement or a lock,
-    listens, has a cursor or a temporary table open, or was set to anything."""
+async def test_callbacks_leave_no_state_in_a_session(postgres: PostgresServer) -> None:
+    """No session keeps a prepared statement, lock, listener, cursor, temporary table or setting.
+
+    A pooler in transaction mode gives each transaction another session.
+    """
     store = Store(postgres.database())
     await store.start()
     async with Dispatcher(store, {"shelf": CollectingEngine()}).running(), asyncio.timeout(60):
@@ -837,7 +839,7 @@ async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: Postgr
 
     def state(db: Connection) -> dict[str, list[object]]:
         session = cast("psycopg.Connection", db.connection.driver_connection)
-        session.rollback()  # and with it what SET LOCAL has set
+        session.rollback()  # this also resets what SET LOCAL has set
         return {
             name: list(session.execute(f"SELECT * FROM {name} WHERE {which}".encode()).fetchall())  # noqa: S608
             for name, which in {
@@ -851,7 +853,7 @@ async def test_two_hundred_callbacks_leave_nothing_in_a_session(postgres: Postgr
         }
 
     def state_of_each(db: Connection) -> dict[str, list[object]]:
-        together.wait()  # so that no two of them have the same connection
+        together.wait()  # all at once, so that each has its own connection
         return state(db)
 
     states = [await store.database.write(state)]

@@ -1,4 +1,4 @@
-"""A proxy that mixes up replies: every question gets its own answer all the same, in every way of asking."""
+"""Every question gets its own answer when a proxy swaps replies, in every way of asking."""
 
 import asyncio
 import uuid
@@ -33,7 +33,7 @@ async def ask_sync(humans: FakeHumans, questions: Sequence[HumanTask[Any]]) -> l
 
 
 async def poll(humans: FakeHumans, questions: Sequence[HumanTask[Any]]) -> list[Outcome | None]:
-    """The polls that a caller makes by itself."""
+    """Wait by the polls that a caller makes itself."""
     async with humans.client() as client:
 
         async def one(question: HumanTask[Any]) -> Outcome:
@@ -51,7 +51,7 @@ async def wait_all(humans: FakeHumans, questions: Sequence[HumanTask[Any]]) -> l
 
 
 async def wait_for_many(humans: FakeHumans, questions: Sequence[HumanTask[Any]]) -> list[Outcome | None]:
-    """More questions than connections: the list of ended tasks shows their ends."""
+    """Wait for more questions than connections, so that the list of ended tasks shows their ends."""
     async with humans.client() as client:
         return [answer.outcome for answer in await client.wait_all(questions, connections=3)]
 
@@ -76,8 +76,8 @@ ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.edges
 @pytest.mark.parametrize("on", ["poll", "any"])
 @ways
-async def test_every_question_gets_its_own_answer(way: Way, on: Verb) -> None:
-    """Answers of others have the same shape, so only their record shows whose they are."""
+async def test_swapped_polls_give_each_question_its_own_answer(way: Way, on: Verb) -> None:
+    """All answers have the same shape, so only the record shows to which question one belongs."""
     humans = FakeHumans()
     with humans.serving():
         for number in range(QUESTIONS):
@@ -97,8 +97,8 @@ async def test_every_question_gets_its_own_answer(way: Way, on: Verb) -> None:
 
 
 @pytest.mark.parametrize("on", ["create", "cancel", "get", "any"])
-async def test_every_question_is_withdrawn_once(on: Verb) -> None:
-    """Replies to a create or a cancel that belong to another question cancel none and report no end."""
+async def test_swapped_creates_and_cancels_withdraw_each_question_once(on: Verb) -> None:
+    """A reply to a create or cancel of another question cancels nothing and reports no end."""
     async with FakeHumans() as humans, humans.client() as client:
         questions = [
             HumanTask(task=f"{name}?", response_schema=Number, idempotency_key=name) for name in ("one", "two", "three")
@@ -114,8 +114,8 @@ async def test_every_question_is_withdrawn_once(on: Verb) -> None:
     ]
 
 
-async def test_every_caller_has_its_own_deadline() -> None:
-    """The last look of one question is not taken for that of another: one times out, the others get their answers."""
+async def test_swapped_checks_keep_each_callers_deadline() -> None:
+    """The final check of one question is not taken for another's: one times out, the others are answered."""
     async with FakeHumans() as humans:
         humans.answer("two", {"number": 2}).after(100)
         humans.fault(faults.swapped(30), on="get", times=6)
@@ -130,8 +130,8 @@ async def test_every_caller_has_its_own_deadline() -> None:
     assert two.response == {"number": 2}
 
 
-async def test_answer_that_is_erased_after_the_poll_is_not_lost() -> None:
-    """`redact_response_after_submit`: the record has no response any more, and the poll's is of the same completion."""
+async def test_answer_erased_after_the_poll_is_not_lost() -> None:
+    """With `redact_response_after_submit` the response is taken from the poll of the same completion."""
     async with FakeHumans() as humans:
         humans.answer("secret", {"number": 7}).after(60)
         humans.fault(faults.changed(response=None), on="get")
@@ -141,8 +141,8 @@ async def test_answer_that_is_erased_after_the_poll_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("on", ["create", "get", "cancel", "list"])
-async def test_server_that_hides_keys(on: Verb) -> None:
-    """A record without its key is known by the task's id."""
+async def test_record_without_its_key_is_matched_by_task_id(on: Verb) -> None:
+    """If the server hides keys, a record is matched by the id of its task."""
     async with FakeHumans() as humans:
         for number in range(4):
             humans.answer(f"Number {number}?", {"number": number}).after(10 * (number + 1))
@@ -155,8 +155,8 @@ async def test_server_that_hides_keys(on: Verb) -> None:
     assert withdrawn.status == "cancelled"
 
 
-async def test_list_compares_the_key() -> None:
-    """A record in the list of ended tasks counts only under the key of the question; otherwise its task is read."""
+async def test_listed_record_counts_only_under_its_key() -> None:
+    """A record in the list of ended tasks counts only under the question's key; otherwise its task is read."""
     async with FakeHumans() as humans:
         for number in range(4):
             humans.answer(f"Number {number}?", {"number": number}).after(10 * (number + 1))

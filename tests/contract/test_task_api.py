@@ -1,4 +1,4 @@
-"""The task API itself: what the client rests on, checked on the real server, and on the fake that stands in for it."""
+"""The task API that the client relies on, checked on the real server and on the fake."""
 
 import asyncio
 import json
@@ -76,8 +76,8 @@ RECORD = {
 }
 
 
-async def test_record(http: httpx.AsyncClient) -> None:
-    """The record of a new task: which fields, of which types; the callback URL is not among them."""
+async def test_record_has_the_documented_fields(http: httpx.AsyncClient) -> None:
+    """A new task's record has these fields and types, and no callback URL."""
     task = await create(http, assign_to={"email": "nobody@example.com"}, callback_url="http://127.0.0.1:1/x")
     assert {name: type(value) for name, value in task.items()} == RECORD
     assert task["status"] == "created"
@@ -85,8 +85,8 @@ async def test_record(http: httpx.AsyncClient) -> None:
     assert (await http.get(f"/api/tasks/{task['id']}")).json() == task
 
 
-async def test_a_known_key_is_replayed(http: httpx.AsyncClient) -> None:
-    """The same key gives the same task, with 201 and a header that says so, whatever is asked now."""
+async def test_known_key_returns_the_same_task(http: httpx.AsyncClient) -> None:
+    """A known key returns the same task with 201 and a header, whatever is asked now."""
     key = uuid.uuid4().hex
     first = await http.post("/api/tasks", json=BODY | {"idempotency_key": key})
     again = await http.post("/api/tasks", json=BODY | {"idempotency_key": key, "task": "Other?", "payload": {}})
@@ -95,16 +95,16 @@ async def test_a_known_key_is_replayed(http: httpx.AsyncClient) -> None:
     assert (again.status_code, again.json()) == (201, first.json())
 
 
-async def test_a_known_key_is_replayed_when_it_has_ended(http: httpx.AsyncClient) -> None:
-    """A key stays with its task for ever: that is what makes scripts resumable."""
+async def test_key_of_an_ended_task_returns_that_task(http: httpx.AsyncClient) -> None:
+    """A key belongs to its task forever, which makes scripts resumable."""
     task = await create(http)
     await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
     again = await create(http, idempotency_key=task["idempotency_key"])
     assert (again["id"], again["status"], again["response"]) == (task["id"], "completed", {"approved": True})
 
 
-async def test_any_response_is_taken(http: httpx.AsyncClient) -> None:
-    """The server does not check a response against the schema; who and where are as the caller says."""
+async def test_response_is_not_checked_against_the_schema(http: httpx.AsyncClient) -> None:
+    """The server accepts any response, and records person and channel as the client states them."""
     task = await create(http, response_schema={"type": "object", "required": ["approved"]})
     body = {"response": {"nonsense": 1}, "completed_by_email": "a@example.com", "completed_via_channel": "slack"}
     done = (await http.post(f"/api/tasks/{task['id']}/complete", json=body)).json()
@@ -113,8 +113,8 @@ async def test_any_response_is_taken(http: httpx.AsyncClient) -> None:
     assert done["completed_at"].endswith("Z")
 
 
-async def test_poll_of_an_open_task(http: httpx.AsyncClient) -> None:
-    """A poll is held for its time, then says how the task stands, and nothing else."""
+async def test_poll_of_an_open_task_returns_its_status_after_the_timeout(http: httpx.AsyncClient) -> None:
+    """A poll is held for its timeout and then returns only the status of the task."""
     task = await create(http)
     started = time.monotonic()
     reply = await http.get(f"/api/tasks/{task['id']}/poll", params={"timeout": 1})
@@ -123,7 +123,7 @@ async def test_poll_of_an_open_task(http: httpx.AsyncClient) -> None:
 
 
 async def test_poll_returns_when_the_task_ends(http: httpx.AsyncClient) -> None:
-    """A terminal transition lets a held poll go, well before its time."""
+    """A held poll returns well before its timeout when the task ends."""
     task = await create(http)
     started = time.monotonic()
     held = asyncio.create_task(http.get(f"/api/tasks/{task['id']}/poll", params={"timeout": 25}))
@@ -137,8 +137,8 @@ async def test_poll_returns_when_the_task_ends(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(("timeout", "status"), [(0, 422), (31, 422), ("soon", 422)])
-async def test_poll_takes_1_to_30_seconds(http: httpx.AsyncClient, timeout: Any, status: int) -> None:
-    """Any other timeout is refused, as FastAPI does it."""
+async def test_poll_timeout_is_1_to_30_seconds(http: httpx.AsyncClient, timeout: Any, status: int) -> None:
+    """Any other timeout is refused in FastAPI's format."""
     task = await create(http)
     reply = await http.get(f"/api/tasks/{task['id']}/poll", params={"timeout": timeout})
     assert reply.status_code == status
@@ -146,16 +146,16 @@ async def test_poll_takes_1_to_30_seconds(http: httpx.AsyncClient, timeout: Any,
 
 
 @pytest.mark.parametrize("seconds", [59, 2_592_001])
-async def test_timeouts_outside_a_minute_and_a_month_are_refused(http: httpx.AsyncClient, seconds: int) -> None:
-    """422, and the field is named."""
+async def test_task_timeout_is_a_minute_to_a_month(http: httpx.AsyncClient, seconds: int) -> None:
+    """Any other timeout is refused with 422 and the name of the field."""
     reply = await http.post("/api/tasks", json=BODY | {"idempotency_key": "x", "timeout_seconds": seconds})
     assert reply.status_code == 422
     assert reply.json()["detail"][0]["loc"] == ["body", "timeout_seconds"]
 
 
 @pytest.mark.parametrize("missing", ["task", "payload", "payload_schema", "response_schema", "idempotency_key"])
-async def test_what_a_task_needs(http: httpx.AsyncClient, missing: str) -> None:
-    """422 for each field that has to be there."""
+async def test_missing_required_field_is_refused(http: httpx.AsyncClient, missing: str) -> None:
+    """Each missing required field is refused with 422."""
     body = {name: value for name, value in (BODY | {"idempotency_key": "x"}).items() if name != missing}
     reply = await http.post("/api/tasks", json=body)
     assert (reply.status_code, reply.json()["detail"][0]["loc"]) == (422, ["body", missing])
@@ -166,8 +166,8 @@ async def test_what_a_task_needs(http: httpx.AsyncClient, missing: str) -> None:
     [("GET", ""), ("GET", "/poll"), ("POST", "/cancel"), ("POST", "/complete"), ("DELETE", "")],
     ids=["get", "poll", "cancel", "complete", "delete"],
 )
-async def test_unknown_task(http: httpx.AsyncClient, method: str, path: str) -> None:
-    """404 with the code in `error`, where the documentation says `error_code`."""
+async def test_unknown_task_is_404(http: httpx.AsyncClient, method: str, path: str) -> None:
+    """The reply is 404 with the code in `error`, where the documentation has `error_code`."""
     body: dict[str, Any] | None = {"response": {}} if path == "/complete" else None
     reply = await http.request(method, f"/api/tasks/nothing{path}", json=body)
     assert reply.status_code == 404
@@ -176,8 +176,8 @@ async def test_unknown_task(http: httpx.AsyncClient, method: str, path: str) -> 
 
 
 @pytest.mark.parametrize("verb", ["complete", "cancel"])
-async def test_what_has_ended_stays_as_it_is(http: httpx.AsyncClient, verb: str) -> None:
-    """409 for whoever comes second."""
+async def test_ended_task_cannot_change(http: httpx.AsyncClient, verb: str) -> None:
+    """A second completion or cancellation is refused with 409."""
     task = await create(http)
     await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"first": True}})
     reply = await http.post(f"/api/tasks/{task['id']}/{verb}", json={"response": {"second": True}})
@@ -186,8 +186,8 @@ async def test_what_has_ended_stays_as_it_is(http: httpx.AsyncClient, verb: str)
 
 
 @pytest.mark.parametrize("token", [None, "Bearer wrong", "Basic abc"], ids=["none", "wrong", "basic"])
-async def test_who_is_not_known(http: httpx.AsyncClient, token: str | None) -> None:
-    """401, in FastAPI's shape, for every route."""
+async def test_request_without_a_valid_token_is_401(http: httpx.AsyncClient, token: str | None) -> None:
+    """Every route replies 401 in FastAPI's format."""
     headers = {} if token is None else {"Authorization": token}
     async with httpx.AsyncClient(base_url=http.base_url, headers=headers) as stranger:
         for path in ("/api/tasks", "/api/tasks/nothing", "/api/tasks/nothing/poll"):
@@ -196,7 +196,7 @@ async def test_who_is_not_known(http: httpx.AsyncClient, token: str | None) -> N
 
 
 async def test_lists_are_newest_first(http: httpx.AsyncClient) -> None:
-    """Pages by limit and offset; the newest task comes first."""
+    """Pages are given by limit and offset, and the newest task comes first."""
     made = [(await create(http))["id"] for _ in range(3)]
     listed = [task["id"] for task in (await http.get("/api/tasks", params={"limit": 3})).json()]
     assert listed == made[::-1]
@@ -204,8 +204,8 @@ async def test_lists_are_newest_first(http: httpx.AsyncClient) -> None:
     assert [task["id"] for task in second] == [made[1]]
 
 
-async def test_lists_of_what_has_ended(http: httpx.AsyncClient) -> None:
-    """`terminal=true` lists every end and nothing that is open; `status` wins over it. Responses are in the list."""
+async def test_terminal_lists_every_ended_task(http: httpx.AsyncClient) -> None:
+    """`terminal=true` lists all ended tasks with responses and no open one; `status` takes precedence."""
     done, stopped, waiting = [await create(http) for _ in range(3)]
     await http.post(f"/api/tasks/{done['id']}/complete", json={"response": {"n": 1}})
     await http.post(f"/api/tasks/{stopped['id']}/cancel")
@@ -217,21 +217,21 @@ async def test_lists_of_what_has_ended(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 201}, {"offset": -1}, {"status": "paused"}], ids=str)
-async def test_lists_have_limits(http: httpx.AsyncClient, params: dict[str, Any]) -> None:
-    """422 beyond them."""
+async def test_list_parameters_beyond_their_limits_are_refused(http: httpx.AsyncClient, params: dict[str, Any]) -> None:
+    """Values beyond the limits are refused with 422."""
     assert (await http.get("/api/tasks", params=params)).status_code == 422
 
 
-async def test_lists_hide_a_redacted_payload(http: httpx.AsyncClient) -> None:
-    """A list shows no payload that is to be hidden; the record does."""
+async def test_list_hides_a_redacted_payload(http: httpx.AsyncClient) -> None:
+    """A list omits a payload marked as redacted; the record has it."""
     task = await create(http, redact_payload=True)
     (listed,) = (await http.get("/api/tasks", params={"limit": 1})).json()
     assert listed["payload"] == {"_redacted": True}
     assert (await http.get(f"/api/tasks/{task['id']}")).json()["payload"] == BODY["payload"]
 
 
-async def test_a_deleted_task_is_gone(http: httpx.AsyncClient) -> None:
-    """204, then 404, for a poll that is held as well; its key is free again."""
+async def test_deleted_task_is_404_and_frees_its_key(http: httpx.AsyncClient) -> None:
+    """A deletion replies 204; then reads and a held poll are 404, and the key can be used again."""
     task = await create(http)
     held = asyncio.create_task(http.get(f"/api/tasks/{task['id']}/poll", params={"timeout": 25}))
     await asyncio.sleep(0.2)
@@ -264,7 +264,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Generator[Receiver]:
-    """A web server that takes whatever is posted."""
+    """Run a web server that accepts every post."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -289,8 +289,8 @@ def receiving() -> Generator[Receiver]:
         web.server_close()
 
 
-async def test_callback_of_an_answer(http: httpx.AsyncClient, server: TaskServer) -> None:
-    """Signed, compact, without a zone in its times; every field a receiver rests on."""
+async def test_callback_of_an_answer_is_signed_and_complete(http: httpx.AsyncClient, server: TaskServer) -> None:
+    """The callback is signed and compact, has times without a zone and every field that a receiver needs."""
     with receiving() as receiver:
         task = await create(http, callback_url=f"{receiver.url}/here/{secrets.token_hex(4)}")
         body = {"response": {"n": 1}, "completed_by_email": "a@example.com", "completed_via_channel": "dashboard"}
@@ -315,8 +315,8 @@ async def test_callback_of_an_answer(http: httpx.AsyncClient, server: TaskServer
     }
 
 
-async def test_callback_of_a_cancellation(http: httpx.AsyncClient, somebody: People) -> None:
-    """An operator's cancel is called back as well, without a response."""
+async def test_cancellation_is_called_back_without_a_response(http: httpx.AsyncClient, somebody: People) -> None:
+    """A cancellation by an operator is called back as well, without a response."""
     with receiving() as receiver:
         task = await create(http, callback_url=receiver.url)
         await somebody.cancel(task["id"])
@@ -324,8 +324,8 @@ async def test_callback_of_a_cancellation(http: httpx.AsyncClient, somebody: Peo
     assert (said["status"], said["response"], said["completed_at"]) == ("cancelled", None, None)
 
 
-async def test_a_response_is_erased_once_it_was_called_back(http: httpx.AsyncClient) -> None:
-    """`redact_response_after_submit`: the receiver has it, the server has not."""
+async def test_redacted_response_is_erased_after_its_callback(http: httpx.AsyncClient) -> None:
+    """With `redact_response_after_submit` the receiver has the response and the server has not."""
     with receiving() as receiver:
         task = await create(http, callback_url=receiver.url, redact_response_after_submit=True)
         await http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"secret": 1}})
@@ -336,8 +336,8 @@ async def test_a_response_is_erased_once_it_was_called_back(http: httpx.AsyncCli
     assert (now["status"], now["response"]) == ("completed", None)
 
 
-async def test_an_answer_by_mail_is_not_called_back(server: TaskServer, somebody: People) -> None:
-    """Why callbacks alone are not enough: what is answered in a mail is never called back."""
+async def test_answer_by_mail_is_not_called_back(server: TaskServer, somebody: People) -> None:
+    """An answer by mail is never called back, so callbacks alone are not sufficient."""
     with receiving() as receiver:
         question = f"By mail {uuid.uuid4().hex[:8]}?"
         form = {
@@ -356,6 +356,6 @@ async def test_an_answer_by_mail_is_not_called_back(server: TaskServer, somebody
         async with asyncio.timeout(60):
             while (await somebody.task(task["id"]))["status"] != "completed":
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2 if isinstance(server, FakeServer) else 6)  # the real queue wakes every 5 s
+        await asyncio.sleep(0.2 if isinstance(server, FakeServer) else 6)  # the real server's queue runs every 5 s
         assert receiver.got == []
     assert (await somebody.task(task["id"]))["completed_via_channel"] == "email"

@@ -1,8 +1,8 @@
-"""Histories as releases have recorded them; every later release must be able to replay them.
+"""Recorded histories of releases, which every later release must be able to replay.
 
-    python -m tests.histories record        record those of this release that are not there yet
+    python -m tests.histories record        record the missing histories of this release
 
-A release in which this is needed for another reason than a new case has changed the commands of a workflow: workflows
+If a release needs this for any reason other than a new case, it has changed the commands of a workflow, and workflows
 that wait when it is deployed would fail.
 """
 
@@ -13,5 +13,5 @@ FOLDER = Path(__file__).parent
 
 
 def recorded() -> list[Path]:
-    """Every history of every release."""
+    """Return every history of every release."""
     return sorted(FOLDER.glob("*/*.json"))

@@ -1,4 +1,4 @@
-"""Record the histories of this release that are not there yet."""
+"""Record the missing histories of this release."""
 
 import asyncio
 import json

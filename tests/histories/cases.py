@@ -1,4 +1,4 @@
-"""What is recorded: each way a question can go, in both modes."""
+"""The recorded cases: each way in which a question can end, in both modes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,12 +28,12 @@ from tests.support.workflows import (
 
 YES = {"approved": True}
 IDENTITY = "worker"
-"""In place of a process and a host name, which are nobody's business."""
+"""Identity of the clients in place of process and host name, which must not be published."""
 
 
 @dataclass
 class Stage:
-    """Where a case is played."""
+    """The surroundings in which a case is run: relay, worker and people."""
 
     client: Client
     people: People
@@ -46,7 +46,7 @@ class Stage:
         )
 
     async def answer(self, question: str, response: dict[str, Any]) -> None:
-        """Somebody answers, and it is seen at once."""
+        """Answer the question and have the relay check it at once."""
         (task,) = await self.people.find(question)
         await self.relay.wait_for(task["id"], "open")
         await self.people.complete(task["id"], response)
@@ -95,7 +95,7 @@ async def ended(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
 
 
 async def across_runs(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
-    """The second run, which inherits the question."""
+    """Return the second run, which inherits the question."""
     handle = await stage.start(AskAcrossRuns.run, {"task": stage.queue, "via": via})
     (task,) = await stage.people.find(stage.queue)
     await stage.relay.wait_for(task["id"], "open")
@@ -111,7 +111,7 @@ async def across_runs(stage: Stage, via: str) -> WorkflowHandle[Any, Any]:
 
 
 async def _waits(handle: WorkflowHandle[Any, Any]) -> bool:
-    """Whether this run has made its first commands."""
+    """Return whether this run has made its first commands."""
     history = (await handle.fetch_history()).events
     return any(event.HasField("workflow_task_completed_event_attributes") for event in history)
 
@@ -141,7 +141,7 @@ NAMES = [f"{case}-{via}" for case in CASES for via in ("signal", "activity")]
 
 @asynccontextmanager
 async def stage(humans: HumansServer, address: str, folder: Path, queue: str) -> AsyncGenerator[Stage]:
-    """Relay, worker and people for one case; `queue` names everything in it."""
+    """Run relay, worker and people for one case; `queue` names everything in it."""
     engine = TemporalEngine(lambda: Client.connect(address, identity=IDENTITY))
     async with running_relay([engine], humans, folder) as relay:
         client = await Client.connect(address, identity=IDENTITY, plugins=[HumanTasksPlugin(relay.settings)])
@@ -159,7 +159,7 @@ async def stage(humans: HumansServer, address: str, folder: Path, queue: str) ->
 
 
 async def played(name: str, where: Stage) -> dict[str, Any]:
-    """The history of a case, played now."""
+    """Run a case now and return its history."""
     case, _, via = name.rpartition("-")
     handle = await CASES[case](where, via)
     return dict((await handle.fetch_history()).to_json_dict())

@@ -1,4 +1,4 @@
-"""One relay and one worker for all of these tests, in both modes: signal wait and activity."""
+"""One relay and one worker for every test of this package, in both modes: signal and activity."""
 
 import uuid
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Who gets which answer, in both modes."""
+"""Each Temporal workflow receives the answer to its own question, in both modes."""
 
 import asyncio
 import uuid
@@ -30,8 +30,8 @@ from tests.support.workflows import (
 )
 
 
-async def test_each_gets_its_own_answer(client: Client, people: People, question: str, via: str) -> None:
-    """Two people one after the other, then two at once: no answer is taken for another question's."""
+async def test_each_question_gets_its_own_answer(client: Client, people: People, question: str, via: str) -> None:
+    """Two questions in sequence, then two in parallel, each receive the answer given to them."""
     handle = await start(client, AskSeveral.run, question, via)
     for which, approved in [("first", False), ("second", True)]:
         await people.answer(f"{question}: {which}?", {"approved": approved})
@@ -40,15 +40,19 @@ async def test_each_gets_its_own_answer(client: Client, people: People, question
     assert await result(handle) == [False, True, False, True]
 
 
-async def test_a_child_workflow_asks(client: Client, people: People, question: str, via: str) -> None:
-    """The child is the asker, and its parent gets what it returns."""
+async def test_child_workflow_asks_and_returns_to_its_parent(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """A child workflow can be the caller, and its parent gets the value that it returns."""
     handle = await start(client, AskInChild.run, {"task": question, "via": via})
     await people.answer(question, YES)
     assert (await result(handle))["approved"] is True
 
 
-async def test_two_with_one_key(client: Client, people: People, question: str, via: str) -> None:
-    """Two workflows that share a key share the question, and each gets its answer."""
+async def test_workflows_with_one_key_share_the_question(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """Two workflows with the same key share one task, and each receives its answer."""
     options = {"task": question, "via": via, "idempotency_key": f"shared {question}"}
     handles = [await start(client, AskUncaught.run, options) for _ in range(2)]
     for handle in handles:
@@ -59,8 +63,10 @@ async def test_two_with_one_key(client: Client, people: People, question: str, v
     assert [await result(handle) for handle in handles] == [True, True]
 
 
-async def test_a_quorum_in_a_workflow(client: Client, people: People, question: str, via: str) -> None:
-    """Two say yes; the third is freed."""
+async def test_quorum_in_a_workflow_cancels_the_third_task(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """Two of three approvals reach the quorum, and the third task is cancelled."""
     handle = await start(client, AskTwoOfThree.run, question, via)
     tasks = await people.find(question, count=3)
     for task in tasks[:2]:
@@ -70,8 +76,8 @@ async def test_a_quorum_in_a_workflow(client: Client, people: People, question: 
 
 
 @pytest.mark.edges
-async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: People, question: str, via: str) -> None:
-    """The second answer of one person has no effect, now and on replay; a second person makes the quorum."""
+async def test_quorum_counts_one_person_once(client: Client, people: People, question: str, via: str) -> None:
+    """A second answer by the same person has no effect, now or on replay; a second person makes the quorum."""
     handle = await start(client, AskTwoOfThree.run, question, via)
     tasks = await people.find(question, count=3)
     for task in tasks[:2]:
@@ -85,12 +91,12 @@ async def test_one_person_is_no_quorum_in_a_workflow(client: Client, people: Peo
 
 
 @pytest.mark.edges
-async def test_a_bug_in_a_quorum_cancels_nobody(
+async def test_bug_in_a_quorum_cancels_no_task(
     people: PeopleWithPromptChecks, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
-    """The workflow is suspended as it stands; mended, it goes on with the votes it has, and others can still vote."""
+    """A workflow suspended by a bug keeps its votes and its open tasks, and continues once the bug is fixed."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
-    quick = timedelta(seconds=1)  # a worker that has gone is not waited for
+    quick = timedelta(seconds=1)  # Temporal does not wait for the stopped worker
     async with Worker(
         client, task_queue=question, workflows=[CountsWrongly], sticky_queue_schedule_to_start_timeout=quick
     ):
@@ -107,12 +113,12 @@ async def test_a_bug_in_a_quorum_cancels_nobody(
         assert await result(handle) is True
 
 
-async def test_delivered_again_to_a_workflow_that_has_ended(
+async def test_redelivery_to_an_ended_workflow_succeeds_once_it_had_the_answer(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """A relay that died before it wrote a delivery down makes it again: the workflow had it, and ended of it.
+    """Delivering again to a workflow that ended with this answer succeeds; any other answer raises TargetGone.
 
-    An answer that it had not is told apart.
+    A relay that is killed before it records a delivery makes the same delivery again.
     """
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)
@@ -130,16 +136,16 @@ async def test_delivered_again_to_a_workflow_that_has_ended(
         await TemporalEngine(client).deliver(another, yes.model_copy(update={"idempotency_key": "another"}))
 
 
-async def test_the_bare_activity(client: Client, people: People, question: str) -> None:
-    """Called without `await_human`: completed from outside, looked for again when that was lost."""
+async def test_activity_called_without_await_human_is_completed(client: Client, people: People, question: str) -> None:
+    """An activity called without `await_human` is completed from outside, and checked again if that is lost."""
     handle = await start(client, AskBarely.run, question)
     await people.answer(question, YES)
     assert await result(handle) == {"approved": True}
     assert (await people.find(question))[0]["idempotency_key"].startswith(f"temporal:default:{handle.id}:")
 
 
-async def test_an_answer_for_another_run_completes_nothing_else(client: Client, people: People, question: str) -> None:
-    """An activity with an id that Temporal made is answered in its own run only: "1" is something else in another."""
+async def test_answer_for_another_run_completes_no_activity(client: Client, people: People, question: str) -> None:
+    """An activity with a generated id is answered in its own run only, because "1" names another one elsewhere."""
     handle = await start(client, AskBarely.run, question)
     (task,) = await people.find(question)
     foreign = Route(
@@ -158,18 +164,16 @@ async def test_an_answer_for_another_run_completes_nothing_else(client: Client, 
     assert await result(handle) == {"approved": True}
 
 
-async def test_any_text_can_be_a_key(client: Client, people: People) -> None:
-    """A caller's key is taken as it is, whatever stands in for the key of a question that has none."""
+async def test_key_may_be_any_text(client: Client, people: People) -> None:
+    """A caller's key is used unchanged, even if it equals the placeholder for a question without a key."""
     handles = [await start(client, AskUnderAnyKey.run, "Any text?", via) for via in ("signal", "activity")]
     await people.complete((await people.by_key("unnamed"))["id"], YES)
     assert [await result(handle) for handle in handles] == [True, True]
     assert len(await people.find("Any text?")) == 1
 
 
-async def test_the_bare_activity_as_a_local_activity_says_what_to_do(
-    client: Client, people: People, question: str
-) -> None:
-    """Nothing can complete a local activity from outside: refused before anybody is asked."""
+async def test_await_human_as_local_activity_is_refused(client: Client, people: People, question: str) -> None:
+    """A local activity cannot be completed from outside, so it is refused before a task is created."""
     with pytest.raises(WorkflowFailureError) as failed:
         await result(await start(client, AskLocally.run, question, "awaithumans.await_human"))
     cause = failed.value.cause
@@ -179,8 +183,8 @@ async def test_the_bare_activity_as_a_local_activity_says_what_to_do(
     assert await people.find(question, count=0) == []
 
 
-async def test_other_activities_may_be_local(client: Client, people: People, question: str) -> None:
-    """A task is created and cancelled by local activities as by any other."""
+async def test_open_and_cancel_work_as_local_activities(client: Client, people: People, question: str) -> None:
+    """Local activities create and cancel a task just as normal activities do."""
     opened = await result(await start(client, AskLocally.run, question, "awaithumans.open_wait"))
     (task,) = await people.find(question)
     assert opened["task_id"] == task["id"]
@@ -189,10 +193,10 @@ async def test_other_activities_may_be_local(client: Client, people: People, que
 
 
 @pytest.mark.edges
-async def test_other_words_under_the_same_key_are_refused_alone(
+async def test_second_question_under_one_key_is_refused_alone(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """Two questions at once under one key: the second is refused, and the first gets its answer."""
+    """Of two concurrent questions under one key the second is refused, and the first gets its answer."""
     options = {"via": via, "idempotency_key": question}
     handle = await start(client, AskUnderOneKey.run, options, f"{question} First", f"{question} Second")
     task = await people.by_key(question)

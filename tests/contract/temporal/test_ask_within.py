@@ -1,4 +1,4 @@
-"""How long asking may take: no task is created after that, and people have their whole time once they are asked."""
+"""Time limit for asking: no task is created after it, and a person always has the full timeout once asked."""
 
 import secrets
 from collections.abc import AsyncGenerator
@@ -27,8 +27,8 @@ BODY = HumanTask(task="Approve?", response_schema=Decision, timeout_seconds=900,
 
 
 async def attempt(number: int, *, after: float, memory: dict[str, Any] | None = None) -> ActivityEnvironment:
-    """An attempt that starts so many seconds after its activity was scheduled."""
-    env = ActivityEnvironment(client=await Client.connect("127.0.0.1:9", lazy=True))  # it is asked for its codec only
+    """Return an activity environment for an attempt that starts `after` seconds after the activity was scheduled."""
+    env = ActivityEnvironment(client=await Client.connect("127.0.0.1:9", lazy=True))  # only its codec is used
     at = SCHEDULED + timedelta(seconds=after)
     info: Info = replace(
         env.info,
@@ -58,31 +58,31 @@ async def settings(fake: FakeServer, tmp_path_factory: pytest.TempPathFactory) -
         yield relay.settings
 
 
-def asked(humans: FakeHumans, key: str) -> list[str]:
+def task_ids(humans: FakeHumans, key: str) -> list[str]:
     return [task.id for task in humans.tasks if task.asked["idempotency_key"] == key]
 
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
 @pytest.mark.parametrize(("more", "after"), [({}, 900.0), ({"awaithumans_ask_within": 60}, 60.0)])
-async def test_no_task_is_created_after_the_time_for_asking(
+async def test_no_task_is_created_after_the_ask_limit(
     fake: FakeServer, without_a_relay: HumanTaskActivities, via: str, more: dict[str, Any], after: float
 ) -> None:
-    """Both modes fail with the same error, which is a timeout, and is not retried."""
+    """Both modes fail with the same non-retryable timeout error, and no task is created."""
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     ask = without_a_relay.open_wait if via == "signal" else without_a_relay.await_human
     with pytest.raises(ApplicationError) as failed:
         await (await attempt(1, after=after)).run(ask, BODY | more | {"idempotency_key": key})
     assert failed.value.type == "QuestionNotAskedError"
     assert failed.value.non_retryable
-    assert asked(fake.fake, key) == []
+    assert task_ids(fake.fake, key) == []
     assert issubclass(QuestionNotAskedError, TaskTimeoutError)
 
 
 @pytest.mark.parametrize("via", ["signal", "activity"])
-async def test_an_answer_to_a_task_that_left_no_trace_counts(
+async def test_answer_to_a_task_of_an_unrecorded_attempt_counts(
     fake: FakeServer, settings: Settings, via: str, tmp_path: Path
 ) -> None:
-    """An earlier attempt created the task and got no reply; a person has answered it meanwhile."""
+    """An earlier attempt created the task but got no reply; the answer given meanwhile is still returned."""
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     question = HumanTask(task="Approve?", response_schema=Decision, timeout_seconds=900, idempotency_key=key)
     async with fake.fake.client() as client:
@@ -96,7 +96,7 @@ async def test_an_answer_to_a_task_that_left_no_trace_counts(
 
 
 async def left_open(env: ActivityEnvironment, activities: HumanTaskActivities, body: dict[str, Any]) -> bool:
-    """Whether the attempt leaves its activity to be completed from outside."""
+    """Return whether the attempt leaves its activity to be completed from outside."""
     try:
         await env.run(activities.await_human, body)
     except BaseException as raised:
@@ -104,8 +104,8 @@ async def left_open(env: ActivityEnvironment, activities: HumanTaskActivities, b
     return False
 
 
-async def test_people_have_their_whole_time_once_they_are_asked(fake: FakeServer, settings: Settings) -> None:
-    """Activity mode, asked ten minutes late: the task is closed 915 s after that, and not 915 s after the call."""
+async def test_person_has_the_full_timeout_from_the_moment_of_asking(fake: FakeServer, settings: Settings) -> None:
+    """In activity mode a task asked ten minutes late closes 915 s after it was asked, not 915 s after the call."""
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     activities, body = HumanTaskActivities(settings), BODY | {"idempotency_key": key}
     kept: list[Any] = []
@@ -120,10 +120,10 @@ async def test_people_have_their_whole_time_once_they_are_asked(fake: FakeServer
 
 @pytest.mark.edges
 @pytest.mark.parametrize("via", ["signal", "activity"])
-async def test_a_task_that_could_not_be_registered_in_time_is_cancelled(
+async def test_task_that_could_not_be_registered_in_time_is_cancelled(
     fake: FakeServer, without_a_relay: HumanTaskActivities, via: str
 ) -> None:
-    """The relay is unreachable for as long as asking may take: the person does not work for nothing."""
+    """If the relay is unreachable for the whole ask limit, the task is cancelled."""
     key = f"temporal:default:test:{secrets.token_hex(16)}"
     body = BODY | {"awaithumans_ask_within": 1, "idempotency_key": key}
     ask = without_a_relay.open_wait if via == "signal" else without_a_relay.await_human
@@ -132,7 +132,7 @@ async def test_a_task_that_could_not_be_registered_in_time_is_cancelled(
     first.on_heartbeat = lambda *details: kept.extend(details)
     with pytest.raises(ApplicationError):
         await first.run(ask, body)
-    (task_id,) = asked(fake.fake, key)
+    (task_id,) = task_ids(fake.fake, key)
     with pytest.raises(ApplicationError) as failed:
         await (await attempt(2, after=1, memory=kept[-1])).run(ask, body)
     assert (failed.value.type, failed.value.non_retryable) == ("QuestionNotAskedError", True)

@@ -1,4 +1,4 @@
-"""What a workflow encrypts, the relay does not write in clear text. In both modes."""
+"""The relay does not write in clear text what a workflow encrypts, in both modes."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ codecs = pytest.mark.parametrize("codec", [pytest.param("lenient", marks=pytest.
 
 
 async def in_clear(handle: WorkflowHandle[Any, Any]) -> bool:
-    """Whether the answer can be read in the history."""
+    """Return whether the answer can be read in the history."""
     return any(SECRET.encode() in event.SerializeToString() for event in (await handle.fetch_history()).events)
 
 
@@ -42,7 +42,7 @@ async def answered(people: People, question: str) -> str:
 
 
 @codecs
-async def test_relay_with_the_codec(
+async def test_relay_with_the_codec_encrypts_the_answer(
     people: People,
     temporal: TemporalServer,
     humans: HumansServer,
@@ -51,7 +51,7 @@ async def test_relay_with_the_codec(
     via: str,
     codec: str,
 ) -> None:
-    """It encrypts the answer, and the workflow reads it."""
+    """A relay with the codec encrypts the answer, and the workflow decrypts it."""
     async with worker_and_relay(ENCRYPTED[codec], temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
         await parts.relay.check_now(await answered(people, question))
@@ -60,7 +60,7 @@ async def test_relay_with_the_codec(
 
 
 @codecs
-async def test_relay_without_the_codec(
+async def test_relay_without_the_codec_keeps_the_answer_until_it_has_it(
     people: People,
     temporal: TemporalServer,
     humans: HumansServer,
@@ -69,7 +69,7 @@ async def test_relay_without_the_codec(
     via: str,
     codec: str,
 ) -> None:
-    """It writes nothing, keeps the answer with the reason, and delivers it once it has the codec."""
+    """A relay without the codec writes nothing and keeps the answer; it delivers once it has the codec."""
     without = connecting(temporal, PLAIN)
     async with worker_and_relay(ENCRYPTED[codec], temporal, humans, tmp_path, connect=without) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
@@ -87,7 +87,7 @@ async def test_relay_without_the_codec(
         database = f"sqlite:///{tmp_path / 'relay.db'}"
         settings = parts.relay.settings
         async with running_relay([engine], humans, tmp_path, settings=settings, database=database):
-            # The relay without the codec still runs, and may take the wait as well: it only puts it off again.
+            # The relay without the codec is still running. If it leases the wait, it only postpones the delivery again.
             ended = asyncio.ensure_future(result(handle))
             while not (await asyncio.wait([ended], timeout=1))[0]:
                 await parts.relay.store.hasten(await parts.relay.store.find(task_id))
@@ -95,10 +95,10 @@ async def test_relay_without_the_codec(
         assert not await in_clear(handle)
 
 
-async def test_relay_with_a_codec_and_caller_without(
+async def test_relay_with_a_codec_answers_a_caller_without_in_clear(
     people: People, temporal: TemporalServer, humans: HumansServer, tmp_path: Path, question: str, via: str
 ) -> None:
-    """The answer is written in clear text, as the caller's own payloads are; encrypted, it could not be read."""
+    """A caller without a codec gets a clear-text answer, since it could not read an encrypted one."""
     with_codec = connecting(temporal, ENCRYPTED["strict"])
     async with worker_and_relay(PLAIN, temporal, humans, tmp_path, connect=with_codec) as parts:
         handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
@@ -106,10 +106,10 @@ async def test_relay_with_a_codec_and_caller_without(
         assert await result(handle) is True
 
 
-async def test_route_without_the_mark_is_delivered_with_one_warning(
+async def test_route_without_codec_mark_is_delivered_with_one_warning(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its worker is of an earlier release. A route with the mark is refused until the engine has a codec."""
+    """A route of an earlier release has no mark and is delivered; a marked one is refused until a codec is set."""
     handle = await start(client, "Ask", task_queue="no worker")
     engine = TemporalEngine(client)
     target = {"namespace": "default", "workflow_id": handle.id}
@@ -125,8 +125,8 @@ async def test_route_without_the_mark_is_delivered_with_one_warning(
     await handle.terminate()
 
 
-async def test_check_names_a_codec_that_cannot_read_what_it_writes(temporal: TemporalServer) -> None:
-    """The check fails before the first answer."""
+async def test_check_fails_for_a_codec_that_cannot_read_what_it_writes(temporal: TemporalServer) -> None:
+    """The engine check reports a codec that cannot decode its own output, before the first answer."""
 
     class Wrong(Encrypting):
         async def decode(self, payloads: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Nobody answers for days, which pass in moments, in both modes."""
+"""Questions that stay unanswered for days, in skipped time and in both modes."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +13,10 @@ from tests.support.workflows import Ask, AskUpTheLadder, Decision
 
 @pytest.mark.edges
 @pytest.mark.parametrize("answered", ["nobody", "at-the-last-moment"])
-async def test_thirty_days(
+async def test_wait_of_thirty_days_checks_the_task_at_its_deadline(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str, answered: str
 ) -> None:
-    """After a month without a callback the workflow looks once more: an answer counts; else the task is cancelled."""
+    """Without a callback the workflow checks the task at its deadline: it takes an answer, or else cancels the task."""
     async with time_skipping_server(humans, tmp_path) as (env, skipped):
         options = {"task": question, "via": via, "timeout_seconds": 30 * 86400, "recheck": 40 * 86400}
         handle = await start(skipped, Ask.run, options)
@@ -33,10 +33,10 @@ async def test_thirty_days(
 
 
 @pytest.mark.edges
-async def test_an_escalation_in_a_workflow(
+async def test_escalation_in_a_workflow_ends_with_the_default(
     humans: HumansServer, people: People, tmp_path: Path, question: str, via: str
 ) -> None:
-    """Nobody answers for two days: both have been asked, both are freed, and the stated default is the decision."""
+    """If both people leave it unanswered for two days, both tasks are cancelled and the default is the decision."""
     async with time_skipping_server(humans, tmp_path) as (env, skipped):
         handle = await start(skipped, AskUpTheLadder.run, question, via)
         decision = await result_after(env, handle, via, timedelta(hours=4, seconds=1), timedelta(hours=44))

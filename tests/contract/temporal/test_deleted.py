@@ -1,4 +1,4 @@
-"""A task that is deleted on the server while its workflow waits: it is never created again."""
+"""A task deleted on the server while its workflow waits is never created again."""
 
 import asyncio
 from pathlib import Path
@@ -30,10 +30,10 @@ async def until_attempt(handle: WorkflowHandle[Any, Any], number: int, seconds: 
             await asyncio.sleep(0.1)
 
 
-async def test_attempts_of_other_workers_do_not_ask_again(
+async def test_attempt_of_another_worker_does_not_ask_again(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
-    """Activity mode: the task is deleted and the worker killed; attempts of another worker wait for the relay."""
+    """In activity mode, another worker waits for the relay after the task is deleted and the first is killed."""
     async with running_relay([TemporalEngine(lambda: Client.connect(temporal.address))], humans, tmp_path) as relay:
         acts = tmp_path / "acts.txt"
         worker = worker_process(temporal, relay, tmp_path, question, acts)
@@ -59,10 +59,10 @@ async def test_attempts_of_other_workers_do_not_ask_again(
         await relay.wait_for(task["id"], "delivered")
 
 
-async def test_attempts_that_could_not_register_do_not_ask_again(
+async def test_attempt_after_a_failed_registration_does_not_ask_again(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
-    """The relay is down during an attempt, and the task is deleted meanwhile: the next leaves it to the relay."""
+    """If the task is deleted while the relay is down, the next attempt leaves the wait to the relay."""
     port = free_port()
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     engine = TemporalEngine(lambda: Client.connect(temporal.address))
@@ -90,10 +90,10 @@ async def test_attempts_that_could_not_register_do_not_ask_again(
             await handle.terminate()
 
 
-async def test_a_worker_that_is_shut_down_before_it_registers_leaves_the_task_to_the_next(
+async def test_task_of_a_worker_stopped_before_registering_is_not_created_again(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str, via: str
 ) -> None:
-    """The relay is down, the worker is deployed anew, and the task is deleted meanwhile: it is not created again."""
+    """A task that is deleted while the relay is down and the worker is replaced is not created again."""
     port = free_port()
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
@@ -113,10 +113,10 @@ async def test_a_worker_that_is_shut_down_before_it_registers_leaves_the_task_to
         await handle.terminate()
 
 
-async def test_attempts_that_the_relay_refuses_do_not_ask_again(
+async def test_attempt_that_the_relay_refuses_does_not_ask_again(
     relay: RunningRelay, people: People, temporal: TemporalServer, question: str
 ) -> None:
-    """Activity mode: the task is deleted, and the next attempt's worker has another relay secret."""
+    """In activity mode, a deleted task is not created again by a worker whose relay secret is wrong."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     async with Worker(client, task_queue=question, workflows=WORKFLOWS):
         options = {"task": question, "via": "activity", "recheck": 3}
@@ -136,10 +136,10 @@ async def test_attempts_that_the_relay_refuses_do_not_ask_again(
     await handle.terminate()
 
 
-async def test_the_next_run_does_not_ask_again(
+async def test_run_after_continue_as_new_does_not_ask_again(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str, via: str
 ) -> None:
-    """The task is deleted and the workflow continues as new: the next run gets the end, and creates no task."""
+    """If the task is deleted and the workflow continues as new, the next run receives that end and creates no task."""
     async with running_relay([TemporalEngine(lambda: Client.connect(temporal.address))], humans, tmp_path) as relay:
         client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
         async with Worker(client, task_queue=question, workflows=WORKFLOWS):
@@ -159,10 +159,10 @@ async def test_the_next_run_does_not_ask_again(
     assert await people.find(question, count=0) == []
 
 
-async def test_an_end_a_worker_does_not_know_is_not_an_answer(
+async def test_unknown_status_is_not_an_answer(
     relay: RunningRelay, people: People, client: Client, temporal: TemporalServer, question: str, via: str
 ) -> None:
-    """An outcome with a status of a later release: the workflow neither goes on with it nor fails; it keeps waiting."""
+    """On a status of a later release the workflow neither continues nor fails; it keeps waiting."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     (wait,) = await relay.wait_for(task["id"], "open")

@@ -1,4 +1,4 @@
-"""Who stops waiting frees the person, in both modes."""
+"""A caller that stops waiting cancels its task, in both modes."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,10 +19,10 @@ from tests.support.workflows import WORKFLOWS, Ask, AskAndEnd, AskImpatiently, A
 
 
 @pytest.mark.parametrize("end", ["returns", "fails"])
-async def test_a_run_that_ends_frees_the_person(
+async def test_run_that_ends_cancels_its_open_task(
     client: Client, people: People, question: str, via: str, end: str
 ) -> None:
-    """However a workflow ends with a question open, nobody works for it any more."""
+    """However a workflow ends with a question open, its task is cancelled."""
     handle = await start(client, AskAndEnd.run, {"task": question, "via": via}, end)
     if end == "fails":
         with pytest.raises(WorkflowFailureError) as failed:
@@ -34,8 +34,8 @@ async def test_a_run_that_ends_frees_the_person(
     assert task["status"] == "cancelled"
 
 
-async def test_cancelled_workflow_frees_the_person(client: Client, people: People, question: str, via: str) -> None:
-    """Cancelling the workflow cancels the task."""
+async def test_cancelled_workflow_cancels_its_task(client: Client, people: People, question: str, via: str) -> None:
+    """Cancelling the workflow cancels its task."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_waiting(handle)
@@ -47,10 +47,10 @@ async def test_cancelled_workflow_frees_the_person(client: Client, people: Peopl
 
 
 @pytest.mark.parametrize("end", ["returns", "is cancelled"])
-async def test_people_are_freed_while_the_relay_is_away(
+async def test_task_is_cancelled_by_key_while_the_relay_is_unreachable(
     people: People, humans: HumansServer, temporal: TemporalServer, question: str, via: str, end: str
 ) -> None:
-    """Whoever has been asked is freed by the question's key, also when its registration never got through."""
+    """A task is cancelled by its key even if its registration never reached the relay."""
     settings = settings_for(humans, f"http://127.0.0.1:{free_port()}")
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
     async with Worker(client, task_queue=question, workflows=WORKFLOWS):
@@ -67,8 +67,8 @@ async def test_people_are_freed_while_the_relay_is_away(
     assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
-async def test_abandoned_wait_frees_the_person(client: Client, people: People, question: str, via: str) -> None:
-    """A coroutine that stops waiting by itself cancels the task, and the workflow goes on."""
+async def test_abandoned_wait_cancels_its_task(client: Client, people: People, question: str, via: str) -> None:
+    """A coroutine that stops waiting cancels its task, and the workflow continues."""
     handle = await start(client, AskImpatiently.run, {"task": question, "via": via})
     assert await result(handle) == "went on without an answer"
     (task,) = await people.find(question)
@@ -77,7 +77,7 @@ async def test_abandoned_wait_frees_the_person(client: Client, people: People, q
 
 @pytest.fixture(scope="module")
 async def not_a_relay() -> AsyncGenerator[str]:
-    """Another service, which refuses every registration."""
+    """Serve an application that refuses every registration."""
     port = free_port()
     async with served(FastAPI(), port, log_level="critical"):
         yield f"http://127.0.0.1:{port}"
@@ -85,14 +85,14 @@ async def not_a_relay() -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def giving_up(temporal: TemporalServer, queue: str, settings: Settings) -> AsyncGenerator[Client]:
-    """A worker that gives a question up at the first refusal."""
+    """Run a worker that gives up a question at the first refusal."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings, setting_errors="fail")])
     async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
         yield client
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
-async def test_a_task_of_an_earlier_attempt_is_cancelled_when_asking_is_given_up(
+async def test_task_of_an_earlier_attempt_is_cancelled_when_asking_fails(
     people: People,
     humans: HumansServer,
     temporal: TemporalServer,
@@ -101,7 +101,7 @@ async def test_a_task_of_an_earlier_attempt_is_cancelled_when_asking_is_given_up
     via: str,
     named: bool,  # noqa: FBT001 - the parameter is the case
 ) -> None:
-    """The relay was down when the task was created; a later attempt, by another worker, is refused for good."""
+    """A task created while the relay was down is cancelled when another worker is refused for good."""
     options = {"task": question, "via": via} | ({"idempotency_key": f"key of {question}"} if named else {})
     down = settings_for(humans, f"http://127.0.0.1:{free_port()}")
     async with giving_up(temporal, question, down) as client:
@@ -115,16 +115,16 @@ async def test_a_task_of_an_earlier_attempt_is_cancelled_when_asking_is_given_up
 
 
 async def created_by_another(humans: HumansServer, question: str) -> str:
-    """A question that another caller has asked under its own key; returns the task's id."""
+    """Create a question under another caller's key and return the task id."""
     asked = HumanTask(task=question, response_schema=Decision, idempotency_key=question)
     async with TaskClient(humans.url, humans.token) as client:
         return (await client.create(asked)).task_id
 
 
-async def test_a_shared_task_stays_open_when_one_caller_gives_up(
+async def test_shared_task_stays_open_when_one_caller_gives_up(
     people: People, humans: HumansServer, temporal: TemporalServer, not_a_relay: str, question: str, via: str
 ) -> None:
-    """The other caller still waits for it."""
+    """A caller that gives up does not cancel a task that another caller still waits for."""
     task_id = await created_by_another(humans, question)
     async with giving_up(temporal, question, settings_for(humans, not_a_relay)) as client:
         options = {"task": question, "via": via, "idempotency_key": question}
@@ -133,10 +133,10 @@ async def test_a_shared_task_stays_open_when_one_caller_gives_up(
     assert (await people.task(task_id))["status"] == "created"
 
 
-async def test_a_shared_task_stays_open_when_one_caller_is_cancelled(
+async def test_shared_task_stays_open_when_one_caller_is_cancelled(
     client: Client, people: People, humans: HumansServer, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """A workflow that has joined another caller's question does not end it for that caller."""
+    """Cancelling a workflow that joined another caller's question does not cancel that caller's task."""
     task_id = await created_by_another(humans, question)
     handle = await start(client, AskUncaught.run, {"task": question, "via": via, "idempotency_key": question})
     await relay.wait_for(task_id, "open")

@@ -1,4 +1,4 @@
-"""What is refused, and what an operator sees of the rest, in both modes."""
+"""Refused questions, size limits, and the status that operators see, in both modes."""
 
 import asyncio
 import uuid
@@ -16,8 +16,8 @@ from tests.support.workflows import Ask, AskHugely, AskLikeAScript, AskSeveral
 
 
 @pytest.mark.edges
-async def test_a_question_too_large_for_temporal_fails_at_once(client: Client, people: People, via: str) -> None:
-    """It says how large it is and what to do, and nobody is asked."""
+async def test_question_too_large_for_temporal_fails_at_once(client: Client, people: People, via: str) -> None:
+    """The error states the size and the remedy, and no task is created."""
     name = uuid.uuid4().hex
     with pytest.raises(WorkflowFailureError) as failed:
         await result(await start(client, AskHugely.run, name, via))
@@ -29,10 +29,10 @@ async def test_a_question_too_large_for_temporal_fails_at_once(client: Client, p
     assert await people.find(name, count=0) == []
 
 
-async def test_an_answer_too_large_for_temporal_fails_the_wait_at_once(
+async def test_answer_too_large_for_temporal_fails_the_wait_at_once(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """Nobody waits until the deadline for what cannot come; it is no approval, and the answer is on the server."""
+    """An oversized answer ends the wait with an error before the deadline, and stays on the server."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await people.complete(task["id"], {"approved": True, "note": "x" * 2_200_000})
@@ -41,8 +41,8 @@ async def test_an_answer_too_large_for_temporal_fails_the_wait_at_once(
     assert "2.2 MB" in told["message"]
 
 
-async def test_an_answer_is_as_large_as_it_is_written(client: Client, people: People, question: str, via: str) -> None:
-    """A relay's plain client escapes every character: what counts is what it sends, not what there is to say."""
+async def test_answer_size_is_its_encoded_size(client: Client, people: People, question: str, via: str) -> None:
+    """The size limit applies to the encoded bytes, in which a plain client escapes every character."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await people.complete(task["id"], {"approved": True, "note": "漢" * 400_000})
@@ -51,17 +51,17 @@ async def test_an_answer_is_as_large_as_it_is_written(client: Client, people: Pe
     assert "2.4 MB" in told["message"]
 
 
-async def test_the_scripts_way_of_asking_is_refused(client: Client, question: str) -> None:
-    """Whoever takes the core's `await_human` in a workflow is told which one to take."""
+async def test_await_human_of_the_core_is_refused_in_a_workflow(client: Client, question: str) -> None:
+    """The error of the core's `await_human` in a workflow names the function to use."""
     with pytest.raises(WorkflowFailureError) as failed:
         await result(await start(client, AskLikeAScript.run, question))
     assert "awaithumans_adapters.temporal" in str(failed.value.cause)
 
 
-async def test_what_is_waited_for_is_seen(
+async def test_details_and_query_show_open_questions(
     client: Client, people: People, humans: HumansServer, question: str, via: str
 ) -> None:
-    """Current details and a query say what a workflow waits for; afterwards, who decided."""
+    """Current details and a query show the open questions, and afterwards who decided."""
     handle = await start(client, AskSeveral.run, question, via)
     (task,) = await people.find(f"{question}: first?")
     (pending,) = await until_waiting(handle)
@@ -82,10 +82,10 @@ async def test_what_is_waited_for_is_seen(
 
 
 @pytest.mark.parametrize("via", ["signal"])
-async def test_no_link_of_a_question_is_a_link_in_the_ui(
+async def test_links_in_questions_are_plain_text_in_the_ui(
     client: Client, people: People, humans: HumansServer, question: str, via: str
 ) -> None:
-    """Questions, people and names are text in the Temporal UI; the only link is ours, and it comes first."""
+    """Questions, people and names are text in the Temporal UI; the only link is the review link, and it comes first."""
     attack = f"{question} [Approve here](https://evil.example) <b>"
     handle = await start(
         client, Ask.run, {"task": attack, "via": via, "assign_to": {"pool": "x](https://evil.example)"}}

@@ -1,4 +1,4 @@
-"""Workflows that wait can be listed by whom they wait for, in both modes."""
+"""Waiting workflows can be listed by assignee through a search attribute, in both modes."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.edges
 
 @pytest.fixture
 async def listing(relay: RunningRelay, temporal: TemporalServer, question: str) -> AsyncGenerator[Client]:
-    """A client whose worker sets the search attribute, and replays the workflow at every step."""
+    """Yield a client whose worker sets the search attribute and replays the workflow at every step."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings, list_assignees=True)])
     keyword_list = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST
     request = AddSearchAttributesRequest(namespace="default", search_attributes={ASSIGNEES: keyword_list})
     try:
         await client.operator_service.add_search_attributes(request)
     except RPCError as known:
-        assert "already exist" in str(known)  # noqa: PT017 - from the test before
+        assert "already exist" in str(known)  # noqa: PT017 - an earlier test has added it
     async with Worker(client, task_queue=question, workflows=WORKFLOWS, max_cached_workflows=0):
         yield client
 
@@ -46,8 +46,8 @@ async def replay(history: WorkflowHistory, **options: Any) -> None:
     await Replayer(workflows=WORKFLOWS, plugins=[HumanTasksPlugin(**options)]).replay_workflow(history)
 
 
-async def test_waiting_workflows_are_listed(listing: Client, people: People, question: str, via: str) -> None:
-    """By assignee while the question is open, and not afterwards. The history replays with the option and without."""
+async def test_waiting_workflow_is_listed_by_assignee(listing: Client, people: People, question: str, via: str) -> None:
+    """A workflow is listed by assignee only while its question is open, and replays with and without the option."""
     who = f"{question.split()[1].rstrip('?')}@example.com"
     options = {"task": question, "via": via, "assign_to": who}
     handle = await start(listing, AskUncaught.run, options, task_queue=question)
@@ -63,8 +63,10 @@ async def test_waiting_workflows_are_listed(listing: Client, people: People, que
     await replay(history)
 
 
-async def test_history_from_before_the_option(client: Client, people: People, question: str, via: str) -> None:
-    """A run that asked without it replays with it, and sets nothing."""
+async def test_history_without_the_option_replays_with_it(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """The history of a run without the option replays with it and sets no attribute."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     await people.answer(question, YES)
     assert await result(handle) is True
@@ -72,7 +74,7 @@ async def test_history_from_before_the_option(client: Client, people: People, qu
 
 
 async def test_signal_and_query_are_described(client: Client, question: str) -> None:
-    """In what `temporal workflow metadata` and the UI show."""
+    """`temporal workflow metadata` and the UI show descriptions of the signal and the query."""
     handle = await start(client, AskUncaught.run, {"task": question})
     await until_waiting(handle)
     metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
@@ -85,8 +87,8 @@ async def test_signal_and_query_are_described(client: Client, question: str) -> 
     await handle.terminate()
 
 
-def test_assignees_fit_into_a_search_attribute() -> None:
-    """Each once and sorted; no more than Temporal takes."""
+def test_assignees_are_limited_to_the_size_of_a_search_attribute() -> None:
+    """Assignees are unique and sorted, and no more than Temporal accepts."""
     assert assignees(["b@example.com, a@example.com", "a@example.com"]) == ["a@example.com", "b@example.com"]
     many = assignees(f"person-{number}@example.com" for number in range(500))
     assert 0 < sum(len(name) for name in many) <= MAX_BYTES

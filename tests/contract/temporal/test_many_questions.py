@@ -18,10 +18,10 @@ pytestmark = pytest.mark.edges
 PAGE = 200
 
 
-async def asked(people: People, question: str, count: int, seconds: float = 300.0) -> dict[int, str]:
-    """The task id of each place, once there are so many.
+async def task_ids_by_place(people: People, question: str, count: int, seconds: float = 300.0) -> dict[int, str]:
+    """Return the task id of each place, once there are `count` tasks.
 
-    A task created while the pages are read moves the others, so that one of them is listed twice and another is missed.
+    A task that is created while the pages are read shifts the others: one is listed twice and another is missed.
     """
     async with asyncio.timeout(seconds):
         while True:
@@ -37,7 +37,7 @@ async def asked(people: People, question: str, count: int, seconds: float = 300.
 
 
 async def completed(people: People, task_id: str, response: dict[str, Any]) -> bool:
-    """Whether the server took the answer; with many requests at once its database is locked at times."""
+    """Return whether the server accepted the answer; under load its database is sometimes locked."""
     try:
         await people.complete(task_id, response)
     except httpx.HTTPStatusError as error:
@@ -54,15 +54,15 @@ async def until_pending(handle: WorkflowHandle[Any, Any], count: int) -> list[di
     return pending
 
 
-async def test_three_hundred_questions_in_one_gather(
+async def test_three_hundred_questions_in_one_gather_get_their_own_answers(
     client: Client, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """All of them open without a lost workflow task, and each answer reaches its own question."""
+    """All questions open without a lost workflow task, and each answer reaches its own question."""
     count = 300
     handle = await start(client, AskMany.run, question, count, via)
     pending = await until_pending(handle, count)
     assert {each["question"] for each in pending} == {f"{question} {place}" for place in range(count)}
-    tasks = await asked(people, question, count)
+    tasks = await task_ids_by_place(people, question, count)
     gate = asyncio.Semaphore(8)
 
     async def answer(place: int) -> None:
@@ -76,8 +76,8 @@ async def test_three_hundred_questions_in_one_gather(
     assert not any(await failures(handle))
 
 
-async def test_details_show_twenty_questions(client: Client, question: str, via: str) -> None:
-    """The rest is counted, and the query lists all of them."""
+async def test_details_show_twenty_questions_and_count_the_rest(client: Client, question: str, via: str) -> None:
+    """Current details show twenty questions and a count of the rest; the query lists all of them."""
     handle = await start(client, AskMany.run, question, 25, via)
     pending = await until_pending(handle, 25)
     details = await current_details(handle)

@@ -1,4 +1,4 @@
-"""What a call that is cancelled does with its question, in both modes."""
+"""What happens to the task of a call that is cancelled, in both modes."""
 
 import asyncio
 from typing import Any
@@ -24,10 +24,10 @@ CHOICES: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_timeout_is_kept_while_the_server_is_unreachable(
+async def test_timeout_is_kept_while_the_server_is_unreachable(
     temporal: TemporalServer, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """`asyncio.timeout(2)` takes 2 seconds, or these and the limit of cancelling."""
+    """`asyncio.timeout(2)` ends after 2 s, or after 2 s plus the time limit for cancelling."""
     settings = Settings.load(**relay.settings.model_dump() | {"url": f"http://127.0.0.1:{free_port()}"})
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
 
@@ -42,10 +42,10 @@ async def test_a_timeout_is_kept_while_the_server_is_unreachable(
     assert 5 <= wait < 20
 
 
-async def test_request_cancels_the_task_while_the_workflow_goes_on(
+async def test_request_mode_cancels_the_task_in_the_background(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """The call does not wait for it, and the task is cancelled all the same."""
+    """With "request" the call does not wait for the cancellation, and the task is cancelled all the same."""
     options = {"task": question, "via": via, "on_cancel": "request"}
     handle = await start(client, AskAndGiveUp.run, options, "goes on")
     (task,) = await people.find(question)
@@ -55,10 +55,10 @@ async def test_request_cancels_the_task_while_the_workflow_goes_on(
     await handle.terminate()
 
 
-async def test_a_question_that_is_left_is_answered_at_the_next_call(
+async def test_question_left_open_is_answered_at_the_next_call(
     client: Client, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """The task stays open, and the same call with the same key gets its answer."""
+    """With "leave" the task stays open, and the next call with the same key receives its answer."""
     options = {"task": question, "via": via, "on_cancel": "leave", "idempotency_key": f"key of {question}"}
     handle = await start(client, AskAndGiveUp.run, options, "asks again")
     (task,) = await people.find(question)

@@ -1,4 +1,4 @@
-"""The far end is down while the answer comes, in both modes."""
+"""The worker or Temporal is down while the answer comes, in both modes."""
 
 import asyncio
 import sys
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.edges
 ROOT = Path(__file__).resolve().parents[3]
 
 
-async def test_worker_down_while_the_answer_comes(
+async def test_answer_waits_in_temporal_for_a_stopped_worker(
     people: People, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
-    """The answer waits in Temporal for a worker that is away."""
+    """An answer delivered while the worker is down is received when a worker starts."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
 
     def worker() -> Worker:
@@ -40,7 +40,7 @@ async def test_worker_down_while_the_answer_comes(
         assert await result(handle) is True
 
 
-async def test_worker_killed_while_waiting(
+async def test_answer_is_acted_on_once_after_a_worker_is_killed(
     client: Client,
     people: People,
     relay: RunningRelay,
@@ -49,7 +49,7 @@ async def test_worker_killed_while_waiting(
     question: str,
     via: str,
 ) -> None:
-    """SIGKILL while the workflow waits; another worker goes on with the answer, and acts once."""
+    """After SIGKILL of the waiting worker another worker continues with the answer, and acts once."""
     acts = tmp_path / "acts.txt"
     worker = worker_process(temporal, relay, tmp_path, question, acts)
     worker.start()
@@ -85,10 +85,10 @@ def worker_process(temporal: TemporalServer, relay: RunningRelay, folder: Path, 
     )
 
 
-async def test_temporal_restarted_on_its_own_file(
+async def test_answer_arrives_after_temporal_is_restarted(
     people: People, humans: HumansServer, tmp_path: Path, question: str, via: str
 ) -> None:
-    """Temporal stops while a workflow waits, the person answers, Temporal comes back: the answer arrives."""
+    """The answer arrives although Temporal was down when the person gave it."""
     server = TemporalServer(tmp_path)
     asker = TemporalCaller(server.address, via)
     async with started(server), running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
@@ -103,10 +103,10 @@ async def test_temporal_restarted_on_its_own_file(
         assert asker.acts[asked.name] == 1
 
 
-async def test_a_lost_callback_heals_in_the_worker(
+async def test_activity_finds_the_answer_of_a_lost_callback(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
-    """In activity mode the worker itself looks again: the relay may be gone altogether when the answer comes."""
+    """In activity mode the worker checks the task itself, so the answer arrives even if the relay is down for good."""
     asker = TemporalCaller(temporal.address, "activity")
     async with running_relay([TemporalEngine(unreachable)], humans, tmp_path) as relay:
         settings = relay.settings

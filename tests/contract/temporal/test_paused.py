@@ -1,4 +1,4 @@
-"""A paused workflow exists: it takes its answer, and nothing is wrong with Temporal. In both modes."""
+"""Answers to a paused workflow, in both modes."""
 
 import pytest
 from temporalio.api.workflowservice.v1 import PauseWorkflowExecutionRequest, UnpauseWorkflowExecutionRequest
@@ -14,10 +14,10 @@ from tests.support.workflows import Ask
 pytestmark = pytest.mark.edges
 
 
-async def test_answer_of_a_paused_workflow_is_delivered(
+async def test_answer_to_a_paused_workflow_is_delivered_at_once(
     client: Client, asker: TemporalCaller, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """At the first attempt; the workflow goes on with it when it is unpaused. Meanwhile it is not orphaned."""
+    """The first attempt delivers; the workflow continues when unpaused, and is not orphaned meanwhile."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_open(relay, task)
@@ -29,7 +29,9 @@ async def test_answer_of_a_paused_workflow_is_delivered(
     await people.complete(task["id"], YES)
     (wait,) = await relay.wait_for(task["id"], "delivered")
     assert (wait.attempts, wait.last_error) == (1, None)
-    assert await engine.has_answer(wait.route) is (via == "activity")  # a signal is sent again, and dropped
+    assert await engine.has_answer(wait.route) is (
+        via == "activity"
+    )  # the relay sends the signal again, and the workflow ignores it
     await client.workflow_service.unpause_workflow_execution(UnpauseWorkflowExecutionRequest(**whom, request_id="2"))
     assert (await result(handle))["approved"] is True
     assert asker.acts[handle.id] == 1

@@ -1,4 +1,4 @@
-"""Answers that are delivered again, and routes that name what is not ours. All on a real Temporal server."""
+"""Repeated deliveries, and routes to targets that are not ours, on a real Temporal server."""
 
 import asyncio
 import uuid
@@ -45,7 +45,7 @@ LARGE = {"approved": True, "note": "x" * 1_600_000}
 
 
 class Calls(Interceptor):
-    """Counts what the relay asks of Temporal."""
+    """Count the requests that the relay sends to Temporal."""
 
     def __init__(self) -> None:
         self.made: Counter[str] = Counter()
@@ -97,7 +97,7 @@ def yes(key: str, task_id: str = "task-1", **fields: Any) -> Outcome:
 
 
 async def signals(handle: WorkflowHandle[Any, Any]) -> int:
-    """How many answers the workflow's current run has received."""
+    """Return how many answers the current run of the workflow has received."""
     current = handle_of_current_run(handle)
     events = [event async for event in current.fetch_history_events()]
     given = [event.workflow_execution_signaled_event_attributes.signal_name for event in events]
@@ -110,10 +110,10 @@ def handle_of_current_run(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[An
 
 
 @pytest.mark.edges
-async def test_forty_registrations_do_not_grow_the_history(
+async def test_repeated_registrations_signal_the_workflow_once(
     client: Client, temporal: TemporalServer, humans: HumansServer, tmp_path: Path, calls: Calls
 ) -> None:
-    """The holder of a leaked route token has a large answer delivered over and over: the workflow receives it once."""
+    """The holder of a leaked route token has a large answer delivered repeatedly; the workflow receives it once."""
     handle = await start(client, "Ask", task_queue="no worker")
     route = route_to(handle.id, "question-1")
     async with counting_relay(temporal, humans, tmp_path, calls) as (relay, server):
@@ -126,12 +126,12 @@ async def test_forty_registrations_do_not_grow_the_history(
     described = (await handle.describe()).raw_description
     assert described.workflow_execution_info.history_size_bytes < 2_000_000
     assert await signals(handle) == 1
-    assert calls.made["signal"] <= 5  # the delivery, one at once, then after 1, 2 and 4 s
+    assert calls.made["signal"] <= 5  # the first delivery, one repeat at once, then repeats after 1, 2 and 4 s
     await handle.terminate()
 
 
 @pytest.mark.parametrize("state", ["delivered", "parked"])
-async def test_registrations_for_an_ended_workflow_read_no_history(
+async def test_registration_for_an_ended_workflow_reads_no_history(
     client: Client,
     temporal: TemporalServer,
     humans: HumansServer,
@@ -140,7 +140,7 @@ async def test_registrations_for_an_ended_workflow_read_no_history(
     state: str,
     via: str,
 ) -> None:
-    """Eight registrations cost a few small calls, and no history for a caller that had its answer."""
+    """Eight registrations cost a few small requests and read no history of a caller that had its answer."""
     handle = await start(client, "Ask", task_queue="no worker")
     route = route_to(handle.id, "question-1", **({"activity_id": "human:1"} if via == "activity" else {}))
     async with counting_relay(temporal, humans, tmp_path, calls) as (relay, server):
@@ -156,14 +156,14 @@ async def test_registrations_for_an_ended_workflow_read_no_history(
             assert (await server.register(route)).status_code == 200
             await asyncio.sleep(0.1)
         made = dict(calls.made)
-    # One at once, the next after 1, 2 and 4 s: few in the time that this takes.
+    # One delivery at once, the next after 1, 2 and 4 s: only a few fit into this test.
     assert sum(made.values()) <= (3 if state == "delivered" else 6)
     if state == "delivered":
         assert set(made) == {"describe"}
 
 
-async def test_interceptors_that_a_plugin_adds_see_the_signal_once(temporal: TemporalServer, calls: Calls) -> None:
-    """As those that are given to the client: they may add a trace or a tenant to its headers."""
+async def test_interceptor_added_by_a_plugin_sees_the_signal_once(temporal: TemporalServer, calls: Calls) -> None:
+    """Interceptors added by a plugin may set headers, just as those passed to the client."""
     client = await Client.connect(temporal.address, plugins=[SimplePlugin("test", interceptors=[calls])])
     handle = await start(client, "Ask", task_queue="no worker")
     calls.made.clear()
@@ -174,15 +174,17 @@ async def test_interceptors_that_a_plugin_adds_see_the_signal_once(temporal: Tem
 
 
 @pytest.mark.parametrize("end", ["continued as new", "reset"])
-async def test_each_run_receives_an_answer_once(client: Client, people: People, question: str, end: str) -> None:
-    """However often it is delivered. A run that does not have the answer yet receives it."""
+async def test_each_run_receives_a_repeated_answer_once(
+    client: Client, people: People, question: str, end: str
+) -> None:
+    """However often an answer is delivered, each run receives it once, and a run that lacks it receives it."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": "signal"})
     await people.find(question)
     await until_waiting(handle)
     engine, route, answer = TemporalEngine(client), route_to(handle.id, "another"), yes("another")
     for _ in range(3):
         await engine.deliver(route, answer)
-    await until_waiting(handle)  # what arrives during a workflow task is in the history after it
+    await until_waiting(handle)  # events that arrive during a workflow task are recorded after it
     assert await signals(handle) == 1
     if end == "reset":
         await reset(client, handle)
@@ -197,7 +199,7 @@ async def test_each_run_receives_an_answer_once(client: Client, people: People, 
 
 
 async def reset(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
-    """To its beginning, without the signals it has received since."""
+    """Reset the workflow to its beginning, without the signals that it has received since."""
     events = [event async for event in handle.fetch_history_events()]
     first = next(event.event_id for event in events if event.HasField("workflow_task_completed_event_attributes"))
     request = ResetWorkflowExecutionRequest(
@@ -211,10 +213,10 @@ async def reset(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
     await client.workflow_service.reset_workflow_execution(request)
 
 
-async def test_a_run_after_a_reset_gets_the_delivered_answer_at_once(
+async def test_run_after_a_reset_gets_the_delivered_answer_at_once(
     client: Client, relay: RunningRelay, humans: HumansServer, people: People, question: str
 ) -> None:
-    """It registers again, and is not made to wait by the registrations of the run before."""
+    """The run after a reset registers again and is not delayed by the registrations of the run before."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": "signal"})
     (task,) = await people.find(question)
     await until_open(relay, task)
@@ -232,7 +234,7 @@ async def test_a_run_after_a_reset_gets_the_delivered_answer_at_once(
 
 @pytest.fixture
 async def payment(client: Client, question: str) -> AsyncGenerator[WorkflowHandle[Any, Any]]:
-    """A workflow that asks no question, with its own activity under way."""
+    """Start a workflow that asks no question and has its own activity running."""
     async with Worker(client, task_queue=question, workflows=[Pays], activities=[pay]):
         handle = await start(client, Pays.run, task_queue=question)
         async with asyncio.timeout(30):
@@ -244,10 +246,10 @@ async def payment(client: Client, question: str) -> AsyncGenerator[WorkflowHandl
 
 
 @pytest.mark.parametrize("run", ["current run", "named run"])
-async def test_an_activity_of_another_type_is_not_completed(
+async def test_activity_of_another_type_is_not_completed(
     payment: WorkflowHandle[Any, Any], relay: RunningRelay, humans: HumansServer, run: str
 ) -> None:
-    """Also if the answer and the route are signed: its wait is parked with the reason."""
+    """A signed answer with a signed route to another type of activity is parked with the reason."""
     named = {"run_id": str(payment.result_run_id)} if run == "named run" else {}
     route = route_to(payment.id, f"stolen-{payment.id}-{run}", activity_id="human:payment", **named)
     server, task_id = Server(relay, humans), uuid.uuid4().hex
@@ -259,7 +261,7 @@ async def test_an_activity_of_another_type_is_not_completed(
     await server.http.aclose()
 
 
-async def test_a_namespace_that_is_not_configured_is_not_touched(temporal: TemporalServer, calls: Calls) -> None:
+async def test_namespace_that_is_not_configured_is_refused(temporal: TemporalServer, calls: Calls) -> None:
     """The refusal names the namespace and the setting, and nothing is sent."""
     connected = await Client.connect(temporal.address, interceptors=[calls])
     route = Route("temporal", {"namespace": "payments", "workflow_id": "w"}, "k")
@@ -280,8 +282,8 @@ async def test_a_namespace_that_is_not_configured_is_not_touched(temporal: Tempo
 
 
 @pytest.mark.edges
-async def test_answers_go_to_the_configured_namespaces_only(client: Client, temporal: TemporalServer) -> None:
-    """The workflow in another namespace receives the answer once its namespace is configured."""
+async def test_answer_waits_until_its_namespace_is_configured(client: Client, temporal: TemporalServer) -> None:
+    """A workflow in another namespace receives the answer once its namespace is configured."""
     name = f"n-{uuid.uuid4().hex[:8]}"
     await client.workflow_service.register_namespace(
         RegisterNamespaceRequest(
@@ -302,7 +304,7 @@ async def test_answers_go_to_the_configured_namespaces_only(client: Client, temp
 async def until_known(
     begin: Callable[[], Awaitable[WorkflowHandle[Any, Any]]],
 ) -> WorkflowHandle[Any, Any]:
-    """Temporal's server reads its namespaces every few seconds."""
+    """Wait until Temporal, which reads its namespaces every few seconds, knows this one."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -311,8 +313,8 @@ async def until_known(
                 await asyncio.sleep(0.5)
 
 
-async def test_an_activity_of_ours_is_completed(client: Client, people: People, question: str) -> None:
-    """Its type is looked up in the same run in which it is completed."""
+async def test_activity_of_this_package_is_completed(client: Client, people: People, question: str) -> None:
+    """The type of the activity is looked up in the same run in which it is completed."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": "activity"})
     (task,) = await people.find(question)
     await until_activities_started(handle, 1)

@@ -1,4 +1,4 @@
-"""A deploy changes a question while it is open: the answer to it arrives all the same, in both modes."""
+"""A deploy changes a question while it is open; the answer still arrives, in both modes."""
 
 import asyncio
 import logging
@@ -18,10 +18,10 @@ from tests.support.relay import RunningRelay
 from tests.support.temporal import NO, YES, failures, next_run, result, start, until_open, until_waiting
 from tests.support.workflows import RELEASES, AskByRelease
 
-pytestmark = pytest.mark.edges  # `tests/contract/test_histories.py` replays other words in the quick suite
+pytestmark = pytest.mark.edges  # the quick suite has the replays of `tests/contract/test_histories.py`
 
 AT_ONCE = timedelta(seconds=0.5)
-"""A worker that was stopped is not waited for."""
+"""Shortened, so that Temporal does not wait for a stopped worker."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def deployer(relay: RunningRelay, temporal: TemporalServer) -> Client:
 
 @asynccontextmanager
 async def deployed(client: Client, queue: str, release: str, cached: int = 0) -> AsyncGenerator[None]:
-    """Workers that run this release of the workflow's code."""
+    """Run workers with this release of the workflow's code."""
     worker = Worker(
         client,
         task_queue=queue,
@@ -43,10 +43,10 @@ async def deployed(client: Client, queue: str, release: str, cached: int = 0) ->
         yield
 
 
-async def asked(
+async def waiting_workflow(
     client: Client, relay: RunningRelay, people: People, question: str, via: str, **options: Any
 ) -> tuple[WorkflowHandle[Any, Any], Any]:
-    """A workflow of the first release, once its question is open and its worker stopped."""
+    """Start a workflow of the first release; return once its question is open and its worker stopped."""
     async with deployed(client, question, "first"):
         handle = await start(client, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
         (task,) = await people.find(question)
@@ -57,7 +57,7 @@ async def asked(
 
 
 @pytest.mark.parametrize("release", ["reworded", "a field more", "another order of a set"])
-async def test_reworded_while_waiting(
+async def test_question_reworded_while_waiting_gets_its_answer(
     deployer: Client,
     relay: RunningRelay,
     people: People,
@@ -66,8 +66,8 @@ async def test_reworded_while_waiting(
     release: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Other words, a payload model with one more field, a list made of a set: the answer is taken and reported."""
-    handle, task = await asked(deployer, relay, people, question, via)
+    """Changed text, a new field in the payload or a list from a set: the answer is taken, the change reported."""
+    handle, task = await waiting_workflow(deployer, relay, people, question, via)
     with caplog.at_level(logging.WARNING, logger="temporalio.workflow"):
         async with deployed(deployer, question, release):
             if via == "signal":
@@ -80,29 +80,31 @@ async def test_reworded_while_waiting(
     assert [failure for failure in await failures(handle) if failure] == []
 
 
-async def test_asked_as_before(deployer: Client, relay: RunningRelay, people: People, question: str, via: str) -> None:
-    """A deploy that changes nothing of the question: nothing is reported."""
-    handle, task = await asked(deployer, relay, people, question, via)
+async def test_unchanged_question_reports_no_change(
+    deployer: Client, relay: RunningRelay, people: People, question: str, via: str
+) -> None:
+    """A deploy that leaves the question unchanged reports nothing."""
+    handle, task = await waiting_workflow(deployer, relay, people, question, via)
     async with deployed(deployer, question, "first", cached=10):
         await people.complete(task["id"], NO)
         assert await result(handle) == {"approved": False, "reworded": None}
 
 
-async def test_strict_refuses_an_answer_to_other_words(
+async def test_strict_question_refuses_the_answer_to_other_words(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
     """With `may_reword=False` the workflow gets `QuestionChangedError`, in each replay as well."""
-    handle, task = await asked(deployer, relay, people, question, via, may_reword=False, then_waits=1)
+    handle, task = await waiting_workflow(deployer, relay, people, question, via, may_reword=False, then_waits=1)
     async with deployed(deployer, question, "reworded"):
         await people.complete(task["id"], YES)
         assert await result(handle) == {"error": "QuestionChangedError", "differs": ["idempotency_key"]}
     assert (await people.task(task["id"]))["response"] == YES
 
 
-async def test_strict_keeps_an_answer_that_was_taken_before_the_deploy(
+async def test_strict_question_keeps_an_answer_taken_before_the_deploy(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """A workflow that went on with its answer replays under the new code, and is not stopped by it."""
+    """A workflow that took its answer before the deploy replays under the new code and is not stopped by it."""
     async with deployed(deployer, question, "first"):
         options = {"may_reword": False, "then_waits": 3}
         handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
@@ -115,11 +117,11 @@ async def test_strict_keeps_an_answer_that_was_taken_before_the_deploy(
     assert [failure for failure in await failures(handle) if failure] == []
 
 
-async def test_reworded_and_given_up(
+async def test_cancelling_a_reworded_question_cancels_its_task(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """A workflow that is cancelled after the deploy frees the person who was asked before it."""
-    handle, task = await asked(deployer, relay, people, question, via)
+    """Cancelling the workflow after the deploy cancels the task created before it."""
+    handle, task = await waiting_workflow(deployer, relay, people, question, via)
     async with deployed(deployer, question, "reworded"):
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
@@ -127,10 +129,10 @@ async def test_reworded_and_given_up(
     assert (await people.task(task["id"]))["status"] == "cancelled"
 
 
-async def both_asked(
+async def two_questions_waiting(
     client: Client, relay: RunningRelay, people: People, question: str, via: str, **how: Any
 ) -> tuple[WorkflowHandle[Any, Any], Any, Any]:
-    """A workflow of the first release, its two questions open and its worker stopped."""
+    """Start a workflow of the first release; return once both questions are open and its worker stopped."""
     async with deployed(client, question, "first"):
         options = {"both": True} | how
         handle = await start(client, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
@@ -141,11 +143,11 @@ async def both_asked(
     return handle, left, right
 
 
-async def test_questions_in_another_order(
+async def test_questions_that_swap_places_take_no_foreign_answer(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """Two questions asked at once change places: neither gets the answer to the other."""
-    handle, left, right = await both_asked(deployer, relay, people, question, via)
+    """Two concurrent questions that change places receive neither each other's answer."""
+    handle, left, right = await two_questions_waiting(deployer, relay, people, question, via)
     async with deployed(deployer, question, "reworded"):
         await people.complete(left["id"], YES)
         await people.complete(right["id"], NO)
@@ -155,15 +157,15 @@ async def test_questions_in_another_order(
         async with asyncio.timeout(30):
             while "another order" not in str(await failures(handle)):
                 await asyncio.sleep(0.1)
-    async with deployed(deployer, question, "first"):  # nothing is lost
+    async with deployed(deployer, question, "first"):  # both answers are still on the server
         assert await result(handle) == {"left": True, "right": False}
 
 
-async def test_questions_in_another_order_are_handed_on(
+async def test_questions_that_swap_places_keep_their_tasks_in_the_next_run(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """Two questions change places, and the run continues as new: each goes on with its own task."""
-    handle, left, right = await both_asked(deployer, relay, people, question, via)
+    """If two questions change places and the run continues as new, each keeps its own task."""
+    handle, left, right = await two_questions_waiting(deployer, relay, people, question, via)
     async with deployed(deployer, question, "reworded"):
         await next_run(handle, AskByRelease.go_on)
         await people.complete(left["id"], YES)
@@ -172,11 +174,13 @@ async def test_questions_in_another_order_are_handed_on(
     assert [len(await people.find(f"{question} {side}")) for side in ("left", "right")] == [1, 1]
 
 
-async def test_one_of_two_questions_in_another_order_is_given_up(
+async def test_cancelling_one_swapped_question_cancels_only_its_task(
     deployer: Client, relay: RunningRelay, people: People, question: str
 ) -> None:
-    """The person of this question is freed. The other one still answers theirs."""
-    handle, left, right = await both_asked(deployer, relay, people, question, "signal", **{"gives up": "right"})
+    """Only the task of the cancelled question is cancelled; the other person can still answer."""
+    handle, left, right = await two_questions_waiting(
+        deployer, relay, people, question, "signal", **{"gives up": "right"}
+    )
     async with deployed(deployer, question, "reworded"):
         await handle.signal(AskByRelease.go_on)
         async with asyncio.timeout(30):
@@ -186,10 +190,10 @@ async def test_one_of_two_questions_in_another_order_is_given_up(
         assert await result(handle) == {"left": True}
 
 
-async def test_reworded_after_it_was_handed_on(
+async def test_question_reworded_after_continue_as_new_gets_its_answer(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """A run inherits its question, and is deployed anew while it waits: it goes on with the question all the same."""
+    """A run that inherits its question takes the answer although a deploy reworded it."""
     async with deployed(deployer, question, "first"):
         options = {"across": True}
         handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)

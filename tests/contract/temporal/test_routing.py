@@ -1,4 +1,4 @@
-"""Workers of their own for workflows and for activities, in both modes."""
+"""Separate workers for workflows and activities, in both modes."""
 
 from collections.abc import AsyncGenerator
 from datetime import timedelta
@@ -22,7 +22,7 @@ RETRY = RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=time
 
 
 async def scheduled(handle: WorkflowHandle[Any, Any]) -> list[ActivityTaskScheduledEventAttributes]:
-    """The activities that a run has scheduled."""
+    """Return the activities that a run has scheduled."""
     events = (await handle.fetch_history()).events
     return [
         event.activity_task_scheduled_event_attributes
@@ -33,9 +33,9 @@ async def scheduled(handle: WorkflowHandle[Any, Any]) -> list[ActivityTaskSchedu
 
 @pytest.fixture
 async def split(relay: RunningRelay, temporal: TemporalServer, question: str) -> AsyncGenerator[Client]:
-    """A client with a worker for workflows, on the queue named as the question, and one for activities, on `people`.
+    """Yield a client with one worker for workflows, on the queue `question`, and one for activities.
 
-    Nothing else but the second has settings; the first registers no activity.
+    Only the second worker has settings; the first registers no activity.
     """
     client = await Client.connect(temporal.address)
     options = ActivityOptions(
@@ -52,8 +52,10 @@ async def split(relay: RunningRelay, temporal: TemporalServer, question: str) ->
         yield client
 
 
-async def test_workers_of_their_own(split: Client, people: People, question: str, via: str) -> None:
-    """The workflow's worker schedules every activity on the other worker's queue, with the options of its plugin."""
+async def test_activities_run_on_the_queue_of_their_worker(
+    split: Client, people: People, question: str, via: str
+) -> None:
+    """The workflow schedules every activity on the queue and with the options of its worker's plugin."""
     handle = await start(split, AskUncaught.run, {"task": question, "via": via}, task_queue=question)
     await people.answer(question, {"approved": True})
     assert await result(handle) is True
@@ -65,10 +67,10 @@ async def test_workers_of_their_own(split: Client, people: People, question: str
         assert asked.start_to_close_timeout.ToTimedelta() == timedelta(seconds=40)
 
 
-async def test_one_question_on_another_queue(
+async def test_question_with_its_own_queue_keeps_other_plugin_options(
     split: Client, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """A question may have a queue of its own; what is not chosen for it is as the plugin has it."""
+    """A question may set its own queue; all other options are those of the plugin."""
     plugin = HumanTasksActivityPlugin(relay.settings)
     async with Worker(split, task_queue=f"{question} finance", plugins=[plugin]):
         options = {"task": question, "via": via}
@@ -84,10 +86,10 @@ async def test_one_question_on_another_queue(
     assert {each.priority.priority_key for each in (asked, freed)} == {2}
 
 
-async def test_queue_of_a_question_in_the_next_run(
+async def test_inherited_question_is_closed_on_its_own_queue(
     split: Client, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """A run that inherits a question and does not ask it closes it on the question's own queue."""
+    """A run that inherits a question but does not ask it closes it on the queue of the question."""
     plugin = HumanTasksActivityPlugin(relay.settings)
     async with Worker(split, task_queue=f"{question} finance", plugins=[plugin]):
         options = {"task": question, "via": via}
@@ -97,8 +99,10 @@ async def test_queue_of_a_question_in_the_next_run(
     assert freed.task_queue.name == f"{question} finance"
 
 
-async def test_queue_of_the_worker_in_the_next_run(split: Client, people: People, question: str, via: str) -> None:
-    """A question without a queue of its own is closed as the plugin has it."""
+async def test_inherited_question_without_a_queue_is_closed_on_the_plugins(
+    split: Client, people: People, question: str, via: str
+) -> None:
+    """A question without its own queue is closed on the queue of the plugin."""
     options = {"task": question, "via": via}
     handle = await start(split, AskThenForget.run, options, "ended", task_queue=question)
     assert await result(handle) == "ended"

@@ -1,4 +1,4 @@
-"""From run to run, in both modes: replayed, continued as new, reset, retried."""
+"""Questions across runs: replayed, continued as new, reset and retried, in both modes."""
 
 import asyncio
 import gc
@@ -33,8 +33,10 @@ from tests.support.workflows import (
 
 
 @pytest.mark.edges
-async def test_replay_without_a_cache(people: People, relay: RunningRelay, temporal: TemporalServer, via: str) -> None:
-    """A worker that remembers nothing replays the workflow at every step and comes to the same questions."""
+async def test_replay_without_a_cache_asks_the_same_questions(
+    people: People, relay: RunningRelay, temporal: TemporalServer, via: str
+) -> None:
+    """A worker without a cache replays the workflow at every step and asks the same questions."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     name = f"q-{uuid.uuid4().hex}"
     async with Worker(client, task_queue=name, workflows=WORKFLOWS, max_cached_workflows=0):
@@ -44,12 +46,12 @@ async def test_replay_without_a_cache(people: People, relay: RunningRelay, tempo
         assert await result(handle) == [True, False, True, False]
 
 
-async def test_a_run_dropped_from_the_cache_leaves_no_coroutine_behind(
+async def test_run_evicted_from_the_cache_leaves_no_coroutine_behind(
     people: People, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
-    """A worker that drops runs with open waits, and goes on with them later, has no warning to log.
+    """A worker that evicts runs with open waits and resumes them later logs no warning.
 
-    Both questions are asked beside the workflow's own code, which is stopped first.
+    Both questions are asked in tasks beside the workflow's own code, which is stopped first.
     """
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     with warnings.catch_warnings(record=True) as caught:
@@ -63,10 +65,10 @@ async def test_a_run_dropped_from_the_cache_leaves_no_coroutine_behind(
     assert [str(each.message) for each in caught if "never awaited" in str(each.message)] == []
 
 
-async def test_open_waits_go_on_in_the_next_run(
+async def test_open_wait_continues_in_the_next_run(
     client: Client, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
-    """A workflow that continues as new twice keeps its question: nobody is asked again, and the answer arrives."""
+    """A workflow that continues as new twice keeps its task, and the answer arrives."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     for _ in range(2):
@@ -76,8 +78,8 @@ async def test_open_waits_go_on_in_the_next_run(
         async with asyncio.timeout(60):
             while (await handle.describe()).run_id == run:
                 await asyncio.sleep(0.05)
-    # An activity does not say which task it waits for. The other mode does, once this run has asked for it: from then
-    # on nothing but a signal tells it the answer.
+    # An activity does not report which task it waits for. Signal mode does, once this run has opened the wait: from
+    # then on only a signal brings the answer.
     known = task["id"] if via == "signal" else None
     async with asyncio.timeout(60):
         while [pending["task_id"] for pending in await until_waiting(handle)] != [known]:
@@ -88,10 +90,10 @@ async def test_open_waits_go_on_in_the_next_run(
     await relay.wait_for(task["id"], "delivered")
 
 
-async def test_answer_that_an_ended_workflow_has_is_delivered(
+async def test_delivery_to_a_workflow_that_ended_with_its_answer_succeeds(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """It came in another way, and the workflow ended because of it: the relay's delivery is no failure."""
+    """If the workflow got the answer in another way and ended, the relay's delivery is no failure."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     first = (await handle.describe()).run_id
@@ -115,10 +117,10 @@ async def test_answer_that_an_ended_workflow_has_is_delivered(
         await engine.deliver(route, answer.model_copy(update={"task_id": "another"}))
 
 
-async def test_an_answer_between_two_runs(
+async def test_answer_between_two_runs_is_kept(
     client: Client, people: People, relay: RunningRelay, humans: HumansServer, question: str, via: str
 ) -> None:
-    """Given while no run waits for it, and a dynamic handler takes what comes: it is kept all the same."""
+    """An answer given between two runs is kept, although a dynamic handler takes the signal."""
     handle = await start(client, AskBesideADynamicHandler.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_open(relay, task)
@@ -138,10 +140,10 @@ async def test_an_answer_between_two_runs(
     assert len(await people.find(question)) == 1
 
 
-async def test_equal_questions_are_told_apart_in_the_next_run(
+async def test_equal_questions_keep_their_tasks_in_the_next_run(
     client: Client, people: People, question: str, via: str
 ) -> None:
-    """One has a key of its own and one has not: neither takes the other's task, whichever is asked first."""
+    """Of two equal questions, one with a key of its own, neither takes the other's task in the next run."""
     handle = await start(client, AskNamedAndUnnamed.run, {"task": question, "via": via})
     tasks = await people.find(question, count=2)
     await next_run(handle, AskNamedAndUnnamed.go_on)
@@ -151,8 +153,10 @@ async def test_equal_questions_are_told_apart_in_the_next_run(
     assert len(await people.find(question)) == 2
 
 
-async def test_no_words_are_handed_on(client: Client, people: People, question: str, via: str) -> None:
-    """What a run hands on is in a header, which a codec leaves in clear: keys, ids and times, and nothing else."""
+async def test_header_of_the_next_run_holds_no_question_text(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """The header for the next run, which a codec leaves in clear, has only keys, ids and times."""
     handle = await start(client, AskAcrossRuns.run, {"task": question, "via": via, "payload": {"secret": "hush"}})
     (task,) = await people.find(question)
     await until_waiting(handle)
@@ -166,10 +170,10 @@ async def test_no_words_are_handed_on(client: Client, people: People, question: 
 
 
 @pytest.mark.parametrize("then", ["ends", "asks again"])
-async def test_a_question_the_next_run_forgets(
+async def test_question_that_the_next_run_does_not_ask_is_cancelled(
     client: Client, people: People, question: str, via: str, then: str
 ) -> None:
-    """Its person is freed when that run ends; and when it fails and is retried, the retry asks afresh."""
+    """The task is cancelled when that run ends; if the run fails, its retry asks anew."""
     handle = await start(
         client,
         AskThenForget.run,
@@ -184,8 +188,8 @@ async def test_a_question_the_next_run_forgets(
     assert [task["status"] for task in await people.find(question)][-1] == "cancelled"
 
 
-async def test_reset_while_waiting(client: Client, people: People, question: str, via: str) -> None:
-    """A run that is reset waits on for the same question, and its answer reaches the new run."""
+async def test_reset_run_waits_for_the_same_question(client: Client, people: People, question: str, via: str) -> None:
+    """A run that is reset waits for the same task, and the answer reaches the new run."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_waiting(handle)
@@ -208,7 +212,7 @@ async def test_reset_while_waiting(client: Client, people: People, question: str
 
 
 async def reset_to_its_start(client: Client, handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
-    """Have the workflow run again from its first workflow task."""
+    """Reset the workflow to its first workflow task."""
     run_id = (await handle.describe()).run_id
     history = (await client.get_workflow_handle(handle.id, run_id=run_id).fetch_history()).events
     completed = [event.event_id for event in history if event.HasField("workflow_task_completed_event_attributes")]
@@ -223,10 +227,10 @@ async def reset_to_its_start(client: Client, handle: WorkflowHandle[Any, Any]) -
     return client.get_workflow_handle(handle.id)
 
 
-async def test_reset_after_an_end_without_an_answer(
+async def test_reset_after_an_end_without_an_answer_asks_anew(
     client: Client, people: PeopleWithPromptChecks, question: str, via: str
 ) -> None:
-    """The question is asked anew, and what a person answers then outlives the next reset."""
+    """After a reset the ended question is asked anew, and its answer outlives the next reset."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_open(people.relay, task)
@@ -242,8 +246,10 @@ async def test_reset_after_an_end_without_an_answer(
     assert len(await people.find(question, count=2)) == 2
 
 
-async def test_reset_and_cancelled(client: Client, people: PeopleWithPromptChecks, question: str, via: str) -> None:
-    """A question that was asked anew because of a reset is cancelled with its workflow."""
+async def test_question_asked_anew_after_a_reset_is_cancelled_with_its_workflow(
+    client: Client, people: PeopleWithPromptChecks, question: str, via: str
+) -> None:
+    """Cancelling the workflow cancels a task that a reset has created."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": via})
     (task,) = await people.find(question)
     await until_open(people.relay, task)
@@ -260,8 +266,8 @@ async def test_reset_and_cancelled(client: Client, people: PeopleWithPromptCheck
     assert (await people.task(again["id"]))["status"] == "cancelled"
 
 
-async def test_a_retried_workflow_asks_afresh(client: Client, people: People, question: str, via: str) -> None:
-    """The attempt that failed frees its person; the next one has a question of its own."""
+async def test_retried_workflow_asks_its_own_question(client: Client, people: People, question: str, via: str) -> None:
+    """The failed attempt's task is cancelled, and the retry asks a question of its own."""
     handle = await start(
         client,
         AskAndEnd.run,

@@ -1,4 +1,4 @@
-"""A wrong setting, in both modes: the workflow waits until it is corrected, or fails with the facts."""
+"""Wrong settings, in both modes: the workflow waits until they are corrected, or fails with the facts."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ async def worker(
 
 
 async def last_failure(handle: WorkflowHandle[Any, Any]) -> Any:
-    """The pending activity with its last failure, as the Temporal UI shows it."""
+    """Return the pending activity with its last failure, as the Temporal UI shows it."""
     async with asyncio.timeout(60):
         while True:
             for pending in (await handle.describe()).raw_description.pending_activities:
@@ -54,10 +54,10 @@ async def last_failure(handle: WorkflowHandle[Any, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-async def wrong(
+async def wrong_settings(
     humans: HumansServer, relay: RunningRelay, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[dict[str, tuple[Settings, str]]]:
-    """Each wrong setting, and what the message must name."""
+    """Return each case of wrong settings with the text that its message must contain."""
     async with AsyncExitStack() as stack:
         right, folder = relay.settings, tmp_path_factory.mktemp("wrong")
         another = free_port()
@@ -65,7 +65,7 @@ async def wrong(
         without = await stack.enter_async_context(running_relay([], humans, folder))
 
         def behind(fault: faults.Fault) -> str:
-            """A server behind something that answers every request like this."""
+            """Start a task server whose replies all have this fault."""
             server = FakeHumans(clock=SystemClock())
             server.fault(fault, times=10_000)
             return stack.enter_context(server.serving())
@@ -96,13 +96,13 @@ async def wrong(
         }
 
 
-async def test_the_workflow_waits_and_the_ui_names_the_setting(
-    wrong: dict[str, tuple[Settings, str]], temporal: TemporalServer, via: str
+async def test_wrong_setting_is_retried_and_named_in_the_ui(
+    wrong_settings: dict[str, tuple[Settings, str]], temporal: TemporalServer, via: str
 ) -> None:
-    """Each wrong setting is retried at growing intervals, and the message says what to correct in which process."""
+    """Wrong settings are retried at growing intervals, and the message names the setting and the process."""
 
     async def seen(name: str) -> None:
-        settings, named = wrong[name]
+        settings, named = wrong_settings[name]
         queue = f"{name}-{uuid.uuid4().hex}"
         async with worker(temporal.address, queue, settings) as client:
             handle = await start(client, AskUncaught.run, {"task": queue, "via": via}, task_queue=queue)
@@ -112,13 +112,13 @@ async def test_the_workflow_waits_and_the_ui_names_the_setting(
             assert 3 <= pending.current_retry_interval.seconds <= 7, name
             await handle.terminate()
 
-    await asyncio.gather(*map(seen, wrong))
+    await asyncio.gather(*map(seen, wrong_settings))
 
 
-async def test_a_corrected_setting_is_enough(
+async def test_workflow_continues_once_the_setting_is_corrected(
     people: People, relay: RunningRelay, temporal: TemporalServer, question: str, via: str
 ) -> None:
-    """The question stays open between the attempts, and a worker with the right secret goes on with it."""
+    """The question stays open between attempts, and a worker with the right secret continues with it."""
     stranger = changed(relay.settings, relay_secret=secrets.token_urlsafe(32))
     async with worker(temporal.address, question, stranger) as client:
         handle = await start(client, AskUncaught.run, {"task": question, "via": via}, task_queue=question)
@@ -134,8 +134,8 @@ async def test_a_corrected_setting_is_enough(
 
 
 @pytest.mark.parametrize("name", ["another-relay-secret", "another-token", "relay-without-the-engine"])
-async def test_an_option_fails_at_once(
-    wrong: dict[str, tuple[Settings, str]],
+async def test_setting_errors_fail_raises_at_once(
+    wrong_settings: dict[str, tuple[Settings, str]],
     people: People,
     temporal: TemporalServer,
     question: str,
@@ -143,7 +143,7 @@ async def test_an_option_fails_at_once(
     name: str,
 ) -> None:
     """With setting_errors="fail" the workflow gets the typed error with its facts, and its task is cancelled."""
-    settings, _ = wrong[name]
+    settings, _ = wrong_settings[name]
     async with worker(temporal.address, question, settings, "fail") as client:
         told = await result(await start(client, AskForFacts.run, {"task": question, "via": via}, task_queue=question))
     assert (told["error"], told["status_code"], told["server_code"]) == {
@@ -156,10 +156,10 @@ async def test_an_option_fails_at_once(
     assert {task["status"] for task in tasks} <= {"cancelled"}
 
 
-async def test_a_refused_question_fails_at_once_after_an_outage(
+async def test_refused_question_fails_at_once_after_an_outage(
     temporal: TemporalServer, relay: RunningRelay, question: str
 ) -> None:
-    """Activity mode: an outage that lasts longer than the recheck interval does not count as having asked."""
+    """In activity mode an outage longer than the recheck interval does not count as a question that was asked."""
     server = FakeHumans(clock=SystemClock())
     server.fault(faults.status(503, retry_after=60), times=3)
     server.fault(faults.status(422, body={"detail": "no"}), times=99)
@@ -172,11 +172,11 @@ async def test_a_refused_question_fails_at_once_after_an_outage(
 
 
 @pytest.mark.parametrize("name", ["another-relay-secret", "another-token", "url-of-another-service"])
-async def test_it_fails_when_the_questions_time_is_over(
-    wrong: dict[str, tuple[Settings, str]], people: People, question: str, via: str, name: str
+async def test_wrong_setting_fails_at_the_questions_timeout(
+    wrong_settings: dict[str, tuple[Settings, str]], people: People, question: str, via: str, name: str
 ) -> None:
-    """After timeout_seconds of attempts: the typed error with its facts, and the task that was created is cancelled."""
-    settings, _ = wrong[name]
+    """After timeout_seconds of attempts the workflow gets the typed error, and its task is cancelled."""
+    settings, _ = wrong_settings[name]
     env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
     async with env:
         config = env.client.config()
@@ -194,10 +194,10 @@ async def test_it_fails_when_the_questions_time_is_over(
     assert [task["status"] for task in tasks] == (["cancelled"] if name == "another-relay-secret" else [])
 
 
-async def test_many_workflows_with_a_wrong_token_are_bounded(
+async def test_workflows_with_a_wrong_token_are_spread_and_logged_once(
     fake: FakeServer, temporal: TemporalServer, question: str, via: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Twenty workflows make one request an attempt each, spread over time, and a worker logs one line for all."""
+    """Twenty workflows make one request per attempt, spread over time, and the worker logs one line."""
     count = 20
     settings = fake.fake.settings(admin_api_token="wrong", relay_url=fake.url, relay_secret=secrets.token_urlsafe(32))
     before = len(fake.fake.calls)
@@ -214,12 +214,12 @@ async def test_many_workflows_with_a_wrong_token_are_bounded(
     assert len(fake.fake.calls) - before <= attempts
     intervals = {failure.current_retry_interval.nanos for failure in failures}
     assert len(intervals) > count / 2, "the attempts are not spread"
-    # The relay of the other tests logs in this process, too.
+    # The relay of the other tests also logs in this process.
     lines = [each.name for each in caplog.records if each.levelno >= logging.WARNING and "relay" not in each.name]
     assert lines == ["awaithumans.temporal"]
 
 
-def test_an_unknown_choice_is_refused() -> None:
-    """A misspelt option is not taken for the default."""
+def test_unknown_value_of_setting_errors_is_refused() -> None:
+    """A misspelt value is refused, not replaced by the default."""
     with pytest.raises(SettingsError, match="setting_errors"):
         HumanTasksPlugin(setting_errors="never")  # type: ignore[arg-type]  # the case

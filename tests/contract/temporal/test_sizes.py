@@ -1,4 +1,4 @@
-"""A size counts as Temporal receives it: after the codec, and after external storage. In both modes."""
+"""Size limits apply to what Temporal receives, after codec and external storage, in both modes."""
 
 import asyncio
 from pathlib import Path
@@ -35,7 +35,7 @@ def through(request: pytest.FixtureRequest, stored: DataConverter) -> DataConver
 @pytest.mark.parametrize(
     "through", ["external storage", pytest.param("compression", marks=pytest.mark.edges)], indirect=True
 )
-async def test_large_question_and_answer_arrive(
+async def test_large_question_and_answer_arrive_when_compressed_or_stored(
     through: DataConverter,
     people: People,
     temporal: TemporalServer,
@@ -44,7 +44,7 @@ async def test_large_question_and_answer_arrive(
     question: str,
     via: str,
 ) -> None:
-    """A question of 3 MB is asked, and an answer of 2.2 MB is delivered by the relay."""
+    """A question of 3 MB is asked, and the relay delivers an answer of 2.2 MB."""
     async with worker_and_relay(through, temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskAboutADocument.run, question, via, 3_000_000)
         await parts.relay.check_now((await people.answer(question, LARGE))["id"])
@@ -53,7 +53,7 @@ async def test_large_question_and_answer_arrive(
 
 @pytest.mark.edges
 @pytest.mark.parametrize("options", [{"via": "activity", "recheck": 2}, {"via": "signal", "idempotency_key": "used"}])
-async def test_large_answer_that_a_worker_finds(
+async def test_large_answer_found_by_a_worker_is_returned(
     stored: DataConverter,
     people: People,
     temporal: TemporalServer,
@@ -62,7 +62,7 @@ async def test_large_answer_that_a_worker_finds(
     question: str,
     options: dict[str, Any],
 ) -> None:
-    """A worker with external storage returns it, whether a re-check finds it or a question whose key was used."""
+    """A worker with external storage returns a large answer found by a re-check or under a used key."""
     if "idempotency_key" in options:
         options = options | {"idempotency_key": question}
     async with worker_and_relay(stored, temporal, humans, tmp_path, connect=unreachable) as parts:
@@ -75,10 +75,10 @@ async def test_large_answer_that_a_worker_finds(
 
 
 @pytest.mark.edges
-async def test_question_that_encryption_makes_too_large(
+async def test_question_that_encryption_makes_too_large_fails_at_once(
     people: People, temporal: TemporalServer, humans: HumansServer, tmp_path: Path, question: str, via: str
 ) -> None:
-    """It fails at once with its size; the workflow task would otherwise fail for ever."""
+    """The question fails at once with its size; otherwise its workflow task would fail forever."""
     converter = DataConverter(payload_codec=Encrypting(Fernet.generate_key(), strict=True))
     async with worker_and_relay(converter, temporal, humans, tmp_path) as parts:
         handle = await parts.start(AskAboutADocument.run, question, via, 1_500_000)

@@ -1,4 +1,4 @@
-"""An answer counts as delivered to a workflow that has ended only if this workflow took it."""
+"""An answer counts as delivered to an ended workflow only if that workflow took it."""
 
 import asyncio
 import uuid
@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Outcome, Route, TargetGone
-from tests.contract.temporal.test_reworded import asked, deployed
+from tests.contract.temporal.test_reworded import deployed, waiting_workflow
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_waiting
@@ -35,11 +35,11 @@ async def route_of(relay: RunningRelay, task: dict[str, Any]) -> Route:
     return wait.route
 
 
-async def test_answer_to_a_question_from_before_a_reset(
+async def test_answer_to_a_question_from_before_a_reset_is_not_delivered(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """After a reset another question is asked at the same place: its answer is not that to the first one."""
-    handle, task = await asked(deployer, relay, people, question, via)
+    """After a reset a different question at the same place does not make the first answer count as delivered."""
+    handle, task = await waiting_workflow(deployer, relay, people, question, via)
     route = await route_of(relay, task)
     current = deployer.get_workflow_handle(handle.id)
     async with deployed(deployer, question, "reworded"):
@@ -51,7 +51,7 @@ async def test_answer_to_a_question_from_before_a_reset(
 
 
 async def reset(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
-    """To its beginning."""
+    """Reset the workflow to its beginning."""
     events = (await handle.fetch_history()).events
     first = next(event.event_id for event in events if event.HasField("workflow_task_completed_event_attributes"))
     request = ResetWorkflowExecutionRequest(
@@ -64,10 +64,10 @@ async def reset(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
     await client.workflow_service.reset_workflow_execution(request)
 
 
-async def test_answer_that_a_run_handed_on_and_the_next_forgot(
+async def test_answer_handed_on_to_a_run_that_did_not_ask_is_not_delivered(
     deployer: Client, relay: RunningRelay, people: People, question: str, via: str
 ) -> None:
-    """The run continues as new at the moment of the answer, and the next one ends without asking again."""
+    """A run that continues as new as the answer comes, and whose successor does not ask again, has not taken it."""
     async with deployed(deployer, question, "first"):
         options = {"across": True, "forgets": True}
         handle = await start(deployer, AskByRelease.run, {"task": question, "via": via}, options, task_queue=question)
@@ -84,8 +84,10 @@ async def test_answer_that_a_run_handed_on_and_the_next_forgot(
         await TemporalEngine(deployer).deliver(await route_of(relay, task), ended(task, response=YES))
 
 
-async def test_another_end_of_the_same_task(client: Client, relay: RunningRelay, people: People, via: str) -> None:
-    """The workflow has seen that the task was deleted, or that its response was erased: it has no answer."""
+async def test_answer_after_another_end_of_the_task_is_not_delivered(
+    client: Client, relay: RunningRelay, people: People, via: str
+) -> None:
+    """A workflow that saw its task deleted or its response erased has not taken the answer."""
     for seen in ("not_found", "completed"):
         question = uuid.uuid4().hex
         handle = await start(client, AskUncaught.run, {"task": question, "via": via})
@@ -96,17 +98,20 @@ async def test_another_end_of_the_same_task(client: Client, relay: RunningRelay,
         await engine.deliver(route, ended(task, seen))
         with pytest.raises(WorkflowFailureError):
             await result(handle)
-        if (via, seen) == ("signal", "completed"):  # Temporal takes this signal for one that the run has
+        if (via, seen) == ("signal", "completed"):  # Temporal treats this signal as one that the run already has
             continue
         with pytest.raises(TargetGone):
             await engine.deliver(route, ended(task, response=YES))
 
 
-async def test_workflow_that_was_terminated_before_it_saw_the_answer(
+async def test_answer_to_a_workflow_terminated_before_it_saw_it_is_not_delivered(
     deployer: Client, relay: RunningRelay, people: People, question: str
 ) -> None:
-    """Its worker was down when the answer came. (Temporal takes a repeated signal without an error.)"""
-    handle, task = await asked(deployer, relay, people, question, "activity")
+    """A workflow terminated while its worker was down has not taken the answer.
+
+    Temporal accepts a repeated signal without an error.
+    """
+    handle, task = await waiting_workflow(deployer, relay, people, question, "activity")
     await people.complete(task["id"], YES)
     await relay.wait_for(task["id"], "delivered")
     await handle.terminate()
@@ -114,10 +119,10 @@ async def test_workflow_that_was_terminated_before_it_saw_the_answer(
         await TemporalEngine(deployer).deliver(await route_of(relay, task), ended(task, response=YES))
 
 
-async def test_workflow_that_was_started_anew_under_the_same_id(
+async def test_answer_to_another_workflow_with_the_same_id_is_not_delivered(
     client: Client, relay: RunningRelay, people: People, question: str
 ) -> None:
-    """It is another one, and does not take the answer to the question of the first."""
+    """A new workflow under the same id does not take the answer to the first one's question."""
     handle = await start(client, AskUncaught.run, {"task": question, "via": "activity"})
     (task,) = await people.find(question)
     await relay.wait_for(task["id"], "open")

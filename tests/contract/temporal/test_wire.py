@@ -1,4 +1,4 @@
-"""The wire contract of docs/temporal-wire.md, from a workflow that knows nothing else, in both modes."""
+"""The wire contract of docs/temporal-wire.md, as used by a workflow without this package, in both modes."""
 
 import asyncio
 import re
@@ -36,15 +36,17 @@ def asks(question: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def foreign(relay: RunningRelay, temporal: TemporalServer, question: str) -> AsyncGenerator[Client]:
-    """A client without any plugin, with a worker for the workflow and one for the activities."""
+    """Yield a client without plugins, with one worker for the workflow and one for the activities."""
     client = await Client.connect(temporal.address)
     activities = Worker(client, task_queue=f"{question} python", plugins=[HumanTasksActivityPlugin(relay.settings)])
     async with Worker(client, task_queue=question, workflows=[AskByName]), activities:
         yield client
 
 
-async def test_a_workflow_that_calls_by_name(foreign: Client, people: People, question: str, via: str) -> None:
-    """It gets the outcome with the documented fields."""
+async def test_workflow_that_calls_by_name_gets_the_documented_outcome(
+    foreign: Client, people: People, question: str, via: str
+) -> None:
+    """A workflow that calls the activities by name receives the outcome with the documented fields."""
     handle = await start(foreign, AskByName.run, asks(question), via, f"{question} python", task_queue=question)
     await people.answer(question, {"approved": True})
     outcome = await result(handle)
@@ -54,10 +56,10 @@ async def test_a_workflow_that_calls_by_name(foreign: Client, people: People, qu
     assert outcome.keys() <= set(re.findall(r"^\| `(\w+)`", DOCUMENT, re.MULTILINE))
 
 
-async def test_cancelled_workflow_that_calls_by_name(
+async def test_withdraw_called_by_name_cancels_the_task(
     foreign: Client, people: People, relay: RunningRelay, question: str
 ) -> None:
-    """`awaithumans.withdraw` frees the person."""
+    """`awaithumans.withdraw`, called by name, cancels the task."""
     handle = await start(foreign, AskByName.run, asks(question), "signal", f"{question} python", task_queue=question)
     (task,) = await people.find(question)
     await until_open(relay, task)
@@ -78,8 +80,10 @@ async def test_cancelled_workflow_that_calls_by_name(
         ("awaithumans_carried", {"workflow_id": "another"}),
     ],
 )
-async def test_an_input_that_cannot_be_used(foreign: Client, question: str, via: str, field: str, value: Any) -> None:
-    """A field that is missing or has another type: the activity fails at once and names it."""
+async def test_unusable_input_fails_at_once_and_names_the_field(
+    foreign: Client, question: str, via: str, field: str, value: Any
+) -> None:
+    """A missing field or one of another type fails the activity at once with its name."""
     body = asks(question, **{field: value})
     handle = await start(foreign, AskByName.run, body, via, f"{question} python", task_queue=question)
     with pytest.raises(WorkflowFailureError) as failed:
@@ -90,8 +94,10 @@ async def test_an_input_that_cannot_be_used(foreign: Client, question: str, via:
     assert field in cause.message
 
 
-async def test_activity_without_a_workflow(foreign: Client, people: People, relay: RunningRelay, question: str) -> None:
-    """A client starts `awaithumans.await_human` by itself and gets the outcome; a second delivery changes nothing."""
+async def test_standalone_activity_gets_the_outcome(
+    foreign: Client, people: People, relay: RunningRelay, question: str
+) -> None:
+    """`awaithumans.await_human` started by a client gets the outcome, and a second delivery changes nothing."""
     handle = await foreign.start_activity(
         "awaithumans.await_human",
         asks(question),
@@ -110,10 +116,10 @@ async def test_activity_without_a_workflow(foreign: Client, people: People, rela
     assert await engine.has_answer(wait.route) is True
 
 
-async def test_activity_without_a_workflow_that_has_ended(
+async def test_ended_standalone_activity_is_orphaned(
     foreign: Client, people: People, relay: RunningRelay, question: str
 ) -> None:
-    """Its wait is orphaned, and its answer has nowhere to go."""
+    """The wait of an ended standalone activity is orphaned, and its answer cannot be delivered."""
     handle = await foreign.start_activity(
         "awaithumans.await_human",
         asks(question),
@@ -133,7 +139,7 @@ async def test_activity_without_a_workflow_that_has_ended(
 
 
 def test_every_name_and_field_is_documented() -> None:
-    """Activities, signal, query and the fields of an outcome."""
+    """The wire document has every activity, signal, query and outcome field."""
     activities = [
         names.OPEN_WAIT,
         names.CLOSE_WAIT,

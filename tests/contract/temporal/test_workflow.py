@@ -1,4 +1,4 @@
-"""`await_human` in workflows: what only Temporal can do to a question."""
+"""`await_human` in Temporal workflows: history, errors and cancellation."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ from tests.support.workflows import Ask, AskUncaught, Decision
 async def test_secrets_stay_out_of_history(
     client: Client, people: People, relay: RunningRelay, humans: HumansServer
 ) -> None:
-    """Neither token nor key nor callback URL stands in the workflow's history."""
+    """No token, key or callback URL is in the workflow's history."""
     handle = await start(client, Ask.run, {"task": "secret?"})
     await people.answer("secret?", {"approved": True})
     await result(handle)
@@ -31,7 +31,7 @@ async def test_secrets_stay_out_of_history(
 
 
 def _decoded(history: str) -> str:
-    """A history with its payloads, which are base64, in clear."""
+    """Return a history with its base64 payloads in clear text."""
     import base64
     import re
 
@@ -39,8 +39,8 @@ def _decoded(history: str) -> str:
     return history + "\n".join(clear)
 
 
-async def test_error_fails_the_workflow(client: Client, people: People) -> None:
-    """An uncaught error of `await_human` fails the workflow with its type; it does not suspend it."""
+async def test_uncaught_error_fails_the_workflow(client: Client, people: People) -> None:
+    """An uncaught error of `await_human` fails the workflow with its type instead of suspending it."""
     handle = await start(client, AskUncaught.run, {"task": "uncaught?"})
     (task,) = await people.find("uncaught?")
     await people.cancel(task["id"])
@@ -52,21 +52,21 @@ async def test_error_fails_the_workflow(client: Client, people: People) -> None:
 
 
 async def test_call_outside_a_workflow_is_refused() -> None:
-    """A script or an activity that imports the wrong `await_human` gets an error that names the right one."""
+    """A script or an activity that imports the workflows' `await_human` gets an error that names the right one."""
     with pytest.raises(SettingsError, match=r"In a script call awaithumans_core\.await_human"):
         await await_human(task="Approve?", response_schema=Decision)
 
 
-async def test_malformed_question_fails_the_workflow(client: Client) -> None:
-    """A question that cannot be asked fails the workflow at once, and says why."""
+async def test_malformed_question_fails_the_workflow_at_once(client: Client) -> None:
+    """A question that cannot be asked fails the workflow at once with the reason."""
     handle = await start(client, AskUncaught.run, {"task": "short?", "timeout_seconds": 5})
     with pytest.raises(WorkflowFailureError) as failed:
         await result(handle)
     assert "60" in str(failed.value.cause)
 
 
-async def test_cancelled_while_asking_frees_the_person(client: Client, people: People) -> None:
-    """A workflow cancelled while its task is being created leaves no task behind."""
+async def test_workflow_cancelled_while_asking_leaves_no_open_task(client: Client, people: People) -> None:
+    """A workflow that is cancelled while its task is being created leaves no open task."""
     handle = await start(client, Ask.run, {"task": "already gone?"})
     await handle.cancel()
     with pytest.raises(WorkflowFailureError):
@@ -84,8 +84,8 @@ async def test_key_of_another_question_is_refused(client: Client, people: People
     assert (await result(large))["error"] == "QuestionChangedError"
 
 
-async def test_malformed_signal_does_not_stop_the_workflow(client: Client, people: People) -> None:
-    """What is no outcome is no answer; the true one is taken after it."""
+async def test_malformed_signal_is_ignored(client: Client, people: People) -> None:
+    """A malformed outcome is no answer; the workflow takes the correct one after it."""
     handle = await start(client, AskUncaught.run, {"task": "malformed?"})
     await until_waiting(handle)
     for malformed in ({"status": 5}, "yes", None, [1]):
