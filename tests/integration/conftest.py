@@ -1,4 +1,4 @@
-"""A graph on the async SQLite saver, asked for real and answered by hand."""
+"""Shared fixtures: a relay that takes registrations, and a graph whose answers the tests deliver."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.relay import RunningRelay, running_relay
 
 @pytest.fixture(scope="module")
 async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """A relay that takes registrations; answers are delivered by hand."""
+    """Run a relay that takes registrations; the tests deliver the answers themselves."""
     async with running_relay([CollectingEngine("langgraph")], humans, tmp_path_factory.mktemp("registrar")) as running:
         yield running
 

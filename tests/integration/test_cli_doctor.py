@@ -1,4 +1,4 @@
-"""`awaithumans-relay doctor`: finds what would keep an answer from its way, says what mends it, and leaves no trace."""
+"""`awaithumans-relay doctor` finds what would stop an answer, states the remedy, and leaves no trace."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ from tests.support.servers import FakeServer
 
 
 async def doctor(*flags: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Exit code, and by check how it went and what was said."""
+    """Return the exit code, and for each check its result and text."""
     done = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--json", *flags])
     found = {each["check"]: (each["status"], each["detail"]) for each in json.loads(done.stdout)}
     return done.exit_code, found
@@ -42,7 +42,7 @@ async def shelf() -> CollectingEngine:
 async def relay(
     shelf: CollectingEngine, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[RunningRelay]:
-    """A relay that runs, and its environment."""
+    """Run a relay and set its environment."""
     async with running_relay([shelf], fake, tmp_path) as running:
         environment = {
             "URL": fake.url,
@@ -57,12 +57,15 @@ async def relay(
         yield running
 
 
-async def test_all_is_well(relay: RunningRelay, shelf: CollectingEngine, fake: FakeServer) -> None:
-    """The probe goes the whole way, wakes nobody, is gone afterwards, and no secret is shown."""
+async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
+    relay: RunningRelay, shelf: CollectingEngine, fake: FakeServer
+) -> None:
+    """The probe is delivered without waking a caller and then deleted, and no secret is shown."""
     code, found = await doctor()
     assert (code, failed(found)) == (0, {})
     assert found["engines"][0] == "skipped"
-    assert "cannot be seen from here" in found["AWAITHUMANS_WEBHOOK_KEY"][1]  # signed here, and not by the server
+    # The callback of this test is signed by the test and not by the server.
+    assert "cannot be seen from here" in found["AWAITHUMANS_WEBHOOK_KEY"][1]
     assert found["running relay"] == (
         "ok",
         f"took an answer at {relay.url}, stored it and delivered it to nobody",
@@ -105,21 +108,23 @@ async def test_all_is_well(relay: RunningRelay, shelf: CollectingEngine, fake: F
         ),
     ],
 )
-async def test_each_setting_that_is_wrong(
+async def test_doctor_reports_each_wrong_setting(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: dict[str, str]
 ) -> None:
-    """What is wrong is found where it is, with what mends it; the rest is well."""
+    """A wrong setting is reported with its remedy by its own check, and the other checks pass."""
     monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
     code, found = await doctor()
     assert code == 1
     assert failed(found).keys() == told.keys()
     for check, words in told.items():
         assert words in failed(found)[check]
-    assert await relay.store.counts() == {}  # no probe that could not be followed
+    assert await relay.store.counts() == {}  # no probe is sent that could not be traced
 
 
-async def test_malformed_settings_do_not_hide_the_rest(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is told under its own name, and what does not need them is looked at."""
+async def test_doctor_reports_malformed_settings_and_runs_the_other_checks(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each malformed setting is reported by name, and checks that do not need it still run."""
     monkeypatch.setenv("AWAITHUMANS_URL", "no address")
     monkeypatch.setenv("AWAITHUMANS_PUBLIC_URL", "none either")
     code, found = await doctor()
@@ -129,8 +134,8 @@ async def test_malformed_settings_do_not_hide_the_rest(relay: RunningRelay, monk
     assert found["AWAITHUMANS_RELAY_OPERATOR_TOKEN"][0] == "skipped"
 
 
-async def test_the_database_of_another_relay(relay: RunningRelay, tmp_path: Path) -> None:
-    """An answer that the relay takes and that is not in this database: it keeps its waits elsewhere."""
+async def test_doctor_detects_the_database_of_another_relay(relay: RunningRelay, tmp_path: Path) -> None:
+    """If the relay accepts an answer that is not in this database, it stores its waits elsewhere."""
     other = Store(f"sqlite:///{tmp_path / 'other.db'}")
     await other.start()
     await other.stop()
@@ -141,10 +146,10 @@ async def test_the_database_of_another_relay(relay: RunningRelay, tmp_path: Path
 @pytest.mark.parametrize(
     ("status", "told"), [(307, "redirects (307)"), (404, "something else answers there"), (503, "database")]
 )
-async def test_something_else_at_the_relays_address(
+async def test_doctor_distinguishes_what_replies_at_the_relays_address(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch, status: int, told: str
 ) -> None:
-    """A redirect, a proxy that does not know the path, a relay without its database: each is told apart."""
+    """A redirect, a proxy without the path and a relay without its database give different findings."""
     app = FastAPI()
 
     @app.post("/{path:path}")
@@ -169,16 +174,18 @@ async def test_something_else_at_the_relays_address(
         (["--graph", "g"], "graph g", "NAME=module:attribute"),
     ],
 )
-async def test_engines_that_are_away(relay: RunningRelay, flags: list[str], check: str, told: str) -> None:
-    """Every engine the relay is started for is asked; one that is away is named with what mends it."""
+async def test_doctor_reports_an_unreachable_engine(
+    relay: RunningRelay, flags: list[str], check: str, told: str
+) -> None:
+    """Every configured engine is checked, and an unreachable one is reported with the remedy."""
     code, found = await doctor(*flags)
     assert code == 1
     assert failed(found).keys() == {check}
     assert told in failed(found)[check]
 
 
-async def test_a_namespace_that_temporal_does_not_have(relay: RunningRelay, temporal: TemporalServer) -> None:
-    """It is named with the setting, because the relay would keep its answers without being able to deliver them."""
+async def test_doctor_reports_an_unknown_temporal_namespace(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """The finding names the setting, because the relay could never deliver to this namespace."""
     flags = ["--temporal", temporal.address, "--temporal-namespace", "default", "--temporal-namespace", "pyments"]
     code, found = await doctor(*flags)
     assert code == 1
@@ -187,10 +194,10 @@ async def test_a_namespace_that_temporal_does_not_have(relay: RunningRelay, temp
     assert "--temporal-namespace" in reported
 
 
-async def test_engines_that_are_there(
+async def test_doctor_passes_reachable_engines(
     relay: RunningRelay, temporal: TemporalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Temporal, and a graph with its checkpointer, answer."""
+    """Temporal and a graph with its checkpointer pass."""
     (tmp_path / "graph_of_the_doctor.py").write_text(GRAPH)
     monkeypatch.syspath_prepend(tmp_path)
     flags = ["--temporal", temporal.address, "--graph", "refunds=graph_of_the_doctor:graph"]
@@ -201,8 +208,10 @@ async def test_engines_that_are_there(
     assert found[temporal_check][1].startswith("answers; search attribute AwaitHumansAssignees ")
 
 
-async def test_something_else_at_the_servers_address(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A web app that has a page for every path, as dashboards do, is not taken for the awaithumans server."""
+async def test_doctor_detects_another_application_at_the_servers_address(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web app that serves a page for every path is not taken for the awaithumans server."""
     app = FastAPI()
 
     @app.get("/{path:path}")
@@ -217,10 +226,10 @@ async def test_something_else_at_the_servers_address(relay: RunningRelay, monkey
     assert "AWAITHUMANS_URL" in failed(found)["awaithumans server"]
 
 
-async def test_a_certificate_that_is_not_trusted(
+async def test_doctor_reports_an_untrusted_certificate(
     relay: RunningRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relay that runs is not to be started: its authority is to be made known."""
+    """The finding advises to trust the authority, not to start a relay that is running."""
     certificate, key = Authority(tmp_path).issue("relay")
     port = free_port()
     monkeypatch.setenv("AWAITHUMANS_RELAY_URL", f"https://localhost:{port}")
@@ -242,8 +251,8 @@ graph = builder.compile(checkpointer=InMemorySaver())
 """
 
 
-async def test_missing_tasks_are_reported(relay: RunningRelay) -> None:
-    """By doctor at the first 404, and once most of the tasks stay missing by `/readyz`; callbacks are still taken."""
+async def test_missing_tasks_are_reported_by_doctor_and_readyz(relay: RunningRelay) -> None:
+    """`doctor` reports the first 404 and `/readyz` a lasting majority; callbacks are still taken."""
     for number in range(2):
         await relay.store.register(f"unknown-{number}", Route("shelf", {"place": str(number)}, f"key-{number}"), 900)
         await relay.check_now(f"unknown-{number}")
@@ -265,8 +274,8 @@ async def test_missing_tasks_are_reported(relay: RunningRelay) -> None:
     assert await relay.store.counts() == {"open": 2}
 
 
-async def test_for_people(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line for each check with its mark, what was found beneath it, and a sum; nothing wider than the terminal."""
+async def test_doctor_prints_aligned_lines_and_a_summary(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check has one marked line with its findings below, within the terminal's width."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "wrong")
     done: Any = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor"])

@@ -1,4 +1,4 @@
-"""`awaithumans-relay serve` before it serves: what is wrong is told in a line, with what mends it, and no traceback."""
+"""Errors that `awaithumans-relay serve` reports before it serves: one line with the remedy, no traceback."""
 
 import asyncio
 import re
@@ -63,17 +63,17 @@ def serve(*flags: str) -> tuple[int, str]:
         "postgresql://127.0.0.1:1/waits?user=me&password=hush-hush&sslpassword=hush",
     ],
 )
-def test_a_store_that_is_away(database: str) -> None:
-    """One line without the password; its exit code is not that of wrong settings, since it may come back."""
+def test_unreachable_store_ends_serve_with_its_own_exit_code(database: str) -> None:
+    """The line shows no password, and the exit code differs from that of wrong settings, as a restart may help."""
     code, told = serve("--temporal", "127.0.0.1:9", "--database", database)
     assert (code, len(told.splitlines())) == (3, 1), told
     assert "does not answer" in told
-    assert ("Make its folder" in told) == database.startswith("sqlite")  # a file is not to be started
+    assert ("Make its folder" in told) == database.startswith("sqlite")  # a file cannot be started
     assert "hush" not in told
 
 
-def test_a_port_in_use(taken: int) -> None:
-    """It is said instead of, and not after, that the relay has started."""
+def test_port_in_use_is_reported_before_the_start(taken: int) -> None:
+    """The error replaces the line that the relay has started."""
     code, told = serve("--temporal", "127.0.0.1:9", "--port", str(taken))
     assert (code, len(told.splitlines())) == (3, 1), told
     assert f"cannot listen on 127.0.0.1:{taken}" in told
@@ -82,8 +82,8 @@ def test_a_port_in_use(taken: int) -> None:
 @pytest.mark.parametrize(
     "address", ["", "localhost", "localhost:xx", "localhost:", "localhost:0", "localhost:70000", ":7233"]
 )
-def test_a_port_that_is_none(address: str) -> None:
-    """Refused, and not found out when the first answer is to be delivered."""
+def test_impossible_port_is_refused(address: str) -> None:
+    """An impossible port is refused at the start and not at the first delivery."""
     done = CliRunner().invoke(cli, ["serve", "--temporal", address])
     assert (done.exit_code, "write it as host:port" in done.stderr) == (2, True)
 
@@ -96,15 +96,15 @@ def test_a_port_that_is_none(address: str) -> None:
         ("foo=no.mod:x", "--graph foo=no.mod:x: No module named"),
     ],
 )
-def test_what_is_no_graph(spec: str, told: str) -> None:
-    """The flag as it was given, nothing of it read as markup or an emoji, and why it does not do."""
+def test_unusable_graph_is_reported_with_the_flag_and_the_reason(spec: str, told: str) -> None:
+    """The flag is shown as given, without interpreting markup or emoji codes in it."""
     done = CliRunner().invoke(cli, ["serve", "--graph", spec])
     assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
     assert not isinstance(done.exception, TypeError)
 
 
-def test_all_missing_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody starts it four times to learn four names."""
+def test_all_missing_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run reports every missing setting."""
     for name in ("ADMIN_API_TOKEN", "RELAY_SECRET", "PAYLOAD_KEY"):
         monkeypatch.delenv(f"AWAITHUMANS_{name}")
     monkeypatch.setenv("AWAITHUMANS_RELAY_OPERATOR_TOKEN", "short")
@@ -112,17 +112,17 @@ def test_all_missing_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert done.exit_code == 2
     for name in ("ADMIN_API_TOKEN", "RELAY_SECRET", "WEBHOOK_KEY", "RELAY_OPERATOR_TOKEN"):
         assert f"AWAITHUMANS_{name}" in done.stderr
-    assert "api_key" not in done.stderr  # the command has no such argument
+    assert "api_key" not in done.stderr  # the command line has no option for it
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [([], "nobody to wake"), (["--graph", "refunds=my_app:graph"], "AWAITHUMANS_RELAY_URL is not set")],
 )
-def test_what_the_flags_need_is_told_with_the_settings(
+def test_settings_that_flags_need_are_reported_with_the_others(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], told: str
 ) -> None:
-    """Not after the rest is mended."""
+    """Settings that only a flag needs are part of the same report."""
     monkeypatch.delenv("AWAITHUMANS_RELAY_SECRET")
     monkeypatch.delenv("AWAITHUMANS_RELAY_URL")
     done = CliRunner().invoke(cli, ["serve", *flags])
@@ -132,8 +132,8 @@ def test_what_the_flags_need_is_told_with_the_settings(
 
 
 @pytest.mark.parametrize("command", ["", "serve", "waits", "redrive", "derive-key", "doctor"])
-def test_help_fits_a_terminal(command: str) -> None:
-    """Tables and examples stand as they were written, at 80 columns."""
+def test_help_fits_80_columns(command: str) -> None:
+    """Tables and examples keep their layout at 80 columns."""
     told = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "80"}).output
     lines = {line.strip() for line in told.splitlines()}
     known = [*cli.registered_commands, cli.registered_callback]
@@ -150,14 +150,14 @@ def _named(command: Callable[..., object]) -> str:
     return command.__name__.replace("_", "-")
 
 
-def test_version() -> None:
-    """The distribution's."""
+def test_version_is_that_of_the_distribution() -> None:
+    """`--version` prints the version of the distribution."""
     done = CliRunner().invoke(cli, ["--version"])
     assert (done.exit_code, done.output) == (0, f"awaithumans-relay {version('awaithumans-workflows')}\n")
 
 
 def test_help_names_every_setting_and_both_databases() -> None:
-    """What an operator can set is found where they look first."""
+    """The help lists every setting and both databases."""
     told = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "80"}).output
     settings = (ROOT / "examples/deploy/relay.env.example").read_text().splitlines()
     named = {line.partition("=")[0] for line in settings if line and not line.startswith("#")}
@@ -166,8 +166,8 @@ def test_help_names_every_setting_and_both_databases() -> None:
     assert {each for each in named | forms if each not in told} == set()
 
 
-def test_help_has_the_length_of_secrets() -> None:
-    """The secret and the operator token need the same length, which is the one that is checked."""
+def test_help_states_the_checked_length_of_secrets() -> None:
+    """The help states the same minimum length for secret and operator token that is checked."""
     told = " ".join(CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "80"}).output.split())
     assert re.findall(r"\((\d+) characters", told) == [str(MIN_SECRET_CHARS)] * 2
 
@@ -177,8 +177,8 @@ def _days_ago(days: int) -> float:
 
 
 @pytest.mark.edges
-async def test_retention_days(tmp_path: Path) -> None:
-    """A delivered wait is deleted after the days that were given, and a younger one is kept."""
+async def test_retention_days_delete_older_delivered_waits(tmp_path: Path) -> None:
+    """A delivered wait older than the given days is deleted, and a younger one is kept."""
     database, ages = f"sqlite:///{tmp_path / 'waits.db'}", {"older": 3, "younger": 1}
     for task_id, days in ages.items():
         store = Store(database, clock=partial(_days_ago, days))
@@ -228,15 +228,15 @@ async def test_retention_days(tmp_path: Path) -> None:
         (["serve", "--temporal", "t:1", "--log-level", "warn"], "none of debug, info, warning"),
     ],
 )
-def test_flags_that_do_not_go_together(arguments: list[str], told: str) -> None:
-    """Words that name what to change, and no password."""
+def test_conflicting_flags_are_refused(arguments: list[str], told: str) -> None:
+    """The message states what to change and shows no password."""
     done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})
     assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
     assert "hush" not in done.output
 
 
-def test_it_says_what_it_is(tmp_path: Path) -> None:
-    """One line at the start: version, engines, database, and that nobody can operate it yet."""
+def test_start_line_names_version_engines_and_database(tmp_path: Path) -> None:
+    """One line at the start also reports that no operator token is set."""
     command = [sys.executable, "-m", "awaithumans_relay.cli", "serve", "--temporal", "127.0.0.1:9", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -254,8 +254,8 @@ def test_it_says_what_it_is(tmp_path: Path) -> None:
     ("extra", "flags"),
     [("temporal", ["--temporal", "t:1"]), ("langgraph", ["--langgraph-server", "http://127.0.0.1:9"])],
 )
-def test_an_extra_that_is_not_installed(extra: str, flags: list[str]) -> None:
-    """What to install in a line, with the code of a mistake: a unit is not started again and again for it."""
+def test_missing_extra_is_reported_with_the_install_command(extra: str, flags: list[str]) -> None:
+    """The exit code is that of a mistake, so that a service manager does not restart the unit."""
     package = {"temporal": "temporalio"}.get(extra, extra)
     without = f"import sys; sys.modules[{package!r}] = None; from awaithumans_relay.cli import main; main()"
     command = [sys.executable, "-c", without, "serve", *flags]
@@ -264,8 +264,8 @@ def test_an_extra_that_is_not_installed(extra: str, flags: list[str]) -> None:
     assert f"awaithumans-workflows[{extra}]" in done.stderr
 
 
-def test_a_certificate_that_is_none(tmp_path: Path) -> None:
-    """Told in a line before it says that it has started, and not in a traceback."""
+def test_malformed_certificate_is_reported_before_the_start(tmp_path: Path) -> None:
+    """One line without a traceback is printed before the relay reports that it has started."""
     (tmp_path / "none.pem").write_text("no certificate")
     code, told = serve("--temporal", "t:1", "--port", "0", "--ssl-certfile", "none.pem", "--ssl-keyfile", "none.pem")
     assert (code, len(told.splitlines())) == (2, 1), told

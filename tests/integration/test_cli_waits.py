@@ -1,4 +1,4 @@
-"""The operator's commands beside a relay's database: `waits`, `redrive` and `derive-key`."""
+"""The operator's commands that read a relay's database: `waits`, `redrive` and `derive-key`."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ SETTINGS = {
 }
 HOSTILE = (
     "[bold]not markup[/bold] " + hostile.ALL.replace("\x00", "").replace("\ud800", "") + "x" * 500
-)  # as databases can hold
+)  # characters that a database can store
 
 
 async def run(*arguments: str) -> Result:
@@ -41,7 +41,7 @@ async def run(*arguments: str) -> Result:
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Store]:
-    """An open wait and two parked ones, of two engines, on a database that the environment names."""
+    """Yield a store with one open and two parked waits, of two engines, that the environment names."""
     postgres: PostgresServer | None = request.getfixturevalue("postgres") if request.param == "postgres" else None
     url = postgres.database() if postgres else f"sqlite:///{tmp_path / 'waits.db'}"
     monkeypatch.setenv("AWAITHUMANS_RELAY_DATABASE", url)
@@ -59,8 +59,8 @@ async def store(
     await store.stop()
 
 
-async def test_waits_are_listed_for_people(store: Store) -> None:
-    """A table within 80 columns: states, ages, whole task ids, who waits, and errors that cannot steer a terminal."""
+async def test_waits_prints_a_table_of_80_columns(store: Store) -> None:
+    """The table has states, ages, whole task ids, callers, and errors that cannot control a terminal."""
     done = await run("waits")
     assert done.exit_code == 0
     assert all(len(line) <= 80 for line in done.output.splitlines())
@@ -73,15 +73,16 @@ async def test_waits_are_listed_for_people(store: Store) -> None:
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("columns", [40, 60, 79, 80, 81, 100, 160])
-async def test_no_letter_of_an_error_is_lost(store: Store, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However wide the terminal is, and whatever stands beside it, an error is folded, and not cut: words, addresses
-    without a blank, and its end."""
+async def test_waits_wraps_errors_without_losing_text(
+    store: Store, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the width, an error is wrapped and not cut: words, addresses without a space, and its end."""
     monkeypatch.setenv("COLUMNS", str(columns))
     error = (
         "RuntimeError: Failed client connect: Server connection error: "
         "https://temporal.a-very-long-name-without-a-blank.internal.example.com:7233/namespaces/payments refused "
         + "and what is to be done about it " * 5
-        + "stands at the end"
+        + "is at the end"
     )
     await store.register("t" * 32, Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
     await store.answer(
@@ -108,8 +109,8 @@ async def test_no_letter_of_an_error_is_lost(store: Store, columns: int, monkeyp
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_an_error_without_an_end_says_where_it_is(store: Store) -> None:
-    """One that would fill the terminal alone is cut, and says so."""
+async def test_waits_cuts_an_endless_error_and_points_to_its_text(store: Store) -> None:
+    """An error that would fill the terminal is cut, and the output states where to find it whole."""
     await store.register("long", Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
     (wait,) = [each for each in await store.listed() if each.task_id == "long"]
     await store.park_open(wait, reason="word " * 1000)
@@ -117,8 +118,8 @@ async def test_an_error_without_an_end_says_where_it_is(store: Store) -> None:
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_an_asker_that_had_gone_is_told(store: Store) -> None:
-    """What counts as delivered since nobody needs it is told from what somebody has."""
+async def test_waits_marks_answers_whose_caller_had_ended(store: Store) -> None:
+    """A wait that ended because its caller had ended is distinguished from a delivered one."""
     for task_id, note in (("gone", "workflow 'refund-2' has ended"), ("there", None)):
         await store.register(task_id, Route("temporal", {"workflow_id": task_id}, task_id), 900)
         await store.answer(Outcome(task_id=task_id, status="cancelled", idempotency_key=task_id), found_by="sweep")
@@ -131,8 +132,8 @@ async def test_an_asker_that_had_gone_is_told(store: Store) -> None:
     assert {wait["task_id"]: wait["caller_gone"] for wait in waits} == {"gone": True, "there": False}
 
 
-async def test_waits_are_listed_for_programs(store: Store) -> None:
-    """JSON, filtered by state and engine; the error is whole, and the answer is not there."""
+async def test_waits_prints_json_for_programs(store: Store) -> None:
+    """The JSON is filtered by state and engine, has the whole error, and omits the answer."""
     done = await run("waits", "--state", "parked", "--engine", "temporal", "--json")
     (wait,) = json.loads(done.output)
     assert (wait["task_id"], wait["state"], wait["last_error"]) == ("parked-1", "parked", HOSTILE)
@@ -142,8 +143,8 @@ async def test_waits_are_listed_for_programs(store: Store) -> None:
     ]
 
 
-async def test_redrive_of_one_task(store: Store) -> None:
-    """One task goes out again; a second time there is nothing to do, which the exit code says."""
+async def test_redrive_of_one_task_succeeds_once(store: Store) -> None:
+    """One task is redriven; a second call finds nothing to do and reports it by its exit code."""
     done = await run("redrive", "parked-1")
     assert (done.exit_code, done.output.splitlines()[0][:20]) == (0, "redriven: 1 wait; a ")
     again = await run("redrive", "parked-1")
@@ -151,8 +152,8 @@ async def test_redrive_of_one_task(store: Store) -> None:
     assert await store.counts() == {"open": 1, "answered": 1, "parked": 1}
 
 
-async def test_redrive_of_all_or_of_one_engine(store: Store) -> None:
-    """What an engine's outage has parked, or all of it."""
+async def test_redrive_selects_one_engine_or_all(store: Store) -> None:
+    """`redrive` takes the parked waits of one engine, or of all."""
     assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes", "--engine", "langgraph")).output
     assert await store.counts(engine="temporal") == {"open": 1, "parked": 1}
     assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes")).output
@@ -160,38 +161,38 @@ async def test_redrive_of_all_or_of_one_engine(store: Store) -> None:
     assert (done.exit_code, done.output) == (0, "nothing is parked\n")
 
 
-async def test_an_engine_that_is_misspelt(store: Store) -> None:
-    """What is said is of that engine: others have waits, and parked ones."""
+async def test_misspelt_engine_is_named_in_the_message(store: Store) -> None:
+    """The message is about that engine only, although others have parked waits."""
     assert (await run("waits", "--engine", "temporla")).output == "nobody waits for the engine 'temporla'\n"
     done = await run("redrive", "--all", "--yes", "--engine", "temporla")
     assert done.output == "nothing is parked for the engine 'temporla'\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["task-1", "--all"], ["task-1", "--engine", "temporal"]])
-async def test_redrive_of_nothing_in_particular_is_refused(arguments: list[str]) -> None:
-    """Everything is redriven only when that is said."""
+async def test_redrive_without_a_selection_is_refused(arguments: list[str]) -> None:
+    """Redriving everything requires `--all`."""
     assert (await run("redrive", *arguments)).exit_code == 2
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_redrive_of_an_unknown_task_says_where_to_look(store: Store) -> None:
-    """A mistyped id is told from one that is not parked."""
+async def test_redrive_distinguishes_an_unknown_task_from_one_not_parked(store: Store) -> None:
+    """For an unknown task id the message refers to `waits`."""
     done = await run("redrive", "nobody")
     assert done.exit_code == 2
     assert "nobody waits on task 'nobody' here; `awaithumans-relay waits` lists them" in done.stderr
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_nobody_to_ask_before_all(store: Store) -> None:
-    """Without a terminal, `--all` wants `--yes`; without it nothing happens."""
+async def test_redrive_all_without_a_terminal_needs_yes(store: Store) -> None:
+    """Without a terminal, `--all` needs `--yes`; otherwise nothing happens."""
     done = await run("redrive", "--all")
     assert (done.exit_code, "say --yes" in done.stderr) == (2, True)
     assert await store.counts() == {"open": 1, "parked": 2}
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_a_person_is_asked_before_all(store: Store) -> None:
-    """At a terminal, `--all` wants a yes; without it nothing happens."""
+async def test_redrive_all_at_a_terminal_asks_for_confirmation(store: Store) -> None:
+    """At a terminal, `--all` needs a yes; otherwise nothing happens."""
     person, terminal = os.openpty()
     os.write(person, b"n\n")
     command = [sys.executable, "-m", "awaithumans_relay.cli", "redrive", "--all"]
@@ -204,8 +205,8 @@ async def test_a_person_is_asked_before_all(store: Store) -> None:
     assert await store.counts() == {"open": 1, "parked": 2}
 
 
-async def test_a_running_relay_comes_upon_a_redrive(fake: FakeServer, tmp_path: Path) -> None:
-    """What the command writes the relay delivers, without being told."""
+async def test_running_relay_delivers_what_the_command_redrove(fake: FakeServer, tmp_path: Path) -> None:
+    """The relay finds the redriven wait in the database without being notified."""
     broken = [True]
 
     def stumble(_: Route) -> None:
@@ -224,10 +225,10 @@ async def test_a_running_relay_comes_upon_a_redrive(fake: FakeServer, tmp_path: 
 
 
 @pytest.mark.parametrize("command", [["waits"], ["redrive", "--all"]])
-async def test_without_a_database_nothing_is_created(
+async def test_command_without_a_database_creates_none(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the wrong folder the command says so, and leaves no empty database there."""
+    """In a folder without a database the command reports that and creates no file."""
     monkeypatch.chdir(tmp_path)
     done = await run(*command)
     assert done.exit_code == 2
@@ -243,8 +244,8 @@ async def test_without_a_database_nothing_is_created(
         ("postgresql://me:hush-hush@127.0.0.1:1/waits", "does not answer"),
     ],
 )
-async def test_an_unusable_database_is_told_without_its_password(url: str, told: str) -> None:
-    """What is wrong with it, and nothing secret."""
+async def test_unusable_database_is_reported_without_its_password(url: str, told: str) -> None:
+    """The message has the reason and nothing secret."""
     done = await run("waits", "--database", url)
     assert done.exit_code == 2
     assert told in done.stderr
@@ -255,8 +256,10 @@ async def test_an_unusable_database_is_told_without_its_password(url: str, told:
 @pytest.mark.parametrize(
     ("statement", "told"), [("UPDATE schema_version SET version = 1", "schema 1"), (None, "no such table")]
 )
-async def test_a_database_of_another_release_is_left_as_it_is(statement: str | None, told: str, tmp_path: Path) -> None:
-    """An operator's command never changes a schema under a relay that runs."""
+async def test_command_does_not_migrate_a_database_of_another_release(
+    statement: str | None, told: str, tmp_path: Path
+) -> None:
+    """An operator's command never changes the schema that a running relay uses."""
     file = tmp_path / "waits.db"
     if statement is None:
         file.touch()
@@ -272,7 +275,7 @@ async def test_a_database_of_another_release_is_left_as_it_is(statement: str | N
 
 
 async def test_derived_keys_verify_what_the_server_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is printed is AWAITHUMANS_WEBHOOK_KEY as it stands, both keys of a rotation included."""
+    """The output is a valid AWAITHUMANS_WEBHOOK_KEY, with both keys of a rotation."""
     roots = [secrets.token_urlsafe(32) for _ in range(2)]
     monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", ",".join(roots))
     done = await run("derive-key")
@@ -282,8 +285,10 @@ async def test_derived_keys_verify_what_the_server_signs(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("value", "told"), [(None, "is not set"), ("hush-hush", "is not base64")])
-async def test_no_root_key_or_a_broken_one(value: str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what is missing, prints nothing on stdout that could be taken for a key, and repeats no secret."""
+async def test_derive_key_without_a_usable_root_key_prints_no_key(
+    value: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names what is missing, prints nothing on stdout, and repeats no secret."""
     if value is not None:
         monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", value)
     done = await run("derive-key")
@@ -293,8 +298,8 @@ async def test_no_root_key_or_a_broken_one(value: str | None, told: str, monkeyp
 
 
 @pytest.mark.parametrize("command", ["serve", "waits", "redrive", "derive-key", "doctor"])
-async def test_help_teaches_by_example(command: str) -> None:
-    """Every command shows how it is called."""
+async def test_help_of_every_command_has_an_example(command: str) -> None:
+    """The help of every command shows how to call it."""
     done = await run(command, "--help")
     assert done.exit_code == 0
     assert "Example" in done.output
@@ -311,8 +316,10 @@ async def test_help_teaches_by_example(command: str) -> None:
     ],
     ids=["temporal-url", "graph-twice", "graph-shape", "nothing"],
 )
-async def test_flags_that_wake_nobody_are_refused(flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be meant is said before the relay starts."""
+async def test_flags_without_an_engine_are_refused(
+    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options that cannot work are refused before the relay starts."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
     done = await run("serve", *flags)

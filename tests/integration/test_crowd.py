@@ -1,4 +1,4 @@
-"""Many waits at once: what they hold while nothing happens, and that each gets its own answer."""
+"""Many waits at once hold no connections while nothing happens, and each gets its own answer."""
 
 import asyncio
 from contextlib import aclosing
@@ -15,7 +15,7 @@ from tests.support.people import People
 from tests.support.relay import running_relay
 
 WAITS, ANSWERED, AT_ONCE = 60, 12, 10
-"""Far more than a pool of connections holds open; how many fit into one process is measured by the benchmarks."""
+"""Far more waits than a connection pool has connections; the benchmarks measure the maximum per process."""
 
 
 @pytest.mark.edges
@@ -23,12 +23,12 @@ WAITS, ANSWERED, AT_ONCE = 60, 12, 10
 async def test_open_waits_hold_no_connection(
     temporal: TemporalServer, people: People, humans: HumansServer, tmp_path: Path
 ) -> None:
-    """While many workflows wait, no connection to the awaithumans server is held: none outlives a look of the sweep."""
+    """While many workflows wait, no connection to the awaithumans server outlives a check of the sweep."""
     asker = TemporalCaller(temporal.address)
     async with running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
         asked: list[Any] = []
         async with aclosing(People(humans)) as watcher:
-            while len(asked) < WAITS:  # not all at once: on a busy machine that many first tasks outlast their time
+            while len(asked) < WAITS:  # in batches: on a busy machine that many first workflow tasks would time out
                 asked += await asyncio.gather(*(asker.ask("crowd?") for _ in range(AT_ONCE)))
                 tasks = await watcher.find("crowd?", count=len(asked))
         seen: list[set[str]] = []
@@ -38,7 +38,7 @@ async def test_open_waits_hold_no_connection(
         assert set.intersection(*seen) == set()
         assert min(map(len, seen)) == 0
         assert (await relay.store.counts())["open"] == WAITS
-        # All of them wait: everyone whose question is answered goes on, and nobody else.
+        # All of them wait; exactly the workflows whose question is answered continue.
         by_id = {each.name: each.handle for each in asked}
         answered = [by_id.pop(task["idempotency_key"].split(":")[2]) for task in tasks[:ANSWERED]]
         await asyncio.gather(*(people.complete(task["id"], {"approved": True}) for task in tasks[:ANSWERED]))

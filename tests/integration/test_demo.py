@@ -1,4 +1,4 @@
-"""The demo is the main job: it runs unattended, succeeds, and leaves nothing running."""
+"""The demo runs unattended, succeeds, and leaves no process running."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_demo(tmp_path: Path) -> None:
-    """Three callers get their answers, one of them by e-mail, and every process the demo started is gone."""
+def test_demo_answers_three_callers_and_stops_its_processes(tmp_path: Path) -> None:
+    """Three callers get their answers, one by e-mail, and every process of the demo has ended."""
     marker = f"DEMO_MARK={tmp_path.name}"
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
@@ -32,7 +32,7 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def _processes_with(marker: str) -> list[str]:
-    """Processes that inherited the marker."""
+    """Return the processes that inherited the marker."""
     found: list[str] = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""The ways of running the relay that examples/deploy shows, run as they are written."""
+"""The deployments of examples/deploy, run as they are written."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ PAYLOAD_KEY = secrets.token_urlsafe(32)
 
 @asynccontextmanager
 async def uvicorn(folder: Path, ready: str, *arguments: str) -> AsyncGenerator[tuple[str, Process]]:
-    """The server's address, once `ready` answers there."""
+    """Run uvicorn and yield the server's address once `ready` replies there."""
     port = free_port()
     process = Process(
         [sys.executable, "-m", "uvicorn", *arguments, "--port", str(port), "--no-access-log"],
@@ -51,7 +51,7 @@ async def uvicorn(folder: Path, ready: str, *arguments: str) -> AsyncGenerator[t
 
 
 async def call_back(relay: str, number: int) -> httpx.Response:
-    """On a connection of its own, so that any worker may get it."""
+    """Post a callback on a new connection, so that any worker may receive it."""
     key = f"question-{number}"
     token = RouteSigner([SECRET]).issue(Route("temporal", {"namespace": "default", "workflow_id": key}, key))
     body = b'{"task_id": "%s", "idempotency_key": "%s", "status": "completed", "response": {}}' % ((key.encode(),) * 2)
@@ -66,16 +66,16 @@ async def waits(relay: str) -> dict[str, int]:
         return found
 
 
-async def test_in_an_app_that_is_there_already(tmp_path: Path) -> None:
-    """The app's own routes answer, and a callback under its prefix is stored."""
+async def test_relay_inside_another_app_stores_callbacks_under_its_prefix(tmp_path: Path) -> None:
+    """The app's own routes work, and a callback under the relay's prefix is stored."""
     async with uvicorn(tmp_path, "/orders", "in_your_app:app") as (app, _):
         assert (await call_back(f"{app}/awaithumans", 1)).status_code == 200
         assert await waits(f"{app}/awaithumans") == {"answered": 1}
 
 
 @pytest.mark.edges
-async def test_several_workers_on_one_file(tmp_path: Path) -> None:
-    """Two workers start on a new SQLite file at once, and take callbacks at once, the same ones too: each one wait."""
+async def test_workers_on_one_file_store_each_wait_once(tmp_path: Path) -> None:
+    """Two workers start on a new SQLite file and take the same callbacks at once; each makes one wait."""
     async with uvicorn(tmp_path, "/healthz", "my_relay:app", "--factory", "--workers", "2") as (relay, process):
         taken = await asyncio.gather(*(call_back(relay, number % 20) for number in range(40)))
         assert {answer.status_code for answer in taken} == {200}
@@ -86,8 +86,8 @@ async def test_several_workers_on_one_file(tmp_path: Path) -> None:
         assert len(workers) == 2
 
 
-async def test_a_trace_of_requests_holds_no_route_token(tmp_path: Path) -> None:
-    """uvicorn at its most talkative writes every request's path, twice a request; the token in it is masked."""
+async def test_access_log_masks_route_tokens(tmp_path: Path) -> None:
+    """At its most verbose uvicorn logs every path twice, with the route token masked."""
     token = RouteSigner([SECRET]).issue(
         Route("temporal", {"namespace": "default", "workflow_id": "question-1"}, "question-1")
     )
@@ -97,8 +97,8 @@ async def test_a_trace_of_requests_holds_no_route_token(tmp_path: Path) -> None:
     assert token not in process.output()
 
 
-def test_what_is_deployed_is_installed_from_the_checkout() -> None:
-    """The package is on no index; everything the image's build copies is there."""
+def test_image_installs_the_package_from_the_checkout() -> None:
+    """The package is on no index, and everything that the image's build copies exists."""
     unit, image = ((DEPLOY / name).read_text() for name in ("awaithumans-relay.service", "Containerfile"))
     assert "install 'awaithumans-workflows" not in unit + image
     assert (DEPLOY / "../.." / "pyproject.toml").is_file()
@@ -110,18 +110,20 @@ def test_what_is_deployed_is_installed_from_the_checkout() -> None:
 
 
 def test_wrong_settings_do_not_restart_the_unit() -> None:
-    """The unit's code is the command's own."""
+    """The exit code in the unit is that of the command."""
     assert f"RestartPreventExitStatus={EXIT_FAILED}\n" in (DEPLOY / "awaithumans-relay.service").read_text()
 
 
-def test_the_environment_file_names_every_setting_of_a_relay() -> None:
-    """What an operator may want stands there, empty."""
+def test_environment_file_lists_every_setting_of_a_relay() -> None:
+    """Every setting is in the file without a value."""
     named = {line.partition("=")[0] for line in (DEPLOY / "relay.env.example").read_text().splitlines()}
     assert {"AWAITHUMANS_RELAY_URL", "AWAITHUMANS_RELAY_OPERATOR_TOKEN", "AWAITHUMANS_PUBLIC_URL"} <= named
 
 
-async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an application of one's own, too: an argument wins, then AWAITHUMANS_RELAY_DATABASE, then the default."""
+async def test_database_is_argument_then_environment_then_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same order applies inside another application."""
     monkeypatch.chdir(tmp_path)
     settings = {
         "ADMIN_API_TOKEN": "token",
@@ -142,7 +144,7 @@ async def test_waits_are_kept_where_the_environment_says(tmp_path: Path, monkeyp
 
 
 def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
-    """What the container installs is what was tested; after a change of the constraints, run `make hashes`."""
+    """The container installs the tested versions; after a change of the constraints, run `make hashes`."""
     constraints = set((ROOT / "constraints.txt").read_text().splitlines())
     entries = (DEPLOY / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
     pinned = [entry.split() for entry in entries]
@@ -155,8 +157,8 @@ def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
     assert all("--require-hashes -r requirements.txt" in line or "--no-deps" in line for line in installs)
 
 
-def test_proxy_passes_what_the_server_and_callers_need() -> None:
-    """The locations of nginx.conf: callbacks and registrations pass, the operator's API and the probes do not."""
+def test_nginx_passes_callbacks_and_registrations_only() -> None:
+    """The locations of nginx.conf pass callbacks and registrations, but neither operator API nor probes."""
     (passed,) = re.findall(r"location ~ (\S+) \{", (DEPLOY / "nginx.conf").read_text())
     for path in ("/callbacks/eyJlI.x-_y", "/waits/0f3a", "/waits/asked"):
         assert re.search(passed, path), path

@@ -1,4 +1,4 @@
-"""Delivering, on a store of its own and engines of ours: when, how often, and what happens meanwhile."""
+"""The dispatcher on a real store with engines of the tests: when it delivers, how often, and what delays it."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ async def until(store: Store, **counts: int) -> None:
 
 
 def counting_leases(store: Store) -> Counter[str]:
-    """Has the store count how often it is asked for work."""
+    """Count how often the store is asked for work."""
     looks = Counter[str]()
     lease = store.lease
 
@@ -66,8 +66,8 @@ def counting_leases(store: Store) -> Counter[str]:
     return looks
 
 
-async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
-    """Without anything to do the table is not asked more than once in several seconds."""
+async def test_idle_dispatcher_rarely_queries_the_database(store: Store) -> None:
+    """Without work the table is queried at most once in several seconds."""
     looks = counting_leases(store)
     async with Dispatcher(store, {"shelf": CollectingEngine()}).running():
         await asyncio.sleep(2)
@@ -75,8 +75,8 @@ async def test_an_idle_relay_leaves_the_database_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("count", [60, MAX_DELIVERIES + 60])
-async def test_deliveries_that_end_one_by_one_are_not_looked_behind_one_by_one(store: Store, count: int) -> None:
-    """All that is due is under way, or as many as may be: each end is not worth a write that finds next to nothing."""
+async def test_ended_delivery_causes_no_query_of_its_own(store: Store, count: int) -> None:
+    """While all due waits are being delivered, or the maximum number is, an ended delivery triggers no lease."""
 
     class Turnstile:
         name = "shelf"
@@ -96,15 +96,15 @@ async def test_deliveries_that_end_one_by_one_are_not_looked_behind_one_by_one(s
     assert looks["lease"] <= count / MAX_LEASES + 3 + 0.5 * max(0, count - MAX_DELIVERIES)
 
 
-async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
-    """Fifty answers wait for an engine that is away: it is knocked at a few times, and gets all of them once back."""
+async def test_unreachable_engine_is_tried_a_few_times_and_gets_all_answers_later(store: Store) -> None:
+    """Fifty answers for an unreachable engine cause a few attempts, and all arrive when it is reachable again."""
     away = [True]
 
-    def knock(_: Route) -> None:
+    def attempt(_: Route) -> None:
         if away:
             raise ConnectionError("away")
 
-    shelf = CollectingEngine(on_deliver=knock)
+    shelf = CollectingEngine(on_deliver=attempt)
     for number in range(6):
         await answered(store, number)
     dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
@@ -117,15 +117,15 @@ async def test_an_engine_that_is_away_is_left_alone(store: Store) -> None:
         knocks = shelf.calls
         dispatcher.wake()
         await asyncio.sleep(0.5)
-        assert shelf.calls - knocks <= 3 * PROBES  # of 44
+        assert shelf.calls - knocks <= 3 * PROBES  # of 44 that are due
         away.clear()
         await shelf.until(50)
         await until(store, delivered=50)
     assert not dispatcher.circuit_breakers["shelf"].is_open
 
 
-async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store) -> None:
-    """Hundreds of answers fail for reasons of their own: one that would be taken does not wait for all of them."""
+async def test_failing_targets_do_not_delay_a_healthy_one(store: Store) -> None:
+    """An answer that can be delivered does not wait for hundreds that fail for their own reasons."""
 
     def some(route: Route) -> None:
         if route.target["place"] != "well":
@@ -145,7 +145,7 @@ async def test_targets_in_trouble_do_not_hide_that_others_are_well(store: Store)
 
 
 async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
-    """An engine that answers 429 with Retry-After is not asked again before."""
+    """An engine that replies 429 with Retry-After is not called again before that time."""
     times: list[float] = []
 
     def busy(_: Route) -> None:
@@ -160,8 +160,8 @@ async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
     assert times[1] - times[0] >= 1
 
 
-async def test_an_answer_behind_another_comes_right_after_it(store: Store) -> None:
-    """An asker that takes its answers in an order gets the second as soon as it has taken the first."""
+async def test_answer_queued_behind_another_is_delivered_right_after_it(store: Store) -> None:
+    """A caller that takes its answers in order gets the second as soon as it has taken the first."""
     taken: list[str] = []
 
     def in_order(route: Route) -> None:
@@ -181,8 +181,8 @@ async def test_an_answer_behind_another_comes_right_after_it(store: Store) -> No
     assert taken == ["question-0", "question-1"]
 
 
-async def test_what_is_put_off_for_long_is_kept_once(store: Store) -> None:
-    """An answer behind another one is tried for weeks, and is hastened once when its turn comes."""
+async def test_answer_queued_for_weeks_is_hastened_once(store: Store) -> None:
+    """An answer behind another one is retried for weeks, and is hastened once when it is next."""
     hastened: list[int] = []
     hasten = store.hasten
 
@@ -212,8 +212,10 @@ async def test_what_is_put_off_for_long_is_kept_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("early", "state"), [(TargetNotReady, "parked"), (TargetBusy, "answered")])
-async def test_who_knows_of_the_question_is_waited_for(tmp_path: Path, early: type[TargetNotReady], state: str) -> None:
-    """A target that has never heard of the question is given up after an hour; one that is busy is not."""
+async def test_busy_target_is_retried_longer_than_an_unknown_one(
+    tmp_path: Path, early: type[TargetNotReady], state: str
+) -> None:
+    """A target that never knew the question is given up after an hour, and a busy one is not."""
     now = [1_000_000.0]
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: now[0])
     await store.start()
@@ -234,8 +236,8 @@ async def test_who_knows_of_the_question_is_waited_for(tmp_path: Path, early: ty
     await store.stop()
 
 
-async def test_a_relay_that_was_down_for_long_does_not_give_up_at_its_first_try(tmp_path: Path) -> None:
-    """An answer that has lain for eight days in a stopped relay survives an engine that is up a moment later."""
+async def test_answer_survives_a_long_stop_of_the_relay(tmp_path: Path) -> None:
+    """After eight days in a stopped relay an answer survives an engine that is briefly unreachable."""
     stopped = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: time.time() - GIVE_UP_SECONDS - 86400)
     await stopped.start()
     await answered(stopped, 1)
@@ -244,17 +246,17 @@ async def test_a_relay_that_was_down_for_long_does_not_give_up_at_its_first_try(
     await store.start()
     away = [ConnectionError("not up yet")]
 
-    def knock(_: Route) -> None:
+    def attempt(_: Route) -> None:
         if away:
             raise away.pop()
 
-    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=knock)}, backoff=QUICKLY).running():
+    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=attempt)}, backoff=QUICKLY).running():
         await until(store, delivered=1)
     await store.stop()
 
 
-async def test_old_waits_are_deleted(tmp_path: Path) -> None:
-    """What was delivered longer ago than the retention goes, in chunks; the rest stays."""
+async def test_delivered_waits_are_deleted_after_the_retention(tmp_path: Path) -> None:
+    """Waits delivered before the retention time are deleted in chunks, and the others are kept."""
     now = [1_000_000.0]
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}", clock=lambda: now[0])
     await store.start()
@@ -270,8 +272,8 @@ async def test_old_waits_are_deleted(tmp_path: Path) -> None:
     await store.stop()
 
 
-async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
-    """A relay that is stopped finishes the deliveries it has begun."""
+async def test_stop_finishes_running_deliveries(store: Store) -> None:
+    """A relay that is stopped finishes the deliveries that have begun."""
     begun = asyncio.Event()
 
     class Slow(CollectingEngine):
@@ -288,8 +290,8 @@ async def test_stopping_waits_for_what_is_under_way(store: Store) -> None:
     assert await store.counts() == {"delivered": 1}
 
 
-async def test_what_was_leased_so_slowly_that_it_has_run_out_is_not_delivered(store: Store, tmp_path: Path) -> None:
-    """The database stood still while a relay leased: by the time it hears of it, another one may have the answer."""
+async def test_lease_that_expired_while_leasing_is_not_delivered(store: Store, tmp_path: Path) -> None:
+    """If the database blocks for longer than a lease, another relay may already have the answer."""
     others = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     stalled, over = asyncio.Event(), asyncio.Event()
     lease = store.lease
@@ -319,8 +321,8 @@ async def test_what_was_leased_so_slowly_that_it_has_run_out_is_not_delivered(st
     await others.stop()
 
 
-async def test_stopping_in_the_middle_of_leasing_keeps_no_answer_back(store: Store) -> None:
-    """What a relay leases at the very moment it is stopped is another's at once; what it delivers stays its own."""
+async def test_stop_while_leasing_releases_the_new_leases(store: Store) -> None:
+    """Waits leased while the relay stops are free at once; those being delivered stay leased."""
     begun, leased, finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
     lease = store.lease
 
@@ -348,7 +350,7 @@ async def test_stopping_in_the_middle_of_leasing_keeps_no_answer_back(store: Sto
             first.wake()
             await leased.wait()
             store.lease = lease  # type: ignore[method-assign]
-            asyncio.get_running_loop().call_later(3, finish.set)  # after it has begun to stop
+            asyncio.get_running_loop().call_later(3, finish.set)  # after the relay has begun to stop
             second = asyncio.create_task(_taken(store, other))
         await second
     assert [outcome.task_id for _, outcome in other.held] == ["task-2"]
@@ -360,8 +362,8 @@ async def _taken(store: Store, shelf: CollectingEngine) -> None:
         await until(store, delivered=2)
 
 
-async def test_once_the_store_is_back_answers_do_not_wait_for_the_next_look(store: Store) -> None:
-    """The table was away for long, so it is asked seldom: an answer that could be stored is delivered at once."""
+async def test_answers_are_delivered_at_once_after_an_outage_of_the_store(store: Store) -> None:
+    """The dispatcher queries an unavailable table rarely, yet a newly stored answer is delivered at once."""
     shelf = CollectingEngine()
     seldom = Backoff(first=600, most=600)
 
@@ -380,12 +382,12 @@ async def test_once_the_store_is_back_answers_do_not_wait_for_the_next_look(stor
         dispatcher.wake()
         await asyncio.sleep(0.5)
         await renamed("elsewhere", "waits")
-        await answered(store, 2)  # by another relay, so that nobody wakes this one
+        await answered(store, 2)  # by another relay, so that this one is not woken
         await shelf.until(2, seconds=TICK_SECONDS + 2)
 
 
-async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries(store: Store) -> None:
-    """The database refuses to record a delivery: it is recorded later, not made again, however long another takes."""
+async def test_unrecorded_delivery_is_recorded_before_other_deliveries_end(store: Store) -> None:
+    """A delivery that the database refused to record is recorded later and not repeated."""
     done = asyncio.Event()
 
     class Slow(CollectingEngine):
@@ -401,7 +403,7 @@ async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries
     await answered(store, 1)
     async with Dispatcher(store, {"shelf": shelf}, lease_seconds=0.5).running():
         await shelf.until(1)
-        await asyncio.sleep(1)  # longer than the lease
+        await asyncio.sleep(1)  # longer than a lease lasts
         await store.database.write(lambda db: db.exec_driver_sql("DROP TRIGGER refuse").rowcount)
         await until(store, answered=1, delivered=1)
         done.set()
@@ -410,11 +412,10 @@ async def test_what_could_not_be_written_down_does_not_wait_for_other_deliveries
 
 
 @pytest.mark.parametrize("end", ["taken", "gone", "failed", "nobodys-answer"])
-async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
+async def test_result_of_a_lost_lease_is_neither_logged_nor_counted(
     store: Store, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
-    """A relay that lost its lease while it delivered has delivered, parked and put off nothing: neither its log nor its
-    figures say so, and what the other one does is left alone."""
+    """A relay that lost its lease during a delivery reports no result and does not change the other relay's."""
     caplog.set_level("INFO", logger="awaithumans.relay")
     others = update(waits).values(lease_owner="another relay", lease_until=time.time() + 60)
 
@@ -423,7 +424,7 @@ async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
             await store.database.write(lambda db: db.execute(others).rowcount)
             await super().deliver(route, outcome)
             if end in {"gone", "nobodys-answer"}:
-                raise TargetGone("it has gone")
+                raise TargetGone("the target has ended")
             if end == "failed":
                 raise RuntimeError("it is broken")
 
@@ -445,8 +446,8 @@ async def test_what_another_relay_has_by_now_is_not_said_to_be_done_here(
     assert (wait.state, wait.last_error) == ("answered", None)
 
 
-async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_path: Path) -> None:
-    """SIGTERM while somebody sends a body drop by drop: the relay hangs up, and ends before it is killed."""
+async def test_slow_request_does_not_delay_shutdown(tmp_path: Path) -> None:
+    """On SIGTERM the relay closes a connection whose body arrives slowly, and exits before it is killed."""
     port = free_port()
     env = {"AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32), "AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32)}
     env |= {"AWAITHUMANS_ADMIN_API_TOKEN": "t"}
@@ -468,7 +469,7 @@ async def test_a_caller_that_dawdles_does_not_keep_a_relay_from_its_drain(tmp_pa
         await asyncio.to_thread(relay.stop)
 
 
-async def test_an_answer_is_not_delivered_again_to_a_caller_that_has_it(store: Store) -> None:
+async def test_caller_that_has_the_answer_gets_no_second_delivery(store: Store) -> None:
     """The engine is asked first; an operator's redrive is delivered without asking."""
 
     class Remembers(CollectingEngine):
@@ -489,7 +490,7 @@ async def test_an_answer_is_not_delivered_again_to_a_caller_that_has_it(store: S
         dispatcher.wake()
         await until(store, delivered=1)
         assert (shelf.calls, shelf.checked) == (1, 1)
-        shelf.held.clear()  # it restarted, and has forgotten
+        shelf.held.clear()  # the engine restarted and no longer knows
         await store.register("task-1", route(1), 900)
         dispatcher.wake()
         await shelf.until(1)

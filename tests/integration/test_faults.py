@@ -1,4 +1,4 @@
-"""Faults, with real processes: SIGKILL and servers that are away. The answer arrives once in every case."""
+"""Killed processes and stopped servers: the answer arrives once in every case."""
 
 import asyncio
 import os
@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTAGE_SECONDS = 10
 
 
-class House:
-    """One of everything, in processes of their own that a test may stop."""
+class Processes:
+    """One process of every kind, which a test may stop."""
 
     def __init__(self, folder: Path) -> None:
         secret = secrets.token_urlsafe(32)
@@ -51,72 +51,78 @@ class House:
 
 
 @pytest.mark.timeout(400)
-async def test_relay_killed_between_acknowledgement_and_wake(tmp_path: Path) -> None:
-    """Temporal is away when the callback comes, which is stored. The relay is killed, both come back: one wake."""
-    house = House(tmp_path)
-    async with started(house.humans, house.temporal, house.relay), house.asker.ready(house.settings):
-        people = People(house.humans)
-        asked = await house.asker.ask("killed?")
+async def test_answer_acknowledged_by_a_killed_relay_wakes_once(tmp_path: Path) -> None:
+    """The callback is stored while Temporal is down, the relay is killed, and the workflow is woken once."""
+    processes = Processes(tmp_path)
+    async with (
+        started(processes.humans, processes.temporal, processes.relay),
+        processes.asker.ready(processes.settings),
+    ):
+        people = People(processes.humans)
+        asked = await processes.asker.ask("killed?")
         (task,) = await people.find("killed?")
-        await house.until(task["id"], "open")
-        house.temporal.stop()
+        await processes.until(task["id"], "open")
+        processes.temporal.stop()
         await people.complete(task["id"], {"approved": True})
-        await house.until(task["id"], "answered")
-        house.relay.kill()
-        assert [wait.state for wait in await house.waits.find(task["id"])] == ["answered"]
-        await house.temporal.start()
-        await house.relay.start()
+        await processes.until(task["id"], "answered")
+        processes.relay.kill()
+        assert [wait.state for wait in await processes.waits.find(task["id"])] == ["answered"]
+        await processes.temporal.start()
+        await processes.relay.start()
         assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
-        await house.until(task["id"], "delivered")
-        assert house.asker.acts[asked.name] == 1
+        await processes.until(task["id"], "delivered")
+        assert processes.asker.acts[asked.name] == 1
         await people.aclose()
-        await house.waits.stop()
+        await processes.waits.stop()
 
 
 @pytest.mark.timeout(400)
-async def test_a_while_without_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The awaithumans server and Temporal are both away while all three callers wait: none gives up."""
-    house = House(tmp_path)
-    async with started(house.humans, house.temporal, house.relay), house.asker.ready(house.settings):
-        people = People(house.humans)
-        asked = await house.asker.ask("workflow?")
-        thread = await _ask_in_graph(house, monkeypatch)
-        script = asyncio.create_task(_ask_in_script(house))
+async def test_callers_survive_an_outage_of_both_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The awaithumans server and Temporal are down while three callers wait, and none of them gives up."""
+    processes = Processes(tmp_path)
+    async with (
+        started(processes.humans, processes.temporal, processes.relay),
+        processes.asker.ready(processes.settings),
+    ):
+        people = People(processes.humans)
+        asked = await processes.asker.ask("workflow?")
+        thread = await _ask_in_graph(processes, monkeypatch)
+        script = asyncio.create_task(_ask_in_script(processes))
         tasks = [
             (await people.find(question))[0] for question in ("workflow?", "Approve $7 refund for outage?", "script?")
         ]
         for task in tasks[:2]:
-            await house.until(task["id"], "open")
+            await processes.until(task["id"], "open")
 
-        house.humans.stop()
-        house.temporal.stop()
+        processes.humans.stop()
+        processes.temporal.stop()
         await asyncio.sleep(OUTAGE_SECONDS)
         assert not script.done()
-        await asyncio.gather(house.humans.start(), house.temporal.start())
+        await asyncio.gather(processes.humans.start(), processes.temporal.start())
 
         for task in tasks:
             await people.complete(task["id"], {"approved": True})
         assert (await asyncio.wait_for(script, 60)).approved is True
         assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
         assert await asyncio.wait_for(thread, 60) == "paid"
-        assert house.asker.acts[asked.name] == 1
+        assert processes.asker.acts[asked.name] == 1
         await people.aclose()
-        await house.waits.stop()
+        await processes.waits.stop()
 
 
-async def _ask_in_script(house: House) -> Decision:
-    async with TaskClient(settings=house.settings) as client:
+async def _ask_in_script(processes: Processes) -> Decision:
+    async with TaskClient(settings=processes.settings) as client:
         return settle(await client.ask(HumanTask(task="script?", response_schema=Decision)), Decision)
 
 
-async def _ask_in_graph(house: House, monkeypatch: pytest.MonkeyPatch) -> "asyncio.Task[str]":
-    """Start a thread here; the relay's process resumes it. Returns a task that ends with the thread's result."""
+async def _ask_in_graph(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> "asyncio.Task[str]":
+    """Start a thread that the relay's process resumes; return a task that ends with its result."""
     for name in ("url", "relay_url"):
-        monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", getattr(house.settings, name))
-    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", house.humans.token)
-    monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", house.settings.relay_secret[0].get_secret_value())
-    assert os.environ["AWAITHUMANS_RELAY_URL"] == house.relay.url
-    langgraph_refund.CHECKPOINTS = house.checkpoints
+        monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", getattr(processes.settings, name))
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", processes.humans.token)
+    monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", processes.settings.relay_secret[0].get_secret_value())
+    assert os.environ["AWAITHUMANS_RELAY_URL"] == processes.relay.url
+    langgraph_refund.CHECKPOINTS = processes.checkpoints
     config: Any = {"configurable": {"thread_id": "outage"}}
     async with langgraph_refund.refunds() as graph:
         await graph.ainvoke({"order": "outage", "amount": 7.0}, config)

@@ -1,4 +1,4 @@
-"""Clients that were used before a fork, on the real server: every process gets the answers to its own questions."""
+"""Clients used before a fork, on the real server: each process gets the answers to its own questions."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.support.workflows import Decision
 
 @pytest.fixture(scope="module")
 async def reports(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
-    """What each of those that asked got back, by name."""
+    """Return what each caller received, by name."""
     run = uuid.uuid4().hex
     names = {f"{run}:{name}": forks.answer_to(name) for name in forks.EVERYBODY} | {f"{run}:first": 0}
     async with (
@@ -39,7 +39,7 @@ async def reports(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
         }
 
         async def answer() -> None:
-            """As the questions come, first those of the children."""
+            """Answer the questions as they appear, those of the children first."""
             late = {key for key in names if key.endswith("thread")}
             open_keys = set(names)
             while open_keys:
@@ -75,13 +75,13 @@ async def reports(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("name", forks.EVERYBODY)
 async def test_every_process_gets_its_own_answer(reports: dict[str, list[object]], name: str) -> None:
-    """Forked children, the workers of a pool, and the parent whose polls were held meanwhile."""
+    """Forked children, pool workers and a parent with held polls each get their own answers."""
     assert reports.get(name) == [forks.answer_to(name)]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_transport_of_the_parent_is_refused_in_a_child(kind: str) -> None:
-    """A transport that the caller made cannot be made again, and its connections cannot be shared: a typed error."""
+def test_transport_of_the_caller_is_refused_in_a_forked_child(kind: str) -> None:
+    """A caller's transport can be neither recreated nor shared, so the child gets a typed error."""
     humans = FakeHumans()
     with humans.serving() as url:
         task = HumanTask(task="Approve?", response_schema=Decision, timeout_seconds=900)

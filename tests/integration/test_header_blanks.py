@@ -1,6 +1,6 @@
-"""Blanks around a header's value are no part of it (RFC 9110), whichever HTTP parser uvicorn uses.
+"""Whitespace around a header value is ignored (RFC 9110), whichever HTTP parser uvicorn uses.
 
-h11 removes them, while httptools keeps those after the value.
+h11 removes it, while httptools keeps the whitespace after the value.
 """
 
 import base64
@@ -35,7 +35,7 @@ def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def send(relay: ThreadedRelay, verb: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> int:
-    """The status for a request with exactly these header lines: an HTTP client would tidy them."""
+    """Return the status of a request with exactly these header lines, which an HTTP client would normalise."""
     lines = [f"{verb} {path} HTTP/1.1", "host:relay", "connection:close", f"content-length:{len(body)}"]
     lines += [f"{name}:{value}" for name, value in headers.items()]
     with socket.create_connection(("127.0.0.1", relay.port), timeout=30) as line:
@@ -44,15 +44,15 @@ def send(relay: ThreadedRelay, verb: str, path: str, headers: Mapping[str, str],
 
 
 def callback() -> tuple[str, bytes]:
-    """An idempotency key, and a callback body with it."""
+    """Return an idempotency key and a callback body with it."""
     key = f"blanks {next(NUMBERS)}"
     said = {"task_id": "task-1", "idempotency_key": key, "status": "completed", "response": {"approved": True}}
     return key, json.dumps(said).encode()
 
 
 @around
-def test_callback_with_blanks_is_taken(relay: ThreadedRelay, before: str, after: str) -> None:
-    """A proxy that adds blanks to the headers of a callback loses no answer."""
+def test_callback_with_header_whitespace_is_accepted(relay: ThreadedRelay, before: str, after: str) -> None:
+    """A proxy that adds whitespace to the headers of a callback loses no answer."""
     key, body = callback()
     values = {"x-awaithumans-signature": sign(body, KEY), "x-awaithumans-task-id": "task-1"}
     headers = {name: f"{before}{value}{after}" for name, value in values.items()}
@@ -63,10 +63,10 @@ def test_callback_with_blanks_is_taken(relay: ThreadedRelay, before: str, after:
 @around
 @pytest.mark.parametrize("verb", ["PUT", "GET"], ids=["registration", "operator"])
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
-def test_authorization_with_blanks_is_taken(
+def test_authorization_with_whitespace_is_accepted(
     relay: ThreadedRelay, verb: str, scheme: str, before: str, after: str
 ) -> None:
-    """Registrations and the operator API read the token without the blanks around it."""
+    """Registrations and the operator API ignore whitespace around the token."""
     key, _ = callback()
     if verb == "GET":
         path, body, token = "/waits", b"", OPERATOR_TOKEN
@@ -95,7 +95,7 @@ def test_authorization_with_blanks_is_taken(
     ],
 )
 def test_malformed_signature_is_refused(relay: ThreadedRelay, odd: str) -> None:
-    """Only blanks around the value are removed: any other signature is refused, and nothing is stored."""
+    """Only whitespace around the value is ignored; any other signature is refused and nothing is stored."""
     key, body = callback()
     true = sign(body, KEY)
     signature = odd.format(true, true.partition("=")[2])
@@ -105,7 +105,7 @@ def test_malformed_signature_is_refused(relay: ThreadedRelay, odd: str) -> None:
 
 
 def test_header_of_another_task_is_refused(relay: ThreadedRelay) -> None:
-    """Blanks do not make one task another."""
+    """Whitespace does not make the header of one task match another."""
     key, body = callback()
     headers = {"x-awaithumans-signature": sign(body, KEY), "x-awaithumans-task-id": "task- 1"}
     assert send(relay, "POST", f"/callbacks/{relay.token(key)}", headers, body) == 422

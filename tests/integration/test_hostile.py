@@ -1,5 +1,7 @@
-"""Whatever arrives at the relay's doors, on both databases: no 5xx, no redirect, no unhandled exception, and nothing
-stored that is not the signed answer to the signed question."""
+"""Hostile requests to every endpoint of the relay, on both databases.
+
+None causes a 5xx, a redirect or an unhandled exception, and only the signed answer to the signed question is stored.
+"""
 
 import itertools
 import json
@@ -39,8 +41,8 @@ def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(autouse=True)
-def unshaken(relay: ThreadedRelay) -> Generator[None]:
-    """The log holds no traceback afterwards, and the relay still takes an answer."""
+def no_traceback(relay: ThreadedRelay) -> Generator[None]:
+    """Check afterwards that the log has no traceback and the relay still accepts an answer."""
     relay.errors.clear()
     yield
     assert [error for error in relay.errors if "Traceback" in error] == []
@@ -54,10 +56,10 @@ def body(key: str, **fields: Any) -> bytes:
 
 
 def raw(relay: ThreadedRelay, request: bytes, more: bytes) -> bytes:
-    """What the relay says to these bytes, until it or the caller hangs up."""
+    """Return the relay's reply to these bytes, until one side closes the connection."""
     with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as line:
         reply = b""
-        with suppress(OSError):  # the relay may hang up first
+        with suppress(OSError):  # the relay may close the connection first
             line.sendall(request)
             line.sendall(more)
             line.shutdown(socket.SHUT_WR)
@@ -84,8 +86,8 @@ def registered(path: bytes, size: int = 24) -> bytes:
 
 
 ODD: dict[str, tuple[bytes, bytes]] = {
-    "shorter than it says": (posted(SIGNED, b"content-length: 900"), TRUE),
-    "longer than it says": (posted(SIGNED, b"content-length: 5"), TRUE),
+    "shorter than its content-length": (posted(SIGNED, b"content-length: 900"), TRUE),
+    "longer than its content-length": (posted(SIGNED, b"content-length: 5"), TRUE),
     "negative length": (posted(SIGNED, b"content-length: -1"), TRUE),
     "endless length": (posted(SIGNED, b"content-length: 1" + b"0" * 40), TRUE),
     "two lengths": (posted(SIGNED, SIZED, b"content-length: 2"), TRUE),
@@ -117,8 +119,8 @@ ODD: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_bytes_that_are_no_callback(relay: ThreadedRelay, odd: str) -> None:
-    """Requests no HTTP library would send: refused or hung up upon, never 5xx or 3xx, and nothing is stored."""
+def test_malformed_request_is_refused_and_stores_nothing(relay: ThreadedRelay, odd: str) -> None:
+    """Requests that no HTTP library would send get no 5xx and no 3xx reply, and store nothing."""
     head, content = ODD[odd]
     reply = raw(relay, head.replace(b"TOKEN", relay.token(RAW_KEY).encode()), content)
     if reply:
@@ -127,15 +129,15 @@ def test_bytes_that_are_no_callback(relay: ThreadedRelay, odd: str) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["", "/", "//"])
-def test_slashes_after_the_token(relay: ThreadedRelay, slashes: str) -> None:
-    """Inside an application that redirects, a callback URL with slashes behind it is taken as it is."""
+def test_callback_with_trailing_slashes_is_accepted(relay: ThreadedRelay, slashes: str) -> None:
+    """Inside an application that redirects, a callback URL with trailing slashes is accepted directly."""
     key = f"slashes {next(NUMBERS)}"
     assert relay.call_back(relay.token(key) + slashes, body(key)).status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["text/xml", "multipart/form-data", "application/json; charset=utf-16", "é"])
-def test_the_content_type_decides_nothing(relay: ThreadedRelay, content_type: str) -> None:
-    """What was signed is what is read, whatever it is called."""
+def test_content_type_of_a_callback_is_ignored(relay: ThreadedRelay, content_type: str) -> None:
+    """The signed bytes are read, whatever the content type."""
     key = f"typed {next(NUMBERS)}"
     reply = relay.http.post(
         f"/callbacks/{relay.token(key)}",
@@ -151,8 +153,8 @@ def test_the_content_type_decides_nothing(relay: ThreadedRelay, content_type: st
 @pytest.mark.parametrize(
     "odd", [Route("\ud800", {}, "k"), Route("taker", {"\ud800": ""}, "k"), Route("taker", {}, "\ud800")]
 )
-def test_half_a_character_in_a_route(relay: ThreadedRelay, odd: Route) -> None:
-    """What no database keeps, or no page could show, is refused at both doors."""
+def test_lone_surrogate_in_a_route_is_refused(relay: ThreadedRelay, odd: Route) -> None:
+    """Both endpoints refuse text that a database cannot store or a page cannot show."""
     proof = relay.signer.prove(odd, "odd")
     replies = [
         relay.call_back(relay.signer.issue(odd), body(odd.idempotency_key)),
@@ -162,8 +164,8 @@ def test_half_a_character_in_a_route(relay: ThreadedRelay, odd: Route) -> None:
     assert relay.rows("k") == []
 
 
-def test_no_more_is_read_than_allowed(relay: ThreadedRelay) -> None:
-    """An endless body is answered, and the line cut, soon after the limit."""
+def test_endless_body_is_refused_soon_after_the_limit(relay: ThreadedRelay) -> None:
+    """An endless body gets a reply, and the connection is closed soon after the limit."""
     head = posted(CHUNKED).replace(b"TOKEN", relay.token("endless").encode())
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     sent = 0
@@ -172,7 +174,7 @@ def test_no_more_is_read_than_allowed(relay: ThreadedRelay) -> None:
         while sent < 10 * MAX_BODY_BYTES:
             line.sendall(chunk)
             sent += len(chunk)
-    assert sent < MAX_BODY_BYTES + 8 * 1024 * 1024  # what the sockets of both ends hold
+    assert sent < MAX_BODY_BYTES + 8 * 1024 * 1024  # buffers of both sockets
 
 
 HUGE = ["1e999", "1" + "0" * 400, "1" + "0" * 5000]
@@ -207,12 +209,13 @@ prefixes = st.sampled_from([b"", b"\xef\xbb\xbf", b" " * 9, b"\xff"])
 
 @MANY
 @given(task_ids, responses, st.lists(st.tuples(fields.map(json.dumps), json_texts), max_size=2), prefixes)
-def test_what_is_signed_is_stored_as_it_was_signed(
+def test_signed_body_is_refused_or_stored_unchanged(
     relay: ThreadedRelay, task_id: str, response: str, more: list[tuple[str, str]], before: bytes
 ) -> None:
-    """A signed body, however odd, is either refused and leaves no trace, or stored as the one answer it is.
+    """However unusual, a signed body is refused without a trace or stored as the one answer it is.
 
-    A response that cannot be kept is left out, and the outcome says why: the caller is woken all the same.
+    Content that cannot be stored is omitted, and the outcome gives the reason, so that the caller is woken all the
+    same.
     """
     key = f"signed {next(NUMBERS)}"
     said = [('"task_id"', task_id), ('"idempotency_key"', f'"{key}"'), ('"status"', '"completed"')]
@@ -230,7 +233,7 @@ def test_what_is_signed_is_stored_as_it_was_signed(
 
 @st.composite
 def altered(draw: st.DrawFn, true: str) -> str:
-    """This text, in one of the ways of almost having it."""
+    """Return this text with one small change."""
     place = draw(st.integers(0, len(true) - 3))
     sign_ = draw(
         st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f/?#%\\", exclude_categories=["Cc"])
@@ -260,8 +263,8 @@ def altered(draw: st.DrawFn, true: str) -> str:
 
 @MANY
 @given(st.data())
-def test_almost_a_proof_of_a_wait_is_none(relay: ThreadedRelay, data: st.DataObject) -> None:
-    """A proof for another task, for asking, or that is not exactly right: the same 401 at both endpoints."""
+def test_altered_proof_of_a_wait_is_401_at_both_endpoints(relay: ThreadedRelay, data: st.DataObject) -> None:
+    """A proof for another task or for asking, or with any change, gets the same 401."""
     key, task_id = "registrations", data.draw(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
     assume(task_id != "asked")
     true = relay.proof(key, task_id)
@@ -282,8 +285,8 @@ TOKEN_KEY = "proofs"
 
 @MANY
 @given(st.data())
-def test_almost_a_proof_is_none(relay: ThreadedRelay, data: st.DataObject) -> None:
-    """Whichever proof is not exactly right, a caller hears the very same 401, and nothing is stored."""
+def test_altered_proof_of_a_callback_is_401_and_stores_nothing(relay: ThreadedRelay, data: st.DataObject) -> None:
+    """Whichever proof is altered, the caller gets the same 401, and nothing is stored."""
     token, signature = relay.token(TOKEN_KEY), sign(body(TOKEN_KEY), KEY)
     which = data.draw(st.sampled_from(["token", "signature", "both"]))
     given_token = data.draw(altered(token)) if which != "signature" else token
@@ -299,8 +302,8 @@ def test_almost_a_proof_is_none(relay: ThreadedRelay, data: st.DataObject) -> No
     assert relay.rows(TOKEN_KEY) == []
 
 
-def test_a_stranger_cannot_tell_what_exists(relay: ThreadedRelay) -> None:
-    """A known task, an unknown one, a forged token and a forged signature get one and the same reply."""
+def test_replies_do_not_reveal_which_tasks_exist(relay: ThreadedRelay) -> None:
+    """A known task, an unknown one, a forged token and a forged signature get the same reply."""
     key = f"known {next(NUMBERS)}"
     held = {"Authorization": f"Bearer {relay.proof(key, 'known')}"}
     leaked = {"Authorization": f"Bearer {relay.token(key)}"}
@@ -336,8 +339,8 @@ CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_sche
 @pytest.mark.parametrize(
     ("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}"), ("GET", "/waits/asked")]
 )
-def test_requests_made_from_the_openapi_document(relay: ThreadedRelay, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
-    """Whatever fits the document gets an answer that fits it, with proofs and without."""
+def test_generated_requests_get_documented_replies(relay: ThreadedRelay, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
+    """Every request generated from the OpenAPI document gets a documented reply, with and without proofs."""
     document = schemathesis.openapi.from_url(f"{relay.url}/openapi.json")
     strategy = document[path][verb].as_strategy()
 

@@ -1,4 +1,4 @@
-"""Agents whose tool calls go to a person, and graphs that get people without a change to their nodes."""
+"""`HumanApproval` for the tool calls of agents, and `HumanInterrupts` for graphs with unmodified nodes."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ Mode = Literal["batched", "per_call"]
 
 
 class ScriptedModel(FakeMessagesListChatModel):
-    """Calls tools as it is told to, then says it is done."""
+    """A model that makes the given tool calls and then ends."""
 
     def bind_tools(self, tools: Any, **_: Any) -> Any:
         return self
@@ -50,7 +50,7 @@ class Heard(TypedDict, total=False):
 
 
 class Bench:
-    """A graph under test, what it did, and somebody who answers without a relay in the way."""
+    """A graph under test with what it did, and a person whose answers are delivered without a relay."""
 
     def __init__(self, human_tasks: HumanTasks, people: People) -> None:
         self.human_tasks = human_tasks
@@ -65,7 +65,7 @@ class Bench:
         self.engine = GraphEngine({"bench": graph}, **options)
 
     def agent(self, middleware: Any, *calls: dict[str, Any]) -> None:
-        """An agent that makes these calls in one turn."""
+        """Return an agent that makes these calls in one turn."""
 
         def refund(order: str, amount: float) -> str:
             """Pay back."""
@@ -101,12 +101,12 @@ class Bench:
         return task
 
     async def adopted(self, count: int = 1) -> list[dict[str, Any]]:
-        """The tasks made of interrupts, oldest first."""
+        """Return the tasks made from interrupts, oldest first."""
         found = await self.people.find(f"Adopted {self.thread_id}", count=count)
         return sorted(found, key=lambda task: task["created_at"])
 
     async def give(self, task: dict[str, Any], response: dict[str, Any] | None = None, **ended: Any) -> None:
-        """Deliver an end as the relay would."""
+        """Deliver an outcome as the relay would."""
         key = task["idempotency_key"]
         said = {"status": "completed", "response": response, **ended}
         outcome = Outcome.model_validate({"task_id": task["id"], "idempotency_key": key, **said})
@@ -116,7 +116,7 @@ class Bench:
         return dict((await self.graph.aget_state(self.config)).values)
 
     async def told(self) -> list[ToolMessage]:
-        """What came back to the model, in the order of the calls."""
+        """Return the results that the model received, in the order of the calls."""
         found = [message for message in (await self.values())["messages"] if isinstance(message, ToolMessage)]
         return sorted(found, key=lambda message: message.tool_call_id)
 
@@ -126,7 +126,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """Takes registrations; answers are delivered by hand here."""
+    """Run a relay that takes registrations; the tests deliver the answers themselves."""
     async with running_relay([CollectingEngine("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
         yield running
 
@@ -140,8 +140,8 @@ def call(order: str, amount: float = 250, **other: Any) -> dict[str, Any]:
     return {"args": {"order": order, "amount": amount}, **other}
 
 
-async def test_approved_call_runs_once(bench: Bench) -> None:
-    """A person sees tool and arguments and says yes; delivered twice, the tool runs once, as the model wanted it."""
+async def test_approved_call_runs_once_as_the_model_made_it(bench: Bench) -> None:
+    """The person sees tool and arguments; after a yes, delivered twice, the tool runs once, unchanged."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
     assert bench.ran == []
@@ -154,8 +154,8 @@ async def test_approved_call_runs_once(bench: Bench) -> None:
     assert await bench.done()
 
 
-async def test_another_persons_approval_runs_nothing(bench: Bench) -> None:
-    """The tool does not run, and the model gets the reason."""
+async def test_approval_by_another_person_runs_no_tool(bench: Bench) -> None:
+    """The tool does not run, and the model receives the reason."""
     bench.agent(bench.approval(assign_to="anna@example.com", only_assignee=True), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), {"decision": "approve"}, completed_by_email="mallory@example.com")
@@ -170,7 +170,7 @@ async def test_another_persons_approval_runs_nothing(bench: Bench) -> None:
     ids=["question", "assignee"],
 )
 async def test_approval_of_another_question_runs_no_tool(bench: Bench, part: str, later: dict[str, Any]) -> None:
-    """A call is approved as it was shown and to whom; a release that changes either opts in, or no tool runs."""
+    """An approval covers the call as shown and the assignee; a release that changes either must opt in."""
 
     def release(**options: Any) -> None:
         asking: dict[str, Any] = {"question": f"Refund A {bench.thread_id}?", **options}
@@ -188,8 +188,8 @@ async def test_approval_of_another_question_runs_no_tool(bench: Bench, part: str
     assert bench.ran == [("A", 250)]
 
 
-async def test_form_shows_the_arguments(bench: Bench) -> None:
-    """The reviewer chooses among three decisions and sees what each argument is if they leave it alone."""
+async def test_form_offers_decisions_and_shows_the_arguments(bench: Bench) -> None:
+    """The reviewer chooses among three decisions and sees each argument's current value."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
     fields = {field["name"]: field for field in (await bench.asked("A"))["form_definition"]["fields"]}
@@ -200,8 +200,8 @@ async def test_form_shows_the_arguments(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("decision", ["edit", "approve"])
-async def test_edited_arguments_run(bench: Bench, decision: str) -> None:
-    """What a person typed in is what runs, under either word for yes, and the model is told."""
+async def test_edited_arguments_run_and_are_reported_to_the_model(bench: Bench, decision: str) -> None:
+    """The tool runs with the edited arguments, under either word for yes, and the model is informed."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), {"decision": decision, "new_order": "", "new_amount": "25"})
@@ -228,11 +228,11 @@ RESULTS: dict[str, Any] = {
         graph=Command.PARENT, goto="end", update={"messages": _messages(call_id, "paid"), "active_agent": "end"}
     ),
 }
-"""What tools return, given the id of their call."""
+"""Results of tools, given the id of their call."""
 
 
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS.keys())
-async def test_model_learns_of_an_edit_whatever_the_tool_returns(bench: Bench, result: Any) -> None:
+async def test_edit_is_reported_with_every_kind_of_tool_result(bench: Bench, result: Any) -> None:
     """Content blocks, commands and handoffs carry the note about changed arguments, as text does."""
 
     def refund(order: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> Any:
@@ -262,8 +262,8 @@ async def test_model_learns_of_an_edit_whatever_the_tool_returns(bench: Bench, r
     )
 
 
-async def test_rejected_with_a_reason(bench: Bench) -> None:
-    """The tool does not run, and the model sees the person's reason."""
+async def test_rejected_call_does_not_run_and_its_reason_reaches_the_model(bench: Bench) -> None:
+    """The tool does not run, and the model receives the person's reason."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), {"decision": "reject", "message": "too late", "new_amount": "25"})
@@ -274,8 +274,8 @@ async def test_rejected_with_a_reason(bench: Bench) -> None:
     assert await bench.done()
 
 
-async def test_calls_of_a_turn_are_asked_side_by_side(bench: Bench) -> None:
-    """Two gated calls are both asked at once and answered in the other order; one that needs nobody has run."""
+async def test_calls_of_one_turn_are_asked_in_parallel(bench: Bench) -> None:
+    """Two gated calls are open at once and answered in the other order; an ungated call has already run."""
     bench.agent(bench.approval(), call("A"), {"name": "look_up", "args": {"order": "L"}}, call("B"))
     await bench.start()
     assert bench.ran == [("L",)]
@@ -302,8 +302,8 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("end", "why"), ENDS.values(), ids=ENDS)
-async def test_no_usable_answer_does_not_run_the_tool(bench: Bench, end: dict[str, Any], why: str) -> None:
-    """However a question goes wrong, the tool does not run, and the model is told why."""
+async def test_question_without_a_usable_answer_runs_no_tool(bench: Bench, end: dict[str, Any], why: str) -> None:
+    """However a question fails, the tool does not run, and the model receives the reason."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), **end)
@@ -314,8 +314,8 @@ async def test_no_usable_answer_does_not_run_the_tool(bench: Bench, end: dict[st
     assert await bench.done()
 
 
-async def test_edits_are_checked_by_the_tool_and_asked_again(bench: Bench) -> None:
-    """A rule of the tool's own refuses an edit; with max_reasks the person is told so and asked again."""
+async def test_edit_that_the_tool_refuses_is_asked_for_again(bench: Bench) -> None:
+    """A validation rule of the tool refuses an edit; with max_reasks the person learns why and is asked again."""
 
     def positive(amount: float) -> float:
         if amount < 0:
@@ -340,8 +340,8 @@ async def test_edits_are_checked_by_the_tool_and_asked_again(bench: Bench) -> No
     assert bench.ran == [("A", 1)]
 
 
-async def test_sync_agent(bench: Bench, tmp_path: Path) -> None:
-    """An agent run without an event loop, on a saver without async methods, is asked about and resumed all the same."""
+async def test_sync_agent_is_asked_about_and_resumed(bench: Bench, tmp_path: Path) -> None:
+    """An agent without an event loop, on a saver without async methods, is asked about and resumed."""
     with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
         bench.saver = saver
         bench.agent(bench.approval(), call("A"), call("B"))
@@ -352,8 +352,8 @@ async def test_sync_agent(bench: Bench, tmp_path: Path) -> None:
         assert bench.graph.get_state(bench.config).next == ()
 
 
-async def test_misspelt_tool_runs_nothing(bench: Bench) -> None:
-    """A gate whose name is no tool's would leave the true tool open: the agent stops before it runs any."""
+async def test_gate_for_an_unknown_tool_stops_the_agent(bench: Bench) -> None:
+    """An unknown tool name would leave the real tool open, so the agent stops before it runs any."""
     bench.agent(HumanApproval(["refnud"], human_tasks=bench.human_tasks), call("A"))
     with pytest.raises(SettingsError, match="refnud"):
         await bench.start()
@@ -386,14 +386,14 @@ ASYNC: Any = asyncio.sleep
         *("no-decision", "unknown-decision", "decisions-as-text", "async-condition", "not-checked"),
     ],
 )
-def test_what_cannot_be_asked_with_is_found_where_it_is_written(made: Any, told: str) -> None:
-    """A misspelt option raises when the agent is built, and not when somebody is to be asked."""
+def test_misspelt_option_raises_when_the_agent_is_built(made: Any, told: str) -> None:
+    """A misspelt option raises when the agent is built, and not at the first question."""
     with pytest.raises((SettingsError, InvalidTaskError), match=told):
         made()
 
 
-async def test_tools_have_options_of_their_own(bench: Bench) -> None:
-    """What is said of one tool counts more than what is said of all."""
+async def test_options_of_one_tool_override_the_common_ones(bench: Bench) -> None:
+    """An option for one tool takes precedence over the option for all tools."""
     own: Any = {"refund": {"assign_to": "finance@example.com", "question": f"Refund A {bench.thread_id}?"}}
     bench.agent(
         HumanApproval(own, human_tasks=bench.human_tasks, assign_to="ops@example.com", timeout_seconds=90), call("A")
@@ -404,8 +404,8 @@ async def test_tools_have_options_of_their_own(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
-async def test_condition_chooses_the_calls_that_are_asked_about(bench: Bench, tmp_path: Path, *, sync: bool) -> None:
-    """`when` is given the call; one for which it is false runs at once, and no person is asked about it."""
+async def test_condition_selects_the_calls_to_ask_about(bench: Bench, tmp_path: Path, *, sync: bool) -> None:
+    """`when` receives the call; if it is false the call runs at once, and no task is created."""
     approval = bench.approval(when=lambda request: request.tool_call["args"]["amount"] > 100)
     if not sync:
         bench.agent(approval, call("A"), call("B", 5))
@@ -423,8 +423,8 @@ async def test_condition_chooses_the_calls_that_are_asked_about(bench: Bench, tm
     assert await bench.people.find(f"Refund B {bench.thread_id}?", count=0) == []
 
 
-async def test_condition_is_decided_once_for_each_call(bench: Bench) -> None:
-    """A condition that has become false while a person is asked does not run the call, answered or not."""
+async def test_condition_is_evaluated_once_per_call(bench: Bench) -> None:
+    """A condition that becomes false while the question is open does not run the call."""
     evaluated: list[str] = []
 
     def first_time(request: Any) -> bool:
@@ -441,11 +441,11 @@ async def test_condition_is_decided_once_for_each_call(bench: Bench) -> None:
     assert await bench.done()
 
 
-async def test_condition_of_a_later_release_does_not_pass_over_an_answer(bench: Bench) -> None:
-    """A person was asked before there was a condition: their no counts, though it would not ask them now."""
+async def test_condition_added_by_a_later_release_keeps_the_answer(bench: Bench) -> None:
+    """A no given before the condition existed counts, even if the condition would not ask now."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
-    bench.agent(bench.approval(when=lambda _: False))  # its model calls no more tools
+    bench.agent(bench.approval(when=lambda _: False))  # the model of this release calls no more tools
     await bench.give(await bench.asked("A"), {"decision": "reject"})
     assert bench.ran == []
     assert [message.status for message in await bench.told()] == ["error"]
@@ -460,8 +460,10 @@ def _fails(_: Any) -> bool:
 
 
 @pytest.mark.parametrize(("when", "error"), [(_no_bool, SettingsError), (_fails, LookupError)])
-async def test_condition_that_does_not_decide_runs_nothing(bench: Bench, when: Any, error: type[Exception]) -> None:
-    """Neither a forgotten return nor a failure counts as a no: the run fails before tool and question."""
+async def test_condition_that_fails_or_returns_none_runs_nothing(
+    bench: Bench, when: Any, error: type[Exception]
+) -> None:
+    """A missing return value and an exception both fail the run before tool and question."""
     bench.agent(bench.approval(when=when), call("A"))
     with pytest.raises(error):
         await bench.start()
@@ -469,8 +471,8 @@ async def test_condition_that_does_not_decide_runs_nothing(bench: Bench, when: A
     assert await bench.people.find(f"Refund A {bench.thread_id}?", count=0) == []
 
 
-async def test_person_answers_in_place_of_the_tool(bench: Bench) -> None:
-    """With respond, the message is the result of the call, and the tool does not run."""
+async def test_respond_decision_replaces_the_tool_result(bench: Bench) -> None:
+    """With respond, the person's message is the result of the call, and the tool does not run."""
     bench.agent(bench.approval(allowed_decisions=["respond", "reject"]), call("A"))
     await bench.start()
     task = await bench.asked("A")
@@ -492,8 +494,8 @@ async def test_person_answers_in_place_of_the_tool(bench: Bench) -> None:
         ({"decision": "respond", "message": " "}, "write what the model is to get"),
     ],
 )
-async def test_decision_that_is_not_allowed_runs_nothing(bench: Bench, response: dict[str, Any], why: str) -> None:
-    """Neither a decision that people do not have nor an empty response is taken; the model learns that it failed."""
+async def test_decision_that_is_not_allowed_runs_no_tool(bench: Bench, response: dict[str, Any], why: str) -> None:
+    """A decision that is not offered and an empty response are refused, and the model learns of the failure."""
     bench.agent(bench.approval(allowed_decisions=["reject", "respond"]), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), response)
@@ -502,8 +504,8 @@ async def test_decision_that_is_not_allowed_runs_nothing(bench: Bench, response:
     assert why in message.content
 
 
-async def test_decisions_of_one_tool(bench: Bench) -> None:
-    """A tool may have its own; edit alone is refused for a tool without arguments before a person is asked."""
+async def test_decisions_can_be_set_per_tool(bench: Bench) -> None:
+    """A tool may have its own decisions; edit alone is refused for a tool without arguments."""
     own: Any = {"refund": {"allowed_decisions": ["approve"], "question": f"Refund A {bench.thread_id}?"}}
     bench.agent(HumanApproval(own, human_tasks=bench.human_tasks), call("A"))
     await bench.start()
@@ -525,8 +527,8 @@ async def test_decisions_of_one_tool(bench: Bench) -> None:
     assert bench.ran == []
 
 
-async def test_graphs_load_no_langchain() -> None:
-    """Graphs do not need langchain; who asks for `HumanApproval` without it is told what to install."""
+async def test_graphs_do_not_import_langchain() -> None:
+    """Graphs work without langchain, and `HumanApproval` without it raises an error with the package to install."""
     code = (
         "import sys; sys.modules['langchain'] = None\n"
         "import awaithumans_adapters.langgraph as adapter\n"
@@ -539,17 +541,17 @@ async def test_graphs_load_no_langchain() -> None:
     assert "pip install 'awaithumans-workflows[langchain]'" in out.decode()
 
 
-# Other people's nodes.
+# Unmodified nodes.
 
 
 def review(mode: Mode, *allowed: str) -> HumanInTheLoopMiddleware[Any, Any, Any]:
-    """LangChain's own review of tool calls, as an application would have it already."""
+    """LangChain's own review of tool calls, as an existing application may have it."""
     rule: Any = {"allowed_decisions": list(allowed)} if allowed else True
     return HumanInTheLoopMiddleware({"refund": rule}, interrupt_mode=mode)
 
 
 def node(bench: Bench, *nodes: Any) -> None:
-    """A graph of nodes side by side that know nothing of us."""
+    """A graph of parallel nodes that do not use this package."""
     builder = StateGraph(Heard)
     for number, each in enumerate(nodes):
         builder.add_node(str(number), each)
@@ -566,8 +568,8 @@ def asks(bench: Bench, value: Any, name: Literal["said", "also"] = "said", **sch
     return run
 
 
-async def test_batched_review_gets_people(bench: Bench) -> None:
-    """Two calls held back together are one task; each is decided by itself, and what is allowed runs once."""
+async def test_batched_review_is_one_task_with_a_decision_per_call(bench: Bench) -> None:
+    """Two calls held back together make one task; each is decided separately, and allowed ones run once."""
     bench.agent(review("batched"), call("A"), call("B"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -581,8 +583,8 @@ async def test_batched_review_gets_people(bench: Bench) -> None:
     assert await bench.done()
 
 
-async def test_review_per_call_gets_people(bench: Bench) -> None:
-    """Each call held back by itself is a task of its own, answered in any order."""
+async def test_review_per_call_is_one_task_per_call(bench: Bench) -> None:
+    """Each call held back on its own is a task of its own, answered in any order."""
     bench.agent(review("per_call"), call("A"), call("B"))
     await bench.start(bench.interrupts())
     tasks = {task["payload"]["args"]["order"]: task for task in await bench.adopted(2)}
@@ -596,7 +598,7 @@ async def test_review_per_call_gets_people(bench: Bench) -> None:
 @pytest.mark.parametrize("mode", ["batched", "per_call"])
 @pytest.mark.parametrize("end", ["timed out", "no decision", "another word"])
 async def test_review_without_an_answer_is_a_rejection(bench: Bench, mode: Mode, end: str) -> None:
-    """LangChain's review is told no, and why, when nobody has decided."""
+    """LangChain's review receives a rejection with the reason if there is no decision."""
     bench.agent(review(mode), call("A"))
     await bench.start(bench.interrupts())
     said, why = ENDS[end]
@@ -608,8 +610,8 @@ async def test_review_without_an_answer_is_a_rejection(bench: Bench, mode: Mode,
 
 
 @pytest.mark.parametrize("mode", ["batched", "per_call"])
-async def test_people_have_the_decisions_that_are_allowed(bench: Bench, mode: Mode) -> None:
-    """The form offers what the application allows, and nothing to edit where edits are not."""
+async def test_review_form_offers_the_allowed_decisions(bench: Bench, mode: Mode) -> None:
+    """The form offers the decisions that the application allows, and no edit field if edits are not allowed."""
     bench.agent(review(mode, "approve", "reject"), call("A"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -632,8 +634,8 @@ SCHEMAS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("schema", "heard"), SCHEMAS.values(), ids=SCHEMAS)
-async def test_interrupt_with_a_schema(bench: Bench, schema: Any, heard: Any) -> None:
-    """The form has the schema's fields, and the node gets what it declared."""
+async def test_interrupt_with_a_schema_returns_the_declared_value(bench: Bench, schema: Any, heard: Any) -> None:
+    """The form has the schema's fields, and the node receives the value that it declared."""
     node(bench, asks(bench, {"question": "How?"}, response_schema=schema))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -642,8 +644,8 @@ async def test_interrupt_with_a_schema(bench: Bench, schema: Any, heard: Any) ->
     assert (await bench.values())["said"] == heard
 
 
-async def test_interrupt_with_a_schema_of_one_value(bench: Bench) -> None:
-    """A schema that is no object is asked in one field, and the node gets the bare value."""
+async def test_interrupt_with_a_scalar_schema_returns_the_bare_value(bench: Bench) -> None:
+    """A schema that is no object is asked in one field, and the node receives the bare value."""
     node(bench, asks(bench, ["a", "b"], response_schema={"type": "boolean"}))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -652,8 +654,8 @@ async def test_interrupt_with_a_schema_of_one_value(bench: Bench) -> None:
     assert (await bench.values())["said"] is False
 
 
-async def test_bare_interrupt_takes_a_text(bench: Bench) -> None:
-    """Without a schema a person writes a line, the node gets that line, and its question is the interrupt's text."""
+async def test_interrupt_without_a_schema_returns_a_text(bench: Bench) -> None:
+    """The question is the interrupt's text, and the node receives the line that the person wrote."""
     node(bench, asks(bench, f"Which colour, {bench.thread_id}?"))
     await bench.start(HumanInterrupts(human_tasks=bench.human_tasks))
     (task,) = await bench.people.find(f"Which colour, {bench.thread_id}?")
@@ -663,8 +665,8 @@ async def test_bare_interrupt_takes_a_text(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("way", ["config", "with_config"])
-async def test_two_interrupts_of_one_node(bench: Bench, way: str) -> None:
-    """The second is asked from where the first was resumed, and a duplicate of the first does not answer it."""
+async def test_second_interrupt_of_a_node_is_asked_after_the_first(bench: Bench, way: str) -> None:
+    """The second is asked once the first is resumed, and a duplicate of the first does not answer it."""
 
     def twice(state: Heard) -> Heard:
         return {"said": [interrupt("one"), interrupt("two")]}
@@ -686,14 +688,14 @@ async def test_two_interrupts_of_one_node(bench: Bench, way: str) -> None:
     assert (await bench.values())["said"] == ["a", "b"]
 
 
-async def test_question_that_could_not_be_asked_is_asked_by_the_next_delivery(bench: Bench) -> None:
-    """The server is away when the resumed graph pauses again: the next delivery of the first answer has it asked."""
+async def test_interrupt_that_could_not_be_asked_is_asked_by_the_next_delivery(bench: Bench) -> None:
+    """If the server is unreachable when the graph pauses again, the next delivery creates the task."""
     away = [True]
 
     class Stumbling(HumanInterrupts):
         def on_interrupt(self, event: GraphInterruptEvent) -> None:
             if away:
-                raise ConnectionError("the server is away")
+                raise ConnectionError("the server is unreachable")
             super().on_interrupt(event)
 
     def twice(state: Heard) -> Heard:
@@ -713,8 +715,8 @@ async def test_question_that_could_not_be_asked_is_asked_by_the_next_delivery(be
     assert (await bench.values())["said"] == ["a", "b"]
 
 
-async def test_interrupts_side_by_side(bench: Bench) -> None:
-    """Branches wait at once and each gets its own answer, once."""
+async def test_parallel_interrupts_get_their_own_answers(bench: Bench) -> None:
+    """Branches wait at once, and each receives its own answer once."""
     node(bench, asks(bench, {"n": 1}), asks(bench, {"n": 2}, "also"))
     await bench.start(bench.interrupts())
     tasks = {task["payload"]["n"]: task for task in await bench.adopted(2)}
@@ -725,8 +727,8 @@ async def test_interrupts_side_by_side(bench: Bench) -> None:
     assert await bench.done()
 
 
-async def test_interrupt_of_a_subgraph(bench: Bench) -> None:
-    """An interrupt further down is found there, and taken once."""
+async def test_interrupt_of_a_subgraph_is_asked_and_answered_once(bench: Bench) -> None:
+    """An interrupt in a subgraph is found there, and its answer is taken once."""
     builder = StateGraph(Heard)
     builder.add_node("inner", asks(bench, "inside?"))
     builder.add_edge(START, "inner")
@@ -742,11 +744,11 @@ async def test_interrupt_of_a_subgraph(bench: Bench) -> None:
 
 
 HOSTILE_ORDER = "A-1\n# approved \u202e" + "x" * 600
-"""As a model may write it."""
+"""Text as a model may write it."""
 
 
-async def test_a_models_words_become_one_short_line(bench: Bench) -> None:
-    """A question made of a model's arguments is asked as one line that is seen whole; the payload has the arguments."""
+async def test_question_of_a_tool_call_is_one_short_line(bench: Bench) -> None:
+    """Model-written arguments become one line in the question, and the payload has them in full."""
     bench.agent(bench.approval(), {"args": {"order": HOSTILE_ORDER, "amount": 5}})
     await bench.start()
     shown = one_line(f"Refund {HOSTILE_ORDER} {bench.thread_id}?", 500)
@@ -757,8 +759,8 @@ async def test_a_models_words_become_one_short_line(bench: Bench) -> None:
     assert bench.ran == []
 
 
-async def test_the_words_for_an_interrupt_become_one_short_line(bench: Bench) -> None:
-    """So does a question that an application makes of an interrupt."""
+async def test_question_of_an_interrupt_is_one_short_line(bench: Bench) -> None:
+    """The text that an application makes of an interrupt becomes one line as well."""
     node(bench, asks(bench, "inside?"))
     handler = HumanInterrupts(
         human_tasks=bench.human_tasks, question=lambda _: f"Adopted {bench.thread_id} {HOSTILE_ORDER}"
@@ -767,8 +769,8 @@ async def test_the_words_for_an_interrupt_become_one_short_line(bench: Bench) ->
     await bench.people.find(one_line(f"Adopted {bench.thread_id} {HOSTILE_ORDER}", 500))
 
 
-async def test_graph_called_inside_a_node(bench: Bench) -> None:
-    """A graph that a node calls by itself, where nobody can look into it, gets its answer, once."""
+async def test_graph_called_inside_a_node_gets_its_answer_once(bench: Bench) -> None:
+    """A graph that a node calls itself, whose interrupts are not visible outside, gets its answer once."""
     builder = StateGraph(Heard)
     builder.add_node("inner", asks(bench, "inside?"))
     builder.add_edge(START, "inner")
@@ -786,8 +788,8 @@ async def test_graph_called_inside_a_node(bench: Bench) -> None:
     assert bench.ran == [("said", "yes")]
 
 
-async def test_cut_off_after_an_adopted_answer_goes_on(bench: Bench) -> None:
-    """A relay that dies after a foreign node took the answer leaves a thread that the next delivery finishes."""
+async def test_thread_of_a_relay_killed_after_an_adopted_answer_is_finished(bench: Bench) -> None:
+    """If the relay is killed after a foreign node took the answer, the next delivery finishes the thread."""
     gate, started_ = asyncio.Event(), asyncio.Event()
 
     async def waits(state: Heard) -> Any:
@@ -802,7 +804,7 @@ async def test_cut_off_after_an_adopted_answer_goes_on(bench: Bench) -> None:
     (task,) = await bench.adopted()
     first = asyncio.create_task(bench.give(task, {"answer": "blue"}))
     await asyncio.wait_for(started_.wait(), 20)
-    await asyncio.sleep(0.2)  # the saver has no way to say that it has the answer
+    await asyncio.sleep(0.2)  # the checkpointer cannot show that the node has the answer
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     gate.set()
@@ -811,8 +813,8 @@ async def test_cut_off_after_an_adopted_answer_goes_on(bench: Bench) -> None:
     assert bench.ran == [("said", "blue")]
 
 
-async def test_foreign_node_that_fails_after_the_answer(bench: Bench) -> None:
-    """It may have acted: it is not run again, and the failure is kept with the wait."""
+async def test_foreign_node_that_fails_after_the_answer_is_not_run_again(bench: Bench) -> None:
+    """The node may have acted, so it is not run again, and the failure is kept with the wait."""
 
     def fails(state: Heard) -> Any:
         bench.ran.append(("charge", interrupt("Which?")))
@@ -827,8 +829,8 @@ async def test_foreign_node_that_fails_after_the_answer(bench: Bench) -> None:
     assert bench.ran == [("charge", "blue")]
 
 
-async def test_nobody_answers_a_bare_interrupt(bench: Bench) -> None:
-    """Nothing can be said to such a node: it stays as it is, the operator reads why, and the application can go on."""
+async def test_bare_interrupt_without_an_answer_stays_pending(bench: Bench) -> None:
+    """No error can reach such a node: it stays pending, the wait has the reason, and the application can resume it."""
     node(bench, asks(bench, "Which?"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -839,8 +841,8 @@ async def test_nobody_answers_a_bare_interrupt(bench: Bench) -> None:
     assert bench.ran == [("said", "by hand")]
 
 
-async def test_answer_the_node_refuses(bench: Bench) -> None:
-    """A rule the schema does not show refuses the answer: nothing is saved, and it stays pending."""
+async def test_answer_that_the_node_refuses_is_not_saved(bench: Bench) -> None:
+    """A rule beyond the schema refuses the answer: nothing is saved, and the interrupt stays pending."""
 
     class Even(BaseModel):
         number: Annotated[int, AfterValidator(even)]
@@ -861,8 +863,8 @@ def even(number: int) -> int:
     return number
 
 
-async def test_superseded_interrupt(bench: Bench) -> None:
-    """New input replaces what was asked; the old answer does not reach the new question."""
+async def test_answer_to_a_superseded_interrupt_is_not_taken(bench: Bench) -> None:
+    """New input replaces the interrupt, and the old answer does not reach the new one."""
     node(bench, asks(bench, "Which?"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -872,8 +874,8 @@ async def test_superseded_interrupt(bench: Bench) -> None:
     assert bench.ran == []
 
 
-async def test_interrupt_that_asks_about_something_else_now(bench: Bench) -> None:
-    """A node that runs again beside its sibling and asks about another amount does not get the answer to the first."""
+async def test_interrupt_with_a_changed_payload_gets_no_answer(bench: Bench) -> None:
+    """A node that runs again beside its sibling and asks about another amount gets no answer to the first."""
     amounts = iter([10, 1_000_000])
 
     def changing(state: Heard) -> Heard:
@@ -890,8 +892,8 @@ async def test_interrupt_that_asks_about_something_else_now(bench: Bench) -> Non
     assert bench.ran == [("said", "yes")]
 
 
-async def test_interrupt_that_takes_other_answers_now(bench: Bench) -> None:
-    """A node that runs again beside its sibling and offers other choices does not get the choice made before."""
+async def test_interrupt_with_changed_choices_gets_no_answer(bench: Bench) -> None:
+    """A node that runs again beside its sibling and offers other choices does not get the earlier choice."""
     offers = iter([["monthly", "yearly"], ["yearly", "weekly"]])
 
     def changing(state: Heard) -> Heard:
@@ -909,7 +911,7 @@ async def test_interrupt_that_takes_other_answers_now(bench: Bench) -> None:
 
 
 async def test_interrupt_asked_by_an_earlier_release_is_answered(bench: Bench) -> None:
-    """Its key does not name the response schema, and the interrupt still gets its answer."""
+    """A key of an earlier release omits the response schema, and its interrupt still gets its answer."""
     node(bench, asks(bench, {"amount": 1}, response_schema=Decision))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -919,8 +921,8 @@ async def test_interrupt_asked_by_an_earlier_release_is_answered(bench: Bench) -
     assert bench.ran == [("said", Decision(approved=True))]
 
 
-async def test_our_own_questions_are_asked_once(bench: Bench) -> None:
-    """A node of ours in a graph that is listened to has its task already."""
+async def test_await_human_beside_human_interrupts_is_asked_once(bench: Bench) -> None:
+    """A question of `await_human` in a graph with `HumanInterrupts` has one task."""
 
     async def ours(state: Heard) -> Heard:
         decision = await await_human(
@@ -938,15 +940,15 @@ async def test_our_own_questions_are_asked_once(bench: Bench) -> None:
     assert {key: (await bench.values())[key] for key in ("said", "also")} == {"said": True, "also": "blue"}
 
 
-async def test_who_cannot_ask_says_so(bench: Bench) -> None:
-    """A run that pauses without anybody being asked does not look as if it had asked."""
+async def test_run_whose_interrupt_could_not_be_asked_raises(bench: Bench) -> None:
+    """A run that pauses without a task raises an error instead of appearing to have asked."""
     node(bench, asks(bench, "Which?"))
     with pytest.raises(SettingsError):
         await bench.start(HumanInterrupts())
 
 
-async def test_sync_run_is_listened_to(bench: Bench) -> None:
-    """A graph run without an event loop asks as well."""
+async def test_sync_run_creates_the_task_of_its_interrupt(bench: Bench) -> None:
+    """A graph run without an event loop creates its task as well."""
     node(bench, asks(bench, "Which?"))
     listening = {**bench.config, "callbacks": [bench.interrupts()]}
     await asyncio.to_thread(bench.graph.invoke, {"said": None}, listening)
@@ -954,8 +956,8 @@ async def test_sync_run_is_listened_to(bench: Bench) -> None:
     assert bench.ran == [("said", "blue")]
 
 
-async def test_application_that_answers_itself_frees_the_person(bench: Bench) -> None:
-    """An interrupt the application has resumed by itself needs nobody any more, and the relay is told so."""
+async def test_interrupt_resumed_by_the_application_cancels_its_task(bench: Bench) -> None:
+    """The task of an interrupt that the application resumed is not needed, and the relay learns of it."""
     node(bench, asks(bench, "Which?"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
@@ -965,8 +967,10 @@ async def test_application_that_answers_itself_frees_the_person(bench: Bench) ->
     assert "itself" in (await bench.engine.orphaned(route) or "")
 
 
-async def test_adopted_through_the_relay(humans: HumansServer, people: People, tmp_path: Path) -> None:
-    """End to end: the run pauses, a person answers on the server, the relay wakes the agent, the tool runs once."""
+async def test_adopted_interrupt_is_answered_through_the_relay(
+    humans: HumansServer, people: People, tmp_path: Path
+) -> None:
+    """The run pauses, a person answers on the server, the relay resumes the agent, and the tool runs once."""
     port = free_port()
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     bench = Bench(HumanTasks(settings), people)
@@ -981,8 +985,8 @@ async def test_adopted_through_the_relay(humans: HumansServer, people: People, t
     assert await bench.done()
 
 
-async def test_example(humans: HumansServer, people: People, tmp_path: Path) -> None:
-    """The example as it is run: asked in one process, resumed in the relay's, with the amount a person gave."""
+async def test_example_asks_and_resumes_in_two_processes(humans: HumansServer, people: People, tmp_path: Path) -> None:
+    """The example asks in one process and resumes in the relay's, with the amount that a person gave."""
     secret = secrets.token_urlsafe(32)
     environment = {"CHECKPOINTS": str(tmp_path / "checkpoints.db"), "PYTHONPATH": str(ROOT)}
     graph = ["--graph", "refunds=examples.langchain_refund:refunds"]

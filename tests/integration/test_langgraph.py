@@ -1,4 +1,4 @@
-"""`await_human` in nodes: superseded questions, failures around the answer, several graphs, what checkpoints hold."""
+"""`await_human` in nodes: superseded questions, failures around the answer, several graphs, and checkpoint content."""
 
 import asyncio
 import contextlib
@@ -26,8 +26,8 @@ from tests.support.relay import RunningRelay, served, settings_for
 from tests.support.workflows import Decision
 
 
-async def test_answer_to_another_question_is_passed_over(bench: Bench) -> None:
-    """A resume by hand with somebody else's answer, or with a bare yes, does not move the node past its question."""
+async def test_resume_by_hand_with_a_foreign_answer_is_ignored(bench: Bench) -> None:
+    """A resume with another question's answer, or a bare yes, does not move the node past its question."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -41,8 +41,8 @@ async def test_answer_to_another_question_is_passed_over(bench: Bench) -> None:
     assert await bench.answers() == {("a", False)}
 
 
-async def test_a_task_that_is_still_open_is_no_answer(bench: Bench) -> None:
-    """An app that resumes with the interrupt's own value, or with the open task, leaves the thread waiting."""
+async def test_resume_with_an_open_task_is_no_answer(bench: Bench) -> None:
+    """An app that resumes with the interrupt's own value or the open task leaves the thread waiting."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -57,8 +57,8 @@ async def test_a_task_that_is_still_open_is_no_answer(bench: Bench) -> None:
     assert await bench.answers() == {("a", False)}
 
 
-async def test_superseded_question_is_parked(bench: Bench) -> None:
-    """New input replaces the interrupt; the answer to the old question does not reach the new one."""
+async def test_answer_to_a_superseded_question_is_parked(bench: Bench) -> None:
+    """New input replaces the interrupt, and the old answer does not reach the new question."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -73,8 +73,8 @@ async def test_superseded_question_is_parked(bench: Bench) -> None:
     assert (await bench.compiled.aget_state(bench.config)).next == ("node",)
 
 
-async def test_answer_that_beats_the_checkpoint_is_tried_later(bench: Bench) -> None:
-    """Until the interrupt is saved the thread is not ready, and it is never started by an answer."""
+async def test_answer_before_the_checkpoint_is_saved_is_tried_later(bench: Bench) -> None:
+    """Until its interrupt is saved the thread is not ready, and an answer never starts it."""
     with_task = asyncio.Event()
 
     async def node(state: State) -> State:
@@ -88,8 +88,8 @@ async def test_answer_that_beats_the_checkpoint_is_tried_later(bench: Bench) -> 
     assert (await bench.compiled.aget_state(bench.config)).values == {}
 
 
-async def test_running_sibling_is_not_run_twice(bench: Bench) -> None:
-    """While a branch beside the question still runs where the thread was started, the answer waits for it."""
+async def test_answer_waits_for_a_running_sibling(bench: Bench) -> None:
+    """While a branch beside the question still runs in the application, the answer waits for it."""
 
     async def asks(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -110,8 +110,8 @@ async def test_running_sibling_is_not_run_twice(bench: Bench) -> None:
     assert bench.acts == ["slow", "act"]
 
 
-async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
-    """The error is kept with the wait: the answer is taken, a second delivery runs nothing again, the app can go on."""
+async def test_node_that_fails_after_the_answer_is_not_run_again(bench: Bench) -> None:
+    """The wait keeps the error, a second delivery runs nothing again, and the application can continue."""
     broken = [True]
 
     async def node(state: State) -> State:
@@ -133,12 +133,12 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
 
 
 async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
-    """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
+    """A node that fails before its question has not taken the answer, so it is delivered again."""
     stumbles = [False]
 
     async def node(state: State) -> State:
         if stumbles[0]:
-            raise ConnectionError("the shop is away")
+            raise ConnectionError("the shop is unreachable")
         return {"answers": [("a", (await bench.ask("a")).approved)]}
 
     bench.graph(node=node)
@@ -152,7 +152,7 @@ async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: 
     assert bench.acts == ["act"]
 
 
-async def test_cut_off_after_the_answer_goes_on(bench: Bench) -> None:
+async def test_run_killed_after_the_answer_is_finished_by_the_next_delivery(bench: Bench) -> None:
     """A run that is cut off after the thread took the answer is finished by the next delivery."""
     gate = asyncio.Event()
 
@@ -174,8 +174,8 @@ async def test_cut_off_after_the_answer_goes_on(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_cut_off_in_a_later_node_goes_on(bench: Bench) -> None:
-    """A relay that dies after the asking node has finished leaves a thread that the next delivery finishes."""
+async def test_run_killed_in_a_later_node_is_finished_by_the_next_delivery(bench: Bench) -> None:
+    """A relay that is killed after the asking node ended leaves a thread that the next delivery finishes."""
     gate, started = asyncio.Event(), asyncio.Event()
 
     async def asks(state: State) -> State:
@@ -208,7 +208,7 @@ async def test_cut_off_in_a_later_node_goes_on(bench: Bench) -> None:
 
 
 async def test_node_cancelled_from_within_is_not_run_again(bench: Bench) -> None:
-    """A CancelledError that nobody outside asked for is the node's own failure, not a relay that died."""
+    """A CancelledError raised by the node itself is a failure of the node, not of the relay."""
 
     async def node(state: State) -> State:
         await bench.ask("a")
@@ -225,8 +225,8 @@ async def test_node_cancelled_from_within_is_not_run_again(bench: Bench) -> None
     assert bench.acts == ["charge"]
 
 
-async def test_another_order_on_resume_is_refused(bench: Bench) -> None:
-    """LangGraph remembers calls by their order: another order gets no answer that is not its own."""
+async def test_questions_in_another_order_on_resume_are_refused(bench: Bench) -> None:
+    """LangGraph matches calls by order, so a changed order gets no answer of another question."""
     orders = [["ten", "million"], ["million", "ten"]]
 
     async def node(state: State) -> State:
@@ -240,7 +240,7 @@ async def test_another_order_on_resume_is_refused(bench: Bench) -> None:
 
 
 async def test_branches_that_share_a_key_both_get_the_answer(bench: Bench) -> None:
-    """One branch takes the answer while the other stumbles before its question: the next delivery serves the other."""
+    """If one branch takes the answer while the other fails before its question, the next delivery serves the other."""
     stumbles = [False]
 
     async def ask() -> Decision:
@@ -268,8 +268,8 @@ async def test_branches_that_share_a_key_both_get_the_answer(bench: Bench) -> No
     assert bench.acts == ["act"]
 
 
-async def test_two_graphs_on_one_saver(bench: Bench) -> None:
-    """The graph whose thread it is takes the answer, whichever is tried first."""
+async def test_answer_goes_to_the_graph_that_owns_the_thread(bench: Bench) -> None:
+    """Of two graphs on one saver the owner of the thread takes the answer, whichever is tried first."""
 
     async def asks(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -286,8 +286,8 @@ async def test_two_graphs_on_one_saver(bench: Bench) -> None:
     assert await bench.answers() == {("a", True)}
 
 
-async def test_graphs_nobody_can_tell_apart_park_the_answer(bench: Bench) -> None:
-    """Two graphs on one saver with the same node names: no code is run rather than the wrong one."""
+async def test_indistinguishable_graphs_park_the_answer(bench: Bench) -> None:
+    """Two graphs on one saver with the same node names run no code rather than the wrong one."""
     ran: list[str] = []
 
     def node(name: str) -> Callable[[State], Any]:
@@ -307,8 +307,8 @@ async def test_graphs_nobody_can_tell_apart_park_the_answer(bench: Bench) -> Non
     assert ran == ["right"]
 
 
-async def test_app_that_resumes_beside_us_does_not_strand_the_thread(bench: Bench) -> None:
-    """The app resumes its own interrupt while our answer comes: both branches count once, the thread goes on."""
+async def test_thread_resumed_by_the_application_and_the_relay_continues(bench: Bench) -> None:
+    """If the application resumes its own interrupt as our answer comes, both branches count once."""
 
     async def ours(state: State) -> State:
         return {"answers": [("ours", (await bench.ask("ours")).approved)]}
@@ -333,8 +333,8 @@ async def test_app_that_resumes_beside_us_does_not_strand_the_thread(bench: Benc
     assert await bench.answers() == {("ours", True), ("theirs", True)}
 
 
-async def test_answer_that_comes_twice_while_the_app_runs_on(bench: Bench) -> None:
-    """What follows the app's own resume is the app's to run: a second delivery of an earlier answer leaves it alone."""
+async def test_second_delivery_leaves_the_applications_run_alone(bench: Bench) -> None:
+    """Nodes after the application's own resume are run by the application, not by a repeated delivery."""
     running, finish = asyncio.Event(), asyncio.Event()
 
     async def ours(state: State) -> State:
@@ -367,7 +367,7 @@ async def test_answer_that_comes_twice_while_the_app_runs_on(bench: Bench) -> No
 async def test_secrets_stay_out_of_checkpoints(
     bench: Bench, database: Path, registrar: RunningRelay, humans: HumansServer
 ) -> None:
-    """Neither token nor key nor callback URL stands anywhere in the checkpoint file."""
+    """The checkpoint file contains no token, key or callback URL."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -384,8 +384,8 @@ async def test_secrets_stay_out_of_checkpoints(
 
 
 @pytest.mark.parametrize("saver", [None, InMemorySaver()], ids=["no-checkpointer", "no-thread"])
-async def test_without_a_checkpointer_nobody_is_asked(bench: Bench, people: People, saver: Any) -> None:
-    """A graph whose thread could not be resumed says so before a person is bothered."""
+async def test_graph_without_a_checkpointer_is_refused(bench: Bench, people: People, saver: Any) -> None:
+    """A graph that could not be resumed raises an error before a task is created."""
 
     async def node(state: State) -> State:
         await bench.ask("a")
@@ -400,10 +400,8 @@ async def test_without_a_checkpointer_nobody_is_asked(bench: Bench, people: Peop
     assert await people.find(f"a {bench.thread_id}", count=0) == []
 
 
-async def test_a_task_of_an_earlier_run_is_cancelled_when_the_relay_refuses(
-    humans: HumansServer, people: People
-) -> None:
-    """The relay was down at the first run and refuses at the next: nobody is left working for the question."""
+async def test_task_of_an_earlier_run_is_cancelled_when_the_relay_refuses(humans: HumansServer, people: People) -> None:
+    """If the relay is down at the first run and refuses at the next, the task is cancelled."""
     question, port = f"Orphaned? {uuid.uuid4().hex}", free_port()
     human_tasks = HumanTasks(settings_for(humans, f"http://127.0.0.1:{port}"), patience=1)
     relay, status = FastAPI(), [503]

@@ -1,4 +1,4 @@
-"""Interrupts that were reported to no callback: the relay finds them where they are stored, and asks a person once."""
+"""Interrupts without a callback: the relay finds them in the checkpointer and creates one task for each."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ class State(TypedDict, total=False):
 
 
 def graph_on(saver: Any, question: str, acts: list[str], *, inner: bool = False) -> Any:
-    """Asks in a node that does not know this package, or in one of a subgraph, then acts."""
+    """Return a graph that interrupts in an unmodified node or in one of a subgraph, and then acts."""
 
     def ask(state: State) -> State:
         return {"colour": interrupt(question)}
@@ -47,7 +47,7 @@ def graph_on(saver: Any, question: str, acts: list[str], *, inner: bool = False)
 
 
 async def leave_stream(graph: Any, config: Any) -> None:
-    """The usual loop of a user interface: it ends where the interrupt is shown."""
+    """Read a stream as user interfaces do: stop when the interrupt is shown."""
 
     def sync() -> None:
         for chunk in graph.stream({}, config, stream_mode="updates"):
@@ -60,12 +60,12 @@ async def leave_stream(graph: Any, config: Any) -> None:
     async for chunk in graph.astream({}, config, stream_mode="updates"):
         if "__interrupt__" in chunk:
             break
-    async with asyncio.timeout(10):  # LangGraph stores it in the background
+    async with asyncio.timeout(10):  # LangGraph stores the checkpoint in the background
         while not (await graph.aget_state(config)).interrupts:
             await asyncio.sleep(0.01)
 
 
-class Desk:
+class RelayUnderTest:
     """A relay, a question, and the tasks that were made of it."""
 
     def __init__(self, relay: RunningRelay, fake: FakeServer) -> None:
@@ -91,7 +91,7 @@ class Desk:
 
 
 class Registrar:
-    """An engine of the name; answers are delivered by hand."""
+    """An engine that only has the name; tests deliver the answers."""
 
     name = "langgraph"
 
@@ -106,8 +106,8 @@ async def relay(fake: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 @pytest.fixture
-def desk(relay: RunningRelay, fake: FakeServer) -> Desk:
-    return Desk(relay, fake)
+def desk(relay: RunningRelay, fake: FakeServer) -> RelayUnderTest:
+    return RelayUnderTest(relay, fake)
 
 
 @pytest.mark.parametrize("inner", [False, True], ids=["node", "subgraph"])
@@ -115,14 +115,14 @@ def desk(relay: RunningRelay, fake: FakeServer) -> Desk:
     "saver",
     ["sqlite-async", *(pytest.param(name, marks=pytest.mark.edges) for name in SAVERS if name != "sqlite-async")],
 )
-async def test_caller_leaves_the_stream(
-    desk: Desk,
+async def test_interrupt_of_an_abandoned_stream_is_asked_once(
+    desk: RelayUnderTest,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     saver: str,
     inner: bool,  # noqa: FBT001
 ) -> None:
-    """No callback is called, and still a person is asked, once, and the thread goes on with the answer."""
+    """Without any callback one task is created, and the thread continues with the answer."""
     postgres: PostgresServer | None = request.getfixturevalue("postgres") if "postgres" in saver else None
     async with opener(saver, postgres.database() if postgres else str(tmp_path / "threads.db"))() as opened:
         graph = graph_on(opened, desk.question, desk.acts, inner=inner)
@@ -136,8 +136,8 @@ async def test_caller_leaves_the_stream(
         assert [await other.adopt(), await engine.adopt()] == [0, 0]
 
 
-async def test_callback_and_relays_at_once_ask_once(desk: Desk) -> None:
-    """The key is made of the interrupt, so one task is opened."""
+async def test_callback_and_relays_create_one_task(desk: RelayUnderTest) -> None:
+    """The key is derived from the interrupt, so a callback and several relays open one task."""
     graph = graph_on(InMemorySaver(), desk.question, desk.acts)
     await leave_stream(graph, desk.config)
     engines = [GraphEngine({"paint": graph.with_config(callbacks=[desk.people()])}) for _ in range(3)]
@@ -146,8 +146,8 @@ async def test_callback_and_relays_at_once_ask_once(desk: Desk) -> None:
     assert len(desk.tasks()) == 1
 
 
-async def test_thread_that_names_its_graph_is_asked_for_under_that_name(desk: Desk) -> None:
-    """Graphs that share a checkpointer and a node name: the thread's own graph is resumed."""
+async def test_thread_is_resumed_by_the_graph_that_it_names(desk: RelayUnderTest) -> None:
+    """With graphs that share checkpointer and node name, the thread's own graph is resumed."""
     saver = InMemorySaver()
     graphs = {name: graph_on(saver, desk.question, desk.acts).with_config(callbacks=[desk.people()]) for name in "ab"}
     desk.config["configurable"]["graph_id"] = "b"
@@ -160,8 +160,10 @@ async def test_thread_that_names_its_graph_is_asked_for_under_that_name(desk: De
     assert desk.acts == ["blue"]
 
 
-async def test_server_that_was_unreachable_is_asked_later(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """The run raised, or its caller left; a round reports the reason once, and a later one asks."""
+async def test_interrupt_is_asked_later_if_the_server_was_unreachable(
+    desk: RelayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One round reports the reason once, and a later round creates the task."""
     nowhere = desk.relay.settings.model_copy(update={"url": f"http://127.0.0.1:{free_port()}"})
     saver = InMemorySaver()
     graph = graph_on(saver, desk.question, desk.acts)
@@ -179,8 +181,8 @@ async def test_server_that_was_unreachable_is_asked_later(desk: Desk, caplog: py
     assert desk.acts == ["blue"]
 
 
-async def test_delivery_asks_what_else_waits_on_the_thread(desk: Desk) -> None:
-    """A thread that is touched needs no round: the question beside the answered one is asked."""
+async def test_delivery_asks_other_interrupts_of_the_thread(desk: RelayUnderTest) -> None:
+    """A delivery creates the task of a second interrupt on its thread without waiting for a round."""
 
     def ask(name: str) -> Any:
         return lambda _: {name: interrupt(f"{desk.question} {name}")}
@@ -208,8 +210,8 @@ async def test_delivery_asks_what_else_waits_on_the_thread(desk: Desk) -> None:
     assert len([task for task in desk.fake.fake.tasks if task.asked["task"].startswith(desk.question)]) == 2
 
 
-async def test_graph_that_did_not_opt_in_is_left_alone(desk: Desk) -> None:
-    """Without `HumanInterrupts` among its callbacks no task is opened, and the call for one thread says what to do."""
+async def test_graph_without_human_interrupts_is_not_adopted(desk: RelayUnderTest) -> None:
+    """Without `HumanInterrupts` among its callbacks no task is created, and a call for its thread states the remedy."""
     graph = graph_on(InMemorySaver(), desk.question, desk.acts)
     await leave_stream(graph, desk.config)
     engine = GraphEngine({"paint": graph})
@@ -219,8 +221,8 @@ async def test_graph_that_did_not_opt_in_is_left_alone(desk: Desk) -> None:
     assert desk.tasks() == []
 
 
-async def test_round_that_cannot_read_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
-    """The schedule goes on when a checkpointer is unreachable, and reports one reason once."""
+async def test_failed_round_is_repeated_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Rounds continue when a checkpointer is unreachable, and one reason is reported once."""
 
     class Unreadable:
         name = "langgraph"
@@ -254,19 +256,19 @@ with SqliteSaver.from_conn_string(database) as saver:
     config = {"configurable": {"thread_id": thread_id}}
     for chunk in graph.stream({}, config):
         while "__interrupt__" in chunk:
-            if graph.get_state(config).interrupts:  # LangGraph stores it in the background
+            if graph.get_state(config).interrupts:  # LangGraph stores the checkpoint in the background
                 os._exit(9)
 """
 
 
 @pytest.mark.edges
-async def test_process_dies_at_the_interrupt(fake: FakeServer, tmp_path: Path) -> None:
-    """A relay that starts later finds the thread on its schedule, asks, and resumes it with the answer."""
+async def test_interrupt_of_a_killed_process_is_asked_by_a_later_relay(fake: FakeServer, tmp_path: Path) -> None:
+    """A relay that starts later finds the thread on its schedule, asks, and resumes it."""
     database, port = str(tmp_path / "threads.db"), free_port()
     settings = settings_for(fake, f"http://127.0.0.1:{port}")
     async with AsyncSqliteSaver.from_conn_string(database) as saver:
         people = HumanInterrupts(human_tasks=HumanTasks(settings))
-        desk = Desk(RunningRelay("", settings, None), fake)  # type: ignore[arg-type]  # its relay starts below
+        desk = RelayUnderTest(RunningRelay("", settings, None), fake)  # type: ignore[arg-type]  # its relay starts below
         environment = {**os.environ, "SECRET": settings.relay_secret[0].get_secret_value()}
         command = [sys.executable, "-c", DIES, database, desk.question, desk.thread_id, fake.url, settings.relay()]
         died = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60, env=environment)

@@ -1,4 +1,4 @@
-"""A LangGraph server that authenticates two users as the example does: a resumed run is the run of who asked."""
+"""A LangGraph server that authenticates two users: a resumed run belongs to the user who asked."""
 
 import uuid
 from collections.abc import AsyncGenerator
@@ -55,7 +55,7 @@ async def engine_with(server: LangGraphServer, headers: Any) -> AsyncGenerator[L
 
 @pytest.fixture
 async def relay(humans: HumansServer, server: LangGraphServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    """A relay with the credentials of the example."""
+    """Run a relay with the credentials of the example."""
     async with (
         engine_with(server, langgraph_auth.headers) as engine,
         running_relay([engine], humans, tmp_path, settings=server.settings, port=server.relay_port) as running,
@@ -64,7 +64,7 @@ async def relay(humans: HumansServer, server: LangGraphServer, tmp_path: Path) -
 
 
 async def ask(server: LangGraphServer, people: People, relay: RunningRelay, user: str) -> Answered:
-    """A question of this user, the wait's own route, and a yes that is not delivered yet."""
+    """Return a question of this user, the wait's route, and a yes that is not delivered yet."""
     client = server.client(TOKENS[user])
     name = uuid.uuid4().hex[:8]
     thread_id = (await client.threads.create())["thread_id"]
@@ -90,7 +90,7 @@ async def users_of_runs(server: LangGraphServer, user: str, thread_id: str) -> t
     return [run["kwargs"]["config"]["configurable"]["langgraph_auth_user_id"] for run in runs], values
 
 
-async def test_each_user_s_run_is_resumed_as_that_user(
+async def test_run_is_resumed_as_the_user_who_asked(
     relay: RunningRelay, server: LangGraphServer, people: People
 ) -> None:
     """The relay acts for the user whose run asked, and what follows the question runs as that user."""
@@ -109,7 +109,7 @@ async def test_each_user_s_run_is_resumed_as_that_user(
 async def test_langgraph_auth_user_id_is_the_user_in_the_route(
     relay: RunningRelay, server: LangGraphServer, people: People
 ) -> None:
-    """A node of a server with authentication finds the user of its run under this name."""
+    """On a server with authentication a node finds the user of its run under this name."""
     route, _, _ = await ask(server, people, relay, "alice")
     assert (route.caller or {}).get("user") == "alice"
 
@@ -127,10 +127,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_thread_that_the_relay_may_not_see_is_not_deleted(
+async def test_thread_hidden_from_the_relay_does_not_count_as_deleted(
     relay: RunningRelay, server: LangGraphServer, people: People, case: str
 ) -> None:
-    """The answer is kept and tried again, the reason names the credentials, and with the right ones it is delivered."""
+    """The answer is kept, the reason names the credentials, and with the right ones it is delivered."""
     headers, reason = REFUSED[case]
     route, outcome, _ = await ask(server, people, relay, "alice")
     async with engine_with(server, headers) as engine:
@@ -150,10 +150,10 @@ async def test_thread_that_the_relay_may_not_see_is_not_deleted(
         await engine.check()
 
 
-async def test_route_of_an_earlier_release_is_not_deleted_either(
+async def test_hidden_thread_of_an_earlier_route_does_not_count_as_deleted(
     relay: RunningRelay, server: LangGraphServer, people: People
 ) -> None:
-    """A token without a user was issued before; a server that refuses strangers may hide the thread."""
+    """Earlier releases issued routes without a user, whose threads the server may hide."""
     route, outcome, _ = await ask(server, people, relay, "alice")
     async with engine_with(server, bearer("bob")) as engine:
         with pytest.raises(RelayNotReady, match="either they may not read it, or it was deleted"):
@@ -163,7 +163,7 @@ async def test_route_of_an_earlier_release_is_not_deleted_either(
 async def test_credentials_are_chosen_for_each_request(
     relay: RunningRelay, server: LangGraphServer, people: People
 ) -> None:
-    """A function may be async, is given the target, and is called again when a token may have run out."""
+    """A credentials function may be async, receives the target, and is called again after an expired token."""
     route, outcome, thread_id = await ask(server, people, relay, "alice")
     targets: list[ServerTarget] = []
 
@@ -179,8 +179,10 @@ async def test_credentials_are_chosen_for_each_request(
     assert len(targets) > 3
 
 
-async def test_doctor_tries_the_thread(relay: RunningRelay, server: LangGraphServer, people: People) -> None:
-    """`doctor --thread` reads the thread for the user whose wait the relay has, and resumes nothing."""
+async def test_doctor_reads_the_thread_as_its_user(
+    relay: RunningRelay, server: LangGraphServer, people: People
+) -> None:
+    """`doctor --thread` reads the thread for the user of the wait, and resumes nothing."""
     _, outcome, thread_id = await ask(server, people, relay, "alice")
     database = relay.store.database.url.render_as_string(hide_password=False)
 

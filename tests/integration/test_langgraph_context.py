@@ -1,4 +1,4 @@
-"""What the application gives a run beside its input is there when the relay resumes the thread."""
+"""Runtime context and config of the application are available when the relay resumes a thread."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,22 +24,22 @@ from tests.support.relay import RunningRelay
 class Tenant:
     """A runtime context."""
 
-    user: str = "nobody in particular"
+    user: str = "unknown user"
 
 
 class TenantDict(TypedDict, total=False):
-    """A runtime context of which nothing is required."""
+    """A runtime context without required fields."""
 
     user: str
 
 
 def made(_: str, thread_id: str) -> Tenant:
-    """The context of a thread; named on the command line below."""
+    """Return the context of a thread; the command line below names this function."""
     return Tenant(f"user of {thread_id}")
 
 
 fixed = {"tags": ["approvals"], "configurable": {"user_id": "u-1"}}
-"""A config, named on the command line below."""
+"""Config that the command line below names."""
 
 
 async def _made_async(graph: str, thread_id: str) -> Tenant:
@@ -64,8 +64,8 @@ def bench(request: pytest.FixtureRequest, registrar: RunningRelay, people: Peopl
     [(Tenant("alice"), "alice"), (made, "user of {}"), (_made_async, "user of {}")],
     ids=["fixed", "function", "async function"],
 )
-async def test_context_is_there_after_the_answer(bench: Bench, context: Any, user: str, *, on_event: bool) -> None:
-    """LangGraph does not store it, so the engine is given it: a value, or a function of graph name and thread id."""
+async def test_context_is_available_after_the_answer(bench: Bench, context: Any, user: str, *, on_event: bool) -> None:
+    """LangGraph does not store the context, so the engine gets a value, or a function of graph name and thread id."""
     seen: list[str] = []
 
     async def node(state: State, runtime: Runtime[Tenant]) -> State:
@@ -85,8 +85,8 @@ async def test_context_is_there_after_the_answer(bench: Bench, context: Any, use
 
 
 @pytest.mark.parametrize("build", [lambda config: config, lambda config: lambda *_: config], ids=["fixed", "function"])
-async def test_config_of_the_application_is_there_after_the_answer(bench: Bench, build: Callable[[Any], Any]) -> None:
-    """Its own configurable keys, tags and callbacks."""
+async def test_config_is_available_after_the_answer(bench: Bench, build: Callable[[Any], Any]) -> None:
+    """A resumed run has the application's configurable keys, tags and callbacks."""
     seen: list[Any] = []
 
     class Heard(BaseCallbackHandler):
@@ -112,8 +112,8 @@ async def test_config_of_the_application_is_there_after_the_answer(bench: Bench,
 
 
 @pytest.mark.parametrize("schema", [Tenant, TenantDict])
-def test_graph_that_needs_a_context_is_refused_without(schema: type) -> None:
-    """When the engine is built and not after a person has answered, also if every field has a default."""
+def test_graph_with_a_context_schema_is_refused_without_a_context(schema: type) -> None:
+    """The engine refuses it when built, even if every field has a default."""
     with pytest.raises(SettingsError, match=f"'refunds' has the context_schema {schema.__name__}"):
         GraphEngine({"refunds": compiled(InMemorySaver(), schema)})
     GraphEngine({"refunds": compiled(InMemorySaver(), schema)}, context=None)
@@ -121,14 +121,14 @@ def test_graph_that_needs_a_context_is_refused_without(schema: type) -> None:
 
 
 graph = compiled(InMemorySaver())
-"""Named on the command line below."""
+"""Value that the command line below names."""
 HERE = "tests.integration.test_langgraph_context"
 
 
 @pytest.mark.parametrize("context", [f"{HERE}:made", f"{HERE}:Tenant", "none"])
 @pytest.mark.parametrize("config", [f"{HERE}:fixed", None])
-async def test_command_line_takes_both(context: str, config: str | None) -> None:
-    """`serve` and `doctor` name them as module:attribute."""
+async def test_command_line_takes_context_and_config(context: str, config: str | None) -> None:
+    """`serve` and `doctor` accept both as module:attribute."""
     wanted = EngineFlags(None, [f"refunds={HERE}:graph"], None, graph_context=context, graph_config=config)
     for _, make in [("all", wanted.engines), *wanted.separately()]:
         async with AsyncExitStack() as stack:
@@ -145,16 +145,16 @@ async def test_command_line_takes_both(context: str, config: str | None) -> None
         ({"graph_context": "none", "graph_config": f"{HERE}:HERE"}, "--graph-config .* is str: give a config"),
     ],
 )
-async def test_wrong_option_is_named(options: dict[str, Any], why: str) -> None:
-    """Before the relay starts."""
+async def test_wrong_context_option_is_named_before_the_start(options: dict[str, Any], why: str) -> None:
+    """The error names the option before the relay starts."""
     wanted = EngineFlags(None, [f"refunds={HERE}:graph"], None, **options)
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match=why):
             await wanted.engines(stack)
 
 
-async def test_context_that_cannot_be_made_keeps_the_answer(bench: Bench) -> None:
-    """The function is called again by the next delivery; nothing has run before that."""
+async def test_failing_context_function_keeps_the_answer(bench: Bench) -> None:
+    """The next delivery calls the function again, and no node has run before that."""
     fails = [ConnectionError("no directory of users")]
 
     def sometimes(_: str, __: str) -> Tenant:

@@ -1,4 +1,4 @@
-"""A task that is deleted on the server while a LangGraph thread waits for it: it is never created again."""
+"""A task deleted on the server while a LangGraph thread waits is never created again."""
 
 import asyncio
 import uuid
@@ -21,8 +21,8 @@ from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.servers import FakeServer
 
 
-class Forgetful(InMemorySaver):
-    """Refuses what tasks have done, as long as it is `full`; checkpoints are written."""
+class FullSaver(InMemorySaver):
+    """A saver that refuses task writes while it is `full`; checkpoints are written."""
 
     full = True
 
@@ -54,12 +54,12 @@ def tasks(fake: FakeServer, question: str) -> list[str]:
 
 
 @pytest.mark.parametrize("node", [asks, asks_sync], ids=["async", "sync"])
-async def test_a_node_that_forgot_its_task_does_not_ask_again(
+async def test_node_without_its_stored_question_does_not_ask_again(
     fake: FakeServer, tmp_path: Path, question: str, node: Any
 ) -> None:
-    """The run fails before the checkpointer has what was asked, and the task is deleted before the node runs again."""
+    """If the question was never checkpointed and its task is deleted, the node that runs again creates no task."""
     asker: list[HumanTasks] = []
-    saver = Forgetful()
+    saver = FullSaver()
     graph = ask_then_act(node(lambda: asker[0]), lambda _: {}).compile(checkpointer=saver)
     config: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
     async with relay_of(graph, fake, tmp_path, free_port()) as relay:
@@ -84,10 +84,8 @@ class Reviewed(TypedDict, total=False):
     right: str
 
 
-async def test_an_interrupt_that_is_shown_again_is_not_asked_again(
-    fake: FakeServer, tmp_path: Path, question: str
-) -> None:
-    """Of two interrupts of one thread one is answered, and the task of the other was deleted."""
+async def test_interrupt_shown_again_is_not_asked_again(fake: FakeServer, tmp_path: Path, question: str) -> None:
+    """After the answer to a sibling, an interrupt whose task was deleted gets no new task."""
 
     def left(state: Reviewed) -> Reviewed:
         return {"left": interrupt(f"{question} left")}

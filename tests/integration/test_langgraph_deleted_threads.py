@@ -1,4 +1,4 @@
-"""Threads that were deleted, pruned to their latest checkpoint, copied or cancelled, with a question open."""
+"""Threads with an open question that were deleted, pruned, copied or cancelled."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.workflows import Decision
 
 
 class PruningSaver(InMemorySaver):
-    """Keeps only the latest checkpoint of each graph when `prune` is called, as a retention job does."""
+    """A saver that on `prune_thread` keeps only each graph's latest checkpoint, as a retention job does."""
 
     def prune_thread(self, thread_id: str) -> None:
         for graph, checkpoints in self.storage[thread_id].items():
@@ -41,8 +41,8 @@ def asking(bench: Bench, name: str = "a") -> Any:
     return node
 
 
-async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
-    """A thread that was seen, and has no checkpoint at two checks, was deleted. One never seen may be elsewhere."""
+async def test_question_of_a_deleted_thread_is_orphaned(bench: Bench) -> None:
+    """A thread seen before and missing at two checks was deleted; one never seen may be stored elsewhere."""
     bench.graph(node=asking(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     route, never_seen = await bench.route("a"), GraphEngine({"bench": bench.compiled})
@@ -54,7 +54,7 @@ async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
 
 
 async def test_answer_to_a_deleted_thread_is_parked(bench: Bench) -> None:
-    """The reason says that the thread was deleted, once a retry has confirmed it."""
+    """Once a retry confirms the deletion, the wait is parked with that reason."""
     bench.graph(node=asking(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     assert await bench.engine.orphaned(await bench.route("a")) is None
@@ -67,7 +67,7 @@ async def test_answer_to_a_deleted_thread_is_parked(bench: Bench) -> None:
 
 
 async def test_redelivery_after_retention_is_recognised_as_taken(bench: Bench) -> None:
-    """By the engine that delivered the answer, and after a restart by the record of started runs."""
+    """The engine recognises its own delivery, and after a restart the record of started runs."""
     bench.graph(node=asking(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     task = await bench.task("a")
@@ -90,8 +90,8 @@ async def test_redelivery_after_retention_is_recognised_as_taken(bench: Bench) -
     assert await bench.answers() == {("a", True)}
 
 
-async def test_pruned_question_of_a_subgraph_that_went_on(bench: Bench) -> None:
-    """The person is freed when the subgraph has gone on and was pruned, while the graph around it is at its step."""
+async def test_pruned_question_of_a_subgraph_that_continued_is_orphaned(bench: Bench) -> None:
+    """The task is cancelled if the subgraph continued and was pruned, although its outer graph did not move."""
 
     async def swallows(state: State) -> State:
         with suppress(Exception):
@@ -111,7 +111,7 @@ async def test_pruned_question_of_a_subgraph_that_went_on(bench: Bench) -> None:
 
 
 async def test_question_whose_checkpoint_was_pruned_is_superseded(bench: Bench) -> None:
-    """New input replaced the question and retention removed it: its person is freed, and its answer is parked."""
+    """If new input replaced the question and retention removed it, its task is cancelled and its answer parked."""
     bench.graph(node=asking(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     old, task = await bench.route("a"), await bench.task("a")
@@ -127,7 +127,7 @@ async def test_question_whose_checkpoint_was_pruned_is_superseded(bench: Bench) 
 
 
 async def test_copied_thread_asks_its_own_question(bench: Bench) -> None:
-    """The copy of a thread with an open question asks anew when it is run; each takes its own answer."""
+    """The copy of a thread with an open question asks anew when it runs, and each takes its own answer."""
     bench.graph(node=asking(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     original, original_id = await bench.route("a"), (await bench.task("a"))["id"]
@@ -158,8 +158,8 @@ async def test_copied_thread_asks_its_own_question(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_subgraph_without_checkpoints_is_refused_before_a_person_is_asked(bench: Bench, *, sync: bool) -> None:
-    """A subgraph with checkpointer=False begins anew on resume, and would ask another question each time."""
+async def test_subgraph_without_checkpoints_is_refused(bench: Bench, *, sync: bool) -> None:
+    """A subgraph with checkpointer=False restarts on resume and would ask anew each time."""
 
     def ask_sync(state: State) -> State:
         await_human_sync(task=f"a {bench.thread_id}", response_schema=Decision, human_tasks=bench.human_tasks)
@@ -174,8 +174,8 @@ async def test_subgraph_without_checkpoints_is_refused_before_a_person_is_asked(
     assert await bench.people.find(f"a {bench.thread_id}", count=0) == []
 
 
-async def test_cancelled_thread_frees_its_people(bench: Bench) -> None:
-    """All open questions of the thread are cancelled; those that were answered, and other threads', are left."""
+async def test_cancelling_a_thread_cancels_its_open_tasks(bench: Bench) -> None:
+    """All open questions of the thread are cancelled; answered ones and those of other threads are kept."""
     bench.graph(a=asking(bench, "a"), b=asking(bench, "b"), c=asking(bench, "c"))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     await bench.give("c", True)

@@ -1,4 +1,4 @@
-"""`GraphEngine`: whose thread it is, what the app is told, failures after the answer, questions nobody waits for."""
+"""`GraphEngine`: owner of a thread, reports to the application, failures after the answer, and orphaned questions."""
 
 import asyncio
 import threading
@@ -38,8 +38,8 @@ def _asks(bench: Bench) -> Any:
     return node
 
 
-async def test_equal_graphs_on_one_saver_are_told_apart_by_name(bench: Bench) -> None:
-    """`graph_id` in the thread's config says whose thread it is, and its next question carries it as well."""
+async def test_graph_id_selects_among_equal_graphs_on_one_saver(bench: Bench) -> None:
+    """`graph_id` in the config names the thread's graph, and the next question carries it as well."""
     ran: list[str] = []
 
     def node(name: str) -> Any:
@@ -63,16 +63,16 @@ async def test_equal_graphs_on_one_saver_are_told_apart_by_name(bench: Bench) ->
     assert bench.acts == ["act"]
 
 
-async def test_a_graph_this_relay_does_not_have_is_waited_for(bench: Bench) -> None:
-    """An answer for a graph that another release of the relay brings is kept until it does."""
+async def test_answer_for_an_unknown_graph_is_kept(bench: Bench) -> None:
+    """An answer for a graph of another release is kept until a relay has that graph."""
     bench.graph(asks=lambda _: {})
     bench.config["configurable"]["graph_id"] = "tomorrow"
     with pytest.raises(TargetNotReady, match="'tomorrow'; it has: bench"):
         await bench.deliver("k", approved=True)
 
 
-async def test_the_app_is_told_where_the_thread_stands(bench: Bench) -> None:
-    """`on_result` hears of each answer: what the thread waits for next, and its end."""
+async def test_on_result_reports_each_answer_and_the_threads_state(bench: Bench) -> None:
+    """`on_result` reports what the thread waits for next, and its end."""
     told: list[Resumed] = []
 
     async def hear(resumed: Resumed) -> None:
@@ -92,14 +92,14 @@ async def test_the_app_is_told_where_the_thread_stands(bench: Bench) -> None:
     assert told[1].outcome.response == {"approved": False}
 
 
-async def test_an_app_that_could_not_hear_is_told_again(bench: Bench) -> None:
-    """A hook that raises is called again by the next delivery, and nothing else happens again."""
+async def test_failed_on_result_is_called_again(bench: Bench) -> None:
+    """A hook that raises is called again by the next delivery, and nothing else is repeated."""
     told: list[Resumed] = []
 
     async def hear(resumed: Resumed) -> None:
         told.append(resumed)
         if len(told) == 1:
-            raise ConnectionError("the app is away")
+            raise ConnectionError("the app is unreachable")
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -113,8 +113,8 @@ async def test_an_app_that_could_not_hear_is_told_again(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_a_failed_node_runs_again_by_policy(bench: Bench) -> None:
-    """With a retry policy the node after the answer runs until it succeeds, as often as the policy says."""
+async def test_retry_policy_runs_a_failed_node_again(bench: Bench) -> None:
+    """With a retry policy the node after the answer runs until it succeeds or the policy ends."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -122,7 +122,7 @@ async def test_a_failed_node_runs_again_by_policy(bench: Bench) -> None:
     async def act(state: State) -> State:
         bench.acts.append("try")
         if len(bench.acts) < 3:
-            raise ConnectionError("the bank is away")
+            raise ConnectionError("the bank is unreachable")
         return {}
 
     bench.use(one_node(node, act), retry=AT_ONCE)
@@ -137,8 +137,8 @@ async def test_a_failed_node_runs_again_by_policy(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("failure", "tries"), [(ConnectionError("away"), 3), (ZeroDivisionError("a bug"), 1)])
-async def test_policy_has_an_end(bench: Bench, failure: Exception, tries: int) -> None:
-    """After the last try, and after a failure the policy does not name, the error is kept with the wait."""
+async def test_failure_beyond_the_retry_policy_is_kept(bench: Bench, failure: Exception, tries: int) -> None:
+    """After the last attempt, and for an error that the policy does not name, the wait keeps the error."""
 
     async def node(state: State) -> State:
         await bench.ask("a")
@@ -155,8 +155,8 @@ async def test_policy_has_an_end(bench: Bench, failure: Exception, tries: int) -
     assert bench.acts == ["try"] * tries
 
 
-async def test_redrive_runs_a_failed_thread_on(bench: Bench) -> None:
-    """A delivery leaves a failed node alone; the owner's redrive runs it once more, and not again once it went well."""
+async def test_redrive_runs_a_failed_node_once(bench: Bench) -> None:
+    """A delivery skips a failed node; an operator's redrive runs it once, and not again after success."""
     broken = [True]
 
     async def node(state: State) -> State:
@@ -181,16 +181,16 @@ async def test_redrive_runs_a_failed_thread_on(bench: Bench) -> None:
     assert await bench.answers() == {("a", True)}
 
 
-async def test_redrive_of_an_untaken_answer_delivers_it(bench: Bench) -> None:
-    """What was parked before the thread took it is resumed as ever."""
+async def test_redrive_of_an_untaken_answer_resumes_the_thread(bench: Bench) -> None:
+    """A wait parked before the thread took its answer is resumed normally."""
     bench.graph(node=_asks(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     await bench.give("a", True, redriven=True)
     assert bench.acts == ["act"]
 
 
-async def test_a_question_that_ended_without_answer_is_not_tried_again(bench: Bench) -> None:
-    """A node that lets TaskTimeoutError pass fails once: a typed end is the same however often it is settled."""
+async def test_typed_end_of_a_question_is_not_retried(bench: Bench) -> None:
+    """A node that lets TaskTimeoutError pass fails once, since settling again gives the same error."""
 
     async def node(state: State) -> State:
         bench.acts.append("run")
@@ -203,11 +203,11 @@ async def test_a_question_that_ended_without_answer_is_not_tried_again(bench: Be
     task = await bench.task("a")
     with pytest.raises(TargetGone, match="TaskTimeoutError"):
         await bench.deliver(task["idempotency_key"], approved=None, task_id=task["id"])
-    assert bench.acts == ["run", "run"]  # to its question, and with the outcome
+    assert bench.acts == ["run", "run"]  # once up to its question, and once with the outcome
 
 
-async def test_a_failed_sibling_is_not_run_again(bench: Bench) -> None:
-    """A branch that failed with its own answer in hand keeps the other branch's answer waiting: it would act twice."""
+async def test_failed_sibling_delays_the_other_branchs_answer(bench: Bench) -> None:
+    """A branch that failed with its answer would act twice if the step ran again, so the other answer waits."""
     broken = [True]
 
     async def a(state: State) -> State:
@@ -234,8 +234,8 @@ async def test_a_failed_sibling_is_not_run_again(bench: Bench) -> None:
     assert await bench.answers() == {("a", True), ("b", True)}
 
 
-async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
-    """New input leaves the old question without an asker; the new one, an answered one and an unknown one are none."""
+async def test_superseded_question_is_orphaned(bench: Bench) -> None:
+    """New input orphans the old question; a new, an answered and an unknown question are not orphaned."""
 
     bench.graph(node=_asks(bench))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
@@ -251,10 +251,10 @@ async def test_a_superseded_question_is_an_orphan(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("as_node", "next_node"), [(None, ("node",)), ("node", ("act",))])
-async def test_update_state_while_a_question_is_open(
+async def test_update_state_supersedes_an_open_question(
     bench: Bench, as_node: str | None, next_node: tuple[str, ...]
 ) -> None:
-    """The question is superseded, and `on_result` reports that its answer was not taken and where the thread stands."""
+    """`on_result` reports that the answer was not taken, with the thread's state."""
     told: list[Resumed] = []
 
     async def hear(resumed: Resumed) -> None:
@@ -278,8 +278,8 @@ async def test_update_state_while_a_question_is_open(
     assert bench.acts == ["act"]
 
 
-async def test_a_question_of_another_release_is_no_orphan(bench: Bench) -> None:
-    """A relay whose graph lacks the node that asks neither gives the question up nor its answer."""
+async def test_question_of_a_node_of_another_release_is_kept(bench: Bench) -> None:
+    """A relay whose graph lacks the asking node abandons neither question nor answer."""
 
     async def node(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -296,8 +296,8 @@ async def test_a_question_of_another_release_is_no_orphan(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tmp_path: Path) -> None:
-    """A thread cannot be cancelled: a delivery that is cut off ends when its node has, and nobody runs it beside."""
+async def test_cancelled_delivery_waits_for_its_sync_node(bench: Bench, tmp_path: Path) -> None:
+    """A thread cannot be cancelled, so a cancelled delivery ends when its sync node has, and no other run starts."""
     begun, ended = threading.Event(), list[str]()
 
     def node(state: State) -> State:
@@ -324,11 +324,11 @@ async def test_a_sync_node_is_not_given_up_when_the_relay_stops(bench: Bench, tm
         assert ended == ["node"]
 
 
-async def test_threads_of_one_node_are_refused(bench: Bench) -> None:
-    """Sync tools that a plain ToolNode runs in threads come to their questions by chance: said, and nothing acts."""
+async def test_questions_from_threads_of_one_node_are_refused(bench: Bench) -> None:
+    """Sync tools that a ToolNode runs in threads ask in random order, so they are refused and nothing acts."""
 
     def pay(who: str) -> str:
-        """Pay somebody."""
+        """Pay a bill."""
         question = f"{who} {bench.thread_id}"
         decision = await_human_sync(task=question, response_schema=Decision, human_tasks=bench.human_tasks)
         bench.acts.append(who)
@@ -344,14 +344,14 @@ async def test_threads_of_one_node_are_refused(bench: Bench) -> None:
     assert bench.acts == []
 
 
-async def test_an_app_that_could_not_hear_does_not_run_what_runs(bench: Bench) -> None:
-    """The hook fails, and the app resumes its own interrupt meanwhile: the next delivery only tells again."""
+async def test_failed_hook_does_not_rerun_what_the_application_runs(bench: Bench) -> None:
+    """If the hook fails and the application resumes its own interrupt, the next delivery only calls the hook."""
     heard: list[str] = []
 
     async def hear(resumed: Resumed) -> None:
         heard.append(resumed.thread_id)
         if len(heard) == 1:
-            raise ConnectionError("the app is away")
+            raise ConnectionError("the app is unreachable")
 
     async def ours(state: State) -> State:
         return {"answers": [("a", (await bench.ask("a")).approved)]}
@@ -388,10 +388,8 @@ async def test_an_app_that_could_not_hear_does_not_run_what_runs(bench: Bench) -
 
 @pytest.mark.parametrize("stop", ["before", "after"])
 @pytest.mark.parametrize("nodes", [["pay"], "*"], ids=["named", "all"])
-async def test_a_static_breakpoint_is_not_the_end_and_not_passed(
-    bench: Bench, stop: str, nodes: list[str] | Literal["*"]
-) -> None:
-    """`on_result` reports a thread that is paused there as not ended; delivering again does not take it past."""
+async def test_static_breakpoint_is_not_passed(bench: Bench, stop: str, nodes: list[str] | Literal["*"]) -> None:
+    """`on_result` reports a thread paused there as not ended, and another delivery does not continue it."""
     results: list[Resumed] = []
 
     async def note(resumed: Resumed) -> None:
@@ -416,7 +414,7 @@ async def test_a_static_breakpoint_is_not_the_end_and_not_passed(
     waits_at = ("act",) if stop == "after" and nodes != "*" else ("pay",)
     acts = ["pay"] if waits_at == ("act",) else []
     await bench.give("a", True)
-    for _ in range(2):  # as a relay does that died before it could record the delivery
+    for _ in range(2):  # as after a relay that was killed before it recorded the delivery
         bench.run(bench.compiled, on_result=note)
         await bench.give("a", True)
     assert [(each.next, each.interrupts, each.ended) for each in results] == [(waits_at, (), False)] * 3
@@ -426,8 +424,8 @@ async def test_a_static_breakpoint_is_not_the_end_and_not_passed(
     assert bench.acts == ["pay", "act"]
 
 
-async def test_a_breakpoint_inside_a_subgraph_is_not_passed(bench: Bench) -> None:
-    """The graph inside a node has breakpoints of its own, which a second delivery keeps as well."""
+async def test_breakpoint_inside_a_subgraph_is_not_passed(bench: Bench) -> None:
+    """A second delivery also stops at the breakpoints of a graph inside a node."""
     inner = StateGraph(State)
     inner.add_node("node", _asks(bench))
     inner.add_node("pay", bench.act)
@@ -446,8 +444,8 @@ async def test_a_breakpoint_inside_a_subgraph_is_not_passed(bench: Bench) -> Non
     assert bench.acts == ["act"]
 
 
-async def test_a_branch_beside_the_question_counts_as_cut_off_after_the_timeout(bench: Bench) -> None:
-    """Until then the answer waits for the branch; the owner of the graph says how long a branch may take."""
+async def test_answer_waits_for_a_running_branch_until_the_timeout(bench: Bench) -> None:
+    """The owner of the graph sets how long a branch may run before it counts as interrupted."""
 
     async def slow(state: State) -> State:
         bench.acts.append("slow")
@@ -478,8 +476,8 @@ def test_a_running_timeout_must_be_positive(bench: Bench, timeout: float | timed
         GraphEngine({"bench": bench.compiled}, running_timeout=timeout)
 
 
-async def test_an_answer_that_the_node_refuses_leaves_its_interrupt_as_it_was(bench: Bench) -> None:
-    """The wait is parked, nothing of the answer is kept in the thread, and the application can resume it itself."""
+async def test_answer_that_the_node_refuses_leaves_its_interrupt_pending(bench: Bench) -> None:
+    """The wait is parked, the thread stores nothing, and the application can resume the interrupt."""
 
     class Choice(BaseModel):
         answer: str
@@ -513,8 +511,8 @@ async def test_an_answer_that_the_node_refuses_leaves_its_interrupt_as_it_was(be
     assert bench.acts == ["blue"]
 
 
-async def test_a_node_that_fails_before_its_second_question_gets_the_answer_later(bench: Bench) -> None:
-    """It runs once more; what it did with its first answer is then not repeated until an operator redrives."""
+async def test_node_that_fails_before_its_second_question_runs_once_more(bench: Bench) -> None:
+    """After that its actions with the first answer are not repeated until an operator redrives."""
     failing = [False]
 
     async def node(state: State) -> State:
@@ -540,8 +538,8 @@ async def test_a_node_that_fails_before_its_second_question_gets_the_answer_late
     assert await bench.answers() == {("first", True), ("second", False)}
 
 
-async def test_a_failure_that_is_over_does_not_hold_back_the_next_answer(bench: Bench) -> None:
-    """A redriven node asks a second question; the checkpoint still holds what it failed of before."""
+async def test_past_failure_does_not_block_the_next_answer(bench: Bench) -> None:
+    """A redriven node asks a second question although the checkpoint still has its earlier failure."""
     failing = [True]
 
     async def node(state: State) -> State:
@@ -561,8 +559,8 @@ async def test_a_failure_that_is_over_does_not_hold_back_the_next_answer(bench: 
     assert await bench.answers() == {("first", True), ("second", False)}
 
 
-async def test_a_node_that_failed_after_its_subgraph_is_not_reported_as_delivered(bench: Bench) -> None:
-    """Deliveries go on reporting the failure, and a redrive runs the node again."""
+async def test_node_that_failed_after_its_subgraph_is_not_delivered(bench: Bench) -> None:
+    """Deliveries keep reporting the failure, and a redrive runs the node again."""
     failing = [True]
     inner = StateGraph(State)
 
@@ -591,8 +589,8 @@ async def test_a_node_that_failed_after_its_subgraph_is_not_reported_as_delivere
     assert bench.acts == ["charge", "charge", "act"]
 
 
-async def test_a_relay_that_stops_in_a_task_leaves_no_failure(bench: Bench) -> None:
-    """LangGraph stores the cancellation as what the flow failed of; the next delivery runs it on."""
+async def test_relay_stopped_in_a_task_leaves_no_failure(bench: Bench) -> None:
+    """LangGraph stores the cancellation as the flow's error, and the next delivery continues the flow."""
     started, gate = asyncio.Event(), asyncio.Event()
 
     @task

@@ -1,4 +1,4 @@
-"""Graphs that run in a thread beside the relay: a node that blocks delays no callback, and all else is as it was."""
+"""Graphs in a thread beside the relay: a blocking node delays no callback, and all else is unchanged."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ class Blocking:
 
 
 def asking(bench: Bench, then: Any, **options: Any) -> None:
-    """A graph that asks and then runs a node."""
+    """Return a graph that asks and then runs a node."""
 
     async def ask(state: State) -> State:
         return {"answers": [("thread?", (await bench.ask("thread?")).approved)]}
@@ -85,7 +85,7 @@ async def test_callbacks_are_acknowledged_while_a_node_blocks(
 
 
 async def test_hooks_and_run_record_stay_on_the_callers_loop(bench: Bench, thread: GraphThread, tmp_path: Path) -> None:
-    """The graph runs in the thread with an async saver; hooks and the record of runs are called in the caller's."""
+    """The graph runs in the thread, while hooks and the record of runs are called in the caller's loop."""
     ran: dict[str, set[int]] = {name: set() for name in ("node", "event", "result", "record")}
 
     def note(name: str) -> None:
@@ -125,7 +125,7 @@ async def test_hooks_and_run_record_stay_on_the_callers_loop(bench: Bench, threa
 
 
 async def test_cancelled_delivery_cancels_the_node_and_waits_for_its_end(bench: Bench, thread: GraphThread) -> None:
-    """A relay that stops cuts the node off as it does without the thread, and not behind its back."""
+    """A relay that stops cancels the node and waits for it, as it does without the thread."""
     entered, events = threading.Event(), list[str]()
 
     async def act(state: State) -> State:
@@ -149,7 +149,7 @@ async def test_cancelled_delivery_cancels_the_node_and_waits_for_its_end(bench: 
 
 
 async def test_checks_keep_to_their_time_limit_while_a_node_blocks(bench: Bench, thread: GraphThread) -> None:
-    """Neither the sweep nor the probe of the engine waits for the node."""
+    """Neither the sweep nor the engine's check waits for a blocking node."""
     node = Blocking([])
     bench.saver = InMemorySaver()
     asking(bench, node, thread=thread)
@@ -166,14 +166,14 @@ async def test_checks_keep_to_their_time_limit_while_a_node_blocks(bench: Bench,
 
 
 async def test_saver_of_another_loop_is_refused(bench: Bench, thread: GraphThread) -> None:
-    """Before the engine reads a thread with it; the error names the remedy."""
+    """The engine refuses it before it reads a thread, and the error names the remedy."""
     bench.graph(ask=bench.act)
     with pytest.raises(SettingsError, match=r"AsyncSqliteSaver of graph 'bench'.*enter_async_context"):
         GraphEngine({"bench": bench.compiled}, thread=thread)
 
 
-async def test_exit_of_a_node_reaches_the_caller_and_the_thread_runs_on(thread: GraphThread) -> None:
-    """asyncio lets SystemExit out of the event loop, which would end the thread while its callers wait."""
+async def test_system_exit_of_a_node_reaches_the_caller_and_keeps_the_thread(thread: GraphThread) -> None:
+    """asyncio lets SystemExit out of the loop, which would otherwise end the thread."""
 
     async def leave() -> None:
         raise SystemExit(3)
@@ -187,7 +187,7 @@ async def test_exit_of_a_node_reaches_the_caller_and_the_thread_runs_on(thread: 
 
 
 async def test_contexts_are_entered_and_exited_in_one_task_of_the_thread() -> None:
-    """As cancel scopes need it; the last entered first, and what is raised on the way in or out reaches the caller."""
+    """Cancel scopes need one task; contexts exit in reverse order, and errors reach the caller."""
     tasks: list[tuple[str, Any]] = []
 
     @asynccontextmanager
@@ -216,7 +216,7 @@ async def test_contexts_are_entered_and_exited_in_one_task_of_the_thread() -> No
 async def test_graphs_of_the_command_line_are_opened_in_the_thread(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`serve --graph-thread`: the saver that the function opens is one of the thread's loop, and is closed with it."""
+    """With `serve --graph-thread` the saver belongs to the thread's loop and is closed with it."""
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path / "checkpoints.db"))
     async with AsyncExitStack() as stack:
         wanted = EngineFlags(

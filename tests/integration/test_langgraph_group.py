@@ -30,7 +30,7 @@ ENDED = "2026-01-01T00:00:00Z"
 
 
 def ask_of(bench: Bench, **more: Any) -> Any:
-    """Asks a person by the question with their address."""
+    """Return a function that asks a person by address."""
 
     async def ask(*, assign_to: Any, **options: Any) -> Any:
         return await await_human(
@@ -45,7 +45,7 @@ def ask_of(bench: Bench, **more: Any) -> Any:
 
 
 async def ends(bench: Bench, person: Any, approved: bool | None, status: str = "timed_out") -> None:  # noqa: FBT001
-    """Deliver the person's yes or no; None: the question ends with this status."""
+    """Deliver the person's yes or no; for None, the question ends with this status."""
     task = await bench.task(str(person))
     key = task["idempotency_key"]
     how: dict[str, Any] = (
@@ -75,8 +75,8 @@ async def status(bench: Bench, person: str) -> str:
 
 
 @pytest.mark.parametrize("order", [(CARLA, ANNA, BEN), (ANNA, BEN, CARLA), (BEN, CARLA, ANNA)])
-async def test_enough_yes_ends_it(bench: Bench, order: tuple[str, ...]) -> None:
-    """Two yes decide whatever the order; the third person is freed, and a late answer is parked with the reason."""
+async def test_quorum_is_reached_by_enough_yes_votes(bench: Bench, order: tuple[str, ...]) -> None:
+    """Two approvals decide in any order; the third task is cancelled, and a late answer is parked."""
     await two_of_three(bench)
     first, second, third = order
     await ends(bench, first, approved=True)
@@ -92,8 +92,8 @@ async def test_enough_yes_ends_it(bench: Bench, order: tuple[str, ...]) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_decided_beside_a_node_that_waits(bench: Bench) -> None:
-    """The third person is freed, and a late answer parked, while another node of the step still waits."""
+async def test_quorum_is_decided_beside_a_waiting_node(bench: Bench) -> None:
+    """The third task is cancelled, and a late answer parked, while another node of the step waits."""
 
     async def decides(state: State) -> State:
         verdict = await quorum(2, PEOPLE, ask_of(bench), yes=lambda answer: answer.approved)
@@ -114,8 +114,8 @@ async def test_decided_beside_a_node_that_waits(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_a_vote_of_two_questions(bench: Bench) -> None:
-    """A vote may take several questions at once: the node waits for those that it needs, and the others are freed."""
+async def test_vote_may_consist_of_two_questions(bench: Bench) -> None:
+    """The node waits for the questions that a vote needs, and the others are cancelled."""
 
     async def ask(*, assign_to: str, **options: Any) -> Any:
         votes = [ask_of(bench)(assign_to=f"{part} {assign_to}", **options) for part in ("law", "cost")]
@@ -131,8 +131,8 @@ async def test_a_vote_of_two_questions(bench: Bench) -> None:
     assert [await status(bench, f"{part} {BEN}") for part in ("law", "cost")] == ["cancelled"] * 2
 
 
-async def test_enough_no_ends_it(bench: Bench) -> None:
-    """Two no of three decide against it."""
+async def test_quorum_fails_once_it_cannot_be_reached(bench: Bench) -> None:
+    """Two refusals of three decide against it."""
     await two_of_three(bench)
     await ends(bench, BEN, approved=False)
     await ends(bench, CARLA, approved=False)
@@ -140,7 +140,7 @@ async def test_enough_no_ends_it(bench: Bench) -> None:
     assert await status(bench, ANNA) == "cancelled"
 
 
-async def test_an_end_without_an_answer_is_no_yes(bench: Bench) -> None:
+async def test_question_without_an_answer_is_no_yes(bench: Bench) -> None:
     """A timeout and a cancellation end a quorum that needs these votes."""
     await two_of_three(bench)
     await ends(bench, CARLA, approved=True)
@@ -149,8 +149,8 @@ async def test_an_end_without_an_answer_is_no_yes(bench: Bench) -> None:
     assert await votes(bench) == [("nothing", False)] * 2
 
 
-async def test_a_refused_question_frees_the_others(bench: Bench) -> None:
-    """A question that the server refuses is an error, and no other person is left with a question."""
+async def test_refused_question_cancels_the_other_tasks(bench: Bench) -> None:
+    """A question that the server refuses raises an error, and the other tasks are cancelled."""
     with pytest.raises(TaskRejectedError):
         await two_of_three(bench, ask_of(bench, **{BEN: {"task_metadata": {"k": 1}}}))
     listed = (await bench.people.http.get("/api/tasks", params={"limit": 200})).json()
@@ -158,8 +158,8 @@ async def test_a_refused_question_frees_the_others(bench: Bench) -> None:
     assert asked == ["cancelled"] * 2
 
 
-async def test_a_decision_with_a_key(bench: Bench) -> None:
-    """Questions with keys of the caller are answered in any order, too, and those not needed are cancelled."""
+async def test_quorum_with_keys_takes_answers_in_any_order(bench: Bench) -> None:
+    """Questions with the caller's keys are answered in any order, and unneeded ones are cancelled."""
     await two_of_three(bench, idempotency_key=f"release {bench.thread_id}")
     await ends(bench, CARLA, approved=True)
     await ends(bench, BEN, approved=True)
@@ -167,8 +167,8 @@ async def test_a_decision_with_a_key(bench: Bench) -> None:
     assert await status(bench, ANNA) == "cancelled"
 
 
-async def test_asked_again_in_another_order(bench: Bench) -> None:
-    """Answers of other people are asked for again in the order in which they came, each under its own question."""
+async def test_reasks_keep_their_question_in_any_order(bench: Bench) -> None:
+    """Reasks for answers of other people come in the order of the answers, each under its own question."""
     again = {person: {"max_reasks": 1} for person in PEOPLE}
     await two_of_three(bench, ask_of(bench, **again), only_assignee=True)
     for person in (CARLA, ANNA):
@@ -189,8 +189,8 @@ async def test_asked_again_in_another_order(bench: Bench) -> None:
     assert await status(bench, BEN) == "cancelled"
 
 
-async def test_cut_off_after_the_deciding_answer_was_stored(bench: Bench) -> None:
-    """What a relay leaves that was killed between storing the answer and running the node is run on, once."""
+async def test_quorum_killed_after_the_deciding_answer_is_finished_once(bench: Bench) -> None:
+    """If the relay is killed between storing the answer and running the node, the node runs once later."""
     await two_of_three(bench)
     await ends(bench, BEN, approved=True)
     saved = await bench.saver.aget_tuple(bench.config)
@@ -228,8 +228,8 @@ async def escalates(bench: Bench, steps: list[Step] = STEPS, escalation: Any = e
     await bench.compiled.ainvoke({"answers": []}, bench.config)
 
 
-async def test_the_next_step_follows_a_timeout(bench: Bench) -> None:
-    """The relay's delivery of a timeout begins the next step; the people of earlier steps can still answer."""
+async def test_escalation_asks_the_next_person_after_a_timeout(bench: Bench) -> None:
+    """The delivery of a timeout begins the next step, and earlier people can still answer."""
     await escalates(bench)
     assert (await bench.task(ANNA))["timeout_seconds"] == 3600
     await ends(bench, ANNA, approved=None)
@@ -240,7 +240,7 @@ async def test_the_next_step_follows_a_timeout(bench: Bench) -> None:
     assert await bench.answers() == {("answer", True)}
 
 
-async def test_the_stated_decision_when_no_answer_came(bench: Bench) -> None:
+async def test_escalation_without_answers_ends_with_the_default(bench: Bench) -> None:
     """After the last timeout `otherwise` is the decision."""
     await escalates(bench)
     for people in (ANNA, [ANNA, BEN], PEOPLE):
@@ -249,7 +249,7 @@ async def test_the_stated_decision_when_no_answer_came(bench: Bench) -> None:
     assert await bench.answers() == {("otherwise", False)}
 
 
-async def test_people_who_cannot_be_joined_are_asked_in_their_own_step(bench: Bench) -> None:
+async def test_pool_is_asked_in_a_step_of_its_own(bench: Bench) -> None:
     """A pool is asked by itself, and so are the people after it."""
     pool = {"pool": "leads"}
     await escalates(bench, [Step(ANNA), Step(pool, after=HOUR)])
@@ -257,15 +257,15 @@ async def test_people_who_cannot_be_joined_are_asked_in_their_own_step(bench: Be
     assert (await bench.task(str(pool)))["assign_to"] == pool
 
 
-async def test_a_step_shorter_than_a_minute_is_refused(bench: Bench) -> None:
-    """No person is asked if a later step could not be."""
+async def test_step_shorter_than_a_minute_is_refused(bench: Bench) -> None:
+    """The escalation is refused before its first task if a later step is impossible."""
     with pytest.raises(InvalidTaskError, match="a step has 30 s"):
         await escalates(bench, [Step(ANNA), Step(BEN, after=30)])
     assert await bench.people.find(f"{ANNA} {bench.thread_id}", count=0) == []
 
 
-async def test_escalate_that_needs_a_timer_is_refused(bench: Bench) -> None:
-    """`escalate` of the core raises `SettingsError`, which names the one for nodes, before a person is asked."""
+async def test_escalate_of_the_core_is_refused_in_a_node(bench: Bench) -> None:
+    """It raises `SettingsError`, which names the function for nodes, before a task is created."""
     with pytest.raises(SettingsError, match=r"import escalate from awaithumans_adapters\.langgraph"):
         await escalates(bench, escalation=partial(escalate_in_place))
     assert await bench.people.find(f"{ANNA} {bench.thread_id}", count=0) == []

@@ -1,4 +1,4 @@
-"""A question is found in a thread with a long history by a few reads. Old routes are searched page by page."""
+"""A question in a thread with a long history is found by few reads; old routes are searched in pages."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,11 +20,11 @@ from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision
 
 HISTORY = 120
-"""Checkpoints that follow the question; a search that reads the history reads more than this."""
+"""Number of checkpoints after the question; a search of the whole history reads more."""
 
 
 class ListCountingSaver(CountingSaver):
-    """Counts listed checkpoints as well."""
+    """A saver that also counts the checkpoints that it lists."""
 
     def list(self, *args: Any, **options: Any) -> Any:
         for saved in super().list(*args, **options):
@@ -47,7 +47,7 @@ def asking(bench: Bench, name: str = "a") -> Any:
 
 
 def steps(bench: Bench) -> None:
-    """A graph that asks in its first round, and then only counts."""
+    """Return a graph that asks in its first round and then only counts."""
     builder = StateGraph(State)
     builder.add_node("ask", asking(bench))
     builder.add_node("step", lambda state: {"round": state.get("round", 0) + 1})
@@ -79,8 +79,8 @@ async def test_superseded_question_is_found_in_a_long_history_by_few_reads(bench
     assert bench.saver.reads < 10
 
 
-async def test_redelivery_after_a_long_run_reads_a_few_checkpoints(bench: Bench) -> None:
-    """An answer that was taken is recognised without reading what came after it."""
+async def test_redelivery_after_a_long_run_reads_few_checkpoints(bench: Bench) -> None:
+    """An answer that was taken is recognised without reading the checkpoints after it."""
     steps(bench)
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     await bench.give("a", True)
@@ -88,8 +88,8 @@ async def test_redelivery_after_a_long_run_reads_a_few_checkpoints(bench: Bench)
     assert await reads_of(bench, bench.give("a", True)) < 10
 
 
-async def test_old_route_is_searched_in_pages_and_gives_the_same_answers(bench: Bench) -> None:
-    """Routes of earlier releases name no checkpoint. Superseded, taken and waiting questions are distinguished."""
+async def test_old_route_is_searched_in_pages_with_the_same_result(bench: Bench) -> None:
+    """Routes of earlier releases name no checkpoint; superseded, taken and waiting questions are distinguished."""
     steps(bench)
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     old = replace(await bench.route("a"), asked_at=None)
@@ -129,7 +129,7 @@ async def test_search_that_ran_out_of_time_continues_where_it_stopped(bench: Ben
 
 
 async def test_question_asked_again_at_another_checkpoint_is_one_wait(bench: Bench) -> None:
-    """A key of the application's own is one question; its wait names the checkpoint in which it was asked last."""
+    """A key of the application is one question, whose wait names the checkpoint that asked last."""
 
     async def node(state: State) -> State:
         decision = await await_human(
@@ -158,7 +158,7 @@ async def test_question_asked_again_at_another_checkpoint_is_one_wait(bench: Ben
 
 @pytest.mark.parametrize("in_subgraph", [False, True])
 async def test_interrupt_of_an_unmodified_node_is_found_by_few_reads(bench: Bench, *, in_subgraph: bool) -> None:
-    """Two interrupts of one node: each answer is recognised as taken, whatever the outermost graph still shows."""
+    """Each answer to two interrupts of one node is recognised as taken, whatever the outer graph still shows."""
 
     def node(state: State) -> State:
         return {"answers": [(interrupt("one"), True), (interrupt("two"), True)]}
@@ -193,8 +193,8 @@ async def test_interrupt_of_an_unmodified_node_is_found_by_few_reads(bench: Benc
     assert bench.acts == ["act"]
 
 
-async def test_branches_beside_the_question_are_read_once_for_each_resume(bench: Bench) -> None:
-    """In a fan-out over subgraphs a resume reads each branch once, as LangGraph alone does."""
+async def test_branches_beside_the_question_are_read_once_per_resume(bench: Bench) -> None:
+    """In a fan-out over subgraphs a resume reads each branch once, as LangGraph itself does."""
     branches = 12
     inner = StateGraph(State)
     inner.add_node("ask", lambda state: {"answers": [(f"b{state['round']}", interrupt(state["round"]))]})

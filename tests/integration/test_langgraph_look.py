@@ -1,4 +1,4 @@
-"""A run from what a look at its thread has seen, with real graphs."""
+"""Resumed runs reuse the checkpoints that the engine has read, with real graphs."""
 
 import asyncio
 from typing import Annotated, Any, TypedDict
@@ -17,8 +17,8 @@ from tests.support.people import People
 from tests.support.relay import RunningRelay
 
 
-async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay, people: People) -> None:
-    """The look is all that is read of it, up to its end."""
+async def test_thread_that_asks_is_read_once(registrar: RunningRelay, people: People) -> None:
+    """The engine's read is the only one until the run ends."""
     saver = CountingSaver()
     bench = Bench(saver, registrar.human_tasks(), people)
 
@@ -39,10 +39,8 @@ async def test_a_thread_that_asks_a_person_is_read_once(registrar: RunningRelay,
 
 
 @pytest.mark.edges
-async def test_of_many_threads_the_first_runs_on_before_the_last_is_looked_at(
-    registrar: RunningRelay, people: People
-) -> None:
-    """What a look has seen is used while it is fresh, however many are resumed at once."""
+async def test_first_of_many_threads_resumes_before_the_last_is_read(registrar: RunningRelay, people: People) -> None:
+    """A cached checkpoint is used while fresh, however many threads are resumed at once."""
     saver = YieldingSaver()
     bench = Bench(saver, registrar.human_tasks(), people)
 
@@ -67,11 +65,11 @@ async def test_of_many_threads_the_first_runs_on_before_the_last_is_looked_at(
 
 class Kept(TypedDict, total=False):
     done: Annotated[list[str], lambda kept, new: kept.extend(new) or kept]
-    """In place, as a reducer may."""
+    """Values that the reducer changes in place, as it may."""
 
 
-async def test_a_reducer_that_works_in_place_is_run_once_for_each_result() -> None:
-    """What a node beside the one that waits has written is shown by the look, and in the state once after it."""
+async def test_in_place_reducer_runs_once_per_result() -> None:
+    """The result of a node beside the waiting one is in the cached state, and once in the state after it."""
     ends: list[Any] = []
     for looked_at in (False, True):
         saver = CountingSaver()

@@ -1,4 +1,4 @@
-"""Graphs of a real LangGraph server that are called with `RemoteGraph`, as a node of another graph and directly."""
+"""Graphs of a real LangGraph server called through `RemoteGraph`, from a node of another graph and directly."""
 
 import uuid
 from collections.abc import AsyncGenerator
@@ -40,7 +40,7 @@ async def client(langgraph_server: LangGraphServer) -> AsyncGenerator[LangGraphC
 
 
 def calling(node: Any, state: type = graphs.State) -> Any:
-    """A graph in this process with one node."""
+    """Return a graph in this process with one node."""
     return StateGraph(state).add_node("calls", node).add_edge(START, "calls")
 
 
@@ -49,7 +49,7 @@ def question_of(thread_id: str) -> dict[str, Any]:
 
 
 async def answer(asker: ServedCaller, people: People, thread_id: str) -> None:
-    """A person answers the thread's question, and the answer is delivered."""
+    """Answer the thread's question as a person and deliver the answer."""
     (task,) = await people.find(f"{thread_id}?")
     key = task["idempotency_key"]
     outcome = Outcome(task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=key)
@@ -65,7 +65,7 @@ async def test_question_in_a_remote_node_is_refused(
     graph: str,
     nested: bool,  # noqa: FBT001
 ) -> None:
-    """The calling graph could not be resumed with the answer, so no person is asked; the error says what to do."""
+    """The calling graph could not be resumed, so no task is created, and the error states the remedy."""
     node: Any = RemoteGraph(graph, client=client)
     parent = calling(calling(node).compile() if nested else node).compile(checkpointer=InMemorySaver())
     thread_id = str(uuid.uuid4())
@@ -78,7 +78,7 @@ async def test_question_in_a_remote_node_is_refused(
 async def test_question_in_a_subgraph_of_a_remote_node_is_refused(
     relay: RunningRelay, client: LangGraphClient, people: People
 ) -> None:
-    """The subgraph runs in a node of the server's own graph, whose metadata do not hide those of the call."""
+    """The subgraph runs in a node of the server's own graph, whose metadata does not hide that of the call."""
     node: Any = RemoteGraph("swallows", client=client)
     parent = calling(node, served_graphs.State).compile(checkpointer=InMemorySaver())
     thread_id = str(uuid.uuid4())
@@ -88,14 +88,14 @@ async def test_question_in_a_subgraph_of_a_remote_node_is_refused(
 
 
 @pytest.mark.parametrize("from_node", [False, True], ids=["application", "function of a node"])
-async def test_question_in_a_remote_graph_that_is_called_directly(
+async def test_remote_graph_called_directly_is_resumed_by_the_relay(
     relay: RunningRelay,
     langgraph_server: LangGraphServer,
     client: LangGraphClient,
     people: People,
     from_node: bool,  # noqa: FBT001
 ) -> None:
-    """Such a call returns at the question, and the relay resumes the thread, whose caller does not wait for it."""
+    """The call returns at the question, and the relay resumes the thread later."""
     remote = RemoteGraph("ask", client=client)
     thread_id = str(uuid.uuid4())
 
@@ -111,10 +111,10 @@ async def test_question_in_a_remote_graph_that_is_called_directly(
 
 
 @pytest.mark.parametrize("shape", ["beside", "in one function"])
-async def test_question_beside_a_remote_graph(
+async def test_question_beside_a_remote_graph_is_answered(
     fake: FakeServer, tmp_path: Path, client: LangGraphClient, shape: str
 ) -> None:
-    """The relay reads the calling thread without the state of the remote graph, and resumes it with the answer."""
+    """The relay reads the calling thread without the remote graph's state, and resumes it."""
     remote: Any = RemoteGraph("ask", client=client)
     thread_id, acts = str(uuid.uuid4()), list[bool]()
     config: Any = {"configurable": {"thread_id": thread_id}}
@@ -150,10 +150,10 @@ async def test_question_beside_a_remote_graph(
     assert acts == [True]
 
 
-async def test_later_run_of_a_thread_that_a_remote_node_has_created(
+async def test_thread_created_by_a_remote_node_can_ask_in_a_later_run(
     relay: RunningRelay, langgraph_server: LangGraphServer, client: LangGraphClient, people: People
 ) -> None:
-    """The server gives the metadata of a thread's first run to its later runs; the application can replace them."""
+    """The server copies the first run's metadata to later runs, and the application can replace it."""
     node: Any = RemoteGraph("ask", client=client)
     thread_id = str(uuid.uuid4())
     await calling(node).compile().ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})

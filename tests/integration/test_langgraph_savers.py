@@ -1,4 +1,4 @@
-"""One contract for every saver: asked once, answered once, and across a restart where the saver outlives one."""
+"""One contract for every saver: asked once, answered once, and across a restart if the saver persists."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -20,7 +20,7 @@ from tests.support.savers import SAVERS, Opens, SaverBench, opener
 
 @pytest.fixture(params=SAVERS)
 def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
-    """Opens the saver, each time anew on the same database; the one in memory is the same each time."""
+    """Return a function that opens the saver on the same database each time; the in-memory one stays the same."""
     name: str = request.param
     if not name.startswith("postgres"):
         return opener(name, str(tmp_path / "checkpoints.db"))
@@ -36,8 +36,8 @@ async def bench(opens: Opens, registrar: RunningRelay, people: People) -> AsyncG
         yield bench
 
 
-async def test_answered_once(bench: SaverBench) -> None:
-    """Two questions of one node, each delivered twice: each answer is taken once, and what follows is done once."""
+async def test_each_answer_is_taken_once(bench: SaverBench) -> None:
+    """Two questions of one node, each delivered twice, are answered once, and the next node runs once."""
     await bench.start()
     for question, approved in [("first", True), ("second", False)]:
         await bench.give(question, approved)
@@ -48,8 +48,8 @@ async def test_answered_once(bench: SaverBench) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["ends", "fails"])
-async def test_a_foreign_question_answered_once(bench: SaverBench, *, fails: bool) -> None:
-    """A node that does not know us takes its answer once, whether it ends or fails; the saver is free then."""
+async def test_foreign_question_is_answered_once(bench: SaverBench, *, fails: bool) -> None:
+    """An unmodified node takes its answer once, whether it ends or fails, and the saver is free afterwards."""
     taken: list[str] = []
 
     def asks(state: State) -> State:
@@ -76,8 +76,8 @@ async def test_a_foreign_question_answered_once(bench: SaverBench, *, fails: boo
     assert (await bench.state()).interrupts == ((shown,) if fails else ())
 
 
-async def test_superseded(bench: SaverBench) -> None:
-    """New input replaces the question; the answer to the old one does not reach the new one."""
+async def test_answer_to_a_superseded_question_is_not_taken(bench: SaverBench) -> None:
+    """New input replaces the question, and the old answer does not reach the new one."""
     await bench.start()
     old = await bench.task("first")
     await bench.start()
@@ -87,8 +87,8 @@ async def test_superseded(bench: SaverBench) -> None:
     assert bench.acts == []
 
 
-async def test_after_a_restart(opens: Opens, registrar: RunningRelay, people: People) -> None:
-    """Another saver and another graph on the same database take the answers."""
+async def test_answers_are_taken_after_a_restart(opens: Opens, registrar: RunningRelay, people: People) -> None:
+    """A new saver and graph on the same database take the answers."""
     async with opens() as saver:
         asked = SaverBench(saver, registrar.human_tasks(), people)
         asked.build()

@@ -31,10 +31,10 @@ async def relay(humans: HumansServer, server: LangGraphServer, tmp_path: Path) -
         yield running
 
 
-async def test_condition_and_decisions_on_a_server(
+async def test_condition_and_decisions_apply_on_a_server(
     relay: RunningRelay, server: LangGraphServer, people: People
 ) -> None:
-    """A small refund runs at once; of two large ones, one is approved and one is answered in place of the tool."""
+    """A small refund runs at once; of two large ones, one is approved and one is answered instead of the tool."""
     small, approved, by_hand = (f"{word}-{uuid.uuid4().hex[:8]}" for word in ("small", "approved", "by-hand"))
     orders = [{"order": small, "amount": 5}, {"order": approved, "amount": 250}, {"order": by_hand, "amount": 300}]
     client, engine = server.client(), LangGraphServerEngine(server.url)

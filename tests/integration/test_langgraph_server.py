@@ -1,4 +1,4 @@
-"""Threads of a real LangGraph server in trouble: busy, failing, superseded, answered twice, left by a killed relay."""
+"""Threads of a real LangGraph server: busy, failing, superseded, answered twice, and left by a killed relay."""
 
 import asyncio
 import uuid
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Bench:
-    """A thread of the server, two engines that could wake it, and somebody who answers without a relay in the way."""
+    """A thread of the server, two engines that can resume it, and a person whose answers need no relay."""
 
     def __init__(self, server: LangGraphServer, people: People) -> None:
         self.client = server.client()
@@ -61,8 +61,8 @@ class Bench:
     async def values(self) -> Any:
         return (await self.client.threads.get_state(self.thread_id))["values"]
 
-    def told(self, do: str) -> Path:
-        """Tell the nodes what to do until the file is removed."""
+    def directed(self, do: str) -> Path:
+        """Direct the nodes by a file until it is removed."""
         file = self._acts.with_name(f"{self.name}-{do}")
         file.touch()
         return file
@@ -91,8 +91,10 @@ async def bench(relay: RunningRelay, langgraph_server: LangGraphServer, people: 
     await made.aclose()
 
 
-async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> None:
-    """A sync node asks and notes its answer, too."""
+async def test_sync_node_asks_and_gets_its_answer(
+    relay: RunningRelay, langgraph_server: LangGraphServer, people: People
+) -> None:
+    """A sync node asks and records its answer, as an async one does."""
     asker = ServedCaller(langgraph_server, "ask_sync")
     async with asker.ready(relay.settings):
         asked = await asker.ask("sync?")
@@ -106,15 +108,15 @@ async def test_sync_node(relay: RunningRelay, langgraph_server: LangGraphServer,
 
 
 async def test_langgraph_api_version_names_a_served_run(bench: Bench, relay: RunningRelay) -> None:
-    """A node sees by this name in its metadata that a server runs it; otherwise its route names the other engine."""
+    """This metadata name shows a node that a server runs it; without it the route would name the other engine."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
     (wait,) = await relay.store.find(task["id"])
     assert wait.route.engine == "langgraph-server"
 
 
-async def test_run_without_a_thread_asks_nobody(bench: Bench) -> None:
-    """Such a run leaves nothing to resume, and says so before a person is bothered."""
+async def test_run_without_a_thread_is_refused(bench: Bench) -> None:
+    """A stateless run could not be resumed, so it raises an error before a task is created."""
     state: dict[str, Any] = {"name": bench.name, "options": {"task": bench.question}}
     values: Any = await bench.client.runs.wait(None, "ask", input=state)
     assert values["told"]["error"] == "SettingsError"
@@ -123,15 +125,15 @@ async def test_run_without_a_thread_asks_nobody(bench: Bench) -> None:
 
 @pytest.mark.edges
 async def test_question_in_an_error_handler_is_refused(bench: Bench) -> None:
-    """The server does not show what an error handler asks, so no person is asked there."""
+    """The server does not show the question of an error handler, so no task is created."""
     await bench.ask("handles")
     run: Any = await bench.client.runs.get(bench.thread_id, bench.run_id)
     assert run["status"] == "error"
     assert await bench.people.find(bench.question, count=0) == []
 
 
-async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
-    """Each answer lands on its own question, in whatever order they come."""
+async def test_parallel_questions_one_in_a_subgraph_get_their_own_answers(bench: Bench) -> None:
+    """Each answer reaches its own question, in any order."""
     inner = f"{bench.name} inner?"
     await bench.ask("two", inner)
     await bench.give(False, inner)
@@ -143,8 +145,8 @@ async def test_two_questions_at_once_one_in_a_subgraph(bench: Bench) -> None:
     assert bench.did("acts") == 1
 
 
-async def test_gathered_in_one_node(bench: Bench) -> None:
-    """The node shows one of its questions at a time; the answer to the other is delivered at once, and once."""
+async def test_gathered_questions_of_one_node_are_answered_in_any_order(bench: Bench) -> None:
+    """The node shows one question at a time; the answer to the other is delivered at once, and once."""
     other = f"{bench.name} other?"
     await bench.ask("gathered", other)
     (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
@@ -160,8 +162,8 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
-    """Two yes of three decide, whatever the order; the third person's task is cancelled, and the node acts once."""
+async def test_quorum_in_a_node_cancels_the_third_task(bench: Bench, people: People) -> None:
+    """Two approvals of three decide in any order, the third task is cancelled, and the node acts once."""
     people_asked = ["anna", "ben", "carla"]
     await bench.ask("decides", *people_asked)
     for person in ("carla", "ben"):
@@ -178,8 +180,8 @@ async def test_quorum_in_a_node(bench: Bench, people: People) -> None:
 
 
 @pytest.mark.edges
-async def test_update_state_while_a_question_is_open(bench: Bench) -> None:
-    """The question is superseded, and a late answer is parked with the reason."""
+async def test_update_state_supersedes_an_open_question(bench: Bench) -> None:
+    """A late answer to the superseded question is parked with the reason."""
     await bench.ask()
     route, outcome = await bench.answer(True)
     await bench.client.threads.update_state(bench.thread_id, {"tenant": "another"})
@@ -190,8 +192,8 @@ async def test_update_state_while_a_question_is_open(bench: Bench) -> None:
 
 @pytest.mark.edges
 @pytest.mark.parametrize("more", [(), ("other?",)], ids=["ended", "waits for another"])
-async def test_swallowed_question(bench: Bench, more: tuple[str, ...]) -> None:
-    """A node that goes on without its answer leaves an orphaned wait, and a late answer is parked with the reason."""
+async def test_swallowed_question_is_orphaned(bench: Bench, more: tuple[str, ...]) -> None:
+    """A node that continues without its answer leaves an orphaned wait, and a late answer is parked."""
     others = [f"{bench.name} {question}" for question in more]
     await bench.ask("swallows", *others)
     for rounds in range(1 + len(others)):
@@ -206,9 +208,9 @@ async def test_swallowed_question(bench: Bench, more: tuple[str, ...]) -> None:
     assert [bench.did(what) for what in ("goes on", "acts")] == [len(others), 1]
 
 
-async def test_answer_waits_for_what_runs_beside_the_question(bench: Bench) -> None:
-    """While a branch beside the question still runs, the answer waits; the branch runs once."""
-    slow = bench.told("slow")
+async def test_answer_waits_for_a_running_branch(bench: Bench) -> None:
+    """While a branch beside the question runs the answer waits, and the branch runs once."""
+    slow = bench.directed("slow")
     await bench.ask(wait=False)
     answer = await bench.answer(True)
     await bench.until("slow")
@@ -220,8 +222,8 @@ async def test_answer_waits_for_what_runs_beside_the_question(bench: Bench) -> N
     assert [bench.did(what) for what in ("slow", "goes on", "acts")] == [1, 1, 1]
 
 
-async def test_superseded_question_is_parked(bench: Bench) -> None:
-    """New input replaces the interrupt; the answer to the old question reaches nobody."""
+async def test_answer_to_a_superseded_question_is_parked(bench: Bench) -> None:
+    """New input replaces the interrupt, and the old answer is delivered to no question."""
     await bench.ask()
     old = await bench.answer(True)
     bench.question = f"{bench.name} again?"
@@ -233,8 +235,8 @@ async def test_superseded_question_is_parked(bench: Bench) -> None:
     assert [tuple(answer) for answer in (await bench.values())["answers"]] == [(bench.question, False)]
 
 
-async def test_unknown_thread_is_looked_for_again(bench: Bench) -> None:
-    """A thread that is not there is not ready, and nothing is started in its name."""
+async def test_answer_to_an_unknown_thread_is_tried_later(bench: Bench) -> None:
+    """A missing thread is not ready, and no run is started for it."""
     await bench.ask()
     answer = await bench.answer(True)
     await bench.client.threads.delete(bench.thread_id)
@@ -244,8 +246,8 @@ async def test_unknown_thread_is_looked_for_again(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
-    """A thread that was seen and is missing at two checks was deleted; an answer to it is parked with that reason."""
+async def test_question_of_a_deleted_thread_is_orphaned(bench: Bench) -> None:
+    """A thread seen before and missing at two checks was deleted, and its answer is parked with that reason."""
     await bench.ask()
     route, outcome = await bench.answer(True)
     assert await bench.engine.orphaned(route) is None
@@ -259,7 +261,7 @@ async def test_question_of_a_deleted_thread_is_an_orphan(bench: Bench) -> None:
 
 @pytest.mark.edges
 async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench: Bench, relay: RunningRelay) -> None:
-    """One read of the checkpoint that asked, however long the history is."""
+    """It takes one read of the checkpoint that asked, however long the history is."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
     (wait,) = await relay.store.find(task["id"])
@@ -272,7 +274,7 @@ async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench
 
 @pytest.mark.edges
 async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningRelay) -> None:
-    """The copy of a thread with an open question asks anew when it is run; each takes its own answer."""
+    """The copy of a thread with an open question asks anew when it runs, and each takes its own answer."""
     await bench.ask()
     original, yes = await bench.answer(True)
     threads: Any = bench.client.threads
@@ -291,23 +293,23 @@ async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningR
 
 
 async def test_node_that_fails_before_its_question_gets_the_answer_later(bench: Bench) -> None:
-    """A node that fails on the way to its question has not taken the answer, so it is delivered again."""
+    """A node that fails before its question has not taken the answer, so it is delivered again."""
     await bench.ask()
-    stumble = bench.told("stumble")
-    with pytest.raises(RuntimeError, match="the shop is away"):
+    stumble = bench.directed("stumble")
+    with pytest.raises(RuntimeError, match="the shop is unreachable"):
         await bench.give(True)
     stumble.unlink()
     await bench.give(True)
     assert [bench.did(what) for what in ("goes on", "acts")] == [1, 1]
 
 
-async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
-    """The error is kept with the wait: the answer is taken, no delivery runs the node again, a redrive does once."""
+async def test_node_that_fails_after_the_answer_is_not_run_again(bench: Bench) -> None:
+    """The wait keeps the error, no delivery runs the node again, and a redrive does once."""
     await bench.ask()
-    broken = bench.told("break")
+    broken = bench.directed("break")
     answer = await bench.answer(True)
     at_once = await asyncio.gather(bench.engine.deliver(*answer), bench.other.deliver(*answer), return_exceptions=True)
-    assert all(isinstance(told, TargetGone) for told in at_once)
+    assert all(isinstance(raised, TargetGone) for raised in at_once)
     with pytest.raises(TargetGone, match=r"node 'first' failed \(ZeroDivisionError"):
         await bench.engine.deliver(*answer)
     assert bench.did("goes on") == 1
@@ -322,8 +324,8 @@ async def test_node_that_fails_after_the_answer_keeps_it(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_server_is_seen_to_be_there(bench: Bench) -> None:
-    """The doctor's question is answered without waking anybody; a server that is away is none."""
+async def test_check_reports_whether_the_server_is_reachable(bench: Bench) -> None:
+    """The doctor's check wakes no caller, and fails for an unreachable server."""
     await bench.engine.check()
     away = LangGraphServerEngine("http://127.0.0.1:1")
     with pytest.raises(ConnectError):
@@ -331,8 +333,8 @@ async def test_server_is_seen_to_be_there(bench: Bench) -> None:
     await away.aclose()
 
 
-async def test_engine_is_used_in_several_event_loops(langgraph_server: LangGraphServer) -> None:
-    """An application that is started again, or a relay in a thread of its own, keeps no connection of another loop."""
+async def test_engine_works_in_successive_event_loops(langgraph_server: LangGraphServer) -> None:
+    """A restarted application, or a relay in its own thread, uses no connection of another loop."""
     engine = LangGraphServerEngine(langgraph_server.url)
     for _ in range(2):
         await asyncio.to_thread(lambda: asyncio.run(engine.check()))
@@ -340,10 +342,10 @@ async def test_engine_is_used_in_several_event_loops(langgraph_server: LangGraph
     await engine.aclose()
 
 
-async def test_second_resume_is_refused_where_it_arrives(bench: Bench) -> None:
-    """A relay that looked, slept, and then resumes what another has resumed does not make the node act again."""
+async def test_server_refuses_a_second_resume(bench: Bench) -> None:
+    """A relay that was delayed after its read cannot resume what another one has resumed."""
     await bench.ask()
-    bench.told("break")
+    bench.directed("break")
     (route, outcome) = await bench.answer(True)
     (shown,) = (await bench.client.threads.get_state(bench.thread_id))["interrupts"]
     with pytest.raises(TargetGone):
@@ -358,11 +360,11 @@ async def test_second_resume_is_refused_where_it_arrives(bench: Bench) -> None:
     assert bench.did("goes on") == 1
 
 
-async def test_node_that_failed_with_its_answer_is_not_run_again_by_another_answer(bench: Bench) -> None:
-    """LangGraph runs every unfinished node of a step again: the second answer waits until the first node is mended."""
+async def test_failed_node_delays_the_answer_to_its_sibling(bench: Bench) -> None:
+    """LangGraph reruns every unfinished node of a step, so the second answer waits until the first node is fixed."""
     inner = f"{bench.name} inner?"
     await bench.ask("two", inner)
-    broken = bench.told("break")
+    broken = bench.directed("break")
     with pytest.raises(TargetGone, match="node 'first' failed"):
         await bench.give(True)
     with pytest.raises(TargetNotReady, match="beside the question, node 'first' failed"):
@@ -375,9 +377,9 @@ async def test_node_that_failed_with_its_answer_is_not_run_again_by_another_answ
 
 
 async def test_node_that_rewords_its_question_on_resume_gets_no_answer(bench: Bench) -> None:
-    """The wait is parked with what differs; once the node asks the same again, it gets the answer and acts once."""
+    """The wait is parked with the difference; once the node asks the same again, it acts once."""
     await bench.ask()
-    reworded = bench.told("reword")
+    reworded = bench.directed("reword")
     with pytest.raises(TargetGone, match="differs in task"):
         await bench.give(True)
     assert bench.did("goes on") == 0
@@ -386,10 +388,10 @@ async def test_node_that_rewords_its_question_on_resume_gets_no_answer(bench: Be
     assert [bench.did(what) for what in ("goes on", "acts")] == [1, 1]
 
 
-async def test_run_that_the_server_tries_again_keeps_its_answer(bench: Bench) -> None:
-    """A run that loses its worker is taken up again by the server, and its node is not refused the answer."""
+async def test_run_retried_by_the_server_keeps_its_answer(bench: Bench) -> None:
+    """If a run loses its worker the server restarts it, and the node still gets its answer."""
     await bench.ask()
-    bench.told("drop")
+    bench.directed("drop")
     await bench.give(True)
     assert [bench.did(what) for what in ("goes on", "acts")] == [2, 1]
 
@@ -399,8 +401,8 @@ async def test_run_that_the_server_tries_again_keeps_its_answer(bench: Bench) ->
     [{"context": {"tenant": "acme"}}, {"config": {"configurable": {"tenant": "acme"}}}],
     ids=["context", "configurable"],
 )
-async def test_resumed_run_knows_what_the_asking_run_knew(bench: Bench, given: dict[str, Any]) -> None:
-    """A node runs on for the same tenant it asked for."""
+async def test_resumed_run_has_the_context_of_the_asking_run(bench: Bench, given: dict[str, Any]) -> None:
+    """A node continues for the same tenant for which it asked."""
     await bench.ask(**given)
     await bench.give(True)
     assert (await bench.values())["tenant"] == "acme"
@@ -418,7 +420,7 @@ ASKED_WITH: dict[str, Any] = {
 
 
 def _stays(run: Any) -> dict[str, Any]:
-    """What a run was asked with, from its record."""
+    """Return the options of a run, from its record."""
     kwargs, config = run["kwargs"], run["kwargs"]["config"]
     names = ("webhook", "interrupt_before", "interrupt_after", "stream_mode", "subgraphs", "resumable", "durability")
     given = {name: kwargs[name] for name in names}
@@ -426,8 +428,8 @@ def _stays(run: Any) -> dict[str, Any]:
     return given | own | {"tenant": config["configurable"].get("tenant")}
 
 
-async def test_resumed_run_is_the_run_that_asked(bench: Bench) -> None:
-    """Webhook, limits, tags, metadata, breakpoints, streaming and durability stay; the webhook is called for both."""
+async def test_resumed_run_keeps_the_options_of_the_asking_run(bench: Bench) -> None:
+    """Webhook, limits, tags, metadata, breakpoints, streaming and durability are kept; both runs call the webhook."""
     calls: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     app = FastAPI()
 
@@ -449,7 +451,7 @@ async def test_resumed_run_is_the_run_that_asked(bench: Bench) -> None:
 
 
 async def test_continuation_is_streamed_by_the_server(bench: Bench) -> None:
-    """A stream joined while the question is open shows the run that brings the answer, and no internal task."""
+    """A stream joined while the question is open shows the resumed run and no internal task."""
     await bench.ask(stream_mode=["updates", "tasks"])
     parts: list[Any] = []
 
@@ -470,8 +472,8 @@ async def test_continuation_is_streamed_by_the_server(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_application_changes_the_resumed_run(bench: Bench, langgraph_server: LangGraphServer) -> None:
-    """The hook is given the target and the options of the run that asked, and what it returns is used."""
+async def test_hook_can_change_the_resumed_run(bench: Bench, langgraph_server: LangGraphServer) -> None:
+    """The hook receives the target and the run's options, and its return value is used."""
 
     async def other(target: ServerTarget, options: dict[str, Any]) -> dict[str, Any]:
         assert target.thread_id == bench.thread_id
@@ -490,7 +492,7 @@ async def test_application_changes_the_resumed_run(bench: Bench, langgraph_serve
 
 @pytest.mark.edges
 async def test_hook_cannot_change_the_answer(bench: Bench, langgraph_server: LangGraphServer) -> None:
-    """An option that is the answer's own is refused, and the thread keeps waiting."""
+    """An option that carries the answer is refused, and the thread keeps waiting."""
     await bench.ask()
     engine = LangGraphServerEngine(langgraph_server.url, run_options=lambda _, options: {**options, "command": {}})
     with pytest.raises(SettingsError, match=r"returned the options command: only config, context"):
@@ -501,14 +503,14 @@ async def test_hook_cannot_change_the_answer(bench: Bench, langgraph_server: Lan
 
 
 @pytest.mark.edges
-async def test_relay_killed_while_resumed_nodes_run(
+async def test_threads_end_once_after_the_relay_is_killed(
     humans: HumansServer,
     langgraph_server: LangGraphServer,
     people: People,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thread in the relay's process and one of the server have their answers when the relay dies: each ends once."""
+    """One thread in the relay's process and one on the server have their answers when the relay is killed."""
     settings, folder = langgraph_server.settings, tmp_path / "relay"
     env = {"CHECKPOINTS": str(tmp_path / "threads.db"), "ACTS": str(langgraph_server.acts), "PYTHONPATH": str(ROOT)}
     relay = RelayServer(
@@ -531,7 +533,7 @@ async def test_relay_killed_while_resumed_nodes_run(
             state = {"name": here.name, "questions": [here.question], "answers": []}
             await graph.ainvoke(state, {"configurable": {"thread_id": here.name}})
         await there.ask()
-        holds = [bench.told("hold") for bench in (here, there)]
+        holds = [bench.directed("hold") for bench in (here, there)]
         tasks = [(await people.answer(bench.question, {"approved": True}))["id"] for bench in (here, there)]
         for task_id, bench in zip(tasks, (here, there), strict=True):
             await watch.check_now(task_id)
@@ -544,6 +546,6 @@ async def test_relay_killed_while_resumed_nodes_run(
             await watch.wait_for(task_id, "delivered", seconds=40)
         await watch.store.stop()
     assert [bench.did("acts") for bench in (here, there)] == [1, 1]
-    assert there.did("goes on") == 1, "the server's run does not depend on the relay"
+    assert there.did("goes on") == 1, "the server's run must not depend on the relay"
     await here.aclose()
     await there.aclose()

@@ -1,4 +1,4 @@
-"""Every shape of graph: whoever asks gets their own answer, and what follows it is done once."""
+"""Every shape of graph: each question gets its own answer, and the nodes after it run once."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from tests.support.workflows import Decision
 
 
 def asks(bench: Bench, name: str) -> Callable[[Any], Any]:
-    """A node with one question."""
+    """Return a node with one question."""
 
     async def node(state: State) -> State:
         return {"answers": [(name, (await bench.ask(name)).approved)]}
@@ -29,11 +29,11 @@ def asks(bench: Bench, name: str) -> Callable[[Any], Any]:
     return node
 
 
-# --- one after the other, and side by side
+# --- in sequence and in parallel
 
 
 async def test_branches_get_their_own_answers(bench: Bench) -> None:
-    """Three branches wait at once; answers given in another order land each on its own."""
+    """Three branches wait at once, and answers in another order each reach their own branch."""
 
     bench.graph(a=asks(bench, "a"), b=asks(bench, "b"), c=asks(bench, "c"))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
@@ -43,8 +43,8 @@ async def test_branches_get_their_own_answers(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_two_questions_in_one_node(bench: Bench) -> None:
-    """The second question is asked after the first answer, and a duplicate of the first does not answer it."""
+async def test_second_question_of_a_node_is_asked_after_the_first_answer(bench: Bench) -> None:
+    """A duplicate of the first answer does not answer the second question."""
 
     async def node(state: State) -> State:
         first = await bench.ask("first")
@@ -62,8 +62,8 @@ async def test_two_questions_in_one_node(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_loop_asks_afresh(bench: Bench) -> None:
-    """The same node in a loop asks a new question each time round."""
+async def test_node_in_a_loop_asks_a_new_question_each_round(bench: Bench) -> None:
+    """The same node in a loop asks a new question in every round."""
 
     async def node(state: State) -> Any:
         decision = await bench.ask(f"round {state['round']}")
@@ -82,7 +82,7 @@ async def test_loop_asks_afresh(bench: Bench) -> None:
 
 
 class SlowFor(HumanTasks):
-    """Takes its time to ask one of the questions: another one is asked, and shown, before it."""
+    """Delay one of the questions, so that another one is asked and shown before it."""
 
     def __init__(self, asker: HumanTasks, word: str) -> None:
         super().__init__(asker.settings)
@@ -99,8 +99,8 @@ class SlowFor(HumanTasks):
         return await super().open(body, route, **options)
 
 
-async def test_gathered_in_one_node(bench: Bench) -> None:
-    """Two questions at once in one node: both are asked, and each gets its answer, whichever was shown first."""
+async def test_gathered_questions_of_one_node_get_their_own_answers(bench: Bench) -> None:
+    """Both parallel questions of one node get their answers, whichever is shown first."""
 
     async def node(state: State) -> State:
         a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
@@ -115,8 +115,8 @@ async def test_gathered_in_one_node(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_interrupt_after_gathered_answers(bench: Bench) -> None:
-    """A later `interrupt()` of the node gets its own answer, although the gathered ones came in another order."""
+async def test_interrupt_after_gathered_answers_gets_its_own_answer(bench: Bench) -> None:
+    """A later `interrupt()` of the node gets its own answer, although the gathered ones came out of order."""
 
     async def node(state: State) -> State:
         a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
@@ -132,8 +132,8 @@ async def test_interrupt_after_gathered_answers(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_error_handler_asks_after_an_answer(bench: Bench) -> None:
-    """A node fails with its answer, and its error handler asks another question: both answers are taken, once."""
+async def test_error_handler_may_ask_after_an_answer(bench: Bench) -> None:
+    """A node fails with its answer and its error handler asks again; both answers are taken once."""
     runs: list[str] = []
 
     async def fails(state: State) -> State:
@@ -153,7 +153,7 @@ async def test_error_handler_asks_after_an_answer(bench: Bench) -> None:
 
 
 async def test_gathered_answers_are_taken_in_any_order(bench: Bench) -> None:
-    """The answer to a question that is not shown is delivered at once, and goes to its own question."""
+    """The answer to a question that is not shown is delivered at once to that question."""
 
     async def node(state: State) -> State:
         a, b = await asyncio.gather(bench.ask("a"), bench.ask("b"))
@@ -171,8 +171,8 @@ async def test_gathered_answers_are_taken_in_any_order(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_fan_out(bench: Bench) -> None:
-    """Twenty items sent to one node: twenty questions, answered in any order, each on its own item."""
+async def test_fan_out_items_get_their_own_answers(bench: Bench) -> None:
+    """Twenty items sent to one node ask twenty questions, each answered for its own item in any order."""
     items = {f"item-{number:02}": number % 3 == 0 for number in range(20)}
 
     async def node(state: Any) -> State:
@@ -194,7 +194,7 @@ async def test_fan_out(bench: Bench) -> None:
 # --- graphs in graphs
 
 
-class Apart(TypedDict, total=False):
+class SeparateState(TypedDict, total=False):
     """A state that shares nothing with the graph around it."""
 
     name: str
@@ -202,25 +202,25 @@ class Apart(TypedDict, total=False):
 
 
 def apart(bench: Bench, **options: Any) -> Any:
-    async def inner(state: Apart) -> Apart:
+    async def inner(state: SeparateState) -> SeparateState:
         return {"approved": (await bench.ask(state["name"])).approved}
 
-    builder = StateGraph(Apart)
+    builder = StateGraph(SeparateState)
     builder.add_node("inner", inner)
     builder.add_edge(START, "inner")
     return builder.compile(**options)
 
 
 def around(*nodes: Any) -> Any:
-    """A graph that does one thing after the other, on the bench's own state."""
+    """Return a graph that runs these nodes in sequence, on the bench's own state."""
     builder = StateGraph(State)
     builder.add_sequence(nodes)
     builder.add_edge(START, nodes[0][0])
     return builder.compile()
 
 
-async def test_subgraphs_as_nodes(bench: Bench) -> None:
-    """Two deep, with the state of the graph around them."""
+async def test_subgraphs_as_nodes_ask_at_depth_two(bench: Bench) -> None:
+    """Nested subgraphs ask with the state of the graph around them."""
     bench.graph(sub=around(("mid", around(("inner", asks(bench, "inner"))))))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     await bench.give("inner", True)
@@ -229,15 +229,15 @@ async def test_subgraphs_as_nodes(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_subgraphs_called_in_nodes(bench: Bench) -> None:
-    """Two deep, with a state of their own; two of them side by side do not mix their answers up."""
+async def test_subgraphs_called_in_nodes_keep_their_answers_apart(bench: Bench) -> None:
+    """Nested subgraphs with their own state get their own answers, also two in parallel."""
     inner = apart(bench)
 
-    async def call(state: Apart) -> Apart:
+    async def call(state: SeparateState) -> SeparateState:
         done = await inner.ainvoke({"name": state["name"]})
         return {"approved": done["approved"]}
 
-    builder = StateGraph(Apart)
+    builder = StateGraph(SeparateState)
     builder.add_node("call", call)
     builder.add_edge(START, "call")
     outer = builder.compile()
@@ -256,8 +256,8 @@ async def test_subgraphs_called_in_nodes(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_subgraph_with_a_memory_of_its_own(bench: Bench) -> None:
-    """What it keeps from run to run has no visit in its name: its question is found, and each run has its answer."""
+async def test_subgraph_with_its_own_memory_gets_an_answer_in_each_run(bench: Bench) -> None:
+    """Its checkpoint namespace is the same in every run, and each run still finds its own question."""
     inner = apart(bench, checkpointer=True)
 
     async def node(state: State) -> State:
@@ -276,7 +276,7 @@ async def test_subgraph_with_a_memory_of_its_own(bench: Bench) -> None:
     assert bench.acts == ["act", "act"]
 
 
-async def test_one_subgraph_called_twice_in_a_node(bench: Bench) -> None:
+async def test_subgraph_called_twice_in_a_node_asks_twice(bench: Bench) -> None:
     """The second call asks its own question."""
     inner = apart(bench)
 
@@ -295,9 +295,9 @@ async def test_one_subgraph_called_twice_in_a_node(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_subgraph_called_in_a_node_that_fails(bench: Bench) -> None:
-    """The answer is the subgraph's; a second delivery does not run the node again, which may have acted."""
-    outer = [apart(bench)]  # where LangGraph does not look for it, so that no state of it is shown
+async def test_node_that_fails_after_its_subgraphs_answer_is_not_run_again(bench: Bench) -> None:
+    """The answer belongs to the subgraph, and a second delivery does not rerun the node, which may have acted."""
+    outer = [apart(bench)]  # in a list, where LangGraph does not find the subgraph and so shows no state of it
 
     async def node(state: State) -> State:
         await outer[0].ainvoke({"name": "inner"})
@@ -312,8 +312,8 @@ async def test_subgraph_called_in_a_node_that_fails(bench: Bench) -> None:
     assert bench.acts == ["charge"]
 
 
-async def test_subgraphs_gathered_in_a_node(bench: Bench) -> None:
-    """The node shows one of the questions at a time; the answer to the other waits until it is shown."""
+async def test_subgraphs_gathered_in_a_node_are_answered_one_by_one(bench: Bench) -> None:
+    """The node shows one question at a time, and the answer to the other waits until it is shown."""
     inner = apart(bench)
 
     async def node(state: State) -> State:
@@ -335,14 +335,14 @@ async def test_subgraphs_gathered_in_a_node(bench: Bench) -> None:
 
 
 class Scripted(FakeMessagesListChatModel):
-    """A model that says what it was told to, and takes tools."""
+    """A model with scripted replies that accepts tools."""
 
     def bind_tools(self, tools: Any, **options: Any) -> Any:
         return self
 
 
-async def test_tool_of_an_agent(bench: Bench) -> None:
-    """An agent calls a tool twice at once; each call asks its person, and acts on that answer."""
+async def test_parallel_tool_calls_of_an_agent_get_their_own_answers(bench: Bench) -> None:
+    """An agent calls a tool twice at once, and each call asks and acts on its own answer."""
 
     async def refund(order: str) -> str:
         """Pay the money back."""
@@ -365,8 +365,8 @@ async def test_tool_of_an_agent(bench: Bench) -> None:
 # --- the functional API
 
 
-async def test_entrypoint(bench: Bench) -> None:
-    """Two questions in an entrypoint, with a task between them that is done once."""
+async def test_entrypoint_asks_twice_and_runs_its_task_once(bench: Bench) -> None:
+    """Two questions in an entrypoint with a task between them that runs once."""
 
     @task
     async def pay(amount: int) -> int:
@@ -388,8 +388,8 @@ async def test_entrypoint(bench: Bench) -> None:
     assert bench.acts == ["paid"]
 
 
-async def test_inside_a_task(bench: Bench) -> None:
-    """Two tasks side by side ask, each its own; what an entrypoint does then is done once."""
+async def test_questions_inside_parallel_tasks_get_their_own_answers(bench: Bench) -> None:
+    """Two parallel tasks each ask, and the rest of the entrypoint runs once."""
 
     @task
     async def review(name: str) -> bool:
@@ -412,8 +412,8 @@ async def test_inside_a_task(bench: Bench) -> None:
 # --- callers
 
 
-async def test_sync_node_in_an_async_graph(bench: Bench) -> None:
-    """LangGraph runs it in a thread; it asks with `await_human_sync`."""
+async def test_sync_node_in_an_async_graph_asks(bench: Bench) -> None:
+    """LangGraph runs the node in a thread, where it asks with `await_human_sync`."""
 
     def node(state: State) -> State:
         decision = await_human_sync(
@@ -429,8 +429,8 @@ async def test_sync_node_in_an_async_graph(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", ["updates", "values", "messages", "debug"])
-async def test_streaming_caller(bench: Bench, mode: str) -> None:
-    """Whoever streams sees the question, the review link with it, and the stream ends; the relay runs the rest."""
+async def test_streaming_caller_sees_the_question_and_its_link(bench: Bench, mode: str) -> None:
+    """The stream ends at the question with the review link, and the relay runs the rest."""
     bench.graph(node=asks(bench, "a"))
     modes = list({mode, "updates"})
     seen = [part async for _, part in bench.compiled.astream({"answers": []}, bench.config, stream_mode=modes)]
@@ -442,7 +442,7 @@ async def test_streaming_caller(bench: Bench, mode: str) -> None:
     assert bench.acts == ["act"]
 
 
-# --- tried again, and back in time
+# --- retries and forks
 
 
 def retried(node: Any) -> Any:
@@ -453,8 +453,8 @@ def retried(node: Any) -> Any:
     return builder
 
 
-async def test_node_that_is_retried_before_its_question(bench: Bench) -> None:
-    """A node with a retry policy that stumbles on its way, after a task of its own, asks once."""
+async def test_node_retried_before_its_question_asks_once(bench: Bench) -> None:
+    """A node with a retry policy that fails after a task of its own asks once."""
     stumbles = ["once"]
 
     @task
@@ -473,8 +473,8 @@ async def test_node_that_is_retried_before_its_question(bench: Bench) -> None:
     assert await bench.answers() == {("a", True)}
 
 
-async def test_node_that_is_retried_after_the_answer(bench: Bench) -> None:
-    """A node with a retry policy that fails after an answer is tried again with it, and nobody is asked again."""
+async def test_node_retried_after_its_answer_asks_nothing_again(bench: Bench) -> None:
+    """A node with a retry policy that fails after its answer is retried with that answer."""
     stumbles = ["between", "after"]
 
     def stumble(where: str) -> None:
@@ -503,8 +503,8 @@ async def test_node_that_is_retried_after_the_answer(bench: Bench) -> None:
 
 @pytest.mark.parametrize("answered", [False, True], ids=["open", "answered"])
 @pytest.mark.parametrize("way", ["update", "replay"])
-async def test_back_in_time(bench: Bench, people: People, way: str, answered: bool) -> None:  # noqa: FBT001
-    """A fork from before the question asks afresh; neither question takes the other's answer."""
+async def test_fork_from_before_the_question_asks_anew(bench: Bench, people: People, way: str, answered: bool) -> None:  # noqa: FBT001
+    """Neither the forked question nor the original takes the other's answer."""
     bench.graph(node=asks(bench, "a"))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     old = await bench.task("a")

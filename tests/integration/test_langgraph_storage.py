@@ -1,4 +1,4 @@
-"""A checkpointer that cannot be written: a person's yes is acted on at most once, and what was not stored is parked."""
+"""A checkpointer that cannot be written: a yes is acted on at most once, and an unstored result is parked."""
 
 import asyncio
 import signal
@@ -23,11 +23,11 @@ from tests.support.relay import RunningRelay
 from tests.support.savers import SAVERS, STORAGE_FAULTS, PartlyRefusingSaver, Refused, SaverBench, opener
 
 TRIES = 4
-"""Deliveries that a relay makes while the storage refuses."""
+"""Number of deliveries that a relay makes while the storage refuses writes."""
 
 
 class StorageBench(SaverBench):
-    """A node that asks and then acts, and a node that acts after it. Acts are counted in a file."""
+    """A node that asks and acts, and a node that acts after it; acts are counted in a file."""
 
     def __init__(self, saver: Any, relay: RunningRelay, people: People, folder: Path) -> None:
         super().__init__(saver, relay.human_tasks(), people)
@@ -48,7 +48,7 @@ class StorageBench(SaverBench):
         return self.file.read_text().split().count(node) if self.file.exists() else 0
 
     async def deliver_again(self, times: int) -> list[Exception]:
-        """What each delivery raised."""
+        """Deliver repeatedly and return what each delivery raised."""
         raised: list[Exception] = []
         for _ in range(times):
             try:
@@ -88,7 +88,7 @@ class StorageBench(SaverBench):
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The database of the saver that the test's parameter `saver_name` names."""
+    """Return the database of the saver that the test's parameter `saver_name` names."""
     if not request.getfixturevalue("saver_name").startswith("postgres"):
         return str(tmp_path / "checkpoints.db")
     postgres: PostgresServer = request.getfixturevalue("postgres")
@@ -99,7 +99,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def storage(
     saver_name: str, database: str, registrar: RunningRelay, people: People, tmp_path: Path
 ) -> AsyncGenerator[StorageBench]:
-    """A thread that waits for its answer."""
+    """Yield a thread that waits for its answer."""
     async with opener(saver_name, database)() as saver:
         bench = StorageBench(saver, registrar, people, tmp_path)
         bench.build()
@@ -108,7 +108,7 @@ async def storage(
 
 
 @pytest.mark.parametrize("saver_name", SAVERS)
-async def test_nothing_runs_while_every_write_is_refused(storage: StorageBench) -> None:
+async def test_no_node_runs_while_every_write_is_refused(storage: StorageBench) -> None:
     """Once the storage accepts writes again, the answer is delivered and each node acts once."""
     storage.saver.refused = "everything"
     raised = await storage.deliver_again(TRIES)
@@ -124,10 +124,10 @@ async def test_nothing_runs_while_every_write_is_refused(storage: StorageBench) 
     ("fault", "saver_name"),
     [(fault, f"{kind}{mode}") for fault, (kind, _) in STORAGE_FAULTS.items() for mode in ("", "-async")],
 )
-async def test_nothing_runs_on_real_storage_that_refuses(
+async def test_no_node_runs_on_unwritable_real_storage(
     storage: StorageBench, database: str, fault: str, *, redriven: bool
 ) -> None:
-    """A full disk, another process's lock, a read-only server: no act meanwhile, and one of each node afterwards."""
+    """With a full disk, a lock or a read-only server no node acts, and each acts once afterwards."""
     async with STORAGE_FAULTS[fault][1](storage.saver, database):
         for _ in range(TRIES):
             with pytest.raises(Exception, match=r"full|locked|read-only|closed|terminat|lost"):
@@ -139,8 +139,8 @@ async def test_nothing_runs_on_real_storage_that_refuses(
 
 
 @pytest.mark.parametrize("saver_name", ["memory", "sqlite-async", "postgres-async"])
-async def test_a_stopped_run_is_not_continued_while_writes_are_refused(storage: StorageBench) -> None:
-    """A run that was cut off in a later node: that node does not run again until the storage accepts writes."""
+async def test_interrupted_run_is_not_continued_while_writes_are_refused(storage: StorageBench) -> None:
+    """A run cut off in a later node runs that node only once the storage accepts writes."""
     storage.hold.clear()
     first = asyncio.create_task(storage.give("q", True))
     async with asyncio.timeout(20):
@@ -158,8 +158,8 @@ async def test_a_stopped_run_is_not_continued_while_writes_are_refused(storage: 
 
 
 @pytest.mark.parametrize("saver_name", SAVERS)
-async def test_the_stored_answer_is_not_visible_in_the_thread(storage: StorageBench) -> None:
-    """An answer that was stored ahead of a run adds no channel and no checkpoint to what the application reads."""
+async def test_answer_stored_ahead_of_a_run_is_invisible(storage: StorageBench) -> None:
+    """Storing an answer ahead of a run adds no channel and no checkpoint that the application reads."""
     before, history = await storage.state(), await storage.history()
     storage.saver.refused = "after the first write"
     storage.saver.accepted = 0
@@ -178,10 +178,8 @@ async def test_the_stored_answer_is_not_visible_in_the_thread(storage: StorageBe
 
 @pytest.mark.parametrize("saver_name", ["memory", "sqlite", "postgres-async"])
 @pytest.mark.parametrize("refused", ["results", "after the first write"])
-async def test_a_run_whose_result_is_refused_is_started_once_more_and_parked(
-    storage: StorageBench, refused: Refused
-) -> None:
-    """The node may have acted, so after a second run the wait is parked, with what to do about it."""
+async def test_run_with_an_unstored_result_is_repeated_once_and_parked(storage: StorageBench, refused: Refused) -> None:
+    """The node may have acted, so after a second run the wait is parked with what to do."""
     storage.saver.refused = refused
     raised = await storage.deliver_again(TRIES)
     assert len(raised) == TRIES
@@ -198,8 +196,8 @@ async def test_a_run_whose_result_is_refused_is_started_once_more_and_parked(
 
 
 @pytest.mark.parametrize("saver_name", ["memory", "sqlite", "postgres-async"])
-async def test_refused_checkpoints_run_no_node_again(storage: StorageBench) -> None:
-    """The result of the node that asked is stored, so an outage of any length ends in one act of each node."""
+async def test_refused_checkpoints_repeat_no_node(storage: StorageBench) -> None:
+    """The asking node's result is stored, so each node acts once after an outage of any length."""
     storage.saver.refused = "checkpoints"
     assert not any(isinstance(error, TargetGone) for error in await storage.deliver_again(TRIES))
     assert (storage.count("ask"), storage.count("pay")) == (1, 0)
@@ -208,7 +206,7 @@ async def test_refused_checkpoints_run_no_node_again(storage: StorageBench) -> N
     assert (storage.count("ask"), storage.count("pay")) == (1, 1)
 
 
-# --- Results of one node, or of one graph, are refused
+# --- the results of one node or of one graph are refused
 
 
 def asks_and_acts(bench: Bench, name: str) -> Any:
@@ -221,7 +219,7 @@ def asks_and_acts(bench: Bench, name: str) -> Any:
 
 
 async def refused_and_parked(bench: Bench, question: str) -> None:
-    """Deliver until the wait is parked: the first run, one more, no third."""
+    """Deliver until the wait is parked: one run, one repetition, no third."""
     for _ in range(2):
         with pytest.raises(OSError, match="no space"):
             await bench.give(question, True)
@@ -232,12 +230,12 @@ async def refused_and_parked(bench: Bench, question: str) -> None:
 
 @pytest.fixture
 def partly(registrar: RunningRelay, people: People) -> Bench:
-    """Its saver refuses some of the writes."""
+    """Return a bench whose saver refuses some of the writes."""
     return Bench(PartlyRefusingSaver(), registrar.human_tasks(), people)
 
 
-async def test_a_node_around_a_subgraph_runs_once_more(partly: Bench) -> None:
-    """The subgraph's results are stored and its node's are not: the question that node still shows has its answer."""
+async def test_node_around_a_stored_subgraph_runs_once_more(partly: Bench) -> None:
+    """If the subgraph's results are stored and its node's are not, the question shown has its answer."""
     inner = StateGraph(State)
     inner.add_node("ask", asks_and_acts(partly, "q"))
     inner.add_edge(START, "ask")
@@ -255,8 +253,8 @@ async def test_a_node_around_a_subgraph_runs_once_more(partly: Bench) -> None:
     assert partly.acts == ["q", "node", "node"]
 
 
-async def test_a_node_whose_result_is_refused_is_not_run_for_another_answer(partly: Bench) -> None:
-    """Two nodes wait beside each other. The limit of the first holds when the answer of the second comes."""
+async def test_node_with_an_unstored_result_is_not_run_for_another_answer(partly: Bench) -> None:
+    """Of two waiting nodes, the limit of the first applies when the second's answer comes."""
     partly.graph(a=asks_and_acts(partly, "a"), b=asks_and_acts(partly, "b"))
     await partly.compiled.ainvoke({"answers": []}, partly.config)
     partly.saver.refused = frozenset({"answers"})
@@ -270,8 +268,8 @@ async def test_a_node_whose_result_is_refused_is_not_run_for_another_answer(part
     assert partly.acts == ["a", "a", "a", "b", "act"]
 
 
-async def test_a_question_that_the_outer_graph_could_not_store_gets_its_answer(partly: Bench) -> None:
-    """The subgraph has stored its second question and the graph around it has not; the relay is another one then."""
+async def test_question_stored_only_in_a_subgraph_gets_its_answer(partly: Bench) -> None:
+    """A new relay delivers to a second question that only the subgraph has stored."""
     inner = StateGraph(State)
     inner.add_node("first", asks_and_acts(partly, "first"))
     inner.add_node("second", asks_and_acts(partly, "second"))
@@ -289,8 +287,8 @@ async def test_a_question_that_the_outer_graph_could_not_store_gets_its_answer(p
     assert partly.acts == ["first", "second", "act"]
 
 
-async def test_a_question_behind_one_that_was_replaced_gets_its_answer(partly: Bench) -> None:
-    """The application forks a subgraph and its run is cut off: the node around it goes on showing the old question."""
+async def test_question_behind_a_replaced_one_gets_its_answer(partly: Bench) -> None:
+    """After a fork of a subgraph was cut off, its outer node still shows the old question."""
     inner = StateGraph(State)
     inner.add_node("first", asks_and_acts(partly, "first"))
     inner.add_node("second", asks_and_acts(partly, "second"))
@@ -309,8 +307,8 @@ async def test_a_question_behind_one_that_was_replaced_gets_its_answer(partly: B
     assert partly.acts == ["first", "second", "act"]
 
 
-async def test_a_storage_fault_in_a_subgraph_is_not_a_failure_of_the_graph(partly: Bench) -> None:
-    """LangGraph stores it as what the node around the subgraph failed of; the next delivery runs it on."""
+async def test_storage_fault_in_a_subgraph_is_no_failure_of_the_graph(partly: Bench) -> None:
+    """LangGraph stores it as the error of the outer node, and the next delivery continues the run."""
     inner = StateGraph(State)
     inner.add_node("ask", asks_and_acts(partly, "q"))
     inner.add_edge(START, "ask")
@@ -326,10 +324,10 @@ async def test_a_storage_fault_in_a_subgraph_is_not_a_failure_of_the_graph(partl
 
 @pytest.mark.edges
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_relays_killed_in_a_run_start_it_once_more(
+async def test_run_whose_relay_is_killed_is_repeated_once(
     kind: str, registrar: RunningRelay, people: People, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The count is kept with the wait: a node whose relay is killed each time runs twice, then the wait is parked."""
+    """The wait keeps the count: a node whose relay is killed each time runs twice, then the wait is parked."""
     checkpoints, acts = str(tmp_path / "checkpoints.db"), tmp_path / "acts"
     waits = f"sqlite:///{tmp_path / 'waits.db'}"
     if kind == "postgres":

@@ -1,4 +1,4 @@
-"""What an application's user interface sees of a thread: its own steps, the question, and how it goes on."""
+"""The streams of a thread show an application's own steps, the question, and the continuation."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ INTERNAL = "awaithumans_open_wait"
 
 
 def asking(bench: Bench, *, sync: bool = False, inner: bool = False) -> Any:
-    """A graph that asks, in a subgraph or not, and then acts and streams that it does."""
+    """Return a graph that asks, optionally in a subgraph, and then acts and streams that it does."""
     options: Any = {
         "task": f"streams? {bench.thread_id}",
         "payload": {"secret": SECRET},
@@ -52,20 +52,20 @@ def shown(parts: Any) -> str:
 @pytest.mark.parametrize("inner", [False, True], ids=["node", "subgraph"])
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
 async def test_internal_task_is_in_no_stream(bench: Bench, *, sync: bool, inner: bool) -> None:
-    """The streams have the application's nodes and the question's interrupt, and nothing of the task that asks."""
+    """The streams have the application's nodes and the interrupt, and not the internal task that asks."""
     graph = asking(bench, sync=sync, inner=inner)
     modes: Any = ["updates", "tasks", "debug", "messages", "custom"]
     parts = [part async for part in graph.astream({}, bench.config, stream_mode=modes, subgraphs=True)]
     assert ("asks" if inner else "ask") in shown(parts)
-    assert f"streams? {bench.thread_id}" in shown(parts)  # its interrupt
+    assert f"streams? {bench.thread_id}" in shown(parts)  # the interrupt of the question
     assert INTERNAL not in shown(parts)
     assert SECRET not in shown(parts)
     assert (await bench.task("streams?"))["payload"] == {"secret": SECRET}
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
-async def test_internal_task_is_in_no_events(bench: Bench, *, sync: bool) -> None:
-    """Callbacks, of which `astream_events` and tracers are made, are called for neither the task nor its question."""
+async def test_internal_task_calls_no_callbacks(bench: Bench, *, sync: bool) -> None:
+    """Callbacks, which feed `astream_events` and tracers, are called for neither the task nor its question."""
     graph = asking(bench, sync=sync)
     events = [event async for event in graph.astream_events({}, bench.config, version="v2")]
     assert "ask" in {event["name"] for event in events}
@@ -73,8 +73,8 @@ async def test_internal_task_is_in_no_events(bench: Bench, *, sync: bool) -> Non
     assert SECRET not in shown(events)
 
 
-async def test_several_questions_of_one_node_are_hidden_and_remembered(bench: Bench) -> None:
-    """Hidden tasks are remembered as before: a resumed node opens no second task."""
+async def test_hidden_tasks_of_one_node_are_remembered(bench: Bench) -> None:
+    """A resumed node with several hidden tasks creates no second task for any of them."""
 
     async def both(state: State) -> State:
         left, right = await asyncio.gather(bench.ask("left"), bench.ask("right"))
@@ -90,8 +90,8 @@ async def test_several_questions_of_one_node_are_hidden_and_remembered(bench: Be
 
 
 @pytest.mark.parametrize("saver", ["memory", pytest.param("sqlite", marks=pytest.mark.edges)])
-async def test_continuation_is_streamed_in_process(bench: Bench, tmp_path: Path, saver: str) -> None:
-    """`on_event` is given each part of the stream, from where the answer is taken to the end."""
+async def test_on_event_receives_the_continuation(bench: Bench, tmp_path: Path, saver: str) -> None:
+    """`on_event` receives each part of the stream from the answer to the end."""
     events: list[GraphEvent] = []
 
     async def on_event(event: GraphEvent) -> None:
@@ -116,8 +116,8 @@ async def test_continuation_is_streamed_in_process(bench: Bench, tmp_path: Path,
         assert (len(events), bench.acts) == (3, ["act"])
 
 
-async def test_events_of_subgraphs_and_chosen_modes(bench: Bench) -> None:
-    """Modes are the application's choice, and the parts of a subgraph name it."""
+async def test_on_event_receives_chosen_modes_and_subgraphs(bench: Bench) -> None:
+    """The application chooses the modes, and the parts of a subgraph name it."""
     events: list[GraphEvent] = []
 
     async def on_event(event: GraphEvent) -> None:
@@ -132,11 +132,11 @@ async def test_events_of_subgraphs_and_chosen_modes(bench: Bench) -> None:
     assert INTERNAL not in shown([event.data for event in events])
 
 
-async def test_hook_that_fails_does_not_disturb_the_graph(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The answer is taken and acted on once; the failure is logged."""
+async def test_failing_on_event_does_not_affect_the_graph(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The answer is taken and acted on once, and the failure is logged."""
 
     async def on_event(event: GraphEvent) -> None:
-        raise ConnectionError("the browser has gone")
+        raise ConnectionError("the browser is disconnected")
 
     graph = asking(bench)
     bench.engine = GraphEngine({"bench": graph}, on_event=on_event)

@@ -69,7 +69,7 @@ async def _assert_continued(bench: Bench, question: str = "a") -> None:
 
 
 async def test_swallowed_question_is_orphaned_and_its_answer_parked(bench: Bench, swallows: Any) -> None:
-    """A node that goes on without its answer leaves an orphaned wait, and a late answer is parked with the reason."""
+    """A node that continues without its answer leaves an orphaned wait, and a late answer is parked."""
     bench.graph(node=_asks_and_swallows(bench, swallows))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     assert bench.acts == ["act"]
@@ -77,15 +77,15 @@ async def test_swallowed_question_is_orphaned_and_its_answer_parked(bench: Bench
     assert bench.acts == ["act"]
 
 
-async def test_swallowed_question_with_a_shared_key(bench: Bench) -> None:
+async def test_swallowed_question_with_a_shared_key_is_orphaned(bench: Bench) -> None:
     """A key chosen by the caller does not hide that the node continued."""
     bench.graph(node=_asks_and_swallows(bench, _except, idempotency_key=f"shared {bench.thread_id}"))
     await bench.compiled.ainvoke({"answers": []}, bench.config)
     await _assert_continued(bench)
 
 
-async def test_swallowed_beside_a_question_that_waits(bench: Bench) -> None:
-    """The person is freed although the step cannot end, because another node of it waits; its answer is delivered."""
+async def test_swallowed_question_beside_a_waiting_one_is_orphaned(bench: Bench) -> None:
+    """Its task is cancelled while another node of the step waits, whose answer is delivered."""
 
     async def waits(state: State) -> State:
         return {"answers": [("b", (await bench.ask("b")).approved)]}
@@ -99,8 +99,8 @@ async def test_swallowed_beside_a_question_that_waits(bench: Bench) -> None:
     await _assert_continued(bench)
 
 
-async def test_swallowed_in_a_subgraph(bench: Bench) -> None:
-    """The question of a node inside a subgraph is recognised while the subgraph waits and after its end."""
+async def test_swallowed_question_in_a_subgraph_is_orphaned(bench: Bench) -> None:
+    """It is recognised while the subgraph waits and after its end."""
 
     async def waits(state: State) -> State:
         return {"answers": [("b", (await bench.ask("b")).approved)]}
@@ -133,8 +133,8 @@ async def test_hidden_question_replaced_by_new_input_is_orphaned(bench: Bench) -
         await bench.deliver(old[1].idempotency_key, approved=True)
 
 
-async def test_swallowed_in_a_sync_node(bench: Bench, database: Path) -> None:
-    """The same for sync nodes and a saver without async methods."""
+async def test_swallowed_question_in_a_sync_node_is_orphaned(bench: Bench, database: Path) -> None:
+    """Sync nodes and savers without async methods behave as async ones do."""
 
     def node(state: State) -> State:
         try:
@@ -152,8 +152,8 @@ async def test_swallowed_in_a_sync_node(bench: Bench, database: Path) -> None:
         await _assert_continued(bench)
 
 
-async def test_own_errors_may_be_caught(bench: Bench) -> None:
-    """A node that catches the errors of `await_human` alone waits, and gets its answer."""
+async def test_node_that_catches_only_our_errors_gets_its_answer(bench: Bench) -> None:
+    """A node that catches only the errors of `await_human` still waits and gets its answer."""
 
     async def caught(ask: Asks) -> bool:
         try:
@@ -168,8 +168,8 @@ async def test_own_errors_may_be_caught(bench: Bench) -> None:
     assert await bench.answers() == {("a", True)}
 
 
-async def test_first_of_two_answers(bench: Bench) -> None:
-    """A node that asks two people and goes on with the first answer has not taken the other, although it showed it."""
+async def test_question_not_needed_after_the_first_answer_is_orphaned(bench: Bench) -> None:
+    """A node that continues with the first of two answers has not taken the other, although it was shown."""
 
     async def node(state: State) -> State:
         asked = await asyncio.gather(bench.ask("a"), bench.ask("b"), return_exceptions=True)
@@ -188,8 +188,8 @@ async def test_first_of_two_answers(bench: Bench) -> None:
     assert bench.acts == ["act"]
 
 
-async def test_error_handler_in_place_of_the_answer(bench: Bench) -> None:
-    """The question of a node that fails when it runs again, and whose error handler goes on, is not taken."""
+async def test_question_replaced_by_an_error_handler_is_not_taken(bench: Bench) -> None:
+    """A node that fails when it runs again, and whose error handler continues, has not taken its answer."""
     runs: list[str] = []
 
     async def fails(state: State) -> State:
@@ -276,8 +276,8 @@ async def test_await_human_in_a_sync_node_is_refused(bench: Bench, database: Pat
     assert await bench.people.find(f"a {bench.thread_id}", count=0) == []
 
 
-async def test_sync_node_of_a_sync_run_beside_an_event_loop(bench: Bench, database: Path) -> None:
-    """A notebook calls `graph.invoke` while its event loop runs: the sync node asks and gets its answer."""
+async def test_sync_run_beside_an_event_loop_gets_its_answer(bench: Bench, database: Path) -> None:
+    """In a notebook `graph.invoke` runs while an event loop runs, and its sync node asks."""
 
     def node(state: State) -> State:
         answer = await_human_sync(task=f"a {bench.thread_id}", response_schema=Decision, human_tasks=bench.human_tasks)

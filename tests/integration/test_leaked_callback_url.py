@@ -1,7 +1,7 @@
-"""Attacks with what others can read of a caller, on a real server: its callback URL, and its right to ask.
+"""Attacks with a caller's callback URL or its right to ask, on a real server.
 
-The URL opens `/callbacks/`, where the body's signature is needed as well, and nothing else. Even a caller with a true
-proof ends, answers and delays no question but its own.
+The URL opens only `/callbacks/`, which also needs the body's signature. Even a caller with a valid proof ends, answers
+and delays no question but its own.
 """
 
 from collections.abc import AsyncGenerator
@@ -22,7 +22,7 @@ ENDED = Route("shelf", {"place": "ended"}, "the attacker's question")
 
 
 class Ended(CollectingEngine):
-    """All of its callers have ended."""
+    """An engine whose callers have all ended."""
 
     async def orphaned(self, route: Route) -> str | None:
         return f"{route.target['place']} has ended"
@@ -41,8 +41,8 @@ async def server(relay: RunningRelay, humans: HumansServer) -> AsyncGenerator[Se
     await speaker.http.aclose()
 
 
-async def test_leaked_callback_url_registers_nothing_and_asks_nothing(server: Server, relay: RunningRelay) -> None:
-    """Its token is no bearer: neither for a wait, nor for the task that the route has open."""
+async def test_callback_token_is_no_bearer_token(server: Server, relay: RunningRelay) -> None:
+    """The token registers no wait and opens no task."""
     await server.register(ENDED, "task-1")
     leaked = {"Authorization": f"Bearer {server.signer.issue(ENDED)}"}
     registered = await server.http.put("/waits/task-2", json={"timeout_seconds": 900}, headers=leaked)
@@ -51,8 +51,8 @@ async def test_leaked_callback_url_registers_nothing_and_asks_nothing(server: Se
     assert [wait.task_id for wait in await relay.store.listed()] == ["task-1"]
 
 
-async def test_proof_of_one_task_registers_no_other(server: Server, relay: RunningRelay) -> None:
-    """A registration that is read on its way can be repeated, and nothing more."""
+async def test_proof_of_one_task_registers_no_other_task(server: Server, relay: RunningRelay) -> None:
+    """An intercepted registration can only be repeated."""
     proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, 'task-1')}"}
     replies = [
         await server.http.put(f"/waits/{task_id}", json={"timeout_seconds": 900}, headers=proof)
@@ -62,10 +62,10 @@ async def test_proof_of_one_task_registers_no_other(server: Server, relay: Runni
     assert (await server.http.get("/waits/asked", headers=proof)).status_code == 401
 
 
-async def test_question_of_a_stranger_is_not_cancelled(
+async def test_question_of_another_caller_is_not_cancelled(
     server: Server, relay: RunningRelay, people: People, tmp_path: Path
 ) -> None:
-    """An ended caller registers for it under its own key: that wait is parked, and the question stays open."""
+    """An ended caller that registers for it under its own key has its wait parked; the question stays open."""
     async with TaskClient(settings=relay.settings) as client:
         victim = await client.create(HumanTask(task=f"victim {tmp_path.name}?", response_schema=Decision))
     assert (await server.register(ENDED, victim.task_id)).status_code == 200
@@ -75,10 +75,10 @@ async def test_question_of_a_stranger_is_not_cancelled(
     assert (await people.task(victim.task_id))["status"] == "created"
 
 
-async def test_question_of_another_caller_under_the_same_key_is_not_cancelled(
+async def test_shared_question_is_not_cancelled_when_one_caller_ends(
     server: Server, relay: RunningRelay, people: People, tmp_path: Path
 ) -> None:
-    """A script asked it and still polls; the workflow that joined it by its key has ended."""
+    """A script asked it and still polls, while the workflow that joined by its key has ended."""
     key = f"shared {tmp_path.name}"
     async with TaskClient(settings=relay.settings) as client:
         shared = await client.create(HumanTask(task="shared?", response_schema=Decision, idempotency_key=key))
@@ -90,8 +90,8 @@ async def test_question_of_another_caller_under_the_same_key_is_not_cancelled(
 
 
 @pytest.mark.parametrize("odd", ["..", "a?b=1", "%2e%2e%2fstatus", "a b", "a" * 65, "\u0430"], ids=repr)
-async def test_odd_task_id_is_refused_with_every_proof(server: Server, relay: RunningRelay, odd: str) -> None:
-    """What would name another endpoint of the server is refused by both endpoints."""
+async def test_task_id_that_changes_the_path_is_refused(server: Server, relay: RunningRelay, odd: str) -> None:
+    """Both endpoints refuse a task id that would address another endpoint of the server."""
     proof = {"Authorization": f"Bearer {server.signer.prove(ENDED, odd)}"}
     path = f"/waits/{quote(odd, safe='').replace('.', '%2E')}"
     registered = await server.http.put(path, json={"timeout_seconds": 900}, headers=proof)
@@ -100,8 +100,8 @@ async def test_odd_task_id_is_refused_with_every_proof(server: Server, relay: Ru
     assert await relay.store.counts() == {}
 
 
-async def test_too_many_waits_of_one_route_are_refused(server: Server, relay: RunningRelay) -> None:
-    """The caller learns which limit it met, and when to come again; nothing is stored."""
+async def test_excess_waits_of_one_route_are_refused(server: Server, relay: RunningRelay) -> None:
+    """The caller learns the limit and when to retry, and nothing is stored."""
     replies = [await server.register(ENDED, f"task-{number}") for number in range(MAX_OPEN_WAITS + 1)]
     assert [reply.status_code for reply in replies] == [200] * MAX_OPEN_WAITS + [429]
     refused = replies[-1]

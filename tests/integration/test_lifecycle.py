@@ -1,4 +1,4 @@
-"""A relay that is not running acknowledges nothing, whatever keeps it from running."""
+"""A relay that is not running acknowledges nothing, whatever the reason."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ async def register(http: httpx.AsyncClient, settings: Settings, number: int = 0)
 
 
 async def replies(http: httpx.AsyncClient, settings: Settings) -> dict[str, httpx.Response]:
-    """What every endpoint that needs a running relay answers."""
+    """Return the reply of every endpoint that needs a running relay."""
     operator = {"Authorization": f"Bearer {OPERATOR}"}
     return {
         "callback": await call_back(http, settings),
@@ -127,14 +127,14 @@ def router_included_after_the_start(settings: Settings, database: str) -> ASGIAp
 @pytest.mark.parametrize(
     "build", [mounted, mounted_in_starlette, router_of_a_mounted_app, router_included_after_the_start]
 )
-async def test_a_relay_whose_lifespan_does_not_run_refuses_everything(
+async def test_relay_without_its_lifespan_refuses_every_request(
     build: Callable[[Settings, str], FastAPI],
-    used: bool,  # noqa: FBT001 - a parameter of the test
+    used: bool,  # noqa: FBT001 - a test parameter
     settings: Settings,
     database: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """503 with the reason on every endpoint, nothing is stored, the process is alive, and the fix is logged once."""
+    """Every endpoint replies 503 with the reason, nothing is stored, and the remedy is logged once."""
     store = Store(database)
     if used:
         await store.start()
@@ -154,8 +154,8 @@ async def test_a_relay_whose_lifespan_does_not_run_refuses_everything(
     await store.stop()
 
 
-async def test_a_mounted_relay_that_the_outer_lifespan_runs_delivers(settings: Settings, database: str) -> None:
-    """The set-up that the log line and the README name."""
+async def test_mounted_relay_run_by_the_outer_lifespan_delivers(settings: Settings, database: str) -> None:
+    """The setup that the log line and the README recommend works."""
     shelf = CollectingEngine()
     relay_app = create_app([shelf], settings=settings, database=database)
 
@@ -172,8 +172,8 @@ async def test_a_mounted_relay_that_the_outer_lifespan_runs_delivers(settings: S
         assert (await http.get("readyz")).status_code == 200
 
 
-async def test_a_router_that_an_own_lifespan_runs_delivers(settings: Settings, database: str) -> None:
-    """A router that is made in the lifespan of its application, with what is connected there."""
+async def test_router_made_in_the_applications_lifespan_delivers(settings: Settings, database: str) -> None:
+    """A router that is created in the lifespan of its application works."""
     shelf = CollectingEngine()
 
     @asynccontextmanager
@@ -189,8 +189,8 @@ async def test_a_router_that_an_own_lifespan_runs_delivers(settings: Settings, d
         await shelf.until(1)
 
 
-async def test_a_relay_that_has_stopped_refuses_until_it_is_started_again(settings: Settings, database: str) -> None:
-    """An application is started, stopped and started again: it refuses in between, and delivers before and after."""
+async def test_stopped_relay_refuses_until_it_is_started_again(settings: Settings, database: str) -> None:
+    """An application that is started twice delivers each time and refuses in between."""
     owners: set[str] = set()
     observer = Store(database)
 
@@ -213,8 +213,8 @@ async def test_a_relay_that_has_stopped_refuses_until_it_is_started_again(settin
     await observer.stop()
 
 
-async def test_a_request_while_the_relay_starts_is_refused(settings: Settings, database: str, tmp_path: Path) -> None:
-    """The database is locked while the relay starts: a request does not wait for it."""
+async def test_request_during_startup_is_refused_at_once(settings: Settings, database: str, tmp_path: Path) -> None:
+    """While the locked database delays the start, a request is refused instead of waiting."""
     app = create_app([CollectingEngine()], settings=settings, database=database)
     holder = sqlite3.connect(tmp_path / "waits.db", isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
@@ -239,8 +239,8 @@ async def test_a_request_while_the_relay_starts_is_refused(settings: Settings, d
     await running
 
 
-async def test_a_relay_that_could_not_start_refuses(settings: Settings, tmp_path: Path) -> None:
-    """The folder of the database is missing; once it is there, the same application starts."""
+async def test_relay_that_failed_to_start_refuses_and_can_start_later(settings: Settings, tmp_path: Path) -> None:
+    """Without the folder of its database the relay refuses; once it exists, the same application starts."""
     shelf = CollectingEngine()
     app = create_app([shelf], settings=settings, database=f"sqlite:///{tmp_path / 'later' / 'waits.db'}")
     with pytest.raises(OperationalError):
@@ -254,8 +254,8 @@ async def test_a_relay_that_could_not_start_refuses(settings: Settings, tmp_path
             await shelf.until(1)
 
 
-async def test_callbacks_while_the_relay_stops_are_stored_or_refused(settings: Settings, database: str) -> None:
-    """Callbacks come in all the time while the relay stops: whatever got 2xx is in the database."""
+async def test_callbacks_during_shutdown_are_stored_or_refused(settings: Settings, database: str) -> None:
+    """Every callback that got 2xx while the relay stopped is in the database."""
     app = create_app([], settings=settings, database=database)
     stored: set[str] = set()
     seen: set[int] = set()
@@ -283,8 +283,8 @@ async def test_callbacks_while_the_relay_stops_are_stored_or_refused(settings: S
     await store.stop()
 
 
-async def test_a_router_that_is_included_twice_runs_once(settings: Settings, database: str) -> None:
-    """One relay at two prefixes: its lifespan is run twice, every answer is delivered once, and it stops."""
+async def test_router_included_twice_runs_once(settings: Settings, database: str) -> None:
+    """One relay at two prefixes delivers every answer once, and stops."""
     shelf = CollectingEngine()
     router = create_router([shelf], settings=settings, database=database)
     app = FastAPI(redirect_slashes=False)
@@ -300,8 +300,8 @@ async def test_a_router_that_is_included_twice_runs_once(settings: Settings, dat
         assert reasons(await replies(new, settings)) == {STOPPED}
 
 
-async def test_requests_of_another_event_loop_are_delivered_at_once(settings: Settings, database: str) -> None:
-    """The relay runs in one thread, its endpoints are called in another: an answer does not wait for the next tick."""
+async def test_answer_from_another_event_loop_is_delivered_at_once(settings: Settings, database: str) -> None:
+    """An answer received in another thread than the relay's does not wait for the next tick."""
     delivered, stop, started = threading.Event(), threading.Event(), threading.Event()
 
     class Ringing:
@@ -321,7 +321,7 @@ async def test_requests_of_another_event_loop_are_delivered_at_once(settings: Se
     thread.start()
     try:
         assert await asyncio.to_thread(started.wait, 20)
-        await asyncio.sleep(0.5)  # it sleeps for several seconds now
+        await asyncio.sleep(0.5)  # the dispatcher now sleeps for several seconds
         async with asking(app) as http:
             assert (await call_back(http, settings)).status_code == 200
             assert (await http.get("readyz")).status_code == 200
@@ -339,10 +339,10 @@ app.mount("/relay", create_app([], database="sqlite:///waits.db"))
 """
 
 
-async def test_sigterm_ends_a_process_with_a_relay_that_never_started(
+async def test_sigterm_ends_a_process_whose_relay_never_started(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A registration and a callback are refused at once, and nothing keeps the process."""
+    """Requests are refused at once, and nothing keeps the process alive."""
     caplog.set_level(logging.CRITICAL)
     (tmp_path / "mounted.py").write_text(MOUNTED)
     port = free_port()

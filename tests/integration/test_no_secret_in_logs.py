@@ -1,4 +1,4 @@
-"""What the relay's command writes, at its most talkative: no key, no token, no signature, no password, no answer."""
+"""The logs of the relay's command hold no key, token, signature, password or answer at any level."""
 
 import asyncio
 import base64
@@ -18,8 +18,8 @@ from awaithumans_core.signing import derive_webhook_key, sign
 ROUTE = Route("temporal", {"namespace": "default", "workflow_id": "w"}, "question-1")
 
 
-async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
-    """Callbacks and registrations, taken and refused, a sweep and a delivery that fail: at DEBUG, and nothing leaks."""
+async def test_debug_log_holds_no_secret(tmp_path: Path) -> None:
+    """Accepted and refused requests, a failing sweep and a failing delivery log no secret at DEBUG."""
     secret, admin = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     root = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     derived = derive_webhook_key(root)
@@ -67,8 +67,8 @@ async def test_nothing_secret_is_logged_at_any_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "nonsense"], ids=["away", "unknown"])
-def test_the_password_of_the_database_is_not_written(tmp_path: Path, scheme: str) -> None:
-    """A database that cannot be reached, or is none, is named without its password."""
+def test_database_password_is_not_logged(tmp_path: Path, scheme: str) -> None:
+    """An unreachable or invalid database is named without its password."""
     env = {"PATH": "", "HOME": str(tmp_path), "AWAITHUMANS_RELAY_SECRET": secrets.token_urlsafe(32)}
     env |= {"AWAITHUMANS_PAYLOAD_KEY": secrets.token_urlsafe(32), "AWAITHUMANS_ADMIN_API_TOKEN": "t"}
     database = f"{scheme}://relay:hunter2@127.0.0.1:9/waits"

@@ -1,4 +1,4 @@
-"""The example notebook, run as its readers run it: in a Jupyter kernel, which has an event loop of its own."""
+"""The example notebook, run in a Jupyter kernel, which has its own event loop."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 
 def shown(cell: Any) -> str:
-    """Everything under a cell."""
+    """Return all output of a cell."""
     return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell["outputs"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::DeprecationWarning:jupyter_client")
-async def test_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Sync, async and many at once: each cell waits for its person and goes on with the answer."""
+async def test_notebook_cells_continue_with_their_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sync, async and batch cells each wait for a person and continue with the answer."""
     humans = FakeHumans(clock=SystemClock())
     humans.answer("message 2", {"spam": False}).after(0.5).once()
     humans.answer("Is message", {"spam": True}).after(0.5)

@@ -1,4 +1,4 @@
-"""Log lines of the relay: which wait each is about, and nothing that must not be read there."""
+"""Log lines of the relay: each names its wait, and none holds secrets or answers."""
 
 import asyncio
 import base64
@@ -27,8 +27,8 @@ from tests.support.workflows import Decision
 ANSWER, PAYLOAD = "what-a-person-wrote", "what-a-person-was-shown"
 
 
-class Everything(logging.Handler):
-    """All records of a process, as text with everything that hangs on them."""
+class AllRecords(logging.Handler):
+    """Collect all records of the process as text, with all their attributes."""
 
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
@@ -49,9 +49,9 @@ class Everything(logging.Handler):
 
 
 @pytest.fixture
-def everything() -> Generator[Everything]:
-    """The root logger at DEBUG, as an application in trouble sets it; afterwards all loggers are as they were."""
-    handler, root = Everything(), logging.getLogger()
+def everything() -> Generator[AllRecords]:
+    """Set the root logger to DEBUG, and restore all loggers afterwards."""
+    handler, root = AllRecords(), logging.getLogger()
     before = {logger: logger.level for logger in (root, *_loggers())}
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
@@ -66,7 +66,7 @@ def _loggers() -> list[logging.Logger]:
 
 
 def all_at_debug(handler: logging.Handler) -> None:
-    """Loggers that somebody has quietened, or taken from the root, as uvicorn's are."""
+    """Enable loggers that were silenced or detached from the root, as those of uvicorn are."""
     for logger in _loggers():
         logger.setLevel(logging.DEBUG)
         if not logger.propagate:
@@ -74,7 +74,7 @@ def all_at_debug(handler: logging.Handler) -> None:
 
 
 def post(relay: RunningRelay, token: str, body: bytes, signature: str) -> int:
-    """As the awaithumans server does it, without a library whose log would be this process's."""
+    """Post as the awaithumans server does, without a client library that logs in this process."""
     connection = http.client.HTTPConnection(relay.url.removeprefix("http://"))
     connection.request("POST", f"/callbacks/{token}", body, {"X-Awaithumans-Signature": signature})
     status = connection.getresponse().status
@@ -83,16 +83,18 @@ def post(relay: RunningRelay, token: str, body: bytes, signature: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_no_log_says_what_must_not_be_said(
+async def test_no_log_record_holds_credentials_payload_or_answer(
     humans: HumansServer,
     people: People,
-    everything: Everything,
+    everything: AllRecords,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     kind: str,
 ) -> None:
-    """The whole way, on every logger at DEBUG: asked, called back, refused, swept, failed, delivered; and a store that
-    breaks. Neither credentials nor route tokens, nor the question's payload, nor its answer stand in any line."""
+    """With every logger at DEBUG, no record of any stage holds credentials, route tokens, payload or answer.
+
+    The stages: ask, callback, refusal, sweep, failed delivery, delivery and a failing store.
+    """
     postgres: PostgresServer | None = request.getfixturevalue("postgres") if kind == "postgres" else None
     failures: list[Exception] = [ConnectionError("away")]
 
@@ -133,7 +135,7 @@ async def test_no_log_says_what_must_not_be_said(
                 await asyncio.sleep(0.05)
         await relay.store.database.write(lambda db: db.exec_driver_sql("DROP TABLE waits"))
         assert await asyncio.to_thread(post, relay, token, body, sign(body, key)) == 503
-    said = everything.text()
+    logged = everything.text()
     for marker in (
         "sqlalchemy.engine",
         "uvicorn.access",
@@ -142,15 +144,15 @@ async def test_no_log_says_what_must_not_be_said(
         "the store is away",
         "refused (401)",
     ):
-        assert marker in said, f"{marker} was not heard, so nothing is shown"
+        assert marker in logged, f"{marker} was not logged, so the test shows nothing"
     secret = relay.settings.relay_secret[0].get_secret_value()
     unsaid = [humans.token, humans.payload_key, base64.b64encode(key).decode(), key.hex(), secret, ANSWER, PAYLOAD]
     for what in [*unsaid, *tokens]:
-        assert what not in said, next(record for record in everything.records if what in f"{vars(record)}").name
+        assert what not in logged, next(record for record in everything.records if what in f"{vars(record)}").name
 
 
-async def test_lines_name_their_wait(fake: FakeServer, everything: Everything, tmp_path: Path) -> None:
-    """Every line about a wait has the task, the wait and the engine as fields, whatever formatter reads them."""
+async def test_records_about_a_wait_have_its_fields(fake: FakeServer, everything: AllRecords, tmp_path: Path) -> None:
+    """Every record about a wait has task, wait and engine as fields, for any formatter."""
     route = Route("shelf", {"place": "here"}, "question-1")
     shelf = CollectingEngine()
     async with running_relay([shelf], fake, tmp_path) as relay:
@@ -165,8 +167,10 @@ async def test_lines_name_their_wait(fake: FakeServer, everything: Everything, t
         assert fields == {"task_id": "task-1", "wait_id": route.digest, "engine": "shelf"}
 
 
-async def test_a_refusal_names_the_task_it_claims(fake: FakeServer, everything: Everything, tmp_path: Path) -> None:
-    """Whoever looks for a lost answer finds the task and the reason; a forger writes no lines of theirs."""
+async def test_refusal_names_the_claimed_task_and_the_reason(
+    fake: FakeServer, everything: AllRecords, tmp_path: Path
+) -> None:
+    """An operator finds the task of a refused answer, and a forger cannot add lines of their own."""
     async with running_relay([CollectingEngine()], fake, tmp_path) as relay:
         server = Server(relay, fake)
         headers = {"X-Awaithumans-Task-Id": "task-7 delivered\tto", "X-Awaithumans-Signature": "sha256="}
@@ -179,8 +183,8 @@ async def test_a_refusal_names_the_task_it_claims(fake: FakeServer, everything: 
     assert all("\n" not in record.getMessage() for record in refused)
 
 
-async def test_json_lines_of_a_relay_with_a_wrong_token(fake: FakeServer, tmp_path: Path) -> None:
-    """`--log-format json`: every line is an object. The wrong token is said at the start, and callbacks are taken."""
+async def test_json_log_reports_a_wrong_token_at_the_start(fake: FakeServer, tmp_path: Path) -> None:
+    """With `--log-format json` every line is an object, and callbacks are accepted despite the wrong token."""
     route = Route("nowhere", {"place": "here"}, "question-1")
     secret = secrets.token_urlsafe(32)
     relay = RelayServer(
@@ -207,9 +211,8 @@ async def test_json_lines_of_a_relay_with_a_wrong_token(fake: FakeServer, tmp_pa
 
 
 @pytest.mark.edges
-async def test_temporals_own_lines_are_lines_of_the_relays_log(fake: FakeServer, tmp_path: Path) -> None:
-    """Temporal goes away under a relay that is connected to it: what its client says of that comes as JSON, too, from a
-    logger, and neither the answer nor a secret is in it."""
+async def test_temporals_client_logs_through_the_relays_format(fake: FakeServer, tmp_path: Path) -> None:
+    """When Temporal goes down, its client's lines come as JSON from a logger, without answer or secret."""
     temporal, secret = TemporalServer(tmp_path / "temporal"), secrets.token_urlsafe(32)
     arguments = ["--log-format", "json", "--log-level", "debug", "--database", "sqlite:///waits.db"]
     relay = RelayServer(tmp_path, fake, ["--temporal", temporal.address, *arguments], secret=secret)  # type: ignore[arg-type]
@@ -218,10 +221,10 @@ async def test_temporals_own_lines_are_lines_of_the_relays_log(fake: FakeServer,
         server = Server(RunningRelay(relay.url, settings, None), fake)  # type: ignore[arg-type]
         routes = [Route("temporal", {"namespace": "default", "workflow_id": f"w-{n}"}, f"question-{n}") for n in (1, 2)]
         await server.call_back(routes[0], "task-1", response={"note": ANSWER})
-        await said(relay, "parked task task-1")  # there is no such workflow, says a Temporal that is there
+        await logged(relay, "parked task task-1")  # a reachable Temporal reports that there is no such workflow
         await asyncio.to_thread(temporal.stop)
         await server.call_back(routes[1], "task-2", response={"note": ANSWER})
-        await said(relay, "task task-2 not delivered")
+        await logged(relay, "task task-2 not delivered")
         tokens = [server.signer.issue(route) for route in routes]
         await server.http.aclose()
     lines = [json.loads(line) for line in relay.process.output().splitlines()]
@@ -234,15 +237,15 @@ async def test_temporals_own_lines_are_lines_of_the_relays_log(fake: FakeServer,
         assert hidden not in relay.process.output()
 
 
-async def said(relay: RelayServer, words: str, seconds: float = 30.0) -> None:
-    """Until the relay's log has these words."""
+async def logged(relay: RelayServer, words: str, seconds: float = 30.0) -> None:
+    """Wait until the relay's log contains these words."""
     async with asyncio.timeout(seconds):
         while words not in relay.process.output():
             await asyncio.sleep(0.05)
 
 
-async def test_what_a_relay_says_at_its_start() -> None:
-    """A server elsewhere that does not answer, and an address at which it will not find this relay; or nothing."""
+async def test_start_warns_about_unreachable_addresses() -> None:
+    """The relay warns about a server that does not reply and an address at which it cannot be reached itself."""
     elsewhere = {"url": "http://humans.invalid", "admin_api_token": "t"}
     unset = await server_check.problems(Settings.load(**elsewhere))
     local = await server_check.problems(Settings.load(**elsewhere, relay_url="http://localhost:8787"))
@@ -250,6 +253,6 @@ async def test_what_a_relay_says_at_its_start() -> None:
     assert "AWAITHUMANS_RELAY_URL is http://localhost:8787" in local[0]
 
 
-async def test_a_relay_that_is_right_says_nothing_at_its_start(fake: FakeServer) -> None:
-    """No warning without a reason."""
+async def test_start_of_a_correct_relay_logs_no_warning(fake: FakeServer) -> None:
+    """A relay with correct settings logs no warning."""
     assert await server_check.problems(Settings.load(url=fake.url, admin_api_token=fake.token)) == []

@@ -1,4 +1,4 @@
-"""`/metrics` and `/readyz`: what a relay says of itself is what has happened."""
+"""`/metrics` and `/readyz` of the relay report what has happened."""
 
 import asyncio
 import sqlite3
@@ -22,8 +22,8 @@ def place(name: str) -> Route:
     return Route("shelf", {"place": name}, f"question-{name}")
 
 
-class Moody(CollectingEngine):
-    """Does to each target what its name says."""
+class EngineByTarget(CollectingEngine):
+    """An engine that does to each target what its name states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class Moody(CollectingEngine):
 
 
 @pytest.fixture
-async def shelf() -> Moody:
-    return Moody()
+async def shelf() -> EngineByTarget:
+    return EngineByTarget()
 
 
 @pytest.fixture
-async def relay(shelf: Moody, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+async def relay(shelf: EngineByTarget, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
     async with running_relay([shelf], fake, tmp_path) as running:
         yield running
 
@@ -58,8 +58,8 @@ async def server(relay: RunningRelay, fake: FakeServer) -> AsyncGenerator[Server
     await speaker.http.aclose()
 
 
-async def figures(server: Server) -> dict[str, float]:
-    """Every sample without its prefix, named as Prometheus has it."""
+async def samples(server: Server) -> dict[str, float]:
+    """Return every sample under its Prometheus name without the prefix."""
     text = (await server.http.get("/metrics")).raise_for_status().text
     return {
         sample.name.removeprefix("awaithumans_relay_") + ",".join(["", *sample.labels.values()]): sample.value
@@ -69,15 +69,15 @@ async def figures(server: Server) -> dict[str, float]:
 
 
 async def broken(relay: RunningRelay) -> None:
-    """The database of this relay answers with errors from now on."""
+    """Make the database of this relay fail from now on."""
     with sqlite3.connect(str(relay.store.database.url.database)) as db:
         db.execute("DROP TABLE waits")
     db.close()
 
 
 @pytest.mark.edges
-async def test_callbacks_by_result(server: Server, relay: RunningRelay) -> None:
-    """Each callback is counted once, under what it was answered."""
+async def test_callbacks_are_counted_by_result(server: Server, relay: RunningRelay) -> None:
+    """Each callback is counted once, under its result."""
     signed = server.signer.issue(ROUTE)
     await server.call_back(ROUTE)
     await server.call_back(ROUTE)
@@ -87,15 +87,15 @@ async def test_callbacks_by_result(server: Server, relay: RunningRelay) -> None:
     await server.post(signed, b"[]")
     await broken(relay)
     await server.call_back(place("unstored"), "task-2")
-    seen = await figures(server)
+    seen = await samples(server)
     for result in ("stored", "duplicate", "401", "403", "413", "422", "503"):
         assert seen[f"callbacks_total,{result}"] == 1, result
     assert seen["callback_duration_seconds_count"] == 7
     assert seen["store_up"] == 0
 
 
-async def test_waits_and_deliveries(server: Server, relay: RunningRelay) -> None:
-    """How waits stand, and how each attempt to deliver ended, by engine."""
+async def test_waits_and_deliveries_are_counted_by_engine(server: Server, relay: RunningRelay) -> None:
+    """Waits are counted by state, and deliveries by result, for each engine."""
     await server.register(place("open"), "task-open")
     for name in ("here", "gone", "late"):
         await server.call_back(place(name), f"task-{name}")
@@ -108,7 +108,7 @@ async def test_waits_and_deliveries(server: Server, relay: RunningRelay) -> None
     async with asyncio.timeout(60):
         while not (await relay.store.find("task-late"))[0].last_error:
             await asyncio.sleep(0.02)
-    seen = await figures(server)
+    seen = await samples(server)
     assert {name: count for name, count in seen.items() if name.startswith("waits,")} == {
         "waits,shelf,open": 1,
         "waits,shelf,answered": 1,
@@ -122,46 +122,48 @@ async def test_waits_and_deliveries(server: Server, relay: RunningRelay) -> None
     assert seen["store_up"] == 1
 
 
-async def test_the_sweep_is_counted(server: Server, relay: RunningRelay, fake: FakeServer) -> None:
-    """Looks and finds: an answer that was not called back is found by the second look."""
+async def test_sweep_checks_and_answers_are_counted(server: Server, relay: RunningRelay, fake: FakeServer) -> None:
+    """An answer without a callback is found and counted by the second check."""
     people = People(fake)
     async with TaskClient(fake.url, fake.token) as asker:
         task = await asker.create(HumanTask(task="counted?", response_schema=Decision))
     await server.register(Route("shelf", {"place": "swept"}, str(task.idempotency_key)), task.task_id)
     await relay.check_now(task.task_id)
     async with asyncio.timeout(60):
-        while not (await figures(server))["sweep_checks_total"]:
+        while not (await samples(server))["sweep_checks_total"]:
             await asyncio.sleep(0.05)
     await people.complete(task.task_id, {"approved": True})
     await relay.check_now(task.task_id)
     await relay.wait_for(task.task_id, "delivered")
-    seen = await figures(server)
+    seen = await samples(server)
     assert seen["sweep_checks_total"] >= 2
     assert seen["sweep_answers_found_total"] == 1
     assert (await server.http.get("/readyz")).json()["server"]["state"] == "ok"
     await people.aclose()
 
 
-async def test_labels_are_few(server: Server, relay: RunningRelay) -> None:
-    """No task, target or key becomes a label: a year of questions is as many series as a day's."""
+async def test_labels_are_bounded(server: Server, relay: RunningRelay) -> None:
+    """No task, target or key becomes a label, so the number of series does not grow."""
     await server.call_back(place("a-place-of-its-own"), "task-of-its-own")
     await relay.wait_for("task-of-its-own", "delivered")
     assert "own" not in (await server.http.get("/metrics")).text
 
 
-async def test_two_relays_in_one_process(server: Server, fake: FakeServer, tmp_path: Path) -> None:
-    """Each counts its own."""
+async def test_relays_in_one_process_count_separately(server: Server, fake: FakeServer, tmp_path: Path) -> None:
+    """Each of two relays in one process counts only its own events."""
     await server.call_back(ROUTE)
     (tmp_path / "other").mkdir()
     async with running_relay([CollectingEngine()], fake, tmp_path / "other") as other:
         speaker = Server(other, fake)
-        assert (await figures(speaker))["callbacks_total,stored"] == 0
+        assert (await samples(speaker))["callbacks_total,stored"] == 0
         await speaker.http.aclose()
-    assert (await figures(server))["callbacks_total,stored"] == 1
+    assert (await samples(server))["callbacks_total,stored"] == 1
 
 
-async def test_an_engine_that_is_away_degrades(server: Server, relay: RunningRelay, shelf: Moody) -> None:
-    """Callbacks still have to come here, so it is 200; who is away, since when and why is said, without its words."""
+async def test_unreachable_engine_degrades_readiness(
+    server: Server, relay: RunningRelay, shelf: EngineByTarget
+) -> None:
+    """Callbacks must still arrive, so the status is 200, with the engine, the time and the kind of error."""
     assert (await server.http.get("/readyz")).json()["engines"] == {"shelf": {"state": "unknown"}}
     shelf.away = True
     for number in range(6):
@@ -181,8 +183,8 @@ async def test_an_engine_that_is_away_degrades(server: Server, relay: RunningRel
     assert (back["status"], back["engines"]["shelf"]["state"]) == ("ready", "ok")
 
 
-class Askable(Moody):
-    """Can be asked whether it is there."""
+class CheckableEngine(EngineByTarget):
+    """An engine whose availability can be checked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,19 +196,19 @@ class Askable(Moody):
 
 
 @pytest.fixture
-async def askable(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[tuple[Askable, RunningRelay, Server]]:
-    """An engine that can be asked, and a relay of its own."""
-    engine = Askable()
+async def checkable(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[tuple[CheckableEngine, RunningRelay, Server]]:
+    """Run a relay with an engine that can be checked."""
+    engine = CheckableEngine()
     (tmp_path / "askable").mkdir()
     async with running_relay([engine], fake, tmp_path / "askable") as relay:
         server = Server(relay, fake)
-        await stands(server, "ok")
+        await engine_status(server, "ok")
         yield engine, relay, server
         await server.http.aclose()
 
 
-async def stands(server: Server, state: str) -> dict[str, object]:
-    """What is said of the engine, once it is so."""
+async def engine_status(server: Server, state: str) -> dict[str, object]:
+    """Return the status of the engine once it has this value."""
     async with asyncio.timeout(60):
         while (engine := (await server.http.get("/readyz")).json()["engines"]["shelf"])["state"] != state:
             await asyncio.sleep(0.05)
@@ -214,22 +216,24 @@ async def stands(server: Server, state: str) -> dict[str, object]:
     return found
 
 
-async def test_one_failed_delivery_has_the_engine_asked(askable: tuple[Askable, RunningRelay, Server]) -> None:
-    """Whether it is away is known then, and not after five; that it is back is seen without a delivery."""
-    engine, relay, server = askable
+async def test_failed_delivery_triggers_an_engine_check(
+    checkable: tuple[CheckableEngine, RunningRelay, Server],
+) -> None:
+    """An unreachable engine is known after one failed delivery, and its return without a delivery."""
+    engine, relay, server = checkable
     engine.away, engine.there = True, False
     await server.call_back(place("away"), "task-1")
-    assert (await stands(server, "failing"))["last_error"] == "TimeoutError"
+    assert (await engine_status(server, "failing"))["last_error"] == "TimeoutError"
     engine.there = True
-    await stands(server, "ok")
+    await engine_status(server, "ok")
     assert [wait.state for wait in await relay.store.find("task-1")] == ["answered"]
 
 
-async def test_a_target_of_its_own_is_no_matter_of_the_engine(
-    askable: tuple[Askable, RunningRelay, Server], caplog: pytest.LogCaptureFixture
+async def test_failing_target_does_not_affect_the_engines_status(
+    checkable: tuple[CheckableEngine, RunningRelay, Server], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that cannot be woken says nothing of an engine that answers."""
-    engine, relay, server = askable
+    """A target that cannot be woken does not degrade a reachable engine."""
+    engine, relay, server = checkable
     engine.away = True
     await server.call_back(place("here"), "task-1")
     async with asyncio.timeout(60):
@@ -240,50 +244,52 @@ async def test_a_target_of_its_own_is_no_matter_of_the_engine(
     assert "unreachable" not in caplog.text
 
 
-async def test_an_engine_that_answers_and_breaks_is_failing(askable: tuple[Askable, RunningRelay, Server]) -> None:
-    """That it is there when it is asked does not excuse that it takes nothing."""
-    engine, relay, server = askable
+async def test_reachable_engine_that_fails_every_delivery_is_failing(
+    checkable: tuple[CheckableEngine, RunningRelay, Server],
+) -> None:
+    """A passing check does not hide that every delivery fails."""
+    engine, relay, server = checkable
     engine.away = True
     for number in range(6):
         await server.call_back(place(f"away-{number}"), f"task-{number}")
-    assert (await stands(server, "failing"))["last_error"] == "ConnectionError"
+    assert (await engine_status(server, "failing"))["last_error"] == "ConnectionError"
     await asyncio.sleep(0.5)
-    await stands(server, "failing")
+    await engine_status(server, "failing")
     engine.away = False
     await relay.wait_for("task-0", "delivered")
-    await stands(server, "ok")
+    await engine_status(server, "ok")
 
 
-async def test_an_engine_is_asked_at_the_start(fake: FakeServer, tmp_path: Path) -> None:
-    """A relay that cannot wake anybody says so before somebody has answered."""
-    engine = Askable()
+async def test_engine_is_checked_at_the_start(fake: FakeServer, tmp_path: Path) -> None:
+    """A relay with an unreachable engine reports it before an answer arrives."""
+    engine = CheckableEngine()
     engine.there = False
     async with running_relay([engine], fake, tmp_path) as relay:
         server = Server(relay, fake)
-        assert (await stands(server, "failing"))["last_error"] == "TimeoutError"
+        assert (await engine_status(server, "failing"))["last_error"] == "TimeoutError"
         engine.there = True
-        await stands(server, "ok")
+        await engine_status(server, "ok")
         await server.http.aclose()
 
 
-async def test_waits_for_an_engine_that_is_not_here_degrade(server: Server, relay: RunningRelay) -> None:
-    """An answer this relay can store and not deliver is seen."""
+async def test_waits_for_a_missing_engine_degrade_readiness(server: Server, relay: RunningRelay) -> None:
+    """Readiness shows an answer that this relay can store but not deliver."""
     await relay.store.register("task-1", Route("elsewhere", {}, "question-1"), 900)
     ready = (await server.http.get("/readyz")).json()
     assert (ready["status"], ready["engines"]["elsewhere"]) == ("degraded", {"state": "missing"})
 
 
-async def test_a_store_that_takes_nothing_is_not_ready(server: Server, relay: RunningRelay) -> None:
-    """503, and only then: a callback could not be stored. The figures and the process are there all the same."""
+async def test_failing_store_makes_the_relay_not_ready(server: Server, relay: RunningRelay) -> None:
+    """Only a failing store replies 503; metrics and the liveness probe still work."""
     await broken(relay)
     ready = await server.http.get("/readyz")
     assert (ready.status_code, ready.json()["error"]) == (503, "STORE_UNAVAILABLE")
     assert (await server.http.get("/healthz")).status_code == 200
-    assert (await figures(server))["store_up"] == 0
+    assert (await samples(server))["store_up"] == 0
 
 
-async def test_a_store_that_is_held_up_is_not_ready(server: Server, relay: RunningRelay) -> None:
-    """A database that can be read and not written to keeps no answer: the probe writes, and does not wait for long."""
+async def test_locked_store_makes_the_relay_not_ready(server: Server, relay: RunningRelay) -> None:
+    """The probe writes and waits only briefly, since a read-only database keeps no answer."""
     holder = sqlite3.connect(str(relay.store.database.url.database), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     ready = await server.http.get("/readyz")

@@ -1,4 +1,4 @@
-"""Spans join an answer to its question, however long the person took and however the answer came."""
+"""Spans link an answer to its question, however long it took and whichever way it came."""
 
 import asyncio
 import subprocess
@@ -23,8 +23,8 @@ from tests.support.workflows import Decision
 TRACER = trace.get_tracer("script")
 
 
-class Stumbling(CollectingEngine):
-    """Fails as often as it is told to, in words nobody must read."""
+class FailingEngine(CollectingEngine):
+    """Fail a given number of times, with text that must not be logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-async def shelf() -> Stumbling:
-    return Stumbling()
+async def shelf() -> FailingEngine:
+    return FailingEngine()
 
 
 @pytest.fixture
-async def relay(shelf: Stumbling, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+async def relay(shelf: FailingEngine, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
     async with running_relay([shelf], fake, tmp_path) as running:
         yield running
 
@@ -67,7 +67,7 @@ def asked(name: str) -> tuple[HumanTask[Decision], Route]:
 
 
 async def until(spans: InMemorySpanExporter, *names: str) -> dict[str, ReadableSpan]:
-    """Our spans by name, once all of these have ended."""
+    """Return our spans by name, once all of these have ended."""
     async with asyncio.timeout(60):
         while not set(names) <= (ended := {span.name: span for span in spans.get_finished_spans()}).keys():
             await asyncio.sleep(0.02)
@@ -78,10 +78,10 @@ def facts(span: ReadableSpan) -> dict[str, object]:
     return dict(span.attributes or {})
 
 
-async def test_a_callback_and_its_delivery_are_linked_to_the_question(
+async def test_callback_and_delivery_are_linked_to_the_question(
     spans: InMemorySpanExporter, relay: RunningRelay, people: People
 ) -> None:
-    """The question is a span of the script's own trace; what comes of it are traces of their own, linked to it."""
+    """The question is a span of the script's trace; callback and delivery are traces linked to it."""
     question, route = asked("traced by callback")
     with TRACER.start_as_current_span("the script") as script:
         outcome = await relay.human_tasks().open(question.body(), route)
@@ -104,10 +104,10 @@ async def test_a_callback_and_its_delivery_are_linked_to_the_question(
         assert facts(span)["awaithumans.wait_id"] == route.digest
 
 
-async def test_an_answer_that_the_sweep_finds_is_linked_too(
+async def test_answer_found_by_the_sweep_is_linked_to_the_question(
     spans: InMemorySpanExporter, relay: RunningRelay, fake: FakeServer
 ) -> None:
-    """The trace is kept with the wait, so it needs no callback; and the asker needs no trace of its own around it."""
+    """The trace is kept with the wait, and the caller needs no enclosing trace."""
     question, route = asked("traced by sweep")
     fake.fake.answer(route.idempotency_key, {"approved": True}).by_email()
     outcome = await asyncio.to_thread(relay.human_tasks().open_sync, question.body(), route)
@@ -118,10 +118,10 @@ async def test_an_answer_that_the_sweep_finds_is_linked_too(
         assert [link.context.span_id for link in found[name].links] == [found["ask shelf"].context.span_id]
 
 
-async def test_a_failed_delivery_says_what_failed_and_not_its_words(
-    spans: InMemorySpanExporter, relay: RunningRelay, people: People, shelf: Stumbling
+async def test_failed_delivery_span_has_the_kind_of_error_only(
+    spans: InMemorySpanExporter, relay: RunningRelay, people: People, shelf: FailingEngine
 ) -> None:
-    """An engine's words may repeat the answer; the kind of its error does not."""
+    """An engine's error text may repeat the answer, so only the type of the error is recorded."""
     shelf.failures = 1
     question, route = asked("traced and failed")
     outcome = await relay.human_tasks().open(question.body(), route)
@@ -134,8 +134,8 @@ async def test_a_failed_delivery_says_what_failed_and_not_its_words(
     assert not any("cannot take" in span.to_json() for span in spans.get_finished_spans())
 
 
-def test_without_opentelemetry_everything_works() -> None:
-    """The package is optional: where it is not installed, asking does without. (FastAPI may bring it to a relay.)"""
+def test_core_works_without_opentelemetry() -> None:
+    """Asking works where OpenTelemetry is not installed; FastAPI may bring it to a relay."""
     program = """
 import sys
 sys.modules["opentelemetry"] = None

@@ -1,4 +1,4 @@
-"""What an operator can do over HTTP: list waits, redrive parked ones, by API and by page; and what strangers cannot."""
+"""Operator endpoints over HTTP: list and redrive waits by API and by page, and refuse everyone else."""
 
 import asyncio
 import base64
@@ -30,8 +30,8 @@ TOKEN = secrets.token_urlsafe(32)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
 
 
-class Broken(CollectingEngine):
-    """Takes nothing until it is mended; can tell a redrive from a delivery."""
+class FailingEngine(CollectingEngine):
+    """Fail every delivery until repaired; distinguishes a redrive from a delivery."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,12 +54,14 @@ def settings(fake: FakeServer) -> Settings:
 
 
 @pytest.fixture
-async def shelf() -> Broken:
-    return Broken()
+async def shelf() -> FailingEngine:
+    return FailingEngine()
 
 
 @pytest.fixture
-async def relay(shelf: Broken, settings: Settings, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
+async def relay(
+    shelf: FailingEngine, settings: Settings, fake: FakeServer, tmp_path: Path
+) -> AsyncGenerator[RunningRelay]:
     async with running_relay([shelf], fake, tmp_path, settings=settings) as running:
         yield running
 
@@ -85,7 +87,7 @@ async def browser(relay: RunningRelay) -> AsyncGenerator[httpx.AsyncClient]:
 async def answered(
     relay: RunningRelay, *task_ids: str, engine: str = "shelf", status: str = "completed", then: str = "parked"
 ) -> None:
-    """Waits whose answer has been called back and parked."""
+    """Return waits whose answer has been called back and parked."""
     signer, key = relay.settings.signer(), derive_webhook_key(relay.settings.payload_key[0].get_secret_value())
     async with httpx.AsyncClient(base_url=relay.url) as http:
         for task_id in task_ids:
@@ -97,14 +99,14 @@ async def answered(
                 f"/callbacks/{token}", content=body, headers={"X-Awaithumans-Signature": sign(body, key)}
             )
             assert sent.status_code == 200
-            if engine != "shelf":  # nobody here delivers for it
+            if engine != "shelf":  # this relay does not deliver for that engine
                 (wait,) = await relay.store.lease(engine, "test", limit=1, seconds=5)
                 await relay.store.park(wait, "test", reason="gone")
             await relay.wait_for(task_id, then)
 
 
 class Page(HTMLParser):
-    """What a browser makes of it: the texts, the links, the forms with their fields, and every element's name."""
+    """The parsed page: its texts, links, forms with their fields, and the name of every element."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -143,7 +145,7 @@ DOORS = [
 
 
 def proof(of: str = TOKEN, says: str = "redrive", hours_old: int = 0) -> str:
-    """What stands in our forms, or nearly."""
+    """Return the hidden proof of our forms, or an altered one."""
 
     class Then(TimestampSigner):
         def get_timestamp(self) -> int:
@@ -156,19 +158,19 @@ def basic(pair: str) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
-async def test_strangers_learn_nothing_but_401(relay: RunningRelay, stranger: httpx.AsyncClient) -> None:
-    """Without the token, or with anything like it, every door answers the same, and nothing happens."""
+async def test_requests_without_the_token_get_401(relay: RunningRelay, stranger: httpx.AsyncClient) -> None:
+    """Without the token, or with an altered one, every endpoint replies the same, and nothing happens."""
     await answered(relay, "task-1")
     like_it = [f"Bearer {TOKEN}x", "Bearer", "Bearer é", basic(f"{TOKEN}:"), basic(TOKEN), "Basic %", TOKEN, ""]
     headers = [{}, *[{b"Authorization": header.encode()} for header in like_it]]
     asked = [stranger.request(method, path, headers=each) for method, path in DOORS for each in headers]
-    for reply in await asyncio.gather(*asked):  # at once, since each is kept waiting
+    for reply in await asyncio.gather(*asked):  # all at once, because each refusal is delayed
         assert (reply.status_code, reply.json()) == (401, {"error": "UNAUTHORISED", "message": "not authorised"})
     assert await relay.store.counts() == {"parked": 1}
 
 
-async def test_without_a_token_set_the_doors_open_for_nobody(settings: Settings, tmp_path: Path) -> None:
-    """A relay that was given no operator token has no operator; it does not say so."""
+async def test_without_a_configured_token_every_request_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """A relay without an operator token has no operator, and its replies do not reveal that."""
     closed = settings.model_copy(update={"relay_operator_token": None})
     app = create_app([], settings=closed, database=f"sqlite:///{tmp_path / 'waits.db'}")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as http:
@@ -182,8 +184,8 @@ async def test_without_a_token_set_the_doors_open_for_nobody(settings: Settings,
 
 
 @pytest.mark.parametrize("token", ["short", "ä" * 20, "with\na newline in it"])
-def test_a_poor_operator_token_is_refused(settings: Settings, token: str) -> None:
-    """One that can be guessed, or that no header carries, is a settings mistake, told without repeating it."""
+def test_weak_operator_token_is_refused(settings: Settings, token: str) -> None:
+    """A token that is guessable or invalid in a header is a settings error that does not repeat it."""
     poor = settings.model_copy(update={"relay_operator_token": SecretStr(token)})
     with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_OPERATOR_TOKEN") as refused:
         create_app([], settings=poor)
@@ -191,8 +193,8 @@ def test_a_poor_operator_token_is_refused(settings: Settings, token: str) -> Non
     assert token not in repr(poor)
 
 
-async def test_waits_are_listed_without_what_was_answered(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
-    """Whom it is for, how it stands, when and why; not a word of the answer."""
+async def test_listing_omits_the_answers(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
+    """A listed wait has target, state, reason and times, and nothing of the answer."""
     await answered(relay, "task-1")
     await relay.store.register("task-2", Route("shelf", {"place": "there"}, "question-2"), 900)
     reply = await operator.get("/waits")
@@ -214,7 +216,7 @@ async def test_waits_are_listed_without_what_was_answered(relay: RunningRelay, o
 
 
 async def test_listing_is_filtered_and_paged(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
-    """By state (several too), by engine, and a page at a time."""
+    """The listing can be filtered by several states and by engine, and is paged."""
     await answered(relay, "a", "b", "c")
     await answered(relay, "d", engine="other")
 
@@ -231,15 +233,15 @@ async def test_listing_is_filtered_and_paged(relay: RunningRelay, operator: http
 @pytest.mark.parametrize(
     "query", ["state=lost", "limit=0", "limit=501", "offset=-1", "offset=1" + "0" * 20, "engine=%00"]
 )
-async def test_impossible_listings_are_refused(operator: httpx.AsyncClient, query: str) -> None:
-    """What no database can be asked for is 422."""
+async def test_listing_with_impossible_parameters_is_refused(operator: httpx.AsyncClient, query: str) -> None:
+    """Parameters that no database can take are refused with 422."""
     assert (await operator.get(f"/waits?{query}")).status_code == 422
 
 
-async def test_redrive_wakes_at_once_and_as_a_redrive(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+async def test_redrive_is_delivered_at_once_as_a_redrive(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
 ) -> None:
-    """A redriven answer is delivered in a moment, not at the next tick, and the engine hears that it is a redrive."""
+    """A redriven answer does not wait for the next tick, and the engine learns that it is a redrive."""
     await answered(relay, "task-1", "task-2")
     shelf.mended = True
     began = time.monotonic()
@@ -251,10 +253,10 @@ async def test_redrive_wakes_at_once_and_as_a_redrive(
     assert (await operator.post("/waits/task-1/redrive")).json() == {"redriven": 0}
 
 
-async def test_an_ordinary_delivery_after_a_redrive_is_none(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+async def test_delivery_after_a_redrive_is_an_ordinary_one(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
 ) -> None:
-    """The wish counts once: what an asker that registers again is sent is a delivery as any other."""
+    """A redrive applies once; the answer to a caller that registers again is an ordinary delivery."""
     await answered(relay, "task-1")
     await operator.post("/waits/task-1/redrive")
     await relay.wait_for("task-1", "parked")
@@ -269,12 +271,14 @@ async def test_an_ordinary_delivery_after_a_redrive_is_none(
 
 
 async def test_redrive_of_an_unknown_task_is_404(operator: httpx.AsyncClient) -> None:
-    """A mistyped id is told from one that is not parked."""
+    """A mistyped id gives another status than a wait that is not parked."""
     assert (await operator.post("/waits/nobody/redrive")).json()["error"] == "WAIT_NOT_FOUND"
 
 
-async def test_redrive_of_all_or_of_one_engine(relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken) -> None:
-    """Everything parked goes out again, or what one engine's outage has parked."""
+async def test_redrive_selects_one_engine_or_all(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
+) -> None:
+    """A redrive takes every parked wait, or those of one engine."""
     await answered(relay, "a", "b")
     await answered(relay, "c", engine="other")
     shelf.mended = True
@@ -285,7 +289,7 @@ async def test_redrive_of_all_or_of_one_engine(relay: RunningRelay, operator: ht
 
 
 async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """Whatever an error says, it is text: no element, no attribute, nothing evaluated."""
+    """An error text is escaped: it becomes no element and no attribute, and is not evaluated."""
     await answered(relay, "task-1")
     reply = await browser.get("/operate")
     page = Page(reply.text)
@@ -296,8 +300,8 @@ async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: h
 
 
 async def test_page_shows_no_hidden_characters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """A target that a workflow's author or a model has named cannot reverse or hide what an operator reads."""
-    name = hostile.ALL.replace("\x00", "").replace("\ud800", "")  # as databases can hold
+    """A target named by a workflow's author or a model cannot reverse or hide what an operator reads."""
+    name = hostile.ALL.replace("\x00", "").replace("\ud800", "")  # characters that a database can store
     await relay.store.register("task-1", Route("shelf", {"place": name}, "k"), 900)
     page = Page((await browser.get("/operate")).text)
     (shown,) = [text for text in page.texts if "owned" in text]
@@ -305,8 +309,8 @@ async def test_page_shows_no_hidden_characters(relay: RunningRelay, browser: htt
     assert hostile.hidden("".join(page.texts), allowed="\n") == set()
 
 
-async def test_page_is_sealed(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """No script, nothing from elsewhere, in no frame, kept in no cache; and no token in it."""
+async def test_page_has_strict_security_headers(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """The page has no script, external resource, frame, cache or token."""
     reply = await browser.get("/operate")
     policy = reply.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
@@ -320,8 +324,8 @@ async def test_page_is_sealed(relay: RunningRelay, browser: httpx.AsyncClient) -
     assert all(source.startswith("data:") for source in sources if source)
 
 
-async def test_page_is_labelled(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """Its language, its title, its table's heads, and what each button does, are said to whoever does not see it."""
+async def test_page_is_accessible(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """Language, title, table heads and buttons are labelled for screen readers."""
     await answered(relay, "task-1")
     elements = Page((await browser.get("/operate?engine=shelf")).text).elements
     has: dict[str, list[dict[str, str | None]]] = {}
@@ -335,7 +339,7 @@ async def test_page_is_labelled(relay: RunningRelay, browser: httpx.AsyncClient)
 
 
 async def test_page_links_to_the_question_and_filters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """Counts are filters, and a task leads to where people see it."""
+    """Counts are filters, and a task links to its review page."""
     await answered(relay, "task-1")
     await relay.store.register("task-2", Route("shelf", {}, "question-2"), 900)
     page = Page((await browser.get("/operate")).text)
@@ -347,10 +351,9 @@ async def test_page_links_to_the_question_and_filters(relay: RunningRelay, brows
 
 
 async def test_filter_form_shows_every_engine(
-    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: Broken
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: FailingEngine
 ) -> None:
-    """What a browser sends when "Show" is pressed with "every engine" chosen lists every engine's waits, and what is
-    redriven from there is everything."""
+    """Choosing "every engine" and pressing "Show" lists every engine's waits, and a redrive from there takes all."""
     await answered(relay, "task-1")
     await answered(relay, "task-2", engine="other")
     (form,) = [f for f in Page((await browser.get("/operate?engine=shelf")).text).forms if f["method"] == "get"]
@@ -371,18 +374,18 @@ async def test_filter_form_shows_every_engine(
     await relay.wait_for("task-1", "delivered")
 
 
-async def test_redrive_with_an_empty_engine_is_for_all(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: Broken
+async def test_redrive_with_an_empty_engine_takes_all(
+    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
 ) -> None:
-    """Nothing chosen is no choice, as in a listing."""
+    """An empty engine means no filter, as in a listing."""
     await answered(relay, "task-1")
     shelf.mended = True
     assert (await operator.post("/waits/redrive?engine=")).json() == {"redriven": 1}
     await relay.wait_for("task-1", "delivered")
 
 
-async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """Fifty at a time, the newest first."""
+async def test_page_is_paginated(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
+    """The page shows fifty waits at a time, newest first."""
     for number in range(51):
         await relay.store.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
     first = Page((await browser.get("/operate")).text)
@@ -393,10 +396,10 @@ async def test_page_has_pages(relay: RunningRelay, browser: httpx.AsyncClient) -
     assert "task-0" in second.texts
 
 
-async def test_an_asker_that_had_gone_is_shown(
-    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: Broken
+async def test_answer_whose_caller_had_ended_is_marked(
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: FailingEngine
 ) -> None:
-    """What counts as delivered since nobody needs it is told from what somebody has, on the page and in the API."""
+    """Page and API distinguish a wait whose caller was gone from one that was delivered."""
     await answered(relay, "gone", status="cancelled", then="delivered")
     alone = Page((await browser.get("/operate?state=delivered")).text).texts
     assert {"Delivered", "asker had gone", "found gone", HOSTILE} <= set(alone)
@@ -410,15 +413,15 @@ async def test_an_asker_that_had_gone_is_shown(
 
 
 async def test_page_and_api_use_the_same_words(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
-    """A state has one name everywhere, and what the first column holds is a task."""
+    """A state has one name everywhere, and the first column is called task."""
     await answered(relay, "task-1")
     page = Page((await browser.get("/operate")).text).texts
     assert page[page.index("State") :][:4] == ["State", "Task", "Who waits", "Since"]
     assert {state.capitalize() for state in WaitState} <= set(page)
 
 
-async def test_form_redrives_one(relay: RunningRelay, browser: httpx.AsyncClient, shelf: Broken) -> None:
-    """The button of a row sends that answer again, and the page says so."""
+async def test_form_redrives_one_wait(relay: RunningRelay, browser: httpx.AsyncClient, shelf: FailingEngine) -> None:
+    """The button of a row redrives that answer, and the page confirms it."""
     await answered(relay, "task-1", "task-2")
     (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("task_id") == "task-1"]
     shelf.mended = True
@@ -429,8 +432,10 @@ async def test_form_redrives_one(relay: RunningRelay, browser: httpx.AsyncClient
     await relay.wait_for("task-2", "parked")
 
 
-async def test_form_redrives_all(relay: RunningRelay, browser: httpx.AsyncClient, shelf: Broken) -> None:
-    """One button sends everything that is parked again."""
+async def test_form_redrives_all_parked_waits(
+    relay: RunningRelay, browser: httpx.AsyncClient, shelf: FailingEngine
+) -> None:
+    """One button redrives everything that is parked."""
     await answered(relay, "task-1", "task-2")
     (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("all")]
     shelf.mended = True
@@ -454,7 +459,7 @@ async def test_form_redrives_all(relay: RunningRelay, browser: httpx.AsyncClient
 async def test_form_of_another_site_is_refused(
     relay: RunningRelay, browser: httpx.AsyncClient, given: str | None
 ) -> None:
-    """A foreign page can make a browser send the operator's credentials, but not our form's fresh proof."""
+    """A foreign page can make a browser send the operator's credentials, but not the fresh proof of our form."""
     await answered(relay, "task-1")
     reply = await browser.post("/operate", data={"all": "1", **({} if given is None else {"proof": given})})
     assert reply.status_code == 403
@@ -462,10 +467,8 @@ async def test_form_of_another_site_is_refused(
 
 
 @pytest.mark.parametrize("path", ["/waits/redrive", "/waits/task-1/redrive"])
-async def test_no_foreign_page_redrives_through_the_api(
-    relay: RunningRelay, browser: httpx.AsyncClient, path: str
-) -> None:
-    """A browser that knows the operator sends its credentials there for any page's form; only a bearer opens it."""
+async def test_api_refuses_browser_credentials(relay: RunningRelay, browser: httpx.AsyncClient, path: str) -> None:
+    """A browser sends its stored credentials for any page's form, so the API accepts only a bearer token."""
     await answered(relay, "task-1")
     foreign = {"Origin": "https://elsewhere.example", "Content-Type": "application/x-www-form-urlencoded"}
     reply = await browser.post(path, content=b"", headers=foreign)
@@ -473,8 +476,8 @@ async def test_no_foreign_page_redrives_through_the_api(
     assert await relay.store.counts() == {"parked": 1}
 
 
-async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_path: Path) -> None:
-    """In an application of its own, under a prefix, links and forms stay under the prefix."""
+async def test_page_works_under_a_prefix(settings: Settings, tmp_path: Path) -> None:
+    """Inside an application, links and forms stay under the prefix."""
     engines: list[Engine] = []
     app = FastAPI(redirect_slashes=False)
     router = create_router(engines, settings=settings, database=f"sqlite:///{tmp_path / 'waits.db'}")
@@ -487,16 +490,16 @@ async def test_page_works_where_a_host_mounts_the_relay(settings: Settings, tmp_
     assert (sent.status_code, sent.headers["location"]) == (303, "?redriven=0")
 
 
-def test_the_relays_own_engine_name_is_taken(settings: Settings) -> None:
-    """Nobody else can be called as the doctor's probe."""
+def test_engine_with_the_probes_name_is_refused(settings: Settings) -> None:
+    """No other engine can have the name of the doctor's probe."""
     with pytest.raises(SettingsError, match="'doctor'"):
         create_app([CollectingEngine("doctor")], settings=settings)
 
 
-async def test_no_secret_in_the_log(
+async def test_log_of_a_redrive_holds_no_secret(
     relay: RunningRelay, browser: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A redrive is logged; the token and the proof are not."""
+    """A redrive is logged without the token and the proof."""
     caplog.set_level("DEBUG", logger="awaithumans")
     await answered(relay, "task-1")
     (form, *_) = Page((await browser.get("/operate")).text).redrives()

@@ -1,4 +1,4 @@
-"""Who may read the relay's SQLite files."""
+"""File permissions of the relay's SQLite files."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ PRIVATE = {"waits.db": 0o600, "waits.db-wal": 0o600, "waits.db-shm": 0o600}
 
 @pytest.mark.parametrize("form", ["path", "URI"])
 async def test_sqlite_files_are_private_from_the_start(tmp_path: Path, form: str) -> None:
-    """Database, log and index: only the relay's user may read answers, whatever the umask is."""
+    """Only the relay's user can read database, log and index, whatever the umask."""
     plain = f"sqlite:///{tmp_path / 'waits.db'}"
     store = Store(plain if form == "path" else f"sqlite:///file:{tmp_path / 'waits.db'}?uri=true")
     with umask(0):
@@ -45,7 +45,7 @@ async def test_sqlite_files_are_private_from_the_start(tmp_path: Path, form: str
 
 
 async def test_file_that_replaces_a_deleted_one_is_private(tmp_path: Path) -> None:
-    """The file to which a running relay moves its waits is as private as the first."""
+    """The new file of a running relay is as private as the first one."""
     store, file = Store(f"sqlite:///{tmp_path / 'waits.db'}"), tmp_path / "waits.db"
     with umask(0):
         await store.start()
@@ -65,7 +65,7 @@ async def test_file_that_replaces_a_deleted_one_is_private(tmp_path: Path) -> No
 async def test_existing_file_that_others_can_read_is_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its mode is its owner's choice: the log names it and the command, and nothing is changed."""
+    """The owner chose the mode, so the log names file and command, and nothing is changed."""
     file = tmp_path / "waits.db"
     file.touch()
     file.chmod(0o640)

@@ -1,4 +1,4 @@
-"""Refusals: how fast an operator's token can be guessed, and how many lines strangers can write into the log."""
+"""Limits on refusals: how fast an operator's token can be guessed, and how many log lines strangers can cause."""
 
 import asyncio
 import logging
@@ -32,9 +32,11 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.edges
-async def test_wrong_operator_tokens_are_slowed_down(relay: RunningRelay, caplog: pytest.LogCaptureFixture) -> None:
-    """However many connections guess, few guesses a second are refused; the operator, and a browser's first request,
-    are answered at once meanwhile. The guesses are one line of the log, without a token."""
+async def test_wrong_operator_tokens_are_rate_limited(relay: RunningRelay, caplog: pytest.LogCaptureFixture) -> None:
+    """However many connections guess, few guesses per second are refused, logged in one line without a token.
+
+    Meanwhile the operator, and a browser's first request, get their reply at once.
+    """
     seconds, guessers, guesses = GUESS_SECONDS * 1.5, 60, 0
 
     async def guess(http: httpx.AsyncClient) -> None:
@@ -65,8 +67,8 @@ async def test_wrong_operator_tokens_are_slowed_down(relay: RunningRelay, caplog
 
 
 @pytest.mark.edges
-async def test_guesser_that_hangs_up_leaves_nothing_behind(relay: RunningRelay) -> None:
-    """Refusals that are held back end with their connections."""
+async def test_delayed_refusal_ends_with_its_connection(relay: RunningRelay) -> None:
+    """Delayed refusals of a client that disconnects are dropped."""
     before = len(asyncio.all_tasks())
     async with httpx.AsyncClient(base_url=relay.url, timeout=0.1) as http:
         for _ in range(20):
@@ -77,10 +79,10 @@ async def test_guesser_that_hangs_up_leaves_nothing_behind(relay: RunningRelay) 
             await asyncio.sleep(0.01)
 
 
-async def test_many_refusals_are_one_line_and_a_count(
+async def test_repeated_refusals_are_logged_once_with_a_count(
     relay: RunningRelay, fake: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hundred forged callbacks and registrations: the first of each kind is logged, the rest is counted."""
+    """Of a hundred forged callbacks and registrations the first of each kind is logged, the rest counted."""
     async with httpx.AsyncClient(base_url=relay.url) as http:
         for number in range(100):
             headers = {"Authorization": "Bearer forged.token", "X-Awaithumans-Task-Id": f"task-{number}"}
@@ -90,8 +92,8 @@ async def test_many_refusals_are_one_line_and_a_count(
     assert [line[:27] for line in lines] == ["refused (401), task task-0:"] * 2
 
 
-async def test_count_is_logged_at_the_end_of_its_time(caplog: pytest.LogCaptureFixture) -> None:
-    """How many more there were, and the latest; then the next event of the kind is logged at once again."""
+async def test_count_of_refusals_is_logged_at_the_end_of_its_interval(caplog: pytest.LogCaptureFixture) -> None:
+    """The line has the number and the latest event; the next event of the kind is logged at once."""
     repeats = Repeats(logging.getLogger("awaithumans.relay"), seconds=0.1)
     for number in range(5):
         repeats.warn("apples", f"apple {number}")
@@ -107,7 +109,7 @@ async def test_count_is_logged_at_the_end_of_its_time(caplog: pytest.LogCaptureF
     ]
 
 
-async def test_kinds_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_number_of_refusal_kinds_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """A caller that invents kinds of events fills neither the log nor the memory."""
     repeats = Repeats(logging.getLogger("awaithumans.relay"))
     for number in range(10 * MAX_KINDS):

@@ -1,4 +1,4 @@
-"""The relay's two doors, over real HTTP: what they store, what they refuse, and that nothing is delivered twice."""
+"""The relay's two endpoints over HTTP: what they store and refuse, and that each answer is delivered once."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ BODY = json.dumps(
         pytest.param(None, None, b" " * (6 * 1024 * 1024 + 1), 413, id="too-large"),
     ],
 )
-async def test_refuses_what_proves_nothing(
+async def test_callback_without_valid_proofs_is_refused(
     server: Server,
     relay: RunningRelay,
     shelf: CollectingEngine,
@@ -71,7 +71,7 @@ async def test_refuses_what_proves_nothing(
     body: bytes,
     status: int,
 ) -> None:
-    """A callback without both proofs, or that is not an answer, is refused and leaves no trace."""
+    """A callback without both proofs, or that is no answer, is refused and leaves no trace."""
     reply = await server.post(server.signer.issue(ROUTE) if token is None else token, body, signature)
     assert reply.status_code == status
     assert set(reply.json()) == {"error", "message"}
@@ -79,10 +79,10 @@ async def test_refuses_what_proves_nothing(
     assert shelf.calls == 0
 
 
-async def test_signed_body_at_another_url_answers_nobody(
+async def test_signed_body_at_the_url_of_another_wait_is_refused(
     server: Server, relay: RunningRelay, shelf: CollectingEngine
 ) -> None:
-    """A true answer sent to the URL of another wait is 403, and neither wait moves."""
+    """A valid answer sent to the URL of another wait is 403, and neither wait changes."""
     await server.register(ROUTE, "task-1")
     await server.register(OTHER, "task-2")
     body = json.dumps({"task_id": "task-1", "idempotency_key": "question-1", "status": "cancelled"}).encode()
@@ -91,10 +91,10 @@ async def test_signed_body_at_another_url_answers_nobody(
     assert shelf.calls == 0
 
 
-async def test_wait_registered_for_another_task_is_not_answered_by_it(
+async def test_wait_registered_for_another_task_gets_no_answer(
     server: Server, relay: RunningRelay, shelf: CollectingEngine
 ) -> None:
-    """Registering one's own route under somebody else's task id does not bring that task's answer."""
+    """Registering a route under another caller's task id does not deliver that task's answer."""
     await server.register(OTHER, "task-1")
     assert (await server.call_back(ROUTE, "task-1")).status_code == 200
     await shelf.until(1)
@@ -115,16 +115,16 @@ async def test_registration_needs_a_token(server: Server, relay: RunningRelay, h
     assert await relay.store.counts() == {}
 
 
-async def test_registration_for_an_unknown_engine_says_so(server: Server) -> None:
-    """An asker whose engine the relay does not have hears it at once, not by silence."""
+async def test_registration_for_an_unknown_engine_is_refused(server: Server) -> None:
+    """A caller whose engine the relay does not have gets an error at once."""
     reply = await server.register(Route("nobody", {}, "k"))
     assert reply.status_code == 422
     assert "nobody" in reply.json()["message"]
     assert "shelf" in reply.json()["message"]
 
 
-async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
-    """The server may send the same row twice: both are acknowledged, the asker is woken once."""
+async def test_duplicate_callback_wakes_once(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
+    """The server may send a row twice: both are acknowledged, and the caller is woken once."""
     await server.register(ROUTE)
     assert [(await server.call_back(ROUTE)).status_code for _ in range(2)] == [200, 200]
     await relay.wait_for("task-1", "delivered")
@@ -136,7 +136,7 @@ async def test_callback_twice_wakes_once(server: Server, relay: RunningRelay, sh
 async def test_callback_before_registration_wakes_once(
     server: Server, relay: RunningRelay, shelf: CollectingEngine
 ) -> None:
-    """An answer that is faster than the registration is kept, delivered, and not delivered again by it."""
+    """An answer before its registration is kept, delivered, and not delivered again by the registration."""
     assert (await server.call_back(ROUTE)).status_code == 200
     await shelf.until(1)
     await relay.wait_for("task-1", "delivered")
@@ -145,7 +145,7 @@ async def test_callback_before_registration_wakes_once(
 
 
 async def test_shared_task_answers_every_wait(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
-    """Two askers who share a key on purpose share the task, and each gets its answer, also one who comes later."""
+    """Callers that share a key share the task, and each gets its answer, including a later one."""
     second, late = (Route("shelf", {"place": place}, "question-1") for place in ("second", "late"))
     await server.register(ROUTE)
     await server.register(second)
@@ -162,8 +162,8 @@ async def test_callback_url_with_a_slash_is_not_redirected(server: Server, shelf
     await shelf.until(1)
 
 
-async def test_finished_target_is_parked_and_acknowledged(humans: HumansServer, tmp_path: Path) -> None:
-    """An answer for somebody who is gone is set aside with its reason, and acknowledged, not retried for days."""
+async def test_answer_to_an_ended_target_is_acknowledged_and_parked(humans: HumansServer, tmp_path: Path) -> None:
+    """The answer is parked with its reason instead of being retried for days."""
 
     def gone(_: Route) -> None:
         raise TargetGone("the workflow has ended")
@@ -179,8 +179,8 @@ async def test_finished_target_is_parked_and_acknowledged(humans: HumansServer, 
         await server.http.aclose()
 
 
-async def test_failing_engine_is_tried_again(humans: HumansServer, tmp_path: Path) -> None:
-    """Not ready, and any other failure, mean later; then it is delivered once."""
+async def test_failed_delivery_is_retried_and_delivered_once(humans: HumansServer, tmp_path: Path) -> None:
+    """Not ready, or any other error, means a later attempt, and one delivery."""
     failures: list[Exception] = [ConnectionError("away"), TargetNotReady("not parked yet", retry_after=0.1)]
 
     def stumble(_: Route) -> None:
@@ -197,7 +197,7 @@ async def test_failing_engine_is_tried_again(humans: HumansServer, tmp_path: Pat
 
 
 async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> None:
-    """What was acknowledged before a relay stopped is delivered by the next one on the same file."""
+    """Answers acknowledged before a relay stopped are delivered by the next one on the same file."""
 
     def away(_: Route) -> None:
         raise ConnectionError("away")
@@ -212,8 +212,8 @@ async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> 
     assert outcome.response == {"approved": True}
 
 
-async def test_health_and_readiness(server: Server) -> None:
-    """The probes say whether the process runs and what it holds."""
+async def test_probes_report_liveness_and_waits(server: Server) -> None:
+    """The probes report whether the process runs and which waits it holds."""
     await server.register(ROUTE)
     assert (await server.http.get("/healthz")).json() == {"status": "ok"}
     ready = (await server.http.get("/readyz")).json()
@@ -224,7 +224,7 @@ async def test_health_and_readiness(server: Server) -> None:
 async def test_callback_after_parking_is_delivered(
     server: Server, relay: RunningRelay, shelf: CollectingEngine
 ) -> None:
-    """A wait whose task the sweep could not find is parked; its true callback brings it back, and so does its asker."""
+    """A parked wait without a known task is reopened by its callback, and by its caller."""
     await server.register(ROUTE)
     await server.register(OTHER, "task-2")
     for task_id in ("task-1", "task-2"):
@@ -236,8 +236,8 @@ async def test_callback_after_parking_is_delivered(
     assert [outcome.task_id for _, outcome in shelf.held] == ["task-1"]
 
 
-async def test_sweep_does_not_park_what_was_just_answered(server: Server, relay: RunningRelay) -> None:
-    """The answer comes while the sweep is told that there is no such task: the answer stays."""
+async def test_sweep_does_not_park_a_wait_answered_meanwhile(server: Server, relay: RunningRelay) -> None:
+    """The answer arrives while the sweep reads that the task is missing, and is kept."""
     await server.register(ROUTE)
     (open_wait,) = await relay.store.find("task-1")
     await server.call_back(ROUTE)
@@ -246,8 +246,8 @@ async def test_sweep_does_not_park_what_was_just_answered(server: Server, relay:
     await relay.wait_for("task-1", "delivered")
 
 
-async def test_slow_wakes_do_not_hold_up_others(humans: HumansServer, tmp_path: Path) -> None:
-    """Forty deliveries that take long keep nobody else's answer back."""
+async def test_slow_deliveries_do_not_delay_other_targets(humans: HumansServer, tmp_path: Path) -> None:
+    """Forty slow deliveries do not delay an answer for another target."""
     gate = asyncio.Event()
 
     class Slow(CollectingEngine):
@@ -269,10 +269,10 @@ async def test_slow_wakes_do_not_hold_up_others(humans: HumansServer, tmp_path: 
         await server.http.aclose()
 
 
-async def test_one_unreadable_task_does_not_hide_the_others(
+async def test_unreadable_task_does_not_delay_other_answers(
     humans: HumansServer, people: People, tmp_path: Path
 ) -> None:
-    """A task at which the server breaks does not keep the sweep from the answers beside it."""
+    """A task on which the server fails does not keep the sweep from the others."""
     broken: list[str] = []
 
     async def forward(scope: Any, receive: Any, send: Any) -> None:
@@ -303,15 +303,15 @@ async def test_one_unreadable_task_does_not_hide_the_others(
     await store.stop()
 
 
-async def test_a_shared_question_lives_while_somebody_waits(
+async def test_shared_task_stays_open_until_its_last_caller_has_ended(
     humans: HumansServer, people: People, tmp_path: Path
 ) -> None:
-    """One of two askers has gone: its wait is set aside, the other's goes on. When both have, the task is cancelled."""
+    """When one of two callers ends, its wait is parked; when both have, the task is cancelled."""
     gone: set[str] = set()
 
     class Watched(CollectingEngine):
         async def orphaned(self, route: Route) -> str | None:
-            return f"{route.target['place']} has gone" if route.target["place"] in gone else None
+            return f"{route.target['place']} has ended" if route.target["place"] in gone else None
 
     async with running_relay([Watched()], humans, tmp_path) as relay:
         tasks = relay.human_tasks()
@@ -330,8 +330,8 @@ async def test_a_shared_question_lives_while_somebody_waits(
         assert (await people.task(task_id))["status"] == "cancelled"
 
 
-async def test_cancelled_callers_leave_the_store_writable(tmp_path: Path) -> None:
-    """A caller that is cut off in the middle of a transaction does not keep the database locked."""
+async def test_cancelled_writes_leave_the_store_writable(tmp_path: Path) -> None:
+    """A caller cancelled inside a transaction does not keep the database locked."""
     store = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     await store.start()
     for number in range(200):

@@ -1,4 +1,4 @@
-"""Both keys are changed as an operator does it; no callback and no registration is refused meanwhile."""
+"""Both keys are rotated as an operator does it, and no callback or registration is refused meanwhile."""
 
 import asyncio
 import base64
@@ -21,11 +21,11 @@ from tests.support.postgres import PostgresServer
 pytestmark = pytest.mark.edges
 
 GONE = "127.0.0.1:9"
-"""Nobody is woken here: what counts is that every answer is taken."""
+"""Address without a server: these tests wake no caller, only count accepted answers."""
 
 
 class RelayOf:
-    """A relay from its command line; it knows the server's keys as they are, or derived only."""
+    """A relay from its command line, with the server's keys in full or only derived ones."""
 
     def __init__(self, folder: Path, database: str, *, derived: bool) -> None:
         self.port = free_port()
@@ -34,7 +34,7 @@ class RelayOf:
         self._process = Process([], folder)
 
     async def roll(self, relay_secrets: list[str], payload_keys: list[str]) -> None:
-        """Stop it, and start it with these."""
+        """Restart the relay with these keys."""
         await asyncio.to_thread(self._process.stop)
         derived = [base64.b64encode(derive_webhook_key(key)).decode() for key in payload_keys]
         keys = {"WEBHOOK_KEY": derived} if self._derived else {"PAYLOAD_KEY": payload_keys}
@@ -50,12 +50,12 @@ class RelayOf:
 
 
 class Sender:
-    """The awaithumans server and its askers, behind a load balancer that goes round and passes over who is down."""
+    """The awaithumans server and its callers behind a round-robin load balancer that skips stopped relays."""
 
     def __init__(self, relays: list[RelayOf], secret: str, payload_key: str) -> None:
         self.urls = itertools.cycle([relay.url for relay in relays])
         self.secrets = [secret]
-        """Of those who asked: whoever asked before the change has a URL that was signed before it."""
+        """Signing secrets in use: a caller from before the rotation has a URL signed with the old secret."""
         self.payload_key = payload_key
         self.replies: Counter[int] = Counter()
         self.registrations: Counter[int] = Counter()
@@ -94,8 +94,8 @@ class Sender:
         return True
 
 
-async def test_both_keys_change_while_callbacks_flow(postgres: PostgresServer, tmp_path: Path) -> None:
-    """Relays accept the new keys, one relay after the other; then everybody signs with them; then the old ones go."""
+async def test_rotation_of_both_keys_refuses_no_callback(postgres: PostgresServer, tmp_path: Path) -> None:
+    """First each relay accepts the new keys, then every sender signs with them, then the old ones are removed."""
     database = postgres.database()
     old, new = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     old_key, new_key = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
@@ -107,8 +107,8 @@ async def test_both_keys_change_while_callbacks_flow(postgres: PostgresServer, t
         for relay in relays:
             await relay.roll([old, new], [old_key, new_key])
         sender.payload_key, sender.secrets = new_key, [old, new]
-        await asyncio.sleep(0.3)  # a time in which both kinds of callback URL are used
-        sender.secrets = [new]  # the last question of the old kind has ended
+        await asyncio.sleep(0.3)  # for a while both kinds of callback URL are in use
+        sender.secrets = [new]  # the last question with an old callback URL has ended
         for relay in relays:
             await relay.roll([new], [new_key])
         flowing.cancel()

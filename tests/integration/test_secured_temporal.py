@@ -1,4 +1,4 @@
-"""The relay's command line and a Temporal behind TLS, client certificates and API keys, with encrypted payloads."""
+"""The relay's command line with a Temporal behind TLS, client certificates and API keys, and with a codec."""
 
 import uuid
 from collections.abc import AsyncGenerator
@@ -51,21 +51,21 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def address(temporal: TemporalServer, authority: Authority) -> AsyncGenerator[str]:
-    """Of a Temporal with TLS and API keys."""
+    """Yield the address of a Temporal with TLS and API keys."""
     async with Gateway(temporal.address, KEYS).serving(authority) as address:
         yield address
 
 
 @pytest.fixture
 async def mutual(temporal: TemporalServer, authority: Authority) -> AsyncGenerator[str]:
-    """Of a Temporal that wants client certificates."""
+    """Yield the address of a Temporal that requires client certificates."""
     async with Gateway(temporal.address).serving(authority, mutual=True) as address:
         yield address
 
 
 @pytest.fixture
 def environment(address: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """With which Temporal is reached."""
+    """Set the environment variables that reach this Temporal."""
     (tmp_path / "converter_of_the_relay.py").write_text(CONVERTER)
     monkeypatch.syspath_prepend(tmp_path)
     variables = {
@@ -80,13 +80,13 @@ def environment(address: str, authority: Authority, tmp_path: Path, monkeypatch:
 
 
 async def finding(*flags: str) -> tuple[str, str]:
-    """How doctor found Temporal."""
+    """Return the finding of `doctor` about Temporal."""
     _, found = await doctor(*flags)
     ((status, detail),) = [finding for check, finding in found.items() if check.startswith("Temporal")]
     return status, detail
 
 
-async def test_doctor_reads_the_variables(environment: dict[str, str]) -> None:
+async def test_doctor_reads_temporals_variables(environment: dict[str, str]) -> None:
     """Address, authority and API key come from TEMPORAL_* variables, as for Temporal's own command line."""
     found = await finding("--temporal-data-converter", "converter_of_the_relay:data_converter")
     assert (found[0], found[1].partition(";")[0]) == ("ok", "answers")
@@ -107,7 +107,7 @@ async def test_doctor_reads_the_variables(environment: dict[str, str]) -> None:
 async def test_doctor_names_the_wrong_setting(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], told: str
 ) -> None:
-    """TLS and API key are distinguished, and no key is shown."""
+    """Errors of TLS and API key are distinguished, and no key is shown."""
     for name, value in changes.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     status, detail = await finding()
@@ -116,19 +116,19 @@ async def test_doctor_names_the_wrong_setting(
     assert environment["TEMPORAL_API_KEY"] not in detail
 
 
-async def test_doctor_with_a_server_without_tls(
+async def test_doctor_names_the_variable_that_turns_tls_off(
     environment: dict[str, str], temporal: TemporalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An API key turns TLS on; the finding gives the variable that turns it off."""
+    """An API key turns TLS on; for a server without TLS the finding names the variable that turns it off."""
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal.address)
     assert "TEMPORAL_TLS=false" in (await finding())[1]
 
 
 @pytest.mark.edges
-async def test_doctor_with_a_server_that_wants_a_client_certificate(
+async def test_doctor_names_the_variable_for_a_client_certificate(
     environment: dict[str, str], mutual: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one the finding names the variable; with one the check succeeds."""
+    """Without a client certificate the finding names the variable; with one the check succeeds."""
     monkeypatch.setenv("TEMPORAL_ADDRESS", mutual)
     assert "TEMPORAL_TLS_CLIENT_CERT_PATH" in (await finding())[1]
     certificate, key = authority.issue("relay")
@@ -148,7 +148,7 @@ async def test_doctor_with_a_server_that_wants_a_client_certificate(
     ],
 )
 async def test_doctor_names_a_wrong_data_converter(environment: dict[str, str], place: str, told: str) -> None:
-    """What the function raises may quote a key, and is not shown."""
+    """The function's error text may quote a key and is not shown."""
     status, detail = await finding("--temporal-data-converter", place)
     assert status == "failed"
     assert told in detail
@@ -156,7 +156,7 @@ async def test_doctor_names_a_wrong_data_converter(environment: dict[str, str], 
 
 
 @pytest.mark.edges
-async def test_serve_with_a_profile_for_each_namespace(
+async def test_serve_uses_a_profile_for_each_namespace(
     environment: dict[str, str],
     address: str,
     authority: Authority,
@@ -166,7 +166,7 @@ async def test_serve_with_a_profile_for_each_namespace(
     tmp_path: Path,
     question: str,
 ) -> None:
-    """Each namespace has its own API key; encrypted answers arrive in both, and no key is in the log."""
+    """Each namespace has its own API key, encrypted answers arrive in both, and the log has no key."""
     (tmp_path / "temporal.toml").write_text(
         "".join(
             f'[profile.{namespace}]\naddress = "{address}"\nnamespace = "{namespace}"\napi_key = "{key}"\n'

@@ -1,6 +1,6 @@
-"""The SQLite file is deleted, replaced or moved while the relay runs, and the disk is full.
+"""The SQLite file is deleted, replaced or moved while the relay runs, or the disk is full.
 
-Whatever was acknowledged is in the file that a restarted relay opens, and nothing is acknowledged that would not be.
+Every acknowledged answer is in the file that a restarted relay opens, and the relay acknowledges nothing else.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ def url(folder: Path) -> str:
 async def store(url: str) -> AsyncGenerator[Store]:
     opened = Store(url)
     await opened.start()
-    await opened.engines()  # a connection that reads is open, too
+    await opened.engines()  # this also opens a reading connection
     yield opened
     await opened.stop()
 
@@ -117,7 +117,7 @@ every_fault = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault._
 
 
 async def stored_after_restart(url: str) -> dict[str, str]:
-    """The waits that a new process finds, with their states."""
+    """Return the waits that a new process finds, with their states."""
     store = Store(url)
     await store.start()
     found = {wait.task_id: str(wait.state) for wait in await store.listed()}
@@ -126,10 +126,10 @@ async def stored_after_restart(url: str) -> dict[str, str]:
 
 
 @every_fault
-async def test_what_would_be_lost_is_not_acknowledged(
+async def test_write_to_a_lost_file_is_refused_and_the_next_one_saved(
     store: Store, url: str, folder: Path, fault: Callable[[Path], None]
 ) -> None:
-    """The first write is refused; the next one is stored in the file at the path, beside all that was stored before."""
+    """The first write is refused; the next is stored in the file at the path with all earlier rows."""
     await answer(store, 0)
     await answer(store, 1)
     fault(folder)
@@ -146,10 +146,10 @@ async def test_what_would_be_lost_is_not_acknowledged(
 
 
 @every_fault
-async def test_what_was_stored_is_saved_when_the_relay_stops_at_that_moment(
+async def test_rows_are_saved_when_the_relay_stops_after_losing_its_file(
     store: Store, url: str, folder: Path, fault: Callable[[Path], None]
 ) -> None:
-    """The relay stops before it writes again: what it had acknowledged is in the file at the path."""
+    """The relay stops before another write, and every acknowledged row is in the file at the path."""
     await answer(store, 0)
     await answer(store, 1)
     fault(folder)
@@ -158,10 +158,10 @@ async def test_what_was_stored_is_saved_when_the_relay_stops_at_that_moment(
 
 
 @every_fault
-async def test_two_relays_on_one_file_save_it_together(
+async def test_two_relays_save_a_lost_file_together(
     store: Store, url: str, folder: Path, fault: Callable[[Path], None]
 ) -> None:
-    """Each carries what it has; what one of them has delivered meanwhile is not delivered again."""
+    """Each relay carries over its rows, and a wait delivered meanwhile is not delivered again."""
     other = Store(url)
     await other.start()
     for number in range(4):
@@ -181,8 +181,8 @@ async def test_two_relays_on_one_file_save_it_together(
     assert (await stored_after_restart(url)).keys() == {f"task-{number}" for number in (0, 1, 2, 3, 6, 7)}
 
 
-async def test_a_folder_that_is_gone_is_waited_for(store: Store, url: str, folder: Path) -> None:
-    """Refused until there is a folder again, and then everything is there."""
+async def test_missing_folder_refuses_writes_until_it_exists(store: Store, url: str, folder: Path) -> None:
+    """Writes are refused until the folder exists again, and then every row is there."""
     await answer(store, 0)
     shutil.rmtree(folder)
     for number in range(1, 3):
@@ -195,8 +195,8 @@ async def test_a_folder_that_is_gone_is_waited_for(store: Store, url: str, folde
     assert (await stored_after_restart(url)).keys() == {"task-0", "task-3"}
 
 
-async def test_a_folder_that_was_away_for_a_moment_is_the_same(store: Store, url: str, folder: Path) -> None:
-    """Renamed and renamed back: refused meanwhile, and nothing is copied."""
+async def test_folder_renamed_and_back_is_used_unchanged(store: Store, url: str, folder: Path) -> None:
+    """Writes are refused meanwhile, and nothing is copied."""
     await answer(store, 0)
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(StoreUnavailableError):
@@ -207,8 +207,8 @@ async def test_a_folder_that_was_away_for_a_moment_is_the_same(store: Store, url
     assert (await stored_after_restart(url)).keys() == {"task-0", "task-2"}
 
 
-async def test_a_link_that_points_to_another_file_is_followed(tmp_path: Path) -> None:
-    """The configured path is a symbolic link; what was stored behind its old target is carried to the new one."""
+async def test_changed_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """The rows behind the link's old target are carried over to the new one."""
     link = tmp_path / "waits.db"
     link.symlink_to(tmp_path / "first.db")
     store = Store(f"sqlite:///{link}")
@@ -223,8 +223,8 @@ async def test_a_link_that_points_to_another_file_is_followed(tmp_path: Path) ->
     assert (await stored_after_restart(f"sqlite:///{tmp_path / 'second.db'}")).keys() == {"task-0", "task-2"}
 
 
-async def test_an_older_backup_does_not_set_started_runs_back(store: Store, url: str, folder: Path) -> None:
-    """A wait that was parked because its runs may have acted is answered in the backup: it must not run again."""
+async def test_restored_backup_does_not_reset_started_runs(store: Store, url: str, folder: Path) -> None:
+    """A wait parked because its runs may have acted is answered in the backup, and must not run again."""
     await answer(store, 0)
     with sqlite3.connect(folder / "waits.db") as db:
         db.execute("VACUUM INTO ?", (str(folder / "backup"),))
@@ -241,10 +241,8 @@ async def test_an_older_backup_does_not_set_started_runs_back(store: Store, url:
 
 
 @pytest.mark.parametrize("since", ["registered again", "redriven"])
-async def test_a_second_relay_does_not_set_back_what_was_asked_for_since(
-    store: Store, url: str, folder: Path, since: str
-) -> None:
-    """The first relay has carried the rows, and a wait is to be delivered once more; then the second carries them."""
+async def test_second_relay_does_not_undo_a_later_redelivery(store: Store, url: str, folder: Path, since: str) -> None:
+    """After the first relay carried the rows a wait is due again, and the second relay keeps that."""
     other = Store(url)
     await other.start()
     await store.register("task-0", route(0), 900)
@@ -268,12 +266,12 @@ async def test_a_second_relay_does_not_set_back_what_was_asked_for_since(
 
 
 def log_files(database: Path) -> dict[str, int]:
-    """The inodes of the write-ahead log and its index."""
+    """Return the inodes of the write-ahead log and its index."""
     return {kind: database.with_name(database.name + kind).stat().st_ino for kind in ("-wal", "-shm")}
 
 
-async def test_the_log_of_a_healthy_database_is_kept_when_a_link_changes(tmp_path: Path) -> None:
-    """Another process uses the database behind the old target: what it commits afterwards goes to the same log."""
+async def test_log_of_the_old_database_is_kept_when_a_link_changes(tmp_path: Path) -> None:
+    """Another process keeps using the database behind the old target and its log."""
     database, link = tmp_path / "first.db", tmp_path / "waits.db"
     link.symlink_to(database)
     store = Store(f"sqlite:///{link}")
@@ -293,10 +291,8 @@ async def test_the_log_of_a_healthy_database_is_kept_when_a_link_changes(tmp_pat
 
 
 @pytest.mark.parametrize("moved", ["the folder", "the database file"])
-async def test_the_log_is_kept_when_the_database_comes_back_during_the_change(
-    store: Store, folder: Path, moved: str
-) -> None:
-    """An open read of another connection delays the checkpoint; the database is at its path again before it ends."""
+async def test_log_is_kept_when_the_database_returns_during_the_change(store: Store, folder: Path, moved: str) -> None:
+    """A reader delays the checkpoint, and the database is at its path again before it ends."""
     await answer(store, 0)
     reader = sqlite3.connect(folder / "waits.db", isolation_level=None, check_same_thread=False)
     reader.execute("BEGIN")
@@ -336,8 +332,8 @@ asyncio.run(main())
 """
 
 
-async def test_a_relay_that_starts_after_the_log_was_deleted_loses_nothing(store: Store, url: str) -> None:
-    """It begins a new log beside the one that the first relay has open. The waits in both of them are kept."""
+async def test_relay_started_after_the_log_was_deleted_loses_no_wait(store: Store, url: str) -> None:
+    """It begins a new log beside the one that the first relay has open, and the waits of both are kept."""
     await answer(store, 0)
     for kind in ("-wal", "-shm"):
         os.unlink(url.removeprefix("sqlite:///") + kind)
@@ -358,8 +354,8 @@ async def test_a_relay_that_starts_after_the_log_was_deleted_loses_nothing(store
     db.close()
 
 
-async def test_a_file_that_is_no_database_is_not_written_to(store: Store, folder: Path, url: str) -> None:
-    """Something else is at the path: refused with the reason, and continued once it is gone."""
+async def test_foreign_file_at_the_path_is_not_written_to(store: Store, folder: Path, url: str) -> None:
+    """Writes are refused with the reason, and continue once the file is removed."""
     await answer(store, 0)
     delete_all(folder)
     (folder / "waits.db").write_text("something else" * 100)
@@ -375,7 +371,7 @@ async def test_a_file_that_is_no_database_is_not_written_to(store: Store, folder
 
 
 class Away:
-    """An engine that is down: what was acknowledged has to be kept."""
+    """An engine that is down, so that acknowledged answers have to be kept."""
 
     name = "away"
 
@@ -400,8 +396,8 @@ async def call_back(http: httpx.AsyncClient, settings: Settings, number: int) ->
     return await http.post(f"/callbacks/{settings.signer().issue(route(number))}", content=raw, headers=signature)
 
 
-async def test_a_relay_says_so_and_goes_on(settings: Settings, url: str, folder: Path) -> None:
-    """The callback and /readyz are 503 with the reason; within seconds both are well again, without a restart."""
+async def test_relay_reports_a_lost_file_and_recovers(settings: Settings, url: str, folder: Path) -> None:
+    """Callback and /readyz are 503 with the reason, and recover within seconds without a restart."""
     app = create_app([Away()], settings=settings, database=url)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
     async with app.router.lifespan_context(app), client as http:
@@ -426,8 +422,8 @@ app = create_app([], database="sqlite:///waits.db")
 """
 
 
-async def test_a_full_disk_is_not_ready(settings: Settings, tmp_path: Path) -> None:
-    """No file can grow any more: /readyz is 503 without a callback, the callback is 503, and both are well again."""
+async def test_full_disk_makes_the_relay_not_ready(settings: Settings, tmp_path: Path) -> None:
+    """/readyz is 503 without a callback, the callback is 503, and both recover."""
     (tmp_path / "relay_app.py").write_text(APP)
     port = free_port()
     process = Process(
@@ -470,7 +466,7 @@ POSTGRES_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", POSTGRES_FAULTS.values(), ids=POSTGRES_FAULTS.keys())
-async def test_a_postgres_that_takes_nothing_is_not_ready(
+async def test_read_only_postgres_makes_the_relay_not_ready(
     settings: Settings, postgres: PostgresServer, fault: str
 ) -> None:
     """Callback and /readyz are 503, whether or not a callback came first."""
@@ -487,10 +483,10 @@ async def test_a_postgres_that_takes_nothing_is_not_ready(
 
 
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
-async def test_the_probe_writes_one_row_every_five_seconds(
+async def test_readiness_probe_writes_once_every_five_seconds(
     request: pytest.FixtureRequest, url: str, where: str
 ) -> None:
-    """However often it is asked for, at once and one after another; and it leaves nothing behind."""
+    """However often it is requested, the probe writes one row and leaves nothing behind."""
     steady = [100.0]
     if where == "postgres":
         url = request.getfixturevalue("postgres").database()
@@ -533,8 +529,8 @@ _COUNTING = {
 }
 
 
-async def test_an_answer_that_could_not_be_stored_counts_until_one_is(store: Store) -> None:
-    """The last probe went well; the failure counts at once, and until a row is written."""
+async def test_failed_write_makes_the_relay_not_ready_until_one_succeeds(store: Store) -> None:
+    """A failure counts at once, even if the last probe succeeded, until a row is written."""
     await store.readiness.check()
     await store.database.write(lambda db: db.execute(text("ALTER TABLE waits RENAME TO elsewhere")))
     with pytest.raises(Exception, match="no such table"):
@@ -548,8 +544,8 @@ async def test_an_answer_that_could_not_be_stored_counts_until_one_is(store: Sto
     await store.readiness.check()
 
 
-async def test_a_probe_that_hangs_is_shared(store: Store) -> None:
-    """A second look does not begin a second write behind the first."""
+async def test_hanging_probe_is_shared(store: Store) -> None:
+    """A second request does not start a second write behind the first."""
     from concurrent.futures import Future
 
     begun: list[Future[None]] = []

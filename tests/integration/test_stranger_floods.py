@@ -1,4 +1,4 @@
-"""Strangers who send as much as they can, as slowly as they can, to a relay in a process of its own."""
+"""Floods by strangers, as large or as slow as possible, against a relay in its own process."""
 
 import asyncio
 import json
@@ -36,22 +36,22 @@ class Target:
 
     @property
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return the resident memory in bytes."""
         return int(psutil.Process(self.server.process.pid).memory_info().rss)
 
     @property
     def leaked(self) -> str:
-        """The token of a callback URL."""
+        """Return the token of a callback URL."""
         return self._signer.issue(Route("langgraph-server", {"thread_id": "leaked"}, "leaked"))
 
     async def call_back(self, content: str = "") -> float:
-        """How many seconds a true callback took."""
+        """Return how many seconds a valid callback took."""
         self._asked += 1
         name = f"question-{self._asked}"
         body = {"task_id": name, "idempotency_key": name, "status": "completed", "response": {"text": content}}
         raw, token = json.dumps(body).encode(), self._signer.issue(Route("langgraph-server", {"thread_id": name}, name))
         begun = time.monotonic()
-        async with httpx.AsyncClient(timeout=10.0) as http:  # as long as the server gives an attempt
+        async with httpx.AsyncClient(timeout=10.0) as http:  # the server's timeout for an attempt
             reply = await http.post(
                 f"{self.server.url}/callbacks/{token}",
                 content=raw,
@@ -74,7 +74,7 @@ async def target(fake: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def send_headers(port: int, size: int) -> int:
-    """How many bytes of endless headers a server takes before it hangs up."""
+    """Return how many bytes of endless headers the server accepts before it closes the connection."""
     line = b"x-filler: " + b"a" * 16_000 + b"\r\n"
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=30) as stream, suppress(OSError):
@@ -85,22 +85,24 @@ def send_headers(port: int, size: int) -> int:
     return sent
 
 
-async def test_headers_are_bounded(target: Target) -> None:
-    """Eight connections that send 48 MB of headers each: the relay hangs up and holds next to nothing of it."""
+async def test_headers_are_limited(target: Target) -> None:
+    """Eight connections that send 48 MB of headers each are closed, and the relay keeps almost none of it."""
     before = target.memory
     sent = await asyncio.gather(*(asyncio.to_thread(send_headers, target.server.port, 48 * MB) for _ in range(8)))
-    assert max(sent) < 8 * MB  # what the sockets of both ends hold
+    assert max(sent) < 8 * MB  # buffers of both sockets
     assert target.memory - before < 30 * MB
     await target.call_back()
 
 
 BEGINNINGS = [b"", b"POST /call", b"PUT /waits/a HTTP/1.1\r\nhost: r\r\ncontent-length: 4000\r\n\r\n{"]
-"""Nothing, half a line, half a body."""
+"""Incomplete requests: nothing, half a line, half a body."""
 
 
-async def test_callbacks_get_through_a_flood_of_slow_connections(target: Target) -> None:
-    """Strangers open 900 connections and send no complete request: the oldest give way, and true callbacks, small and
-    large, are answered. None of the connections outlives its deadline, however the rest drips in."""
+async def test_callbacks_are_answered_during_a_flood_of_slow_connections(target: Target) -> None:
+    """With 900 incomplete requests open, the oldest connections are closed and valid callbacks are answered.
+
+    The callbacks are small and large. No connection outlives its deadline, however slowly its data comes.
+    """
     before = target.memory
     with ExitStack() as stack:
         slow: list[socket.socket] = []
@@ -110,7 +112,7 @@ async def test_callbacks_get_through_a_flood_of_slow_connections(target: Target)
             slow.append(stream)
             if len(slow) % 100 == 0:
                 assert await target.call_back("x" * 2 * MB) < 5
-        async with asyncio.timeout(5):  # the kernel counts those that the relay has yet to take up
+        async with asyncio.timeout(5):  # the kernel also counts connections that the relay has not accepted yet
             while len(established(target.server.port)) > MAX_CONNECTIONS + 1:
                 await asyncio.sleep(0.05)
         assert target.memory - before < 60 * MB
@@ -124,15 +126,17 @@ async def test_callbacks_get_through_a_flood_of_slow_connections(target: Target)
     assert await target.call_back() < 5
 
 
-async def test_leaked_url_holds_little_and_blocks_nobody(target: Target) -> None:
-    """Whoever has read one callback URL opens 600 connections and stalls near the end of a large body on each: the
-    relay holds a few of them, and true callbacks, small and large, are answered."""
+async def test_leaked_url_holds_little_memory_and_blocks_no_callback(target: Target) -> None:
+    """With 600 connections stalled near the end of a large body, the relay keeps few and answers valid callbacks.
+
+    The attacker has read one callback URL. The valid callbacks are small and large.
+    """
     before = target.memory
     head = f"POST /callbacks/{target.leaked} HTTP/1.1\r\nhost: r\r\ncontent-length: {5 * MB}\r\n\r\n".encode()
     with ExitStack() as stack:
         for number in range(600):
             stream = stack.enter_context(socket.create_connection(("127.0.0.1", target.server.port), timeout=10))
-            with suppress(OSError):  # it has been pushed out already
+            with suppress(OSError):  # the relay has already closed this connection
                 await asyncio.to_thread(stream.sendall, head + b"x" * (3 * MB if number < 60 else 70_000))
             if number % 100 == 99:
                 assert await target.call_back("x" * 2 * MB) < 5
@@ -141,7 +145,7 @@ async def test_leaked_url_holds_little_and_blocks_nobody(target: Target) -> None
 
 
 async def test_slow_body_is_refused_at_its_deadline(target: Target) -> None:
-    """A body that drips is answered with 408, with or without a proof."""
+    """A body that arrives too slowly gets 408, with or without a proof."""
     reader, writer = await asyncio.open_connection("127.0.0.1", target.server.port)
     writer.write(b"POST /callbacks/forged.token HTTP/1.1\r\nhost: r\r\ncontent-length: 5000000\r\n\r\n")
     begun = time.monotonic()
@@ -155,8 +159,8 @@ async def test_slow_body_is_refused_at_its_deadline(target: Target) -> None:
     writer.close()
 
 
-async def test_unread_responses_hold_little(target: Target) -> None:
-    """Callers that ask on and on and never read what they are sent stop their own connections and no other."""
+async def test_unread_responses_hold_little_memory(target: Target) -> None:
+    """Clients that never read their responses stop their own connections and no other."""
     before = target.memory
     asked = b"GET /metrics HTTP/1.1\r\nhost: r\r\n\r\n" * 400
     with ExitStack() as stack:
@@ -169,15 +173,15 @@ async def test_unread_responses_hold_little(target: Target) -> None:
     assert target.memory - before < 60 * MB
 
 
-async def test_websocket_is_not_opened(target: Target) -> None:
-    """An upgraded connection would have no limits: the request is answered as any other."""
+async def test_websocket_upgrade_is_ignored(target: Target) -> None:
+    """An upgraded connection would have no limits, so the request is answered as any other."""
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "a", "Sec-WebSocket-Version": "13"}
     async with httpx.AsyncClient(base_url=target.server.url) as http:
         assert (await http.get("/healthz", headers=headers)).status_code == 200
 
 
-async def test_malformed_requests_write_one_line(target: Target) -> None:
-    """A hundred requests that are not HTTP are one line of the log."""
+async def test_malformed_requests_are_logged_in_one_line(target: Target) -> None:
+    """A hundred requests that are not HTTP make one log line."""
 
     def sent() -> None:
         for _ in range(100):

@@ -1,4 +1,4 @@
-"""Graphs inside Temporal: a node in the workflow asks with Temporal's `await_human`, and LangGraph's own says so."""
+"""LangGraph graphs inside Temporal: nodes ask with Temporal's `await_human`, and LangGraph's refuses."""
 
 import asyncio
 import uuid
@@ -37,15 +37,17 @@ def name() -> str:
 async def worker(
     temporal: TemporalServer, relay: RunningRelay, workflows: list[type], graphs: dict[str, Any]
 ) -> AsyncGenerator[Client]:
-    """Keeps no workflow between two of its tasks, so that each of them replays the whole graph."""
+    """Return a worker without a cache, which replays the whole graph at every workflow task."""
     plugins = [HumanTasksPlugin(relay.settings), LangGraphPlugin(graphs=graphs)]
     client = await Client.connect(temporal.address, plugins=plugins)
     async with Worker(client, task_queue="graphs", workflows=workflows, max_cached_workflows=0):
         yield client
 
 
-async def test_the_example(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
-    """A node asks and the graph goes on with the answer, through replays."""
+async def test_example_continues_with_the_answer_through_replays(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """A node asks, and the graph continues with the answer through replays."""
     async with worker(temporal, relay, [example.GraphRefundWorkflow], {"refunds": example.refunds()}) as client:
         run = example.GraphRefundWorkflow.run
         handle = await client.start_workflow(run, args=[name, 250.0], id=name, task_queue="graphs")
@@ -54,8 +56,10 @@ async def test_the_example(people: People, relay: RunningRelay, temporal: Tempor
         assert await asyncio.wait_for(handle.result(), 20) == "paid"
 
 
-async def test_two_people_at_once(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
-    """Nodes side by side each get their own answer, and what follows is done once."""
+async def test_parallel_nodes_get_their_own_answers(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """Parallel nodes each get their own answer, and the next node runs once."""
     async with worker(temporal, relay, [RunGraph], {"two": two_people()}) as client:
         handle = await client.start_workflow(RunGraph.run, args=["two", name], id=name, task_queue="graphs")
         for side, approved in [("right", True), ("left", False)]:
@@ -66,8 +70,10 @@ async def test_two_people_at_once(people: People, relay: RunningRelay, temporal:
         assert ACTS.count(name) == 1
 
 
-async def test_cancelled(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
-    """A workflow that is cancelled while its graph waits frees its people."""
+async def test_cancelled_workflow_cancels_the_tasks_of_its_graph(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """A workflow that is cancelled while its graph waits cancels its tasks."""
     async with worker(temporal, relay, [RunGraph], {"two": two_people()}) as client:
         handle = await client.start_workflow(RunGraph.run, args=["two", name], id=name, task_queue="graphs")
         tasks = [(await people.find(f"{name} {side}"))[0] for side in ("left", "right")]
@@ -79,10 +85,10 @@ async def test_cancelled(people: People, relay: RunningRelay, temporal: Temporal
 
 
 @pytest.mark.parametrize("where", ["workflow", "activity"])
-async def test_langgraphs_own_await_human(
+async def test_await_human_of_langgraph_is_refused_in_a_workflow(
     people: People, relay: RunningRelay, temporal: TemporalServer, name: str, where: str
 ) -> None:
-    """It cannot work there: the first call says what to do instead, and nobody is asked."""
+    """The error of the first call names the function to use, and no task is created."""
     metadata = in_workflow() if where == "workflow" else in_activity()
     async with worker(temporal, relay, [RunGraph], {"wrong": wrong_way(metadata)}) as client:
         handle = await client.start_workflow(RunGraph.run, args=["wrong", name], id=name, task_queue="graphs")

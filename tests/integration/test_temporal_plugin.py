@@ -1,4 +1,4 @@
-"""`HumanTasksPlugin`: one line, wherever it stands, beside whatever else there is; clear words where it cannot be."""
+"""`HumanTasksPlugin` on client or worker, beside converters and other plugins, and its error messages."""
 
 import asyncio
 import uuid
@@ -52,31 +52,35 @@ def name() -> str:
 
 
 async def asked_and_answered(people: People, client: Client, name: str, **options: Any) -> None:
-    """A workflow on this client's worker asks, and gets its answer."""
+    """Run a workflow on this client's worker that asks and gets its answer."""
     async with Worker(client, task_queue=name, workflows=WORKFLOWS, **options):
         handle = await client.start_workflow(AskUncaught.run, {"task": name}, id=name, task_queue=name)
         await people.answer(name, {"approved": True})
         assert await asyncio.wait_for(handle.result(), 30) is True
 
 
-# --- where it stands
+# --- on worker or client
 
 
-async def test_on_the_worker_alone(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
-    """A client of somebody else's making does; only its converter has to carry JSON."""
+async def test_plugin_on_the_worker_alone_is_enough(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """A client of an application needs only a converter that carries JSON."""
     client = await Client.connect(temporal.address)
     await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
 
 
-async def test_on_both(people: People, relay: RunningRelay, temporal: TemporalServer, name: str) -> None:
-    """Two plugins with the same settings are one."""
+async def test_equal_plugins_on_client_and_worker_are_one(
+    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+) -> None:
+    """Two plugins with the same settings act as one."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     with pytest.warns(UserWarning, match="present from both"):
         await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
 
 
-async def test_on_both_with_other_settings(relay: RunningRelay, temporal: TemporalServer) -> None:
-    """Which of them counts could not be told, so neither does."""
+async def test_plugins_with_different_settings_are_refused(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """It would be unclear which settings apply, so neither is used."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     other = HumanTasksPlugin(Settings.load(admin_api_token="another", relay_url="http://127.0.0.1:9"))
     with (
@@ -86,8 +90,8 @@ async def test_on_both_with_other_settings(relay: RunningRelay, temporal: Tempor
         Worker(client, task_queue="both", workflows=WORKFLOWS, plugins=[other])
 
 
-async def test_activities_by_hand_beside_it(relay: RunningRelay, temporal: TemporalServer) -> None:
-    """The error of the SDK would be about a name; this one says what to leave out."""
+async def test_activities_registered_by_hand_are_refused(relay: RunningRelay, temporal: TemporalServer) -> None:
+    """The SDK's error would be about a duplicate name; this one states what to leave out."""
     client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
     by_hand = HumanTaskActivities(relay.settings).all()
     with pytest.raises(SettingsError, match="leave them out of activities="):
@@ -116,12 +120,14 @@ def combined(which: str, settings: Settings) -> SimplePlugin:
         ("everything, routed", "workflows"),
     ],
 )
-async def test_plugins_that_agree(relay: RunningRelay, temporal: TemporalServer, first: str, second: str) -> None:
-    """A worker may have several of them, on itself and on its client, if they configure the same."""
+async def test_equal_plugins_on_one_worker_are_accepted(
+    relay: RunningRelay, temporal: TemporalServer, first: str, second: str
+) -> None:
+    """A worker may have several plugins, on itself and its client, with equal configuration."""
     client = await Client.connect(temporal.address)
     plugins = [combined(first, relay.settings), combined(second, relay.settings)]
     with catch_warnings():
-        simplefilter("ignore", UserWarning)  # the SDK's, about two plugins of one name
+        simplefilter("ignore", UserWarning)  # the SDK's warning about two plugins with one name
         worker = Worker(
             client,
             task_queue="several",
@@ -141,16 +147,18 @@ async def test_plugins_that_agree(relay: RunningRelay, temporal: TemporalServer,
         ("activities", "everything"),
     ],
 )
-async def test_plugins_that_contradict(relay: RunningRelay, temporal: TemporalServer, first: str, second: str) -> None:
-    """Which options count could not be known."""
+async def test_plugins_with_different_options_are_refused(
+    relay: RunningRelay, temporal: TemporalServer, first: str, second: str
+) -> None:
+    """It would be unclear which options apply."""
     client = await Client.connect(temporal.address)
     plugins = [combined(first, relay.settings), combined(second, relay.settings)]
     with pytest.raises(SettingsError, match=r"plugin of this package|leave them out"):
         Worker(client, task_queue="several", workflows=WORKFLOWS, plugins=plugins)
 
 
-async def test_a_worker_without_it_says_so(temporal: TemporalServer, name: str) -> None:
-    """The workflow does not fail: it says in the Temporal UI what its worker lacks, and goes on once it is there."""
+async def test_worker_without_the_plugin_shows_what_is_missing(temporal: TemporalServer, name: str) -> None:
+    """The workflow does not fail: the Temporal UI shows what its worker lacks, and it continues once added."""
     client = await Client.connect(temporal.address)
     async with Worker(client, task_queue=name, workflows=[AskPlainly]):
         handle = await client.start_workflow(AskPlainly.run, name, id=name, task_queue=name)
@@ -175,12 +183,12 @@ class OnlyProtobuf(CompositePayloadConverter):
         super().__init__(BinaryProtoPayloadConverter())
 
 
-class OfTheirOwn(PydanticPayloadConverter):
-    """What somebody else has made on the same ground."""
+class CustomConverter(PydanticPayloadConverter):
+    """An application's own converter that carries JSON."""
 
 
-async def test_a_converter_that_does_not_carry_json(temporal: TemporalServer) -> None:
-    """Refused where it is given, and not when the first question is asked."""
+async def test_converter_without_json_is_refused(temporal: TemporalServer) -> None:
+    """It is refused at construction and not at the first question."""
     with pytest.raises(SettingsError, match="OnlyProtobuf"):
         await Client.connect(
             temporal.address,
@@ -189,16 +197,16 @@ async def test_a_converter_that_does_not_carry_json(temporal: TemporalServer) ->
         )
 
 
-async def test_a_converter_that_does_stays(
+async def test_custom_converter_with_json_is_kept(
     people: People, relay: RunningRelay, temporal: TemporalServer, name: str
 ) -> None:
-    """It is the user's, and nothing is lost by it."""
+    """An application's converter is used unchanged."""
     client = await Client.connect(
         temporal.address,
-        data_converter=DataConverter(payload_converter_class=OfTheirOwn),
+        data_converter=DataConverter(payload_converter_class=CustomConverter),
         plugins=[HumanTasksPlugin(relay.settings)],
     )
-    assert client.data_converter.payload_converter_class is OfTheirOwn
+    assert client.data_converter.payload_converter_class is CustomConverter
     await asked_and_answered(people, client, name)
 
 
@@ -212,7 +220,7 @@ def beside(which: str) -> SimplePlugin:
 @pytest.mark.edges
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("which", ["opentelemetry", "langgraph"])
-async def test_beside_other_plugins(
+async def test_plugin_works_beside_other_plugins(
     people: People,
     relay: RunningRelay,
     temporal: TemporalServer,
@@ -221,9 +229,9 @@ async def test_beside_other_plugins(
     which: str,
     first: bool,  # noqa: FBT001 - the parameter is the case
 ) -> None:
-    """In whichever order: questions are asked and answered, and the other plugin does what it does.
+    """In any order, questions are asked and answered, and the other plugin works.
 
-    OpenTelemetry's shows the asking within the workflow's trace, and the delivery is linked to it.
+    OpenTelemetry's plugin shows the asking within the workflow's trace, and the delivery is linked to it.
     """
     plugins = [HumanTasksPlugin(relay.settings), beside(which)]
     client = await Client.connect(temporal.address, plugins=plugins if first else plugins[::-1])

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and does while a script waits: a pseudo terminal, real signals, a real script."""
+"""What a person at a terminal sees while a script waits: a pseudo terminal, real signals, a real script."""
 
 import os
 import pty
@@ -53,7 +53,7 @@ class Terminal:
     raw: str = field(default="")
 
     def read(self, until: str, seconds: float = 60.0) -> str:
-        """Everything shown so far, once this is among it."""
+        """Return everything shown so far, once it contains this text."""
         end = time.monotonic() + seconds
         while until not in self.shown:
             assert time.monotonic() < end, f"{until!r} never came:\n{self.shown}"
@@ -70,7 +70,7 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """Without colours and movements of the cursor."""
+        """Return the output without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r", "")
 
 
@@ -105,15 +105,15 @@ def terminal(
     finally:
         process.kill()
         process.wait()
-        with suppress(OSError):  # closed before
+        with suppress(OSError):  # already closed
             os.close(master)
         if stdout is not None:
             os.close(out)
 
 
 @WAYS
-def test_live_block(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
-    """Elapsed, status, deadline and link, kept up to date; in the end a line that says who answered."""
+def test_live_block_shows_progress_and_the_answerer(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
+    """Elapsed time, status, deadline and link are updated, and a last line names who answered."""
     humans.answer("Approve", {"approved": True}).after(7).by("anna@example.com").passes("notified", "in_progress")
     with terminal(humans, tmp_path, sync=sync) as screen:
         screen.read("0:01 ")
@@ -127,8 +127,8 @@ def test_live_block(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
     assert "completed by anna@example.com (dashboard) after 0:0" in shown
 
 
-def test_stdout_stays_the_scripts_own(humans: FakeHumans, tmp_path: Path) -> None:
-    """What the script prints into a file is in the file, and nothing else."""
+def test_progress_does_not_write_to_stdout(humans: FakeHumans, tmp_path: Path) -> None:
+    """A file that stdout is redirected to has only the script's own output."""
     humans.answer("Approve", {"approved": True}).after(1.5)
     with terminal(humans, tmp_path, sync=True, stdout=tmp_path / "out.txt") as screen:
         screen.read("completed by")
@@ -136,8 +136,8 @@ def test_stdout_stays_the_scripts_own(humans: FakeHumans, tmp_path: Path) -> Non
     assert (tmp_path / "out.txt").read_text() == "working\napproved\n"
 
 
-def test_a_terminal_that_cannot_redraw_gets_one_line(humans: FakeHumans, tmp_path: Path) -> None:
-    """TERM=dumb is as good as a pipe."""
+def test_dumb_terminal_gets_one_line(humans: FakeHumans, tmp_path: Path) -> None:
+    """TERM=dumb is treated as a pipe."""
     humans.answer("Approve", {"approved": True}).after(1)
     with terminal(humans, tmp_path, sync=True, term="dumb") as screen:
         shown = screen.read("approved\n")
@@ -148,8 +148,8 @@ def test_a_terminal_that_cannot_redraw_gets_one_line(humans: FakeHumans, tmp_pat
 
 @WAYS
 @pytest.mark.parametrize("cancels", [False, True], ids=["open", "cancelled"])
-def test_ctrl_c(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool) -> None:
-    """Ctrl-C ends the wait at once. The question stays and is picked up by its key, or is cancelled if so asked."""
+def test_ctrl_c_ends_the_wait_at_once(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool) -> None:
+    """The question stays open for its key, or is cancelled on request."""
     with terminal(humans, tmp_path, sync=sync, options=f"{{'cancel_on_interrupt': {cancels}}}") as screen:
         screen.read("/task?id=")
         screen.process.send_signal(signal.SIGINT)
@@ -170,8 +170,8 @@ def test_ctrl_c(humans: FakeHumans, tmp_path: Path, *, sync: bool, cancels: bool
 
 
 @WAYS
-def test_an_outage_is_shown(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
-    """Whoever watches sees that the server is away, and that it has come back."""
+def test_outage_is_shown_on_the_terminal(humans: FakeHumans, tmp_path: Path, *, sync: bool) -> None:
+    """The terminal shows that the server is unreachable, and that it is reachable again."""
     humans.answer("Approve", {"approved": True}).after(4)
     humans.fault(faults.status(503), on="poll", times=2)
     with terminal(humans, tmp_path, sync=sync) as screen:
@@ -179,8 +179,8 @@ def test_an_outage_is_shown(humans: FakeHumans, tmp_path: Path, *, sync: bool) -
         screen.read("approved\n")
 
 
-def test_stopped_before_it_was_asked(humans: FakeHumans, tmp_path: Path) -> None:
-    """Nothing is said to be open that may not be there."""
+def test_script_stopped_before_asking_reports_no_open_question(humans: FakeHumans, tmp_path: Path) -> None:
+    """The output does not claim an open question that may not exist."""
     humans.fault(faults.status(503), on="create", times=1000)
     with terminal(humans, tmp_path, sync=True) as screen:
         screen.read("the server does not answer")
@@ -189,8 +189,8 @@ def test_stopped_before_it_was_asked(humans: FakeHumans, tmp_path: Path) -> None
     assert "stopped while asking" in shown
 
 
-def test_a_terminal_that_goes_away_does_not_take_the_answer_along(humans: FakeHumans, tmp_path: Path) -> None:
-    """Closed while a detached script waits: it still gets its answer."""
+def test_detached_script_gets_its_answer_after_the_terminal_closed(humans: FakeHumans, tmp_path: Path) -> None:
+    """A detached script whose terminal closes still gets its answer."""
     with terminal(humans, tmp_path, sync=True, stdout=tmp_path / "out.txt", hangs_up=False) as screen:
         screen.read("/task?id=")
         screen.hang_up()
@@ -200,8 +200,8 @@ def test_a_terminal_that_goes_away_does_not_take_the_answer_along(humans: FakeHu
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_a_script_that_dies_is_picked_up(humans: FakeHumans, tmp_path: Path, sign: signal.Signals) -> None:
-    """The key stood on the screen before; a script started with it gets the answer, and nobody is asked twice."""
+def test_killed_script_is_resumed_by_its_key(humans: FakeHumans, tmp_path: Path, sign: signal.Signals) -> None:
+    """A script started with the key on the screen gets the answer, and no second task is created."""
     with terminal(humans, tmp_path, sync=True) as screen:
         screen.read("idempotency_key='refund:1'")
         screen.process.send_signal(sign)

@@ -1,4 +1,4 @@
-"""The relay under TLS, with certificates made for the run."""
+"""The relay with TLS, on certificates made for the run."""
 
 import asyncio
 import secrets
@@ -12,8 +12,8 @@ from devservers import Process, free_port, tool
 from tests.support.authority import Authority
 
 
-async def test_only_known_clients_are_let_in(tmp_path: Path) -> None:
-    """With a certificate of the authority one speaks TLS to the relay; without one, or without TLS, not at all."""
+async def test_only_clients_with_a_certificate_are_accepted(tmp_path: Path) -> None:
+    """A client without a certificate of the authority, or without TLS, is refused."""
     authority, port = Authority(tmp_path), free_port()
     (certificate, key), client = authority.issue("relay"), authority.issue("client")
     tls = ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--ssl-ca-certs", str(authority.file)]

@@ -1,4 +1,4 @@
-"""Two relays, as processes of their own, on one PostgreSQL: waits and checkpoints are shared, nothing else is."""
+"""Two relay processes on one PostgreSQL share waits and checkpoints, and nothing else."""
 
 import asyncio
 import json
@@ -28,10 +28,10 @@ ITEMS = 20
 
 
 @pytest.mark.timeout(400)
-async def test_twenty_answers_for_one_thread_at_once(
+async def test_concurrent_callbacks_for_one_thread_reach_their_branches(
     humans: HumansServer, people: People, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Callbacks for 20 branches of a thread arrive at both relays at the same moment: each lands on its own branch."""
+    """Callbacks for 20 branches arrive at both relays at once, and each reaches its own branch."""
     secret, waits, checkpoints = secrets.token_urlsafe(32), postgres.database(), postgres.database()
     acts = tmp_path / "acts"
     env = {"CHECKPOINTS": checkpoints, "ACTS": str(acts), "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""What the real server records about who answered: a signed-in person cannot answer as another one."""
+"""The real server records who answered: a signed-in person cannot answer as another one."""
 
 import asyncio
 import uuid
@@ -30,7 +30,7 @@ async def add_account(people: People, email: str, **options: Any) -> None:
 
 @pytest.fixture
 async def mallory(humans: HumansServer, people: People) -> AsyncGenerator[httpx.AsyncClient]:
-    """An operator who is signed in at the dashboard: a cookie, and no API token."""
+    """Yield the browser of an operator who is signed in by cookie, without an API token."""
     email = f"mallory-{uuid.uuid4().hex[:8]}@example.com"
     await add_account(people, email, is_operator=True)
     async with httpx.AsyncClient(base_url=humans.url, headers={"X-Email": email}) as browser:
@@ -42,7 +42,7 @@ async def mallory(humans: HumansServer, people: People) -> AsyncGenerator[httpx.
 async def test_one_signed_in_person_is_no_quorum(
     humans: HumansServer, people: People, mallory: httpx.AsyncClient
 ) -> None:
-    """An operator may answer for others, and may state another address: the record has the user id all the same."""
+    """An operator may answer for others and state another address, but the record has the user id."""
     question = f"Release {uuid.uuid4().hex[:8]}?"
     server: dict[str, Any] = {"server_url": humans.url, "api_key": humans.token, "progress": False}
     ask = partial(await_human, task=question, response_schema=Decision, **server)
@@ -60,7 +60,7 @@ async def test_one_signed_in_person_is_no_quorum(
     assert [type(vote.error) for vote in verdict.votes if vote.error] == [AnswererNotAllowedError]
 
 
-async def test_a_signed_in_person_cannot_state_the_assignees_address(
+async def test_signed_in_person_cannot_answer_as_the_assignee(
     humans: HumansServer, people: People, mallory: httpx.AsyncClient
 ) -> None:
     """The record shows that another account than the assignee's answered."""

@@ -59,7 +59,7 @@ class State(TypedDict, total=False):
 async def _asks(state: State, question: str, human_tasks: HumanTasks | None = None) -> State:
     name = state["name"]
     if told_to("stumble", name):
-        raise ConnectionError("the shop is away")
+        raise ConnectionError("the shop is unreachable")
     if told_to("reword", name):
         question = f"{question} And ten times as much?"
     decision = await await_human(task=question, response_schema=Decision, human_tasks=human_tasks)
