@@ -74,7 +74,7 @@ def _parts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 PAYLOAD_DIGEST = "x-awaithumans-payload"
 """Annotation in a task's payload_schema: the digest of the payload as the caller gave it.
 
-A record carries it if the payload was sent as rows that people can read (see `display.payload`). What is compared is
+A record carries it if the payload was sent as rows that people can read (see `display.rows`). What is compared is
 the caller's payload, so that another layout is not another question. People are not shown the annotation.
 """
 

@@ -29,7 +29,7 @@ from awaithumans_core import (
 from awaithumans_core import await_human as script_await_human
 from awaithumans_core import await_human_sync as script_await_human_sync
 from awaithumans_core.binding import PAYLOAD_DIGEST, payload_digest
-from awaithumans_core.display.payload import displayed
+from awaithumans_core.display.request import displayed
 from awaithumans_core.task import AGAIN
 from tests.support.callers import TemporalCaller
 from tests.support.engines import CollectingEngine

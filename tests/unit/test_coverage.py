@@ -125,7 +125,7 @@ def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
         for name in (
             "binding",
             "display.channels",
-            "display.payload",
+            "display.request",
             "clock",
             "deleted_tasks",
             "errors",

@@ -1,1 +1,1 @@
-"""What a reviewer sees of a question: its payload as readable rows, and the channels that cannot show its form."""
+"""What a reviewer sees of a question: the payload as rows, long values in full, and what each channel cannot show."""

@@ -34,7 +34,13 @@ class Unrendered(NamedTuple):
     fields: tuple[str, ...]
 
 
-def unrendered(form: Mapping[str, Any], notify: Sequence[str]) -> Iterator[Unrendered]:
+def channels_of(notify: Any) -> frozenset[str]:
+    """Return the channels of the `notify` of a task: `email`, `slack`. An entry is `channel[+identity]:target`."""
+    targets: Sequence[Any] = [notify] if isinstance(notify, str) else notify or []
+    return frozenset(str(target).partition(":")[0].partition("+")[0].strip() for target in targets)
+
+
+def unrendered(form: Mapping[str, Any], notify: str | Sequence[str]) -> Iterator[Unrendered]:
     """Yield each channel of `notify` that cannot show the form, with the names of the fields.
 
     Args:
@@ -42,7 +48,7 @@ def unrendered(form: Mapping[str, Any], notify: Sequence[str]) -> Iterator[Unren
         notify: The `notify` of a task, for instance `["email:person@example.com"]`.
     """
     shown: list[Mapping[str, Any]] = list(form.get("fields", ()))
-    channels = {str(target).partition(":")[0].partition("+")[0] for target in notify}
+    channels = channels_of(notify)
     if "email" in channels:
         asked = [field for field in shown if field.get("kind") not in _DISPLAYED]
         if len(asked) != 1 or not _has_buttons(asked[0]):
@@ -69,8 +75,7 @@ def warn_if_unrendered(body: Mapping[str, Any]) -> None:
     form, notify = body.get("form_definition"), body.get("notify")
     if not isinstance(form, Mapping) or not notify:
         return
-    targets: list[str] = [notify] if isinstance(notify, str) else list(notify)
-    for found in unrendered(cast("Mapping[str, Any]", form), targets):
+    for found in unrendered(cast("Mapping[str, Any]", form), notify):
         _warn(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.display.channels import warn_if_unrendered
-from awaithumans_core.display.payload import displayed
+from awaithumans_core.display.request import displayed
 from awaithumans_core.errors import InvalidTaskError, QuestionChangedError, TaskNotFoundError, UnexpectedReplyError
 from awaithumans_core.flow.replies import insist, read_object, read_record, refusal
 from awaithumans_core.flow.steps import Call, Flow, Notice, Patience, Pause, Reply
@@ -44,8 +44,8 @@ def create_or_find(
     body: Mapping[str, Any], patience: Patience, *, same_words: bool = True
 ) -> Flow[tuple[Outcome, bool]]:
     """The task, and whether it was created for this caller: by this call, or by an earlier one with the same mark."""
-    warn_if_unrendered(body)
     sent = displayed(body)
+    warn_if_unrendered(sent)
     reply = yield from insist(Call("POST", "/api/tasks", json=sent), patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
         raise refusal(reply, at_create=True)

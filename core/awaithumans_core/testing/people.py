@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from awaithumans_core.display.payload import original_payload
+from awaithumans_core.display.rows import original_payload
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 Match: TypeAlias = str | re.Pattern[str] | Callable[[Mapping[str, Any]], bool] | None

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from awaithumans_core.clock import Clock
-from awaithumans_core.display.payload import original_payload
+from awaithumans_core.display.rows import original_payload
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import TERMINAL, TaskStatus
 from awaithumans_core.testing.people import CALLED_BACK, Script

@@ -17,19 +17,13 @@ Laws:
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from awaithumans_core.binding import PAYLOAD_DIGEST, payload_digest
+from awaithumans_core.binding import PAYLOAD_DIGEST
 from awaithumans_core.safe_text import json_line, one_line
 
 MAX_ROWS = 100
 """Maximum number of rows. The values of further rows are shown together, as JSON, in the last one."""
-
-MAX_SLACK_CHARS = 2_900
-"""Maximum length of all rows in Slack, which refuses a section of more than 3,000 characters."""
-
-SLACK_VALUE_CHARS = 200
-"""Length at which the server cuts a value in Slack."""
 
 _LAST_ROW = re.compile(r"\(\d+ more values?\)")
 _PATH_CHARS = re.compile(r'[/\[\]"]|^[(\s]|\s$|^$')
@@ -39,27 +33,26 @@ _SLACK_PAIR = re.compile(r"(?<![^\W_])([*_~`])(?=\S)(?=[^\n]*?\S\1(?![^\W_]))")
 """The first of two characters between which Slack formats a text."""
 
 
-def displayed(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the body of `POST /api/tasks` with its payload as rows.
+def rows(payload: Mapping[str, Any], *, slack: bool = False) -> dict[str, Any]:
+    """Return the payload as rows: a path, and a value that is no object and no list.
 
-    A payload whose values are all plain is not changed. Neither is one with `redact_payload`, which no channel shows.
+    A payload that every channel shows as it is equals its rows.
 
     Args:
-        body: `HumanTask.body()`, with the payload as the caller gave it.
+        payload: The payload as the caller gave it.
+        slack: Whether the rows are shown in Slack, which formats text.
     """
-    payload = body.get("payload")
-    if not isinstance(payload, Mapping) or body.get("redact_payload"):
-        return body
-    given = cast("Mapping[str, Any]", payload)
-    rows = _bounded(_rows(given, slack=_in_slack(body.get("notify"))), slack=_in_slack(body.get("notify")))
-    if rows == given:
-        return body
-    schema = {**body.get("payload_schema", {}), PAYLOAD_DIGEST: payload_digest(given)}
-    return {**body, "payload": rows, "payload_schema": schema}
+    found = _found(payload, slack=slack)
+    kept = set(sorted(range(len(found)), key=lambda index: found[index].depth)[:MAX_ROWS])
+    shown = {each.path: each.value for index, each in enumerate(found) if index in kept}
+    rest = {each.path: each.value for index, each in enumerate(found) if index not in kept}
+    if rest:
+        shown[f"({len(rest)} more value{'s' if len(rest) > 1 else ''})"] = json_line(rest)
+    return shown
 
 
 def original_payload(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the payload of a task record, or of a body from `displayed`, as the caller gave it.
+    """Return the payload of a task record, or of a body as it was sent, as the caller gave it.
 
     Raises:
         ValueError: the record says that it has rows, and they are not rows of this release.
@@ -67,11 +60,11 @@ def original_payload(record: Mapping[str, Any]) -> dict[str, Any]:
     payload: dict[str, Any] = record["payload"]
     if PAYLOAD_DIGEST not in (record.get("payload_schema") or {}):
         return payload
-    rows: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, value in payload.items():
-        rows |= json.loads(value) if _LAST_ROW.fullmatch(name) else {name: value}
+        given |= json.loads(value) if _LAST_ROW.fullmatch(name) else {name: value}
     tree: dict[str | int, Any] = {}
-    for name, value in rows.items():
+    for name, value in given.items():
         *steps, last = _steps(name)
         place = tree
         for step in steps:
@@ -119,10 +112,18 @@ def _value(shown: Any) -> Any:
 _EMPTY: Mapping[str, type] = {"{}": dict, "[]": list}
 
 
-def _rows(payload: Mapping[str, Any], *, slack: bool) -> list[tuple[int, str, Any]]:
-    """Return depth, path and value of every value in the payload, in its order."""
-    rows: list[tuple[int, str, Any]] = []
-    left: list[tuple[int, str, Any]] = [(0, "", payload)]
+class _Found(NamedTuple):
+    """A value in a payload."""
+
+    depth: int
+    path: str
+    value: Any
+
+
+def _found(payload: Mapping[str, Any], *, slack: bool) -> list[_Found]:
+    """Return every value in the payload, in its order."""
+    found: list[_Found] = []
+    left = [_Found(0, "", payload)]
     while left:
         depth, path, value = left.pop()
         inside: list[tuple[str, Any]] = []
@@ -135,30 +136,11 @@ def _rows(payload: Mapping[str, Any], *, slack: bool) -> list[tuple[int, str, An
         elif isinstance(value, str):
             value = _text(value, slack=slack)
         if inside:
-            left += ((depth + 1, *each) for each in reversed(inside))
+            left += (_Found(depth + 1, *each) for each in reversed(inside))
         elif path:
             empty = "{}" if isinstance(value, Mapping) else "[]" if isinstance(value, list | tuple) else None
-            rows.append((depth, path, cast("Any", value) if empty is None else empty))
-    return rows
-
-
-def _bounded(rows: list[tuple[int, str, Any]], *, slack: bool) -> dict[str, Any]:
-    """Return the rows by path. If there are too many, the deepest ones are shown together in the last row."""
-    kept = set(range(len(rows)))
-    if len(rows) > MAX_ROWS or slack:
-        kept.clear()
-        room = MAX_SLACK_CHARS if slack else None
-        for index in sorted(range(len(rows)), key=lambda index: rows[index][0]):
-            length = len(rows[index][1]) + min(len(str(rows[index][2])), SLACK_VALUE_CHARS) + len("**: \n")
-            if len(kept) >= MAX_ROWS or (room is not None and room < length):
-                break
-            kept.add(index)
-            room = None if room is None else room - length
-    shown = {path: value for index, (_, path, value) in enumerate(rows) if index in kept}
-    rest = {path: value for index, (_, path, value) in enumerate(rows) if index not in kept}
-    if rest:
-        shown[f"({len(rest)} more value{'s' if len(rest) > 1 else ''})"] = json_line(rest)
-    return shown
+            found.append(_Found(depth, path, cast("Any", value) if empty is None else empty))
+    return found
 
 
 def _name(name: str, *, slack: bool) -> str:
@@ -186,8 +168,3 @@ def _escaped(found: re.Match[str]) -> str:
 def _is_markup(text: str) -> bool:
     """Whether Slack would show something else than this text: a link, a mention, an entity or a format."""
     return "<" in text or "&" in text or _SLACK_PAIR.search(text) is not None
-
-
-def _in_slack(notify: Any) -> bool:
-    targets: list[Any] = [notify] if isinstance(notify, str) else notify or []
-    return any(str(target).startswith("slack") for target in targets)
