@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel
 from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import keys_of
 from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, SettingsError, TargetGone
+from awaithumans_core.display.rows import original_payload
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
 from tests.support.engines import CollectingEngine
@@ -146,7 +147,8 @@ async def test_approved_call_runs_once_as_the_model_made_it(bench: Bench) -> Non
     await bench.start()
     assert bench.ran == []
     task = await bench.asked("A")
-    assert task["payload"] == {"tool": "refund", "arguments": {"order": "A", "amount": 250}}
+    assert original_payload(task) == {"tool": "refund", "arguments": {"order": "A", "amount": 250}}
+    assert task["payload"] == {"tool": "refund", "arguments / order": "A", "arguments / amount": 250}
     await bench.give(task, {"decision": "approve"})
     await bench.give(task, {"decision": "approve"})
     assert bench.ran == [("A", 250)]
@@ -587,7 +589,7 @@ async def test_review_per_call_is_one_task_per_call(bench: Bench) -> None:
     """Each call held back on its own is a task of its own, answered in any order."""
     bench.agent(review("per_call"), call("A"), call("B"))
     await bench.start(bench.interrupts())
-    tasks = {task["payload"]["args"]["order"]: task for task in await bench.adopted(2)}
+    tasks = {original_payload(task)["args"]["order"]: task for task in await bench.adopted(2)}
     await bench.give(tasks["B"], {"decision": "approve"})
     await bench.give(tasks["B"], {"decision": "approve"})
     await bench.give(tasks["A"], {"decision": "respond", "message": "paid by hand"})
@@ -615,7 +617,8 @@ async def test_review_form_offers_the_allowed_decisions(bench: Bench, mode: Mode
     bench.agent(review(mode, "approve", "reject"), call("A"))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
-    decision, message = task["form_definition"]["fields"]
+    description, decision, message = task["form_definition"]["fields"]
+    assert description["kind"] == "display_text"
     assert [option["value"] for option in decision["options"]] == ["approve", "reject"]
     assert message["name"] == "message"
     await bench.give(task, {"decision": "approve", "new_amount": 25})
@@ -649,7 +652,7 @@ async def test_interrupt_with_a_scalar_schema_returns_the_bare_value(bench: Benc
     node(bench, asks(bench, ["a", "b"], response_schema={"type": "boolean"}))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
-    assert task["payload"] == {"value": ["a", "b"]}
+    assert original_payload(task) == {"value": ["a", "b"]}
     await bench.give(task, {"answer": False})
     assert (await bench.values())["said"] is False
 
@@ -753,7 +756,7 @@ async def test_question_of_a_tool_call_is_one_short_line(bench: Bench) -> None:
     await bench.start()
     shown = one_line(f"Refund {HOSTILE_ORDER} {bench.thread_id}?", 500)
     (task,) = await bench.people.find(shown)
-    assert task["payload"]["arguments"]["order"] == HOSTILE_ORDER
+    assert original_payload(task)["arguments"]["order"] == HOSTILE_ORDER
     assert "\n" not in shown
     await bench.give(task, {"decision": "reject"})
     assert bench.ran == []
