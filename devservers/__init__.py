@@ -1,4 +1,4 @@
-"""Real servers on free ports of 127.0.0.1, for the demo, tests and benchmarks. Each is stopped by its process id."""
+"""Real servers on free ports of 127.0.0.1 for the demo, tests and benchmarks. Each is stopped by its process id."""
 
 from devservers.awaithumans import HumansServer
 from devservers.ports import free_port

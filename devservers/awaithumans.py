@@ -1,4 +1,4 @@
-"""The awaithumans server."""
+"""The awaithumans server as a process."""
 
 import base64
 import secrets
@@ -11,7 +11,7 @@ from devservers.processes import Process, tool
 
 
 class HumansServer:
-    """The real awaithumans server on its own SQLite file, with keys made for this run."""
+    """The real awaithumans server with a SQLite file of its own and keys generated for this run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -21,7 +21,7 @@ class HumansServer:
         self.payload_key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.mail = folder / "mail"
         self.process = Process(
-            # `serve`, not `dev`: it comes back on the same port, and reads and writes nothing outside its folder.
+            # `serve` instead of `dev`: it restarts on the same port, and uses no files outside its folder.
             [tool("awaithumans"), "serve", "--host", "127.0.0.1", "--port", str(self.port)],
             folder,
             {
@@ -40,5 +40,5 @@ class HumansServer:
         self.process.stop()
 
     def people(self) -> httpx.AsyncClient:
-        """Speaks the server's API, as the dashboard does."""
+        """Return an authenticated client for the server's API, which the dashboard uses too."""
         return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=15.0)

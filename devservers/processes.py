@@ -1,4 +1,4 @@
-"""A server as a process: started in a folder of its own, awaited, and stopped by its process id."""
+"""A server as a process: started in a folder of its own, awaited until ready, and stopped by its process id."""
 
 import asyncio
 import os
@@ -16,12 +16,12 @@ from typing import Protocol
 import httpx
 
 READY_SECONDS = 60.0
-"""A first start compiles and migrates; later ones take two seconds."""
+"""Limit of a start. The first start compiles modules and migrates a database; later ones take two seconds."""
 STOP_SECONDS = 10.0
 
 
 def tool(name: str) -> str:
-    """A command of this environment, whether or not the environment is activated."""
+    """Return the path of a command of this environment, whether or not the environment is activated."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         raise RuntimeError(f"{name} is not installed: pip install 'awaithumans-workflows[demo]'")
@@ -30,7 +30,7 @@ def tool(name: str) -> str:
 
 @dataclass
 class Process:
-    """One server process in a group of its own, its output in a file."""
+    """A server process in a process group of its own, with its output in a file."""
 
     command: list[str]
     folder: Path
@@ -64,11 +64,11 @@ class Process:
         return self._running is not None and self._running.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Kill the process with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for what does not listen."""
+        """Stop the process with SIGTERM, and with SIGKILL if it does not end in time."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:
@@ -86,7 +86,7 @@ class Process:
         return (self.folder / self.log).read_text(errors="replace")
 
     async def answers(self, url: str) -> None:
-        """Wait until the URL answers with anything below 500."""
+        """Wait until the URL answers with a status below 500."""
         until = time.monotonic() + READY_SECONDS
         async with httpx.AsyncClient() as http:
             while time.monotonic() < until:
@@ -100,7 +100,7 @@ class Process:
 
 
 class Server(Protocol):
-    """Can be started and stopped."""
+    """A server that can be started and stopped."""
 
     async def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -108,7 +108,7 @@ class Server(Protocol):
 
 @asynccontextmanager
 async def started(*servers: Server) -> AsyncGenerator[None]:
-    """Start all at once; stop them in the opposite order, whatever happens."""
+    """Start all servers concurrently for the duration of the block, then stop them in reverse order."""
     try:
         async with asyncio.TaskGroup() as group:
             for server in servers:

@@ -1,4 +1,4 @@
-"""The relay, from its command line."""
+"""The relay as a process."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from devservers.processes import Process, tool
 
 
 class RelayServer:
-    """The relay, from its command line, in a process of its own."""
+    """The relay in a process of its own, started by its command line."""
 
     def __init__(
         self,

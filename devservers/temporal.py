@@ -1,4 +1,4 @@
-"""The Temporal dev server."""
+"""The Temporal dev server as a process."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from devservers.processes import READY_SECONDS, Process, tool
 
 
 class TemporalServer:
-    """The real Temporal dev server on its own database file."""
+    """The real Temporal dev server with a database file of its own."""
 
     def __init__(self, folder: Path, *, ui: bool = False, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
