@@ -1,10 +1,10 @@
-"""An agent may look orders up by itself; a refund needs a person, who can approve, edit or reject it.
+"""An agent may look up orders by itself, but a person approves, edits or rejects each refund.
 
     awaithumans dev                                                                # terminal 1
     awaithumans-relay serve --graph refunds=examples.langchain_refund:refunds      # terminal 2
     python -m examples.langchain_refund                                            # here
 
-Both need the settings the README names, and share the checkpoint file.
+Both need the settings that the README lists, and they share the checkpoint file.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ORDER = "A-1004"
 
 
 def look_up(order: str) -> str:
-    """What was paid for an order."""
+    """Look up what was paid for an order."""
     return f"$250 for {order}"
 
 
@@ -37,7 +37,7 @@ def refund(order: str, amount: float) -> str:
 
 
 class Clerk(BaseChatModel):
-    """Stands in for a real model: looks the order up, wants to refund it, reports."""
+    """Replaces a real model: it looks up the order, asks for a refund, and reports the result."""
 
     @property
     def _llm_type(self) -> str:
@@ -52,8 +52,10 @@ class Clerk(BaseChatModel):
             {"name": "look_up", "id": "call-1", "args": {"order": ORDER}},
             {"name": "refund", "id": "call-2", "args": {"order": ORDER, "amount": 250.0}},
         ]
-        said = AIMessage("", tool_calls=[calls[len(done)]]) if len(done) < len(calls) else AIMessage(done[-1].content)
-        return ChatResult(generations=[ChatGeneration(message=said)])
+        message = (
+            AIMessage(done[-1].content) if len(done) == len(calls) else AIMessage("", tool_calls=[calls[len(done)]])
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 @asynccontextmanager

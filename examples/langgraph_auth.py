@@ -1,11 +1,11 @@
-"""Authentication and authorisation of a LangGraph server whose users ask people, and whose relay resumes for them.
+"""Authentication and authorisation for a LangGraph server whose users' runs ask people.
 
 Name it in the server's langgraph.json: {"auth": {"path": "./langgraph_auth.py:auth"}}. The relay runs with
 
     awaithumans-relay serve --langgraph-server http://localhost:2024 --langgraph-server-headers langgraph_auth:headers
 
-Each user sees the user's own threads. The relay has a token of its own and states for which user it acts, so a resumed
-run is a run of the user who asked. A user's token does not open the notes that nodes keep of the answers they have.
+Each user sees only their own threads. The relay has a token of its own and names the user for whom it acts, so a
+resumed run belongs to the user who asked. A user's token gives no access to the receipts of answers that nodes store.
 """
 
 import hmac
@@ -20,18 +20,18 @@ auth = Auth()
 
 
 def headers(target: ServerTarget) -> dict[str, str]:
-    """The relay's credentials for one target: its own token, and the user whose run asked."""
+    """Return the relay's credentials for one target: its own token, and the user whose run asked."""
     user = {"X-On-Behalf-Of": target.user} if target.user else {}
     return {"Authorization": f"Bearer {os.environ['RELAY_TOKEN']}", **user}
 
 
 @auth.authenticate
 async def authenticate(headers: dict[bytes, bytes]) -> Auth.types.MinimalUserDict:
-    """Who sends this request."""
+    """Return the user, or the relay, that sends this request."""
     sent = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
     if hmac.compare_digest(sent.encode(), os.environ["RELAY_TOKEN"].encode()):
         return {"identity": headers.get(b"x-on-behalf-of", b"relay").decode(), "permissions": ["relay"]}
-    # In place of these lines: your own check of a session, a JWT or a key.
+    # Replace these lines with your own check of a session, a JWT or a key.
     for user, _, token in (each.partition("=") for each in os.environ["USER_TOKENS"].split(",")):
         if hmac.compare_digest(sent.encode(), token.encode()):
             return {"identity": user}
@@ -40,7 +40,7 @@ async def authenticate(headers: dict[bytes, bytes]) -> Auth.types.MinimalUserDic
 
 @auth.on.threads
 async def own_threads(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> dict[str, str]:
-    """A thread is shown to the user who created it, and its runs are that user's."""
+    """Restrict threads and runs to the user who created the thread."""
     owner = {"owner": ctx.user.identity}
     value.setdefault("metadata", {}).update(owner)
     return owner
@@ -48,7 +48,7 @@ async def own_threads(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> dic
 
 @auth.on.store
 async def own_notes(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> bool | None:
-    """The notes of answers are for the relay. Other items are in a namespace of their user."""
+    """Restrict the receipts of answers to the relay, and other items to a namespace of their user."""
     namespace = tuple(value.get("namespace") or ())
     if namespace[:1] == ("awaithumans",):
         return "relay" in ctx.permissions

@@ -1,10 +1,10 @@
-"""A LangGraph node asks a person; the relay resumes the thread, here in a process of its own.
+"""A LangGraph node asks a person, and a relay process resumes the thread with the answer.
 
     awaithumans dev                                                                # terminal 1
     awaithumans-relay serve --graph refunds=examples.langgraph_refund:refunds      # terminal 2
     python -m examples.langgraph_refund                                            # here
 
-Both need the settings the README names, and share the checkpoint file.
+Both need the settings that the README lists, and they share the checkpoint file.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""A plain script asks a person and goes on with the typed answer.
+"""A plain script asks a person and continues with the typed answer.
 
-awaithumans dev                       # in another terminal; its address and token are found by themselves
+awaithumans dev                       # in another terminal; the script finds its address and token
 python -m examples.script_refund
 """
 
@@ -27,7 +27,7 @@ def refund(order: str, amount: float) -> str:
         response_schema=Decision,
         timeout_seconds=900,
         assign_to=os.environ.get("REVIEWER"),
-        idempotency_key=f"refund:{order}",  # a restarted script finds this question, and its answer, again
+        idempotency_key=f"refund:{order}",  # a restarted script finds this question or its answer again
     )
     return "paid" if decision.approved else "declined"
 

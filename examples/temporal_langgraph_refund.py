@@ -6,7 +6,7 @@
     pip install temporalio-langgraph
     python -m examples.temporal_langgraph_refund                # here
 
-Terminals 3 and this one need the settings the README names. The node that asks runs in the workflow and calls
+Terminal 3 and this one need the settings that the README lists. The node that asks runs in the workflow and calls
 Temporal's `await_human`; nodes that do I/O run as activities. Temporal keeps the graph, so it needs no checkpointer.
 """
 
@@ -87,6 +87,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    from examples import temporal_langgraph_refund  # the plugin takes nodes of a named module only, and not __main__'s
+    from examples import temporal_langgraph_refund  # the plugin requires nodes of a named module, not of __main__
 
     asyncio.run(temporal_langgraph_refund.main())

@@ -5,7 +5,7 @@
     awaithumans-relay serve --temporal localhost:7233           # terminal 3
     python -m examples.temporal_refund                          # here
 
-Terminals 3 and this one need the settings the README names.
+Terminal 3 and this one need the settings that the README lists.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class RefundWorkflow:
             assign_to=refund.reviewer,
             return_outcome=True,
         )
-        who = outcome.completed_by_email or "somebody"
+        who = outcome.completed_by_email or "an unnamed person"
         return f"{'paid' if decision.approved else 'declined'}, decided by {who}"
 
 

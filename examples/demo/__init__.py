@@ -1,1 +1,1 @@
-"""The demo: three callers ask a person, on real servers. Run it with `make demo`."""
+"""The demo: three callers ask a person on real servers. Run it with `make demo`."""

@@ -1,7 +1,7 @@
-"""Three callers ask a person about a refund: a Temporal workflow, a LangGraph graph, a plain script. On real servers.
+"""Three callers ask a person about a refund on real servers: a Temporal workflow, a LangGraph graph and a script.
 
 python -m examples.demo             a scripted reviewer answers, one of the questions by e-mail
-python -m examples.demo --human     you answer, in the dashboard
+python -m examples.demo --human     you answer in the dashboard
 """
 
 import argparse
@@ -31,9 +31,9 @@ from examples.temporal_refund import TASK_QUEUE, Refund, RefundWorkflow
 
 ROOT = Path(__file__).resolve().parents[2]
 HOW_FOUND = {
-    "callback": "took the server's callback, stored it, acknowledged it, and woke the {asker}",
-    "sweep": "found the answer on its sweep, stored it, and woke the {asker}",
-    "registration": "had the answer already when the {asker} registered, and woke it",
+    "callback": "received the server's callback, stored the answer, acknowledged it, and woke the {caller}",
+    "sweep": "found the answer in its sweep, stored it, and woke the {caller}",
+    "registration": "had the answer already when the {caller} registered its wait, and woke it",
 }
 
 
@@ -49,17 +49,17 @@ async def temporal_scene(stage: Stage) -> bool:
         )
         stage.timeline.tell("workflow", f"{workflow.id} asks: Approve $250 refund for A-1001?")
         task = await stage.asked("A-1001")
-        stage.timeline.tell("workflow", "sleeps; it holds no poll, no connection, no thread")
+        stage.timeline.tell("workflow", "sleeps without a poll, a connection or a thread")
         await answer(stage, task)
         result = await stage.until(workflow.result(), "the workflow waits")
     how = await stage.delivered(task["id"])
-    stage.timeline.tell("relay", HOW_FOUND[how].format(asker="workflow"))
-    stage.timeline.tell("workflow", f"goes on with the typed answer: {result}")
+    stage.timeline.tell("relay", HOW_FOUND[how].format(caller="workflow"))
+    stage.timeline.tell("workflow", f"continues with the typed answer: {result}")
     return bool(result.startswith(("paid", "declined") if stage.human else "paid"))
 
 
 async def langgraph_scene(stage: Stage) -> bool:
-    stage.timeline.scene("2. A LangGraph graph asks" + ("" if stage.human else ", and is answered by e-mail"))
+    stage.timeline.scene("2. A LangGraph graph asks" + ("" if stage.human else ", and a person answers by e-mail"))
     thread: Any = {"configurable": {"thread_id": uuid.uuid4().hex[:8]}}
     question: langgraph_refund.State = {"order": "A-1002", "amount": 250.0, "reviewer": REVIEWER}
     if not stage.human:
@@ -68,17 +68,19 @@ async def langgraph_scene(stage: Stage) -> bool:
         await graph.ainvoke(question, thread)
         name = thread["configurable"]["thread_id"]
         stage.timeline.tell("graph", f"thread {name} asks: Approve $250 refund for A-1002?")
-        stage.timeline.tell("graph", "is interrupted; the process that started it could end now")
+        stage.timeline.tell("graph", "is interrupted, and the process that started it could end now")
         task = await stage.asked("A-1002")
         if stage.human:
             await answer(stage, task)
         else:
             button = await asyncio.wait_for(stage.click_in_mail("A-1002"), stage.patience)
-            stage.timeline.tell("reviewer", f"clicks the button {button!r} in the mail; such answers send no callback")
+            stage.timeline.tell(
+                "reviewer", f"clicks the button {button!r} in the mail (the server sends no callback for such answers)"
+            )
         how = await stage.until(stage.delivered(task["id"]), "the thread waits")
-        stage.timeline.tell("relay", HOW_FOUND[how].format(asker="thread"))
+        stage.timeline.tell("relay", HOW_FOUND[how].format(caller="thread"))
         result = (await graph.aget_state(thread)).values.get("result")
-    stage.timeline.tell("graph", f"ran on in the relay's process: {result}")
+    stage.timeline.tell("graph", f"continues in the relay's process: {result}")
     return result in ({"paid", "declined"} if stage.human else {"paid"}) and (stage.human or how == "sweep")
 
 
@@ -94,7 +96,9 @@ async def script_scene(stage: Stage) -> bool:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        stage.timeline.tell("script", "asks: Approve $250 refund for A-1003?, and long-polls: it has nothing to wake")
+        stage.timeline.tell(
+            "script", "asks: Approve $250 refund for A-1003? and long-polls, because a script cannot be woken"
+        )
         task = await stage.until(stage.asked("A-1003"), "the script starts")
         await answer(stage, task)
         output, errors = await stage.until(script.communicate(), "the script waits")
@@ -108,11 +112,11 @@ async def script_scene(stage: Stage) -> bool:
 
 async def answer(stage: Stage, task: dict[str, Any]) -> None:
     if stage.human:
-        stage.timeline.tell("reviewer", f"that is you: {stage.humans.url}/task?id={task['id']}")
+        stage.timeline.tell("reviewer", f"this is you; answer at {stage.humans.url}/task?id={task['id']}")
         return
-    await asyncio.sleep(1.0)  # nobody decides at once
+    await asyncio.sleep(1.0)  # a person takes a moment to decide
     await stage.answer(task, {"approved": True})
-    stage.timeline.tell("reviewer", "approves it over the server's API, as the dashboard does")
+    stage.timeline.tell("reviewer", "approves it through the server's API, as the dashboard does")
 
 
 async def play(*, human: bool) -> bool:
@@ -150,9 +154,8 @@ async def play(*, human: bool) -> bool:
             try:
                 return await scenes(stage)
             except TimeoutError as late:
-                timeline.console.print(
-                    f"\n[bold red]{late}[/]. The relay's last words:\n{escape(block(relay.process.output()[-1500:]))}"
-                )
+                log = escape(block(relay.process.output()[-1500:]))
+                timeline.console.print(f"\n[bold red]{late}[/]. The end of the relay's log:\n{log}")
                 return False
             finally:
                 await waits.stop()
@@ -165,36 +168,39 @@ async def scenes(stage: Stage) -> bool:
         tell(
             f"\n  Log in at [bold]{stage.humans.url}/login[/] as [bold]{email}[/] with the password [bold]{password}[/]"
         )
-        tell(f"  Watch the workflow at http://127.0.0.1:{stage.temporal.ui_port}. Ctrl-C ends the demo and cleans up.")
+        tell(
+            f"  Watch the workflow at http://127.0.0.1:{stage.temporal.ui_port}. Ctrl-C stops the demo and its servers."
+        )
     else:
         await stage.set_up_mail()
     results = [await temporal_scene(stage), await langgraph_scene(stage), await script_scene(stage)]
     good = all(results)
-    tell("\n[bold green]Each caller got its answer.[/]" if good else "\n[bold red]Not every caller got its answer.[/]")
+    tell(
+        "\n[bold green]Each caller received its answer.[/]"
+        if good
+        else "\n[bold red]Not every caller received its answer.[/]"
+    )
     return good
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.demo", description="Three callers ask a person about a refund, on real servers."
+        prog="python -m examples.demo", description="Three callers ask a person about a refund on real servers."
     )
-    parser.add_argument("--human", action="store_true", help="you answer, in the dashboard")
+    parser.add_argument("--human", action="store_true", help="you answer in the dashboard")
     arguments = parser.parse_args()
     logging.getLogger("temporalio").setLevel(logging.ERROR)
 
     async def run() -> bool:
         playing = asyncio.ensure_future(play(human=arguments.human))
-        for stop in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-        ):  # the first one stops; more do not stop the clean-up
+        # Only the first signal cancels, so that a second one does not interrupt the clean-up.
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(stop, lambda: playing.cancelling() or playing.cancel())
         return await playing
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         return 0 if asyncio.run(run()) else 1
-    sys.stderr.write("\nstopped; nothing is left running\n")
+    sys.stderr.write("\nstopped; no process is left running\n")
     return 130
 
 

@@ -1,4 +1,4 @@
-"""What the scenes stand on: the running servers, the people who answer, and the timeline that is printed."""
+"""The running servers of the demo, the actions of its reviewer, and the timeline that it prints."""
 
 import asyncio
 import json
@@ -20,16 +20,16 @@ from awaithumans_relay.store import Store
 REVIEWER = "reviewer@example.com"
 MAIL_IDENTITY = "demo"
 PATIENCE_SECONDS = 120.0
-"""What a scripted scene may take; it takes ten."""
+"""Limit of a scripted scene, which takes about ten seconds."""
 SET_UP_SECONDS = 60.0
-"""The server prints its set-up link soon after it answers."""
+"""Limit of the wait for the set-up link, which the server prints soon after its start."""
 HUMAN_PATIENCE_SECONDS = 15 * 60.0
 
 COLOURS = {"workflow": "cyan", "graph": "magenta", "script": "green", "reviewer": "yellow", "relay": "blue"}
 
 
 class Timeline:
-    """Prints what happened, where, and when it did."""
+    """Prints events with their time and the part of the system in which they happened."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -46,7 +46,7 @@ class Timeline:
 
 @dataclass
 class Stage:
-    """Everything that runs."""
+    """The running servers, and the actions that the scenes take on them."""
 
     humans: HumansServer
     temporal: TemporalServer
@@ -54,14 +54,14 @@ class Stage:
     waits: Store
     timeline: Timeline
     human: bool
-    """A person answers, instead of the script."""
+    """Whether a real person answers instead of the scripted reviewer."""
 
     @property
     def patience(self) -> float:
         return HUMAN_PATIENCE_SECONDS if self.human else PATIENCE_SECONDS
 
     async def asked(self, words: str) -> dict[str, Any]:
-        """The task whose question contains these words, once it is there."""
+        """Wait for the task whose question contains these words and return it."""
         async with self.humans.people() as people:
             while True:
                 for task in (await people.get("/api/tasks", params={"limit": 50})).json():
@@ -70,13 +70,13 @@ class Stage:
                 await asyncio.sleep(0.1)
 
     async def answer(self, task: dict[str, Any], response: dict[str, Any]) -> None:
-        """Answer as the dashboard does, over the server's API."""
+        """Answer a task through the server's API, as the dashboard does."""
         async with self.humans.people() as people:
             body = {"response": response, "completed_by_email": REVIEWER, "completed_via_channel": "dashboard"}
             (await people.post(f"/api/tasks/{task['id']}/complete", json=body)).raise_for_status()
 
     async def set_up_mail(self) -> None:
-        """Give the server a sender whose mails are files."""
+        """Configure a mail sender on the server that writes mails to files."""
         identity = {
             "id": MAIL_IDENTITY,
             "display_name": "Demo",
@@ -88,7 +88,7 @@ class Stage:
             (await people.post("/api/channels/email/identities", json=identity)).raise_for_status()
 
     async def click_in_mail(self, words: str) -> str:
-        """Open the mail about a question and click its first button, as a reviewer does. Returns the button's text."""
+        """Open the mail about a question, click its first button, as a reviewer does, and return the button's text."""
         while True:
             for file in sorted(self.humans.mail.glob("*.json")):
                 mail = json.loads(file.read_text())
@@ -100,7 +100,7 @@ class Stage:
             await asyncio.sleep(0.1)
 
     async def make_operator(self) -> tuple[str, str]:
-        """Create the first operator of the dashboard; returns e-mail and password."""
+        """Create the first operator of the dashboard and return e-mail and password."""
         async with asyncio.timeout(SET_UP_SECONDS):
             while not (found := re.search(r"/setup\?token=([\w-]+)", self.humans.process.output())):
                 await asyncio.sleep(0.1)
@@ -111,14 +111,14 @@ class Stage:
         return REVIEWER, password
 
     async def until(self, goal: Awaitable[Any], what: str) -> Any:
-        """Wait for something, and say every so often that it is still being waited for."""
+        """Wait for the result of `goal` and print every ten seconds that the wait goes on."""
         task = asyncio.ensure_future(goal)
         waited = 0.0
         try:
             while not (await asyncio.wait([task], timeout=10.0))[0]:
                 waited += 10.0
                 if waited >= self.patience:
-                    raise TimeoutError(f"{what}: nothing after {waited:.0f} s")
+                    raise TimeoutError(f"{what}: not done after {waited:.0f} s")
                 self.timeline.tell("...", f"{what} ({waited:.0f} s)")
             return task.result()
         finally:
@@ -126,7 +126,7 @@ class Stage:
             await asyncio.gather(task, return_exceptions=True)
 
     async def delivered(self, task_id: str) -> str:
-        """How the relay learnt of the answer, once it has delivered it: `callback` or `sweep`."""
+        """Wait until the relay has delivered the answer; return its source (`callback`, `sweep` or `registration`)."""
         while True:
             for wait in await self.waits.find(task_id):
                 if wait.delivered_at is not None:

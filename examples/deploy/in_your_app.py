@@ -1,9 +1,9 @@
-"""The relay inside a FastAPI app that you have already. It starts and stops with the app.
+"""The relay inside an existing FastAPI app. It starts and stops with the app.
 
     uvicorn in_your_app:app --no-access-log
 
-The server must reach it from outside: with the prefix below, AWAITHUMANS_RELAY_URL=https://your.app/awaithumans for
-everybody who asks.
+The awaithumans server must be able to reach it. With the prefix below, callers have
+AWAITHUMANS_RELAY_URL=https://your.app/awaithumans.
 """
 
 import os
@@ -15,7 +15,7 @@ from temporalio.envconfig import ClientConfig
 from awaithumans_adapters.temporal import TemporalEngine
 from awaithumans_relay import create_router
 
-# A redirect would count as a delivered callback; the relay needs no slashes redirected.
+# The awaithumans server counts a redirect as a delivered callback.
 app = FastAPI(title="Orders", redirect_slashes=False)
 
 
@@ -31,4 +31,4 @@ app.include_router(create_router([TemporalEngine(temporal)], database=database),
 
 @app.get("/orders")
 async def orders() -> list[str]:
-    return ["what your app does besides"]
+    return ["the endpoints of your app"]

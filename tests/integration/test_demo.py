@@ -22,10 +22,10 @@ def test_demo_answers_three_callers_and_stops_its_processes(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for told in (
-        "goes on with the typed answer: paid",
-        "found the answer on its sweep",
+        "continues with the typed answer: paid",
+        "found the answer in its sweep",
         "prints: paid",
-        "Each caller got",
+        "Each caller received",
     ):
         assert told in done.stdout
     assert _processes_with(marker) == []

@@ -36,4 +36,4 @@ async def test_notebook_cells_continue_with_their_answers(monkeypatch: pytest.Mo
     assert "Label(spam=False)" in cells["async"]
     assert f"waiting for a person at {url}/task?id=" in cells["sync"]
     assert "\x1b" not in cells["sync"]
-    assert "30 of 30 are spam" in cells["crowd"]
+    assert "30 of 30 are spam" in cells["batch"]
