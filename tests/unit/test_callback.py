@@ -1,4 +1,4 @@
-"""A callback: verify, then parse, then join. Nothing gets through with less than all three."""
+"""Callbacks: verified first, then parsed, then matched with their question, and refused unless all three succeed."""
 
 import json
 import secrets
@@ -52,8 +52,8 @@ def refusal(body: bytes, **more: Any) -> CallbackRejectedError:
     return raised.value
 
 
-def test_nothing_is_decoded_before_both_signatures_are_valid() -> None:
-    """A valid token with a wrong signature costs the same work as a wrong token: its content is not looked into."""
+def test_nothing_is_decoded_before_both_signatures_are_verified() -> None:
+    """A valid token with a wrong signature is refused without decoding its content."""
     no_route = SIGNER._callbacks._serializer.dumps({"not": "a route"})
     with pytest.raises(CallbackRejectedError, match="the body is not signed"):
         open_callback(no_route, {SIGNATURE_HEADER: sign(said(), bytes(KEY_BYTES))}, said(), signer=SIGNER, keys=KEYS)
@@ -71,14 +71,14 @@ def test_nothing_is_decoded_before_both_signatures_are_valid() -> None:
     ],
     ids=["completed", "completed with an empty object", "timed out", "cancelled", "verification exhausted"],
 )
-def test_an_end_of_the_task_is_taken(status: str, response: dict[str, Any] | None) -> None:
-    """Each of the four ends comes through, with the route of the URL and the outcome of the body."""
+def test_each_terminal_status_is_accepted(status: str, response: dict[str, Any] | None) -> None:
+    """Each of the four terminal statuses is returned with the route of the URL and the outcome of the body."""
     body = said(status=status, response=response)
     assert received(body) == Callback(ROUTE, Outcome.model_validate_json(body))
 
 
-def test_the_outcome_says_who_answered_and_where() -> None:
-    """A callback is the first to know who decided, when, and on which channel."""
+def test_outcome_names_person_time_and_channel() -> None:
+    """A callback carries who decided, when, and on which channel."""
     outcome = received(said()).outcome
     assert outcome.completed_by_email == "ann@example.com"
     assert outcome.completed_via_channel == "dashboard"
@@ -96,15 +96,15 @@ def test_the_outcome_says_who_answered_and_where() -> None:
         (r"\\\ud83d\n", "\\\ufffd\n"),
     ],
 )
-def test_half_a_character_does_not_lose_an_answer(note: str, read: str) -> None:
-    """A field's limit cuts an emoji in two, and the server signs what is left: the rest of the answer is taken."""
+def test_truncated_character_does_not_lose_the_answer(note: str, read: str) -> None:
+    """If a field's limit cuts an emoji in two and the server signs the rest, the answer is accepted."""
     body = said(response={"note": "..."}).replace(b'"..."', b'"%s"' % note.encode())
     assert received(body).outcome.response == {"note": read}
 
 
 @pytest.mark.parametrize("depth", [150, 250, 400])
-def test_a_deep_answer_is_taken(depth: int) -> None:
-    """What is nested deeper than anything reads is left out of the outcome, and its caller is woken."""
+def test_too_deeply_nested_answer_still_wakes_the_caller(depth: int) -> None:
+    """A response that is nested too deep to be read is left out of the outcome, and the caller is woken."""
     deep: Any = "end"
     for _ in range(depth):
         deep = [deep]
@@ -113,20 +113,20 @@ def test_a_deep_answer_is_taken(depth: int) -> None:
     assert outcome.response == ({"deep": deep} if depth < 255 else None)
 
 
-def test_headers_are_looked_up_as_http_does() -> None:
-    """Header names differ in case between servers; a case-blind mapping is all that is needed."""
+def test_header_names_are_case_insensitive() -> None:
+    """Servers spell header names differently, so a case-insensitive mapping is enough."""
     body = said()
     headers = httpx.Headers({SIGNATURE_HEADER.lower(): sign(body, KEY), TASK_ID_HEADER.upper(): "task-1"})
     assert open_callback(TOKEN, headers, body, signer=SIGNER, keys=KEYS).route == ROUTE
 
 
-def test_the_largest_answer_the_server_takes_is_read() -> None:
-    """The server allows 5 MB of payload and response: no such answer is too large here."""
+def test_largest_possible_answer_is_accepted() -> None:
+    """The server allows 5 MB of payload and response, and no such answer is too large."""
     assert received(said(response={"note": "x" * 5 * 1024 * 1024})).outcome.answered
 
 
-def test_a_body_at_the_limit_is_read() -> None:
-    """The limit itself is allowed."""
+def test_body_at_the_limit_is_accepted() -> None:
+    """A body of exactly the maximum size is accepted."""
     padding = MAX_BODY_BYTES - len(said(response={"note": ""}))
     body = said(response={"note": "x" * padding})
     assert len(body) == MAX_BODY_BYTES
@@ -134,32 +134,32 @@ def test_a_body_at_the_limit_is_read() -> None:
 
 
 @pytest.mark.parametrize(("token", "status"), [(TOKEN, 413), ("nonsense", 401)], ids=["own URL", "any URL"])
-def test_a_body_over_the_limit_is_413(token: str, status: int) -> None:
-    """Whoever holds one of our URLs hears that the body is too large; a stranger hears what strangers hear."""
+def test_body_over_the_limit_is_413_for_valid_urls_only(token: str, status: int) -> None:
+    """The holder of a valid URL learns that the body is too large, and anyone else gets a 401."""
     assert refusal(b" " * (MAX_BODY_BYTES + 1), token=token).http_status == status
 
 
-def test_a_foreign_token_is_401() -> None:
-    """A true body sent to a URL we never issued moves nothing."""
+def test_foreign_token_is_401() -> None:
+    """A correctly signed body at a URL that was never issued has no effect."""
     foreign = RouteSigner([secrets.token_urlsafe(32)]).issue(ROUTE)
     assert refusal(said(), token=foreign).http_status == 401
 
 
-def test_a_foreign_key_is_401() -> None:
-    """A true URL with a body somebody else signed moves nothing."""
+def test_foreign_key_is_401() -> None:
+    """A body signed with another key has no effect at a valid URL."""
     assert refusal(said(), key=bytes(KEY_BYTES)).http_status == 401
 
 
-def test_no_signature_is_401() -> None:
-    """Without the header there is nothing to verify."""
+def test_missing_signature_is_401() -> None:
+    """Without the header nothing can be verified."""
     with pytest.raises(CallbackRejectedError) as raised:
         open_callback(TOKEN, {}, said(), signer=SIGNER, keys=KEYS)
     assert raised.value.http_status == 401
 
 
 @pytest.mark.parametrize("body", [b"", b"{", said(status="created"), said(idempotency_key="question-2")], ids=str)
-def test_nothing_is_read_before_it_is_verified(body: bytes) -> None:
-    """An unsigned body is a 401 whatever is in it: a stranger learns nothing of how bodies are read."""
+def test_unverified_body_is_401_whatever_it_contains(body: bytes) -> None:
+    """An unsigned body is a 401, so that a stranger learns nothing about parsing."""
     assert refusal(body, key=bytes(KEY_BYTES)).http_status == 401
     assert refusal(body, token="nonsense").http_status == 401
 
@@ -209,29 +209,29 @@ def test_nothing_is_read_before_it_is_verified(body: bytes) -> None:
         "no response",
     ],
 )
-def test_what_is_no_end_of_a_task_is_422(body: bytes) -> None:
-    """Signed, yet not an answer: malformed, still pending, or a completion without its response."""
+def test_signed_body_without_an_end_is_422(body: bytes) -> None:
+    """A signed body that is malformed, pending or completed without a response is refused."""
     assert refusal(body).http_status == 422
 
 
-def test_a_header_that_names_another_task_is_422() -> None:
-    """Header and body contradict each other: neither is believed."""
+def test_header_naming_another_task_is_422() -> None:
+    """If header and body contradict each other, the callback is refused."""
     assert refusal(said(), task_id="task-2").http_status == 422
 
 
-def test_a_header_that_names_the_task_is_fine() -> None:
-    """As the server sends it."""
+def test_header_naming_the_same_task_is_accepted() -> None:
+    """The header is accepted as the server sends it."""
     assert received(said(), task_id="task-1").outcome.task_id == "task-1"
 
 
 @pytest.mark.parametrize("key", ["question-2", "", None, ...], ids=["another", "empty", "null", "absent"])
-def test_an_answer_to_another_question_is_403(key: Any) -> None:
-    """A true body at a true URL that do not belong together: the answer is not given to the wrong asker."""
+def test_answer_to_another_question_is_403(key: Any) -> None:
+    """A correct body at the correct URL of another question is not given to the wrong caller."""
     assert refusal(said(idempotency_key=key)).http_status == 403
 
 
-def test_a_callback_for_one_question_does_not_answer_its_neighbour() -> None:
-    """Two questions of one workflow: the answer to the first, posted to the second's URL, moves nothing."""
+def test_callback_does_not_answer_another_question_of_the_workflow() -> None:
+    """The answer to a workflow's first question has no effect at the URL of its second."""
     second = SIGNER.issue(Route(ROUTE.engine, ROUTE.target, "question-2"))
     assert refusal(said(), token=second).http_status == 403
 
@@ -246,13 +246,13 @@ def test_a_callback_for_one_question_does_not_answer_its_neighbour() -> None:
     ],
     ids=["cut", "no status", "pending", "no response"],
 )
-def test_a_refusal_says_what_is_wrong(body: bytes, words: str) -> None:
-    """Whoever reads the server's delivery log learns which part was not understood."""
+def test_refusal_names_the_malformed_part(body: bytes, words: str) -> None:
+    """The server's delivery log shows which part was not understood."""
     assert words in str(refusal(body))
 
 
-def test_a_refusal_does_not_repeat_the_answer() -> None:
-    """What a person wrote stays out of texts that are logged."""
+def test_refusal_does_not_repeat_the_answer() -> None:
+    """A person's answer is not part of texts that are logged."""
     assert "4111" not in str(refusal(said(response=["4111-1111"])))
 
 
@@ -279,16 +279,16 @@ almost_callbacks = st.fixed_dictionaries(
     st.dictionaries(st.sampled_from([SIGNATURE_HEADER, TASK_ID_HEADER]) | st.text(), st.text()),
     st.binary() | almost_callbacks,
 )
-def test_what_is_not_signed_is_always_401(token: str, headers: dict[str, str], body: bytes) -> None:
-    """No token, header or body that a stranger can think of gets any other answer."""
+def test_unsigned_callback_is_always_401(token: str, headers: dict[str, str], body: bytes) -> None:
+    """No token, header or body without a signature gets any other reply."""
     with pytest.raises(CallbackRejectedError) as raised:
         open_callback(token, headers, body, signer=SIGNER, keys=KEYS)
     assert raised.value.http_status == 401
 
 
 @given(st.none() | st.just("task-1") | st.text(), st.binary() | almost_callbacks)
-def test_whatever_is_signed_is_an_answer_to_this_question_or_refused(task_id: str | None, body: bytes) -> None:
-    """Only a verified answer to the URL's own question comes out, or one of the documented refusals."""
+def test_signed_callback_is_an_answer_or_a_documented_refusal(task_id: str | None, body: bytes) -> None:
+    """Only a verified answer to the URL's own question is returned, and anything else is a documented refusal."""
     try:
         callback = received(body, task_id=task_id)
     except CallbackRejectedError as refused:

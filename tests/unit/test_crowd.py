@@ -1,4 +1,4 @@
-"""Many questions over a few connections: what is asked how often, and that no answer is lost on the way."""
+"""Many questions over few connections: what is requested how often, and that no answer is lost."""
 
 import asyncio
 import itertools
@@ -61,7 +61,7 @@ def questions(count: int, **options: Any) -> list[HumanTask[Decision]]:
 
 @dataclass
 class Task:
-    """A task on the server, and when and how it will end unless something comes before."""
+    """A task on the server, with the time and kind of its end."""
 
     id: str
     body: dict[str, Any]
@@ -73,33 +73,34 @@ class Task:
 
 @dataclass
 class Server:
-    """Answers the calls of the flows from memory, and keeps count of them.
+    """A server in memory that answers the calls of the flows and counts them.
 
-    A question is answered `after[number]` seconds after it was asked, with its number; never, when it is not there.
+    A question is answered `after[number]` seconds after it was created, with its number. Without an entry it is never
+    answered.
     """
 
     after: dict[int, float] = field(default_factory=dict)
     trouble: Callable[[Call], Reply | Lost | None] = lambda _: None
-    """What comes of a call in place of the answer."""
+    """A reply to a call in place of the usual one."""
     takes: float = 0.0
-    """Seconds for every call that is not held."""
+    """Seconds that each call takes, except held polls."""
     scheduler: bool = True
-    """Whether it ends tasks at their deadline. Otherwise the asker has to."""
+    """Whether the server ends tasks at their deadline; otherwise the caller has to."""
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock(quiet=0.0005)
         self.tasks: dict[str, Task] = {}
         self.calls: list[tuple[float, str]] = []
-        """When, and what."""
+        """Time and text of each call."""
         self.now_open = self.most_open = 0
-        self.told: dict[str, float] = {}
-        """When a look told of the end of a task, first."""
+        self.shown_at: dict[str, float] = {}
+        """Time at which the list first showed the end of a task."""
 
     def crowd(self, connections: int) -> Crowd:
         return Crowd(self.run, self.clock, connections)
 
     async def all(self, asked: Iterable[HumanTask[Decision]], connections: int) -> list[tuple[int, Answer[Decision]]]:
-        """What is yielded, from the first to the last."""
+        """Return everything that is yielded, in order."""
         async with asyncio.timeout(60), aclosing(self.crowd(connections).answers(asked)) as answers:
             return [came async for came in answers]
 
@@ -122,23 +123,24 @@ class Server:
                         await self.clock.sleep(step.seconds)
                     case Notice(outcome):
                         if on_status is not None:
-                            self.told.setdefault(outcome.task_id, self.clock.now())
+                            self.shown_at.setdefault(outcome.task_id, self.clock.now())
                             on_status(outcome)
         except StopIteration as end:
             value: R = end.value
             return value
 
-    def said(self, *words: str) -> list[float]:
-        """When calls that contain these words were made."""
-        return [when for when, said in self.calls if all(word in said for word in words)]
+    def calls_with(self, *words: str) -> list[float]:
+        """Return the times of calls that contain these words."""
+        return [when for when, made in self.calls if all(word in made for word in words)]
 
     @property
-    def looks(self) -> list[float]:
-        return [when for when, said in self.calls if said == LIST]
+    def listings(self) -> list[float]:
+        """Return the times at which the list was read."""
+        return [when for when, made in self.calls if made == LIST]
 
     @property
     def waiting(self) -> list[str]:
-        """Keys of the questions nobody has answered yet."""
+        """Return the keys of the questions that have no answer yet."""
         return [key for key, task in self.tasks.items() if task.ends > self.clock.now()]
 
     async def answer(self, call: Call) -> Reply | Lost:
@@ -211,7 +213,7 @@ class Server:
 
 
 def right(came: list[tuple[int, Answer[Decision]]]) -> list[int]:
-    """The places of the questions that were answered, each with its own answer, in the order of the answers."""
+    """Return the positions of the answered questions in the order of their answers, checking each answer."""
     for place, answer in came:
         if answer.error is None:
             assert answer.result() == Decision(number=place)
@@ -219,7 +221,7 @@ def right(came: list[tuple[int, Answer[Decision]]]) -> list[int]:
 
 
 def failed(came: list[tuple[int, Answer[Decision]]]) -> dict[int, type[AwaitHumansError]]:
-    """The places of the questions that were not, and why."""
+    """Return the positions of the questions without an answer, with their errors."""
     return {place: type(answer.error) for place, answer in came if answer.error is not None}
 
 
@@ -228,25 +230,25 @@ few_and_many = pytest.mark.parametrize(
 )
 
 
-# --- every question, once
+# --- every question is answered once
 
 
 @few_and_many
-async def test_every_question_is_answered_once_as_its_answer_comes(connections: int) -> None:
-    """The order is that of the answers, and each comes with the place and the question it belongs to."""
+async def test_each_question_is_yielded_once_in_order_of_answers(connections: int) -> None:
+    """Each answer is yielded when it arrives, with the position and the question that it belongs to."""
     order = [4, 0, 7, 2, 6, 1, 5, 3]
     server = Server({number: 60.0 * 1.5**place for place, number in enumerate(order)})
     asked = questions(8)
     came = await server.all(asked, connections)
     assert right(came) == order
     assert [answer.question for _, answer in came] == [asked[number] for number in order]
-    assert len(server.said(CREATE)) == 8
+    assert len(server.calls_with(CREATE)) == 8
 
 
 @pytest.mark.edges
 @pytest.mark.parametrize("connections", [1, 2, 3, 10, 19, 20, 21])
-async def test_no_more_calls_than_connections_are_made_at_once(connections: int) -> None:
-    """From the first question to the last answer: creating, looking, reading and polling together."""
+async def test_concurrent_calls_are_limited_by_connections(connections: int) -> None:
+    """Creating, listing, reading and polling together never use more connections than are given."""
     server = Server({number: 20.0 * number for number in range(20)}, takes=0.05)
     came = await server.all(questions(20), connections)
     assert sorted(right(came)) == list(range(20))
@@ -254,38 +256,38 @@ async def test_no_more_calls_than_connections_are_made_at_once(connections: int)
 
 
 async def test_all_connections_are_used() -> None:
-    """A crowd does not queue in front of idle connections."""
+    """A batch does not queue while connections are idle."""
     server = Server(dict.fromkeys(range(30), 1.0), takes=0.05)
     await server.all(questions(30), 10)
     assert 9 <= server.most_open <= 10
 
 
 @pytest.mark.parametrize("connections", [0, -1])
-def test_there_is_at_least_one_connection(connections: int) -> None:
-    """Without a connection there is nothing to wait on."""
+def test_less_than_one_connection_is_refused(connections: int) -> None:
+    """A batch needs at least one connection."""
     with pytest.raises(ValueError, match=f"connections is {connections}"):
         Server().crowd(connections)
 
 
-async def test_no_questions_are_no_answers() -> None:
-    """Nothing is asked, nobody is looked for, and it ends at once."""
+async def test_empty_batch_ends_immediately() -> None:
+    """Nothing is created or read, and the batch ends."""
     server = Server()
     assert await server.all([], 3) == []
     assert server.calls == []
 
 
 @few_and_many
-async def test_stored_answers_come_at_once(connections: int) -> None:
-    """Questions that were answered before a restart need no look, no poll and no time."""
+async def test_stored_answers_are_returned_immediately(connections: int) -> None:
+    """Questions that were answered before a restart need no list, no poll and no time."""
     server = Server(dict.fromkeys(range(10), 0.0))
     came = await server.all(questions(10), connections)
     assert sorted(right(came)) == list(range(10))
-    assert {said for _, said in server.calls} == {CREATE}
+    assert {made for _, made in server.calls} == {CREATE}
 
 
 @few_and_many
 async def test_questions_with_one_key_share_the_answer(connections: int) -> None:
-    """One task is made for both, and each of them gets what became of it."""
+    """One task is created for both questions, and each of them gets its outcome."""
     server = Server({0: 100.0, 1: 300.0, 2: 200.0})
     came = await server.all([*questions(3), question(0), question(2)], connections)
     assert [answer.result().number for _, answer in came] == [0, 0, 2, 2, 1]
@@ -294,8 +296,8 @@ async def test_questions_with_one_key_share_the_answer(connections: int) -> None
 
 
 @few_and_many
-async def test_an_answer_that_does_not_fit_is_asked_for_again(connections: int) -> None:
-    """The second task of a question counts as the question: it is the first one that is yielded, with its answer."""
+async def test_invalid_answer_is_asked_again(connections: int) -> None:
+    """The first question is yielded with the answer to its repeated task."""
 
     class Hasty(Server):
         def response(self, key: str, number: int) -> dict[str, Any]:
@@ -309,17 +311,17 @@ async def test_an_answer_that_does_not_fit_is_asked_for_again(connections: int) 
     assert set(server.tasks) == {f"key-{number}" for number in range(5)} | {"key-1:reask:1"}
 
 
-# --- one failure loses no other
+# --- failures of single questions
 
 
 def refusing(word: str, refused: Reply) -> Callable[[Call], Reply | None]:
-    """Every call about this question is refused."""
+    """Return a rule by which every call about this question is refused."""
     return lambda call: refused if word in f"{call.url} {(call.json or {}).get('idempotency_key')}" else None
 
 
 @few_and_many
-async def test_a_question_that_is_refused_loses_no_other(connections: int) -> None:
-    """It is an answer with an error, at once; the rest is answered."""
+async def test_refused_question_loses_no_other(connections: int) -> None:
+    """The refused question is yielded at once with its error, and the others are answered."""
     server = Server(dict.fromkeys(range(6), 500.0), trouble=refusing("key-2", reply(422, {"detail": "no"})))
     came = await server.all(questions(6), connections)
     assert came[0][0] == 2
@@ -328,8 +330,8 @@ async def test_a_question_that_is_refused_loses_no_other(connections: int) -> No
 
 
 @few_and_many
-async def test_a_task_that_is_deleted_loses_no_other(connections: int) -> None:
-    """No list shows it any more: it is read, sooner or later, and the others are waited for."""
+async def test_deleted_task_loses_no_other(connections: int) -> None:
+    """A deleted task is in no list, so a single read finds it, and the others are waited for."""
     server = Server(dict.fromkeys(range(12), 3000.0))
 
     def deleting(call: Call) -> None:
@@ -345,8 +347,8 @@ async def test_a_task_that_is_deleted_loses_no_other(connections: int) -> None:
     assert sorted(right(came)) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
 
 
-async def test_a_deleted_task_among_many_is_noticed_in_a_quarter_of_an_hour() -> None:
-    """Sixty questions of four hours over two connections: its caller is not the last to learn of it."""
+async def test_deleted_task_among_many_is_found_within_fifteen_minutes() -> None:
+    """With sixty questions of four hours over two connections, the caller learns of the deletion in time."""
     hours = 4 * 3600.0
     server = Server(dict.fromkeys(range(60), hours + 3600.0))
 
@@ -359,13 +361,13 @@ async def test_a_deleted_task_among_many_is_noticed_in_a_quarter_of_an_hour() ->
         place, answer = await anext(answers)
     assert (place, type(answer.error)) == (37, TaskNotFoundError)
     assert hours + 300 <= server.clock.now() <= hours + 900
-    assert len(server.said(CREATE)) == 60
+    assert len(server.calls_with(CREATE)) == 60
 
 
 @pytest.mark.edges
 @few_and_many
-async def test_another_database_ends_no_question(connections: int, caplog: pytest.LogCaptureFixture) -> None:
-    """For half an hour the server knows none of the tasks; afterwards every answer comes."""
+async def test_server_on_another_database_ends_no_question(connections: int, caplog: pytest.LogCaptureFixture) -> None:
+    """If the server knows none of the tasks for half an hour, every answer still arrives afterwards."""
     server = Server(dict.fromkeys(range(12), 6000.0))
     unknown = refusing("task-", reply(404, {"error": "TASK_NOT_FOUND"}))
     server.trouble = lambda call: (
@@ -379,8 +381,8 @@ async def test_another_database_ends_no_question(connections: int, caplog: pytes
 
 
 @few_and_many
-async def test_a_task_that_may_not_be_read_loses_no_other(connections: int) -> None:
-    """Who may not see one task may see the others."""
+async def test_unreadable_task_loses_no_other(connections: int) -> None:
+    """A caller that may not read one task may read the others."""
     refused = reply(403, {"detail": "no"})
     server = Server(dict.fromkeys(range(6), 500.0), trouble=refusing("task-key-2", refused))
     came = await server.all(questions(6), connections)
@@ -389,8 +391,8 @@ async def test_a_task_that_may_not_be_read_loses_no_other(connections: int) -> N
 
 
 @few_and_many
-async def test_a_key_of_another_question_loses_no_other(connections: int) -> None:
-    """Two questions about different things cannot share a key: the second is told, the first is answered."""
+async def test_key_of_another_question_loses_no_other(connections: int) -> None:
+    """Two different questions cannot share a key: the second gets an error, and the first is answered."""
     server = Server(dict.fromkeys(range(6), 500.0))
     came = await server.all([*questions(6), question(3, payload={"amount": 1})], connections)
     assert failed(came) == {6: QuestionChangedError}
@@ -398,8 +400,8 @@ async def test_a_key_of_another_question_loses_no_other(connections: int) -> Non
 
 
 @few_and_many
-async def test_every_end_without_an_answer_is_an_answer_with_its_error(connections: int) -> None:
-    """Cancelled, and answered in a shape that does not fit: with the outcome, so that it can be told by whom."""
+async def test_each_end_without_answer_is_yielded_with_its_error(connections: int) -> None:
+    """A cancelled task and an invalid answer are yielded with their outcome, which names the person."""
 
     class Careless(Server):
         def response(self, key: str, number: int) -> dict[str, Any]:
@@ -421,68 +423,68 @@ async def test_every_end_without_an_answer_is_an_answer_with_its_error(connectio
     }
 
 
-# --- looks
+# --- reads of the list
 
 
-async def test_looks_grow_rare_as_questions_grow_old() -> None:
-    """Over a day without any answer: every 4 s at first, then 4 % of the age, and every nine minutes in the end."""
+async def test_list_is_read_less_often_as_questions_age() -> None:
+    """Over a day without an answer the interval grows from 4 s over 4 % of the age to nine minutes."""
     server = Server(dict.fromkeys(range(6), DAY))
     came = await server.all(questions(6), 2)
     assert sorted(right(came)) == list(range(6))
     planned, age = 0, 0.0
     while age < DAY:
         planned, age = planned + 1, age + min(max(4.0, 0.04 * age), LOOK_MOST_SECONDS)
-    assert 0.95 * planned <= len(server.looks) <= planned + 2
-    for before, look in itertools.pairwise([0.0, *server.looks]):
+    assert 0.95 * planned <= len(server.listings) <= planned + 2
+    for before, look in itertools.pairwise([0.0, *server.listings]):
         at_least = min(max(4.0, 0.04 * before), LOOK_MOST_SECONDS)
         assert at_least - 0.001 <= look - before <= min(at_least * 1.05, LOOK_MOST_SECONDS) + 0.001
 
 
-async def test_a_look_costs_the_same_however_many_wait() -> None:
-    """One page of the list and a few single reads, for ten questions as for two hundred.
+async def test_cost_of_a_check_is_independent_of_batch_size() -> None:
+    """One page of the list and a few single reads serve ten questions as well as two hundred.
 
-    Besides, each is read every nine minutes, to see whether it was deleted.
+    In addition, each task is read every nine minutes to find out whether it was deleted.
     """
 
     async def calls_while_waiting(count: int) -> int:
         server = Server(dict.fromkeys(range(count), 1500.0))
         await server.all(questions(count), 5)
-        return len([when for when, said in server.calls if 0 < when < 1400])
+        return len([when for when, made in server.calls if 0 < when < 1400])
 
     ten, two_hundred = await calls_while_waiting(10), await calls_while_waiting(200)
     assert two_hundred - ten <= 200 * (1400 / LOOK_MOST_SECONDS + 1)
 
 
-async def test_an_answer_is_seen_within_5_s_and_5_percent() -> None:
-    """However long the person took, the asker hears of it in a twentieth of that time, and in nine minutes."""
+async def test_answer_is_found_within_5_s_and_5_percent() -> None:
+    """The caller gets an answer after at most a twentieth of the person's time, and at most nine minutes."""
     after = {number: 3.0 * 1.5**number for number in range(24)}
     server = Server(after)
     async with aclosing(server.crowd(1).answers(questions(26))) as answers:
         came = [await anext(answers) for _ in after]
     assert sorted(right(came)) == list(after)
     for number, took in after.items():
-        assert 0 <= server.told[f"task-key-{number}"] - took <= min(5 + 0.05 * took, LOOK_MOST_SECONDS)
+        assert 0 <= server.shown_at[f"task-key-{number}"] - took <= min(5 + 0.05 * took, LOOK_MOST_SECONDS)
 
 
-async def test_many_answers_of_one_moment_are_found_in_one_look() -> None:
-    """A list of many pages is read to its end, and a second look is not needed."""
+async def test_many_simultaneous_answers_are_found_in_one_listing() -> None:
+    """A list of many pages is read to its end, so no second listing is needed."""
     server = Server(dict.fromkeys(range(300), 10.0))
     came = await server.all(questions(300), 3)
     assert sorted(right(came)) == list(range(300))
-    assert set(server.looks) == {4.0, 8.0, 12.0}
+    assert set(server.listings) == {4.0, 8.0, 12.0}
 
 
-async def test_a_slow_list_is_left_to_rest() -> None:
-    """A look that takes two seconds is followed by none for twenty."""
+async def test_slow_list_is_read_less_often() -> None:
+    """A listing that takes two seconds is followed by a pause of twenty."""
     server = Server(dict.fromkeys(range(6), 600.0), takes=2.0)
     await server.all(questions(6), 2)
-    inside = [when for when in server.looks if 30 < when < 500]
+    inside = [when for when in server.listings if 30 < when < 500]
     assert len(inside) > 5
     assert all(20 <= later - earlier <= 60 for earlier, later in itertools.pairwise(inside))
 
 
-async def test_a_new_question_is_looked_for_as_a_young_one() -> None:
-    """A question that is asked again after an hour is not seen late because the others are old."""
+async def test_repeated_question_is_checked_like_a_new_one() -> None:
+    """A question that is asked again after an hour is checked as often as a new one."""
 
     class Hasty(Server):
         def response(self, key: str, number: int) -> dict[str, Any]:
@@ -492,29 +494,29 @@ async def test_a_new_question_is_looked_for_as_a_young_one() -> None:
     async with aclosing(server.crowd(1).answers(questions(4, max_reasks=1))) as answers:
         async for _ in answers:
             break
-    asked_again = server.said(CREATE)[4]
-    soon = [when for when in server.looks if asked_again < when < asked_again + 60]
+    asked_again = server.calls_with(CREATE)[4]
+    soon = [when for when in server.listings if asked_again < when < asked_again + 60]
     assert len(soon) >= 10
 
 
-async def test_while_there_are_more_questions_than_connections_none_is_polled() -> None:
-    """A held poll for each would need a connection for each; once there is one for each, they are polled."""
+async def test_questions_are_polled_only_with_a_connection_each() -> None:
+    """A held poll for each question needs a connection for each, so larger batches are not polled."""
     server = Server({0: 100.0, 1: 200.0, 2: 300.0, 3: 1000.0, 4: 2000.0, 5: 3000.0})
     came = await server.all(questions(6), 3)
     assert right(came) == list(range(6))
-    polled = server.said("/poll")
+    polled = server.calls_with("/poll")
     assert min(polled) >= 300
-    assert len([when for when in server.looks if when > min(polled)]) == 0
+    assert len([when for when in server.listings if when > min(polled)]) == 0
 
 
-async def test_a_connection_for_each_needs_no_looks() -> None:
+async def test_list_is_not_read_with_a_connection_for_each() -> None:
     """Long polls bring the answers, and the list is not read at all."""
     server = Server({number: 100.0 * number for number in range(1, 6)})
     await server.all([question(number) for number in range(1, 6)], 5)
-    assert server.looks == []
+    assert server.listings == []
 
 
-# --- when the server does not do what it usually does
+# --- unusual servers
 
 
 LISTS_NOTHING: dict[str, Reply | Lost] = {
@@ -531,21 +533,21 @@ LISTS_NOTHING: dict[str, Reply | Lost] = {
 @pytest.mark.parametrize("refused", LISTS_NOTHING.values(), ids=LISTS_NOTHING)
 @pytest.mark.parametrize("connections", [1, 3])
 async def test_answers_are_found_without_a_list(connections: int, refused: Reply | Lost) -> None:
-    """A server that lists nothing, or nothing to this token, is asked for every task by itself."""
+    """If the server lists nothing, or refuses to list, every task is read individually."""
     server = Server({number: 60.0 + 100 * number for number in range(12)})
     server.trouble = lambda call: refused if f"{call.method} {call.url}" == LIST else None
     came = await server.all(questions(12), connections)
     assert right(came) == list(range(12))
 
 
-async def test_answers_that_a_list_does_not_show_are_found() -> None:
-    """Some tokens may read their tasks and see none of them in lists: the patrol comes to each in its turn."""
+async def test_answers_missing_from_the_list_are_found() -> None:
+    """Some tokens may read tasks that lists do not show them, so each task is also read in turn."""
     server = Server(dict.fromkeys(range(20), 100.0))
     server.trouble = lambda call: reply(200, []) if f"{call.method} {call.url}" == LIST else None
     came = await server.all(questions(20), 2)
     assert sorted(right(came)) == list(range(20))
-    for look in server.looks:
-        assert len([when for when in server.said("GET /api/tasks/task") if when == look]) <= PATROL + 2
+    for look in server.listings:
+        assert len([when for when in server.calls_with("GET /api/tasks/task") if when == look]) <= PATROL + 2
 
 
 OUTAGES: dict[str, Callable[[Call], bool]] = {
@@ -558,8 +560,8 @@ OUTAGES: dict[str, Callable[[Call], bool]] = {
 @pytest.mark.parametrize("hit", OUTAGES.values(), ids=OUTAGES)
 @pytest.mark.parametrize("trouble", [REFUSED, reply(503, b"")], ids=["lost", "503"])
 @few_and_many
-async def test_an_outage_loses_nothing(connections: int, trouble: Reply | Lost, hit: Callable[[Call], bool]) -> None:
-    """Answers given before, during and after some minutes without the server all come."""
+async def test_outage_loses_no_answer(connections: int, trouble: Reply | Lost, hit: Callable[[Call], bool]) -> None:
+    """Answers given before, during and after some minutes without the server all arrive."""
     server = Server({number: 40.0 * number + 1 for number in range(10)})
     server.trouble = lambda call: trouble if 100 < server.clock.now() < 300 and hit(call) else None
     came = await server.all(questions(10), connections)
@@ -567,8 +569,8 @@ async def test_an_outage_loses_nothing(connections: int, trouble: Reply | Lost, 
 
 
 @few_and_many
-async def test_questions_are_asked_after_an_outage(connections: int) -> None:
-    """A server that is away from the beginning hears all the questions once it is back."""
+async def test_questions_are_created_after_an_outage(connections: int) -> None:
+    """All questions are created once a server is reachable that was down at the start."""
     server = Server(dict.fromkeys(range(8), 100.0))
     server.trouble = lambda _: REFUSED if server.clock.now() < 300 else None
     came = await server.all(questions(8), connections)
@@ -576,8 +578,8 @@ async def test_questions_are_asked_after_an_outage(connections: int) -> None:
 
 
 @few_and_many
-async def test_a_server_that_never_comes_back_is_said_to_be_away(connections: int) -> None:
-    """After its deadline each question says that nobody knows how it ended, and the whole comes to an end."""
+async def test_permanently_unreachable_server_is_an_error_for_each_question(connections: int) -> None:
+    """After its deadline each question reports that its end is unknown, and the batch ends."""
     server = Server()
     server.trouble = lambda _: REFUSED if server.clock.now() > 30 else None
     came = await server.all(questions(8, timeout_seconds=120), connections)
@@ -589,8 +591,8 @@ async def test_a_server_that_never_comes_back_is_said_to_be_away(connections: in
 
 @pytest.mark.parametrize("scheduler", [True, False], ids=["the server ends it", "the asker ends it"])
 @few_and_many
-async def test_a_question_whose_deadline_passes_is_a_timeout(connections: int, *, scheduler: bool) -> None:
-    """Soon after its own deadline, however old and long the others are; the task is open no more."""
+async def test_passed_deadline_is_a_timeout(connections: int, *, scheduler: bool) -> None:
+    """A question times out soon after its own deadline, whatever the others do, and its task is closed."""
     asked = [question(number, timeout_seconds=600 if number in {2, 4} else 30 * DAY) for number in range(6)]
     server = Server(dict.fromkeys([0, 1, 3, 5], 1500.0), scheduler=scheduler)
     async with aclosing(server.crowd(connections).answers(asked)) as answers:
@@ -604,24 +606,24 @@ async def test_a_question_whose_deadline_passes_is_a_timeout(connections: int, *
 
 
 @few_and_many
-async def test_an_answer_within_the_grace_counts(connections: int) -> None:
-    """People who answer a moment after the deadline of a server that has not struck yet have answered."""
+async def test_answer_within_the_grace_period_counts(connections: int) -> None:
+    """An answer shortly after the deadline counts if the server has not yet ended the task."""
     server = Server(dict.fromkeys(range(6), 610.0), scheduler=False)
     came = await server.all(questions(6, timeout_seconds=600), connections)
     assert sorted(right(came)) == list(range(6))
 
 
-# --- ending early
+# --- early end
 
 
 def others() -> set["asyncio.Task[Any]"]:
-    """The asyncio tasks there are besides the test."""
+    """Return the asyncio tasks other than the test's own."""
     return asyncio.all_tasks() - {task for task in [asyncio.current_task()] if task is not None}
 
 
 @few_and_many
-async def test_leaving_early_leaves_nothing_behind(connections: int) -> None:
-    """Nothing of it runs on in the loop, and the questions stay open on the server for whoever asks again."""
+async def test_leaving_early_leaves_no_asyncio_task(connections: int) -> None:
+    """No asyncio task continues, and the questions stay open on the server for a later call."""
     server = Server({0: 100.0}, takes=0.05)
     before = others()
     answers = server.crowd(connections).answers(questions(6))
@@ -635,8 +637,8 @@ async def test_leaving_early_leaves_nothing_behind(connections: int) -> None:
 
 
 @few_and_many
-async def test_being_cancelled_leaves_nothing_behind(connections: int) -> None:
-    """An asker that is cancelled while it waits takes everything with it."""
+async def test_cancellation_leaves_no_asyncio_task(connections: int) -> None:
+    """A caller that is cancelled while it waits ends all of its asyncio tasks."""
     server = Server()
     before = others()
     waiting = asyncio.create_task(server.all(questions(6), connections))
@@ -651,8 +653,8 @@ async def test_being_cancelled_leaves_nothing_behind(connections: int) -> None:
 
 
 @pytest.mark.parametrize("word", ["POST /api/tasks", LIST], ids=["asking", "looking"])
-async def test_an_error_of_another_kind_ends_it_all(word: str) -> None:
-    """What nobody foresaw is raised where the answers are read, instead of an endless wait."""
+async def test_unexpected_error_ends_the_batch(word: str) -> None:
+    """An unexpected error is raised where the answers are read, so the caller does not wait for ever."""
     server = Server()
 
     def broken(call: Call) -> None:
@@ -667,7 +669,7 @@ async def test_an_error_of_another_kind_ends_it_all(word: str) -> None:
     assert others() == before
 
 
-# --- without a loop of the caller's
+# --- callers without an event loop
 
 
 async def three(server: Server) -> AsyncGenerator[tuple[int, Answer[Decision]]]:
@@ -676,13 +678,13 @@ async def three(server: Server) -> AsyncGenerator[tuple[int, Answer[Decision]]]:
             yield came
 
 
-def test_a_thread_hands_over_what_comes() -> None:
-    """The answers of a crowd, in the order they come, for a caller that has no event loop."""
+def test_sync_caller_gets_answers_in_order() -> None:
+    """A caller without an event loop gets the answers of a batch in the order of their arrival."""
     server = Server({0: 200.0, 1: 100.0, 2: 300.0})
     assert right(list(in_a_thread(lambda: three(server)))) == [1, 0, 2]
 
 
-def test_leaving_a_thread_early_ends_it() -> None:
+def test_closing_the_sync_generator_ends_its_thread() -> None:
     """Closing the generator ends the thread and its loop, and the questions stay open."""
     server = Server({1: 100.0})
     answers = in_a_thread(lambda: three(server))
@@ -692,8 +694,8 @@ def test_leaving_a_thread_early_ends_it() -> None:
     assert sorted(server.waiting) == ["key-0", "key-2"]
 
 
-def test_an_error_in_the_thread_is_raised_where_the_answers_are_read() -> None:
-    """Nothing is lost in a thread nobody looks at."""
+def test_error_in_the_thread_is_raised_to_the_caller() -> None:
+    """An error in the thread is raised where the answers are read."""
     server = Server()
 
     def broken(call: Call) -> None:
@@ -704,17 +706,17 @@ def test_an_error_in_the_thread_is_raised_where_the_answers_are_read() -> None:
         list(in_a_thread(lambda: three(server)))
 
 
-# --- one answer
+# --- an answer
 
 
-def test_an_answer_gives_its_decision_or_its_error() -> None:
-    """`result` is what `await_human` would have returned, or raised."""
+def test_result_returns_decision_or_raises_error() -> None:
+    """`result` returns or raises what `await_human` would."""
     good = Answer(question(1), None, decision=Decision(number=1))
     assert good.result() == Decision(number=1)
     with pytest.raises(TaskTimeoutError, match="late"):
         Answer(question(1), None, TaskTimeoutError("late")).result()
 
 
-def test_an_answer_does_not_show_its_decision_in_logs() -> None:
-    """What a person decided may be nobody else's business."""
+def test_repr_of_an_answer_hides_the_decision() -> None:
+    """The representation of an answer does not show what a person decided."""
     assert "4711" not in repr(Answer(question(1), None, decision=Decision(number=4711)))

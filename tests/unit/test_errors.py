@@ -1,4 +1,4 @@
-"""The error tree: what each error is called, what it carries, and how foreign errors become ours."""
+"""The error classes: their codes, facts and text, and the conversion of foreign errors."""
 
 import copy
 import inspect
@@ -104,7 +104,7 @@ def httpx_errors(base: type[httpx.RequestError]) -> list[type[httpx.RequestError
 
 
 def drawn_tree() -> dict[str, str]:
-    """Name -> parent, as the module docstring draws it."""
+    """Return class name -> parent name, as the module docstring draws it."""
     parents: dict[str, str] = {}
     path: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -122,15 +122,15 @@ FAMILY: list[type[AwaitHumansError]] = [AwaitHumansError, *ours(AwaitHumansError
 every_error = pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
 
 
-def test_codes_are_stable() -> None:
-    """Codes are matched on by users: none changes, none is added unseen, no two are the same."""
+def test_error_codes_are_stable_and_unique() -> None:
+    """Users match on codes, so none changes, none is added unnoticed and no two are equal."""
     assert {kind.__name__: kind.code for kind in FAMILY} == CODES
     assert len(set(CODES.values())) == len(CODES)
 
 
 @every_error
-def test_a_code_is_its_own_and_upper_case(kind: type[AwaitHumansError]) -> None:
-    """Every class says its own code, in a form that is safe to log and to match on."""
+def test_each_class_has_its_own_upper_case_code(kind: type[AwaitHumansError]) -> None:
+    """Every class defines its own code in a form that is safe to log and to match on."""
     assert re.fullmatch(r"[A-Z]+(_[A-Z]+)*", vars(kind)["code"])
 
 
@@ -164,7 +164,7 @@ def through_temporal(error: AwaitHumansError) -> BaseException:
     [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],  # noqa: S301 - our own bytes
     ids=["pickle", "copy", "deepcopy"],
 )
-def test_an_error_survives_pickling_and_copying_with_its_facts(
+def test_error_survives_pickling_and_copying_with_its_facts(
     kind: type[AwaitHumansError], carry: Callable[[AwaitHumansError], AwaitHumansError]
 ) -> None:
     """Type, text and every fact come through a pickle, as between processes, and through a copy."""
@@ -178,7 +178,7 @@ def test_an_error_survives_pickling_and_copying_with_its_facts(
 @pytest.mark.parametrize(
     "kind", [kind for kind in FAMILY if kind.__module__ == errors.__name__], ids=lambda kind: kind.__name__
 )
-def test_an_error_reaches_a_temporal_workflow_with_its_facts(kind: type[AwaitHumansError]) -> None:
+def test_error_reaches_a_temporal_workflow_with_its_facts(kind: type[AwaitHumansError]) -> None:
     """Type, text and every fact of an activity's error reach the workflow, each fact in its declared form."""
     facts = facts_of(kind)
     again = through_temporal(kind("do this next", **facts))
@@ -187,7 +187,7 @@ def test_an_error_reaches_a_temporal_workflow_with_its_facts(kind: type[AwaitHum
     assert {name: getattr(again, name) for name in facts} == facts
 
 
-def test_an_error_reaches_a_temporal_workflow_despite_a_fact_that_it_cannot_read() -> None:
+def test_error_with_unreadable_fact_reaches_a_temporal_workflow() -> None:
     """A fact in the form of another release is left out; the other facts and the type still arrive."""
     again = through_temporal(errors.TaskTimeoutError("too late", task_id="task-1", outcome={"of another": "release"}))
     assert type(again) is errors.TaskTimeoutError
@@ -195,7 +195,7 @@ def test_an_error_reaches_a_temporal_workflow_despite_a_fact_that_it_cannot_read
 
 
 @every_error
-def test_the_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumansError]) -> None:
+def test_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumansError]) -> None:
     """Every fact that a class or one of its bases declares is a keyword argument, and nothing else is."""
     declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code", "message"}
     _, message, *facts = inspect.signature(kind.__init__).parameters.values()
@@ -205,14 +205,14 @@ def test_the_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumans
 
 
 @every_error
-def test_the_default_of_a_fact_can_be_read_from_the_class(kind: type[AwaitHumansError]) -> None:
+def test_default_of_a_fact_is_a_class_attribute(kind: type[AwaitHumansError]) -> None:
     """An error without facts has the defaults that its class shows."""
     assert kind("do this next").facts() == {}
     assert {fact.name: getattr(kind, fact.name) for fact in fields(kind)} == vars(kind("do this next"))
 
 
 @every_error
-def test_an_undeclared_fact_is_refused(kind: type[AwaitHumansError]) -> None:
+def test_undeclared_fact_is_refused(kind: type[AwaitHumansError]) -> None:
     """A misspelled fact fails at once, and at type checking, instead of being set as an attribute that no one reads."""
     misspelled: Any = {"task_idd": "task-1"}
     with pytest.raises(TypeError, match="task_idd"):
@@ -220,26 +220,26 @@ def test_an_undeclared_fact_is_refused(kind: type[AwaitHumansError]) -> None:
 
 
 @every_error
-def test_the_tests_know_every_fact(kind: type[AwaitHumansError]) -> None:
-    """A fact added to an error is pickled by the test above, too."""
+def test_tests_cover_every_fact(kind: type[AwaitHumansError]) -> None:
+    """A fact that is added to an error is covered by the tests above."""
     declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code", "message"}
     assert declared <= FACTS.keys()
 
 
-def test_the_tree_is_drawn_as_it_is() -> None:
-    """The tree in the docstring names every error of the module, each below its true parent, and no other."""
+def test_drawn_tree_matches_the_classes() -> None:
+    """The tree in the docstring names every error of the module below its true parent, and no other."""
     true_tree = {kind.__name__: kind.__bases__[0].__name__ for kind in FAMILY if kind.__module__ == errors.__name__}
     assert drawn_tree() == true_tree
 
 
-def test_httpx_has_no_new_error() -> None:
-    """A request error that a new httpx adds is looked at by a person before it is retried."""
+def test_every_httpx_error_is_classified() -> None:
+    """A request error that a new release of httpx adds is reviewed before it is retried."""
     assert {kind.__name__ for kind in httpx_errors(httpx.RequestError)} == HTTPX_REQUEST_ERRORS
 
 
 @pytest.mark.parametrize(("said", "status"), [("407 Proxy Authentication Required", 407), ("403 Forbidden", 403)])
-def test_a_proxy_that_opens_no_tunnel_has_replied(said: str, status: int) -> None:
-    """Its refusal is a reply like any other: it is no outage, and trying again does not help."""
+def test_proxy_refusal_counts_as_a_reply(said: str, status: int) -> None:
+    """The refusal of a proxy is a reply like any other, so it is no outage and is not retried."""
     assert _lost(httpx.ProxyError(said)) == Reply(status, {}, b"")
 
 
@@ -248,17 +248,17 @@ def test_a_proxy_that_opens_no_tunnel_has_replied(said: str, status: int) -> Non
     [kind for kind in httpx_errors(httpx.RequestError) if kind is not httpx.UnsupportedProtocol],
     ids=lambda kind: kind.__name__,
 )
-def test_a_request_error_is_a_lost_reply(kind: type[httpx.RequestError]) -> None:
-    """Whatever goes wrong on the way is one thing to a flow, and its text says which."""
+def test_request_error_becomes_a_lost_reply(kind: type[httpx.RequestError]) -> None:
+    """Every failure of the connection is one case for a flow, and its text names the failure."""
     assert _lost(kind("went wrong")) == Lost(f"{kind.__name__}: went wrong")
 
 
-def test_a_request_error_without_words_is_known_by_its_name() -> None:
-    """Timeouts of httpx carry no text; the name alone says it then."""
+def test_request_error_without_text_shows_its_class_name() -> None:
+    """Timeouts of httpx have no text, so the class name describes them."""
     assert _lost(httpx.ReadTimeout("")) == Lost("ReadTimeout")
 
 
-def test_an_address_without_a_scheme_is_a_setting_to_mend() -> None:
-    """No number of tries makes `localhost:3001` an address."""
+def test_address_without_scheme_is_a_settings_error() -> None:
+    """Retrying cannot turn `localhost:3001` into an address."""
     with pytest.raises(SettingsError, match="http://"):
         _lost(httpx.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol."))

@@ -1,4 +1,4 @@
-"""How a task ended, as a value, and what that value means to the asker."""
+"""Outcomes: how a task ended, as a value, and what that value means to the caller."""
 
 import json
 from dataclasses import dataclass
@@ -112,19 +112,19 @@ def completed(**response: Any) -> Outcome:
     return Outcome(task_id="task-1", status="completed", response=response)
 
 
-def test_the_statuses_are_these() -> None:
-    """The eleven documented statuses, and no other, are known."""
+def test_known_statuses_are_the_documented_ones() -> None:
+    """The eleven documented statuses are known, and no others."""
     assert [str(status) for status in TaskStatus] == list(ENDS)
 
 
 @pytest.mark.parametrize(("status", "ends"), ENDS.items())
-def test_a_status_ends_a_task_or_not(status: str, ends: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Four statuses are the end of a task; `rejected` and `verified` are not among them."""
+def test_four_statuses_are_terminal(status: str, ends: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Four statuses end a task, and `rejected` and `verified` are not among them."""
     assert Outcome(task_id="task-1", status=status).terminal is ends
     assert (status in TERMINAL) is ends
 
 
-def test_an_unknown_status_is_kept_and_ends_nothing() -> None:
+def test_unknown_status_is_kept_and_pending() -> None:
     """A status of a newer server is still pending."""
     outcome = Outcome(task_id="task-1", status="escalated", response={"approved": True})
     assert outcome.status == "escalated"
@@ -133,20 +133,20 @@ def test_an_unknown_status_is_kept_and_ends_nothing() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A newer server may say more; nothing breaks, and nothing unknown is carried along."""
+    """Fields of a newer server cause no error and are not kept."""
     outcome = Outcome.model_validate({"task_id": "task-1", "status": "created", "mood": "good"})
     assert outcome.value() == {"task_id": "task-1", "status": "created"}
 
 
 @pytest.mark.parametrize("name", ["id", "task_id"])
-def test_a_task_goes_by_either_name(name: str) -> None:
-    """Records say `id`, callbacks `task_id`; both are the task."""
+def test_task_id_is_read_from_id_or_task_id(name: str) -> None:
+    """Records have `id` and callbacks `task_id`, and both identify the task."""
     assert Outcome.model_validate({name: "task-1", "status": "created"}).task_id == "task-1"
 
 
 @pytest.mark.parametrize("missing", ["task_id", "status"])
-def test_task_and_status_are_needed(missing: str) -> None:
-    """What says not which task, or not how it stands, is not an outcome."""
+def test_task_and_status_are_required(missing: str) -> None:
+    """A body without task or status is not an outcome."""
     body = {"task_id": "task-1", "status": "created"}
     del body[missing]
     with pytest.raises(ValidationError):
@@ -156,8 +156,8 @@ def test_task_and_status_are_needed(missing: str) -> None:
 @pytest.mark.parametrize(
     "text", ["2026-01-02T10:00:00", "2026-01-02T10:00:00Z", "2026-01-02T11:00:00+01:00"], ids=["naive", "Z", "offset"]
 )
-def test_moments_are_utc(text: str) -> None:
-    """A callback's naive time means UTC, as the same moment in a poll reply with its `Z` does."""
+def test_times_are_utc(text: str) -> None:
+    """A callback's time without a zone means UTC and equals a poll's time with `Z`."""
     outcome = Outcome.model_validate({"task_id": "task-1", "status": "completed", "completed_at": text})
     assert outcome.completed_at == datetime(2026, 1, 2, 10, tzinfo=UTC)
     assert outcome.completed_at.tzinfo is UTC
@@ -175,29 +175,29 @@ def test_moments_are_utc(text: str) -> None:
     ],
     ids=str,
 )
-def test_what_stands_beside_the_answer_does_not_stand_in_its_way(beside: dict[str, Any]) -> None:
-    """Who and when are left out where they cannot be read; the answer stays."""
+def test_unreadable_metadata_does_not_lose_the_answer(beside: dict[str, Any]) -> None:
+    """Person and time are left out if they cannot be read, and the answer is kept."""
     outcome = Outcome.model_validate({"task_id": "task-1", "status": "completed", "response": {"a": 1}, **beside})
     assert outcome == Outcome(task_id="task-1", status="completed", response={"a": 1})
 
 
 @pytest.mark.parametrize("status", [*ENDS, "escalated"])
 @pytest.mark.parametrize("response", [None, {}, {"approved": True}], ids=["absent", "empty", "present"])
-def test_answered_is_any_end_but_a_completion_without_response(status: str, response: dict[str, Any] | None) -> None:
-    """`completed` without a response is not an answer; every other end is one to hand over."""
+def test_completion_without_response_is_not_answered(status: str, response: dict[str, Any] | None) -> None:
+    """`completed` without a response is not an answer, and every other end is."""
     outcome = Outcome(task_id="task-1", status=status, response=response)
     expected = ENDS.get(status, False) and not (status == "completed" and response is None)
     assert outcome.answered is expected
 
 
 @given(outcomes)
-def test_a_value_comes_back_through_json_as_it_was(outcome: Outcome) -> None:
-    """Histories, checkpoints and rows give back the very outcome they were given."""
+def test_outcome_survives_json(outcome: Outcome) -> None:
+    """Histories, checkpoints and rows return the same outcome that they were given."""
     assert Outcome.model_validate(json.loads(json.dumps(outcome.value()))) == outcome
 
 
-def test_a_value_has_no_empty_fields_but_the_persons() -> None:
-    """Fields nobody filled stay out; what the person left empty is part of the answer."""
+def test_json_omits_empty_fields_except_in_the_response() -> None:
+    """Unset fields are omitted, and empty fields of the response belong to the answer."""
     outcome = completed(approved=None, notes=[None, {"why": None}])
     assert outcome.value() == {
         "task_id": "task-1",
@@ -206,8 +206,8 @@ def test_a_value_has_no_empty_fields_but_the_persons() -> None:
     }
 
 
-def test_an_outcome_does_not_change() -> None:
-    """An outcome is a value: nobody rewrites an answer in passing."""
+def test_outcome_is_immutable() -> None:
+    """An outcome cannot be changed after it was made."""
     with pytest.raises(ValidationError):
         completed(approved=False).status = "cancelled"
 
@@ -221,10 +221,10 @@ def test_an_outcome_does_not_change() -> None:
     ],
 )
 @pytest.mark.parametrize("response", [None, {"approved": True}], ids=["empty", "with a response"])
-def test_an_end_without_an_answer_is_its_typed_error(
+def test_each_end_without_answer_raises_its_error(
     status: str, error: type[QuestionEndedError], response: dict[str, Any] | None
 ) -> None:
-    """Each of the three ends raises its own error with its facts, even if a response lies beside it."""
+    """Each of the three ends raises its own error with its facts, even if it carries a response."""
     outcome = Outcome(task_id="task-1", status=status, response=response)
     with pytest.raises(error) as raised:
         settle(outcome, Decision)
@@ -234,23 +234,23 @@ def test_an_end_without_an_answer_is_its_typed_error(
     assert "task-1" in str(raised.value)
 
 
-def test_an_exhausted_verification_says_how_many_attempts_it_took() -> None:
-    """The number of attempts, where it is known, is in the text."""
+def test_exhausted_verification_error_names_the_attempts() -> None:
+    """The error text contains the number of attempts if it is known."""
     outcome = Outcome(task_id="task-1", status="verification_exhausted", verification_attempt=3)
     with pytest.raises(VerificationExhaustedError, match="3 attempts"):
         settle(outcome, Decision)
 
 
 @pytest.mark.parametrize("status", [*PENDING, "escalated"])
-def test_what_has_not_ended_cannot_be_settled(status: str) -> None:
-    """Settling too early is the caller's mistake, and never an answer."""
+def test_pending_task_cannot_be_settled(status: str) -> None:
+    """Settling too early is an error of the caller and never an answer."""
     outcome = Outcome(task_id="task-1", status=status, response={"approved": True})
     with pytest.raises(ValueError, match="has not ended") as raised:
         settle(outcome, Decision)
     assert not isinstance(raised.value, AwaitHumansError)
 
 
-def test_a_completion_without_response_is_a_missing_answer() -> None:
+def test_completion_without_response_raises_response_missing() -> None:
     """A redacted answer is not taken for any decision."""
     outcome = Outcome(task_id="task-1", status="completed")
     with pytest.raises(ResponseMissingError, match="task-1") as raised:
@@ -267,15 +267,15 @@ def test_a_completion_without_response_is_a_missing_answer() -> None:
     ],
     ids=["pydantic model", "dataclass", "TypedDict"],
 )
-def test_an_answer_is_an_instance_of_the_response_class(schema: Any, answer: object) -> None:
-    """Each kind of response class that is offered comes back as itself."""
+def test_answer_is_an_instance_of_the_response_class(schema: Any, answer: object) -> None:
+    """Each supported kind of response class is returned as an instance of itself."""
     settled = settle(completed(approved=True), schema)
     assert settled == answer
     assert type(settled) is type(answer)
 
 
-def test_a_strict_class_reads_what_json_can_say() -> None:
-    """JSON has no dates and no enums: a strict response class takes their text as it does from any JSON."""
+def test_strict_class_reads_json_values() -> None:
+    """JSON has no dates and enums, so a strict response class reads their text."""
     assert settle(completed(due="2026-03-04", size="l"), Strict) == Strict(due=date(2026, 3, 4), size=Size.LARGE)
 
 
@@ -290,8 +290,8 @@ def test_a_strict_class_reads_what_json_can_say() -> None:
     ids=["not a bool", "null", "a number", "nothing"],
 )
 @pytest.mark.parametrize("schema", [Decision, Verdict, Ruling], ids=["model", "dataclass", "TypedDict"])
-def test_an_answer_in_another_shape_is_no_answer(schema: Any, response: dict[str, Any], problem: str) -> None:
-    """The server does not check answers; what does not fit is a typed error with its problems, never a decision."""
+def test_invalid_answer_raises_response_schema_error(schema: Any, response: dict[str, Any], problem: str) -> None:
+    """The server does not validate answers, so an invalid one is a typed error with its problems."""
     outcome = completed(**response)
     with pytest.raises(ResponseSchemaError) as raised:
         settle(outcome, schema)
@@ -303,8 +303,8 @@ def test_an_answer_in_another_shape_is_no_answer(schema: Any, response: dict[str
     assert raised.value.outcome is outcome
 
 
-def test_every_problem_is_named() -> None:
-    """Each field that does not fit is a line of its own, with the way to it."""
+def test_every_problem_of_an_answer_is_named() -> None:
+    """Each invalid field has a line of its own with its path."""
     with pytest.raises(ResponseSchemaError) as raised:
         settle(completed(amount="many", tags=[1, "two"], inner={"approved": "maybe"}), Card)
     assert [problem.split(":")[0] for problem in raised.value.problems] == ["amount", "tags.1", "inner.approved"]
@@ -325,30 +325,30 @@ def test_every_problem_is_named() -> None:
     ],
     ids=["pattern", "int", "date", "enum", "literal", "list item", "list", "nested", "union tag"],
 )
-def test_the_text_of_an_error_does_not_repeat_the_answer(schema: Any, response: dict[str, Any]) -> None:
-    """What a person typed may be anybody's data: it is in the outcome, and not in texts that are logged."""
+def test_error_text_does_not_repeat_the_answer(schema: Any, response: dict[str, Any]) -> None:
+    """A person's answer may be private: it is in the outcome and not in texts that are logged."""
     with pytest.raises(ResponseSchemaError) as raised:
         settle(completed(**response), schema)
     assert "4111" not in str(raised.value)
     assert "4111" not in "".join(raised.value.problems)
 
 
-def test_our_own_cancelling_at_the_deadline_is_a_timeout() -> None:
-    """The asker who closed the task at its deadline hears that nobody answered."""
+def test_own_cancellation_at_the_deadline_is_a_timeout() -> None:
+    """A caller that closed the task at its deadline gets a timeout."""
     closed = Outcome(task_id="task-1", status="cancelled", completed_by_email="ann@example.com")
     assert at_deadline(closed) == closed.model_copy(update={"status": "timed_out"})
     assert type(at_deadline(closed).status) is str
 
 
 @pytest.mark.parametrize("status", [status for status in [*ENDS, "escalated"] if status != "cancelled"])
-def test_any_other_end_stands_at_the_deadline(status: str) -> None:
-    """An answer given just before still counts, and a pending task does not become an end."""
+def test_other_outcomes_are_unchanged_at_the_deadline(status: str) -> None:
+    """An answer shortly before the deadline still counts, and a pending task does not become ended."""
     closed = Outcome(task_id="task-1", status=status, response={"approved": True})
     assert at_deadline(closed) == closed
 
 
-def test_a_response_too_deep_to_be_read_is_left_out() -> None:
-    """The task has ended all the same: whoever waits for it is told that the answer cannot be had here."""
+def test_too_deeply_nested_response_is_left_out() -> None:
+    """The task has ended, so the waiting caller learns that the answer cannot be read."""
     deep: dict[str, Any] = {}
     for _ in range(1000):
         deep = {"in": deep}
@@ -359,8 +359,8 @@ def test_a_response_too_deep_to_be_read_is_left_out() -> None:
         settle(outcome, dict)
 
 
-def test_what_else_cannot_be_read_is_no_outcome() -> None:
-    """A record without a status is none, however deep it is."""
+def test_unreadable_record_is_no_outcome() -> None:
+    """A record without a status is not an outcome, however deeply it is nested."""
     with pytest.raises(ValidationError):
         Outcome.model_validate({"id": "task-1", "response": {}})
 
@@ -375,8 +375,8 @@ def test_what_else_cannot_be_read_is_no_outcome() -> None:
         ("timeout_seconds", 10**40),
     ],
 )
-def test_what_stands_beside_the_answer_and_no_engine_could_carry_is_left_out(field: str, value: object) -> None:
-    """The answer arrives all the same."""
+def test_metadata_that_no_engine_can_carry_is_left_out(field: str, value: object) -> None:
+    """The answer is kept without such fields."""
     outcome = Outcome.model_validate(
         {"task_id": "t1", "status": "completed", "response": {"approved": True}, field: value}
     )

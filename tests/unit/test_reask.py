@@ -1,4 +1,4 @@
-"""Asking again: how often, under which key, in which words, and what is never asked again."""
+"""Asking again: how often, under which key, with which text, and what is never asked again."""
 
 import asyncio
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def completed(response: dict[str, Any] | None, **fields: Any) -> Outcome:
 
 
 class Person:
-    """Answers in turn, and remembers what was asked. Beyond the last answer it is given once more."""
+    """A person who gives these answers in turn, repeats the last one, and records the questions."""
 
     def __init__(self, *ends: Outcome | AwaitHumansError) -> None:
         self.ends = list(ends)
@@ -93,21 +93,21 @@ DRIVERS: dict[str, Ask] = {"async": in_a_loop, "sync": answered_sync}
 either_way = pytest.mark.parametrize("ask", DRIVERS.values(), ids=DRIVERS)
 
 
-# --- how often
+# --- number of attempts
 
 
 @either_way
 @pytest.mark.parametrize("max_reasks", [0, 1, 5])
-def test_an_answer_that_fits_is_asked_for_once(ask: Ask, max_reasks: int) -> None:
-    """The typed answer comes with the outcome that brought it, and nobody is asked again."""
+def test_valid_answer_is_asked_once(ask: Ask, max_reasks: int) -> None:
+    """The typed answer is returned with its outcome, and the question is not repeated."""
     person, asked = Person(completed(GOOD)), question(max_reasks=max_reasks)
     assert ask(asked, person) == (Decision(approved=True, reason="fits"), completed(GOOD))
     assert person.asked == [asked]
 
 
 @either_way
-def test_nobody_is_asked_again_unasked(ask: Ask) -> None:
-    """Without max_reasks, an answer that does not fit is an error at once."""
+def test_invalid_answer_without_max_reasks_is_an_error(ask: Ask) -> None:
+    """Without max_reasks an invalid answer raises its error at once."""
     person = Person(completed(WRONG))
     with pytest.raises(ResponseSchemaError) as raised:
         ask(question(), person)
@@ -117,8 +117,8 @@ def test_nobody_is_asked_again_unasked(ask: Ask) -> None:
 
 @either_way
 @pytest.mark.parametrize("max_reasks", [1, 2, 7])
-def test_a_person_is_asked_so_many_times_more(ask: Ask, max_reasks: int) -> None:
-    """When no answer ever fits, the last one is the error, after exactly max_reasks more questions."""
+def test_max_reasks_limits_repeated_questions(ask: Ask, max_reasks: int) -> None:
+    """If no answer is valid, the last one raises its error after exactly max_reasks more questions."""
     wrong = [completed(WRONG, verification_attempt=number) for number in range(max_reasks + 1)]
     person = Person(*wrong)
     with pytest.raises(ResponseSchemaError) as raised:
@@ -129,8 +129,8 @@ def test_a_person_is_asked_so_many_times_more(ask: Ask, max_reasks: int) -> None
 
 @either_way
 @pytest.mark.parametrize("wrong", [1, 2, 3])
-def test_the_first_answer_that_fits_ends_it(ask: Ask, wrong: int) -> None:
-    """An answer to a question that was asked again is the answer, with its own outcome."""
+def test_first_valid_answer_is_returned(ask: Ask, wrong: int) -> None:
+    """The answer to a repeated question is returned with its own outcome."""
     good = completed(GOOD, completed_by_email="ann@example.com")
     person = Person(*[completed(WRONG)] * wrong, good)
     assert ask(question(max_reasks=3), person) == (Decision(approved=True, reason="fits"), good)
@@ -138,54 +138,54 @@ def test_the_first_answer_that_fits_ends_it(ask: Ask, wrong: int) -> None:
 
 
 @pytest.mark.parametrize("max_reasks", [-1, -100])
-def test_max_reasks_is_not_negative(max_reasks: int) -> None:
-    """Less than never is a mistake, and is said before anything is sent."""
+def test_negative_max_reasks_is_refused(max_reasks: int) -> None:
+    """A negative number is refused before anything is sent."""
     with pytest.raises(InvalidTaskError, match=f"max_reasks is {max_reasks}"):
         question(max_reasks=max_reasks)
 
 
-# --- under which key
+# --- keys
 
 
 @either_way
-def test_each_attempt_has_a_key_derived_from_the_first(ask: Ask) -> None:
-    """The keys count up, and all of them stem from the key of the question."""
+def test_keys_of_attempts_derive_from_the_first(ask: Ask) -> None:
+    """The keys are numbered and all derive from the key of the question."""
     person = Person(completed(WRONG), completed(ALSO_WRONG), completed(WRONG), completed(GOOD))
     ask(question(max_reasks=3), person)
     assert person.keys == ["refund-1", "refund-1:reask:1", "refund-1:reask:2", "refund-1:reask:3"]
 
 
 @either_way
-def test_the_key_is_the_one_the_question_was_asked_under(ask: Ask) -> None:
-    """Who asks may have named the question itself: then the outcome knows its key, and the question does not."""
+def test_keys_derive_from_the_key_in_the_outcome(ask: Ask) -> None:
+    """An engine may have set the key itself, so the outcome knows it and the question does not."""
     person = Person(completed(WRONG, idempotency_key="node:7"), completed(WRONG), completed(GOOD))
     ask(question(max_reasks=2), person)
     assert person.keys == ["refund-1", "node:7:reask:1", "node:7:reask:2"]
 
 
 @either_way
-def test_keys_do_not_grow_from_attempt_to_attempt(ask: Ask) -> None:
-    """Only the first outcome names the question: that of a later attempt carries the derived key."""
+def test_keys_do_not_grow_with_each_attempt(ask: Ask) -> None:
+    """Only the first outcome carries the original key, and later ones carry derived keys."""
     outcomes = [completed(WRONG, idempotency_key=f"node:7{end}") for end in ["", ":reask:1", ":reask:2"]]
     person = Person(*outcomes, completed(GOOD))
     ask(question(max_reasks=3), person)
     assert person.keys[1:] == ["node:7:reask:1", "node:7:reask:2", "node:7:reask:3"]
 
 
-def test_repeating_the_call_meets_the_same_questions() -> None:
-    """On replay or after a restart the same answers lead to the same tasks, in the same order."""
+def test_repeated_call_finds_the_same_tasks() -> None:
+    """On replay or after a restart the same answers lead to the same tasks in the same order."""
     outcomes = [completed(WRONG), completed(ALSO_WRONG), completed(GOOD)]
     first, second = Person(*outcomes), Person(*outcomes)
     assert answered_sync(question(max_reasks=2), first) == answered_sync(question(max_reasks=2), second)
     assert [asked.body() for asked in first.asked] == [asked.body() for asked in second.asked]
 
 
-# --- in which words
+# --- texts
 
 
 @either_way
-def test_the_person_is_told_what_was_wrong(ask: Ask) -> None:
-    """The question stays as it was, followed by the field and what was wrong with it."""
+def test_repeated_question_describes_the_problem(ask: Ask) -> None:
+    """The original question is followed by the field and its problem."""
     person = Person(completed(WRONG), completed(GOOD))
     ask(question(max_reasks=1), person)
     text = person.texts[1]
@@ -194,23 +194,23 @@ def test_the_person_is_told_what_was_wrong(ask: Ask) -> None:
     assert text.endswith(")")
 
 
-def test_every_problem_is_told() -> None:
-    """All that is wrong at once, so that one more question is enough."""
+def test_repeated_question_names_every_problem() -> None:
+    """All problems are named at once, so that one more question is enough."""
     person = Person(completed({"approved": "perhaps"}), completed(GOOD))
     answered_sync(question(max_reasks=1), person)
     assert "approved: " in person.texts[1]
     assert "; reason: Field required" in person.texts[1]
 
 
-def test_the_text_says_what_was_wrong_with_the_last_answer_only() -> None:
-    """A question that is asked a third time is not wrapped into what was said the second time."""
+def test_repeated_question_describes_the_last_answer_only() -> None:
+    """A third attempt does not contain the text that the second one added."""
     person = Person(completed(WRONG), completed(ALSO_WRONG), completed(GOOD))
     answered_sync(question(max_reasks=2), person)
     assert person.texts[2] == "Approve? (asked again, as the answer given does not fit: reason: Field required)"
 
 
-def test_a_long_list_of_problems_is_cut() -> None:
-    """However much is wrong, the question stays one that can be read."""
+def test_long_list_of_problems_is_shortened() -> None:
+    """The question stays readable, however many problems there are."""
     fields: dict[str, Any] = {f"field_{number}": (int, ...) for number in range(200)}
     many = create_model("Many", **fields)
     person = Person(completed({}), completed({f"field_{number}": 1 for number in range(200)}))
@@ -229,25 +229,25 @@ ROOM = MAX_TASK_CHARS - len(f"Approve?{AGAIN})")
     [(ROOM, "x" * ROOM), (ROOM + 1, "x" * (ROOM - 1) + "…")],
     ids=["what just fits", "one letter more"],
 )
-def test_what_fits_is_not_cut(length: int, shown: str) -> None:
-    """The cut is made where it has to be, and is shown."""
+def test_text_within_the_limit_is_not_shortened(length: int, shown: str) -> None:
+    """A text is shortened at the limit only, and visibly."""
     assert question().again("again", ["x" * length]).task == f"Approve?{AGAIN}{shown})"
 
 
-def test_a_long_question_is_shortened_when_it_is_asked_again() -> None:
-    """The longest question that is allowed can be asked again: it leaves room for what was wrong with the answer."""
+def test_long_question_is_shortened_when_repeated() -> None:
+    """The longest allowed question can be repeated, because it leaves room for the problems."""
     again = question(task="q" * MAX_TASK_CHARS).again("again", ["x" * MAX_TASK_CHARS]).task
     assert len(again) == MAX_TASK_CHARS
     assert again.startswith("qqq")
     assert again.endswith(f"…{AGAIN}{'x' * (MIN_PROBLEMS_CHARS - 1)}…)")
 
 
-def test_problems_with_control_characters_do_not_stop_the_next_question() -> None:
-    """What is wrong with an answer may quote the answer: it is shown in one line, with visible escapes."""
+def test_control_characters_in_problems_are_escaped() -> None:
+    """A problem may quote the answer, so it is shown in one line with visible escapes."""
     assert question().again("again", ["a\x1b[2J\nb\u202e"]).task == rf"Approve?{AGAIN}a\x1b[2J\nb\u202e)"
 
 
-# --- what stays
+# --- unchanged parts
 
 
 FULL: dict[str, Any] = {
@@ -262,12 +262,12 @@ FULL: dict[str, Any] = {
     "form": {"fields": [{"name": "approved", "kind": "switch", "label": "Approved", "required": True}]},
     "max_reasks": 2,
 }
-"""Every option a question has, besides its text and its key."""
+"""Every option of a question except its text and key."""
 
 
 @pytest.mark.parametrize("options", [{"max_reasks": 2}, FULL], ids=["plain", "with every option"])
-def test_all_else_is_asked_as_before(options: dict[str, Any]) -> None:
-    """Payload, schema, time, people: only text and key differ, so the person has the whole time once more."""
+def test_repeated_question_keeps_all_other_options(options: dict[str, Any]) -> None:
+    """Only text and key differ, so the person has the whole time again."""
     asked, person = question(**options), Person(completed(WRONG), completed(ALSO_WRONG), completed(GOOD))
     answered_sync(asked, person)
     assert len(person.asked) == 3
@@ -280,8 +280,8 @@ def test_all_else_is_asked_as_before(options: dict[str, Any]) -> None:
         )
 
 
-def test_the_server_does_not_hear_of_max_reasks() -> None:
-    """How often to ask again is a rule of the caller's, and no field of a task."""
+def test_max_reasks_is_not_sent_to_the_server() -> None:
+    """The number of attempts is a rule of the caller and not a field of a task."""
     assert question(max_reasks=3).body() == question().body()
 
 
@@ -294,24 +294,24 @@ wordings = texts | texts.map(lambda text: f"{text} (asked again, as the answer g
     payload=st.none() | st.dictionaries(st.text(), st.integers() | st.text(), max_size=3),
     problems=st.lists(st.lists(wordings | st.text(), max_size=3), min_size=1, max_size=3),
 )
-def test_it_is_about_the_same_whatever_was_wrong(
+def test_repeated_question_is_recognised_as_the_same(
     text: str, payload: dict[str, Any] | None, problems: list[list[str]]
 ) -> None:
-    """The server's task for a repeated question is recognised as this question's, with a payload and without."""
+    """The server's task of a repeated question is recognised with a payload and without."""
     asked = question(task=text, payload=payload)
     for number, wrong in enumerate(problems):
         assert subject(asked.again(f"key:{number}", wrong).body()) == subject(asked.body())
 
 
-def test_another_question_is_not_about_the_same() -> None:
-    """Being asked again hides no difference in what is asked."""
+def test_different_repeated_question_is_not_recognised() -> None:
+    """Repeating hides no difference between questions."""
     one, other = question(task="Approve A?"), question(task="Approve B?")
     assert subject(one.again("key", ["wrong"]).body()) != subject(other.again("key", ["wrong"]).body())
 
 
 @given(text=wordings, other=wordings, problems=st.lists(wordings | st.text(), max_size=3))
-def test_a_text_does_not_make_a_re_ask(text: str, other: str, problems: list[str]) -> None:
-    """Two questions differ if their texts do, also if one text begins like the other and goes on like a re-ask."""
+def test_text_alone_does_not_mark_a_repeated_question(text: str, other: str, problems: list[str]) -> None:
+    """Questions with different texts differ, even if one looks like a repetition of the other."""
     one, two = (parts_asked(question(task=task).body()) for task in (text, other))
     assert bool(differences(one, two)) is (text != other)
     again = question(task=text).again("key:reask:1", problems)
@@ -320,8 +320,8 @@ def test_a_text_does_not_make_a_re_ask(text: str, other: str, problems: list[str
     assert differences(parts_asked(disguised.body()), one)
 
 
-def test_a_re_ask_is_known_however_the_problem_is_worded() -> None:
-    """Another release may word the problem differently: number and first text identify a re-ask."""
+def test_repeated_question_is_recognised_with_another_wording() -> None:
+    """Another release may word the problem differently, so number and first text identify the repetition."""
     first, later = (question().again("key:reask:1", [wrong]) for wrong in ("approved: wrong", "approved: not a bool"))
     second = later.again("key:reask:2", ["approved: wrong"])
     other = question(task="Approve something else?").again("key:reask:1", ["approved: wrong"])
@@ -330,22 +330,22 @@ def test_a_re_ask_is_known_however_the_problem_is_worded() -> None:
     assert differences(parts_asked(other.body()), parts_asked(first.body())) == ("task",)
 
 
-def test_a_re_ask_of_an_earlier_release_is_known_by_its_text() -> None:
-    """Its record has no annotation. The same text is the same re-ask; another text is another question."""
+def test_repeated_question_of_earlier_release_is_recognised_by_text() -> None:
+    """A record without annotation is the same repetition only if its text is the same."""
     again = question().again("key:reask:1", ["approved: wrong"])
     record = again.body() | {"payload_schema": {"type": "object"}}
     assert not differences(parts_asked(again.body()), parts(record))
     assert differences(parts_asked(again.body()), parts(record | {"task": f"{again.task} And more?"})) == ("task",)
 
 
-def test_a_caller_cannot_give_the_annotation() -> None:
-    """What marks a re-ask, and who asked, is refused in a payload schema that a caller gives."""
+def test_reserved_annotations_are_refused() -> None:
+    """The annotations for repetitions and for the caller are refused in a given payload schema."""
     mark = question().again("key", ["wrong"]).body()["payload_schema"]
     with pytest.raises(InvalidTaskError, match=REASK):
         question(payload_schema=mark)
 
 
-# --- what is never asked again
+# --- ends that are not asked again
 
 
 OTHER_ENDS: dict[str, tuple[Outcome, type[AwaitHumansError]]] = {
@@ -362,8 +362,8 @@ every_other_end = pytest.mark.parametrize(("end", "kind"), OTHER_ENDS.values(), 
 
 @either_way
 @every_other_end
-def test_any_other_end_is_the_end(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
-    """A question that nobody answered, or whose answer is not known, is not asked again."""
+def test_other_ends_are_not_asked_again(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
+    """A question without an answer, or with an unknown answer, is not repeated."""
     person = Person(end)
     with pytest.raises(kind):
         ask(question(max_reasks=3), person)
@@ -372,8 +372,8 @@ def test_any_other_end_is_the_end(ask: Ask, end: Outcome, kind: type[AwaitHumans
 
 @either_way
 @every_other_end
-def test_any_other_end_of_a_repeated_question_is_the_end(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
-    """What is left of max_reasks is for answers that do not fit, and for nothing else."""
+def test_other_ends_of_a_repeated_question_are_final(ask: Ask, end: Outcome, kind: type[AwaitHumansError]) -> None:
+    """The remaining attempts of max_reasks are for invalid answers only."""
     person = Person(completed(WRONG), end)
     with pytest.raises(kind):
         ask(question(max_reasks=3), person)
@@ -382,8 +382,8 @@ def test_any_other_end_of_a_repeated_question_is_the_end(ask: Ask, end: Outcome,
 
 @either_way
 @pytest.mark.parametrize("before", [[], [completed(WRONG)]], ids=["the question", "the repeated question"])
-def test_an_error_of_asking_comes_through(ask: Ask, before: list[Outcome]) -> None:
-    """A server that is away is not an answer that does not fit."""
+def test_error_while_asking_is_raised(ask: Ask, before: list[Outcome]) -> None:
+    """An unreachable server is not an invalid answer."""
     away = ServerUnreachableError("away")
     ends: list[Outcome | AwaitHumansError] = [*before, away]
     person = Person(*ends)
@@ -394,7 +394,7 @@ def test_an_error_of_asking_comes_through(ask: Ask, before: list[Outcome]) -> No
 
 
 def test_attempts_can_be_driven_step_by_step() -> None:
-    """An engine with its own way of waiting asks what is yielded, and sends back how that ended."""
+    """An engine with its own way of waiting asks what is yielded and sends back the outcome."""
     steps = attempts(question(max_reasks=1))
     assert next(steps).idempotency_key == "refund-1"
     assert steps.send(completed(WRONG)).idempotency_key == "refund-1:reask:1"
