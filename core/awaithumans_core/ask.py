@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, SettingsError
-from awaithumans_core.group_decisions import NOT_NEEDED
+from awaithumans_core.group_decisions import is_not_needed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress import progress_of
 from awaithumans_core.reask import answered, answered_sync
@@ -113,7 +113,7 @@ async def await_human(
             try:
                 decision, outcome = await answered(question, ask)
             except INTERRUPTS as stop:
-                if cancel_on_interrupt or NOT_NEEDED in stop.args:
+                if cancel_on_interrupt or is_not_needed(stop):
                     telling.withdrawn(await _withdrawn(client, telling.asked))
                 else:
                     telling.left_open()

@@ -36,11 +36,20 @@ T = TypeVar("T")
 Person = str | Mapping[str, Any]
 """The assignee of a question: an e-mail address, or another form that `assign_to` accepts."""
 
-NOT_NEEDED = "the answer is not needed any more"
-"""Message of the cancellation of a question whose answer the others have made unnecessary.
 
-It makes `await_human` of a script withdraw the question.
-"""
+class AnswerNotNeeded:
+    """Argument of the cancellation of a question whose answer the other answers have made unnecessary."""
+
+    def __str__(self) -> str:
+        return "the answer is not needed any more"
+
+
+NOT_NEEDED = AnswerNotNeeded()
+
+
+def is_not_needed(stop: BaseException) -> bool:
+    """Whether a question was cancelled because its answer is not needed. Its `await_human` then withdraws it."""
+    return any(isinstance(argument, AnswerNotNeeded) for argument in stop.args)
 
 
 @dataclass(frozen=True)
@@ -322,14 +331,14 @@ class _Crowd(Generic[T]):
             await self._news.wait()
         return await self.next()
 
-    def stop(self, why: str | None) -> "list[asyncio.Future[T]]":
+    def stop(self, why: AnswerNotNeeded | None) -> "list[asyncio.Future[T]]":
         """Request the cancellation of all open questions, and return them."""
         open_ones = [task for task in self._tasks if not task.done()]
         for task in open_ones:
             task.cancel(why)
         return open_ones
 
-    async def cancel(self, why: str | None) -> None:
+    async def cancel(self, why: AnswerNotNeeded | None) -> None:
         """Cancel all open questions, and wait until they have ended."""
         await asyncio.gather(*self.stop(why), return_exceptions=True)
 

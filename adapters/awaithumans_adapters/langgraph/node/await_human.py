@@ -43,7 +43,7 @@ from awaithumans_adapters.langgraph.node.temporal_guard import refuse_in_activit
 from awaithumans_core.binding import differences, parts_asked
 from awaithumans_core.errors import AwaitHumansError, QuestionChangedError, SettingsError
 from awaithumans_core.group_context import current_group
-from awaithumans_core.group_decisions import NOT_NEEDED
+from awaithumans_core.group_decisions import is_not_needed
 from awaithumans_core.human_tasks import CLOSE_PATIENCE_SECONDS, HumanTasks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.reask import answered, answered_sync
@@ -138,7 +138,7 @@ async def await_human(
                 group.suspend(interrupted, withdraw)
             raise
         except asyncio.CancelledError as stopped:
-            if NOT_NEEDED in stopped.args:
+            if is_not_needed(stopped):
                 await withdraw()
             raise
         await server_receipts.note_taken(opened["key"])
@@ -408,7 +408,7 @@ async def _to_its_end(opening: HiddenCall) -> _Opened:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError as stopped:
-        if NOT_NEEDED in stopped.args:
+        if is_not_needed(stopped):
             await asyncio.wait([future], timeout=CLOSE_PATIENCE_SECONDS)
         if not future.cancel() and not future.cancelled():
             future.exception()  # retrieve the exception, so that asyncio does not log it
