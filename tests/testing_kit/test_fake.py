@@ -22,7 +22,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.settings import Settings
 from awaithumans_core.testing import FakeHumans, VirtualClock
-from awaithumans_core.testing.fault_transport import Door
+from awaithumans_core.testing.fault_transport import TrackedConnection
 from tests.support.decisions import Decision
 from tests.testing_kit.questions import (
     HOUR,
@@ -41,7 +41,7 @@ from tests.testing_kit.questions import (
 
 def is_held(humans: FakeHumans) -> bool:
     """Return whether a poll is held, not counting the threads of people and of the callback sender."""
-    return len(humans._desk._watchers) > 2
+    return len(humans._state._watchers) > 2
 
 
 # --- entering and leaving
@@ -676,14 +676,16 @@ def test_app_includes_faults() -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
 def test_replies_are_sent_without_delay_on_every_event_loop(loop: Literal["asyncio", "auto"]) -> None:
     """Virtual time must not advance while part of a reply waits in the socket, so replies are sent without delay."""
-    server = uvicorn.Server(uvicorn.Config(FakeHumans().app, http=Door, ws="none", loop=loop, log_level="critical"))
+    server = uvicorn.Server(
+        uvicorn.Config(FakeHumans().app, http=TrackedConnection, ws="none", loop=loop, log_level="critical")
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.run, [listener])
         try:
             with socket.create_connection(listener.getsockname()) as client:
                 here = (client.getsockname(), listener.getsockname())
-                until_sync(lambda: here in Door._open)
-                accepted = Door._open[here].get_extra_info("socket")
+                until_sync(lambda: here in TrackedConnection._open)
+                accepted = TrackedConnection._open[here].get_extra_info("socket")
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         finally:
             server.should_exit = True

@@ -144,7 +144,7 @@ class Server:
         return [key for key, task in self.tasks.items() if task.ends > self.clock.now()]
 
     async def answer(self, call: Call) -> Reply | Lost:
-        self.clock.acts()
+        self.clock.expected_action_done()
         self.calls.append((self.clock.now(), f"{call.method} {call.url}"))
         self.now_open += 1
         self.most_open = max(self.most_open, self.now_open)

@@ -137,12 +137,12 @@ class HumansForTemporal(FakeHumans):
     async def catch_up(self) -> None:
         """Perform the scripted acts that are due by the environment's clock."""
         now = await self._env.get_current_time()
-        self._time.advance(max(0.0, (now - self._desk.moment()).total_seconds()))
-        self._desk.catch_up()
+        self._time.advance(max(0.0, (now - self._state.moment()).total_seconds()))
+        self._state.catch_up()
 
     def until_next_change(self, task_id: str) -> timedelta:
         """Return the time until something happens to a task that has not ended, plus 10 ms."""
-        due = self._desk.next_change(task_id)
+        due = self._state.next_change(task_id)
         return timedelta(seconds=max(0.0, (due or 0.0) - self._time.now()), milliseconds=10)
 
     @activity.defn(name=_VISIT)
@@ -151,7 +151,7 @@ class HumansForTemporal(FakeHumans):
         await self.catch_up()
         task_id, route = self._waits[wait_id]
         try:
-            task = self._desk.get(task_id)
+            task = self._state.get(task_id)
         except UnknownTaskError:
             return []
         if not task.terminal:

@@ -18,14 +18,14 @@ from awaithumans_core.flow import POLL_SECONDS
 from awaithumans_core.status import TaskStatus
 from awaithumans_core.task import MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS
 from awaithumans_core.testing.changes import Changes
-from awaithumans_core.testing.task_server_state import Desk, EndedError, FakeTask, UnknownTaskError
+from awaithumans_core.testing.task_server_state import EndedError, FakeTask, TaskServerState, UnknownTaskError
 
 DOCS = "https://docs.awaithumans.dev/troubleshooting"
 MAX_POLL_SECONDS = 30
 MAX_LISTED = 200
 
 
-class Asked(BaseModel):
+class TaskCreate(BaseModel):
     """The body of `POST /api/tasks`."""
 
     task: str
@@ -45,7 +45,7 @@ class Asked(BaseModel):
     redact_response_after_submit: bool = False
 
 
-class Submitted(BaseModel):
+class TaskCompletion(BaseModel):
     """The body of `POST /api/tasks/{id}/complete`."""
 
     response: dict[str, Any]
@@ -54,46 +54,46 @@ class Submitted(BaseModel):
 
 
 @dataclass(frozen=True)
-class Office:
+class ServerContext:
     """What the routes work with."""
 
-    desk: Desk
+    state: TaskServerState
     clock: Clock
     token: str = field(repr=False)
     outsider_token: str = field(repr=False)
     """The token of a caller that is neither operator nor assignee."""
 
 
-async def _office(request: Request) -> Office:
-    office: Office = request.app.state.office
-    return office
+async def _context(request: Request) -> ServerContext:
+    context: ServerContext = request.app.state.context
+    return context
 
 
-async def _known(request: Request, office: "InOffice") -> str:
+async def _known(request: Request, context: "Context") -> str:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or given not in {office.token, office.outsider_token}:
+    if scheme.lower() != "bearer" or given not in {context.token, context.outsider_token}:
         raise HTTPException(401, "Authentication required.")
     return given
 
 
-async def _admin(given: "Known", office: "InOffice") -> None:
-    if given != office.token:
+async def _admin(given: "Known", context: "Context") -> None:
+    if given != context.token:
         raise HTTPException(403, "Admin access required.")
 
 
-async def _operator(given: "Known", office: "InOffice") -> None:
-    if given != office.token:
+async def _operator(given: "Known", context: "Context") -> None:
+    if given != context.token:
         raise HTTPException(403, "Operator access required.")
 
 
-async def _reader(given: "Known", office: "InOffice", task_id: str) -> FakeTask:
-    task = office.desk.get(task_id)
-    if given != office.token:
+async def _reader(given: "Known", context: "Context", task_id: str) -> FakeTask:
+    task = context.state.get(task_id)
+    if given != context.token:
         raise HTTPException(403, "You don't have access to this task.")
     return task
 
 
-InOffice = Annotated[Office, Depends(_office)]
+Context = Annotated[ServerContext, Depends(_context)]
 Known = Annotated[str, Depends(_known)]
 Readable = Annotated[FakeTask, Depends(_reader)]
 
@@ -107,9 +107,9 @@ async def health() -> dict[str, str]:
 
 
 @router.post("/tasks", status_code=201, dependencies=[Depends(_admin)])
-async def create(asked: Asked, response: Response, office: InOffice) -> dict[str, Any]:
+async def create(asked: TaskCreate, response: Response, context: Context) -> dict[str, Any]:
     """A new task, or the one that has this key already."""
-    task, replayed = office.desk.create(asked.model_dump())
+    task, replayed = context.state.create(asked.model_dump())
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return task.record()
@@ -118,16 +118,16 @@ async def create(asked: Asked, response: Response, office: InOffice) -> dict[str
 @router.get("/tasks")
 async def listed(
     given: Known,
-    office: InOffice,
+    context: Context,
     status: TaskStatus | None = None,
     terminal: Annotated[bool, Query()] = False,  # noqa: FBT002 - a query parameter
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[dict[str, Any]]:
     """Newest first; somebody who is no operator sees none that is not theirs."""
-    if given != office.token:
+    if given != context.token:
         return []
-    found = office.desk.listed(status, terminal=terminal, limit=limit, offset=offset)
+    found = context.state.listed(status, terminal=terminal, limit=limit, offset=offset)
     return [task.record(listed=True) for task in found]
 
 
@@ -139,34 +139,34 @@ async def get(task: Readable) -> dict[str, Any]:
 
 @router.get("/tasks/{task_id}/poll")
 async def poll(
-    task: Readable, office: InOffice, timeout: Annotated[int, Query(ge=1, le=MAX_POLL_SECONDS)] = POLL_SECONDS
+    task: Readable, context: Context, timeout: Annotated[int, Query(ge=1, le=MAX_POLL_SECONDS)] = POLL_SECONDS
 ) -> dict[str, Any]:
     """Held until the task ends, or until the time is up."""
-    until = office.clock.now() + timeout
-    async with Changes(office.desk, office.clock) as changes:
-        while not office.desk.get(task.id).terminal and office.clock.now() < until:
-            await changes.held(until)
-            office.desk.catch_up()
+    until = context.clock.now() + timeout
+    async with Changes(context.state, context.clock) as changes:
+        while not context.state.get(task.id).terminal and context.clock.now() < until:
+            await changes.next_during_poll(until)
+            context.state.catch_up()
     return task.polled()
 
 
 @router.post("/tasks/{task_id}/complete")
-async def complete(task: Readable, submitted: Submitted, office: InOffice) -> dict[str, Any]:
+async def complete(task: Readable, submitted: TaskCompletion, context: Context) -> dict[str, Any]:
     """Any response is taken."""
     by, via = submitted.completed_by_email, submitted.completed_via_channel
-    return office.desk.complete(task.id, submitted.response, by=by, via=via).record()
+    return context.state.complete(task.id, submitted.response, by=by, via=via).record()
 
 
 @router.post("/tasks/{task_id}/cancel", dependencies=[Depends(_operator)])
-async def cancel(task_id: str, office: InOffice) -> dict[str, Any]:
+async def cancel(task_id: str, context: Context) -> dict[str, Any]:
     """Unless it has ended."""
-    return office.desk.cancel(task_id).record()
+    return context.state.cancel(task_id).record()
 
 
 @router.delete("/tasks/{task_id}", status_code=204, dependencies=[Depends(_admin)])
-async def delete(task_id: str, office: InOffice) -> Response:
+async def delete(task_id: str, context: Context) -> Response:
     """Altogether."""
-    office.desk.delete(task_id)
+    context.state.delete(task_id)
     return Response(status_code=204)
 
 
@@ -179,7 +179,7 @@ async def _ended(request: Request, error: Exception) -> JSONResponse:
     return _refused(409, "TASK_ALREADY_TERMINAL", f"Task '{task_id}' is already in terminal status '{status}'.")
 
 
-def create_api(office: Office, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+def create_api(context: ServerContext, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
     """The app."""
     app = FastAPI(
         title="FakeHumans",
@@ -187,7 +187,7 @@ def create_api(office: Office, lifespan: Callable[[FastAPI], AbstractAsyncContex
         exception_handlers={UnknownTaskError: _unknown, EndedError: _ended},
         redirect_slashes=False,
     )
-    app.state.office = office
+    app.state.context = context
     app.include_router(router)
     return app
 

@@ -1,4 +1,4 @@
-"""Waiting for the next change on a `Desk`, from any event loop."""
+"""Waiting for the next change on a `TaskServerState`, from any event loop."""
 
 import asyncio
 from contextlib import suppress
@@ -6,14 +6,14 @@ from typing import Self
 
 from awaithumans_core.clock import Clock
 from awaithumans_core.testing.clock import VirtualClock
-from awaithumans_core.testing.task_server_state import Desk
+from awaithumans_core.testing.task_server_state import TaskServerState
 
 
 class Changes:
-    """A context in which every change of the desk, and every move of virtual time, is noticed."""
+    """A context in which every change of the state, and every move of virtual time, is noticed."""
 
-    def __init__(self, desk: Desk, clock: Clock) -> None:
-        self._desk = desk
+    def __init__(self, state: TaskServerState, clock: Clock) -> None:
+        self._state = state
         self._clock = clock
         self._changed = asyncio.Event()
 
@@ -24,7 +24,7 @@ class Changes:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._changed.set)
 
-        self._end = self._desk.watch(wake)
+        self._end = self._state.watch(wake)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -32,7 +32,7 @@ class Changes:
 
     async def next(self, due: float | None) -> None:
         """Wait for a change, or until this moment on the clock. Virtual time will come to it when nothing happens."""
-        alarm = None if due is None else asyncio.create_task(self._ring(due))
+        alarm = None if due is None else asyncio.create_task(self._wake_at(due))
         try:
             await self._changed.wait()
         finally:
@@ -40,8 +40,8 @@ class Changes:
                 alarm.cancel()
         self._changed.clear()
 
-    async def held(self, until: float) -> None:
-        """The same for a held poll: virtual time does not come because of it, but when it comes, it is noticed."""
+    async def next_during_poll(self, until: float) -> None:
+        """Wait during a poll: virtual time does not move because of it, but when it moves, that is noticed."""
         if isinstance(self._clock, VirtualClock):
             with self._clock.idle():
                 await self._changed.wait()
@@ -51,7 +51,7 @@ class Changes:
                     await self._changed.wait()
         self._changed.clear()
 
-    async def _ring(self, due: float) -> None:
+    async def _wake_at(self, due: float) -> None:
         seconds = due - self._clock.now()
         await (self._clock.alarm(seconds) if isinstance(self._clock, VirtualClock) else self._clock.sleep(seconds))
         self._changed.set()

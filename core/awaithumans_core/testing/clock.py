@@ -19,25 +19,25 @@ from awaithumans_core.clock import steady
 QUIET_SECONDS = 0.01
 """How long (by the machine's clock) nothing must have happened before time jumps."""
 
-OWED_SECONDS = 0.25
+EXPECTED_ACTION_SECONDS = 0.25
 """The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
 
 PASSES = 5
 """How often the event loops that use the clock are waited for before a jump: what one sends is for another to take."""
 
-TURNS = 10
+ITERATIONS = 10
 """How often a loop comes round in each pass: a task that is woken wakes another one."""
 
-TURNS_SECONDS = 5
+ITERATIONS_SECONDS = 5
 """How long that may take on a busy machine. A loop that is blocked does not come round."""
 
 
 @dataclass(order=True)
 class _Sleeper:
     until: float
-    place: int
+    order: int
     wake: Callable[[], None] = field(compare=False)
-    owes: bool = field(compare=False)
+    expects_action: bool = field(compare=False)
     """Whether it is bound to do something when it has been woken."""
     loop: asyncio.AbstractEventLoop | None = field(compare=False)
     """Where it sleeps; None: in a thread of its own."""
@@ -66,10 +66,10 @@ class VirtualClock:
         self._quiet = quiet
         self._now = 0.0
         self._sleepers: list[_Sleeper] = []
-        self._places = itertools.count()
+        self._order = itertools.count()
         self._busy = 0
-        self._owed = 0
-        self._stirred = steady()
+        self._expected_actions = 0
+        self._last_activity = steady()
         self._state = threading.Condition()
         self._jumper: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -83,41 +83,41 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until so much time has passed on this clock."""
-        self.acts()
-        await self._sleep(seconds, owes=True)
+        self.expected_action_done()
+        await self._sleep(seconds, expects_action=True)
 
     def sleep_sync(self, seconds: float) -> None:
         """The same, blocking the calling thread."""
-        self.acts()
+        self.expected_action_done()
         woken = threading.Event()
-        with self._sleeping(seconds, woken.set, owes=True):
+        with self._sleeping(seconds, woken.set, expects_action=True):
             woken.wait()
 
     async def alarm(self, seconds: float) -> None:
         """The same for the fake itself, of which nobody expects anything afterwards."""
-        await self._sleep(seconds, owes=False)
+        await self._sleep(seconds, expects_action=False)
 
-    async def _sleep(self, seconds: float, *, owes: bool) -> None:
+    async def _sleep(self, seconds: float, *, expects_action: bool) -> None:
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(woken.set)
 
-        with self._sleeping(seconds, wake, owes=owes, loop=loop):
+        with self._sleeping(seconds, wake, expects_action=expects_action, loop=loop):
             await woken.wait()
 
-    def acts(self) -> None:
+    def expected_action_done(self) -> None:
         """Somebody has done what was expected of them."""
         with self._state:
-            self._owed = max(0, self._owed - 1)
-            self._stir()
+            self._expected_actions = max(0, self._expected_actions - 1)
+            self._record_activity()
 
-    def owes(self) -> None:
+    def expect_action(self) -> None:
         """Somebody is bound to do something next: send a request, or sleep."""
         with self._state:
-            self._owed += 1
-            self._stir()
+            self._expected_actions += 1
+            self._record_activity()
 
     def advance(self, seconds: float) -> None:
         """Let so much time pass, at once. What is due meanwhile is woken in its order, and sees the new time.
@@ -132,7 +132,7 @@ class VirtualClock:
             while self._sleepers and self._sleepers[0].until <= until:
                 self._jump()
             self._now = until
-        self._tell()
+        self._notify()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call this after every move of time."""
@@ -148,14 +148,14 @@ class VirtualClock:
         finally:
             with self._state:
                 self._busy -= 1
-                self._stir()
+                self._record_activity()
 
     @contextmanager
     def idle(self) -> Generator[None]:
         """Inside of `busy`: here nothing is done but waiting."""
         with self._state:
             self._busy -= 1
-            self._stir()
+            self._record_activity()
         try:
             yield
         finally:
@@ -164,12 +164,17 @@ class VirtualClock:
 
     @contextmanager
     def _sleeping(
-        self, seconds: float, wake: Callable[[], None], *, owes: bool, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        seconds: float,
+        wake: Callable[[], None],
+        *,
+        expects_action: bool,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> Generator[None]:
         with self._state:
-            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._places), wake, owes, loop)
+            sleeper = _Sleeper(self._now + max(0.0, seconds), next(self._order), wake, expects_action, loop)
             heapq.heappush(self._sleepers, sleeper)
-            self._stir()
+            self._record_activity()
             if self._auto and self._jumper is None:
                 self._jumper = threading.Thread(target=self._jump_when_quiet, name="virtual-clock", daemon=True)
                 self._jumper.start()
@@ -181,8 +186,8 @@ class VirtualClock:
                     self._sleepers.remove(sleeper)
                     heapq.heapify(self._sleepers)
 
-    def _stir(self) -> None:
-        self._stirred = steady()
+    def _record_activity(self) -> None:
+        self._last_activity = steady()
         self._state.notify_all()
 
     def _jump_when_quiet(self) -> None:
@@ -193,55 +198,55 @@ class VirtualClock:
                 if not self._sleepers:
                     self._jumper = None
                     return
-                stirred = self._stirred
+                last_activity = self._last_activity
                 loops = {*self._loops, *(sleeper.loop for sleeper in self._sleepers if sleeper.loop is not None)}
-            _turned([loop for loop in loops if loop.is_running()])
+            _wait_for_loops([loop for loop in loops if loop.is_running()])
             with self._state:
-                if self._busy or self._stirred != stirred or not self._sleepers:
+                if self._busy or self._last_activity != last_activity or not self._sleepers:
                     continue
-                self._owed = 0  # whoever still owes something has had the time for it
+                self._expected_actions = 0  # whoever still owes something has had the time for it
                 self._jump()
-                self._stirred = steady()
-            self._tell()
+                self._last_activity = steady()
+            self._notify()
 
     def _left(self) -> float:
         """Real seconds until a jump may be made."""
-        quiet = max(self._quiet, OWED_SECONDS) if self._owed else self._quiet
-        return quiet if self._busy else self._stirred + quiet - steady()
+        quiet = max(self._quiet, EXPECTED_ACTION_SECONDS) if self._expected_actions else self._quiet
+        return quiet if self._busy else self._last_activity + quiet - steady()
 
     def _jump(self) -> None:
         self._now = max(self._now, self._sleepers[0].until)
         while self._sleepers and self._sleepers[0].until <= self._now:
             sleeper = heapq.heappop(self._sleepers)
             sleeper.woken = True
-            self._owed += sleeper.owes
+            self._expected_actions += sleeper.expects_action
             sleeper.wake()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener()
 
 
-def _turned(loops: Collection[asyncio.AbstractEventLoop]) -> None:
+def _wait_for_loops(loops: Collection[asyncio.AbstractEventLoop]) -> None:
     """Wait until these loops have come round: what was about to happen there has happened, however slow the machine."""
-    until = steady() + TURNS_SECONDS
+    until = steady() + ITERATIONS_SECONDS
     for _ in range(PASSES):
-        for came in [_coming(loop) for loop in loops]:
-            came.wait(max(0.0, until - steady()))
+        for done in [_iterations_done(loop) for loop in loops]:
+            done.wait(max(0.0, until - steady()))
 
 
-def _coming(loop: asyncio.AbstractEventLoop) -> threading.Event:
+def _iterations_done(loop: asyncio.AbstractEventLoop) -> threading.Event:
     """Set once this loop has come round so often, or has ended."""
-    came = threading.Event()
+    done = threading.Event()
 
     def turn(left: int) -> None:
         if left:
             loop.call_soon(turn, left - 1)
         else:
-            came.set()
+            done.set()
 
     try:
-        loop.call_soon_threadsafe(turn, TURNS)
+        loop.call_soon_threadsafe(turn, ITERATIONS)
     except RuntimeError:  # it has ended meanwhile
-        came.set()
-    return came
+        done.set()
+    return done

@@ -31,14 +31,19 @@ from awaithumans_core.clock import Clock, steady
 from awaithumans_core.http.clients import async_client
 from awaithumans_core.settings import Settings
 from awaithumans_core.signing import KEY_BYTES, derive_webhook_key
-from awaithumans_core.testing.api import Office, create_api
+from awaithumans_core.testing.api import ServerContext, create_api
 from awaithumans_core.testing.callbacks import ATTEMPT_SECONDS, CallbackQueue, Delivery, Schedule
 from awaithumans_core.testing.changes import Changes
 from awaithumans_core.testing.clock import VirtualClock
-from awaithumans_core.testing.fault_transport import Door, SteadyLoop, Transport, Wire
+from awaithumans_core.testing.fault_transport import (
+    FaultMiddleware,
+    InProcessTransport,
+    MonotonicLoop,
+    TrackedConnection,
+)
 from awaithumans_core.testing.faults import CallbackFault, Fault
 from awaithumans_core.testing.people import Match, Script
-from awaithumans_core.testing.task_server_state import Desk, FakeTask
+from awaithumans_core.testing.task_server_state import FakeTask, TaskServerState
 
 Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel", "delete", "callback", "any"]
 
@@ -51,7 +56,7 @@ _PATH = re.compile(r"/api/tasks(?:/(?P<task_id>[^/]+)(?:/(?P<verb>\w+))?)?/?")
 
 
 @dataclass
-class _Trouble:
+class _PendingFault:
     """A fault that waits for its request."""
 
     fault: Fault | CallbackFault
@@ -96,23 +101,23 @@ class FakeHumans:
         """Its address: on a port while it is serving, in process otherwise."""
         self.calls: list[tuple[float, Verb]] = []
         """Every request that came, and when, on the clock."""
-        self._desk = Desk(self.clock)
+        self._state = TaskServerState(self.clock)
         self._queue = CallbackQueue(
-            self.clock, derive_webhook_key(self.payload_key), callbacks, delivered=self._desk.redact
+            self.clock, derive_webhook_key(self.payload_key), callbacks, delivered=self._state.redact
         )
-        self._desk.ended = self._call_back
+        self._state.ended = self._call_back
         self._callback_transport = callback_transport
-        self._troubles: list[_Trouble] = []
-        self._hosted = False
-        self._under_way: set[asyncio.Task[httpx.Response]] = set()
-        api = create_api(Office(self._desk, self.clock, self.token, self.outsider_token), self._lifespan)
-        self.app: ASGIApp = Wire(api, self)
+        self._pending_faults: list[_PendingFault] = []
+        self._running = False
+        self._requests: set[asyncio.Task[httpx.Response]] = set()
+        api = create_api(ServerContext(self._state, self.clock, self.token, self.outsider_token), self._lifespan)
+        self.app: ASGIApp = FaultMiddleware(api, self)
         """The ASGI application, with a lifespan; `serving()` and `transport()` run it for you."""
         if isinstance(self.clock, VirtualClock):
-            self.clock.on_change(self._desk.notify)
+            self.clock.on_change(self._state.notify)
 
     def __repr__(self) -> str:
-        return f"FakeHumans({self.url}, {len(self._desk.tasks)} tasks)"
+        return f"FakeHumans({self.url}, {len(self._state.tasks)} tasks)"
 
     # People
 
@@ -123,38 +128,38 @@ class FakeHumans:
     def on(self, match: Match = None) -> Script:
         """A new script for matching tasks. The first script that fits a task is the one that counts."""
         script = Script(match)
-        with self._desk.lock:
-            self._desk.scripts.append(script)
+        with self._state.lock:
+            self._state.scripts.append(script)
         return script
 
     def complete(
         self, task_id: str, response: Mapping[str, Any], *, by: str | None = None, user_id: str | None = None
     ) -> None:
         """Answer this task now; see `Script.by` for who."""
-        self._desk.complete(task_id, response, by=by, user_id=user_id, via="dashboard")
+        self._state.complete(task_id, response, by=by, user_id=user_id, via="dashboard")
 
     def cancel(self, task_id: str) -> None:
         """Cancel this task now."""
-        self._desk.cancel(task_id)
+        self._state.cancel(task_id)
 
     def delete(self, task_id: str) -> None:
         """Remove this task now, as the server's own DELETE does. Its key may be used again."""
-        self._desk.delete(task_id)
+        self._state.delete(task_id)
 
     @contextmanager
     def another_database(self) -> Generator[None]:
         """In here the server runs on another, empty database: it knows no task that was created before."""
-        self._desk.swap()
+        self._state.swap()
         try:
             yield
         finally:
-            self._desk.swap()
+            self._state.swap()
 
     @property
     def tasks(self) -> list[FakeTask]:
         """All tasks, oldest first."""
-        with self._desk.lock:
-            return list(self._desk.tasks.values())
+        with self._state.lock:
+            return list(self._state.tasks.values())
 
     def task(self, match: Match) -> FakeTask:
         """The one task that matches. Raises LookupError when there is none, or more than one."""
@@ -179,8 +184,8 @@ class FakeHumans:
         if on not in get_args(Verb) or (isinstance(fault, CallbackFault) and on not in ("any", "callback")):
             raise ValueError(f"on={on!r}: {fault.name} happens on one of {', '.join(get_args(Verb))}")
         wanted: Verb = "callback" if isinstance(fault, CallbackFault) else on
-        with self._desk.lock:
-            self._troubles.append(_Trouble(fault, wanted, match, times))
+        with self._state.lock:
+            self._pending_faults.append(_PendingFault(fault, wanted, match, times))
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -206,7 +211,7 @@ class FakeHumans:
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """For `httpx.AsyncClient(transport=...)`: requests come here without a socket."""
-        return Transport(self.app, self._enter)
+        return InProcessTransport(self.app, self._track_request)
 
     async def __aenter__(self) -> Self:
         self._must_be_idle()
@@ -230,7 +235,7 @@ class FakeHumans:
         listener = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
             self.app,
-            http=Door,
+            http=TrackedConnection,
             ws="none",
             log_config=None,  # logging is the application's, and uvicorn's own needs a stderr with `isatty`
             log_level="critical",
@@ -240,7 +245,7 @@ class FakeHumans:
         server = uvicorn.Server(config)
 
         def run() -> None:
-            with asyncio.Runner(loop_factory=SteadyLoop) as runner:
+            with asyncio.Runner(loop_factory=MonotonicLoop) as runner:
                 runner.run(server.serve(sockets=[listener]))
 
         thread = threading.Thread(target=run, name="fake-humans", daemon=True)
@@ -264,41 +269,41 @@ class FakeHumans:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI | None) -> AsyncGenerator[None]:
         self._must_be_idle()
-        self._hosted = True
-        running = [asyncio.create_task(self._live()), asyncio.create_task(self._deliver())]
+        self._running = True
+        running = [asyncio.create_task(self._run_scripts()), asyncio.create_task(self._send_callbacks())]
         try:
             yield
         finally:
-            self._hosted = False
-            ending: list[asyncio.Task[Any]] = [*running, *self._under_way]
+            self._running = False
+            ending: list[asyncio.Task[Any]] = [*running, *self._requests]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
 
     def _must_be_idle(self) -> None:
-        if self._hosted:
+        if self._running:
             raise RuntimeError("this FakeHumans is running already: it is entered, or it is serving, not both")
 
-    def _enter(self, request: "asyncio.Task[httpx.Response]") -> None:
+    def _track_request(self, request: "asyncio.Task[httpx.Response]") -> None:
         """A request in process."""
-        if not self._hosted:
+        if not self._running:
             request.cancel()
             raise RuntimeError("FakeHumans is not running: async with FakeHumans() as humans: ...")
-        self._under_way.add(request)
-        request.add_done_callback(self._under_way.discard)
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
 
-    async def _live(self) -> None:
+    async def _run_scripts(self) -> None:
         """People, and deadlines."""
         self.clock.now()  # from here on virtual time waits for this loop, also for the first request
-        async with Changes(self._desk, self.clock) as changes:
+        async with Changes(self._state, self.clock) as changes:
             while True:
-                await changes.next(self._desk.catch_up())
+                await changes.next(self._state.catch_up())
 
-    async def _deliver(self) -> None:
+    async def _send_callbacks(self) -> None:
         """Callbacks."""
         async with (
             async_client(timeout=ATTEMPT_SECONDS, transport=self._callback_transport) as http,
-            Changes(self._desk, self.clock) as changes,
+            Changes(self._state, self.clock) as changes,
         ):
             while True:
                 due = self._queue.due()
@@ -313,51 +318,53 @@ class FakeHumans:
         return self.clock.busy() if isinstance(self.clock, VirtualClock) else nullcontext()
 
     def _call_back(self, task: FakeTask) -> None:
-        fault = self._take("callback", task.record())
+        fault = self._take_fault("callback", task.record())
         self._queue.enqueue(task, fault if isinstance(fault, CallbackFault) else None)
 
-    def _take(self, verb: Verb, record: Mapping[str, Any] | None) -> Fault | CallbackFault | None:
+    def _take_fault(self, verb: Verb, record: Mapping[str, Any] | None) -> Fault | CallbackFault | None:
         """The trouble that waits for such a request, about this task."""
-        with self._desk.lock:
-            for trouble in self._troubles:
-                wanted = trouble.on == verb or (trouble.on == "any" and verb != "callback")
-                fits = trouble.match is None or (record is not None and Script(trouble.match).fits(record))
-                if wanted and fits and trouble.left > 0:
-                    trouble.left -= 1
-                    return trouble.fault
+        with self._state.lock:
+            for pending in self._pending_faults:
+                wanted = pending.on == verb or (pending.on == "any" and verb != "callback")
+                fits = pending.match is None or (record is not None and Script(pending.match).fits(record))
+                if wanted and fits and pending.left > 0:
+                    pending.left -= 1
+                    return pending.fault
         return None
 
-    def trouble_of(self, method: str, path: str, body: bytes) -> Fault | None:
+    def fault_for(self, method: str, path: str, body: bytes) -> Fault | None:
         """What is to happen to this request; counts it."""
-        verb, task_id = _read(method, path)
+        verb, task_id = _verb_and_task(method, path)
         if verb is None:
             return None
-        self._desk.catch_up()
+        self._state.catch_up()
         self.calls.append((self.clock.now(), verb))
-        task = self._desk.tasks.get(task_id)
-        fault = self._take(verb, _asked(body) if verb == "create" else None if task is None else task.record())
+        task = self._state.tasks.get(task_id)
+        fault = self._take_fault(
+            verb, _question_of(body) if verb == "create" else None if task is None else task.record()
+        )
         return fault if isinstance(fault, Fault) else None
 
     @contextmanager
-    def serving_one(self, method: str, path: str) -> Generator[None]:
+    def request_in_progress(self, method: str, path: str) -> Generator[None]:
         """While a request is answered, virtual time stands still; and then somebody may be bound to go on."""
         if not isinstance(self.clock, VirtualClock):
             yield
             return
-        self.clock.acts()
+        self.clock.expected_action_done()
         try:
             with self.clock.busy():
                 yield
         finally:
-            if _read(method, path)[0] in _FOLLOWED:
-                self.clock.owes()
+            if _verb_and_task(method, path)[0] in _FOLLOWED_BY_ANOTHER:
+                self.clock.expect_action()
 
 
-_FOLLOWED = frozenset({"create", "list", "poll"})
+_FOLLOWED_BY_ANOTHER = frozenset({"create", "list", "poll"})
 """Calls after which a client is not done."""
 
 
-def _read(method: str, path: str) -> tuple[Verb | None, str]:
+def _verb_and_task(method: str, path: str) -> tuple[Verb | None, str]:
     """What a request is, and which task it is about."""
     found = _PATH.fullmatch(path)
     if found is None:
@@ -369,7 +376,7 @@ def _read(method: str, path: str) -> tuple[Verb | None, str]:
 _OBJECT = TypeAdapter(dict[str, Any])
 
 
-def _asked(body: bytes) -> dict[str, Any] | None:
+def _question_of(body: bytes) -> dict[str, Any] | None:
     """What is asked with a create, if that can be read."""
     with suppress(ValidationError):
         asked = _OBJECT.validate_json(body)

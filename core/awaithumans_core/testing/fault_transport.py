@@ -17,7 +17,7 @@ from awaithumans_core.clock import Clock, steady
 from awaithumans_core.testing.clock import VirtualClock
 from awaithumans_core.testing.faults import Fault
 
-Answer = tuple[Message, bytes]
+BufferedReply = tuple[Message, bytes]
 """The start of a reply, with its status and headers, and its body."""
 
 HALF_A_REPLY = b'{"status": "compl'
@@ -26,21 +26,21 @@ _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 """In process: how long the client waits for a reply. There it is the transport that keeps read timeouts."""
 
 
-class Town(Protocol):
+class ServerHooks(Protocol):
     """What the wire needs to know of the server behind it."""
 
     clock: Clock
 
-    def trouble_of(self, method: str, path: str, body: bytes) -> Fault | None:
+    def fault_for(self, method: str, path: str, body: bytes) -> Fault | None:
         """What is to happen to this request."""
         ...
 
-    def serving_one(self, method: str, path: str) -> AbstractContextManager[None]:
+    def request_in_progress(self, method: str, path: str) -> AbstractContextManager[None]:
         """While a request is answered, virtual time stands still."""
         ...
 
 
-class _Broken(Exception):
+class _ConnectionEndedError(Exception):
     """The connection ends here, as this error of httpx."""
 
     def __init__(self, kind: Callable[..., httpx.TransportError], why: str) -> None:
@@ -48,16 +48,16 @@ class _Broken(Exception):
         self.kind = kind
 
 
-class _Kept:
+class _HeldReply:
     """A reply that is kept until there is another one to swap it for."""
 
-    def __init__(self, own: Answer) -> None:
+    def __init__(self, own: BufferedReply) -> None:
         self.own = own
-        self.other: Answer | None = None
+        self.other: BufferedReply | None = None
         self.swapped = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def swap(self, other: Answer) -> Answer:
+    def swap(self, other: BufferedReply) -> BufferedReply:
         """Take this reply and leave the other one in its place; from any event loop."""
         self.other = other
         with suppress(RuntimeError):  # the loop of the first request has ended meanwhile
@@ -65,13 +65,13 @@ class _Kept:
         return self.own
 
 
-class Wire:
+class FaultMiddleware:
     """The app, with what goes wrong on the way to it and back."""
 
-    def __init__(self, app: ASGIApp, town: Town) -> None:
+    def __init__(self, app: ASGIApp, hooks: ServerHooks) -> None:
         self._app = app
-        self._town = town
-        self._kept: _Kept | None = None
+        self._hooks = hooks
+        self._held: _HeldReply | None = None
         self._swapping = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,16 +79,16 @@ class Wire:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with self._town.serving_one(scope["method"], scope["path"]):
+        with self._hooks.request_in_progress(scope["method"], scope["path"]):
             body = await _body(receive)
-            fault = self._town.trouble_of(scope["method"], scope["path"], body)
-            receive = _again(body, receive)
+            fault = self._hooks.fault_for(scope["method"], scope["path"], body)
+            receive = _replay_body(body, receive)
             if fault is None:
                 await self._app(scope, receive, send)
             else:
-                await self._go_wrong(fault, scope, receive, send)
+                await self._apply_fault(fault, scope, receive, send)
 
-    async def _go_wrong(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _apply_fault(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         if fault.breaks in {"refused", "reset"}:
             await self._break(fault, scope, send)
         if not fault.swaps:
@@ -97,13 +97,13 @@ class Wire:
             status, body, headers = fault.reply
             await _respond(send, status, [(name.encode(), value.encode()) for name, value in headers.items()], body)
             return
-        start, body = await self._answered(scope, receive)
+        start, body = await self._buffered_reply(scope, receive)
         if fault.breaks is not None:
             await self._break(fault, scope, send)
         if fault.change is not None:
             body = fault.change(body)
         if fault.swaps:
-            start, body = await self._swapped((start, body), fault.seconds)
+            start, body = await self._swap_reply((start, body), fault.seconds)
         kept = [(name, value) for name, value in start["headers"] if name != b"content-length"]
         await _respond(send, start["status"], kept, body)
 
@@ -114,40 +114,40 @@ class Wire:
         if patience is None:
             await asyncio.sleep(fault.seconds)
             return
-        clock = self._town.clock
+        clock = self._hooks.clock
         if isinstance(clock, VirtualClock):
             with clock.idle():
                 await clock.alarm(min(fault.seconds, patience))
         else:
             await clock.sleep(min(fault.seconds, patience))
         if fault.seconds > patience:
-            raise _Broken(httpx.ReadTimeout, fault.name)
+            raise _ConnectionEndedError(httpx.ReadTimeout, fault.name)
 
-    async def _swapped(self, own: Answer, seconds: float) -> Answer:
+    async def _swap_reply(self, own: BufferedReply, seconds: float) -> BufferedReply:
         """The reply of another request; this one, if there is no other in time."""
         with self._swapping:
-            first, self._kept = self._kept, None
+            first, self._held = self._held, None
             if first is not None:
                 return first.swap(own)
-            kept = self._kept = _Kept(own)
+            held = self._held = _HeldReply(own)
         try:
-            await self._until(kept.swapped, seconds)
+            await self._wait_until(held.swapped, seconds)
         finally:
             with self._swapping:
-                if self._kept is kept:
-                    self._kept = None
-        return kept.other or own
+                if self._held is held:
+                    self._held = None
+        return held.other or own
 
-    async def _until(self, event: asyncio.Event, seconds: float) -> None:
+    async def _wait_until(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for the event, or until so much time has passed on the fake's clock."""
-        clock = self._town.clock
+        clock = self._hooks.clock
         if isinstance(clock, VirtualClock):
             with clock.idle():
                 await _first(event.wait(), clock.alarm(seconds))
         else:
             await _first(event.wait(), clock.sleep(seconds))
 
-    async def _answered(self, scope: Scope, receive: Receive) -> Answer:
+    async def _buffered_reply(self, scope: Scope, receive: Receive) -> BufferedReply:
         """What the server says, kept back."""
         start: Message = {}
         parts: list[bytes] = []
@@ -162,14 +162,14 @@ class Wire:
         return start, b"".join(parts)
 
     async def _break(self, fault: Fault, scope: Scope, send: Send) -> None:
-        connection = Door.connection(scope)
+        connection = TrackedConnection.connection(scope)
         if connection is not None:
             if fault.breaks != "refused":
                 headers = [(b"content-length", b"1000"), (b"content-type", b"application/json")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": HALF_A_REPLY, "more_body": True})
             _reset(connection)
-        raise _Broken(httpx.ConnectError if fault.breaks == "refused" else httpx.ReadError, fault.name)
+        raise _ConnectionEndedError(httpx.ConnectError if fault.breaks == "refused" else httpx.ReadError, fault.name)
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
@@ -193,18 +193,18 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _replay_body(body: bytes, receive: Receive) -> Receive:
     """The same, for the app."""
-    told = False
+    replayed = False
 
-    async def once_more() -> Message:
-        nonlocal told
-        if told:
+    async def receive_again() -> Message:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        told = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return once_more
+    return receive_again
 
 
 async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -213,7 +213,7 @@ async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], 
     await send({"type": "http.response.body", "body": body})
 
 
-class Transport(httpx.AsyncBaseTransport):
+class InProcessTransport(httpx.AsyncBaseTransport):
     """Requests without a socket, with the errors a socket has and the read timeout it would keep."""
 
     def __init__(self, app: ASGIApp, enter: Callable[["asyncio.Task[httpx.Response]"], None]) -> None:
@@ -238,11 +238,11 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.ReadError("FakeHumans was left (FakeHumans)", request=request)
         try:
             return handling.result()
-        except _Broken as broken:
+        except _ConnectionEndedError as broken:
             raise broken.kind(f"{broken} (FakeHumans)", request=request) from None
 
 
-class Door(H11Protocol):
+class TrackedConnection(H11Protocol):
     """uvicorn's HTTP protocol. It remembers each connection, so that a fault can reset it, and sends without delay.
 
     asyncio sets TCP_NODELAY only on sockets whose protocol number is IPPROTO_TCP, which `socket.create_server` does not
@@ -269,7 +269,7 @@ class Door(H11Protocol):
         return cls._open.get((scope.get("client"), scope.get("server")))
 
 
-class SteadyLoop(asyncio.SelectorEventLoop):
+class MonotonicLoop(asyncio.SelectorEventLoop):
     """The event loop of a fake that is served, whose clock moves while a test library has frozen the time of a test."""
 
     def time(self) -> float:

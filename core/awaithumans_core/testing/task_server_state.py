@@ -66,7 +66,7 @@ class FakeTask:
         assigned: dict[str, Any] = asked.get("assign_to") or {}
         return {
             "id": self.id,
-            **{name: asked.get(name) for name in _AS_ASKED},
+            **{name: asked.get(name) for name in _FIELDS_OF_THE_REQUEST},
             "payload": {"_redacted": True} if hidden else self.rows,
             "redact_payload": bool(asked.get("redact_payload")),
             "redact_response_after_submit": bool(asked.get("redact_response_after_submit")),
@@ -116,7 +116,7 @@ class FakeTask:
         return json.dumps(body, separators=(",", ":")).encode()
 
 
-_AS_ASKED = (
+_FIELDS_OF_THE_REQUEST = (
     "idempotency_key",
     "task",
     "payload_schema",
@@ -132,12 +132,12 @@ _AS_ASKED = (
 @dataclass(order=True)
 class _Planned:
     at: float
-    place: int
+    order: int
     task: FakeTask = field(compare=False)
-    act: Callable[[], object] = field(compare=False)
+    action: Callable[[], object] = field(compare=False)
 
 
-class Desk:
+class TaskServerState:
     """All of it, behind one lock: requests, tests and time may come from different threads."""
 
     def __init__(self, clock: Clock) -> None:
@@ -151,7 +151,7 @@ class Desk:
         self._keys: dict[str, str] = {}
         self._plan: list[_Planned] = []
         self._other: tuple[dict[str, FakeTask], dict[str, str], list[_Planned]] = ({}, {}, [])
-        self._places = itertools.count()
+        self._order = itertools.count()
         self._watchers: set[Callable[[], None]] = set()
 
     def moment(self) -> datetime:
@@ -169,7 +169,7 @@ class Desk:
             task = FakeTask(uuid.uuid4().hex, asked, now, now, rows=body["payload"])
             self.tasks[task.id] = task
             self._keys[body["idempotency_key"]] = task.id
-            self._act_on(task)
+            self._plan_script(task)
         self.notify()
         return task, False
 
@@ -284,7 +284,7 @@ class Desk:
 
     # Time and people
 
-    def _act_on(self, task: FakeTask) -> None:
+    def _plan_script(self, task: FakeTask) -> None:
         """Plan its deadline, and what a person will do with it."""
         begun, timeout = self._clock.now(), float(task.asked["timeout_seconds"])
         self._at(begun + timeout, task, lambda: self.move(task.id, TaskStatus.TIMED_OUT))
@@ -298,8 +298,8 @@ class Desk:
         delay = script.delay or 0.0
         if script.ends == TaskStatus.TIMED_OUT and script.delay is None:
             delay = timeout
-        for place, status in enumerate(script.way):
-            at = begun + delay * place / len(script.way)
+        for order, status in enumerate(script.way):
+            at = begun + delay * order / len(script.way)
             self._at(at, task, lambda status=status: self.move(task.id, status))  # type: ignore[misc]  # a loop's closure
         if script.ends == TaskStatus.COMPLETED:
             response = script.response_to(record)
@@ -313,8 +313,8 @@ class Desk:
         elif script.ends is not None:
             self._at(begun + delay, task, lambda ends=script.ends: self.move(task.id, ends))  # type: ignore[misc]
 
-    def _at(self, at: float, task: FakeTask, act: Callable[[], object]) -> None:
-        heapq.heappush(self._plan, _Planned(at, next(self._places), task, act))
+    def _at(self, at: float, task: FakeTask, action: Callable[[], object]) -> None:
+        heapq.heappush(self._plan, _Planned(at, next(self._order), task, action))
 
     def catch_up(self) -> float | None:
         """Do what is due; the time (on the clock) of what comes next."""
@@ -324,7 +324,7 @@ class Desk:
                 if planned.task.terminal or planned.task.id not in self.tasks:
                     heapq.heappop(self._plan)
                 elif planned.at <= self._clock.now():
-                    heapq.heappop(self._plan).act()
+                    heapq.heappop(self._plan).action()
                 else:
                     return planned.at
         return None
