@@ -56,7 +56,7 @@ def new_callbacks(engine: str, count: int, payload_key: str) -> list[Callback]:
 
 async def register(callbacks: Sequence[Callback], store: Store) -> None:
     """Register the waits, as callers do when they ask."""
-    waits = (store.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in callbacks)
+    waits = (store.intake.register(each.task_id, each.route, TIMEOUT_SECONDS) for each in callbacks)
     await asyncio.gather(*waits)
 
 

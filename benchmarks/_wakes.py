@@ -105,7 +105,7 @@ async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder:
     await store.start()
     try:
         await asyncio.gather(
-            *(store.answer(outcome(each), found_by="callback", route=each.route) for each in callbacks)
+            *(store.intake.answer(outcome(each), found_by="callback", route=each.route) for each in callbacks)
         )
         count = len(callbacks)
         counting = (
@@ -113,9 +113,9 @@ async def dispatcher_rate(engine: Engine, callbacks: Sequence[Callback], folder:
         )
         await asyncio.sleep(2 * CALM_SECONDS)  # the dispatcher yields to recent acknowledgements
         began = time.perf_counter()
-        async with Dispatcher(store, {engine.name: counting}).running():
+        async with Dispatcher(store.leases, {engine.name: counting}).running():
             await counting.all_delivered.wait()
-            while (await store.counts()).get("delivered", 0) < len(callbacks):
+            while (await store.queries.counts()).get("delivered", 0) < len(callbacks):
                 await asyncio.sleep(0.01)
             return len(callbacks) / (time.perf_counter() - began)
     finally:

@@ -122,12 +122,16 @@ class Servers:
 
     async def wait_until_delivered(self) -> None:
         """Wait until the relay has delivered every answer to its fast engine."""
-        while any(wait.route.engine == "fast" for wait in await self.store.listed(states=["answered"], limit=1000)):
+        while any(
+            wait.route.engine == "fast" for wait in await self.store.queries.listed(states=["answered"], limit=1000)
+        ):
             await asyncio.sleep(0.1)
 
     async def postpone_checks(self) -> None:
         """Postpone the relay's checks of open waits, because checking new waits uses a large part of a CPU."""
-        await self.store.postpone_checks(await self.store.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS)
+        await self.store.checks.postpone(
+            await self.store.queries.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS
+        )
 
 
 async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:

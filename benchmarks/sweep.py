@@ -137,7 +137,9 @@ class Workload:
         database = f"sqlite:///{folder / 'relay.db'}"
         store = Store(database, clock=lambda: time.time() - age)
         await store.start()
-        await asyncio.gather(*(store.register(route.target["task_id"], route, MONTH_SECONDS) for route in routes))
+        await asyncio.gather(
+            *(store.intake.register(route.target["task_id"], route, MONTH_SECONDS) for route in routes)
+        )
         now, span = time.time(), check_interval(age) if age else 0.0
         planned = update(waits).where(waits.c.task_id == bindparam("task")).values(next_check_at=bindparam("due"))
         rows = [
@@ -215,7 +217,7 @@ async def measure_answering(workload: Workload, routes: Sequence[Route], count: 
         await asyncio.gather(*map(answer, chosen))
         giving = time.time() - began
         async with asyncio.timeout(DELIVERY_SECONDS):
-            while (await store.counts()).get(WaitState.DELIVERED, 0) < count:
+            while (await store.queries.counts()).get(WaitState.DELIVERED, 0) < count:
                 await asyncio.sleep(0.2)
         requests = _read_requests(log) - before
         delivered = await store.database.read(

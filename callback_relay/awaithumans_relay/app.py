@@ -137,10 +137,10 @@ class Relay:
         self._client = TaskClient(settings=self._settings, patience=0, keep_alive=0)
         self.observer = Observer(self.engines)
         delivered_for = {**self.engines, PROBE_ENGINE: PROBE}
-        self.dispatcher = Dispatcher(self.store, delivered_for, observer=self.observer)
+        self.dispatcher = Dispatcher(self.store.leases, delivered_for, observer=self.observer)
         self.engine_checks = EngineChecks(self.engines.values(), self.observer.health)
         self.adoption = Adoption(self.engines.values())
-        self.retention = Retention(self.store, self._retention)
+        self.retention = Retention(self.store.upkeep, self._retention)
         self.sweeper = Sweeper(
             self.store,
             self._client,
@@ -181,7 +181,7 @@ class Relay:
                 await self.store.stop()
 
     async def _report_missing_engines(self) -> None:
-        for name in set(await self.store.engines()) - self.engines.keys() - {PROBE_ENGINE}:
+        for name in set(await self.store.queries.engines()) - self.engines.keys() - {PROBE_ENGINE}:
             logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
 
     @asynccontextmanager
@@ -225,14 +225,16 @@ class Relay:
             raise EngineUnknownError(
                 f"this relay has no engine {route.engine!r}; it has: {', '.join(self.engines) or 'none'}"
             )
-        state = await self.store.register(checked_task_id(task_id), route, asked.timeout_seconds, missing=asked.missing)
+        state = await self.store.intake.register(
+            checked_task_id(task_id), route, asked.timeout_seconds, missing=asked.missing
+        )
         if state == WaitState.ANSWERED:
             self.wake()
         return state
 
     async def asked(self, proof: str) -> str | None:
         """Return the task of the wait that the proof's route has open."""
-        return await self.store.asked(self._proven(proof, None))
+        return await self.store.intake.open_task(self._proven(proof, None))
 
     async def receive(self, token: str, request: Request) -> WaitState:
         """Verify and store a callback of the awaithumans server, then wake the dispatcher."""
@@ -243,7 +245,7 @@ class Relay:
             callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
             outcome, route = checked_outcome(callback.outcome), checked_route(callback.route)
             with self.observer.storing(callback):
-                answered = await self.store.answer(outcome, found_by="callback", route=route)
+                answered = await self.store.intake.answer(outcome, found_by="callback", route=route)
             reception.result = "stored" if answered else "duplicate"
         if answered:
             self.wake(answered)
@@ -257,7 +259,7 @@ class Relay:
         """Return the state of the waits, the engines and the server. Raises when a callback could not be stored now."""
         await self.store.readiness.check()
         async with asyncio.timeout(PROBE_SECONDS):
-            unfinished = await self.store.unfinished()
+            unfinished = await self.store.queries.unfinished()
         waits: dict[str, int] = {}
         for (state, _), count in unfinished.items():
             waits[state] = waits.get(state, 0) + count
@@ -270,7 +272,10 @@ class Relay:
             return self.observer.metrics.text(None, 0)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                unfinished, oldest = await self.store.unfinished(), await self.store.oldest_undelivered()
+                unfinished, oldest = (
+                    await self.store.queries.unfinished(),
+                    await self.store.queries.oldest_undelivered(),
+                )
         except (SQLAlchemyError, OSError):
             return self.observer.metrics.text(None, 0)
         age = 0.0 if oldest is None else max(0.0, self.store.clock() - oldest)

@@ -128,7 +128,7 @@ class Stage:
     async def delivered(self, task_id: str) -> str:
         """Wait until the relay has delivered the answer; return its source (`callback`, `sweep` or `registration`)."""
         while True:
-            for wait in await self.waits.find(task_id):
+            for wait in await self.waits.queries.find(task_id):
                 if wait.delivered_at is not None:
                     return wait.found_by or ""
             await asyncio.sleep(0.1)

@@ -69,25 +69,25 @@ async def store(url: str, clocks: Clocks) -> AsyncGenerator[Store]:
 
 
 async def lease(store: Store, owner: str = "relay") -> list[Wait]:
-    return await store.lease("shelf", owner, limit=9, seconds=LEASE)
+    return await store.leases.acquire("shelf", owner, limit=9, seconds=LEASE)
 
 
 async def answered(store: Store) -> None:
-    await store.answer(OUTCOME, found_by="callback", route=ROUTE)
+    await store.intake.answer(OUTCOME, found_by="callback", route=ROUTE)
 
 
 async def put_off_check(store: Store) -> None:
     """Postpone the check of a wait so old that it is checked every quarter of an hour."""
-    await store.register("task", ROUTE, 30 * 24 * 3600)
-    (wait,) = await store.find("task")
-    await store.postpone_checks([wait], MOST_CHECK_SECONDS)
+    await store.intake.register("task", ROUTE, 30 * 24 * 3600)
+    (wait,) = await store.queries.find("task")
+    await store.checks.postpone([wait], MOST_CHECK_SECONDS)
 
 
 async def put_off_delivery(store: Store) -> None:
     """Postpone a delivery whose target asked for more time than it is given."""
     await answered(store)
     (wait,) = await lease(store)
-    await store.retry(wait, "relay", after=10 * HOUR, error="busy", not_ready=False)
+    await store.leases.retry(wait, "relay", after=10 * HOUR, error="busy", not_ready=False)
 
 
 async def leased(store: Store) -> None:
@@ -99,16 +99,16 @@ async def leased(store: Store) -> None:
 async def redriven(store: Store) -> None:
     await answered(store)
     (wait,) = await lease(store)
-    await store.park(wait, "relay", reason="gone")
-    assert await store.redrive() == 1
+    await store.leases.park(wait, "relay", reason="gone")
+    assert await store.upkeep.redrive() == 1
 
 
 async def checked(store: Store) -> bool:
-    return bool(await store.claim_checks(9))
+    return bool(await store.checks.claim(9))
 
 
 async def delivered(store: Store) -> bool:
-    next_delivery = await store.next_delivery("shelf")
+    next_delivery = await store.leases.next_delivery("shelf")
     found = await lease(store)
     assert bool(found) == (next_delivery is not None and next_delivery <= store.clock())
     return bool(found)
@@ -179,12 +179,12 @@ async def test_time_stored_during_a_step_forward_does_not_outlive_the_correction
 
 async def test_deadline_passed_only_by_a_step_forward_keeps_the_wait_open(store: Store, clocks: Clocks) -> None:
     """A wait that is past its deadline only because the clock was set stays open and is checked."""
-    await store.register("task", ROUTE, 900)
+    await store.intake.register("task", ROUTE, 900)
     for step in (HOUR, -2 * HOUR):
         clocks.is_set(step)
         clocks.passes(MOST_CHECK_SECONDS)
         assert await checked(store)
-        (wait,) = await store.find("task")
+        (wait,) = await store.queries.find("task")
         assert wait.state == WaitState.OPEN
         assert wait.next_check_at <= clocks.wall + MOST_CHECK_SECONDS
 
@@ -200,15 +200,15 @@ async def test_running_relay_keeps_its_leases_after_a_clock_step(url: str, clock
     for _ in range(5):
         assert await lease(other, "other") == []
         clocks.passes(LEASE / 3)
-        await asyncio.to_thread(living.renew, "living", held, seconds=LEASE)
+        await asyncio.to_thread(living.leases.renew, "living", held, seconds=LEASE)
     clocks.is_set(step)
     assert await lease(other, "other") == []
     clocks.passes(LEASE / 3)
-    await asyncio.to_thread(living.renew, "living", held, seconds=LEASE)
+    await asyncio.to_thread(living.leases.renew, "living", held, seconds=LEASE)
     for _ in range(10):
         assert await lease(other, "other") == []
         clocks.passes(LEASE / 3)
-        await asyncio.to_thread(living.renew, "living", held, seconds=LEASE)
+        await asyncio.to_thread(living.leases.renew, "living", held, seconds=LEASE)
     clocks.is_set(step)
     assert await lease(other, "other") == []
     clocks.passes(LEASE + 1)
@@ -243,7 +243,7 @@ async def test_step_forward_parks_nothing_early(url: str, clocks: Clocks, early:
         raise early("not now")
 
     shelf = CollectingEngine(on_deliver=refuse)
-    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
 
     async def tried(times: int) -> None:
         until = shelf.calls + times
@@ -260,7 +260,7 @@ async def test_step_forward_parks_nothing_early(url: str, clocks: Clocks, early:
             clocks.is_set(step)
             await asyncio.sleep(0.1)
             await tried(3)
-    assert await store.counts() == {"answered": 1}
+    assert await store.queries.counts() == {"answered": 1}
     await store.stop()
 
 
@@ -278,7 +278,7 @@ async def test_hour_without_attempts_does_not_count_towards_parking(
 
     shelf = CollectingEngine(on_deliver=refuse)
     for _ in range(2):
-        dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
+        dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=Backoff(first=0.05, most=0.1))
         until = shelf.calls + TRIES_BEFORE_GIVING_UP + 1
         async with dispatcher.running(), asyncio.timeout(60):
             while shelf.calls < until:
@@ -289,7 +289,7 @@ async def test_hour_without_attempts_does_not_count_towards_parking(
                 clocks.is_set(HOUR)
                 await asyncio.sleep(0.1)
         clocks.passes(HOUR if restarted else 0)
-    assert await store.counts() == {"answered": 1}
+    assert await store.queries.counts() == {"answered": 1}
     await store.stop()
 
 
@@ -297,10 +297,10 @@ async def test_hour_without_attempts_does_not_count_towards_parking(
 async def test_retention_deletes_nothing_early(store: Store, clocks: Clocks, step: float) -> None:
     """A delivered wait is deleted after its retention time, however the clock is set meanwhile."""
     patient = Store(store.database.url, clock=lambda: clocks.wall, steady=lambda: clocks.steady)
-    retention = Retention(patient, timedelta(minutes=30))
+    retention = Retention(patient.upkeep, timedelta(minutes=30))
     await answered(store)
     (wait,) = await lease(store)
-    assert await store.delivered(wait, "relay")
+    assert await store.leases.delivered(wait, "relay")
     clocks.is_set(step)
     assert await retention.forget() == 0
     clocks.passes(29 * 60)

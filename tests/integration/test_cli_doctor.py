@@ -70,7 +70,7 @@ async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
         "ok",
         f"took an answer at {relay.url}, stored it and delivered it to nobody",
     )
-    assert await relay.store.counts() == {}
+    assert await relay.store.queries.counts() == {}
     assert shelf.calls == 0
     said = json.dumps(found)
     assert not any(secret in said for secret in (fake.token, fake.payload_key))
@@ -118,7 +118,7 @@ async def test_doctor_reports_each_wrong_setting(
     assert failed(found).keys() == told.keys()
     for check, words in told.items():
         assert words in failed(found)[check]
-    assert await relay.store.counts() == {}  # no probe is sent that could not be traced
+    assert await relay.store.queries.counts() == {}  # no probe is sent that could not be traced
 
 
 async def test_doctor_reports_malformed_settings_and_runs_the_other_checks(
@@ -254,10 +254,12 @@ graph = builder.compile(checkpointer=InMemorySaver())
 async def test_missing_tasks_are_reported_by_doctor_and_readyz(relay: RunningRelay) -> None:
     """`doctor` reports the first 404 and `/readyz` a lasting majority; callbacks are still taken."""
     for number in range(2):
-        await relay.store.register(f"unknown-{number}", Route("shelf", {"place": str(number)}, f"key-{number}"), 900)
+        await relay.store.intake.register(
+            f"unknown-{number}", Route("shelf", {"place": str(number)}, f"key-{number}"), 900
+        )
         await relay.check_now(f"unknown-{number}")
     async with asyncio.timeout(60):
-        while (await relay.store.missing_tasks(9))[0] < 2:
+        while (await relay.store.missing_tasks.listed(9))[0] < 2:
             await asyncio.sleep(0.05)
     code, found = await doctor()
     assert code == 1
@@ -271,7 +273,7 @@ async def test_missing_tasks_are_reported_by_doctor_and_readyz(relay: RunningRel
             await asyncio.sleep(0.05)
     assert ready.status_code == 200
     assert ready.json()["missing_tasks"]["missing"] == 2
-    assert await relay.store.counts() == {"open": 2}
+    assert await relay.store.queries.counts() == {"open": 2}
 
 
 async def test_doctor_prints_aligned_lines_and_a_summary(relay: RunningRelay, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,14 +184,14 @@ async def test_retention_days_delete_older_delivered_waits(tmp_path: Path) -> No
         store = Store(database, clock=partial(_days_ago, days))
         await store.start()
         route = Route(PROBE_ENGINE, {}, task_id)
-        await store.register(task_id, route, 60)
-        await store.answer(
+        await store.intake.register(task_id, route, 60)
+        await store.intake.answer(
             Outcome(task_id=task_id, idempotency_key=task_id, status="completed", response={}),
             found_by="callback",
             route=route,
         )
-        async with Dispatcher(store, {PROBE_ENGINE: PROBE}).running():
-            while [wait.state for wait in await store.find(task_id)] != [WaitState.DELIVERED]:
+        async with Dispatcher(store.leases, {PROBE_ENGINE: PROBE}).running():
+            while [wait.state for wait in await store.queries.find(task_id)] != [WaitState.DELIVERED]:
                 await asyncio.sleep(0.01)
         await store.stop()
     flags = ["--temporal", "127.0.0.1:9", "--port", "0", "--database", database, "--retention-days", "2"]
@@ -201,9 +201,9 @@ async def test_retention_days_delete_older_delivered_waits(tmp_path: Path) -> No
         store = Store(database)
         await store.start()
         async with asyncio.timeout(60):
-            while await store.find("older"):
+            while await store.queries.find("older"):
                 await asyncio.sleep(0.05)
-        assert [wait.state for wait in await store.find("younger")] == [WaitState.DELIVERED]
+        assert [wait.state for wait in await store.queries.find("younger")] == [WaitState.DELIVERED]
         await store.stop()
     finally:
         relay.stop()

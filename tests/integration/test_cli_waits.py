@@ -48,13 +48,13 @@ async def store(
     monkeypatch.setenv("COLUMNS", "80")
     store = Store(url)
     await store.start()
-    await store.register("open-1", Route("temporal", {"workflow_id": "refund-1"}, "k"), 900)
+    await store.intake.register("open-1", Route("temporal", {"workflow_id": "refund-1"}, "k"), 900)
     for task_id, engine in (("parked-1", "temporal"), ("parked-2", "langgraph")):
-        await store.register(task_id, Route(engine, {"thread_id": task_id}, task_id), 900)
+        await store.intake.register(task_id, Route(engine, {"thread_id": task_id}, task_id), 900)
         outcome = Outcome(task_id=task_id, status="completed", response={"secret": 1}, idempotency_key=task_id)
-        await store.answer(outcome, found_by="sweep")
-        (wait,) = await store.lease(engine, "test", limit=1, seconds=5)
-        await store.park(wait, "test", reason=HOSTILE)
+        await store.intake.answer(outcome, found_by="sweep")
+        (wait,) = await store.leases.acquire(engine, "test", limit=1, seconds=5)
+        await store.leases.park(wait, "test", reason=HOSTILE)
     yield store
     await store.stop()
 
@@ -84,20 +84,20 @@ async def test_waits_wraps_errors_without_losing_text(
         + "and what is to be done about it " * 5
         + "is at the end"
     )
-    await store.register("t" * 32, Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
-    await store.answer(
+    await store.intake.register("t" * 32, Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
+    await store.intake.answer(
         Outcome(task_id="t" * 32, status="completed", response={"approved": True}, idempotency_key="k2"),
         found_by="sweep",
     )
-    (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
-    await store.park(wait, "test", reason=error)
-    await store.register("d" * 32, Route("temporal", {"workflow_id": "refund-3"}, "k3"), 900)
-    await store.answer(
+    (wait,) = await store.leases.acquire("temporal", "test", limit=1, seconds=5)
+    await store.leases.park(wait, "test", reason=error)
+    await store.intake.register("d" * 32, Route("temporal", {"workflow_id": "refund-3"}, "k3"), 900)
+    await store.intake.answer(
         Outcome(task_id="d" * 32, status="completed", response={"approved": True}, idempotency_key="k3"),
         found_by="sweep",
     )
-    (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
-    await store.delivered(wait, "test")
+    (wait,) = await store.leases.acquire("temporal", "test", limit=1, seconds=5)
+    await store.leases.delivered(wait, "test")
     lines = (await run("waits", "--limit", "2")).output.splitlines()
     assert all(len(line) <= columns for line in lines)
     start = next(line.index("Last") for line in lines if "Last" in line)
@@ -111,9 +111,9 @@ async def test_waits_wraps_errors_without_losing_text(
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 async def test_waits_cuts_an_endless_error_and_points_to_its_text(store: Store) -> None:
     """An error that would fill the terminal is cut, and the output states where to find it whole."""
-    await store.register("long", Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
-    (wait,) = [each for each in await store.listed() if each.task_id == "long"]
-    await store.park_open(wait, reason="word " * 1000)
+    await store.intake.register("long", Route("temporal", {"workflow_id": "refund-2"}, "k2"), 900)
+    (wait,) = [each for each in await store.queries.listed() if each.task_id == "long"]
+    await store.checks.park(wait, reason="word " * 1000)
     assert "(--jsonhasallofit)" in "".join((await run("waits", "--limit", "1")).output.split())
 
 
@@ -121,10 +121,12 @@ async def test_waits_cuts_an_endless_error_and_points_to_its_text(store: Store) 
 async def test_waits_marks_answers_whose_caller_had_ended(store: Store) -> None:
     """A wait that ended because its caller had ended is distinguished from a delivered one."""
     for task_id, note in (("gone", "workflow 'refund-2' has ended"), ("there", None)):
-        await store.register(task_id, Route("temporal", {"workflow_id": task_id}, task_id), 900)
-        await store.answer(Outcome(task_id=task_id, status="cancelled", idempotency_key=task_id), found_by="sweep")
-        (wait,) = await store.lease("temporal", "test", limit=1, seconds=5)
-        await store.delivered(wait, "test", note=note)
+        await store.intake.register(task_id, Route("temporal", {"workflow_id": task_id}, task_id), 900)
+        await store.intake.answer(
+            Outcome(task_id=task_id, status="cancelled", idempotency_key=task_id), found_by="sweep"
+        )
+        (wait,) = await store.leases.acquire("temporal", "test", limit=1, seconds=5)
+        await store.leases.delivered(wait, "test", note=note)
     told = (await run("waits", "--state", "delivered")).output
     assert told.count("asker gone") == 1
     assert "workflow 'refund-2' has" in told
@@ -149,13 +151,13 @@ async def test_redrive_of_one_task_succeeds_once(store: Store) -> None:
     assert (done.exit_code, done.output.splitlines()[0][:20]) == (0, "redriven: 1 wait; a ")
     again = await run("redrive", "parked-1")
     assert (again.exit_code, again.output) == (1, "task parked-1 is not parked: it is answered\n")
-    assert await store.counts() == {"open": 1, "answered": 1, "parked": 1}
+    assert await store.queries.counts() == {"open": 1, "answered": 1, "parked": 1}
 
 
 async def test_redrive_selects_one_engine_or_all(store: Store) -> None:
     """`redrive` takes the parked waits of one engine, or of all."""
     assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes", "--engine", "langgraph")).output
-    assert await store.counts(engine="temporal") == {"open": 1, "parked": 1}
+    assert await store.queries.counts(engine="temporal") == {"open": 1, "parked": 1}
     assert "redriven: 1 wait;" in (await run("redrive", "--all", "--yes")).output
     done = await run("redrive", "--all", "--yes")
     assert (done.exit_code, done.output) == (0, "nothing is parked\n")
@@ -187,7 +189,7 @@ async def test_redrive_all_without_a_terminal_needs_yes(store: Store) -> None:
     """Without a terminal, `--all` needs `--yes`; otherwise nothing happens."""
     done = await run("redrive", "--all")
     assert (done.exit_code, "say --yes" in done.stderr) == (2, True)
-    assert await store.counts() == {"open": 1, "parked": 2}
+    assert await store.queries.counts() == {"open": 1, "parked": 2}
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -202,7 +204,7 @@ async def test_redrive_all_at_a_terminal_asks_for_confirmation(store: Store) -> 
     os.close(terminal)
     assert process.returncode == 0
     assert told.decode() == "Redrive 2 parked waits? [y/N]: nothing was redriven\n"
-    assert await store.counts() == {"open": 1, "parked": 2}
+    assert await store.queries.counts() == {"open": 1, "parked": 2}
 
 
 async def test_running_relay_delivers_what_the_command_redrove(fake: FakeServer, tmp_path: Path) -> None:

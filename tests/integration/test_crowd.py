@@ -37,7 +37,7 @@ async def test_open_waits_hold_no_connection(
             await asyncio.sleep(1)
         assert set.intersection(*seen) == set()
         assert min(map(len, seen)) == 0
-        assert (await relay.store.counts())["open"] == WAITS
+        assert (await relay.store.queries.counts())["open"] == WAITS
         # All of them wait; exactly the workflows whose question is answered continue.
         by_id = {each.name: each.handle for each in asked}
         answered = [by_id.pop(task["idempotency_key"].split(":")[2]) for task in tasks[:ANSWERED]]

@@ -44,32 +44,32 @@ def route(number: int, place: str | None = None) -> Route:
 
 async def answered(store: Store, number: int, place: str | None = None) -> None:
     outcome = Outcome(task_id=f"task-{number}", status="completed", idempotency_key=f"question-{number}")
-    await store.answer(outcome, found_by="callback", route=route(number, place))
+    await store.intake.answer(outcome, found_by="callback", route=route(number, place))
 
 
 async def until(store: Store, **counts: int) -> None:
     async with asyncio.timeout(60):
-        while await store.counts() != counts:
+        while await store.queries.counts() != counts:
             await asyncio.sleep(0.02)
 
 
 def counting_leases(store: Store) -> Counter[str]:
     """Count how often the store is asked for work."""
     looks = Counter[str]()
-    lease = store.lease
+    lease = store.leases.acquire
 
     async def counted(*args: object, **kwargs: object) -> object:
         looks["lease"] += 1
         return await lease(*args, **kwargs)  # type: ignore[arg-type]
 
-    store.lease = counted  # type: ignore[method-assign, assignment]
+    store.leases.acquire = counted  # type: ignore[method-assign, assignment]
     return looks
 
 
 async def test_idle_dispatcher_rarely_queries_the_database(store: Store) -> None:
     """Without work the table is queried at most once in several seconds."""
     looks = counting_leases(store)
-    async with Dispatcher(store, {"shelf": CollectingEngine()}).running():
+    async with Dispatcher(store.leases, {"shelf": CollectingEngine()}).running():
         await asyncio.sleep(2)
     assert looks["lease"] <= 1
 
@@ -91,7 +91,7 @@ async def test_ended_delivery_causes_no_query_of_its_own(store: Store, count: in
     looks = counting_leases(store)
     for number in range(count):
         await answered(store, number)
-    async with Dispatcher(store, {"shelf": Turnstile()}).running():
+    async with Dispatcher(store.leases, {"shelf": Turnstile()}).running():
         await until(store, delivered=count)
     assert looks["lease"] <= count / MAX_LEASES + 3 + 0.5 * max(0, count - MAX_DELIVERIES)
 
@@ -107,7 +107,7 @@ async def test_unreachable_engine_is_tried_a_few_times_and_gets_all_answers_late
     shelf = CollectingEngine(on_deliver=attempt)
     for number in range(6):
         await answered(store, number)
-    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
             while not dispatcher.circuit_breakers["shelf"].is_open:
@@ -134,7 +134,7 @@ async def test_failing_targets_do_not_delay_a_healthy_one(store: Store) -> None:
     shelf = CollectingEngine(on_deliver=some)
     for number in range(300):
         await answered(store, number)
-    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
             while not dispatcher.circuit_breakers["shelf"].is_open:
@@ -155,7 +155,7 @@ async def test_retry_after_of_an_engine_is_kept(store: Store) -> None:
             reply.raise_for_status()
 
     await answered(store, 1)
-    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=busy)}, backoff=QUICKLY).running():
+    async with Dispatcher(store.leases, {"shelf": CollectingEngine(on_deliver=busy)}, backoff=QUICKLY).running():
         await until(store, delivered=1)
     assert times[1] - times[0] >= 1
 
@@ -170,10 +170,10 @@ async def test_answer_queued_behind_another_is_delivered_right_after_it(store: S
         taken.append(route.idempotency_key)
 
     await answered(store, 1, place="one thread")
-    dispatcher = Dispatcher(store, {"shelf": CollectingEngine(on_deliver=in_order)})
+    dispatcher = Dispatcher(store.leases, {"shelf": CollectingEngine(on_deliver=in_order)})
     async with dispatcher.running():
         async with asyncio.timeout(60):
-            while (await store.find("task-1"))[0].last_error is None:
+            while (await store.queries.find("task-1"))[0].last_error is None:
                 await asyncio.sleep(0.02)
         await answered(store, 0, place="one thread")
         dispatcher.wake()
@@ -184,13 +184,13 @@ async def test_answer_queued_behind_another_is_delivered_right_after_it(store: S
 async def test_answer_queued_for_weeks_is_hastened_once(store: Store) -> None:
     """An answer behind another one is retried for weeks, and is hastened once when it is next."""
     hastened: list[int] = []
-    hasten = store.hasten
+    hasten = store.leases.hasten
 
     async def counted(held_back: Sequence[Wait]) -> None:
         hastened.append(len(held_back))
         await hasten(held_back)
 
-    store.hasten = counted  # type: ignore[method-assign]
+    store.leases.hasten = counted  # type: ignore[method-assign]
     tries = Counter[str]()
 
     def in_order(route: Route) -> None:
@@ -199,7 +199,7 @@ async def test_answer_queued_for_weeks_is_hastened_once(store: Store) -> None:
             raise TargetBusy("first the other one")
 
     await answered(store, 1, place="one thread")
-    dispatcher = Dispatcher(store, {"shelf": CollectingEngine(on_deliver=in_order)}, backoff=QUICKLY)
+    dispatcher = Dispatcher(store.leases, {"shelf": CollectingEngine(on_deliver=in_order)}, backoff=QUICKLY)
     async with dispatcher.running():
         async with asyncio.timeout(60):
             while tries["question-1"] < 3:
@@ -226,13 +226,13 @@ async def test_busy_target_is_retried_longer_than_an_unknown_one(
 
     await answered(store, 1)
     shelf = CollectingEngine(on_deliver=not_now)
-    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=QUICKLY)
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=QUICKLY)
     async with dispatcher.running(), asyncio.timeout(60):
-        while shelf.calls < TRIES_BEFORE_GIVING_UP + 2 and await store.counts() != {"parked": 1}:
+        while shelf.calls < TRIES_BEFORE_GIVING_UP + 2 and await store.queries.counts() != {"parked": 1}:
             now[0] += 1
             dispatcher.wake()
             await asyncio.sleep(0.02)
-    assert await store.counts() == {state: 1}
+    assert await store.queries.counts() == {state: 1}
     await store.stop()
 
 
@@ -250,7 +250,7 @@ async def test_answer_survives_a_long_stop_of_the_relay(tmp_path: Path) -> None:
         if away:
             raise away.pop()
 
-    async with Dispatcher(store, {"shelf": CollectingEngine(on_deliver=attempt)}, backoff=QUICKLY).running():
+    async with Dispatcher(store.leases, {"shelf": CollectingEngine(on_deliver=attempt)}, backoff=QUICKLY).running():
         await until(store, delivered=1)
     await store.stop()
 
@@ -262,13 +262,13 @@ async def test_delivered_waits_are_deleted_after_the_retention(tmp_path: Path) -
     await store.start()
     for number in range(30):
         await answered(store, number)
-    async with Dispatcher(store, {"shelf": CollectingEngine()}).running():
+    async with Dispatcher(store.leases, {"shelf": CollectingEngine()}).running():
         await until(store, delivered=30)
     now[0] += 10 * 86400
     await answered(store, 99)
-    assert await Retention(store, timedelta(days=30)).forget() == 0
-    assert await Retention(store, timedelta(days=9)).forget() == 30
-    assert await store.counts() == {"answered": 1}
+    assert await Retention(store.upkeep, timedelta(days=30)).forget() == 0
+    assert await Retention(store.upkeep, timedelta(days=9)).forget() == 30
+    assert await store.queries.counts() == {"answered": 1}
     await store.stop()
 
 
@@ -284,17 +284,17 @@ async def test_stop_finishes_running_deliveries(store: Store) -> None:
 
     shelf = Slow()
     await answered(store, 1)
-    async with Dispatcher(store, {"shelf": shelf}).running():
+    async with Dispatcher(store.leases, {"shelf": shelf}).running():
         await begun.wait()
     assert len(shelf.held) == 1
-    assert await store.counts() == {"delivered": 1}
+    assert await store.queries.counts() == {"delivered": 1}
 
 
 async def test_lease_that_expired_while_leasing_is_not_delivered(store: Store, tmp_path: Path) -> None:
     """If the database blocks for longer than a lease, another relay may already have the answer."""
     others = Store(f"sqlite:///{tmp_path / 'waits.db'}")
     stalled, over = asyncio.Event(), asyncio.Event()
-    lease = store.lease
+    lease = store.leases.acquire
 
     async def slowly(*args: object, **kwargs: object) -> object:
         found = await lease(*args, **kwargs)  # type: ignore[arg-type]
@@ -303,10 +303,10 @@ async def test_lease_that_expired_while_leasing_is_not_delivered(store: Store, t
             await over.wait()
         return found
 
-    store.lease = slowly  # type: ignore[method-assign, assignment]
+    store.leases.acquire = slowly  # type: ignore[method-assign, assignment]
     shelf = CollectingEngine()
     await answered(store, 1)
-    slow, quick = (Dispatcher(each, {"shelf": shelf}, lease_seconds=0.5) for each in (store, others))
+    slow, quick = (Dispatcher(each.leases, {"shelf": shelf}, lease_seconds=0.5) for each in (store, others))
     async with asyncio.timeout(30), slow.running():
         await stalled.wait()
         await asyncio.sleep(0.6)
@@ -324,7 +324,7 @@ async def test_lease_that_expired_while_leasing_is_not_delivered(store: Store, t
 async def test_stop_while_leasing_releases_the_new_leases(store: Store) -> None:
     """Waits leased while the relay stops are free at once; those being delivered stay leased."""
     begun, leased, finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    lease = store.lease
+    lease = store.leases.acquire
 
     async def stopped_meanwhile(*args: object, **kwargs: object) -> object:
         found = await lease(*args, **kwargs)  # type: ignore[arg-type]
@@ -340,8 +340,8 @@ async def test_stop_while_leasing_releases_the_new_leases(store: Store) -> None:
             await super().deliver(route, outcome)
 
     slow, other = Slow(), CollectingEngine()
-    store.lease = stopped_meanwhile  # type: ignore[method-assign, assignment]
-    first = Dispatcher(store, {"shelf": slow})
+    store.leases.acquire = stopped_meanwhile  # type: ignore[method-assign, assignment]
+    first = Dispatcher(store.leases, {"shelf": slow})
     await answered(store, 1)
     async with asyncio.timeout(10):
         async with first.running():
@@ -349,7 +349,7 @@ async def test_stop_while_leasing_releases_the_new_leases(store: Store) -> None:
             await answered(store, 2)
             first.wake()
             await leased.wait()
-            store.lease = lease  # type: ignore[method-assign]
+            store.leases.acquire = lease  # type: ignore[method-assign]
             asyncio.get_running_loop().call_later(3, finish.set)  # after the relay has begun to stop
             second = asyncio.create_task(_taken(store, other))
         await second
@@ -358,7 +358,7 @@ async def test_stop_while_leasing_releases_the_new_leases(store: Store) -> None:
 
 
 async def _taken(store: Store, shelf: CollectingEngine) -> None:
-    async with Dispatcher(store, {"shelf": shelf}).running():
+    async with Dispatcher(store.leases, {"shelf": shelf}).running():
         await until(store, delivered=2)
 
 
@@ -371,7 +371,7 @@ async def test_answers_are_delivered_at_once_after_an_outage_of_the_store(store:
         return store.database.write(lambda db: db.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}").rowcount)
 
     await renamed("waits", "elsewhere")
-    dispatcher = Dispatcher(store, {"shelf": shelf}, backoff=seldom)
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf}, backoff=seldom)
     async with dispatcher.running():
         await asyncio.sleep(0.5)
         await renamed("elsewhere", "waits")
@@ -401,7 +401,7 @@ async def test_unrecorded_delivery_is_recorded_before_other_deliveries_end(store
     shelf = Slow()
     await answered(store, 0)
     await answered(store, 1)
-    async with Dispatcher(store, {"shelf": shelf}, lease_seconds=0.5).running():
+    async with Dispatcher(store.leases, {"shelf": shelf}, lease_seconds=0.5).running():
         await shelf.until(1)
         await asyncio.sleep(1)  # longer than a lease lasts
         await store.database.write(lambda db: db.exec_driver_sql("DROP TRIGGER refuse").rowcount)
@@ -434,15 +434,15 @@ async def test_result_of_a_lost_lease_is_neither_logged_nor_counted(
         status="cancelled" if end == "nobodys-answer" else "completed",
         idempotency_key="question-1",
     )
-    await store.answer(outcome, found_by="callback", route=route(1))
-    async with Dispatcher(store, {"shelf": shelf}, observer=observer).running(), asyncio.timeout(10):
+    await store.intake.answer(outcome, found_by="callback", route=route(1))
+    async with Dispatcher(store.leases, {"shelf": shelf}, observer=observer).running(), asyncio.timeout(10):
         while "another relay has it" not in caplog.text:
             await asyncio.sleep(0.02)
     for untrue in ("delivered task", "parked task", "not delivered", "its asker has gone"):
         assert untrue not in caplog.text
     counted = [line for line in observer.metrics.text({}, 0).decode().splitlines() if "deliveries_total{" in line]
     assert counted == ['awaithumans_relay_deliveries_total{engine="shelf",result="lease_lost"} 1.0']
-    (wait,) = await store.find("task-1")
+    (wait,) = await store.queries.find("task-1")
     assert (wait.state, wait.last_error) == ("answered", None)
 
 
@@ -480,18 +480,18 @@ async def test_caller_that_has_the_answer_gets_no_second_delivery(store: Store) 
             return bool(self.held)
 
     shelf = Remembers()
-    await store.register("task-1", route(1), 900)
+    await store.intake.register("task-1", route(1), 900)
     await answered(store, 1)
-    dispatcher = Dispatcher(store, {"shelf": shelf})
+    dispatcher = Dispatcher(store.leases, {"shelf": shelf})
     async with dispatcher.running():
         await until(store, delivered=1)
         assert (shelf.calls, shelf.checked) == (1, 0)
-        await store.register("task-1", route(1), 900)
+        await store.intake.register("task-1", route(1), 900)
         dispatcher.wake()
         await until(store, delivered=1)
         assert (shelf.calls, shelf.checked) == (1, 1)
         shelf.held.clear()  # the engine restarted and no longer knows
-        await store.register("task-1", route(1), 900)
+        await store.intake.register("task-1", route(1), 900)
         dispatcher.wake()
         await shelf.until(1)
         await until(store, delivered=1)

@@ -46,7 +46,7 @@ class Processes:
 
     async def until(self, task_id: str, state: str) -> None:
         async with asyncio.timeout(60):
-            while [wait.state for wait in await self.waits.find(task_id)] != [state]:
+            while [wait.state for wait in await self.waits.queries.find(task_id)] != [state]:
                 await asyncio.sleep(0.05)
 
 
@@ -66,7 +66,7 @@ async def test_answer_acknowledged_by_a_killed_relay_wakes_once(tmp_path: Path) 
         await people.complete(task["id"], {"approved": True})
         await processes.until(task["id"], "answered")
         processes.relay.kill()
-        assert [wait.state for wait in await processes.waits.find(task["id"])] == ["answered"]
+        assert [wait.state for wait in await processes.waits.queries.find(task["id"])] == ["answered"]
         await processes.temporal.start()
         await processes.relay.start()
         assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True

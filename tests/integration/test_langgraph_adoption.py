@@ -86,7 +86,7 @@ class RelayUnderTest:
         (task,) = self.tasks()
         key = task.asked["idempotency_key"]
         outcome = Outcome(task_id=task.id, status="completed", response={"answer": "blue"}, idempotency_key=key)
-        (wait,) = await self.relay.store.find(task.id)
+        (wait,) = await self.relay.store.queries.find(task.id)
         await engine.deliver(wait.route, outcome)
 
 
@@ -154,7 +154,7 @@ async def test_thread_is_resumed_by_the_graph_that_it_names(desk: RelayUnderTest
     await leave_stream(graphs["b"], desk.config)
     engine = GraphEngine(graphs)
     assert await engine.adopt() == 1
-    (wait,) = await desk.relay.store.find(desk.tasks()[0].id)
+    (wait,) = await desk.relay.store.queries.find(desk.tasks()[0].id)
     assert wait.route.target == {"thread_id": desk.thread_id, "graph_id": "b"}
     await desk.answer(engine)
     assert desk.acts == ["blue"]
@@ -203,7 +203,7 @@ async def test_delivery_asks_other_interrupts_of_the_thread(desk: RelayUnderTest
     shown = (await graph.aget_state(desk.config)).interrupts
     assert await people.adopt(shown[0], {"thread_id": desk.thread_id})
     (task,) = [task for task in desk.fake.fake.tasks if task.asked["task"].startswith(desk.question)]
-    (wait,) = await desk.relay.store.find(task.id)
+    (wait,) = await desk.relay.store.queries.find(task.id)
     key = task.asked["idempotency_key"]
     outcome = Outcome(task_id=task.id, status="completed", response={"answer": "blue"}, idempotency_key=key)
     await engine.deliver(wait.route, outcome)

@@ -73,7 +73,7 @@ async def ask(server: LangGraphServer, people: People, relay: RunningRelay, user
     await client.runs.join(thread_id, run["run_id"])
     (task,) = await people.find(f"{name}?")
     await client.aclose()
-    (wait,) = await relay.store.find(task["id"])
+    (wait,) = await relay.store.queries.find(task["id"])
     key = task["idempotency_key"]
     return (
         wait.route,

@@ -104,4 +104,4 @@ async def test_interrupt_shown_again_is_not_asked_again(fake: FakeServer, tmp_pa
         fake.fake.delete(deleted)
         await asyncio.to_thread(graph.invoke, None, config)
         assert tasks(fake, f"{question} right") == []
-        assert len(await relay.store.find(deleted)) == 1
+        assert len(await relay.store.queries.find(deleted)) == 1

@@ -149,7 +149,7 @@ async def test_question_asked_again_at_another_checkpoint_is_one_wait(bench: Ben
     assert first.digest == second.digest
     assert first.asked_at != second.asked_at
     assert bench.store is not None
-    assert len(await bench.store.find((await bench.task("a"))["id"])) == 1
+    assert len(await bench.store.queries.find((await bench.task("a"))["id"])) == 1
     assert await bench.engine.orphaned(second) is None
     for _ in range(2):
         await bench.give("a", True)

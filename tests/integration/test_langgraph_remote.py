@@ -140,7 +140,7 @@ async def test_question_beside_a_remote_graph_is_answered(
         graph: Any = builder.compile(checkpointer=InMemorySaver())
         await graph.ainvoke(question_of(thread_id), config)
         (task,) = [task for task in fake.fake.tasks if task.asked["task"] == f"{thread_id}?"]
-        (wait,) = await running.store.find(task.id)
+        (wait,) = await running.store.queries.find(task.id)
         key = task.asked["idempotency_key"]
         outcome = Outcome(task_id=task.id, status="completed", response={"approved": True}, idempotency_key=key)
         engine = GraphEngine({"graph": graph})

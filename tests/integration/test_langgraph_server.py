@@ -111,7 +111,7 @@ async def test_langgraph_api_version_names_a_served_run(bench: Bench, relay: Run
     """This metadata name shows a node that a server runs it; without it the route would name the other engine."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
-    (wait,) = await relay.store.find(task["id"])
+    (wait,) = await relay.store.queries.find(task["id"])
     assert wait.route.engine == "langgraph-server"
 
 
@@ -264,7 +264,7 @@ async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench
     """It takes one read of the checkpoint that asked, however long the history is."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
-    (wait,) = await relay.store.find(task["id"])
+    (wait,) = await relay.store.queries.find(task["id"])
     assert wait.route.asked_at is not None
     assert await bench.engine.orphaned(wait.route) is None
     bench.question = f"{bench.name} again?"
@@ -283,7 +283,7 @@ async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningR
     await bench.client.runs.join(thread_id, run["run_id"])
     tasks = await bench.people.find(bench.question, count=2)
     (own,) = [task for task in tasks if task["idempotency_key"] != original.idempotency_key]
-    (wait,) = await relay.store.find(own["id"])
+    (wait,) = await relay.store.queries.find(own["id"])
     assert wait.route.target["thread_id"] == thread_id
     no = yes.model_copy(update={"idempotency_key": own["idempotency_key"], "response": {"approved": False}})
     await bench.engine.deliver(wait.route, no)

@@ -345,7 +345,7 @@ async def test_run_whose_relay_is_killed_is_repeated_once(
     )
     store = Store(waits)
     await store.start()
-    await store.answer(answer, found_by="callback", route=bench.route_of(shown.value["idempotency_key"]))
+    await store.intake.answer(answer, found_by="callback", route=bench.route_of(shown.value["idempotency_key"]))
 
     async def relay(*die: str) -> int:
         here = [sys.executable, "-m", "tests.support.dying_relay", checkpoints, waits, str(acts), *die]
@@ -353,11 +353,11 @@ async def test_run_whose_relay_is_killed_is_repeated_once(
         return await asyncio.wait_for(process.wait(), 60)
 
     assert [await relay("die") for _ in range(3)] == [-signal.SIGKILL, -signal.SIGKILL, 0]
-    (wait,) = await store.find(answer.task_id)
+    (wait,) = await store.queries.find(answer.task_id)
     assert (wait.state, acts.read_text().split()) == ("parked", ["pay"] * 2)
     assert "run 2 times from the same position" in (wait.last_error or "")
-    assert await store.redrive(task_id=answer.task_id) == 1
+    assert await store.upkeep.redrive(task_id=answer.task_id) == 1
     assert await relay() == 0
-    assert await store.counts() == {"delivered": 1}
+    assert await store.queries.counts() == {"delivered": 1}
     assert acts.read_text().split() == ["pay"] * 3
     await store.stop()

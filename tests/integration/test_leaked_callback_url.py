@@ -12,7 +12,7 @@ import pytest
 from devservers import HumansServer
 
 from awaithumans_core import HumanTask, Route, TaskClient
-from awaithumans_relay.store.waits import MAX_OPEN_WAITS
+from awaithumans_relay.store.waits.intake import MAX_OPEN_WAITS
 from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
@@ -48,7 +48,7 @@ async def test_callback_token_is_no_bearer_token(server: Server, relay: RunningR
     registered = await server.http.put("/waits/task-2", json={"timeout_seconds": 900}, headers=leaked)
     asked = await server.http.get("/waits/asked", headers=leaked)
     assert (registered.status_code, asked.status_code) == (401, 401)
-    assert [wait.task_id for wait in await relay.store.listed()] == ["task-1"]
+    assert [wait.task_id for wait in await relay.store.queries.listed()] == ["task-1"]
 
 
 async def test_proof_of_one_task_registers_no_other_task(server: Server, relay: RunningRelay) -> None:
@@ -97,7 +97,7 @@ async def test_task_id_that_changes_the_path_is_refused(server: Server, relay: R
     registered = await server.http.put(path, json={"timeout_seconds": 900}, headers=proof)
     assert registered.status_code in {401, 404, 405, 422}
     assert (await server.call_back(ENDED, odd)).status_code == 422
-    assert await relay.store.counts() == {}
+    assert await relay.store.queries.counts() == {}
 
 
 async def test_excess_waits_of_one_route_are_refused(server: Server, relay: RunningRelay) -> None:
@@ -106,4 +106,4 @@ async def test_excess_waits_of_one_route_are_refused(server: Server, relay: Runn
     assert [reply.status_code for reply in replies] == [200] * MAX_OPEN_WAITS + [429]
     refused = replies[-1]
     assert (refused.json()["error"], refused.headers["retry-after"]) == ("TOO_MANY_WAITS", "30")
-    assert len(await relay.store.listed()) == MAX_OPEN_WAITS
+    assert len(await relay.store.queries.listed()) == MAX_OPEN_WAITS

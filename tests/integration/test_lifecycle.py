@@ -148,7 +148,7 @@ async def test_relay_without_its_lifespan_refuses_every_request(
     assert len(logged) == 1
     assert "async with relay_app.router.lifespan_context(relay_app):" in logged[0]
     if used:
-        assert await store.counts() == {}
+        assert await store.queries.counts() == {}
     else:
         assert not Path(str(store.database.url.database)).exists()
     await store.stop()
@@ -279,7 +279,7 @@ async def test_callbacks_during_shutdown_are_stored_or_refused(settings: Setting
         await asyncio.gather(*callers)
     assert seen == {200, 503}
     store = Store(database)
-    assert {wait.task_id for wait in await store.listed(limit=10_000)} == stored
+    assert {wait.task_id for wait in await store.queries.listed(limit=10_000)} == stored
     await store.stop()
 
 

@@ -131,7 +131,7 @@ async def test_no_log_record_holds_credentials_payload_or_answer(
         await relay.check_now(swept)
         await shelf.until(2)
         async with asyncio.timeout(60):
-            while (await relay.store.counts()) != {"delivered": 2}:
+            while (await relay.store.queries.counts()) != {"delivered": 2}:
                 await asyncio.sleep(0.05)
         await relay.store.database.write(lambda db: db.exec_driver_sql("DROP TABLE waits"))
         assert await asyncio.to_thread(post, relay, token, body, sign(body, key)) == 503

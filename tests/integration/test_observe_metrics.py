@@ -106,7 +106,7 @@ async def test_waits_and_deliveries_are_counted_by_engine(server: Server, relay:
     await relay.wait_for("task-gone", "parked")
     await relay.wait_for("task-cancelled", "delivered")
     async with asyncio.timeout(60):
-        while not (await relay.store.find("task-late"))[0].last_error:
+        while not (await relay.store.queries.find("task-late"))[0].last_error:
             await asyncio.sleep(0.02)
     seen = await samples(server)
     assert {name: count for name, count in seen.items() if name.startswith("waits,")} == {
@@ -226,7 +226,7 @@ async def test_failed_delivery_triggers_an_engine_check(
     assert (await engine_status(server, "failing"))["last_error"] == "TimeoutError"
     engine.there = True
     await engine_status(server, "ok")
-    assert [wait.state for wait in await relay.store.find("task-1")] == ["answered"]
+    assert [wait.state for wait in await relay.store.queries.find("task-1")] == ["answered"]
 
 
 async def test_failing_target_does_not_affect_the_engines_status(
@@ -237,7 +237,7 @@ async def test_failing_target_does_not_affect_the_engines_status(
     engine.away = True
     await server.call_back(place("here"), "task-1")
     async with asyncio.timeout(60):
-        while not (await relay.store.find("task-1"))[0].last_error:
+        while not (await relay.store.queries.find("task-1"))[0].last_error:
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.2)
     assert (await server.http.get("/readyz")).json()["status"] == "ready"
@@ -274,7 +274,7 @@ async def test_engine_is_checked_at_the_start(fake: FakeServer, tmp_path: Path) 
 
 async def test_waits_for_a_missing_engine_degrade_readiness(server: Server, relay: RunningRelay) -> None:
     """Readiness shows an answer that this relay can store but not deliver."""
-    await relay.store.register("task-1", Route("elsewhere", {}, "question-1"), 900)
+    await relay.store.intake.register("task-1", Route("elsewhere", {}, "question-1"), 900)
     ready = (await server.http.get("/readyz")).json()
     assert (ready["status"], ready["engines"]["elsewhere"]) == ("degraded", {"state": "missing"})
 

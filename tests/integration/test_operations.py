@@ -100,8 +100,8 @@ async def answered(
             )
             assert sent.status_code == 200
             if engine != "shelf":  # this relay does not deliver for that engine
-                (wait,) = await relay.store.lease(engine, "test", limit=1, seconds=5)
-                await relay.store.park(wait, "test", reason="gone")
+                (wait,) = await relay.store.leases.acquire(engine, "test", limit=1, seconds=5)
+                await relay.store.leases.park(wait, "test", reason="gone")
             await relay.wait_for(task_id, then)
 
 
@@ -166,7 +166,7 @@ async def test_requests_without_the_token_get_401(relay: RunningRelay, stranger:
     asked = [stranger.request(method, path, headers=each) for method, path in DOORS for each in headers]
     for reply in await asyncio.gather(*asked):  # all at once, because each refusal is delayed
         assert (reply.status_code, reply.json()) == (401, {"error": "UNAUTHORISED", "message": "not authorised"})
-    assert await relay.store.counts() == {"parked": 1}
+    assert await relay.store.queries.counts() == {"parked": 1}
 
 
 async def test_without_a_configured_token_every_request_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_weak_operator_token_is_refused(settings: Settings, token: str) -> None:
 async def test_listing_omits_the_answers(relay: RunningRelay, operator: httpx.AsyncClient) -> None:
     """A listed wait has target, state, reason and times, and nothing of the answer."""
     await answered(relay, "task-1")
-    await relay.store.register("task-2", Route("shelf", {"place": "there"}, "question-2"), 900)
+    await relay.store.intake.register("task-2", Route("shelf", {"place": "there"}, "question-2"), 900)
     reply = await operator.get("/waits")
     assert "secret" not in reply.text
     assert reply.json()["counts"] == {"open": 1, "answered": 0, "delivered": 0, "parked": 1}
@@ -302,7 +302,7 @@ async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: h
 async def test_page_shows_no_hidden_characters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
     """A target named by a workflow's author or a model cannot reverse or hide what an operator reads."""
     name = hostile.ALL.replace("\x00", "").replace("\ud800", "")  # characters that a database can store
-    await relay.store.register("task-1", Route("shelf", {"place": name}, "k"), 900)
+    await relay.store.intake.register("task-1", Route("shelf", {"place": name}, "k"), 900)
     page = Page((await browser.get("/operate")).text)
     (shown,) = [text for text in page.texts if "owned" in text]
     assert hostile.hidden(shown) == set()
@@ -341,7 +341,7 @@ async def test_page_is_accessible(relay: RunningRelay, browser: httpx.AsyncClien
 async def test_page_links_to_the_question_and_filters(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
     """Counts are filters, and a task links to its review page."""
     await answered(relay, "task-1")
-    await relay.store.register("task-2", Route("shelf", {}, "question-2"), 900)
+    await relay.store.intake.register("task-2", Route("shelf", {}, "question-2"), 900)
     page = Page((await browser.get("/operate")).text)
     assert relay.settings.review_url("task-1") in page.links
     assert "?state=parked" in page.links
@@ -387,7 +387,7 @@ async def test_redrive_with_an_empty_engine_takes_all(
 async def test_page_is_paginated(relay: RunningRelay, browser: httpx.AsyncClient) -> None:
     """The page shows fifty waits at a time, newest first."""
     for number in range(51):
-        await relay.store.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
+        await relay.store.intake.register(f"task-{number}", Route("shelf", {}, str(number)), 900)
     first = Page((await browser.get("/operate")).text)
     assert "task-50" in first.texts
     assert "task-0" not in first.texts
@@ -463,7 +463,7 @@ async def test_form_of_another_site_is_refused(
     await answered(relay, "task-1")
     reply = await browser.post("/operate", data={"all": "1", **({} if given is None else {"proof": given})})
     assert reply.status_code == 403
-    assert await relay.store.counts() == {"parked": 1}
+    assert await relay.store.queries.counts() == {"parked": 1}
 
 
 @pytest.mark.parametrize("path", ["/waits/redrive", "/waits/task-1/redrive"])
@@ -473,7 +473,7 @@ async def test_api_refuses_browser_credentials(relay: RunningRelay, browser: htt
     foreign = {"Origin": "https://elsewhere.example", "Content-Type": "application/x-www-form-urlencoded"}
     reply = await browser.post(path, content=b"", headers=foreign)
     assert (reply.status_code, reply.headers["www-authenticate"].split()[0]) == (401, "Bearer")
-    assert await relay.store.counts() == {"parked": 1}
+    assert await relay.store.queries.counts() == {"parked": 1}
 
 
 async def test_page_works_under_a_prefix(settings: Settings, tmp_path: Path) -> None:

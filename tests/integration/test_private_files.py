@@ -36,7 +36,7 @@ async def test_sqlite_files_are_private_from_the_start(tmp_path: Path, form: str
     store = Store(plain if form == "path" else f"sqlite:///file:{tmp_path / 'waits.db'}?uri=true")
     with umask(0):
         await store.start()
-        await store.register("task-1", Route("shelf", {}, "k"), 900)
+        await store.intake.register("task-1", Route("shelf", {}, "k"), 900)
         assert modes(tmp_path) == PRIVATE
         await store.stop()
         await store.start()
@@ -49,12 +49,14 @@ async def test_file_that_replaces_a_deleted_one_is_private(tmp_path: Path) -> No
     store, file = Store(f"sqlite:///{tmp_path / 'waits.db'}"), tmp_path / "waits.db"
     with umask(0):
         await store.start()
-        await store.register("task-1", Route("shelf", {}, "k"), 900)
+        await store.intake.register("task-1", Route("shelf", {}, "k"), 900)
         file.unlink()
         with pytest.raises(OSError, match="deleted"):
-            await store.register("task-2", Route("shelf", {}, "k2"), 900)
-        await store.register("task-2", Route("shelf", {}, "k2"), 900)
-        assert [wait.task_id for wait in [*await store.find("task-1"), *await store.find("task-2")]] == [
+            await store.intake.register("task-2", Route("shelf", {}, "k2"), 900)
+        await store.intake.register("task-2", Route("shelf", {}, "k2"), 900)
+        assert [
+            wait.task_id for wait in [*await store.queries.find("task-1"), *await store.queries.find("task-2")]
+        ] == [
             "task-1",
             "task-2",
         ]

@@ -75,7 +75,7 @@ async def test_callback_without_valid_proofs_is_refused(
     reply = await server.post(server.signer.issue(ROUTE) if token is None else token, body, signature)
     assert reply.status_code == status
     assert set(reply.json()) == {"error", "message"}
-    assert await relay.store.counts() == {}
+    assert await relay.store.queries.counts() == {}
     assert shelf.calls == 0
 
 
@@ -87,7 +87,7 @@ async def test_signed_body_at_the_url_of_another_wait_is_refused(
     await server.register(OTHER, "task-2")
     body = json.dumps({"task_id": "task-1", "idempotency_key": "question-1", "status": "cancelled"}).encode()
     assert (await server.post(server.signer.issue(OTHER), body)).status_code == 403
-    assert await relay.store.counts() == {"open": 2}
+    assert await relay.store.queries.counts() == {"open": 2}
     assert shelf.calls == 0
 
 
@@ -98,7 +98,7 @@ async def test_wait_registered_for_another_task_gets_no_answer(
     await server.register(OTHER, "task-1")
     assert (await server.call_back(ROUTE, "task-1")).status_code == 200
     await shelf.until(1)
-    states = {wait.route.idempotency_key: wait.state for wait in await relay.store.find("task-1")}
+    states = {wait.route.idempotency_key: wait.state for wait in await relay.store.queries.find("task-1")}
     assert states["question-2"] == "open"
     assert [route.idempotency_key for route, _ in shelf.held] == ["question-1"]
 
@@ -112,7 +112,7 @@ async def test_registration_needs_a_token(server: Server, relay: RunningRelay, h
     """A wait is registered only with a token of this relay."""
     reply = await server.http.put("/waits/task-1", json={"timeout_seconds": 900}, headers=headers)
     assert reply.status_code == 401
-    assert await relay.store.counts() == {}
+    assert await relay.store.queries.counts() == {}
 
 
 async def test_registration_for_an_unknown_engine_is_refused(server: Server) -> None:
@@ -228,8 +228,8 @@ async def test_callback_after_parking_is_delivered(
     await server.register(ROUTE)
     await server.register(OTHER, "task-2")
     for task_id in ("task-1", "task-2"):
-        for wait in await relay.store.find(task_id):
-            assert await relay.store.park_open(wait, reason="deleted")
+        for wait in await relay.store.queries.find(task_id):
+            assert await relay.store.checks.park(wait, reason="deleted")
     assert (await server.call_back(ROUTE)).status_code == 200
     await relay.wait_for("task-1", "delivered")
     assert (await server.register(OTHER, "task-2")).json() == {"state": "open"}
@@ -239,10 +239,10 @@ async def test_callback_after_parking_is_delivered(
 async def test_sweep_does_not_park_a_wait_answered_meanwhile(server: Server, relay: RunningRelay) -> None:
     """The answer arrives while the sweep reads that the task is missing, and is kept."""
     await server.register(ROUTE)
-    (open_wait,) = await relay.store.find("task-1")
+    (open_wait,) = await relay.store.queries.find("task-1")
     await server.call_back(ROUTE)
     await relay.wait_for("task-1", "delivered")
-    assert not await relay.store.park_open(open_wait, reason="deleted")
+    assert not await relay.store.checks.park(open_wait, reason="deleted")
     await relay.wait_for("task-1", "delivered")
 
 
@@ -293,13 +293,13 @@ async def test_unreadable_task_does_not_delay_other_answers(
         for number in range(6):
             key = f"sweep-{tmp_path.name}-{number}"
             task = await asker.create(HumanTask(task="swept?", response_schema=Decision, idempotency_key=key))
-            await store.register(task.task_id, Route("shelf", {"place": key}, key), 900)
+            await store.intake.register(task.task_id, Route("shelf", {"place": key}, key), 900)
             await people.complete(task.task_id, {"approved": True})
             broken[:] = broken or [task.task_id]
         async with Sweeper(store, client, {}, on_answer=lambda: None).running(), asyncio.timeout(60):
-            while (await store.counts()).get("answered", 0) < 5:
+            while (await store.queries.counts()).get("answered", 0) < 5:
                 await asyncio.sleep(0.1)
-    assert await store.counts() == {"answered": 5, "open": 1}
+    assert await store.queries.counts() == {"answered": 5, "open": 1}
     await store.stop()
 
 
@@ -321,7 +321,7 @@ async def test_shared_task_stays_open_until_its_last_caller_has_ended(
         gone.add("here")
         await relay.check_now(task_id)
         async with asyncio.timeout(60):
-            while await relay.store.counts() != {"open": 1, "parked": 1}:
+            while await relay.store.queries.counts() != {"open": 1, "parked": 1}:
                 await asyncio.sleep(0.05)
         assert (await people.task(task_id))["status"] == "created"
         gone.add("there")
@@ -336,11 +336,11 @@ async def test_cancelled_writes_leave_the_store_writable(tmp_path: Path) -> None
     await store.start()
     for number in range(200):
         writing = asyncio.create_task(
-            store.register(f"task-{number}", Route("shelf", {"place": str(number)}, "k"), 900)
+            store.intake.register(f"task-{number}", Route("shelf", {"place": str(number)}, "k"), 900)
         )
         await asyncio.sleep(0.0005 * (number % 8))
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
     async with asyncio.timeout(60):
-        await store.register("last", ROUTE, 900)
+        await store.intake.register("last", ROUTE, 900)
     await store.stop()

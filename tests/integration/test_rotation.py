@@ -114,7 +114,7 @@ async def test_rotation_of_both_keys_refuses_no_callback(postgres: PostgresServe
         flowing.cancel()
         await asyncio.gather(flowing, return_exceptions=True)
         assert set(sender.replies) == set(sender.registrations) == {200}
-        stored = sum((await store.counts()).values())
+        stored = sum((await store.queries.counts()).values())
         assert sender.replies.total() <= stored <= sender.replies.total() + len(relays) * 2 + 1
         assert sender.replies.total() > 50
     finally:

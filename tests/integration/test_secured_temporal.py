@@ -204,7 +204,7 @@ async def test_serve_uses_a_profile_for_each_namespace(
                 handle = await start(client, AskUncaught.run, {"task": asked}, task_queue=asked)
                 task = await people.answer(asked, {"approved": True})
                 assert await result(handle) is True
-                (wait,) = await store.find(task["id"])
+                (wait,) = await store.queries.find(task["id"])
                 assert wait.route.encoded is True
         await store.stop()
     log = server.process.output()

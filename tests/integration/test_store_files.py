@@ -45,7 +45,7 @@ async def answer(store: Store, number: int) -> None:
         response={"approved": True},
         idempotency_key=f"question-{number}",
     )
-    await store.answer(outcome, found_by="callback", route=route(number))
+    await store.intake.answer(outcome, found_by="callback", route=route(number))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def url(folder: Path) -> str:
 async def store(url: str) -> AsyncGenerator[Store]:
     opened = Store(url)
     await opened.start()
-    await opened.engines()  # this also opens a reading connection
+    await opened.queries.engines()  # this also opens a reading connection
     yield opened
     await opened.stop()
 
@@ -120,7 +120,7 @@ async def stored_after_restart(url: str) -> dict[str, str]:
     """Return the waits that a new process finds, with their states."""
     store = Store(url)
     await store.start()
-    found = {wait.task_id: str(wait.state) for wait in await store.listed()}
+    found = {wait.task_id: str(wait.state) for wait in await store.queries.listed()}
     await store.stop()
     return found
 
@@ -136,9 +136,9 @@ async def test_write_to_a_lost_file_is_refused_and_the_next_one_saved(
     with pytest.raises(StoreUnavailableError, match=r"waits\.db.* was (deleted|replaced) while the relay runs"):
         await answer(store, 2)
     await answer(store, 3)
-    assert len(await store.unanswered(["task-0", "task-1", "task-3"])) == 0
-    (leased, *_) = await store.lease("away", "relay", limit=9, seconds=15)
-    assert await store.delivered(leased, "relay")
+    assert len(await store.checks.unanswered(["task-0", "task-1", "task-3"])) == 0
+    (leased, *_) = await store.leases.acquire("away", "relay", limit=9, seconds=15)
+    assert await store.leases.delivered(leased, "relay")
     await store.stop()
     found = await stored_after_restart(url)
     assert found.keys() >= {"task-0", "task-1", "task-3"}
@@ -171,11 +171,11 @@ async def test_two_relays_save_a_lost_file_together(
         with pytest.raises(StoreUnavailableError):
             await answer(each, number)
     await answer(store, 6)
-    for wait in await store.lease("away", "relay", limit=9, seconds=15):
-        assert await store.delivered(wait, "relay")
+    for wait in await store.leases.acquire("away", "relay", limit=9, seconds=15):
+        assert await store.leases.delivered(wait, "relay")
     await answer(other, 7)
-    assert await other.counts() == await store.counts()
-    assert await other.counts() == {"delivered": 5, "answered": 1}
+    assert await other.queries.counts() == await store.queries.counts()
+    assert await other.queries.counts() == {"delivered": 5, "answered": 1}
     await other.stop()
     await store.stop()
     assert (await stored_after_restart(url)).keys() == {f"task-{number}" for number in (0, 1, 2, 3, 6, 7)}
@@ -229,14 +229,14 @@ async def test_restored_backup_does_not_reset_started_runs(store: Store, url: st
     with sqlite3.connect(folder / "waits.db") as db:
         db.execute("VACUUM INTO ?", (str(folder / "backup"),))
     db.close()
-    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
-    assert await store.start_run(wait, "relay", StartedRuns("position", 2))
-    assert await store.park(wait, "relay", reason="it may have acted")
+    (wait,) = await store.leases.acquire("away", "relay", limit=1, seconds=15)
+    assert await store.leases.start_run(wait, "relay", StartedRuns("position", 2))
+    assert await store.leases.park(wait, "relay", reason="it may have acted")
     (folder / "backup").rename(folder / "waits.db")
     with pytest.raises(StoreUnavailableError):
         await answer(store, 1)
     await answer(store, 2)
-    (wait,) = await store.find("task-0")
+    (wait,) = await store.queries.find("task-0")
     assert (wait.state, wait.runs) == ("parked", StartedRuns("position", 2))
 
 
@@ -245,22 +245,26 @@ async def test_second_relay_does_not_undo_a_later_redelivery(store: Store, url: 
     """After the first relay carried the rows a wait is due again, and the second relay keeps that."""
     other = Store(url)
     await other.start()
-    await store.register("task-0", route(0), 900)
+    await store.intake.register("task-0", route(0), 900)
     await answer(store, 0)
-    (wait,) = await store.lease("away", "relay", limit=1, seconds=15)
+    (wait,) = await store.leases.acquire("away", "relay", limit=1, seconds=15)
     if since == "redriven":
-        await store.start_run(wait, "relay", StartedRuns("position", 2))
-        await store.park(wait, "relay", reason="it may have acted")
+        await store.leases.start_run(wait, "relay", StartedRuns("position", 2))
+        await store.leases.park(wait, "relay", reason="it may have acted")
     else:
-        await store.delivered(wait, "relay")
+        await store.leases.delivered(wait, "relay")
     delete_all(folder)
     for each in (store, other):
         with pytest.raises(StoreUnavailableError):
             await answer(each, 1)
     await answer(store, 2)
-    await (store.redrive(task_id="task-0") if since == "redriven" else store.register("task-0", route(0), 900))
+    await (
+        store.upkeep.redrive(task_id="task-0")
+        if since == "redriven"
+        else store.intake.register("task-0", route(0), 900)
+    )
     await answer(other, 3)
-    (wait,) = await other.find("task-0")
+    (wait,) = await other.queries.find("task-0")
     assert wait.state == "answered"
     await other.stop()
 
@@ -312,7 +316,7 @@ async def test_log_is_kept_when_the_database_returns_during_the_change(store: St
     reader.close()
     await asyncio.sleep(REOPEN_SECONDS)
     await answer(store, 4)
-    assert {"task-0", "task-1", "task-4"} <= {wait.task_id for wait in await store.listed()}
+    assert {"task-0", "task-1", "task-4"} <= {wait.task_id for wait in await store.queries.listed()}
 
 
 SECOND_RELAY = """
@@ -324,7 +328,7 @@ async def main():
     store = Store(sys.argv[1])
     await store.start()
     outcome = Outcome(task_id="task-9", status="completed", response={}, idempotency_key="question-9")
-    await store.answer(outcome, found_by="callback", route=Route("away", {"place": "9"}, "question-9"))
+    await store.intake.answer(outcome, found_by="callback", route=Route("away", {"place": "9"}, "question-9"))
     print("stored", flush=True)
     sys.stdin.readline()
 
@@ -511,7 +515,7 @@ async def test_readiness_probe_writes_once_every_five_seconds(
     steady[0] += 0.2
     await asyncio.gather(*(store.readiness.check() for _ in range(20)))
     assert await written() == 2
-    assert await store.counts() == {}
+    assert await store.queries.counts() == {}
     await store.stop()
 
 

@@ -80,15 +80,15 @@ async def ask(task_server: FakeHumans, store: Store, count: int, engine: str = "
         for _ in range(count):
             task = await client.create(HumanTask(task="swept?", response_schema=Decision))
             route = Route(engine, {"place": task.task_id}, task.idempotency_key or "")
-            await store.register(task.task_id, route, 900)
-            await store.postpone_checks(await store.find(task.task_id), 0)
+            await store.intake.register(task.task_id, route, 900)
+            await store.checks.postpone(await store.queries.find(task.task_id), 0)
             asked.append(task.task_id)
     return asked
 
 
 async def until(store: Store, state: str, count: int, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
-        while (await store.counts()).get(state, 0) < count:
+        while (await store.queries.counts()).get(state, 0) < count:
             await asyncio.sleep(0.05)
 
 
@@ -145,9 +145,9 @@ async def test_deleted_task_ends_its_wait_after_three_readings(
     async with Sweeper(store, reader, {}, on_answer=woken.set, rule=SHORTLY).running():
         await asyncio.wait_for(woken.wait(), 60)
     assert time.monotonic() - began >= 1.0
-    (wait,) = await store.find(deleted)
+    (wait,) = await store.queries.find(deleted)
     assert (wait.state, wait.found_by, wait.outcome and wait.outcome.status) == ("answered", "missing", "not_found")
-    assert [wait.state for wait in await store.find(kept)] == ["open"]
+    assert [wait.state for wait in await store.queries.find(kept)] == ["open"]
     assert [call for _, call in task_server.calls].count("get") >= 4
     (logged,) = caplog.messages
     assert logged == f"task {deleted} was deleted on the awaithumans server: its caller gets TaskNotFoundError"
@@ -174,15 +174,15 @@ async def test_switch_of_the_servers_database_ends_no_wait(
             assert told["status"] == "degraded"
             assert told["missing_tasks"]["missing"] == 3
             assert "another database" in told["missing_tasks"]["reason"]
-            assert await store.counts() == {"open": 3}
+            assert await store.queries.counts() == {"open": 3}
         for task_id in asked:
-            await store.postpone_checks(await store.find(task_id), 0)
+            await store.checks.postpone(await store.queries.find(task_id), 0)
         await until_doubted(False)
         assert observer.health.report([])["status"] == "ready"
         task_server.complete(asked[0], {"approved": True})
-        await store.postpone_checks(await store.find(asked[0]), 0)
+        await store.checks.postpone(await store.queries.find(asked[0]), 0)
         await until(store, "answered", 1)
-    assert await store.counts() == {"open": 2, "answered": 1}
+    assert await store.queries.counts() == {"open": 2, "answered": 1}
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
@@ -206,8 +206,8 @@ async def test_404_without_the_code_is_no_deletion(
             while not server_faults.knocks:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.2)
-    assert not await store.any_missing()
-    assert await store.counts() == {"open": 1}
+    assert not await store.missing_tasks.any()
+    assert await store.queries.counts() == {"open": 1}
 
 
 async def test_record_with_a_hidden_key_is_matched_by_task_id(
@@ -219,7 +219,7 @@ async def test_record_with_a_hidden_key_is_matched_by_task_id(
     task_server.fault(faults.changed(idempotency_key=None), times=1000)
     async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
         await until(store, "answered", 1)
-    (wait,) = await store.find(task_id)
+    (wait,) = await store.queries.find(task_id)
     assert wait.outcome is not None
     assert wait.outcome.idempotency_key == wait.route.idempotency_key
 
@@ -229,8 +229,8 @@ async def test_hidden_key_of_two_questions_parks_both_waits(
 ) -> None:
     """If waits name different questions for one task, nothing shows whose answer it is."""
     (task_id,) = await ask(task_server, store, 1)
-    await store.register(task_id, Route("shelf", {"place": "other"}, "another key"), 900)
-    await store.postpone_checks(await store.find(task_id), 0)
+    await store.intake.register(task_id, Route("shelf", {"place": "other"}, "another key"), 900)
+    await store.checks.postpone(await store.queries.find(task_id), 0)
     task_server.complete(task_id, {"approved": True})
     task_server.fault(faults.changed(idempotency_key=None), times=1000)
     async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
@@ -251,7 +251,7 @@ async def test_swapped_replies_answer_no_other_question(task_server: FakeHumans,
     ):
         await until(store, "answered", 4)
     for place, task_id in enumerate(asked):
-        (wait,) = await store.find(task_id)
+        (wait,) = await store.queries.find(task_id)
         assert wait.outcome is not None
         assert (wait.outcome.response or {})["note"] == str(place)
 
@@ -261,13 +261,13 @@ async def test_wait_long_past_its_deadline_is_parked(task_server: FakeHumans, re
     (waiting,) = await ask(task_server, store, 1)
     async with task_server.client() as client:
         task = await client.create(HumanTask(task="swept?", response_schema=Decision))
-    await store.register(task.task_id, Route("shelf", {}, task.idempotency_key or ""), 0)
-    await store.postpone_checks(await store.find(task.task_id), 0)
+    await store.intake.register(task.task_id, Route("shelf", {}, task.idempotency_key or ""), 0)
+    await store.checks.postpone(await store.queries.find(task.task_id), 0)
     async with Sweeper(store, reader, {}, on_answer=lambda: None, lapsed_before=lambda: time.time() + 60).running():
         await until(store, "parked", 1)
-    (lapsed,) = await store.find(task.task_id)
+    (lapsed,) = await store.queries.find(task.task_id)
     assert (lapsed.state, "deadline is long past" in (lapsed.last_error or "")) == ("parked", True)
-    assert [wait.state for wait in await store.find(waiting)] == ["open"]
+    assert [wait.state for wait in await store.queries.find(waiting)] == ["open"]
 
 
 async def test_wait_on_an_impossible_task_id_is_parked(
@@ -278,11 +278,11 @@ async def test_wait_on_an_impossible_task_id_is_parked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A wait stored by an earlier release would fail at every check with a traceback and delay others."""
-    await store.register("..%2fstatus", Route("shelf", {"place": "a"}, "k"), 900)
-    await store.postpone_checks(await store.find("..%2fstatus"), 0)
+    await store.intake.register("..%2fstatus", Route("shelf", {"place": "a"}, "k"), 900)
+    await store.checks.postpone(await store.queries.find("..%2fstatus"), 0)
     async with Sweeper(store, reader, {}, on_answer=lambda: None).running():
         await until(store, "parked", 1, 5)
-    (wait,) = await store.find("..%2fstatus")
+    (wait,) = await store.queries.find("..%2fstatus")
     assert "is not a task id" in str(wait.last_error)
     assert not server_faults.knocks
     assert "Traceback" not in caplog.text
@@ -384,8 +384,8 @@ async def _asked_yesterday(
         async with gate:
             body = {**task.body(), "callback_url": f"{relay}/callbacks/{issue(route)}"}
             task_id = (await client.create(body)).task_id
-        await store.register(task_id, route, MONTH_SECONDS)
-        await store.postpone_checks(await store.find(task_id), 24 * 3600 + MOST_CHECK_SECONDS - 30)
+        await store.intake.register(task_id, route, MONTH_SECONDS)
+        await store.checks.postpone(await store.queries.find(task_id), 24 * 3600 + MOST_CHECK_SECONDS - 30)
         return task_id
 
     async with humans.client() as client:

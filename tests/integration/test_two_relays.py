@@ -65,7 +65,7 @@ async def test_concurrent_callbacks_for_one_thread_reach_their_branches(
 
         await asyncio.gather(*(call_back(number, task) for number, task in enumerate(tasks)))
         async with asyncio.timeout(60):
-            while await store.counts() != {"delivered": ITEMS}:
+            while await store.queries.counts() != {"delivered": ITEMS}:
                 await asyncio.sleep(0.1)
         state = await graph.aget_state(config)
     await store.stop()

@@ -186,7 +186,7 @@ class Soak:
         """How far it is, from time to time."""
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            waits, effects = sum((await self._store.counts()).values()), len(recorded_answers(self._answers))
+            waits, effects = sum((await self._store.queries.counts()).values()), len(recorded_answers(self._answers))
             print(f"{waits} wait, {self.sent} callbacks acknowledged, {effects} effects, {self.killed} relays killed")
 
     async def _ask(self, client: Client) -> None:
@@ -200,14 +200,14 @@ class Soak:
                 await client.start_workflow(side.workflow.__name__, argument, id=workflow_id(order), task_queue=QUEUE)
 
         await asyncio.gather(*map(one, range(self.waits)))
-        while sum((await self._store.counts()).values()) < self.waits:
+        while sum((await self._store.queries.counts()).values()) < self.waits:
             await asyncio.sleep(0.2)
 
     async def _call_back(self, attacker: StrangerProcess) -> None:
         """Every answer one to three times, in random order, until a relay has acknowledged it."""
         async with self._humans.people() as people:
             tasks = {task["id"]: task for task in await open_tasks(people)}
-        waits = await self._store.listed(limit=self.waits)
+        waits = await self._store.queries.listed(limit=self.waits)
         await attacker.leak(
             [
                 Leak(self._signer.issue(wait.route), wait.task_id, wait.route.idempotency_key)
@@ -248,6 +248,6 @@ class Soak:
 
     async def _settled(self) -> None:
         """Until nothing is left to deliver: whatever could still be done twice has been."""
-        while {"open", "answered"} & (await self._store.counts()).keys():
+        while {"open", "answered"} & (await self._store.queries.counts()).keys():
             await asyncio.sleep(0.1)
-        self.parked = (await self._store.counts()).get("parked", 0)
+        self.parked = (await self._store.queries.counts()).get("parked", 0)

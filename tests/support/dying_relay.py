@@ -52,8 +52,8 @@ async def main(checkpoints: str, waits: str, acts: str, *die: str) -> None:
     async with AsyncSqliteSaver.from_conn_string(checkpoints) as saver:
         graph = asks_and_pays(Path(acts), dies=bool(die)).compile(checkpointer=saver)
         engine = GraphEngine({"graph": graph})
-        async with Dispatcher(store, {engine.name: engine}, lease_seconds=LEASE_SECONDS).running():
-            while (await store.counts()).get("answered"):
+        async with Dispatcher(store.leases, {engine.name: engine}, lease_seconds=LEASE_SECONDS).running():
+            while (await store.queries.counts()).get("answered"):
                 await asyncio.sleep(0.05)
     await store.stop()
 

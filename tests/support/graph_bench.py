@@ -77,7 +77,7 @@ class Bench:
 
     async def registered(self, key: str, task_id: str) -> Route:
         """The route that the node has registered for this question."""
-        waits = await self.store.find(task_id) if self.store is not None else []
+        waits = await self.store.queries.find(task_id) if self.store is not None else []
         return next((wait.route for wait in waits if wait.route.idempotency_key == key), self.route_of(key))
 
     async def deliver(

@@ -38,21 +38,21 @@ class RunningRelay:
     async def check_now(self, task_id: str, seconds: float = 60.0) -> None:
         """Have the sweep look at a task now, and not on its schedule: the server's own callback may take 5 s."""
         async with asyncio.timeout(seconds):
-            while not (waits := await self.store.find(task_id)):
+            while not (waits := await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
-        await self.store.postpone_checks(waits, 0)
+        await self.store.checks.postpone(waits, 0)
 
     async def until_checked(self, task_id: str, seconds: float = 60.0) -> None:
         """Until the sweep has taken the waits on this task up and put them back on their schedule."""
         async with asyncio.timeout(seconds):
-            while any(wait.next_check_at <= time.time() for wait in await self.store.find(task_id)):
+            while any(wait.next_check_at <= time.time() for wait in await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
 
     async def wait_for(self, task_id: str, state: str, seconds: float = 60.0) -> list[Wait]:
         """The waits on a task, once all of them are in this state."""
         async with asyncio.timeout(seconds):
             while True:
-                found = await self.store.find(task_id)
+                found = await self.store.queries.find(task_id)
                 if found and all(wait.state == state for wait in found):
                     return found
                 await asyncio.sleep(0.05)
@@ -64,7 +64,7 @@ class RunningRelay:
         """
         await self.check_now(task_id)
         async with asyncio.timeout(seconds):
-            while not any(wait.missing_since for wait in await self.store.find(task_id)):
+            while not any(wait.missing_since for wait in await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
         read_before = {"missing_since": waits.c.missing_since - 301, "missing_count": 2, "next_check_at": 0.0}
         earlier = update(waits).where(waits.c.task_id == task_id).values(**read_before)

@@ -14,6 +14,8 @@ import pytest
 from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.missing_tasks import MissingTasks
 from awaithumans_relay.sweep.rate_limit import RateLimiter
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
@@ -21,11 +23,11 @@ from tests.support.time_travel import travel
 HOUR, DAY, MONTH = 3600.0, 24 * 3600.0, 30 * 24 * 3600.0
 
 
-class Table(Store):
-    """Open waits in memory, on the event loop's clock, each as old as it is and somewhere between two looks."""
+class ChecksInMemory(Checks):
+    """Open waits in memory, each of its age and at a random moment between two checks."""
 
     def __init__(self, ages: Sequence[float]) -> None:
-        self.clock = lambda: asyncio.get_running_loop().time()
+        self.clock = _loop_time
         self._due: list[tuple[float, int, Wait]] = []
         self._put_off: dict[str, float] = {}
         chance = random.Random(5)  # noqa: S311 - spreads waits, guards nothing
@@ -35,7 +37,7 @@ class Table(Store):
             self._due.append((check, number, _wait(number, created, deadline, check)))
         heapq.heapify(self._due)
 
-    async def claim_checks(self, limit: int) -> list[Wait]:
+    async def claim(self, limit: int) -> list[Wait]:
         now, found = self.clock(), list[Wait]()
         while self._due and self._due[0][0] <= now and len(found) < limit:
             check, number, wait = self._due[0]
@@ -47,14 +49,31 @@ class Table(Store):
             found.append(_wait(number, wait.created_at, wait.deadline_at, check))
         return found
 
-    async def postpone_checks(self, missed: Sequence[Wait], seconds: float) -> None:
+    async def postpone(self, missed: Sequence[Wait], seconds: float) -> None:
         self._put_off |= {wait.task_id: self.clock() + seconds for wait in missed}
-
-    async def any_missing(self) -> bool:
-        return False
 
     async def oldest_open(self) -> float | None:
         return None
+
+
+class NoMissingTasks(MissingTasks):
+    """The record of a server that knows every task."""
+
+    async def any(self) -> bool:
+        return False
+
+
+class StoreInMemory(Store):
+    """A store of open waits in memory, on the event loop's clock. Its database is never opened."""
+
+    def __init__(self, ages: Sequence[float]) -> None:
+        super().__init__("sqlite:///never-opened.db", clock=_loop_time)
+        self.checks = ChecksInMemory(ages)
+        self.missing_tasks = NoMissingTasks(self.database, _loop_time)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _wait(number: int, created: float, deadline: float, check: float) -> Wait:
@@ -97,10 +116,10 @@ def swept(
     """The looks that are made at so many waits, of these ages, in so many seconds; the first have `odd` replies."""
 
     async def story() -> list[tuple[float, str]]:
-        table, server = Table(ages), CountingServer()
+        store, server = StoreInMemory(ages), CountingServer()
         server.odd = set(map(str, range(odd)))
         async with Sweeper(
-            table, server, {}, on_answer=lambda: None, rate_limiter=RateLimiter(per_second, burst)
+            store, server, {}, on_answer=lambda: None, rate_limiter=RateLimiter(per_second, burst)
         ).running():
             await asyncio.sleep(seconds)
         return server.looks

@@ -106,7 +106,7 @@ async def check_server(settings: Settings) -> str:
 async def check_database(url: str) -> str:
     """Check that the database opens and is of this release."""
     async with existing_store(url) as store:
-        counts = await store.counts()
+        counts = await store.queries.counts()
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         return f"{shown_url(url)}: {told or 'nobody waits'}"
 
@@ -114,7 +114,7 @@ async def check_database(url: str) -> str:
 async def check_tasks(url: str) -> str:
     """Check that the server knows the tasks of all open waits."""
     async with existing_store(url) as store:
-        count, some = await store.missing_tasks(SHOWN_TASKS)
+        count, some = await store.missing_tasks.listed(SHOWN_TASKS)
     if not count:
         return "no open wait asks about a task that is missing on the server"
     raise SettingsError(
@@ -151,7 +151,7 @@ async def check_thread(made: EngineFactory, database: str, thread_id: str) -> st
         store = await stack.enter_async_context(existing_store(database))
         found: list[str] = []
         for engine in engines:
-            wait = await store.of_thread(engine.name, thread_id)
+            wait = await store.queries.of_thread(engine.name, thread_id)
             route = Route(engine.name, {"thread_id": thread_id}, "") if wait is None else wait.route
             known_by = _NO_WAIT if wait is None else f" (read for task {wait.task_id})"
             found.append(await engine.check_thread(route) + known_by)

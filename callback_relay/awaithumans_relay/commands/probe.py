@@ -46,7 +46,7 @@ async def check_relay(settings: Settings, database: str) -> str:
 async def _arrived(store: Store, task_id: str, database: str) -> None:
     try:
         async with asyncio.timeout(ARRIVE_SECONDS):
-            while not (found := await store.find(task_id)) or found[0].state != WaitState.DELIVERED:
+            while not (found := await store.queries.find(task_id)) or found[0].state != WaitState.DELIVERED:
                 if not found:
                     raise SettingsError(
                         f"the relay took the probe, but not into {database}: it keeps its waits in another database. "
@@ -58,8 +58,8 @@ async def _arrived(store: Store, task_id: str, database: str) -> None:
             "the relay stored the probe, but its dispatcher does not deliver it: see its log, and restart it"
         ) from None
     finally:
-        for wait in await store.find(task_id):
-            await store.remove(wait)
+        for wait in await store.queries.find(task_id):
+            await store.upkeep.delete(wait)
 
 
 def _silence(address: str, away: Exception) -> str:

@@ -23,17 +23,17 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
         if task_id is None:
             if not (sure or is_terminal(sys.stdin)):
                 raise SettingsError("--all without a terminal, where nobody can be asked: say --yes")
-            parked = (await store.counts(engine=engine)).get(WaitState.PARKED, 0)
+            parked = (await store.queries.counts(engine=engine)).get(WaitState.PARKED, 0)
             if parked and not (sure or typer.confirm(f"Redrive {parked:,} parked {_waits(parked)}?")):
                 console.print("nothing was redriven")
                 return 0
-        elif not (found := await store.find(task_id)):
+        elif not (found := await store.queries.find(task_id)):
             raise SettingsError(f"nobody waits on task {task_id!r} here; `awaithumans-relay waits` lists them")
         elif all(wait.state != WaitState.PARKED for wait in found):
             states = ", ".join(sorted({wait.state for wait in found}))
             console.print(f"task {one_line(task_id)} is not parked: it is {states}")
             return EXIT_NOT_PARKED
-        redriven = await store.redrive(task_id=task_id, engine=engine)
+        redriven = await store.upkeep.redrive(task_id=task_id, engine=engine)
     if not redriven:
         console.print(f"nothing is parked for the engine {engine!r}" if engine else "nothing is parked")
         return 0

@@ -34,8 +34,8 @@ async def show(
     """Print the waits, newest first."""
     review_url = Settings.load().review_url
     async with existing_store(database) as store:
-        found = await store.listed(states=states, engine=engine, limit=limit, offset=offset)
-        counts = await store.counts(engine=engine)
+        found = await store.queries.listed(states=states, engine=engine, limit=limit, offset=offset)
+        counts = await store.queries.counts(engine=engine)
     waits = [WaitView.of(wait, review_url) for wait in found]
     if as_json:
         print(json.dumps([wait.model_dump(mode="json") for wait in waits], indent=2))  # noqa: T201 - the result

@@ -31,8 +31,9 @@ from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.metrics import Result
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.clock_steps import ClockSteps
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
 from awaithumans_relay.store.schedule import LONGEST_RETRY_SECONDS
+from awaithumans_relay.store.waits.leases import Leases
 
 logger = safe_logger("awaithumans.relay")
 
@@ -58,7 +59,7 @@ class Attempts:
     """Delivers leased waits, one attempt each, and records the results.
 
     Args:
-        store: The waits.
+        leases: The leases of answered waits.
         owner: The holder of the leases.
         circuit_breakers: A circuit breaker for each engine.
         backoff: Delay between two attempts of one wait.
@@ -68,7 +69,7 @@ class Attempts:
 
     def __init__(
         self,
-        store: Store,
+        leases: Leases,
         owner: str,
         *,
         circuit_breakers: Mapping[str, CircuitBreaker],
@@ -76,13 +77,13 @@ class Attempts:
         observer: Observer,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
-        self._store = store
+        self._leases = leases
         self._owner = owner
         self._circuit_breakers = circuit_breakers
         self._backoff = backoff
         self._observer = observer
         self._wake = wake
-        self._steps = ClockSteps(store.steady)
+        self._steps = ClockSteps(leases.steady)
         self._queued: dict[str, dict[str, Wait]] = {}
         """Waits whose target is busy, by target and route.
 
@@ -91,7 +92,7 @@ class Attempts:
 
     def note_clock(self) -> None:
         """Compare the clocks, so that a step of the wall clock is detected."""
-        self._steps.note(self._store.clock())
+        self._steps.note(self._leases.clock())
 
     async def attempt(self, engine: Engine, wait: Wait) -> None:
         """Deliver the answer of a leased wait to its engine, and record the result. Raises if it cannot be recorded."""
@@ -128,7 +129,7 @@ class Attempts:
                 this = about(wait.task_id, wait.route)
                 logger.info("delivered task %s to %s", wait.task_id, wait.route.engine, extra=this)
             if queued := self._queued.pop(wait.route.target_id, None):
-                await self._store.hasten(list(queued.values()))
+                await self._leases.hasten(list(queued.values()))
                 self._wake([engine.name])
 
     async def _record_delivered(self, wait: Wait) -> bool:
@@ -140,7 +141,7 @@ class Attempts:
         failures = 0
         while True:
             try:
-                return await self._store.delivered(wait, self._owner)
+                return await self._leases.delivered(wait, self._owner)
             except (SQLAlchemyError, OSError) as error:
                 failures += 1
                 after = min(self._backoff.delay(failures), RECORD_SECONDS)
@@ -153,7 +154,7 @@ class Attempts:
         if again and isinstance(engine, SeesAnswers) and await engine.has_answer(wait.route):
             return
         if isinstance(engine, RecordsRuns):
-            runs = StoredRuns(self._store, wait, self._owner)
+            runs = StoredRuns(self._leases, wait, self._owner)
             await engine.deliver_recorded(wait.route, outcome, runs, redriven=wait.redriven)
         elif wait.redriven and isinstance(engine, Redrives):
             await engine.redrive(wait.route, outcome)
@@ -165,7 +166,7 @@ class Attempts:
 
         Returns `mine`: the result is discarded if the lease was lost to another relay.
         """
-        self._observer.delivery(wait, result if mine else "lease_lost", self._store.clock())
+        self._observer.delivery(wait, result if mine else "lease_lost", self._leases.clock())
         if not mine:
             told = "task %s: another relay has it by now; how this one's attempt ended (%s) is not written down"
             logger.warning(told, wait.task_id, result, extra=about(wait.task_id, wait.route))
@@ -174,15 +175,15 @@ class Attempts:
     async def _finish_gone(self, wait: Wait, reason: str) -> None:
         this = about(wait.task_id, wait.route)
         if wait.delivered_at is not None:  # it had received the answer before it disappeared
-            self._count(wait, "caller_gone", mine=await self._store.delivered(wait, self._owner))
+            self._count(wait, "caller_gone", mine=await self._leases.delivered(wait, self._owner))
             return
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # No person gave this outcome. Most often the caller has cancelled the task itself and ended.
-            if self._count(wait, "caller_gone", mine=await self._store.delivered(wait, self._owner, note=reason)):
+            if self._count(wait, "caller_gone", mine=await self._leases.delivered(wait, self._owner, note=reason)):
                 told = "task %s is %s and its asker has gone (%s)"
                 logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
             return
-        if self._count(wait, "parked", mine=await self._store.park(wait, self._owner, reason=reason)):
+        if self._count(wait, "parked", mine=await self._leases.park(wait, self._owner, reason=reason)):
             logger.warning("parked task %s: %s", wait.task_id, reason, extra=this)
 
     async def _retry_or_park(
@@ -192,11 +193,11 @@ class Attempts:
         after = self._backoff.delay(wait.attempts + 1, at_least=min(_requested_delay(error), LONGEST_RETRY_SECONDS))
         age = self._age(since)
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
-            parked = await self._store.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
+            parked = await self._leases.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
             if self._count(wait, "parked", mine=parked):
                 logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
         else:
-            put_off = await self._store.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
+            put_off = await self._leases.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
             self._wake([wait.route.engine])
             if self._count(wait, "retried", mine=put_off):
                 said = "task %s not delivered to %s (%s); again in %.1f s"
@@ -211,7 +212,7 @@ class Attempts:
 
     def _age(self, since: float | None) -> float:
         """Return the seconds since then, without those that the clock has skipped."""
-        now = self._store.clock()
+        now = self._leases.clock()
         self._steps.note(now)
         return 0.0 if since is None else now - since - self._steps.skipped(since)
 

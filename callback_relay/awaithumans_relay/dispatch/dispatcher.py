@@ -20,7 +20,8 @@ from awaithumans_relay.dispatch.lease_keeper import RENEWALS, LeaseKeeper
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
+from awaithumans_relay.store.waits.leases import Leases
 
 logger = safe_logger("awaithumans.relay")
 
@@ -58,25 +59,25 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: Store,
+        leases: Leases,
         engines: Mapping[str, Engine],
         *,
         backoff: Backoff = Backoff(first=0.5, most=60.0),  # noqa: B008 - frozen
         lease_seconds: float = LEASE_SECONDS,
         observer: Observer | None = None,
     ) -> None:
-        self._store = store
+        self._leases = leases
         self._observer = observer or Observer(engines)
         self._engines = engines
         self._backoff = backoff
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._keeper = LeaseKeeper(store, self._owner, lease_seconds)
+        self._keeper = LeaseKeeper(leases, self._owner, lease_seconds)
         self.circuit_breakers = {
             name: CircuitBreaker(self._observer.health.engine(name), time.monotonic) for name in engines
         }
         self._attempts = Attempts(
-            store,
+            leases,
             self._owner,
             circuit_breakers=self.circuit_breakers,
             backoff=backoff,
@@ -155,7 +156,7 @@ class Dispatcher:
         began = time.monotonic()
         grace = self._lease_seconds if began < self._grace_until else 0.0
         try:
-            leased = await self._store.lease(
+            leased = await self._leases.acquire(
                 engine.name,
                 self._owner,
                 limit=limit,
@@ -180,7 +181,7 @@ class Dispatcher:
 
     async def _release_leases(self, engine: Engine) -> None:
         """Release the leases of this relay whose delivery is not under way."""
-        await self._store.release(engine.name, self._owner, but=self._keeper.held())
+        await self._leases.release(engine.name, self._owner, but=self._keeper.held())
 
     def _extend_grace(self) -> None:
         self._grace_until = time.monotonic() + self._lease_seconds
@@ -190,8 +191,8 @@ class Dispatcher:
         if (closed_for := self.circuit_breakers[engine.name].probes_in) > 0:
             self._note_blocked(engine)
             return closed_for
-        due = await self._store.next_delivery(engine.name)
-        due_in = TICK_SECONDS if due is None else due - self._store.clock()
+        due = await self._leases.next_delivery(engine.name)
+        due_in = TICK_SECONDS if due is None else due - self._leases.clock()
         if due_in <= 0:  # due but not leased: its target has a delivery under way, here or in another relay
             self._note_blocked(engine)
         return min(max(due_in, BLOCKED_SECONDS), TICK_SECONDS)

@@ -9,7 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
+from awaithumans_relay.store.waits.leases import Leases
 
 logger = safe_logger("awaithumans.relay")
 
@@ -23,13 +24,13 @@ class LeaseKeeper:
     """Renews the leases of one owner while their deliveries are under way.
 
     Args:
-        store: The waits.
+        leases: The leases of answered waits.
         owner: The holder of the leases.
         seconds: How long a lease lasts.
     """
 
-    def __init__(self, store: Store, owner: str, seconds: float) -> None:
-        self._store = store
+    def __init__(self, leases: Leases, owner: str, seconds: float) -> None:
+        self._leases = leases
         self._owner = owner
         self._seconds = seconds
         self._held: set[tuple[str, str]] = set()
@@ -71,7 +72,7 @@ class LeaseKeeper:
             if not (held := self.held()):
                 continue
             try:
-                self._store.renew(self._owner, held, seconds=self._seconds)
+                self._leases.renew(self._owner, held, seconds=self._seconds)
             except Exception:
                 logger.exception("could not renew the leases of this relay; trying again")
                 pause = RETRY_SECONDS

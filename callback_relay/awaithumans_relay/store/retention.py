@@ -15,7 +15,7 @@ from datetime import timedelta
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.runtime.clock_steps import ClockSteps
-from awaithumans_relay.store.waits import Store
+from awaithumans_relay.store.waits.upkeep import Upkeep
 
 logger = safe_logger("awaithumans.relay")
 
@@ -28,11 +28,11 @@ CHUNK = 1000
 class Retention:
     """Deletes waits that ended longer ago than `keep`."""
 
-    def __init__(self, store: Store, keep: timedelta = RETENTION) -> None:
-        self._store = store
+    def __init__(self, upkeep: Upkeep, keep: timedelta = RETENTION) -> None:
+        self._upkeep = upkeep
         self._keep = keep.total_seconds()
-        self._steps = ClockSteps(store.steady)
-        self._steps.note(store.clock())
+        self._steps = ClockSteps(upkeep.steady)
+        self._steps.note(upkeep.clock())
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -51,13 +51,13 @@ class Retention:
 
     def before(self) -> float:
         """Return the epoch seconds before which an ended wait is old enough to be deleted."""
-        now = self._store.clock()
+        now = self._upkeep.clock()
         self._steps.note(now)
         return self._steps.ago(self._keep, now)
 
     async def forget(self) -> int:
         """Delete all waits that are old now. Returns how many were deleted."""
         before, total = self.before(), 0
-        while forgotten := await self._store.forget(before, limit=CHUNK):
+        while forgotten := await self._upkeep.delete_ended(before, limit=CHUNK):
             total += forgotten
         return total

@@ -13,7 +13,8 @@ from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
+from awaithumans_relay.store.waits.missing_tasks import MissingTasks
 
 logger = safe_logger("awaithumans.relay")
 
@@ -25,14 +26,16 @@ class Deletions:
     """Evaluates what the sweep's readings show about deleted tasks.
 
     Args:
-        store: The waits.
+        missing_tasks: The record of missing tasks.
         observer: Reports when the server's database is in doubt.
         on_answer: Called after waits were ended.
         rule: When a deletion is confirmed.
     """
 
-    def __init__(self, store: Store, observer: Observer, *, on_answer: Callable[[], None], rule: Rule = RULE) -> None:
-        self._store = store
+    def __init__(
+        self, missing_tasks: MissingTasks, observer: Observer, *, on_answer: Callable[[], None], rule: Rule = RULE
+    ) -> None:
+        self._missing_tasks = missing_tasks
         self._health = observer.health
         self._observer = observer
         self._on_answer = on_answer
@@ -48,21 +51,21 @@ class Deletions:
 
     def present(self, task_id: str) -> None:
         """Note that a task was read just now."""
-        self._seen[task_id] = self._store.clock()
+        self._seen[task_id] = self._missing_tasks.clock()
 
     async def missing(self, task_id: str, waits: Sequence[Wait]) -> None:
         """Record that the server answered `TASK_NOT_FOUND`, and end the waits if the deletion is confirmed."""
         if task_id in self._seen:
             await self._flush()
-        missing = await self._store.missing(task_id, self._rule)
+        missing = await self._missing_tasks.record(task_id, self._rule)
         if missing is None:
             return
         logger.info("task %s is not on the awaithumans server (reading %d)", task_id, missing.count)
-        if self._health.missing_tasks is not None or not self._rule.confirmed(missing, self._store.clock()):
+        if self._health.missing_tasks is not None or not self._rule.confirmed(missing, self._missing_tasks.clock()):
             return
         await self._flush()
         with self._observer.finding(task_id, waits):
-            review = await self._store.review_missing(task_id, self._rule)
+            review = await self._missing_tasks.review(task_id, self._rule)
         if review.doubted:
             self._doubt(review.census)
         elif review.engines:
@@ -75,9 +78,9 @@ class Deletions:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
-                if await self._store.any_missing():
+                if await self._missing_tasks.any():
                     await self._flush()
-                    self._doubt(await self._store.missing_doubt(self._rule))
+                    self._doubt(await self._missing_tasks.doubt(self._rule))
                 else:
                     self._seen.clear()
                     self._doubt(None)
@@ -87,7 +90,7 @@ class Deletions:
     async def _flush(self) -> None:
         seen, self._seen = self._seen, {}
         if seen:
-            await self._store.seen(seen)
+            await self._missing_tasks.record_seen(seen)
 
     def _doubt(self, census: Census | None) -> None:
         before, self._health.missing_tasks = self._health.missing_tasks, census

@@ -17,7 +17,8 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
+from awaithumans_relay.store.waits.checks import Checks
 from awaithumans_relay.sweep.found_answers import FoundAnswers
 from awaithumans_relay.sweep.rate_limit import RateLimiter
 
@@ -40,7 +41,7 @@ class EndedTasks:
     """Finds answers ahead of their callbacks, when requested.
 
     Args:
-        store: The waits.
+        checks: The open waits.
         client: Reads the list. It should give up at once (`patience=0`).
         rate_limiter: The rate limiter of the sweep. Requests for the list count as checks.
         answers: Stores the answers that are found.
@@ -49,14 +50,14 @@ class EndedTasks:
 
     def __init__(
         self,
-        store: Store,
+        checks: Checks,
         client: TaskClient,
         rate_limiter: RateLimiter,
         answers: FoundAnswers,
         *,
         on_answer: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._checks = checks
         self._client = client
         self._rate_limiter = rate_limiter
         self._answers = answers
@@ -70,7 +71,7 @@ class EndedTasks:
         ended = outcome.completed_at or outcome.timed_out_at
         if ended is None:
             return
-        took = self._store.clock() - ended.timestamp()
+        took = self._checks.clock() - ended.timestamp()
         self._least_delay = min(self._least_delay, took)  # negative if the server's clock is ahead of ours
         if took - self._least_delay > LATE_SECONDS:
             self.run()
@@ -103,7 +104,7 @@ class EndedTasks:
 
     async def _read(self) -> int:
         """Read the list once, and return how many answers it held that were not known yet."""
-        oldest = await self._store.oldest_open()
+        oldest = await self._checks.oldest_open()
         if oldest is None:
             return 0
         offset = found = 0
@@ -124,7 +125,7 @@ class EndedTasks:
         A completion without its response is left to a check of the task itself.
         """
         asking: dict[tuple[str, str | None], list[Wait]] = {}
-        for wait in await self._store.unanswered([outcome.task_id for outcome in ended]):
+        for wait in await self._checks.unanswered([outcome.task_id for outcome in ended]):
             asking.setdefault((wait.task_id, wait.route.idempotency_key), []).append(wait)
         news = [
             (outcome, asking[which])

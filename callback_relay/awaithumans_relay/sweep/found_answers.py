@@ -6,7 +6,8 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
-from awaithumans_relay.store import Store, Wait
+from awaithumans_relay.store import Wait
+from awaithumans_relay.store.waits.intake import Intake
 
 logger = safe_logger("awaithumans.relay")
 
@@ -15,12 +16,12 @@ class FoundAnswers:
     """Stores answers, and reports those that no callback had brought.
 
     Args:
-        store: The waits.
+        intake: Stores answers.
         observer: Notified of every answer that is found.
     """
 
-    def __init__(self, store: Store, observer: Observer) -> None:
-        self._store = store
+    def __init__(self, intake: Intake, observer: Observer) -> None:
+        self._intake = intake
         self._observer = observer
 
     async def record(self, outcome: Outcome, waits: Sequence[Wait], *, ahead: bool = False) -> bool:
@@ -32,7 +33,7 @@ class FoundAnswers:
             ahead: Whether it was found before its callback was due.
         """
         with self._observer.finding(outcome.task_id, waits):
-            found = bool(await self._store.answer(outcome, found_by="sweep"))
+            found = bool(await self._intake.answer(outcome, found_by="sweep"))
         if found:
             self._observer.metrics.answer_found()
             message = "sweep found the answer to task %s (%s)" + (", ahead of its callback" if ahead else "")

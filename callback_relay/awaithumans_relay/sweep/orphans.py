@@ -16,7 +16,9 @@ from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.availability.health import Health
 from awaithumans_relay.monitoring.logs import about
-from awaithumans_relay.store import Store, Wait, WaitState
+from awaithumans_relay.store import Wait, WaitState
+from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.queries import Queries
 
 logger = safe_logger("awaithumans.relay")
 
@@ -32,13 +34,15 @@ class Orphans:
     """Asks engines that support it whether the callers of waits still exist.
 
     Args:
-        store: The waits.
+        checks: Parks open waits.
+        queries: Reads the waits on a task.
         engines: Engines by name.
         health: Notified when one of them fails.
     """
 
-    def __init__(self, store: Store, engines: Mapping[str, Engine], health: Health) -> None:
-        self._store = store
+    def __init__(self, checks: Checks, queries: Queries, engines: Mapping[str, Engine], health: Health) -> None:
+        self._checks = checks
+        self._queries = queries
         self._health = health
         self._engines = engines
         self._gates = {name: asyncio.Semaphore(MAX_REQUESTS) for name in engines}
@@ -58,21 +62,21 @@ class Orphans:
         key = waits[0].route.idempotency_key
         waiting = {
             wait.route.digest
-            for wait in await self._store.find(task_id)
+            for wait in await self._queries.find(task_id)
             if wait.state == WaitState.OPEN and wait.route.idempotency_key == key
         }
         if waiting <= gone.keys():
             return "; ".join(sorted(set(gone.values())))
         for wait in waits:
             if reason := gone.get(wait.route.digest):
-                await self._store.park_open(wait, reason=reason)
+                await self._checks.park(wait, reason=reason)
         return None
 
     async def marks(self, task_id: str, key: str) -> set[str]:
         """Return the marks of the callers that wait, or waited, for this task under this key."""
         return {
             mark
-            for wait in await self._store.find(task_id)
+            for wait in await self._queries.find(task_id)
             if wait.route.idempotency_key == key
             for mark in _marks(self._engines.get(wait.route.engine), wait.route)
         }

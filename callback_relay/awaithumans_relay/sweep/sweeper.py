@@ -100,17 +100,17 @@ class Sweeper:
         lapsed_before: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         self._observer = observer or Observer(engines)
-        self._store = store
+        self._checks = store.checks
         self._client = client
         self._on_answer = on_answer
         self._rate_limiter = rate_limiter or RateLimiter()
         self._server = self._observer.health.server
         self._probes = 0
         """Number of probes sent since the server became unreachable."""
-        self._orphans = Orphans(store, engines, self._observer.health)
-        self._answers = FoundAnswers(store, self._observer)
-        self._ended_tasks = EndedTasks(store, client, self._rate_limiter, self._answers, on_answer=on_answer)
-        self._deletions = Deletions(store, self._observer, on_answer=on_answer, rule=rule)
+        self._orphans = Orphans(store.checks, store.queries, engines, self._observer.health)
+        self._answers = FoundAnswers(store.intake, self._observer)
+        self._ended_tasks = EndedTasks(store.checks, client, self._rate_limiter, self._answers, on_answer=on_answer)
+        self._deletions = Deletions(store.missing_tasks, self._observer, on_answer=on_answer, rule=rule)
         self._lapsed_before = lapsed_before
         self._odd_replies: dict[str, int] = {}
         """Number of consecutive odd replies, by task."""
@@ -165,12 +165,12 @@ class Sweeper:
 
     async def _claim(self, room: int) -> dict[str, list[Wait]]:
         """Claim the waits that are due, grouped by task. One check serves all waits on a task."""
-        due = await self._store.claim_checks(room)
+        due = await self._checks.claim(room)
         by_task: dict[str, list[Wait]] = {}
         for wait in due:
             by_task.setdefault(wait.task_id, []).append(wait)
         self._rate_limiter.spend(len(by_task))
-        if due and self._store.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._server.unresponsive:
+        if due and self._checks.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._server.unresponsive:
             self._ended_tasks.run()
         return by_task
 
@@ -180,7 +180,7 @@ class Sweeper:
         except Exception:  # the store is unavailable
             logger.exception("a check at task %s failed", task_id)
             with suppress(Exception):
-                await self._store.postpone_checks(waits, RETRY_SECONDS)
+                await self._checks.postpone(waits, RETRY_SECONDS)
 
     async def _check_task(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
         try:
@@ -193,10 +193,10 @@ class Sweeper:
         except InvalidTaskError as never:  # earlier releases accepted any text as a task id
             await self._park(waits, str(never))
         except (RequestRefusedError, ServerUnreachableError) as error:
-            await self._store.postpone_checks(waits, self._note_failure(task_id, error))
+            await self._checks.postpone(waits, self._note_failure(task_id, error))
         else:
             if outcome is None:
-                await self._store.postpone_checks(waits, RETRY_SECONDS)
+                await self._checks.postpone(waits, RETRY_SECONDS)
 
     async def _read(self, task_id: str, *, probe: bool) -> Outcome | None:
         """Return the task's record, or None when the server has become unreachable since the check began."""
@@ -213,7 +213,7 @@ class Sweeper:
         """Compare keys first, because only waits for this very question may decide what happens to its task."""
         outcome, matching, others = _split_by_question(outcome, waits)
         for wait in others:
-            await self._store.park_open(
+            await self._checks.park(
                 wait, reason=f"task {wait.task_id} is another question than the one this wait was registered for"
             )
         if outcome.terminal:
@@ -233,7 +233,7 @@ class Sweeper:
             else:
                 await self._park(waits, f"{why}; its task was created for another caller and stays open")
             return
-        if min(wait.deadline_at for wait in waits) < self._store.clock():
+        if min(wait.deadline_at for wait in waits) < self._checks.clock():
             before = self._lapsed_before()
             await self._park([wait for wait in waits if wait.deadline_at < before], LAPSED_REASON)
 
@@ -251,7 +251,7 @@ class Sweeper:
 
     async def _park(self, waits: Sequence[Wait], reason: str) -> None:
         for wait in waits:
-            await self._store.park_open(wait, reason=reason)
+            await self._checks.park(wait, reason=reason)
 
     async def _take(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Store the outcome of a task that has ended."""

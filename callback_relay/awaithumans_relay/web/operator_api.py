@@ -74,13 +74,13 @@ class Operations:
         self, states: list[WaitState], engine: str | None, *, limit: int, offset: int
     ) -> tuple[list[WaitView], dict[WaitState, int]]:
         """Return a page of waits, newest first, and the number of waits in each state."""
-        found = await self.store.listed(states=states, engine=engine, limit=limit, offset=offset)
-        counts = await self.store.counts(engine=engine)
+        found = await self.store.queries.listed(states=states, engine=engine, limit=limit, offset=offset)
+        counts = await self.store.queries.counts(engine=engine)
         return [WaitView.of(wait, self.review_url) for wait in found], {s: counts.get(s, 0) for s in WaitState}
 
     async def redrive(self, *, task_id: str | None = None, engine: str | None = None) -> int:
         """Deliver parked waits once more: those of a task, of an engine, or all of them. Returns how many."""
-        redriven = await self.store.redrive(task_id=task_id, engine=engine)
+        redriven = await self.store.upkeep.redrive(task_id=task_id, engine=engine)
         if redriven:
             self.wake()
         what = task_id or engine or "everything parked"
@@ -112,7 +112,7 @@ def operations_router(operations: Operations, operator: Operator) -> APIRouter:
     @router.post("/waits/{task_id}/redrive", responses={404: {"model": Problem}}, response_model=Redriven)
     async def redrive(task_id: TaskId) -> Redriven | Response:
         """Deliver the parked waits on a task once more. Needs the operator token, as bearer."""
-        if not await operations.store.find(task_id):
+        if not await operations.store.queries.find(task_id):
             return problem(404, "WAIT_NOT_FOUND", "nobody waits on this task here")
         return Redriven(redriven=await operations.redrive(task_id=task_id))
 

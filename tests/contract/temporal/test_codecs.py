@@ -79,7 +79,7 @@ async def test_relay_without_the_codec_keeps_the_answer_until_it_has_it(
         async with asyncio.timeout(30):
             while wait.last_error is None:
                 await asyncio.sleep(0.05)
-                (wait,) = await parts.relay.store.find(task_id)
+                (wait,) = await parts.relay.store.queries.find(task_id)
         assert wait.state == "answered"
         assert "--temporal-data-converter" in wait.last_error
         assert not await in_clear(handle)
@@ -90,7 +90,7 @@ async def test_relay_without_the_codec_keeps_the_answer_until_it_has_it(
             # The relay without the codec is still running. If it leases the wait, it only postpones the delivery again.
             ended = asyncio.ensure_future(result(handle))
             while not (await asyncio.wait([ended], timeout=1))[0]:
-                await parts.relay.store.hasten(await parts.relay.store.find(task_id))
+                await parts.relay.store.leases.hasten(await parts.relay.store.queries.find(task_id))
             assert await ended is True
         assert not await in_clear(handle)
 

@@ -23,7 +23,7 @@ async def test_answer_to_a_paused_workflow_is_delivered_at_once(
     await until_open(relay, task)
     whom = {"namespace": "default", "workflow_id": handle.id, "identity": "tests", "reason": "for a while"}
     await client.workflow_service.pause_workflow_execution(PauseWorkflowExecutionRequest(**whom, request_id="1"))
-    (wait,) = await relay.store.find(task["id"])
+    (wait,) = await relay.store.queries.find(task["id"])
     engine = TemporalEngine(client)
     assert await engine.orphaned(wait.route) is None
     await people.complete(task["id"], YES)

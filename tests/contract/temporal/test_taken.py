@@ -31,7 +31,7 @@ def ended(task: dict[str, Any], status: str = "completed", **fields: Any) -> Out
 
 
 async def route_of(relay: RunningRelay, task: dict[str, Any]) -> Route:
-    (wait,) = await relay.store.find(task["id"])
+    (wait,) = await relay.store.queries.find(task["id"])
     return wait.route
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.dialects import postgresql, sqlite
 
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.store.schedule import next_check
+from awaithumans_relay.store.table.schema import waits
 
 _JSON = json.JSONEncoder(allow_nan=False)
 
@@ -132,6 +134,17 @@ def open_row(task_id: str, route: Route, *, now: float, deadline_at: float) -> d
         **asked_at(route),
         "caller": None if route.caller is None else dict(route.caller),
     }
+
+
+_ADD = {
+    "sqlite": sqlite.insert(waits).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(waits).on_conflict_do_nothing(),
+}
+
+
+def add_row(db: Connection, row: Mapping[str, Any]) -> None:
+    """Add the row of a wait, unless it is there."""
+    db.execute(_ADD[db.dialect.name], [dict(row)])
 
 
 def wait_of(row: RowMapping) -> Wait:
