@@ -17,7 +17,7 @@ from langgraph.types import Command, RetryPolicy, interrupt
 from pydantic import BaseModel, model_validator
 
 from awaithumans_adapters.langgraph import GraphEngine, Resumed, await_human_sync
-from awaithumans_adapters.langgraph.graph_engine.engine import UPDATED
+from awaithumans_adapters.langgraph.delivery.rules import UPDATED
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, SettingsError, TargetBusy, TargetGone, TargetNotReady
 from tests.support.graph_bench import Bench, State

@@ -9,7 +9,7 @@ import pytest
 
 from awaithumans_adapters.langgraph import await_human, escalate
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import questions
-from awaithumans_adapters.langgraph.graph_engine.engine import DECIDED
+from awaithumans_adapters.langgraph.delivery.rules import DECIDED
 from awaithumans_core import (
     InvalidTaskError,
     Outcome,

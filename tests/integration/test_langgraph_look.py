@@ -7,8 +7,8 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import Look
-from awaithumans_adapters.langgraph.graph_engine.engine import STARTING
+from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import CheckpointCache
+from awaithumans_adapters.langgraph.graph_engine.deliveries import STARTING
 from awaithumans_core import Outcome, Route
 from tests.support.clocks import ManualClock
 from tests.support.counting_savers import CountingSaver, YieldingSaver
@@ -27,7 +27,7 @@ async def test_thread_that_asks_is_read_once(registrar: RunningRelay, people: Pe
 
     bench.graph(node=node)
     await bench.compiled.ainvoke({"answers": []}, bench.config)
-    look, saver.reads = Look(saver, ManualClock()), 0
+    look, saver.reads = CheckpointCache(saver, ManualClock()), 0
     (shown,) = (await bench.compiled.aget_state(look.lent(bench.config), subgraphs=True)).interrupts
     look.end()
     key = (await bench.task("a"))["idempotency_key"]
@@ -82,7 +82,7 @@ async def test_in_place_reducer_runs_once_per_result() -> None:
         config: Any = {"configurable": {"thread_id": "t"}}
         await graph.ainvoke({"done": ["input"]}, config)
         if looked_at:
-            look = Look(saver, ManualClock())
+            look = CheckpointCache(saver, ManualClock())
             await graph.aget_state(look.lent(config), subgraphs=True)
             look.end()
             config = look.lent(config)

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
-from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED, DECIDED, UPDATED
+from awaithumans_adapters.langgraph.delivery.rules import CONTINUED, DECIDED, UPDATED
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs

@@ -12,7 +12,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 
 from awaithumans_adapters.langgraph import GraphEngine, await_human, await_human_sync
-from awaithumans_adapters.langgraph.graph_engine.engine import CONTINUED
+from awaithumans_adapters.langgraph.delivery.rules import CONTINUED
 from awaithumans_core import AwaitHumansError, SettingsError, TargetGone
 from tests.support.graph_bench import Bench, State
 from tests.support.workflows import Decision

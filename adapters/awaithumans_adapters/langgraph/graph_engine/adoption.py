@@ -1,4 +1,4 @@
-"""Selects the threads to read for interrupts without a task, and the handler that asks about them.
+"""Asks about interrupts that have no task: selects the threads to read, and the handler that creates the tasks.
 
 Law: every interrupt at which a run of such a graph pauses becomes a task. LangGraph calls a graph's callbacks only at
 the end of a run, so interrupts are also searched for in the stored checkpoints. The key is made from the interrupt
@@ -7,18 +7,22 @@ itself, so the callback and any number of relays create one task.
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Interrupt, StateSnapshot
 
-from awaithumans_adapters.langgraph.delivery.checkpoint_reader import interrupts
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import foreign_answered, interrupts
+from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
+from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
 from awaithumans_adapters.langgraph.internals import bound_config, threads_in_memory
-from awaithumans_adapters.langgraph.names import is_ours
+from awaithumans_adapters.langgraph.names import GRAPH, is_ours
 from awaithumans_adapters.langgraph.unmodified.human_interrupts import HumanInterrupts
+from awaithumans_core.errors import SettingsError
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans.langgraph")
@@ -30,11 +34,65 @@ MAX_TOUCHED = 1000
 
 
 class Adoption:
-    """Selects the threads to read in the next round."""
+    """Creates tasks for stored interrupts that have none, and remembers which threads to read in the next round.
 
-    def __init__(self) -> None:
+    Args:
+        graphs: The engine's graphs. Those with `HumanInterrupts` among their callbacks take part.
+    """
+
+    def __init__(self, graphs: Graphs) -> None:
+        self._graphs = graphs
         self._touched: dict[str, None] = {}
         self._reported: dict[str, str] = {}
+
+    async def adopt(self) -> int:
+        """Ask about the interrupts of the threads to read now. Return the number of questions; see `GraphEngine`."""
+        asked = 0
+        savers = [self._graphs.thread(name, "adoption").saver for name in self._handlers("adoption")]
+        for thread_id in await self.candidates(savers):
+            asked += await self._adopt_logged(thread_id)
+        return asked
+
+    async def adopt_delivered(self, thread_id: str) -> None:
+        """Ask about the interrupts at which a thread waits after a delivery, if a graph takes part."""
+        if self._handlers(thread_id):
+            await self._adopt_logged(thread_id)
+
+    async def _adopt_logged(self, thread_id: str) -> int:
+        """Ask about the interrupts of a thread. A failure is logged, and the next round tries again."""
+        try:
+            return await self.adopt_thread(thread_id)
+        except Exception as failed:
+            self.failed(thread_id, failed)
+            return 0
+
+    async def adopt_thread(self, thread_id: str) -> int:
+        """Ask about the interrupts of a thread. Return the number of questions.
+
+        Raises:
+            SettingsError: no graph takes part.
+            AwaitHumansError: a question was refused, or server or relay are unreachable.
+        """
+        handlers = self._handlers(thread_id)
+        if not handlers:
+            raise SettingsError(
+                f"none of the graphs {self._graphs} has HumanInterrupts among its callbacks: give the "
+                "engine graph.with_config(callbacks=[HumanInterrupts(...)])"
+            )
+        asked = 0
+        for name, handler in handlers.items():
+            shown, metadata = await _unasked(self._graphs.thread(name, thread_id))
+            target = {"thread_id": thread_id, **({GRAPH: str(metadata[GRAPH])} if metadata.get(GRAPH) else {})}
+            if target.get(GRAPH, name) != name and target[GRAPH] in self._graphs:
+                continue  # a thread of another graph, whose node has the same name
+            asked += sum([await handler.adopt(each, target) for each in shown])
+        return asked
+
+    def _handlers(self, thread_id: str) -> dict[str, HumanInterrupts]:
+        """Return the `HumanInterrupts` of each graph that has one, by graph name."""
+        threads = [self._graphs.thread(name, thread_id) for name in self._graphs]
+        found = {thread.name: handler_of(thread.graph, thread.config) for thread in threads}
+        return {name: handler for name, handler in found.items() if handler is not None}
 
     def touched(self, thread_id: str) -> None:
         """Make the next round read this thread, however old its last checkpoint is."""
@@ -80,6 +138,22 @@ def handler_of(graph: Any, config: RunnableConfig) -> HumanInterrupts | None:
             if isinstance(handler, HumanInterrupts):
                 return handler
     return None
+
+
+async def _unasked(thread: StoredThread) -> tuple[list[Interrupt], Mapping[str, Any]]:
+    """Return the waiting interrupts of nodes that do not know this package, and the metadata of the thread."""
+    waiting: dict[str, Interrupt] = {}
+    for level in await thread.levels():
+        shown = [
+            (task, each)
+            for task in level.tasks
+            if not isinstance(task.state, StateSnapshot)
+            for each in task.interrupts
+            if not is_ours(each.value)
+        ]
+        if shown and (saved := await thread.checkpoint(level.config)) is not None:
+            waiting |= {each.id: each for task, each in shown if not foreign_answered(saved, task, each)}
+    return list(waiting.values()), cast("Mapping[str, Any]", (await thread.state()).metadata or {})
 
 
 def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:

@@ -38,7 +38,7 @@ its answer. The subgraph then waits again, and does nothing twice.
 """
 
 
-class Look(BaseCheckpointSaver[Any]):
+class CheckpointCache(BaseCheckpointSaver[Any]):
     """A caching checkpointer lent to a graph, first for reading and then for the run.
 
     It does not read twice what it has cached.
@@ -157,7 +157,7 @@ class Look(BaseCheckpointSaver[Any]):
         return self._seen.pop(place) if self._over else self._seen[place]
 
 
-_LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(Look)]
+_LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(CheckpointCache)]
 """Names of the methods that are delegated to the saver."""
 
 

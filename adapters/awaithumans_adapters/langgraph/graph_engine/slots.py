@@ -4,7 +4,7 @@ import asyncio
 from weakref import WeakKeyDictionary
 
 
-class Turns:
+class Slots:
     """Limits how many operations start concurrently, so that the first ones finish early instead of all of them late.
 
     Args:
@@ -17,16 +17,16 @@ class Turns:
         self._seconds = seconds
         self._free: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
-    def turn(self) -> "Turn":
+    def slot(self) -> "Slot":
         """Return a slot, to be acquired with `async with`.
 
         It is released at the end of the block or after its maximum time.
         """
         free = self._free.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
-        return Turn(free, self._seconds)
+        return Slot(free, self._seconds)
 
 
-class Turn:
+class Slot:
     """One acquired slot, which is released exactly once."""
 
     __slots__ = ("_ending", "_free", "_seconds")

@@ -9,17 +9,18 @@ delivery waits for it.
 import time
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, assert_never
 
 from httpx import URL, HTTPStatusError
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken
-from awaithumans_adapters.langgraph.delivery.failed_runs import REDRIVE_ADVICE
-from awaithumans_adapters.langgraph.delivery.seen_threads import DELETED, SeenThreads
-from awaithumans_adapters.langgraph.graph_engine.engine import GONE, NOT_YET_SECONDS, SUPERSEDED, UPDATED
+from awaithumans_adapters.langgraph.delivery.classification import Case, Snapshot, read_case
+from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, rule_of
+from awaithumans_adapters.langgraph.delivery.seen_threads import SeenThreads
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
+from awaithumans_adapters.langgraph.server_engine.facts import ServerFacts
 from awaithumans_adapters.langgraph.server_engine.run import ChangesRun
 from awaithumans_adapters.langgraph.server_engine.target import Credentials, Headers, ServerTarget, target_of
 from awaithumans_adapters.langgraph.server_engine.thread import AssistantUnknownError, ServerThread, ThreadUnknownError
@@ -117,30 +118,46 @@ class LangGraphServerEngine:
             RelayNotReady: a `TargetNotReady`; the relay's credentials do not show the thread, or may not resume it.
             Exception: the thread has not taken the answer.
         """
-        thread = await self._thread(route)
-        with self._refusals(thread):
-            await self._bring(thread, outcome)
+        await self._deliver(route, outcome, redriven=False)
 
     async def redrive(self, route: Route, outcome: Outcome) -> None:
         """Deliver, and continue a thread that failed after it had the answer, because its owner has repaired the cause.
 
         Errors are those of `deliver`.
         """
-        thread = await self._thread(route)
-        with self._refusals(thread):
-            try:
-                await self._bring(thread, outcome)
-            except _FailedWithAnswer:
-                if run_id := await self._started(thread, thread.run_on()):
-                    await thread.ended(run_id)
-                await self._bring(thread, outcome)
+        await self._deliver(route, outcome, redriven=True)
 
-    async def _bring(self, thread: ServerThread, outcome: Outcome) -> None:
-        while waiting := await self._waiting(thread):
-            run_id = await self._started(thread, thread.resume(waiting, outcome))
-            if run_id is not None:
-                await thread.ended(run_id)
-                await thread.check_taken(waiting, run_id)
+    async def _deliver(self, route: Route, outcome: Outcome, *, redriven: bool) -> None:
+        thread = await self._thread(route)
+        facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=True)
+        known, was_read_again = self._known(thread, redriven=redriven), False
+        with self._refusals(thread):
+            while True:
+                case, found = await read_case(facts, known, route.idempotency_key)
+                if found.exists:
+                    self._hidden.pop(thread.id, None)
+                rule = rule_of(case)
+                if rule.read_again and not was_read_again:
+                    was_read_again = True
+                    continue
+                match rule.action:
+                    case Action.RESUME:
+                        run_id = await self._started(thread, thread.resume(facts.waiting, outcome))
+                        if run_id is not None:
+                            await thread.ended(run_id)
+                            await thread.check_taken(facts.waiting, run_id)
+                    case Action.RUN_ON | Action.RUN_ON_TO_QUESTION:
+                        known = replace(known, redriven=False)  # a redrive permits one more run
+                        if run_id := await self._started(thread, thread.run_on()):
+                            await thread.ended(run_id)
+                    case Action.FINISH:
+                        return
+                    case Action.PARK | Action.PARK_NOT_TAKEN | Action.PARK_FAILED:
+                        raise error_for(case, found)
+                    case Action.TRY_LATER | Action.TRY_LATER_BUSY | Action.REFUSE:
+                        raise error_for(case, found)
+                    case _:
+                        assert_never(rule.action)
 
     async def orphaned(self, route: Route) -> str | None:
         """Return the reason if the thread has asked this question and moved on without an answer, else None.
@@ -151,21 +168,14 @@ class LangGraphServerEngine:
             RelayNotReady: the relay's credentials do not show the thread.
         """
         thread = await self._thread(route)
+        facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=False)
+        known = self._known(thread, answer_known=False)
+
+        async def read() -> tuple[Case, Snapshot]:
+            return await read_case(facts, known, route.idempotency_key)
+
         with self._refusals(thread):
-            try:
-                busy = await thread.busy()
-                self._seen.was_deleted(thread.id, exists=True)
-                if busy or await thread.waiting() or await thread.taken():
-                    return None
-                reason = await _gone(thread)
-                if reason is None:
-                    return None
-                # Checked twice, because a run may have started and ended between reading the thread and reading its
-                # history.
-                return None if await thread.busy() or await thread.waiting() or await thread.taken() else reason
-            except ThreadUnknownError:
-                await self._check_hidden(thread)
-                return DELETED if self._seen.was_deleted(thread.id, exists=False) else None
+            return await orphan_reason(read)
 
     async def check(self) -> None:
         """Raise if the server is unreachable or refuses the credentials, or if it recently hid a thread from them.
@@ -205,7 +215,7 @@ class LangGraphServerEngine:
                 await thread.taken()
                 questions = await thread.questions()
             except ThreadUnknownError as unknown:
-                await self._raise_unknown(thread, unknown)
+                raise await self._not_found(thread) from unknown
         self._hidden.pop(thread.id, None)
         return (
             f"the LangGraph server shows thread {thread.id!r} and its notes with "
@@ -218,11 +228,23 @@ class LangGraphServerEngine:
         client, target = await self._clients.get(), target_of(route)
         return ServerThread(client, route, lambda: self._credentials.headers(target), self._run_options)
 
+    def _known(self, thread: ServerThread, *, answer_known: bool = True, redriven: bool = False) -> Snapshot:
+        where = f"the LangGraph server at {self._url}"
+        not_yet = f"thread {thread.id!r} on {where} does not show this question yet"
+        return Snapshot(answer_known=answer_known, redriven=redriven, thread_id=thread.id, where=where, not_yet=not_yet)
+
+    async def _not_found(self, thread: ServerThread) -> TargetGone | TargetNotReady:
+        """Return the error for a thread that the server does not show."""
+        facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=False)
+        case, found = await read_case(facts, await facts.not_found(self._known(thread)), "")
+        return error_for(case, found)
+
     async def _started(self, thread: ServerThread, starting: Coroutine[Any, Any, str | None]) -> str | None:
+        """Return the id of the run that was started, or None if the thread has to be read again."""
         try:
             return await starting
-        except ThreadUnknownError as unknown:
-            await self._raise_unknown(thread, unknown)
+        except ThreadUnknownError:
+            return None
         except AssistantUnknownError as unknown:
             if await self._may_hide(thread):
                 raise RelayNotReady(
@@ -249,30 +271,18 @@ class LangGraphServerEngine:
             f"{self._credentials.described(target)}. {_GIVE}"
         )
 
-    async def _raise_unknown(self, thread: ServerThread, unknown: ThreadUnknownError) -> NoReturn:
-        await self._check_hidden(thread)
-        if self._seen.was_deleted(thread.id, exists=False):
-            raise TargetGone(DELETED) from unknown
-        raise TargetNotReady(
-            f"the LangGraph server at {self._url} has no thread {thread.id!r}: it was deleted, belonged to a run "
-            "without a thread, or is on another server",
-            retry_after=NOT_YET_SECONDS,
-        ) from unknown
-
-    async def _check_hidden(self, thread: ServerThread) -> None:
-        """Raise if a thread for which the server answers 404 may be hidden from these credentials.
-
-        Raises:
-            RelayNotReady: the thread may be hidden.
-        """
-        if await self._may_hide(thread):
-            user = f", which user {thread.target.user!r} ran," if thread.target.user else ""
-            raise self._hide(
-                thread,
-                f"the LangGraph server at {self._url} answers 404 for thread {thread.id!r}{user} with "
-                f"{self._credentials.described(thread.target)}: either they may not read it, or it was deleted. "
-                f"{_GIVE}",
-            )
+    async def _why_hidden(self, thread: ServerThread) -> str:
+        """Return why a thread for which the server answers 404 may be hidden from these credentials, or ""."""
+        if not await self._may_hide(thread):
+            return ""
+        user = f", which user {thread.target.user!r} ran," if thread.target.user else ""
+        reason = (
+            f"the LangGraph server at {self._url} answers 404 for thread {thread.id!r}{user} with "
+            f"{self._credentials.described(thread.target)}: either they may not read it, or it was deleted. "
+            f"{_GIVE}"
+        )
+        self._hide(thread, reason)
+        return reason
 
     def _hide(self, thread: ServerThread, reason: str) -> RelayNotReady:
         self._hidden.pop(thread.id, None)
@@ -290,59 +300,3 @@ class LangGraphServerEngine:
         except HTTPStatusError as refused:
             return refused.response.status_code in REFUSED
         return True  # a request without credentials finds the thread, and one with these credentials does not
-
-    async def _waiting(self, thread: ServerThread) -> set[str]:
-        """Return the ids of the interrupts that wait for the answer. Empty if it was taken before."""
-        try:
-            await thread.idle()
-            self._seen.was_deleted(thread.id, exists=True)
-        except ThreadUnknownError as unknown:
-            await self._raise_unknown(thread, unknown)
-        self._hidden.pop(thread.id, None)
-        if waiting := await thread.waiting():
-            if failed := await thread.failed_with_answer():
-                raise TargetNotReady(
-                    f"beside the question, {failed} after it had its own answer; resuming now would run it again",
-                    retry_after=NOT_YET_SECONDS,
-                )
-            return waiting
-        if await thread.taken():
-            await self._check_whole(thread)
-            return set()
-        if reason := await _gone(thread):
-            raise TargetGone(reason)
-        raise TargetNotReady(
-            f"thread {thread.id!r} on the LangGraph server at {self._url} does not show this question yet",
-            retry_after=NOT_YET_SECONDS,
-        )
-
-    async def _check_whole(self, thread: ServerThread) -> None:
-        """Raise if the thread took the answer and failed, or has lost its state.
-
-        Raises:
-            TargetGone: the thread failed with the answer, or the server has lost the thread's state.
-        """
-        failed = await thread.failure()
-        if not failed:
-            return
-        if not await thread.asked():
-            raise TargetGone(
-                f"the LangGraph server at {self._url} has lost what thread {thread.id!r} was doing, together with the "
-                f"answer it had taken ({failed})"
-            )
-        raise _FailedWithAnswer(f"{failed}, after it had the answer. {REDRIVE_ADVICE}")
-
-
-async def _gone(thread: ServerThread) -> str | None:
-    """Return why a question that does not wait and was not taken has no caller any more.
-
-    None if the thread may still come to the question.
-    """
-    state = await thread.untaken()
-    if state is not Untaken.DECIDED and await thread.asked():
-        return UPDATED if state is Untaken.UPDATED else SUPERSEDED
-    return GONE.get(state)
-
-
-class _FailedWithAnswer(TargetGone):
-    """The thread failed after it took the answer. This is the only kind of `TargetGone` that a redrive can repair."""

@@ -12,7 +12,6 @@ from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState, ThreadTas
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, ids
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
-from awaithumans_adapters.langgraph.graph_engine.engine import GONE
 from awaithumans_adapters.langgraph.names import (
     GROUP,
     PLACE,
@@ -166,7 +165,8 @@ class ServerThread:
             return Untaken.NOT_OPENED
         graph, path = place.rpartition("|")[0], ids(place)
         state = await self._reached(path[-1], graph)
-        if graph and state is Untaken.OPEN and (around := await self._reached(path[0], "")) in GONE:
+        around = await self._reached(path[0], "") if graph and state is Untaken.OPEN else Untaken.NOT_OPENED
+        if around not in (Untaken.OPEN, Untaken.NOT_OPENED):
             return around if around is Untaken.UPDATED else Untaken.REPLACED
         return state
 
