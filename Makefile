@@ -31,7 +31,7 @@ compat-constraints: $(READY) ## Renew the versions that test-compat tries: const
 test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
 
-soak: $(READY) ## 2,000 waits, two relays killed at random, a stranger attacks; every effect and the memory is checked (minutes). ARGS="--waits 200 --seed 7"
+soak: $(READY) ## 2,000 waits, two relays killed at random, under hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
@@ -46,7 +46,7 @@ bench-temporal: $(READY) ## What one wait costs in Temporal, next to the officia
 bench-temporal-many: $(READY) ## 2,000 workflows wait on one worker, all are answered (six minutes). ARGS="--mode activity --workflows 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.temporal_many $(ARGS)
 
-bench-sweep: $(READY) ## What looking after 5,000 waits costs, and 300 answers at once (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
+bench-sweep: $(READY) ## What the sweep of 5,000 waits costs, and how fast 300 answers are found (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
 	@$(BIN)/python -m benchmarks.sweep $(ARGS)
 
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and who imports whom
@@ -56,7 +56,7 @@ lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-format: $(READY) ## Format the code and mend what can be mended
+format: $(READY) ## Format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
