@@ -2,10 +2,10 @@
 
 python -m benchmarks._client_process ours|official ADDRESS TASKS        (the token: AWAITHUMANS_ADMIN_API_TOKEN)
 
-The client has a process of its own, so that memory, CPU time and connections of the process are those of the client.
+A process of its own has the memory, the CPU time and the connections of the client only.
 The process writes a line of JSON when all imports are done, and asks as soon as it reads a line. For each question that
-ends it writes a line of JSON with the number of the order, the time by the machine's clock, and the error, if any. Both
-clients ask the same question, with the same payload and schema, and each question has a key of its own.
+ends it writes a line of JSON with the number of the order, the time by the machine's clock and the error. Both clients
+ask the same question with the same payload and schema. Each question has a key of its own.
 """
 
 import asyncio

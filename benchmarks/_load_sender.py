@@ -3,8 +3,8 @@
 python -m benchmarks._load_sender PORT CONCURRENCY FILE
 
 FILE contains the complete requests as a JSON list of strings. CONCURRENCY connections stay open, and each has one
-request in flight. The process writes a line of JSON with the total time, the latency of each request, and its own CPU
-time, which shows whether the sender was the bottleneck.
+request in flight. The process writes a line of JSON with the total time, the latency of each request
+and its own CPU time. The CPU time shows whether the sender was the bottleneck.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ class Meter:
                 await asyncio.sleep(SAMPLE_SECONDS)
 
     async def cost(self, seconds: float, ended: asyncio.Event) -> Cost | None:
-        """Measure for `seconds`, or until the client ends; None if the client has ended already."""
+        """Measure for `seconds` or until the client ends. Return None if the client has ended already."""
         if ended.is_set():
             return None
         began, server, client, requests = time.monotonic(), cpu(self._server), cpu(self._client), self._requests()

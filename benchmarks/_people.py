@@ -46,7 +46,7 @@ async def answer_task(http: httpx.AsyncClient, task: Mapping[str, Any], response
 
 
 async def answer_all(http: httpx.AsyncClient, tasks: Sequence[Mapping[str, Any]], response: ResponseTo) -> int:
-    """Answer all tasks concurrently, with retries, and return the number of answers that the server has accepted."""
+    """Answer all tasks concurrently and with retries. Return the number of answers that the server has accepted."""
     gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(task: Mapping[str, Any]) -> bool:

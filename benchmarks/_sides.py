@@ -76,7 +76,7 @@ MANY = {SIGNAL: "many-signal", ACTIVITY: "many-activity"}
 GATHER = {SIGNAL: "gather-signal", ACTIVITY: "gather-activity"}
 """Many questions in one workflow, by mode."""
 GATHER_PLAIN, GATHER_BY_HAND = "gather-plain", "gather-by-hand"
-"""The same number of activities that ask no question, or ask by hand, for comparison."""
+"""The same number of activities for comparison. They ask no question or ask by hand."""
 MODES = [SIGNAL, ACTIVITY]
 
 SIDES: Mapping[str, Side] = {

@@ -110,7 +110,7 @@ class WorkerProcess:
         return self.process.pid
 
     async def next_status(self) -> WorkerStatus:
-        """Return the next status that the worker writes. It writes the first one, unasked, just before it runs."""
+        """Return the next status that the worker writes. It writes the first one just before it runs."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
@@ -128,7 +128,7 @@ class WorkerProcess:
 async def worker_process(
     name: str, address: str, queue: str, env: Mapping[str, str], *, workflows_only: bool = False
 ) -> AsyncGenerator[tuple[WorkerProcess, WorkerStatus]]:
-    """Run a worker of this side for the duration of the block; also yield its status just before it ran."""
+    """Run a worker of this side for the duration of the block. Also yield its status just before it ran."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWAITHUMANS_")}
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(

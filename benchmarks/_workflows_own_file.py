@@ -1,4 +1,4 @@
-"""Workflows of both modes in a file without others, as a user has them, because a replay loads the whole file."""
+"""Workflows of both modes in a file without others, because a replay loads the whole file."""
 
 from datetime import timedelta
 

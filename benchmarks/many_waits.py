@@ -115,7 +115,7 @@ class Result:
     asked: int
     asking_seconds: float
     waiting: Cost | None
-    """Cost of the second phase; None if every question had failed before."""
+    """Cost of the second phase. None if every question had failed before."""
     still_waiting: int
     """Questions that had not failed at the end of the second phase."""
     connections: int
@@ -207,7 +207,7 @@ async def measure(side: str, options: argparse.Namespace, folder: Path) -> Resul
 
 
 async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProcess) -> int:
-    """Wait until every question has a task or has failed, or time is up; return the number of tasks created."""
+    """Wait until every question has a task or has failed, or time is up. Return the number of tasks."""
     log = server.process.folder / server.process.log
     until = time.monotonic() + ASKING_SECONDS
     while True:
@@ -218,7 +218,7 @@ async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProce
 
 
 async def answer_some(server: HumansServer, limit: int | None) -> list[GivenAnswer]:
-    """Answer one task at a time, as one person would, until the limit is reached or time is up."""
+    """Answer one task at a time until the limit is reached or time is up."""
     given: list[GivenAnswer] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWERING_SECONDS), server.people() as http:

@@ -1,12 +1,12 @@
 """Measure how fast the relay acknowledges callbacks and wakes callers, beside the minimum and the official adapters.
 
-All sides are measured in turn in one run, and compared as ratios of the same repeat, because absolute figures depend on
-the machine and its other load. `--only` chooses among these parts:
+All sides are measured in turn in one run. They are compared as ratios of the same repeat, because absolute figures
+depend on the machine and its other load. `--only` chooses among these parts:
 
 callbacks         Callbacks per second and their latency. `bare` is a FastAPI route that reads the body and checks its
-                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and
-                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is
-                  measured again while 64 wakes of nine seconds are in progress.
+                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and then
+                  delivers it. The official adapters have their documented receivers. Then the relay is measured again
+                  while 64 wakes of nine seconds are in progress.
 resumes           LangGraph threads resumed per second. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around
                   a plain `interrupt` with an AsyncSqliteSaver and LangGraph's default durability. A second loop uses
                   durability "sync", as the engine does. A third loop resumes the engine's own graph with "sync", but

@@ -72,7 +72,7 @@ class WaitingPhase:
 
     name: str
     planned: float | None
-    """Checks per minute by the schedule; None if they exceed the rate limit."""
+    """Checks per minute by the schedule. None if they exceed the rate limit."""
     cost: Cost
 
 

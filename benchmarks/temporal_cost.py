@@ -4,8 +4,8 @@ All sides share one Temporal dev server, one awaithumans server and one question
 
 1. One wait: asked, answered by a person through the server's API, and called back. The figures of its history are
    events, bytes, and the actions that Temporal Cloud bills.
-2. Replay: that history is replayed many times, with all sides in turn, as by a worker that does not have the workflow
-   in its cache.
+2. Replay: that history is replayed many times with all sides in turn. A worker does the same when it does not have the
+   workflow in its cache.
 3. Cold start: many workflows are started before their worker, which is a new process for each measurement. The clock
    starts when the worker runs.
    - On a worker that runs workflows only, it stops when each workflow has scheduled its activity. This shows what
@@ -116,7 +116,7 @@ class Servers:
 
     @asynccontextmanager
     async def relay(self, name: str) -> AsyncGenerator[tuple[RelayServer, Mapping[str, str]]]:
-        """Run a new relay without waits for one measurement; also yield the settings of its callers."""
+        """Run a new relay without waits for one measurement. Also yield the settings of its callers."""
         relay = RelayServer(self.folder / name, self.humans, ["--temporal", self.temporal.address], secret=self.secret)
         async with started(relay):
             yield (
@@ -157,7 +157,7 @@ async def start(name: str, servers: Servers, queue: str, orders: Sequence[int]) 
 
 
 async def one_wait(name: str, servers: Servers) -> tuple[HistorySize, WorkflowHistory]:
-    """Ask one question, answer it, and return the history of the workflow."""
+    """Ask and answer one question and return the history of the workflow."""
     queue = f"wait-{name}"
     async with (
         servers.relay(queue) as (_, env),
@@ -251,7 +251,7 @@ async def measure_workflows_only(name: str, servers: Servers, count: int, repeat
 
 
 async def measure_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Measure the sides in turn; each repeat begins with another side."""
+    """Measure the sides in turn. Each repeat begins with another side."""
     names = list(chain(*([NO_OP[mode], mode] for mode in options.modes)))
     await measure_workflows_only(names[0], servers, options.workflows, "warm-up")
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -301,7 +301,7 @@ async def check_registered(relay: RelayServer, count: int) -> None:
 
 
 async def measure_cold_starts(servers: Servers, options: argparse.Namespace) -> dict[str, list[ColdStart]]:
-    """Measure compared sides one after the other, in rotating order; the official adapter is last in each repeat."""
+    """Measure compared sides one after the other, in rotating order. The official adapter is last in each repeat."""
     groups = [[NO_OP[mode], mode, BY_HAND[mode]] for mode in options.modes]
     found: dict[str, list[ColdStart]] = {name: [] for name in [*chain(*groups), OFFICIAL]}
     await measure_cold_start(groups[0][0], servers, options.workflows, "warm-up")

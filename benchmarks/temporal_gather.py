@@ -1,4 +1,4 @@
-"""Measure how long it takes until many questions of one workflow, asked in one `asyncio.gather`, are open.
+"""Measure how long it takes until many questions of one workflow in one `asyncio.gather` are open.
 
 Temporal, the awaithumans server, the relay (started by its command line) and the worker have processes of their own.
 Each side opens each number of questions in one workflow, on a worker of its own:

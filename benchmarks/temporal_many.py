@@ -53,7 +53,7 @@ ASKING_SECONDS = 600.0
 ENDING_SECONDS = 600.0
 """Limits of the first and the last phase."""
 IDLE_SECONDS = 2.0
-"""The worker is idle, with no activity or task in progress, when it has used almost no CPU for this time."""
+"""The worker is idle when it has used almost no CPU for this time. No activity or task is in progress then."""
 IDLE_CPU = 0.05
 
 
@@ -142,7 +142,7 @@ def workflow_id(order: int) -> str:
 
 
 async def ask_all(servers: Servers, options: argparse.Namespace) -> float:
-    """Start all workflows and wait until each waits; return the seconds until the relay had registered all of them."""
+    """Start all workflows and wait until each waits. Return the seconds until the relay had registered all."""
     began = time.monotonic()
     async with asyncio.timeout(ASKING_SECONDS), httpx.AsyncClient() as http:
         await start_all(servers, options)
@@ -188,7 +188,7 @@ async def answer_everything(servers: Servers) -> int:
 
 
 async def wait_until_ended(servers: Servers, count: int) -> int:
-    """Wait until no workflow runs, or time is up; return the number of completed workflows."""
+    """Wait until no workflow runs, or time is up. Return the number of completed workflows."""
     with suppress(TimeoutError):
         async with asyncio.timeout(ENDING_SECONDS):
             while recorded_answers(servers.answers).total() < count or await count_workflows(servers, "Running"):
@@ -205,7 +205,7 @@ def recorded_answers(answers: Path) -> Counter[str]:
 
 
 def answer_errors(lines: Counter[str], count: int) -> tuple[int, int, int]:
-    """Count the workflows without a line, with several lines, and with a line that is not the expected one."""
+    """Count the workflows without a line, with several lines and with an unexpected line."""
     by_workflow: dict[str, list[str]] = {workflow_id(order): [] for order in range(count)}
     for text in lines.elements():
         by_workflow.setdefault(text.partition(" ")[0], []).append(text)

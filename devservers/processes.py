@@ -16,7 +16,7 @@ from typing import Protocol
 import httpx
 
 READY_SECONDS = 60.0
-"""Limit of a start. The first start compiles modules and migrates a database; later ones take two seconds."""
+"""Limit of a start. The first start compiles modules and migrates a database. Later ones take two seconds."""
 STOP_SECONDS = 10.0
 
 

@@ -7,7 +7,7 @@
     python -m examples.temporal_langgraph_refund                # here
 
 Terminal 3 and this one need the settings that the README lists. The node that asks runs in the workflow and calls
-Temporal's `await_human`; nodes that do I/O run as activities. Temporal keeps the graph, so it needs no checkpointer.
+Temporal's `await_human`. Nodes that do I/O run as activities. Temporal keeps the graph, so it needs no checkpointer.
 """
 
 import asyncio

@@ -88,7 +88,7 @@ class Stage:
             (await people.post("/api/channels/email/identities", json=identity)).raise_for_status()
 
     async def click_in_mail(self, words: str) -> str:
-        """Open the mail about a question, click its first button, as a reviewer does, and return the button's text."""
+        """Open the mail about a question and click its first button, as a reviewer does. Return the button's text."""
         while True:
             for file in sorted(self.humans.mail.glob("*.json")):
                 mail = json.loads(file.read_text())
@@ -126,7 +126,7 @@ class Stage:
             await asyncio.gather(task, return_exceptions=True)
 
     async def delivered(self, task_id: str) -> str:
-        """Wait until the relay has delivered the answer; return its source (`callback`, `sweep` or `registration`)."""
+        """Wait until the relay has delivered the answer. Return its source (`callback`, `sweep` or `registration`)."""
         while True:
             for wait in await self.waits.queries.find(task_id):
                 if wait.delivered_at is not None:
