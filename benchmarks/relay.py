@@ -4,8 +4,8 @@ All sides are measured in turn in one run. They are compared as ratios of the sa
 depend on the machine and its other load. `--only` chooses among these parts:
 
 callbacks         Callbacks per second and their latency. `bare` is a FastAPI route that reads the body and checks its
-                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and then
-                  delivers it. The official adapters have their documented receivers. Then the relay is measured again
+                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and
+                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is measured again
                   while 64 wakes of nine seconds are in progress.
 resumes           LangGraph threads resumed per second. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around
                   a plain `interrupt` with an AsyncSqliteSaver and LangGraph's default durability. A second loop uses
