@@ -5,8 +5,8 @@ depend on the machine and its other load. `--only` chooses among these parts:
 
 callbacks         Callbacks per second and their latency. `bare` is a FastAPI route that reads the body and checks its
                   HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and
-                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is measured again
-                  while 64 wakes of nine seconds are in progress.
+                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is
+                  measured again while 64 wakes of nine seconds are in progress.
 resumes           LangGraph threads resumed per second. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around
                   a plain `interrupt` with an AsyncSqliteSaver and LangGraph's default durability. A second loop uses
                   durability "sync", as the engine does. A third loop resumes the engine's own graph with "sync", but
