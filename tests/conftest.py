@@ -1,6 +1,7 @@
 """Real servers: started once for a test process, on free ports, each in its own folder, stopped by process id."""
 
 import os
+import uuid
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
@@ -8,9 +9,11 @@ from devservers import HumansServer, TemporalServer, started
 
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
+from tests.support.engines import CollectingEngine
 from tests.support.langgraph_server import LangGraphServer
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
+from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer, TaskServer
 
 
@@ -79,6 +82,20 @@ async def people(humans: HumansServer) -> AsyncGenerator[People]:
     somebody = People(humans)
     yield somebody
     await somebody.aclose()
+
+
+@pytest.fixture(scope="module")
+async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
+    """Run a relay that takes registrations; the tests deliver the answers themselves."""
+    engines = [CollectingEngine("langgraph"), CollectingEngine("temporal")]
+    async with running_relay(engines, humans, tmp_path_factory.mktemp("registrar")) as running:
+        yield running
+
+
+@pytest.fixture
+def question() -> str:
+    """Return a question that no other test asks."""
+    return f"Approve {uuid.uuid4().hex[:8]}?"
 
 
 @pytest.fixture(autouse=True)

@@ -32,9 +32,8 @@ from awaithumans_core.binding import PAYLOAD_DIGEST, payload_digest
 from awaithumans_core.display.request import displayed
 from awaithumans_core.task import AGAIN
 from tests.support.callers import TemporalCaller
-from tests.support.engines import CollectingEngine
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay
 from tests.support.workflows import TASK_QUEUE, Amount, AskFor, Decision
 
 pytestmark = pytest.mark.edges
@@ -72,17 +71,9 @@ CALLERS = ["script", "script-sync", "batch", "batch-sync", "langgraph", "langgra
 
 
 @pytest.fixture(scope="module")
-async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """Run a relay that takes registrations; the tests deliver the answers themselves."""
-    engines = [CollectingEngine("langgraph"), CollectingEngine("temporal")]
-    async with running_relay(engines, humans, tmp_path_factory.mktemp("binding")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def temporal_asker(temporal: TemporalServer, relay: RunningRelay) -> AsyncGenerator[TemporalCaller]:
+async def temporal_caller(temporal: TemporalServer, registrar: RunningRelay) -> AsyncGenerator[TemporalCaller]:
     asker = TemporalCaller(temporal.address)
-    async with asker.ready(relay.settings):
+    async with asker.ready(registrar.settings):
         yield asker
 
 
@@ -121,9 +112,9 @@ async def run(graph: Any, thread_id: str, *, sync: bool) -> None:
 def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
     """Return one way of asking; the caller passes every option."""
     caller: str = request.param
-    relay: RunningRelay | None = request.getfixturevalue("relay") if caller.startswith("langgraph") else None
+    registrar: RunningRelay | None = request.getfixturevalue("registrar") if caller.startswith("langgraph") else None
     workflows: TemporalCaller | None = (
-        request.getfixturevalue("temporal_asker") if caller in ("signal", "activity") else None
+        request.getfixturevalue("temporal_caller") if caller in ("signal", "activity") else None
     )
     address: Options = {"server_url": humans.url, "api_key": humans.token}
 
@@ -140,9 +131,9 @@ def ask(request: pytest.FixtureRequest, humans: HumansServer) -> Ask:
             return (await asyncio.to_thread(client.wait_all, [HumanTask(**options)]))[0].result()
 
     async def ask_by_graph(options: Options) -> Any:
-        assert relay is not None
+        assert registrar is not None
         acts: list[Any] = []
-        graph = graph_of(node_of(options, relay.human_tasks(), acts, sync=caller != "langgraph"), InMemorySaver())
+        graph = graph_of(node_of(options, registrar.human_tasks(), acts, sync=caller != "langgraph"), InMemorySaver())
         await run(graph, uuid.uuid4().hex, sync=caller != "langgraph")
         return acts[0]
 
@@ -238,10 +229,10 @@ def _of_earlier_release(value: Any) -> Any:
 class Thread:
     """A graph with one node that asks and whose options each release can change; tests deliver its answers."""
 
-    def __init__(self, relay: RunningRelay, people: People, *, sync: bool) -> None:
+    def __init__(self, registrar: RunningRelay, people: People, *, sync: bool) -> None:
         self.acts: list[Any] = []
         self.task: dict[str, Any] = {}
-        self._relay, self._people, self._sync = relay, people, sync
+        self._relay, self._people, self._sync = registrar, people, sync
         self.saver = InMemorySaver()
         self._name = uuid.uuid4().hex
 
@@ -264,8 +255,8 @@ class Thread:
 
 
 @pytest.fixture(params=["async", "sync"])
-def thread(request: pytest.FixtureRequest, relay: RunningRelay, people: People) -> Thread:
-    return Thread(relay, people, sync=request.param == "sync")
+def thread(request: pytest.FixtureRequest, registrar: RunningRelay, people: People) -> Thread:
+    return Thread(registrar, people, sync=request.param == "sync")
 
 
 REWORDED = {**CHANGES, "meaning of a field": ("response_schema", {"response_schema": Reworded})}
@@ -313,11 +304,13 @@ async def test_checkpoint_of_an_earlier_release_is_compared_by_its_payload(threa
     assert thread.acts == [Decision(approved=True)]
 
 
-async def test_reworded_question_does_not_block_the_answer_to_its_sibling(relay: RunningRelay, people: People) -> None:
+async def test_reworded_question_does_not_block_the_answer_to_its_sibling(
+    registrar: RunningRelay, people: People
+) -> None:
     """A node that runs again takes the sibling's answer, and its reworded question keeps waiting."""
     acts: list[str] = []
     name, runs = uuid.uuid4().hex, iter(range(9))
-    human_tasks = relay.human_tasks()
+    human_tasks = registrar.human_tasks()
 
     async def steady(state: State) -> State:
         await await_human(task=f"Steady {name}?", response_schema=Decision, human_tasks=human_tasks)

@@ -1,7 +1,6 @@
 """The client's promises, on the real server and on the fake, with and without an event loop."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -42,11 +41,6 @@ def ask(request: pytest.FixtureRequest, server: TaskServer) -> Ask:
         return await asyncio.to_thread(lambda: await_human_sync(**given))
 
     return run
-
-
-@pytest.fixture
-def question() -> str:
-    return f"Approve {uuid.uuid4().hex[:8]}?"
 
 
 async def test_answer_is_typed_and_names_who_gave_it(ask: Ask, somebody: People, question: str) -> None:

@@ -7,7 +7,6 @@ LangGraph server.
 import asyncio
 import json
 import math
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -32,7 +31,7 @@ ENGINES = [
     "langgraph-sync",
     "langgraph-server",
 ]
-GRAPH_ASKERS = {
+GRAPH_CALLERS = {
     "langgraph-async": GraphCaller,
     "langgraph-thread": ThreadGraphCaller,
     "langgraph-sync": SyncGraphCaller,
@@ -49,25 +48,25 @@ def engine(request: pytest.FixtureRequest) -> tuple[str, Any]:
 
 
 @pytest.fixture(scope="module")
-async def asker_and_relay(
+async def caller_and_relay(
     engine: tuple[str, Any], humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Caller, RunningRelay]]:
     folder = tmp_path_factory.mktemp("contract")
     name, server = engine
     if name.startswith("temporal"):
-        asker: Caller = TemporalCaller(server.address, name.removeprefix("temporal-"))
-        async with running_relay([asker.engine], humans, folder) as relay, asker.ready(relay.settings):
-            yield asker, relay
+        caller: Caller = TemporalCaller(server.address, name.removeprefix("temporal-"))
+        async with running_relay([caller.engine], humans, folder) as relay, caller.ready(relay.settings):
+            yield caller, relay
         return
     if name == "langgraph-server":
-        asker = ServedCaller(server)
+        caller = ServedCaller(server)
         async with (
-            running_relay([asker.engine], humans, folder, settings=server.settings, port=server.relay_port) as relay,
-            asker.ready(relay.settings),
+            running_relay([caller.engine], humans, folder, settings=server.settings, port=server.relay_port) as relay,
+            caller.ready(relay.settings),
         ):
-            yield asker, relay
+            yield caller, relay
         return
-    graph = GRAPH_ASKERS[name](folder)
+    graph = GRAPH_CALLERS[name](folder)
     async with (
         graph.prepared(),
         running_relay([graph.engine], humans, folder) as relay,
@@ -77,18 +76,13 @@ async def asker_and_relay(
 
 
 @pytest.fixture
-def asker(asker_and_relay: tuple[Caller, RunningRelay]) -> Caller:
-    return asker_and_relay[0]
+def caller(caller_and_relay: tuple[Caller, RunningRelay]) -> Caller:
+    return caller_and_relay[0]
 
 
 @pytest.fixture
-def relay(asker_and_relay: tuple[Caller, RunningRelay]) -> RunningRelay:
-    return asker_and_relay[1]
-
-
-@pytest.fixture
-def question() -> str:
-    return f"Approve refund {uuid.uuid4().hex[:8]}?"
+def relay(caller_and_relay: tuple[Caller, RunningRelay]) -> RunningRelay:
+    return caller_and_relay[1]
 
 
 async def told(asked: OpenQuestion) -> dict[str, Any]:
@@ -125,29 +119,29 @@ def answer(relay: RunningRelay, humans: HumansServer, people: People, question: 
 
 
 async def test_answer_arrives_typed_and_is_acted_on_once(
-    asker: Caller, relay: RunningRelay, people: People, question: str
+    caller: Caller, relay: RunningRelay, people: People, question: str
 ) -> None:
     """A person's answer arrives typed, with who gave it, and is acted on once."""
-    asked = await asker.ask(question, payload={"order": "A-1"})
+    asked = await caller.ask(question, payload={"order": "A-1"})
     task = await people.answer(question, {"approved": True})
     assert await told(asked) == {"approved": True, "by": "anna@example.com"}
     await relay.wait_for(task["id"], "delivered")
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
     assert task["form_definition"]["fields"][0]["kind"] == "switch"
 
 
-async def test_no_arrives_as_no(asker: Caller, answer: Answer, question: str) -> None:
+async def test_no_arrives_as_no(caller: Caller, answer: Answer, question: str) -> None:
     """A no is an answer, and arrives as no."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     await answer(asked, {"approved": False})
     assert (await told(asked))["approved"] is False
 
 
 async def test_answer_by_mail_is_found_by_the_sweep(
-    asker: Caller, relay: RunningRelay, people: People, question: str
+    caller: Caller, relay: RunningRelay, people: People, question: str
 ) -> None:
     """An answer by mail sends no callback; the sweep finds it on its schedule."""
-    asked = await asker.ask(
+    asked = await caller.ask(
         question,
         notify=[await people.mail_address()],
         form={"version": 1, "fields": [{"kind": "switch", "name": "approved", "label": question, "required": True}]},
@@ -171,19 +165,21 @@ async def test_answer_by_mail_is_found_by_the_sweep(
     ],
 )
 async def test_end_without_an_answer_is_a_typed_error(
-    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
+    caller: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, status: str, error: str
 ) -> None:
     """Each end without an answer raises its own typed error in the caller's code."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     (task,) = await people.find(question)
     await call_back(relay, humans, asked, task, status=status)
     assert (await told(asked))["error"] == error
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
-async def test_deleted_task_is_a_typed_error(asker: Caller, relay: RunningRelay, people: People, question: str) -> None:
+async def test_deleted_task_is_a_typed_error(
+    caller: Caller, relay: RunningRelay, people: People, question: str
+) -> None:
     """A confirmed deletion raises its own typed error in the caller's code, and no task is created again."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     (task,) = await people.find(question)
     await relay.wait_for(task["id"], "open")
     await people.delete(task["id"])
@@ -191,30 +187,30 @@ async def test_deleted_task_is_a_typed_error(asker: Caller, relay: RunningRelay,
     assert (await told(asked))["error"] == "TaskNotFoundError"
     (wait,) = await relay.wait_for(task["id"], "delivered")
     assert wait.found_by == "missing"
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
     assert await people.find(question, count=0) == []
 
 
-async def test_task_cancelled_on_the_server_wakes_the_caller(asker: Caller, people: People, question: str) -> None:
+async def test_task_cancelled_on_the_server_wakes_the_caller(caller: Caller, people: People, question: str) -> None:
     """An operator who cancels the task wakes the caller through the server's own callback."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     (task,) = await people.find(question)
     await people.cancel(task["id"])
     assert (await told(asked))["error"] == "TaskCancelledError"
 
 
-async def test_answer_that_does_not_fit_is_an_error(asker: Caller, answer: Answer, question: str) -> None:
+async def test_answer_that_does_not_fit_is_an_error(caller: Caller, answer: Answer, question: str) -> None:
     """An answer that does not fit the response class is an error, never an approval."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     await answer(asked, {"approved": "maybe"})
     assert (await told(asked))["error"] == "ResponseSchemaError"
 
 
 async def test_invalid_answer_is_asked_for_again(
-    asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+    caller: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
     """With `max_reasks` the person learns what was wrong and is asked again; the second answer is acted on."""
-    asked = await asker.ask(question, max_reasks=1, payload={"amount": 250})
+    asked = await caller.ask(question, max_reasks=1, payload={"amount": 250})
     first = await answer(asked, {"approved": "maybe"})
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
     assert again["task"].startswith(question)
@@ -225,7 +221,7 @@ async def test_invalid_answer_is_asked_for_again(
         relay, humans, asked, again, status="completed", response={"approved": True}, completed_by_email="b@example.com"
     )
     assert await told(asked) == {"approved": True, "by": "b@example.com"}
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
 OWN = {"assign_to": "anna@example.com", "only_assignee": True}
@@ -235,30 +231,30 @@ FOUR_EYES = {"not_by": ["Anna+1@Example.com"]}
 @pytest.mark.edges
 @pytest.mark.parametrize("rule", [OWN, FOUR_EYES], ids=["only_assignee", "not_by"])
 async def test_answer_of_another_person_is_asked_for_again(
-    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
+    caller: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str, rule: dict[str, Any]
 ) -> None:
     """A yes of a person who may not answer is not acted on; the yes of one who may is, once."""
     wrong, right = ("mallory@example.com", "anna@example.com") if rule is OWN else ("anna@example.com", "b@example.com")
-    asked = await asker.ask(question, max_reasks=1, **rule)
+    asked = await caller.ask(question, max_reasks=1, **rule)
     (first,) = await people.find(question)
     yes: dict[str, Any] = {"status": "completed", "response": {"approved": True}}
     await people.complete(first["id"], yes["response"], by=wrong)
     await call_back(relay, humans, asked, first, **yes, completed_by_email=wrong)
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
-    assert asker.acts[asked.name] == 0
+    assert caller.acts[asked.name] == 0
     assert wrong not in again["task"]
     await people.complete(again["id"], yes["response"], by=right)
     await call_back(relay, humans, asked, again, **yes, completed_by_email=right)
     assert await told(asked) == {"approved": True, "by": right}
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
 @pytest.mark.edges
 async def test_answer_of_an_unknown_person_is_an_error(
-    asker: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str
+    caller: Caller, relay: RunningRelay, humans: HumansServer, people: People, question: str
 ) -> None:
     """Without reasks the caller gets the typed error, and never the answer."""
-    asked = await asker.ask(question, **OWN)
+    asked = await caller.ask(question, **OWN)
     (task,) = await people.find(question)
     await people.http.post(f"/api/tasks/{task['id']}/complete", json={"response": {"approved": True}})
     await call_back(relay, humans, asked, task, status="completed", response={"approved": True})
@@ -266,60 +262,60 @@ async def test_answer_of_an_unknown_person_is_an_error(
 
 
 async def test_invalid_answer_after_max_reasks_is_an_error(
-    asker: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
+    caller: Caller, relay: RunningRelay, humans: HumansServer, answer: Answer, people: People, question: str
 ) -> None:
     """When the last reask brings no usable answer, the caller gets the error."""
-    asked = await asker.ask(question, max_reasks=1)
+    asked = await caller.ask(question, max_reasks=1)
     first = await answer(asked, {"approved": "maybe"})
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
     await people.complete(again["id"], {})
     await call_back(relay, humans, asked, again, status="completed", response={})
     assert (await told(asked))["error"] == "ResponseSchemaError"
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
 async def test_key_of_an_ended_task_returns_its_answer(
-    asker: Caller, answer: Answer, people: People, question: str
+    caller: Caller, answer: Answer, people: People, question: str
 ) -> None:
     """Asking with the key of an ended task returns the stored answer without another wait."""
     key = f"shared-{question}"
-    first = await asker.ask(question, idempotency_key=key)
+    first = await caller.ask(question, idempotency_key=key)
     await answer(first, {"approved": True})
-    second = await asker.ask(question, idempotency_key=key)
+    second = await caller.ask(question, idempotency_key=key)
     assert await told(first) == await told(second)
     assert len(await people.find(question)) == 1
 
 
-async def test_callers_of_one_open_question_both_get_the_answer(asker: Caller, answer: Answer, question: str) -> None:
+async def test_callers_of_one_open_question_both_get_the_answer(caller: Caller, answer: Answer, question: str) -> None:
     """Two callers that share an open question both get its answer."""
     key = f"shared-{question}"
-    askers = [await asker.ask(question, idempotency_key=key) for _ in range(2)]
+    askers = [await caller.ask(question, idempotency_key=key) for _ in range(2)]
     await answer(askers[0], {"approved": True})
     assert [(await told(asked))["approved"] for asked in askers] == [True, True]
 
 
-async def test_concurrent_deliveries_are_acted_on_once(asker: Caller, people: People, question: str) -> None:
+async def test_concurrent_deliveries_are_acted_on_once(caller: Caller, people: People, question: str) -> None:
     """Two concurrent deliveries of one answer, and a later third, make the caller act once."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     (task,) = await people.find(question)
     outcome = Outcome(
         task_id=task["id"], status="completed", response={"approved": True}, idempotency_key=task["idempotency_key"]
     )
     route = asked.route(task["idempotency_key"])
-    await asyncio.gather(asker.engine.deliver(route, outcome), asker.engine.deliver(route, outcome))
+    await asyncio.gather(caller.engine.deliver(route, outcome), caller.engine.deliver(route, outcome))
     assert (await told(asked))["approved"] is True
     try:
-        await asker.engine.deliver(route, outcome)
+        await caller.engine.deliver(route, outcome)
     except TargetGone as gone:
         assert "ended" in str(gone)  # noqa: PT017 - it may have been delivered, or the caller may have ended
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
 async def test_repeated_registration_after_the_delivery_acts_once(
-    asker: Caller, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
+    caller: Caller, relay: RunningRelay, answer: Answer, humans: HumansServer, question: str
 ) -> None:
     """However often the holder of the route token registers the delivered wait, the caller acts once."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     task = await answer(asked, {"approved": True})
     assert (await told(asked))["approved"] is True
     await relay.wait_for(task["id"], "delivered")
@@ -329,50 +325,50 @@ async def test_repeated_registration_after_the_delivery_acts_once(
         assert reply.status_code == 200
     await relay.wait_for(task["id"], "delivered")
     await server.http.aclose()
-    assert asker.acts[asked.name] == 1
+    assert caller.acts[asked.name] == 1
 
 
 async def test_outcome_of_another_question_is_not_taken(
-    asker: Caller, answer: Answer, people: People, question: str
+    caller: Caller, answer: Answer, people: People, question: str
 ) -> None:
     """An outcome of another question, delivered to this caller, is not taken as its answer."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     await people.find(question)
     foreign = Outcome(task_id="x", status="completed", response={"approved": True}, idempotency_key="another")
     try:
-        await asker.engine.deliver(asked.route("another"), foreign)
+        await caller.engine.deliver(asked.route("another"), foreign)
     except TargetNotReady as early:
         assert asked.name in str(early)  # noqa: PT017 - a workflow's mailbox accepts it and keeps it separate
-    assert asker.acts[asked.name] == 0
+    assert caller.acts[asked.name] == 0
     await answer(asked, {"approved": False})
     assert (await told(asked))["approved"] is False
 
 
-async def test_answer_to_an_unknown_target_is_not_delivered(asker: Caller, question: str) -> None:
+async def test_answer_to_an_unknown_target_is_not_delivered(caller: Caller, question: str) -> None:
     """An answer to an unknown target is parked or retried, never counted as delivered, and starts nothing."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     real = asked.route("k")
     nobody = replace(
         real, target={part: "nobody" if part != "namespace" else name for part, name in real.target.items()}
     )
     outcome = Outcome(task_id="x", status="completed", response={"approved": True}, idempotency_key="k")
     with pytest.raises((TargetGone, TargetNotReady)):
-        await asker.engine.deliver(nobody, outcome)
+        await caller.engine.deliver(nobody, outcome)
 
 
-async def test_question_that_the_server_refuses_is_an_error_at_once(asker: Caller, question: str) -> None:
+async def test_question_that_the_server_refuses_is_an_error_at_once(caller: Caller, question: str) -> None:
     """A refusal at create is an error at once, with the server's message."""
-    asked = await asker.ask(question, task_metadata={"k": 1})
+    asked = await caller.ask(question, task_metadata={"k": 1})
     answer = await told(asked)
     assert answer["error"] == "TaskRejectedError"
     assert "task_metadata" in answer["message"]
 
 
 async def test_wait_of_an_ended_caller_is_cancelled_by_the_sweep(
-    asker: Caller, relay: RunningRelay, people: People, question: str
+    caller: Caller, relay: RunningRelay, people: People, question: str
 ) -> None:
     """After a terminated workflow or new input on a thread, the sweep cancels the task."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     (task,) = await people.find(question)
     await relay.check_now(task["id"])  # the caller still waits: the sweep cancels nothing
     await relay.until_checked(task["id"])
@@ -385,10 +381,10 @@ async def test_wait_of_an_ended_caller_is_cancelled_by_the_sweep(
 
 
 async def test_answer_to_an_ended_caller_is_parked(
-    asker: Caller, relay: RunningRelay, answer: Answer, people: People, question: str
+    caller: Caller, relay: RunningRelay, answer: Answer, people: People, question: str
 ) -> None:
     """An answer given before the sweep runs is parked with a reason and moves nothing."""
-    asked = await asker.ask(question)
+    asked = await caller.ask(question)
     await people.find(question)
     await asked.stop_waiting()
     task = await answer(asked, {"approved": True})
@@ -396,7 +392,7 @@ async def test_answer_to_an_ended_caller_is_parked(
     assert wait.outcome is not None
     assert wait.outcome.response == {"approved": True}
     assert "has ended" in (wait.last_error or "") or "new input" in (wait.last_error or "")
-    assert asker.acts[asked.name] == 0
+    assert caller.acts[asked.name] == 0
 
 
 def nested(depth: int) -> Any:
@@ -424,10 +420,10 @@ ODD_ANSWERS: dict[str, tuple[dict[str, Any], Errors]] = {
 
 @pytest.mark.edges
 async def test_content_that_an_engine_cannot_carry_is_reported_missing(
-    asker: Caller, relay: RunningRelay, people: People, humans: HumansServer, question: str
+    caller: Caller, relay: RunningRelay, people: People, humans: HumansServer, question: str
 ) -> None:
     """The caller is woken and learns that content is missing."""
-    asked = {name: await asker.ask(f"{name}: {question}") for name in ODD_ANSWERS}
+    asked = {name: await caller.ask(f"{name}: {question}") for name in ODD_ANSWERS}
     for name, (odd, _) in ODD_ANSWERS.items():
         (task,) = await people.find(f"{name}: {question}")
         response = {"approved": True} | odd
@@ -439,11 +435,11 @@ async def test_content_that_an_engine_cannot_carry_is_reported_missing(
 
 @pytest.mark.edges
 async def test_unusual_answer_given_before_the_question_reaches_the_caller(
-    asker: Caller, people: People, question: str
+    caller: Caller, people: People, question: str
 ) -> None:
     """The caller reads an ended task itself, and carries as much of the answer as its engine can."""
     key = f"odd {question}"
     body = HumanTask(task=question, response_schema=Decision, idempotency_key=key).body()
     task = (await people.http.post("/api/tasks", json=body)).json()
     await people.complete(task["id"], {"approved": True, "note": nested(230), "more": 10**30})
-    assert (await told(await asker.ask(question, idempotency_key=key)))["error"] in LEFT_OUT | MISFIT
+    assert (await told(await caller.ask(question, idempotency_key=key)))["error"] in LEFT_OUT | MISFIT

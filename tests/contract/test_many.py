@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -44,11 +43,6 @@ async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> As
 
     with SyncTaskClient(server.url, server.token, clock=FastClock()) as sync_client:
         yield in_a_thread
-
-
-@pytest.fixture
-def question() -> str:
-    return f"Approve {uuid.uuid4().hex[:8]}?"
 
 
 def questions(question: str, count: int, **options: Any) -> list[HumanTask[Decision]]:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from awaithumans_relay.cli import cli
 from awaithumans_relay.store import Store
 from tests.support.authority import Authority
 from tests.support.engines import CollectingEngine
-from tests.support.relay import RunningRelay, running_relay, served
+from tests.support.relay import RunningRelay, served
 from tests.support.servers import FakeServer
 
 
@@ -34,31 +33,23 @@ def failed(found: dict[str, tuple[str, str]]) -> dict[str, str]:
 
 
 @pytest.fixture
-async def shelf() -> CollectingEngine:
-    return CollectingEngine()
-
-
-@pytest.fixture
-async def relay(
-    shelf: CollectingEngine, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[RunningRelay]:
-    """Run a relay and set its environment."""
-    async with running_relay([shelf], fake, tmp_path) as running:
-        environment = {
-            "URL": fake.url,
-            "ADMIN_API_TOKEN": fake.token,
-            "PAYLOAD_KEY": fake.payload_key,
-            "RELAY_SECRET": running.settings.relay_secret[0].get_secret_value(),
-            "RELAY_URL": running.url,
-            "RELAY_DATABASE": f"sqlite:///{tmp_path / 'relay.db'}",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
-        yield running
+def relay(relay: RunningRelay, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunningRelay:
+    """Set the environment of the running relay."""
+    environment = {
+        "URL": fake.url,
+        "ADMIN_API_TOKEN": fake.token,
+        "PAYLOAD_KEY": fake.payload_key,
+        "RELAY_SECRET": relay.settings.relay_secret[0].get_secret_value(),
+        "RELAY_URL": relay.url,
+        "RELAY_DATABASE": f"sqlite:///{tmp_path / 'relay.db'}",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
+    return relay
 
 
 async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
-    relay: RunningRelay, shelf: CollectingEngine, fake: FakeServer
+    relay: RunningRelay, engine: CollectingEngine, fake: FakeServer
 ) -> None:
     """The probe is delivered without waking a caller and then deleted, and no secret is shown."""
     code, found = await doctor()
@@ -71,7 +62,7 @@ async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
         f"took an answer at {relay.url}, stored it and delivered it to nobody",
     )
     assert await relay.store.queries.counts() == {}
-    assert shelf.calls == 0
+    assert engine.calls == 0
     said = json.dumps(found)
     assert not any(secret in said for secret in (fake.token, fake.payload_key))
     assert relay.settings.relay_secret[0].get_secret_value() not in said

@@ -6,7 +6,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,14 +28,6 @@ from awaithumans_relay.store.table.schema import waits
 from tests.support.engines import CollectingEngine
 
 QUICKLY = Backoff(first=0.05, most=0.2)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncGenerator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'waits.db'}")
-    await opened.start()
-    yield opened
-    await opened.stop()
 
 
 def route(number: int, place: str | None = None) -> Route:

@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -29,7 +28,6 @@ from awaithumans_core import HumanTasks, InvalidTaskError, Outcome, Route, Setti
 from awaithumans_core.display.rows import original_payload
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
-from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
 from tests.support.workflows import Decision
@@ -125,16 +123,9 @@ class Bench:
         return not (await self.graph.aget_state(self.config)).next
 
 
-@pytest.fixture(scope="module")
-async def relay(humans: HumansServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningRelay]:
-    """Run a relay that takes registrations; the tests deliver the answers themselves."""
-    async with running_relay([CollectingEngine("langgraph")], humans, tmp_path_factory.mktemp("bench")) as running:
-        yield running
-
-
 @pytest.fixture
-def bench(relay: RunningRelay, people: People) -> Bench:
-    return Bench(relay.human_tasks(), people)
+def bench(registrar: RunningRelay, people: People) -> Bench:
+    return Bench(registrar.human_tasks(), people)
 
 
 def call(order: str, amount: float = 250, **other: Any) -> dict[str, Any]:
@@ -978,12 +969,12 @@ async def test_adopted_interrupt_is_answered_through_the_relay(
     settings = settings_for(humans, f"http://127.0.0.1:{port}")
     bench = Bench(HumanTasks(settings), people)
     bench.agent(review("per_call"), call("A"))
-    async with running_relay([bench.engine], humans, tmp_path, settings=settings, port=port) as relay:
+    async with running_relay([bench.engine], humans, tmp_path, settings=settings, port=port) as registrar:
         await bench.start(bench.interrupts())
         (task,) = await bench.adopted()
         await people.complete(task["id"], {"decision": "approve"})
-        await relay.check_now(task["id"])
-        await relay.wait_for(task["id"], "delivered")
+        await registrar.check_now(task["id"])
+        await registrar.wait_for(task["id"], "delivered")
     assert bench.ran == [("A", 250)]
     assert await bench.done()
 
@@ -993,7 +984,7 @@ async def test_example_asks_and_resumes_in_two_processes(humans: HumansServer, p
     secret = secrets.token_urlsafe(32)
     environment = {"CHECKPOINTS": str(tmp_path / "checkpoints.db"), "PYTHONPATH": str(ROOT)}
     graph = ["--graph", "refunds=examples.langchain_refund:refunds"]
-    relay = RelayServer(tmp_path, humans, graph, secret=secret, env=environment)
+    registrar = RelayServer(tmp_path, humans, graph, secret=secret, env=environment)
     store = Store(f"sqlite:///{tmp_path / 'awaithumans-relay.db'}")
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples.langchain_refund"),
@@ -1002,15 +993,15 @@ async def test_example_asks_and_resumes_in_two_processes(humans: HumansServer, p
             **environment,
             "AWAITHUMANS_URL": humans.url,
             "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
-            "AWAITHUMANS_RELAY_URL": relay.url,
+            "AWAITHUMANS_RELAY_URL": registrar.url,
             "AWAITHUMANS_RELAY_SECRET": secret,
         },
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        async with started(relay):
+        async with started(registrar):
             task = await people.answer("May the agent run refund?", {"decision": "edit", "new_amount": "25"})
-            await RunningRelay(relay.url, settings_for(humans, relay.url, secret), store).check_now(task["id"])
+            await RunningRelay(registrar.url, settings_for(humans, registrar.url, secret), store).check_now(task["id"])
             out, _ = await asyncio.wait_for(running.communicate(), 30)
     finally:
         if running.returncode is None:

@@ -37,11 +37,6 @@ class FullSaver(InMemorySaver):
         super().put_writes(*args, **options)
 
 
-@pytest.fixture
-def question() -> str:
-    return f"Approve {uuid.uuid4().hex[:8]}?"
-
-
 @asynccontextmanager
 async def relay_of(graph: Any, fake: FakeServer, folder: Path, port: int) -> AsyncGenerator[RunningRelay]:
     settings = settings_for(fake, f"http://127.0.0.1:{port}")

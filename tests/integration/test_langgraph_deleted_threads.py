@@ -12,8 +12,6 @@ from awaithumans_adapters.langgraph import GraphEngine, await_human_sync
 from awaithumans_core import Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_core.runs import RunsInMemory
 from tests.support.graph_bench import Bench, State
-from tests.support.people import People
-from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision
 
 
@@ -28,10 +26,8 @@ class PruningSaver(InMemorySaver):
 
 
 @pytest.fixture
-def bench(registrar: RunningRelay, people: People) -> Bench:
-    bench = Bench(PruningSaver(), registrar.human_tasks(), people)
-    bench.store = registrar.store
-    return bench
+def saver() -> PruningSaver:
+    return PruningSaver()
 
 
 def asking(bench: Bench, name: str = "a") -> Any:

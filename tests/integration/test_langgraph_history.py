@@ -15,8 +15,6 @@ from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core import Outcome, Route
 from tests.support.counting_savers import CountingSaver
 from tests.support.graph_bench import Bench, State
-from tests.support.people import People
-from tests.support.relay import RunningRelay
 from tests.support.workflows import Decision
 
 HISTORY = 120
@@ -33,10 +31,8 @@ class ListCountingSaver(CountingSaver):
 
 
 @pytest.fixture
-def bench(registrar: RunningRelay, people: People) -> Bench:
-    bench = Bench(ListCountingSaver(), registrar.human_tasks(), people)
-    bench.store = registrar.store
-    return bench
+def saver() -> ListCountingSaver:
+    return ListCountingSaver()
 
 
 def asking(bench: Bench, name: str = "a") -> Any:

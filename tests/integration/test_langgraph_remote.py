@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devservers import HumansServer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
@@ -16,21 +15,13 @@ from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_core import HumanTasks, Outcome
 from tests.support import graphs, served_graphs
 from tests.support.engines import CollectingEngine
-from tests.support.langgraph_server import LangGraphServer, ServedCaller, WaitingServedThread, registering_relay
+from tests.support.langgraph_server import LangGraphServer, ServedCaller, WaitingServedThread
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer
 from tests.support.workflows import Decision
 
 pytestmark = pytest.mark.edges
-
-
-@pytest.fixture
-async def relay(
-    humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
-) -> AsyncGenerator[RunningRelay]:
-    async with registering_relay(humans, langgraph_server, tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -59,7 +50,7 @@ async def answer(asker: ServedCaller, people: People, thread_id: str) -> None:
 @pytest.mark.parametrize("nested", [False, True], ids=["node", "node of a subgraph"])
 @pytest.mark.parametrize("graph", ["ask", "ask_sync"])
 async def test_question_in_a_remote_node_is_refused(
-    relay: RunningRelay,
+    served_relay: RunningRelay,
     client: LangGraphClient,
     people: People,
     graph: str,
@@ -76,7 +67,7 @@ async def test_question_in_a_remote_node_is_refused(
 
 
 async def test_question_in_a_subgraph_of_a_remote_node_is_refused(
-    relay: RunningRelay, client: LangGraphClient, people: People
+    served_relay: RunningRelay, client: LangGraphClient, people: People
 ) -> None:
     """The subgraph runs in a node of the server's own graph, whose metadata does not hide that of the call."""
     node: Any = RemoteGraph("swallows", client=client)
@@ -89,7 +80,7 @@ async def test_question_in_a_subgraph_of_a_remote_node_is_refused(
 
 @pytest.mark.parametrize("from_node", [False, True], ids=["application", "function of a node"])
 async def test_remote_graph_called_directly_is_resumed_by_the_relay(
-    relay: RunningRelay,
+    served_relay: RunningRelay,
     langgraph_server: LangGraphServer,
     client: LangGraphClient,
     people: People,
@@ -104,7 +95,7 @@ async def test_remote_graph_called_directly_is_resumed_by_the_relay(
         return {}
 
     asker = ServedCaller(langgraph_server)
-    async with asker.ready(relay.settings):
+    async with asker.ready(served_relay.settings):
         await (calling(call).compile().ainvoke({}) if from_node else call({}))
         await answer(asker, people, thread_id)
         assert asker.acts[thread_id] == 1
@@ -151,14 +142,14 @@ async def test_question_beside_a_remote_graph_is_answered(
 
 
 async def test_thread_created_by_a_remote_node_can_ask_in_a_later_run(
-    relay: RunningRelay, langgraph_server: LangGraphServer, client: LangGraphClient, people: People
+    served_relay: RunningRelay, langgraph_server: LangGraphServer, client: LangGraphClient, people: People
 ) -> None:
     """The server copies the first run's metadata to later runs, and the application can replace it."""
     node: Any = RemoteGraph("ask", client=client)
     thread_id = str(uuid.uuid4())
     await calling(node).compile().ainvoke(question_of(thread_id), {"configurable": {"thread_id": thread_id}})
     asker = ServedCaller(langgraph_server)
-    async with asker.ready(relay.settings):
+    async with asker.ready(served_relay.settings):
         asked, again = WaitingServedThread(thread_id, asker), question_of(thread_id)
         await asked.run(again)
         assert await people.find(f"{thread_id}?", count=0) == []

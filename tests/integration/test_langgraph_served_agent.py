@@ -11,7 +11,7 @@ from devservers import HumansServer, started
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine
 from awaithumans_core import Outcome, Route
-from tests.support.langgraph_server import LangGraphServer, registering_relay
+from tests.support.langgraph_server import LangGraphServer
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 
@@ -19,25 +19,19 @@ pytestmark = pytest.mark.edges
 
 
 @pytest.fixture
-async def server(humans: HumansServer, tmp_path: Path) -> AsyncGenerator[LangGraphServer]:
+async def langgraph_server(humans: HumansServer, tmp_path: Path) -> AsyncGenerator[LangGraphServer]:
     made = LangGraphServer(tmp_path / "server", humans, "agent")
     async with started(made):
         yield made
 
 
-@pytest.fixture
-async def relay(humans: HumansServer, server: LangGraphServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    async with registering_relay(humans, server, tmp_path) as running:
-        yield running
-
-
 async def test_condition_and_decisions_apply_on_a_server(
-    relay: RunningRelay, server: LangGraphServer, people: People
+    served_relay: RunningRelay, langgraph_server: LangGraphServer, people: People
 ) -> None:
     """A small refund runs at once; of two large ones, one is approved and one is answered instead of the tool."""
     small, approved, by_hand = (f"{word}-{uuid.uuid4().hex[:8]}" for word in ("small", "approved", "by-hand"))
     orders = [{"order": small, "amount": 5}, {"order": approved, "amount": 250}, {"order": by_hand, "amount": 300}]
-    client, engine = server.client(), LangGraphServerEngine(server.url)
+    client, engine = langgraph_server.client(), LangGraphServerEngine(langgraph_server.url)
     thread_id = (await client.threads.create())["thread_id"]
     messages: Any = {"messages": [{"role": "user", "content": json.dumps(orders)}]}
     run = await client.runs.create(thread_id, "agent", input=messages)
@@ -52,7 +46,7 @@ async def test_condition_and_decisions_apply_on_a_server(
             await engine.deliver(Route("langgraph-server", target, key, caller={"run_id": run["run_id"]}), outcome)
 
     def acts() -> list[str]:
-        return server.acts.read_text().splitlines()
+        return langgraph_server.acts.read_text().splitlines()
 
     assert f"paid {small} 5" in acts()
     assert await people.find(f"Refund {small}?", count=0) == []

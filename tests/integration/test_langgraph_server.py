@@ -16,7 +16,7 @@ from awaithumans_adapters.langgraph.delivery.rules import CONTINUED, DECIDED, UP
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
-from tests.support.langgraph_server import LangGraphServer, ServedCaller, registering_relay
+from tests.support.langgraph_server import LangGraphServer, ServedCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay, served
 
@@ -77,26 +77,18 @@ class Bench:
 
 
 @pytest.fixture
-async def relay(
-    humans: HumansServer, langgraph_server: LangGraphServer, tmp_path: Path
-) -> AsyncGenerator[RunningRelay]:
-    async with registering_relay(humans, langgraph_server, tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> AsyncGenerator[Bench]:
+async def bench(served_relay: RunningRelay, langgraph_server: LangGraphServer, people: People) -> AsyncGenerator[Bench]:
     made = Bench(langgraph_server, people)
     yield made
     await made.aclose()
 
 
 async def test_sync_node_asks_and_gets_its_answer(
-    relay: RunningRelay, langgraph_server: LangGraphServer, people: People
+    served_relay: RunningRelay, langgraph_server: LangGraphServer, people: People
 ) -> None:
     """A sync node asks and records its answer, as an async one does."""
     asker = ServedCaller(langgraph_server, "ask_sync")
-    async with asker.ready(relay.settings):
+    async with asker.ready(served_relay.settings):
         asked = await asker.ask("sync?")
         (task,) = await people.find("sync?")
         key = task["idempotency_key"]
@@ -107,11 +99,11 @@ async def test_sync_node_asks_and_gets_its_answer(
         assert asker.acts[asked.name] == 1
 
 
-async def test_langgraph_api_version_names_a_served_run(bench: Bench, relay: RunningRelay) -> None:
+async def test_langgraph_api_version_names_a_served_run(bench: Bench, served_relay: RunningRelay) -> None:
     """This metadata name shows a node that a server runs it; without it the route would name the other engine."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
-    (wait,) = await relay.store.queries.find(task["id"])
+    (wait,) = await served_relay.store.queries.find(task["id"])
     assert wait.route.engine == "langgraph-server"
 
 
@@ -260,11 +252,13 @@ async def test_question_of_a_deleted_thread_is_orphaned(bench: Bench) -> None:
 
 
 @pytest.mark.edges
-async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench: Bench, relay: RunningRelay) -> None:
+async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(
+    bench: Bench, served_relay: RunningRelay
+) -> None:
     """It takes one read of the checkpoint that asked, however long the history is."""
     await bench.ask()
     (task,) = await bench.people.find(bench.question)
-    (wait,) = await relay.store.queries.find(task["id"])
+    (wait,) = await served_relay.store.queries.find(task["id"])
     assert wait.route.asked_at is not None
     assert await bench.engine.orphaned(wait.route) is None
     bench.question = f"{bench.name} again?"
@@ -273,7 +267,7 @@ async def test_superseded_question_is_found_by_the_checkpoint_in_its_route(bench
 
 
 @pytest.mark.edges
-async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningRelay) -> None:
+async def test_copied_thread_asks_its_own_question(bench: Bench, served_relay: RunningRelay) -> None:
     """The copy of a thread with an open question asks anew when it runs, and each takes its own answer."""
     await bench.ask()
     original, yes = await bench.answer(True)
@@ -283,7 +277,7 @@ async def test_copied_thread_asks_its_own_question(bench: Bench, relay: RunningR
     await bench.client.runs.join(thread_id, run["run_id"])
     tasks = await bench.people.find(bench.question, count=2)
     (own,) = [task for task in tasks if task["idempotency_key"] != original.idempotency_key]
-    (wait,) = await relay.store.queries.find(own["id"])
+    (wait,) = await served_relay.store.queries.find(own["id"])
     assert wait.route.target["thread_id"] == thread_id
     no = yes.model_copy(update={"idempotency_key": own["idempotency_key"], "response": {"approved": False}})
     await bench.engine.deliver(wait.route, no)
@@ -513,7 +507,7 @@ async def test_threads_end_once_after_the_relay_is_killed(
     """One thread in the relay's process and one on the server have their answers when the relay is killed."""
     settings, folder = langgraph_server.settings, tmp_path / "relay"
     env = {"CHECKPOINTS": str(tmp_path / "threads.db"), "ACTS": str(langgraph_server.acts), "PYTHONPATH": str(ROOT)}
-    relay = RelayServer(
+    served_relay = RelayServer(
         folder,
         humans,
         [
@@ -527,8 +521,8 @@ async def test_threads_end_once_after_the_relay_is_killed(
     for name in ("CHECKPOINTS", "ACTS"):
         monkeypatch.setenv(name, env[name])
     here, there = Bench(langgraph_server, people), Bench(langgraph_server, people)
-    async with started(relay):
-        watch = RunningRelay(relay.url, settings, Store(f"sqlite:///{folder / 'awaithumans-relay.db'}"))
+    async with started(served_relay):
+        watch = RunningRelay(served_relay.url, settings, Store(f"sqlite:///{folder / 'awaithumans-relay.db'}"))
         async with served_graphs.one_on_disk(HumanTasks(settings)) as graph:
             state = {"name": here.name, "questions": [here.question], "answers": []}
             await graph.ainvoke(state, {"configurable": {"thread_id": here.name}})
@@ -538,10 +532,10 @@ async def test_threads_end_once_after_the_relay_is_killed(
         for task_id, bench in zip(tasks, (here, there), strict=True):
             await watch.check_now(task_id)
             await bench.until("goes on")
-        relay.kill()
+        served_relay.kill()
         for hold in holds:
             hold.unlink()
-        await relay.start()
+        await served_relay.start()
         for task_id in tasks:
             await watch.wait_for(task_id, "delivered", seconds=40)
         await watch.store.stop()

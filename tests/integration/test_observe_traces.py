@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -15,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from awaithumans_core import HumanTask, Route
 from tests.support.engines import CollectingEngine
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay
 from tests.support.servers import FakeServer
 from tests.support.spans import exporter
 from tests.support.workflows import Decision
@@ -44,14 +43,8 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-async def shelf() -> FailingEngine:
+async def engine() -> FailingEngine:
     return FailingEngine()
-
-
-@pytest.fixture
-async def relay(shelf: FailingEngine, fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    async with running_relay([shelf], fake, tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -119,10 +112,10 @@ async def test_answer_found_by_the_sweep_is_linked_to_the_question(
 
 
 async def test_failed_delivery_span_has_the_kind_of_error_only(
-    spans: InMemorySpanExporter, relay: RunningRelay, people: People, shelf: FailingEngine
+    spans: InMemorySpanExporter, relay: RunningRelay, people: People, engine: FailingEngine
 ) -> None:
     """An engine's error text may repeat the answer, so only the type of the error is recorded."""
-    shelf.failures = 1
+    engine.failures = 1
     question, route = asked("traced and failed")
     outcome = await relay.human_tasks().open(question.body(), route)
     await people.complete(outcome.task_id, {"approved": True})

@@ -23,8 +23,8 @@ from awaithumans_relay.dispatch.dispatcher import TICK_SECONDS
 from awaithumans_relay.store import WaitState
 from tests.support import hostile
 from tests.support.engines import CollectingEngine
-from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.servers import FakeServer
+from tests.support.relay import RunningRelay, settings_for
+from tests.support.servers import TaskServer
 
 TOKEN = secrets.token_urlsafe(32)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
@@ -49,21 +49,14 @@ class FailingEngine(CollectingEngine):
 
 
 @pytest.fixture
-def settings(fake: FakeServer) -> Settings:
-    return settings_for(fake, "http://127.0.0.1:1").model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
+def relay_settings(task_server: TaskServer) -> Settings:
+    settings = settings_for(task_server, "http://127.0.0.1:1")
+    return settings.model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
 
 
 @pytest.fixture
-async def shelf() -> FailingEngine:
+async def engine() -> FailingEngine:
     return FailingEngine()
-
-
-@pytest.fixture
-async def relay(
-    shelf: FailingEngine, settings: Settings, fake: FakeServer, tmp_path: Path
-) -> AsyncGenerator[RunningRelay]:
-    async with running_relay([shelf], fake, tmp_path, settings=settings) as running:
-        yield running
 
 
 @pytest.fixture
@@ -169,9 +162,9 @@ async def test_requests_without_the_token_get_401(relay: RunningRelay, stranger:
     assert await relay.store.queries.counts() == {"parked": 1}
 
 
-async def test_without_a_configured_token_every_request_is_refused(settings: Settings, tmp_path: Path) -> None:
+async def test_without_a_configured_token_every_request_is_refused(relay_settings: Settings, tmp_path: Path) -> None:
     """A relay without an operator token has no operator, and its replies do not reveal that."""
-    closed = settings.model_copy(update={"relay_operator_token": None})
+    closed = relay_settings.model_copy(update={"relay_operator_token": None})
     app = create_app([], settings=closed, database=f"sqlite:///{tmp_path / 'waits.db'}")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as http:
         asked = [
@@ -184,9 +177,9 @@ async def test_without_a_configured_token_every_request_is_refused(settings: Set
 
 
 @pytest.mark.parametrize("token", ["short", "ä" * 20, "with\na newline in it"])
-def test_weak_operator_token_is_refused(settings: Settings, token: str) -> None:
+def test_weak_operator_token_is_refused(relay_settings: Settings, token: str) -> None:
     """A token that is guessable or invalid in a header is a settings error that does not repeat it."""
-    poor = settings.model_copy(update={"relay_operator_token": SecretStr(token)})
+    poor = relay_settings.model_copy(update={"relay_operator_token": SecretStr(token)})
     with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_OPERATOR_TOKEN") as refused:
         create_app([], settings=poor)
     assert token not in str(refused.value)
@@ -239,35 +232,35 @@ async def test_listing_with_impossible_parameters_is_refused(operator: httpx.Asy
 
 
 async def test_redrive_is_delivered_at_once_as_a_redrive(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """A redriven answer does not wait for the next tick, and the engine learns that it is a redrive."""
     await answered(relay, "task-1", "task-2")
-    shelf.mended = True
+    engine.mended = True
     began = time.monotonic()
     assert (await operator.post("/waits/task-1/redrive")).json() == {"redriven": 1}
     await relay.wait_for("task-1", "delivered")
     assert time.monotonic() - began < TICK_SECONDS
-    assert shelf.redriven == ["task-1"]
+    assert engine.redriven == ["task-1"]
     await relay.wait_for("task-2", "parked")
     assert (await operator.post("/waits/task-1/redrive")).json() == {"redriven": 0}
 
 
 async def test_delivery_after_a_redrive_is_an_ordinary_one(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """A redrive applies once; the answer to a caller that registers again is an ordinary delivery."""
     await answered(relay, "task-1")
     await operator.post("/waits/task-1/redrive")
     await relay.wait_for("task-1", "parked")
-    assert shelf.redriven == ["task-1"]
-    shelf.mended = True
+    assert engine.redriven == ["task-1"]
+    engine.mended = True
     proof = relay.settings.signer().prove(Route("shelf", {"place": "task-1"}, "task-1"), "task-1")
     asker = {"Authorization": f"Bearer {proof}"}
     registered = await operator.put("/waits/task-1", json={"timeout_seconds": 900}, headers=asker)
     assert registered.json() == {"state": "answered"}
     await relay.wait_for("task-1", "delivered")
-    assert shelf.redriven == ["task-1"]
+    assert engine.redriven == ["task-1"]
 
 
 async def test_redrive_of_an_unknown_task_is_404(operator: httpx.AsyncClient) -> None:
@@ -276,14 +269,14 @@ async def test_redrive_of_an_unknown_task_is_404(operator: httpx.AsyncClient) ->
 
 
 async def test_redrive_selects_one_engine_or_all(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """A redrive takes every parked wait, or those of one engine."""
     await answered(relay, "a", "b")
     await answered(relay, "c", engine="other")
-    shelf.mended = True
+    engine.mended = True
     assert (await operator.post("/waits/redrive", params={"engine": "shelf"})).json() == {"redriven": 2}
-    await shelf.until(2)
+    await engine.until(2)
     await relay.wait_for("c", "parked")
     assert (await operator.post("/waits/redrive")).json() == {"redriven": 1}
 
@@ -351,7 +344,7 @@ async def test_page_links_to_the_question_and_filters(relay: RunningRelay, brows
 
 
 async def test_filter_form_shows_every_engine(
-    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """Choosing "every engine" and pressing "Show" lists every engine's waits, and a redrive from there takes all."""
     await answered(relay, "task-1")
@@ -366,7 +359,7 @@ async def test_filter_form_shows_every_engine(
         listed = (await operator.get("/waits", params=query)).json()
         assert [wait["task_id"] for wait in listed["waits"]] == ["task-2", "task-1"]
         assert listed["counts"]["parked"] == 2
-    shelf.mended = True
+    engine.mended = True
     (form,) = [f for f in page.redrives() if f.get("all")]
     sent = await browser.post(str(reply.url), data=form)
     assert str(sent.url).endswith("/operate?redriven=2")
@@ -375,11 +368,11 @@ async def test_filter_form_shows_every_engine(
 
 
 async def test_redrive_with_an_empty_engine_takes_all(
-    relay: RunningRelay, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """An empty engine means no filter, as in a listing."""
     await answered(relay, "task-1")
-    shelf.mended = True
+    engine.mended = True
     assert (await operator.post("/waits/redrive?engine=")).json() == {"redriven": 1}
     await relay.wait_for("task-1", "delivered")
 
@@ -397,13 +390,13 @@ async def test_page_is_paginated(relay: RunningRelay, browser: httpx.AsyncClient
 
 
 async def test_answer_whose_caller_had_ended_is_marked(
-    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, browser: httpx.AsyncClient, operator: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """Page and API distinguish a wait whose caller was gone from one that was delivered."""
     await answered(relay, "gone", status="cancelled", then="delivered")
     alone = Page((await browser.get("/operate?state=delivered")).text).texts
     assert {"Delivered", "asker had gone", "found gone", HOSTILE} <= set(alone)
-    shelf.mended = True
+    engine.mended = True
     await answered(relay, "there", status="cancelled", then="delivered")
     page = Page((await browser.get("/operate")).text).texts
     assert page.count("asker had gone") == 1
@@ -420,11 +413,11 @@ async def test_page_and_api_use_the_same_words(relay: RunningRelay, browser: htt
     assert {state.capitalize() for state in WaitState} <= set(page)
 
 
-async def test_form_redrives_one_wait(relay: RunningRelay, browser: httpx.AsyncClient, shelf: FailingEngine) -> None:
+async def test_form_redrives_one_wait(relay: RunningRelay, browser: httpx.AsyncClient, engine: FailingEngine) -> None:
     """The button of a row redrives that answer, and the page confirms it."""
     await answered(relay, "task-1", "task-2")
     (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("task_id") == "task-1"]
-    shelf.mended = True
+    engine.mended = True
     reply = await browser.post("/operate?state=parked", data=form)
     assert str(reply.url).endswith("/operate?state=parked&redriven=1")
     assert "1 wait is redriven: it goes out again now." in Page(reply.text).texts
@@ -433,14 +426,14 @@ async def test_form_redrives_one_wait(relay: RunningRelay, browser: httpx.AsyncC
 
 
 async def test_form_redrives_all_parked_waits(
-    relay: RunningRelay, browser: httpx.AsyncClient, shelf: FailingEngine
+    relay: RunningRelay, browser: httpx.AsyncClient, engine: FailingEngine
 ) -> None:
     """One button redrives everything that is parked."""
     await answered(relay, "task-1", "task-2")
     (form,) = [f for f in Page((await browser.get("/operate")).text).redrives() if f.get("all")]
-    shelf.mended = True
+    engine.mended = True
     await browser.post("/operate", data=form)
-    await shelf.until(2)
+    await engine.until(2)
 
 
 @pytest.mark.parametrize(
@@ -476,11 +469,11 @@ async def test_api_refuses_browser_credentials(relay: RunningRelay, browser: htt
     assert await relay.store.queries.counts() == {"parked": 1}
 
 
-async def test_page_works_under_a_prefix(settings: Settings, tmp_path: Path) -> None:
+async def test_page_works_under_a_prefix(relay_settings: Settings, tmp_path: Path) -> None:
     """Inside an application, links and forms stay under the prefix."""
     engines: list[Engine] = []
     app = FastAPI(redirect_slashes=False)
-    router = create_router(engines, settings=settings, database=f"sqlite:///{tmp_path / 'waits.db'}")
+    router = create_router(engines, settings=relay_settings, database=f"sqlite:///{tmp_path / 'waits.db'}")
     app.include_router(router, prefix="/relay")
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host", auth=("me", TOKEN))
     async with app.router.lifespan_context(app), client as http:
@@ -490,10 +483,10 @@ async def test_page_works_under_a_prefix(settings: Settings, tmp_path: Path) -> 
     assert (sent.status_code, sent.headers["location"]) == (303, "?redriven=0")
 
 
-def test_engine_with_the_probes_name_is_refused(settings: Settings) -> None:
+def test_engine_with_the_probes_name_is_refused(relay_settings: Settings) -> None:
     """No other engine can have the name of the doctor's probe."""
     with pytest.raises(SettingsError, match="'doctor'"):
-        create_app([CollectingEngine("doctor")], settings=settings)
+        create_app([CollectingEngine("doctor")], settings=relay_settings)
 
 
 async def test_log_of_a_redrive_holds_no_secret(

@@ -4,27 +4,24 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from awaithumans_core import Settings
 from awaithumans_relay.monitoring.repeated_lines import MAX_KINDS, Repeats
 from awaithumans_relay.web.authentication import GUESS_SECONDS, GUESSES_PER_SECOND
-from tests.support.engines import CollectingEngine
-from tests.support.relay import RunningRelay, running_relay, settings_for
-from tests.support.servers import FakeServer
+from tests.support.relay import RunningRelay, settings_for
+from tests.support.servers import FakeServer, TaskServer
 
 TOKEN = secrets.token_urlsafe(32)
 
 
 @pytest.fixture
-async def relay(fake: FakeServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    settings = settings_for(fake, "http://127.0.0.1:1").model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
-    async with running_relay([CollectingEngine()], fake, tmp_path, settings=settings) as running:
-        yield running
+def relay_settings(task_server: TaskServer) -> Settings:
+    settings = settings_for(task_server, "http://127.0.0.1:1")
+    return settings.model_copy(update={"relay_operator_token": SecretStr(TOKEN)})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

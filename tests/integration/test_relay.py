@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,21 @@ from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.relay import RunningRelay, Server, running_relay
+from tests.support.servers import TaskServer
 from tests.support.workflows import Decision
 
 ROUTE = Route("shelf", {"place": "here"}, "question-1")
 OTHER = Route("shelf", {"place": "there"}, "question-2")
 
 
-@pytest.fixture
-async def shelf() -> CollectingEngine:
-    return CollectingEngine()
-
-
-@pytest.fixture
-async def relay(shelf: CollectingEngine, humans: HumansServer, tmp_path: Path) -> AsyncGenerator[RunningRelay]:
-    async with running_relay([shelf], humans, tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def server(relay: RunningRelay, humans: HumansServer) -> AsyncGenerator[Server]:
-    speaker = Server(relay, humans)
-    yield speaker
-    await speaker.http.aclose()
-
-
 BODY = json.dumps(
     {"task_id": "task-1", "idempotency_key": "question-1", "status": "completed", "response": {}}
 ).encode()
+
+
+@pytest.fixture
+def task_server(humans: HumansServer) -> TaskServer:
+    return humans
 
 
 @pytest.mark.parametrize(
@@ -63,44 +50,44 @@ BODY = json.dumps(
     ],
 )
 async def test_callback_without_valid_proofs_is_refused(
-    server: Server,
+    relay_client: Server,
     relay: RunningRelay,
-    shelf: CollectingEngine,
+    engine: CollectingEngine,
     token: str | None,
     signature: str | None,
     body: bytes,
     status: int,
 ) -> None:
     """A callback without both proofs, or that is no answer, is refused and leaves no trace."""
-    reply = await server.post(server.signer.issue(ROUTE) if token is None else token, body, signature)
+    reply = await relay_client.post(relay_client.signer.issue(ROUTE) if token is None else token, body, signature)
     assert reply.status_code == status
     assert set(reply.json()) == {"error", "message"}
     assert await relay.store.queries.counts() == {}
-    assert shelf.calls == 0
+    assert engine.calls == 0
 
 
 async def test_signed_body_at_the_url_of_another_wait_is_refused(
-    server: Server, relay: RunningRelay, shelf: CollectingEngine
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
 ) -> None:
     """A valid answer sent to the URL of another wait is 403, and neither wait changes."""
-    await server.register(ROUTE, "task-1")
-    await server.register(OTHER, "task-2")
+    await relay_client.register(ROUTE, "task-1")
+    await relay_client.register(OTHER, "task-2")
     body = json.dumps({"task_id": "task-1", "idempotency_key": "question-1", "status": "cancelled"}).encode()
-    assert (await server.post(server.signer.issue(OTHER), body)).status_code == 403
+    assert (await relay_client.post(relay_client.signer.issue(OTHER), body)).status_code == 403
     assert await relay.store.queries.counts() == {"open": 2}
-    assert shelf.calls == 0
+    assert engine.calls == 0
 
 
 async def test_wait_registered_for_another_task_gets_no_answer(
-    server: Server, relay: RunningRelay, shelf: CollectingEngine
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
 ) -> None:
     """Registering a route under another caller's task id does not deliver that task's answer."""
-    await server.register(OTHER, "task-1")
-    assert (await server.call_back(ROUTE, "task-1")).status_code == 200
-    await shelf.until(1)
+    await relay_client.register(OTHER, "task-1")
+    assert (await relay_client.call_back(ROUTE, "task-1")).status_code == 200
+    await engine.until(1)
     states = {wait.route.idempotency_key: wait.state for wait in await relay.store.queries.find("task-1")}
     assert states["question-2"] == "open"
-    assert [route.idempotency_key for route, _ in shelf.held] == ["question-1"]
+    assert [route.idempotency_key for route, _ in engine.held] == ["question-1"]
 
 
 @pytest.mark.parametrize(
@@ -108,58 +95,62 @@ async def test_wait_registered_for_another_task_gets_no_answer(
     [{}, {"Authorization": "Bearer forged"}, {"Authorization": "Basic Zm9yZ2Vk"}, {"Authorization": "Bearer"}],
     ids=["none", "forged", "another-scheme", "empty"],
 )
-async def test_registration_needs_a_token(server: Server, relay: RunningRelay, headers: dict[str, str]) -> None:
+async def test_registration_needs_a_token(relay_client: Server, relay: RunningRelay, headers: dict[str, str]) -> None:
     """A wait is registered only with a token of this relay."""
-    reply = await server.http.put("/waits/task-1", json={"timeout_seconds": 900}, headers=headers)
+    reply = await relay_client.http.put("/waits/task-1", json={"timeout_seconds": 900}, headers=headers)
     assert reply.status_code == 401
     assert await relay.store.queries.counts() == {}
 
 
-async def test_registration_for_an_unknown_engine_is_refused(server: Server) -> None:
+async def test_registration_for_an_unknown_engine_is_refused(relay_client: Server) -> None:
     """A caller whose engine the relay does not have gets an error at once."""
-    reply = await server.register(Route("nobody", {}, "k"))
+    reply = await relay_client.register(Route("nobody", {}, "k"))
     assert reply.status_code == 422
     assert "nobody" in reply.json()["message"]
     assert "shelf" in reply.json()["message"]
 
 
-async def test_duplicate_callback_wakes_once(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
+async def test_duplicate_callback_wakes_once(
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
+) -> None:
     """The server may send a row twice: both are acknowledged, and the caller is woken once."""
-    await server.register(ROUTE)
-    assert [(await server.call_back(ROUTE)).status_code for _ in range(2)] == [200, 200]
+    await relay_client.register(ROUTE)
+    assert [(await relay_client.call_back(ROUTE)).status_code for _ in range(2)] == [200, 200]
     await relay.wait_for("task-1", "delivered")
-    assert (await server.call_back(ROUTE)).status_code == 200
+    assert (await relay_client.call_back(ROUTE)).status_code == 200
     await relay.wait_for("task-1", "delivered")
-    assert shelf.calls == 1
+    assert engine.calls == 1
 
 
 async def test_callback_before_registration_wakes_once(
-    server: Server, relay: RunningRelay, shelf: CollectingEngine
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
 ) -> None:
     """An answer before its registration is kept, delivered, and not delivered again by the registration."""
-    assert (await server.call_back(ROUTE)).status_code == 200
-    await shelf.until(1)
+    assert (await relay_client.call_back(ROUTE)).status_code == 200
+    await engine.until(1)
     await relay.wait_for("task-1", "delivered")
-    assert (await server.register(ROUTE)).json() == {"state": "delivered"}
-    assert shelf.calls == 1
+    assert (await relay_client.register(ROUTE)).json() == {"state": "delivered"}
+    assert engine.calls == 1
 
 
-async def test_shared_task_answers_every_wait(server: Server, relay: RunningRelay, shelf: CollectingEngine) -> None:
+async def test_shared_task_answers_every_wait(
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
+) -> None:
     """Callers that share a key share the task, and each gets its answer, including a later one."""
     second, late = (Route("shelf", {"place": place}, "question-1") for place in ("second", "late"))
-    await server.register(ROUTE)
-    await server.register(second)
-    await server.call_back(ROUTE)
-    await shelf.until(2)
-    assert (await server.register(late)).json() == {"state": "answered"}
-    await shelf.until(3)
-    assert {route.target["place"] for route, _ in shelf.held} == {"here", "second", "late"}
+    await relay_client.register(ROUTE)
+    await relay_client.register(second)
+    await relay_client.call_back(ROUTE)
+    await engine.until(2)
+    assert (await relay_client.register(late)).json() == {"state": "answered"}
+    await engine.until(3)
+    assert {route.target["place"] for route, _ in engine.held} == {"here", "second", "late"}
 
 
-async def test_callback_url_with_a_slash_is_not_redirected(server: Server, shelf: CollectingEngine) -> None:
+async def test_callback_url_with_a_slash_is_not_redirected(relay_client: Server, engine: CollectingEngine) -> None:
     """The server counts a redirect as delivered, so the relay must never send one."""
-    assert (await server.call_back(ROUTE, slash="/")).status_code == 200
-    await shelf.until(1)
+    assert (await relay_client.call_back(ROUTE, slash="/")).status_code == 200
+    await engine.until(1)
 
 
 async def test_answer_to_an_ended_target_is_acknowledged_and_parked(humans: HumansServer, tmp_path: Path) -> None:
@@ -168,15 +159,15 @@ async def test_answer_to_an_ended_target_is_acknowledged_and_parked(humans: Huma
     def gone(_: Route) -> None:
         raise TargetGone("the workflow has ended")
 
-    shelf = CollectingEngine(on_deliver=gone)
-    async with running_relay([shelf], humans, tmp_path) as relay:
-        server = Server(relay, humans)
-        assert (await server.call_back(ROUTE)).status_code == 200
+    engine = CollectingEngine(on_deliver=gone)
+    async with running_relay([engine], humans, tmp_path) as relay:
+        relay_client = Server(relay, humans)
+        assert (await relay_client.call_back(ROUTE)).status_code == 200
         (wait,) = await relay.wait_for("task-1", "parked")
         assert wait.last_error == "the workflow has ended"
-        assert (await server.call_back(ROUTE)).status_code == 200
-        assert shelf.calls == 1
-        await server.http.aclose()
+        assert (await relay_client.call_back(ROUTE)).status_code == 200
+        assert engine.calls == 1
+        await relay_client.http.aclose()
 
 
 async def test_failed_delivery_is_retried_and_delivered_once(humans: HumansServer, tmp_path: Path) -> None:
@@ -187,13 +178,13 @@ async def test_failed_delivery_is_retried_and_delivered_once(humans: HumansServe
         if failures:
             raise failures.pop()
 
-    shelf = CollectingEngine(on_deliver=stumble)
-    async with running_relay([shelf], humans, tmp_path) as relay:
-        server = Server(relay, humans)
-        await server.call_back(ROUTE)
+    engine = CollectingEngine(on_deliver=stumble)
+    async with running_relay([engine], humans, tmp_path) as relay:
+        relay_client = Server(relay, humans)
+        await relay_client.call_back(ROUTE)
         await relay.wait_for("task-1", "delivered")
-        assert (shelf.calls, len(shelf.held)) == (3, 1)
-        await server.http.aclose()
+        assert (engine.calls, len(engine.held)) == (3, 1)
+        await relay_client.http.aclose()
 
 
 async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> None:
@@ -203,44 +194,44 @@ async def test_waits_survive_a_restart(humans: HumansServer, tmp_path: Path) -> 
         raise ConnectionError("away")
 
     async with running_relay([CollectingEngine(on_deliver=away)], humans, tmp_path) as relay:
-        server = Server(relay, humans)
-        assert (await server.call_back(ROUTE)).status_code == 200
-        await server.http.aclose()
-    shelf = CollectingEngine()
-    async with running_relay([shelf], humans, tmp_path):
-        (outcome,) = await shelf.until(1)
+        relay_client = Server(relay, humans)
+        assert (await relay_client.call_back(ROUTE)).status_code == 200
+        await relay_client.http.aclose()
+    engine = CollectingEngine()
+    async with running_relay([engine], humans, tmp_path):
+        (outcome,) = await engine.until(1)
     assert outcome.response == {"approved": True}
 
 
-async def test_probes_report_liveness_and_waits(server: Server) -> None:
+async def test_probes_report_liveness_and_waits(relay_client: Server) -> None:
     """The probes report whether the process runs and which waits it holds."""
-    await server.register(ROUTE)
-    assert (await server.http.get("/healthz")).json() == {"status": "ok"}
-    ready = (await server.http.get("/readyz")).json()
+    await relay_client.register(ROUTE)
+    assert (await relay_client.http.get("/healthz")).json() == {"status": "ok"}
+    ready = (await relay_client.http.get("/readyz")).json()
     assert (ready["status"], ready["waits"]) == ("ready", {"open": 1})
     assert ready["engines"] == {"shelf": {"state": "unknown"}}
 
 
 async def test_callback_after_parking_is_delivered(
-    server: Server, relay: RunningRelay, shelf: CollectingEngine
+    relay_client: Server, relay: RunningRelay, engine: CollectingEngine
 ) -> None:
     """A parked wait without a known task is reopened by its callback, and by its caller."""
-    await server.register(ROUTE)
-    await server.register(OTHER, "task-2")
+    await relay_client.register(ROUTE)
+    await relay_client.register(OTHER, "task-2")
     for task_id in ("task-1", "task-2"):
         for wait in await relay.store.queries.find(task_id):
             assert await relay.store.checks.park(wait, reason="deleted")
-    assert (await server.call_back(ROUTE)).status_code == 200
+    assert (await relay_client.call_back(ROUTE)).status_code == 200
     await relay.wait_for("task-1", "delivered")
-    assert (await server.register(OTHER, "task-2")).json() == {"state": "open"}
-    assert [outcome.task_id for _, outcome in shelf.held] == ["task-1"]
+    assert (await relay_client.register(OTHER, "task-2")).json() == {"state": "open"}
+    assert [outcome.task_id for _, outcome in engine.held] == ["task-1"]
 
 
-async def test_sweep_does_not_park_a_wait_answered_meanwhile(server: Server, relay: RunningRelay) -> None:
+async def test_sweep_does_not_park_a_wait_answered_meanwhile(relay_client: Server, relay: RunningRelay) -> None:
     """The answer arrives while the sweep reads that the task is missing, and is kept."""
-    await server.register(ROUTE)
+    await relay_client.register(ROUTE)
     (open_wait,) = await relay.store.queries.find("task-1")
-    await server.call_back(ROUTE)
+    await relay_client.call_back(ROUTE)
     await relay.wait_for("task-1", "delivered")
     assert not await relay.store.checks.park(open_wait, reason="deleted")
     await relay.wait_for("task-1", "delivered")
@@ -256,17 +247,19 @@ async def test_slow_deliveries_do_not_delay_other_targets(humans: HumansServer, 
                 await gate.wait()
             await super().deliver(route, outcome)
 
-    shelf = Slow()
-    async with running_relay([shelf], humans, tmp_path) as relay:
-        server = Server(relay, humans)
+    engine = Slow()
+    async with running_relay([engine], humans, tmp_path) as relay:
+        relay_client = Server(relay, humans)
         for number in range(40):
-            await server.call_back(Route("shelf", {"place": f"slow-{number}"}, f"slow-{number}"), f"slow-{number}")
-        await server.call_back(ROUTE)
-        (outcome,) = await shelf.until(1)
+            await relay_client.call_back(
+                Route("shelf", {"place": f"slow-{number}"}, f"slow-{number}"), f"slow-{number}"
+            )
+        await relay_client.call_back(ROUTE)
+        (outcome,) = await engine.until(1)
         assert outcome.task_id == "task-1"
         gate.set()
-        await shelf.until(41)
-        await server.http.aclose()
+        await engine.until(41)
+        await relay_client.http.aclose()
 
 
 async def test_unreadable_task_does_not_delay_other_answers(

@@ -211,11 +211,6 @@ async def test_serve_uses_a_profile_for_each_namespace(
     assert not any(key in log for key in (*KEYS, environment["TESTS_CODEC_KEY"]))
 
 
-@pytest.fixture
-def question() -> str:
-    return f"Approve {uuid.uuid4().hex[:8]}?"
-
-
 async def with_namespace(temporal: TemporalServer, name: str) -> None:
     client = await Client.connect(temporal.address)
     retention = Duration(seconds=int(timedelta(days=1).total_seconds()))

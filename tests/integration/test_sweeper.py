@@ -65,14 +65,6 @@ async def reader(task_server: FakeHumans, server_faults: ServerFaults) -> AsyncG
         yield client
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncGenerator[Store]:
-    found = Store(f"sqlite:///{tmp_path / 'relay.db'}")
-    await found.start()
-    yield found
-    await found.stop()
-
-
 async def ask(task_server: FakeHumans, store: Store, count: int, engine: str = "shelf") -> list[str]:
     """Register this many open waits whose check is due, and return their task ids."""
     asked: list[str] = []

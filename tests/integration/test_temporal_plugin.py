@@ -2,12 +2,11 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import pytest
-from devservers import HumansServer, TemporalServer
+from devservers import TemporalServer
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.client import Client
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
@@ -27,23 +26,13 @@ from awaithumans_adapters.temporal import (
     HumanTasksActivityPlugin,
     HumanTasksPlugin,
     HumanTasksWorkflowPlugin,
-    TemporalEngine,
 )
 from awaithumans_core import Settings, SettingsError
 from tests.support.people import People
 from tests.support.plain_workflow import AskPlainly
-from tests.support.relay import RunningRelay, running_relay
+from tests.support.relay import RunningRelay
 from tests.support.spans import exporter
 from tests.support.workflows import WORKFLOWS, AskUncaught
-
-
-@pytest.fixture(scope="module")
-async def relay(
-    humans: HumansServer, temporal: TemporalServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[RunningRelay]:
-    engine = TemporalEngine(lambda: Client.connect(temporal.address))
-    async with running_relay([engine], humans, tmp_path_factory.mktemp("plugin-relay")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -63,25 +52,27 @@ async def asked_and_answered(people: People, client: Client, name: str, **option
 
 
 async def test_plugin_on_the_worker_alone_is_enough(
-    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+    people: People, temporal_relay: RunningRelay, temporal: TemporalServer, name: str
 ) -> None:
     """A client of an application needs only a converter that carries JSON."""
     client = await Client.connect(temporal.address)
-    await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
+    await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(temporal_relay.settings)])
 
 
 async def test_equal_plugins_on_client_and_worker_are_one(
-    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+    people: People, temporal_relay: RunningRelay, temporal: TemporalServer, name: str
 ) -> None:
     """Two plugins with the same settings act as one."""
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(temporal_relay.settings)])
     with pytest.warns(UserWarning, match="present from both"):
-        await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(relay.settings)])
+        await asked_and_answered(people, client, name, plugins=[HumanTasksPlugin(temporal_relay.settings)])
 
 
-async def test_plugins_with_different_settings_are_refused(relay: RunningRelay, temporal: TemporalServer) -> None:
+async def test_plugins_with_different_settings_are_refused(
+    temporal_relay: RunningRelay, temporal: TemporalServer
+) -> None:
     """It would be unclear which settings apply, so neither is used."""
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(temporal_relay.settings)])
     other = HumanTasksPlugin(Settings.load(admin_api_token="another", relay_url="http://127.0.0.1:9"))
     with (
         pytest.raises(SettingsError, match="not with this plugin's settings"),
@@ -90,10 +81,12 @@ async def test_plugins_with_different_settings_are_refused(relay: RunningRelay, 
         Worker(client, task_queue="both", workflows=WORKFLOWS, plugins=[other])
 
 
-async def test_activities_registered_by_hand_are_refused(relay: RunningRelay, temporal: TemporalServer) -> None:
+async def test_activities_registered_by_hand_are_refused(
+    temporal_relay: RunningRelay, temporal: TemporalServer
+) -> None:
     """The SDK's error would be about a duplicate name; this one states what to leave out."""
-    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(relay.settings)])
-    by_hand = HumanTaskActivities(relay.settings).all()
+    client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(temporal_relay.settings)])
+    by_hand = HumanTaskActivities(temporal_relay.settings).all()
     with pytest.raises(SettingsError, match="leave them out of activities="):
         Worker(client, task_queue="both", workflows=WORKFLOWS, activities=by_hand)
 
@@ -121,11 +114,11 @@ def combined(which: str, settings: Settings) -> SimplePlugin:
     ],
 )
 async def test_equal_plugins_on_one_worker_are_accepted(
-    relay: RunningRelay, temporal: TemporalServer, first: str, second: str
+    temporal_relay: RunningRelay, temporal: TemporalServer, first: str, second: str
 ) -> None:
     """A worker may have several plugins, on itself and its client, with equal configuration."""
     client = await Client.connect(temporal.address)
-    plugins = [combined(first, relay.settings), combined(second, relay.settings)]
+    plugins = [combined(first, temporal_relay.settings), combined(second, temporal_relay.settings)]
     with catch_warnings():
         simplefilter("ignore", UserWarning)  # the SDK's warning about two plugins with one name
         worker = Worker(
@@ -148,11 +141,11 @@ async def test_equal_plugins_on_one_worker_are_accepted(
     ],
 )
 async def test_plugins_with_different_options_are_refused(
-    relay: RunningRelay, temporal: TemporalServer, first: str, second: str
+    temporal_relay: RunningRelay, temporal: TemporalServer, first: str, second: str
 ) -> None:
     """It would be unclear which options apply."""
     client = await Client.connect(temporal.address)
-    plugins = [combined(first, relay.settings), combined(second, relay.settings)]
+    plugins = [combined(first, temporal_relay.settings), combined(second, temporal_relay.settings)]
     with pytest.raises(SettingsError, match=r"plugin of this package|leave them out"):
         Worker(client, task_queue="several", workflows=WORKFLOWS, plugins=plugins)
 
@@ -198,13 +191,13 @@ async def test_converter_without_json_is_refused(temporal: TemporalServer) -> No
 
 
 async def test_custom_converter_with_json_is_kept(
-    people: People, relay: RunningRelay, temporal: TemporalServer, name: str
+    people: People, temporal_relay: RunningRelay, temporal: TemporalServer, name: str
 ) -> None:
     """An application's converter is used unchanged."""
     client = await Client.connect(
         temporal.address,
         data_converter=DataConverter(payload_converter_class=CustomConverter),
-        plugins=[HumanTasksPlugin(relay.settings)],
+        plugins=[HumanTasksPlugin(temporal_relay.settings)],
     )
     assert client.data_converter.payload_converter_class is CustomConverter
     await asked_and_answered(people, client, name)
@@ -222,7 +215,7 @@ def beside(which: str) -> SimplePlugin:
 @pytest.mark.parametrize("which", ["opentelemetry", "langgraph"])
 async def test_plugin_works_beside_other_plugins(
     people: People,
-    relay: RunningRelay,
+    temporal_relay: RunningRelay,
     temporal: TemporalServer,
     name: str,
     spans: InMemorySpanExporter,
@@ -233,7 +226,7 @@ async def test_plugin_works_beside_other_plugins(
 
     OpenTelemetry's plugin shows the asking within the workflow's trace, and the delivery is linked to it.
     """
-    plugins = [HumanTasksPlugin(relay.settings), beside(which)]
+    plugins = [HumanTasksPlugin(temporal_relay.settings), beside(which)]
     client = await Client.connect(temporal.address, plugins=plugins if first else plugins[::-1])
     await asked_and_answered(people, client, name)
     if which == "opentelemetry":

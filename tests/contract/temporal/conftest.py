@@ -1,6 +1,5 @@
 """One relay and one worker for every test of this package, in both modes: signal and activity."""
 
-import uuid
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -18,25 +17,25 @@ def via(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="package")
-async def asker(temporal: TemporalServer) -> TemporalCaller:
+async def caller(temporal: TemporalServer) -> TemporalCaller:
     return TemporalCaller(temporal.address)
 
 
 @pytest.fixture(scope="package")
 async def relay(
-    asker: TemporalCaller, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
+    caller: TemporalCaller, humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[RunningRelay]:
     async with (
-        running_relay([asker.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
-        asker.ready(running.settings),
+        running_relay([caller.engine], humans, tmp_path_factory.mktemp("temporal-relay")) as running,
+        caller.ready(running.settings),
     ):
         yield running
 
 
 @pytest.fixture
-def client(relay: RunningRelay, asker: TemporalCaller) -> Client:
+def client(relay: RunningRelay, caller: TemporalCaller) -> Client:
     assert relay.url
-    return asker.client
+    return caller.client
 
 
 @pytest.fixture
@@ -44,8 +43,3 @@ async def people(humans: HumansServer, relay: RunningRelay) -> AsyncGenerator[Pe
     hasty = PeopleWithPromptChecks(humans, relay)
     yield hasty
     await hasty.aclose()
-
-
-@pytest.fixture
-def question() -> str:
-    return f"Approve {uuid.uuid4().hex[:8]}?"

@@ -90,9 +90,9 @@ async def test_answer_arrives_after_temporal_is_restarted(
 ) -> None:
     """The answer arrives although Temporal was down when the person gave it."""
     server = TemporalServer(tmp_path)
-    asker = TemporalCaller(server.address, via)
-    async with started(server), running_relay([asker.engine], humans, tmp_path) as relay, asker.ready(relay.settings):
-        asked = await asker.ask(question)
+    caller = TemporalCaller(server.address, via)
+    async with started(server), running_relay([caller.engine], humans, tmp_path) as relay, caller.ready(relay.settings):
+        asked = await caller.ask(question)
         (task,) = await people.find(question)
         await until_open(relay, task)
         server.process.kill()
@@ -100,20 +100,20 @@ async def test_answer_arrives_after_temporal_is_restarted(
         await relay.wait_for(task["id"], "answered")
         await server.start()
         assert (await asyncio.wait_for(asked.result(), 60))["approved"] is True
-        assert asker.acts[asked.name] == 1
+        assert caller.acts[asked.name] == 1
 
 
 async def test_activity_finds_the_answer_of_a_lost_callback(
     people: People, humans: HumansServer, temporal: TemporalServer, tmp_path: Path, question: str
 ) -> None:
     """In activity mode the worker checks the task itself, so the answer arrives even if the relay is down for good."""
-    asker = TemporalCaller(temporal.address, "activity")
+    caller = TemporalCaller(temporal.address, "activity")
     async with running_relay([TemporalEngine(unreachable)], humans, tmp_path) as relay:
         settings = relay.settings
         client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
         async with Worker(client, task_queue=question, workflows=WORKFLOWS):
             handle = await start(
-                client, AskUncaught.run, {"task": question, "via": asker.via, "recheck": 3}, task_queue=question
+                client, AskUncaught.run, {"task": question, "via": caller.via, "recheck": 3}, task_queue=question
             )
             (task,) = await people.find(question)
             await people.complete(task["id"], YES)

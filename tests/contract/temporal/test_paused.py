@@ -15,7 +15,7 @@ pytestmark = pytest.mark.edges
 
 
 async def test_answer_to_a_paused_workflow_is_delivered_at_once(
-    client: Client, asker: TemporalCaller, people: People, relay: RunningRelay, question: str, via: str
+    client: Client, caller: TemporalCaller, people: People, relay: RunningRelay, question: str, via: str
 ) -> None:
     """The first attempt delivers; the workflow continues when unpaused, and is not orphaned meanwhile."""
     handle = await start(client, Ask.run, {"task": question, "via": via})
@@ -34,4 +34,4 @@ async def test_answer_to_a_paused_workflow_is_delivered_at_once(
     )  # the relay sends the signal again, and the workflow ignores it
     await client.workflow_service.unpause_workflow_execution(UnpauseWorkflowExecutionRequest(**whom, request_id="2"))
     assert (await result(handle))["approved"] is True
-    assert asker.acts[handle.id] == 1
+    assert caller.acts[handle.id] == 1
