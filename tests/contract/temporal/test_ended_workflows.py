@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Outcome, Route, TargetGone
-from tests.contract.temporal.test_reworded import deployed, waiting_workflow
+from tests.contract.temporal.test_reworded_questions import deployed, waiting_workflow
 from tests.support.people import People
 from tests.support.relay import RunningRelay
 from tests.support.temporal import YES, result, start, until_waiting
