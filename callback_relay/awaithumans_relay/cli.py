@@ -1,4 +1,4 @@
-"""`awaithumans-relay`: the relay from the command line. This module has the options; `commands` does the work."""
+"""The command line `awaithumans-relay`. This module declares the options; the package `commands` does the work."""
 
 import asyncio
 import os
@@ -45,13 +45,13 @@ TemporalDataConverter = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:ATTRIBUTE",
-        help="The data converter of the Temporal workers, or a function that makes it. Needed if they encrypt.",
+        help="The data converter of the Temporal workers, or a function that returns it. Required if they encrypt.",
     ),
 ]
 Graphs = Annotated[
     list[str] | None,
     typer.Option(
-        help="Wake threads of this compiled LangGraph graph, or of the one this function makes: "
+        help="Wake threads of this compiled LangGraph graph, or of the one this function returns: "
         "NAME=module:attribute. Repeat for more."
     ),
 ]
@@ -65,30 +65,30 @@ LangGraphServerHeaders = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:ATTRIBUTE",
-        help="Headers for the LangGraph server, or a function that chooses them for the user whose run asked.",
+        help="Headers for the LangGraph server, or a function that returns them for the user of the run.",
     ),
 ]
 GraphContext = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:ATTRIBUTE",
-        help="Runtime context of the graphs, or a function that makes it of graph name and thread id. `none`: graphs "
-        "with a context_schema run without a context.",
+        help="Runtime context of the graphs, or a function that returns it for graph name and thread id. `none`: "
+        "graphs with a context_schema run without a context.",
     ),
 ]
 GraphConfig = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:ATTRIBUTE",
-        help="Config of the graphs (configurable keys, callbacks, tags), or a function that makes it of graph name and "
-        "thread id.",
+        help="Config of the graphs (configurable keys, callbacks, tags), or a function that returns it for graph "
+        "name and thread id.",
     ),
 ]
 GraphThreads = Annotated[
     bool,
     typer.Option(
         "--graph-thread",
-        help="Run the graphs in a thread of their own, so that a node that blocks does not stop callbacks.",
+        help="Run the graphs in a separate thread, so that a node that blocks does not delay callbacks.",
     ),
 ]
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -117,16 +117,16 @@ def relay(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Receive the awaithumans server's callbacks and wake the Temporal workflows and LangGraph threads that asked.
+    """Receive the awaithumans server's callbacks and wake the waiting Temporal workflows and LangGraph threads.
 
     Settings are read from the environment: see `awaithumans-relay serve --help`.
 
     \b
     Typical use:
-      awaithumans-relay serve --temporal localhost:7233    run it
-      awaithumans-relay doctor --temporal localhost:7233   would answers arrive?
-      awaithumans-relay waits --state parked               what cannot arrive?
-      awaithumans-relay redrive --all                      fixed: deliver again
+      awaithumans-relay serve --temporal localhost:7233    run the relay
+      awaithumans-relay doctor --temporal localhost:7233   check the setup
+      awaithumans-relay waits --state parked               list failed waits
+      awaithumans-relay redrive --all                      deliver them again
     """
 
 
@@ -140,7 +140,7 @@ def _wanted(
     headers: str | None,
 ) -> EngineFlags:
     if headers is not None and server is None:
-        raise typer.BadParameter("give --langgraph-server URL as well", param_hint="--langgraph-server-headers")
+        raise typer.BadParameter("add --langgraph-server URL", param_hint="--langgraph-server-headers")
     if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
         raise typer.BadParameter(
             "several profiles have their own addresses and namespaces: leave out --temporal and --temporal-namespace",
@@ -150,7 +150,7 @@ def _wanted(
         temporal = os.environ.get("TEMPORAL_ADDRESS") or None
         for option, given in (("--temporal-namespace", namespaces), ("--temporal-data-converter", converter)):
             if given and temporal is None:
-                raise typer.BadParameter("give --temporal ADDRESS as well", param_hint=option)
+                raise typer.BadParameter("add --temporal ADDRESS", param_hint=option)
     return EngineFlags(temporal, graphs or [], server, namespaces or [], profiles or [], converter, headers)
 
 
@@ -172,10 +172,10 @@ def serve(
         str,
         typer.Option(
             envvar="AWAITHUMANS_RELAY_DATABASE",
-            show_envvar=False,  # it is in the command's help text, which has room for it
+            show_envvar=False,  # the help text of the command names it
             show_default="awaithumans-relay.db here",
-            help="Where waits are kept, on SQLite or PostgreSQL. "
-            "The file must outlive the process: unfinished waits are in it.",
+            help="Database of the waits, on SQLite or PostgreSQL. "
+            "The file must outlive the process, because it holds unfinished waits.",
         ),
     ] = DEFAULT_DATABASE,
     retention_days: Annotated[
@@ -190,12 +190,12 @@ def serve(
     ] = RETENTION.days,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
-        LogFormat, typer.Option(help="text for people, json for machines: one object a line, with task and wait id.")
+        LogFormat, typer.Option(help="text for people; json for programs, one object per line, with task and wait id.")
     ] = LogFormat.TEXT,
     ssl_certfile: Annotated[Path | None, typer.Option(help="Serve TLS with this certificate (PEM).")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The key of the certificate.")] = None,
     ssl_ca_certs: Annotated[
-        Path | None, typer.Option(help="Let in only clients with a certificate of one of these authorities.")
+        Path | None, typer.Option(help="Accept only clients with a certificate of one of these authorities.")
     ] = None,
 ) -> None:
     """Run the relay.
@@ -209,24 +209,24 @@ def serve(
                                     characters or more)
       AWAITHUMANS_WEBHOOK_KEY       the server's derived webhook key, or
       AWAITHUMANS_PAYLOAD_KEY       in its place, the server's root key
-      AWAITHUMANS_RELAY_URL         with --graph only: where the server reaches
-                                    this relay; resumed graphs ask through it
+      AWAITHUMANS_RELAY_URL         with --graph only: the address at which the
+                                    server reaches this relay
       AWAITHUMANS_RELAY_OPERATOR_TOKEN
                                     opens the operator's page and API (32
-                                    characters or more); else they are closed
+                                    characters or more; default: closed)
       AWAITHUMANS_PUBLIC_URL        the server as people reach it, for links, if
                                     that is not AWAITHUMANS_URL
-      AWAITHUMANS_RELAY_DATABASE    or --database: where waits are kept,
+      AWAITHUMANS_RELAY_DATABASE    or --database: the database of the waits,
                                     sqlite:///FILE or, with the extra `postgres`,
                                     postgresql://USER:PASSWORD@HOST/NAME
       TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS, _PROFILE, _CONFIG_FILE, ...
                                     how to connect to Temporal, as its own
                                     command line reads them; TEMPORAL_ADDRESS
-                                    does as well as --temporal
+                                    may replace --temporal
       LANGGRAPH_API_KEY             with --langgraph-server only, if that server
-                                    wants a key (LANGSMITH_API_KEY does as well)
+                                    requires a key (or LANGSMITH_API_KEY)
     Callers that use this relay need AWAITHUMANS_URL, _ADMIN_API_TOKEN,
-    _RELAY_SECRET and _RELAY_URL. So does a LangGraph server: its nodes ask.
+    _RELAY_SECRET and _RELAY_URL, and so does a LangGraph server.
 
     \b
     Examples:
@@ -235,7 +235,7 @@ def serve(
       awaithumans-relay serve --langgraph-server http://localhost:2024
     """
     if log_level.lower() not in LEVELS:
-        raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}", param_hint="--log-level")
+        raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
     wanted = _wanted(
@@ -265,8 +265,8 @@ def serve(
 def waits(
     state: Annotated[list[WaitState] | None, typer.Option(help="Only waits in this state. Repeat for more.")] = None,
     engine: OneEngine = None,
-    limit: Annotated[int, typer.Option(help="How many at most, the newest first.", min=1)] = 50,
-    offset: Annotated[int, typer.Option(help="How many of the newest to leave out.", min=0)] = 0,
+    limit: Annotated[int, typer.Option(help="Maximum number of waits, newest first.", min=1)] = 50,
+    offset: Annotated[int, typer.Option(help="Number of newest waits to skip.", min=0)] = 0,
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
@@ -274,11 +274,11 @@ def waits(
 
     \b
     States:
-      open        a person has not answered yet
-      answered    the answer is here and on its way to the caller
-      delivered   the caller has it, or is gone
-      parked      it cannot be delivered (see the last error); try `redrive`
-    It reads the database, so it works while the relay is down.
+      open        no person has answered yet
+      answered    the answer is stored and will be delivered
+      delivered   the caller has received it, or no longer exists
+      parked      it cannot be delivered (see the last error); use `redrive`
+    The command reads the database, so it works while the relay is down.
 
     \b
     Examples:
@@ -293,16 +293,17 @@ def waits(
 @cli.command()
 def redrive(
     task_id: Annotated[str | None, typer.Argument(help="The task whose answer is parked.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything that is parked.")] = False,
-    engine: Annotated[str | None, typer.Option(help="With --all: only what is parked for this engine.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All parked waits.")] = False,
+    engine: Annotated[str | None, typer.Option(help="With --all: only waits for this engine.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     database: Database = DEFAULT_DATABASE,
 ) -> None:
     """Deliver parked answers once more, after the reason they were parked is fixed.
 
     A LangGraph thread that failed after it had its answer continues from there.
 
-    It writes to the database. A running relay finds the change within seconds, a stopped one when it starts.
+    The command writes to the database. A running relay finds the change within
+    seconds, a stopped one when it starts.
 
     \b
     Examples:
@@ -310,14 +311,14 @@ def redrive(
       awaithumans-relay redrive --all --engine langgraph --yes
 
     \b
-    Exit codes: 0 done, 1 that task is not parked, 2 it could not be done.
+    Exit codes: 0 done, 1 the task is not parked, 2 the command failed.
     """
     if task_id is not None and everything:
         raise typer.BadParameter("give a task id or --all, not both")
     if task_id is None and not everything:
         raise typer.BadParameter("give a task id, or --all")
     if task_id is not None and engine is not None:
-        raise typer.BadParameter("--engine goes with --all", param_hint="--engine")
+        raise typer.BadParameter("--engine needs --all", param_hint="--engine")
     with errors_reported():
         code = asyncio.run(redriving.redrive(database, task_id, engine, sure=yes))
     raise typer.Exit(code)
@@ -327,8 +328,9 @@ def redrive(
 def derive_key() -> None:
     """Print AWAITHUMANS_WEBHOOK_KEY, derived from AWAITHUMANS_PAYLOAD_KEY.
 
-    The relay needs only the derived key, so the awaithumans server's root key need not leave its machine.
-    The printed key is a secret, too. During a rotation ("new,old") both are derived.
+    The relay needs only the derived key, so the awaithumans server's root key
+    need not leave its machine. The printed key is a secret as well. During a
+    rotation ("new,old") both keys are derived.
 
     \b
     Example, on the server's machine:
@@ -352,16 +354,17 @@ def doctor(
     langgraph_server_headers: LangGraphServerHeaders = None,
     thread: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Also read this LangGraph thread as a delivery would; nothing is resumed."),
+        typer.Option(metavar="ID", help="Also read this LangGraph thread as a delivery would, without resuming it."),
     ] = None,
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
-    """Check whether an answer would arrive: settings, server, database, engines, and the running relay.
+    """Check whether an answer would be delivered: settings, server, database, engines, and the running relay.
 
-    Run it beside the relay, with the relay's environment and the flags of its `serve`. The last check sends a signed
-    answer for no caller to AWAITHUMANS_RELAY_URL and follows it into the database; it leaves nothing behind. Each
-    failure comes with the way to fix it.
+    Run it on the machine of the relay, with the environment and the flags of
+    `serve`. The last check sends a signed probe to AWAITHUMANS_RELAY_URL,
+    follows it into the database and removes it. Each failure comes with the
+    way to fix it.
 
     \b
     Examples:
@@ -370,7 +373,7 @@ def doctor(
       awaithumans-relay doctor --langgraph-server http://lg:2024 --thread 1f0e
 
     \b
-    Exit codes: 0 all is well, 1 something is not.
+    Exit codes: 0 all checks passed, 1 a check failed.
     """
     wanted = _wanted(
         temporal,

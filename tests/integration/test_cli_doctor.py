@@ -56,10 +56,10 @@ async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
     assert (code, failed(found)) == (0, {})
     assert found["engines"][0] == "skipped"
     # The callback of this test is signed by the test and not by the server.
-    assert "cannot be seen from here" in found["AWAITHUMANS_WEBHOOK_KEY"][1]
+    assert "cannot confirm that the server signs with it" in found["AWAITHUMANS_WEBHOOK_KEY"][1]
     assert found["running relay"] == (
         "ok",
-        f"took an answer at {relay.url}, stored it and delivered it to nobody",
+        f"accepted a probe at {relay.url}, stored it and delivered it; no caller was woken",
     )
     assert await relay.store.queries.counts() == {}
     assert engine.calls == 0
@@ -77,7 +77,7 @@ async def test_doctor_of_a_healthy_relay_passes_and_leaves_no_trace(
         (
             "PAYLOAD_KEY",
             base64.urlsafe_b64encode(bytes(range(32))).decode(),
-            {"running relay": "webhook key is another"},
+            {"running relay": "webhook key is different"},
         ),
         ("RELAY_URL", "http://127.0.0.1:1", {"running relay": "start the relay"}),
         (
@@ -120,7 +120,7 @@ async def test_doctor_reports_malformed_settings_and_runs_the_other_checks(
     monkeypatch.setenv("AWAITHUMANS_PUBLIC_URL", "none either")
     code, found = await doctor()
     assert (code, set(failed(found))) == (1, {"AWAITHUMANS_URL", "AWAITHUMANS_PUBLIC_URL"})
-    assert found["awaithumans server"] == ("skipped", "not looked at: it needs AWAITHUMANS_URL")
+    assert found["awaithumans server"] == ("skipped", "not checked: it needs AWAITHUMANS_URL")
     assert found["running relay"][0] == "ok"
     assert found["AWAITHUMANS_RELAY_OPERATOR_TOKEN"][0] == "skipped"
 
@@ -135,7 +135,7 @@ async def test_doctor_detects_the_database_of_another_relay(relay: RunningRelay,
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(307, "redirects (307)"), (404, "something else answers there"), (503, "database")]
+    ("status", "told"), [(307, "redirects (307)"), (404, "another service responds"), (503, "database")]
 )
 async def test_doctor_distinguishes_what_replies_at_the_relays_address(
     relay: RunningRelay, monkeypatch: pytest.MonkeyPatch, status: int, told: str
@@ -158,8 +158,8 @@ async def test_doctor_distinguishes_what_replies_at_the_relays_address(
 @pytest.mark.parametrize(
     ("flags", "check", "told"),
     [
-        (["--temporal", "127.0.0.1:1"], "Temporal 127.0.0.1:1", "does not answer"),
-        (["--langgraph-server", "http://127.0.0.1:1"], "LangGraph server http://127.0.0.1:1", "does not answer"),
+        (["--temporal", "127.0.0.1:1"], "Temporal 127.0.0.1:1", "unreachable"),
+        (["--langgraph-server", "http://127.0.0.1:1"], "LangGraph server http://127.0.0.1:1", "unreachable"),
         (["--langgraph-server", "127.0.0.1:1"], "LangGraph server 127.0.0.1:1", "write the address with http"),
         (["--graph", "g=nowhere:graph"], "graph g=nowhere:graph", "No module named 'nowhere'"),
         (["--graph", "g"], "graph g", "NAME=module:attribute"),
@@ -195,8 +195,8 @@ async def test_doctor_passes_reachable_engines(
     code, found = await doctor(*flags)
     assert (code, failed(found)) == (0, {})
     temporal_check, graph_check = f"Temporal {temporal.address}", "graph refunds=graph_of_the_doctor:graph"
-    assert found[graph_check] == ("ok", "answers")
-    assert found[temporal_check][1].startswith("answers; search attribute AwaitHumansAssignees ")
+    assert found[graph_check] == ("ok", "reachable")
+    assert found[temporal_check][1].startswith("reachable; search attribute AwaitHumansAssignees ")
 
 
 async def test_doctor_detects_another_application_at_the_servers_address(

@@ -67,8 +67,8 @@ def test_unreachable_store_ends_serve_with_its_own_exit_code(database: str) -> N
     """The line shows no password, and the exit code differs from that of wrong settings, as a restart may help."""
     code, told = serve("--temporal", "127.0.0.1:9", "--database", database)
     assert (code, len(told.splitlines())) == (3, 1), told
-    assert "does not answer" in told
-    assert ("Make its folder" in told) == database.startswith("sqlite")  # a file cannot be started
+    assert "is unreachable" in told
+    assert ("Create its folder" in told) == database.startswith("sqlite")  # a file cannot be started
     assert "hush" not in told
 
 
@@ -117,7 +117,7 @@ def test_all_missing_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("flags", "told"),
-    [([], "nobody to wake"), (["--graph", "refunds=my_app:graph"], "AWAITHUMANS_RELAY_URL is not set")],
+    [([], "no engine"), (["--graph", "refunds=my_app:graph"], "AWAITHUMANS_RELAY_URL is not set")],
 )
 def test_settings_that_flags_need_are_reported_with_the_others(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], told: str
@@ -212,10 +212,10 @@ async def test_retention_days_delete_older_delivered_waits(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["serve", "--temporal-namespace", "payments"], "give --temporal ADDRESS as well"),
+        (["serve", "--temporal-namespace", "payments"], "add --temporal ADDRESS"),
         (["serve", "--temporal", "t:1", "--temporal-namespace", ""], "give a list of names"),
         (["serve", "--temporal", "t:1", "--retention-days", "0"], "greater than or equal to 1"),
-        (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "give --ssl-certfile, too"),
+        (["serve", "--temporal", "t:1", "--ssl-keyfile", "key.pem"], "add --ssl-certfile"),
         (["redrive", "task-1", "--all"], "not both"),
         (["serve", "--temporal", "t:1", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
         (["waits", "--database", "mysql://me:hush-hush@h/d"], "no other kind is known"),
@@ -225,7 +225,7 @@ async def test_retention_days_delete_older_delivered_waits(tmp_path: Path) -> No
         (["serve", "--temporal", "t:1", "--database", "postgresql://me:pass@hush-hush@h/d"], "%40"),
         (["waits", "--database", "postgresql://me:pass@hush-hush@h/d"], "%40"),
         (["serve", "--temporal", "t:1", "--database", "sqlite://"], "names no file"),
-        (["serve", "--temporal", "t:1", "--log-level", "warn"], "none of debug, info, warning"),
+        (["serve", "--temporal", "t:1", "--log-level", "warn"], "not one of debug, info, warning"),
     ],
 )
 def test_conflicting_flags_are_refused(arguments: list[str], told: str) -> None:

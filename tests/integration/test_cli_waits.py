@@ -128,7 +128,7 @@ async def test_waits_marks_answers_whose_caller_had_ended(store: Store) -> None:
         (wait,) = await store.leases.acquire("temporal", "test", limit=1, seconds=5)
         await store.leases.delivered(wait, "test", note=note)
     told = (await run("waits", "--state", "delivered")).output
-    assert told.count("asker gone") == 1
+    assert told.count("caller gone") == 1
     assert "workflow 'refund-2' has" in told
     waits = json.loads((await run("waits", "--state", "delivered", "--json")).output)
     assert {wait["task_id"]: wait["caller_gone"] for wait in waits} == {"gone": True, "there": False}
@@ -165,7 +165,7 @@ async def test_redrive_selects_one_engine_or_all(store: Store) -> None:
 
 async def test_misspelt_engine_is_named_in_the_message(store: Store) -> None:
     """The message is about that engine only, although others have parked waits."""
-    assert (await run("waits", "--engine", "temporla")).output == "nobody waits for the engine 'temporla'\n"
+    assert (await run("waits", "--engine", "temporla")).output == "no waits for the engine 'temporla'\n"
     done = await run("redrive", "--all", "--yes", "--engine", "temporla")
     assert done.output == "nothing is parked for the engine 'temporla'\n"
 
@@ -181,14 +181,14 @@ async def test_redrive_distinguishes_an_unknown_task_from_one_not_parked(store: 
     """For an unknown task id the message refers to `waits`."""
     done = await run("redrive", "nobody")
     assert done.exit_code == 2
-    assert "nobody waits on task 'nobody' here; `awaithumans-relay waits` lists them" in done.stderr
+    assert "there is no wait on task 'nobody'; `awaithumans-relay waits` lists the waits" in done.stderr
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 async def test_redrive_all_without_a_terminal_needs_yes(store: Store) -> None:
     """Without a terminal, `--all` needs `--yes`; otherwise nothing happens."""
     done = await run("redrive", "--all")
-    assert (done.exit_code, "say --yes" in done.stderr) == (2, True)
+    assert (done.exit_code, "add --yes" in done.stderr) == (2, True)
     assert await store.queries.counts() == {"open": 1, "parked": 2}
 
 
@@ -243,7 +243,7 @@ async def test_command_without_a_database_creates_none(
     [
         ("nonsense", "not a database URL"),
         ("mystery://me:hush-hush@x", "not a database URL"),
-        ("postgresql://me:hush-hush@127.0.0.1:1/waits", "does not answer"),
+        ("postgresql://me:hush-hush@127.0.0.1:1/waits", "is unreachable"),
     ],
 )
 async def test_unusable_database_is_reported_without_its_password(url: str, told: str) -> None:
@@ -312,9 +312,9 @@ async def test_help_of_every_command_has_an_example(command: str) -> None:
     ("flags", "told"),
     [
         (["--temporal", "http://localhost:7233"], "write it as host:port"),
-        (["--graph", "a=my_app:one", "--graph", "a=my_app:two"], "more than one 'a'"),
+        (["--graph", "a=my_app:one", "--graph", "a=my_app:two"], "the name 'a' is given more than once"),
         (["--graph", "my_app"], "NAME=module:attribute"),
-        ([], "nobody to wake"),
+        ([], "no engine"),
     ],
     ids=["temporal-url", "graph-twice", "graph-shape", "nothing"],
 )

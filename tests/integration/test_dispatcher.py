@@ -428,9 +428,9 @@ async def test_result_of_a_lost_lease_is_neither_logged_nor_counted(
     )
     await store.intake.answer(outcome, found_by="callback", route=route(1))
     async with Dispatcher(store.leases, {"shelf": shelf}, observer=observer).running(), asyncio.timeout(10):
-        while "another relay has it" not in caplog.text:
+        while "lease lost to another relay" not in caplog.text:
             await asyncio.sleep(0.02)
-    for untrue in ("delivered task", "parked task", "not delivered", "its asker has gone"):
+    for untrue in ("delivered task", "parked task", "delivery failed", "caller is gone"):
         assert untrue not in caplog.text
     counted = [line for line in observer.metrics.text({}, 0).decode().splitlines() if "deliveries_total{" in line]
     assert counted == ['awaithumans_relay_deliveries_total{engine="shelf",result="lease_lost"} 1.0']

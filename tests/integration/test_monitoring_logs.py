@@ -224,7 +224,7 @@ async def test_temporals_client_logs_through_the_relays_format(fake: FakeServer,
         await logged(relay, "parked task task-1")  # a reachable Temporal reports that there is no such workflow
         await asyncio.to_thread(temporal.stop)
         await server.call_back(routes[1], "task-2", response={"note": ANSWER})
-        await logged(relay, "task task-2 not delivered")
+        await logged(relay, "delivery failed: task task-2")
         tokens = [server.signer.issue(route) for route in routes]
         await server.http.aclose()
     lines = [json.loads(line) for line in relay.process.output().splitlines()]

@@ -55,7 +55,7 @@ async def test_debug_log_holds_no_secret(tmp_path: Path) -> None:
             ]
             assert [reply.status_code for reply in replies] == [200, 401, 401, 200, 401, 401]
         async with asyncio.timeout(60):
-            while "not delivered" not in relay.output() and "temporal" not in relay.output():
+            while "delivery failed" not in relay.output() and "temporal" not in relay.output():
                 await asyncio.sleep(0.05)
     finally:
         await asyncio.to_thread(relay.stop)

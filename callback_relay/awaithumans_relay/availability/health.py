@@ -41,7 +41,7 @@ class Health:
         self.engines = {name: _engine_tracker(name) for name in engines}
         self._unlisted: dict[str, AvailabilityTracker] = {}
         self.missing_tasks: Census | None = None
-        """Set while so many tasks are missing on the server that it may be running on another database."""
+        """Set while most tasks are missing on the server, which may be running on another database."""
 
     def engine(self, name: str) -> AvailabilityTracker:
         """Return the tracker of an engine. An engine that is not one of the relay's does not appear in `/readyz`."""

@@ -14,8 +14,8 @@ from awaithumans_relay.commands.engines import EngineFactory
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url
 
 _UNSEEN = (
-    "Whether it is the server's own cannot be seen from here: if it is not, the relay's log says `refused (401)` of "
-    "every callback"
+    "This check cannot confirm that the server signs with it: if it does not, the relay's log shows `refused (401)` "
+    "for every callback"
 )
 """Why the check cannot confirm the key.
 
@@ -39,17 +39,17 @@ def readable_settings() -> tuple[Settings, dict[str, str]]:
         wrong = {str(each["loc"][0]): each["msg"].removeprefix("Value error, ") for each in invalid.errors()}
     fields = Settings.model_fields
     usable = Settings(**{name: fields[name].get_default(call_default_factory=True) for name in wrong})
-    return usable, {f"AWAITHUMANS_{name.upper()}": told for name, told in wrong.items()}
+    return usable, {f"AWAITHUMANS_{name.upper()}": problem for name, problem in wrong.items()}
 
 
 def setting_checks(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
     """Return the names of the settings, each with a check whether it can be used. No secret is shown."""
 
-    def as_check(look: Callable[[], str]) -> Callable[[], Awaitable[str]]:
-        async def later() -> str:
-            return look()
+    def as_check(read: Callable[[], str]) -> Callable[[], Awaitable[str]]:
+        async def check() -> str:
+            return read()
 
-        return later
+        return check
 
     def relay_url() -> str:
         if wrong := server_check.relay_address_problem(settings):
@@ -97,18 +97,18 @@ def _keys(settings: Settings) -> str:
 
 
 async def check_server(settings: Settings) -> str:
-    """Check that the server answers and accepts the token."""
+    """Check that the server responds and accepts the token."""
     if wrong := await server_check.server_problem(settings):
         raise SettingsError(wrong)
-    return f"answers at {settings.url} and takes the token"
+    return f"reachable at {settings.url}, and accepts the token"
 
 
 async def check_database(url: str) -> str:
     """Check that the database opens and is of this release."""
     async with existing_store(url) as store:
         counts = await store.queries.counts()
-        told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
-        return f"{shown_url(url)}: {told or 'nobody waits'}"
+        summary = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+        return f"{shown_url(url)}: {summary or 'no waits'}"
 
 
 async def check_tasks(url: str) -> str:
@@ -116,11 +116,11 @@ async def check_tasks(url: str) -> str:
     async with existing_store(url) as store:
         count, some = await store.missing_tasks.listed(SHOWN_TASKS)
     if not count:
-        return "no open wait asks about a task that is missing on the server"
+        return "the server has the tasks of all open waits"
     raise SettingsError(
         f"{count:,} tasks of open waits are missing on the awaithumans server, for instance {', '.join(some)}. Either "
-        "they were deleted, which their callers learn within 15 minutes, or the server runs on another database: then "
-        "no wait ends. See whether AWAITHUMANS_URL is the right server, and which database it runs on"
+        "they were deleted, and their callers are notified within 15 minutes; or the server runs on another database, "
+        "and no wait ends. Check AWAITHUMANS_URL and the database of the server"
     )
 
 
@@ -135,11 +135,11 @@ async def check_engine(made: EngineFactory) -> str:
             remarks = [await engine.remark() for engine in engines if isinstance(engine, Remarks)]
         except SettingsError:
             raise
-        except Exception as away:  # any error of an engine is the finding
+        except Exception as error:  # any error of an engine is the finding
             raise SettingsError(
-                f"does not answer: start it, or mend its address here and in `serve` ({away})"
-            ) from away
-    return "; ".join(["answers", *remarks])
+                f"unreachable: start it, or correct its address here and in `serve` ({error})"
+            ) from error
+    return "; ".join(["reachable", *remarks])
 
 
 async def check_thread(made: EngineFactory, database: str, thread_id: str) -> str:
@@ -153,9 +153,9 @@ async def check_thread(made: EngineFactory, database: str, thread_id: str) -> st
         for engine in engines:
             wait = await store.queries.of_thread(engine.name, thread_id)
             route = Route(engine.name, {"thread_id": thread_id}, "") if wait is None else wait.route
-            known_by = _NO_WAIT if wait is None else f" (read for task {wait.task_id})"
-            found.append(await engine.check_thread(route) + known_by)
+            reader = _NO_WAIT if wait is None else f" (read for task {wait.task_id})"
+            found.append(await engine.check_thread(route) + reader)
         return "; ".join(found)
 
 
-_NO_WAIT = " (no wait of this relay is about it, so it was read for no particular user)"
+_NO_WAIT = " (this relay has no wait on it, so it was read for no particular user)"

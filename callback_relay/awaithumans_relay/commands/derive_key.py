@@ -16,7 +16,7 @@ def derived_keys() -> str:
     roots = Settings.load().payload_key
     if not roots:
         raise SettingsError(
-            "AWAITHUMANS_PAYLOAD_KEY is not set: run this where the awaithumans server's key is, for instance on its "
-            "machine, and give the relay what it prints as AWAITHUMANS_WEBHOOK_KEY"
+            "AWAITHUMANS_PAYLOAD_KEY is not set: run this where the awaithumans server's key is set, for instance on "
+            "its machine, and set AWAITHUMANS_WEBHOOK_KEY of the relay to the printed value"
         )
     return ",".join(base64.urlsafe_b64encode(derive_webhook_key(root.get_secret_value())).decode() for root in roots)

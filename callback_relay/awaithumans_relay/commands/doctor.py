@@ -1,4 +1,4 @@
-"""`awaithumans-relay doctor`: checks everything that an answer needs on its way, one after the other.
+"""`awaithumans-relay doctor`: checks everything that the delivery of an answer depends on.
 
 The last check sends an answer through the running relay. It is signed as the server's answers are, and goes to the
 relay's public address, into its database and through its dispatcher, but wakes no caller. It leaves nothing behind.
@@ -85,7 +85,7 @@ async def _findings(database: str, engines: Sequence[tuple[str, EngineFactory]],
         else await _check(name, check)
         for name, check in setting_checks(settings)
     ]
-    findings += [Finding(check=name, status=Status.FAILED, detail=told) for name, told in malformed.items()]
+    findings += [Finding(check=name, status=Status.FAILED, detail=text) for name, text in malformed.items()]
     broken = {each.check for each in findings if each.status == Status.FAILED}
     findings.append(
         _skipped("awaithumans server", broken & {"AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN"})
@@ -105,8 +105,8 @@ async def _findings(database: str, engines: Sequence[tuple[str, EngineFactory]],
             for name, made in engines
         ]
     if not engines:
-        told = "none was named: give the flags of `serve` (--temporal, --graph, --langgraph-server)"
-        findings.append(Finding(check="engines", status=Status.SKIPPED, detail=told))
+        advice = "none is given: add the flags of `serve` (--temporal, --graph, --langgraph-server)"
+        findings.append(Finding(check="engines", status=Status.SKIPPED, detail=advice))
     findings.append(
         _skipped("running relay", broken & (_PROBED if settings.relay_url else _PROBED | {"AWAITHUMANS_RELAY_URL"}))
         or await _check("running relay", partial(check_relay, settings, database))
@@ -118,7 +118,7 @@ def _skipped(check: str, broken: set[str]) -> Finding | None:
     """Return the finding of a check that is skipped because of failures that are already reported."""
     if not broken:
         return None
-    return Finding(check=check, status=Status.SKIPPED, detail=f"not looked at: it needs {', '.join(sorted(broken))}")
+    return Finding(check=check, status=Status.SKIPPED, detail=f"not checked: it needs {', '.join(sorted(broken))}")
 
 
 async def _check(name: str, check: Callable[[], Awaitable[str]]) -> Finding:
@@ -128,12 +128,12 @@ async def _check(name: str, check: Callable[[], Awaitable[str]]) -> Finding:
     except UnsetError as unset:
         return Finding(check=name, status=Status.SKIPPED, detail=str(unset))
     except TimeoutError:
-        told = f"no answer within {SECONDS:g} s: see whether it hangs, and whether its address is right"
-        return Finding(check=name, status=Status.FAILED, detail=told)
+        problem = f"no response within {SECONDS:g} s: check whether it hangs, and whether its address is right"
+        return Finding(check=name, status=Status.FAILED, detail=problem)
     except AwaitHumansError as wrong:
         return Finding(check=name, status=Status.FAILED, detail=str(wrong))
-    except Exception as away:  # any error of the other side is the finding
-        return Finding(check=name, status=Status.FAILED, detail=f"{type(away).__name__}: {away}")
+    except Exception as error:  # any error of a dependency is the finding
+        return Finding(check=name, status=Status.FAILED, detail=f"{type(error).__name__}: {error}")
     return Finding(check=name, status=Status.OK, detail=detail)
 
 
@@ -143,7 +143,9 @@ def _print(findings: Sequence[Finding]) -> None:
     for each in findings:
         mark, style = marks[each.status]
         console.print(Text.assemble((f"{mark} {each.check}", style)))
-        told = Text(block(each.detail), style="" if each.status == Status.FAILED else "dim")
-        console.print(Padding(told, (0, 0, 0, 2)))
+        detail = Text(block(each.detail), style="" if each.status == Status.FAILED else "dim")
+        console.print(Padding(detail, (0, 0, 0, 2)))
     failed = sum(each.status == Status.FAILED for each in findings)
-    console.print(Text("all is well" if not failed else f"{failed} of {len(findings)} checks failed", style="bold"))
+    console.print(
+        Text("all checks passed" if not failed else f"{failed} of {len(findings)} checks failed", style="bold")
+    )

@@ -72,7 +72,7 @@ class EngineFlags:
             raise SettingsError(str(missing)) from missing
 
     def separately(self) -> list[tuple[str, EngineFactory]]:
-        """Return each flag separately: a description of what it names, and the function that creates its engine."""
+        """Return the flags one by one, each with a name to show and the function that creates its engine."""
         graphs = replace(self, temporal=None, profiles=[], langgraph_server=None, langgraph_headers=None)
         named: list[tuple[str, EngineFlags]] = [
             (f"graph {each}", replace(graphs, graphs=[each])) for each in self.graphs
@@ -91,7 +91,9 @@ class EngineFlags:
 async def _temporal(flags: EngineFlags) -> list[Engine]:
     if flags.temporal is None and not flags.profiles:
         return []
-    from awaithumans_adapters.temporal import TemporalEngine  # first: without Temporal it names what to install
+    from awaithumans_adapters.temporal import (
+        TemporalEngine,
+    )  # first: without Temporal its error names the package to install
 
     converter = await _data_converter(flags.data_converter)
     runtime = _temporal_runtime()
@@ -199,7 +201,7 @@ async def _graphs(flags: EngineFlags, stack: AsyncExitStack) -> list[Engine]:
 
     named = [_split(spec) for spec in flags.graphs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
-        raise SettingsError(f"--graph: each graph needs a name of its own, and there is more than one {min(twice)!r}")
+        raise SettingsError(f"--graph: the name {min(twice)!r} is given more than once; give each graph its own name")
     given = _graph_options(flags)
     if not flags.graph_thread:
         return [GraphEngine(await stack.enter_async_context(_opened(named)), **given)]

@@ -12,7 +12,7 @@ from awaithumans_relay.store import Store
 from awaithumans_relay.store.database.url import parsed, shown
 from awaithumans_relay.store.table.schema import SCHEMA_VERSION, schema_version
 
-ELSEWHERE = "Give the relay's own with --database or AWAITHUMANS_RELAY_DATABASE."
+ELSEWHERE = "Give the relay's database with --database or AWAITHUMANS_RELAY_DATABASE."
 
 
 @asynccontextmanager
@@ -20,7 +20,7 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
     """Open the store of a relay that has run.
 
     Raises:
-        SettingsError: There is no database at this URL, it is another release's, or it does not answer. The text holds
+        SettingsError: There is no database at this URL, it is another release's, or it is unreachable. The text holds
             no password.
     """
     named = shown_url(url)
@@ -29,8 +29,8 @@ async def existing_store(url: str) -> AsyncGenerator[Store]:
     try:
         await store.database.read(_check_version)
         yield store
-    except SQLAlchemyError as away:
-        raise SettingsError(f"the database {named} does not answer, or holds no waits: {_reason(away)}") from None
+    except SQLAlchemyError as error:
+        raise SettingsError(f"the database {named} is unreachable, or holds no waits: {_reason(error)}") from None
     finally:
         await store.stop()
 
@@ -57,8 +57,8 @@ def _check_version(db: Connection) -> None:
     found = db.execute(select(schema_version.c.version)).scalars().first()
     if found != SCHEMA_VERSION:
         raise SettingsError(
-            f"the database is of another release (schema {found}, this command knows {SCHEMA_VERSION}): use the "
-            "command of the relay's own release, or start the relay of this one, which brings it up to date"
+            f"the database belongs to another release (schema {found}, this command needs {SCHEMA_VERSION}): use the "
+            "command of the relay's release, or start the relay of this release, which migrates the database"
         )
 
 

@@ -29,8 +29,8 @@ async def check_relay(settings: Settings, database: str) -> str:
     try:
         async with async_client(timeout=SEND_SECONDS) as http:
             sent = await http.post(f"{settings.relay()}/callbacks/{token}", content=body, headers=headers)
-    except (httpx.RequestError, httpx.InvalidURL) as away:
-        raise SettingsError(_silence(settings.relay(), away)) from None
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        raise SettingsError(_no_response(settings.relay(), error)) from None
     if sent.status_code != 200 and (proxy := answered_by_proxy(reply_of(sent))) is not None:
         raise SettingsError(
             f"the relay at {settings.relay()} is not reached: {proxy} answers {sent.status_code} in its place. "
@@ -40,7 +40,7 @@ async def check_relay(settings: Settings, database: str) -> str:
         raise SettingsError(_refusal(settings.relay(), sent.status_code))
     async with existing_store(database) as store:
         await _arrived(store, task_id, shown_url(database))
-    return f"took an answer at {settings.relay()}, stored it and delivered it to nobody"
+    return f"accepted a probe at {settings.relay()}, stored it and delivered it; no caller was woken"
 
 
 async def _arrived(store: Store, task_id: str, database: str) -> None:
@@ -49,43 +49,43 @@ async def _arrived(store: Store, task_id: str, database: str) -> None:
             while not (found := await store.queries.find(task_id)) or found[0].state != WaitState.DELIVERED:
                 if not found:
                     raise SettingsError(
-                        f"the relay took the probe, but not into {database}: it keeps its waits in another database. "
-                        "Give its own with --database or AWAITHUMANS_RELAY_DATABASE"
+                        f"the relay accepted the probe, but not into {database}: it keeps its waits in another "
+                        "database. Give that one with --database or AWAITHUMANS_RELAY_DATABASE"
                     )
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise SettingsError(
-            "the relay stored the probe, but its dispatcher does not deliver it: see its log, and restart it"
+            "the relay stored the probe, but its dispatcher does not deliver it: check its log, and restart it"
         ) from None
     finally:
         for wait in await store.queries.find(task_id):
             await store.upkeep.delete(wait)
 
 
-def _silence(address: str, away: Exception) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(away):
+def _no_response(address: str, error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return (
-            f"the certificate at {address} is not trusted here ({away}): give its authority's as SSL_CERT_FILE, to "
-            "those who ask and to the awaithumans server, too"
+            f"the certificate at {address} is not trusted here ({error}): set SSL_CERT_FILE to the certificate of its "
+            "authority, here, for all callers and for the awaithumans server"
         )
-    reason = lost_reason(away) if isinstance(away, httpx.RequestError) else str(away)
+    reason = lost_reason(error) if isinstance(error, httpx.RequestError) else str(error)
     return (
-        f"nothing answers at {address} ({reason}): start the relay, or give the address at which "
-        "it is reached, with https:// if it serves TLS, as AWAITHUMANS_RELAY_URL"
+        f"unreachable at {address} ({reason}): start the relay, or set AWAITHUMANS_RELAY_URL to the address at which "
+        "it is reached, with https:// if it serves TLS"
     )
 
 
 def _refusal(address: str, status: int) -> str:
     reason = {
-        401: "refuses what was signed with the settings here: its AWAITHUMANS_RELAY_SECRET or its webhook key is "
-        "another. Run this with the relay's own environment",
-        404: "is not the relay: something else answers there, or a proxy does not pass /callbacks on",
-        405: "is not the relay: something else answers there, or a proxy does not pass /callbacks on",
-        503: "is not running, or its database takes no answer now: see its log",
+        401: "refuses a probe that is signed with these settings: its AWAITHUMANS_RELAY_SECRET or its webhook key is "
+        "different. Run this with the relay's own environment",
+        404: "is not the relay: another service responds, or a proxy does not forward /callbacks",
+        405: "is not the relay: another service responds, or a proxy does not forward /callbacks",
+        503: "is not running, or its database accepts no answer now: check its log",
     }
     if 300 <= status < 400:
         return (
-            f"{address} redirects ({status}): the awaithumans server takes that for delivered, and answers are lost. "
-            "Give the address it redirects to as AWAITHUMANS_RELAY_URL"
+            f"{address} redirects ({status}): the awaithumans server counts that as delivered, and answers are lost. "
+            "Set AWAITHUMANS_RELAY_URL to the address it redirects to"
         )
-    return f"{address} {reason.get(status, 'does not take an answer: see its log')} ({status})"
+    return f"{address} {reason.get(status, 'does not accept an answer: check its log')} ({status})"

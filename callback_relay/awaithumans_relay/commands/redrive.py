@@ -22,13 +22,13 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
     async with existing_store(database) as store:
         if task_id is None:
             if not (sure or is_terminal(sys.stdin)):
-                raise SettingsError("--all without a terminal, where nobody can be asked: say --yes")
+                raise SettingsError("--all asks for confirmation, which needs a terminal: add --yes")
             parked = (await store.queries.counts(engine=engine)).get(WaitState.PARKED, 0)
             if parked and not (sure or typer.confirm(f"Redrive {parked:,} parked {_waits(parked)}?")):
                 console.print("nothing was redriven")
                 return 0
         elif not (found := await store.queries.find(task_id)):
-            raise SettingsError(f"nobody waits on task {task_id!r} here; `awaithumans-relay waits` lists them")
+            raise SettingsError(f"there is no wait on task {task_id!r}; `awaithumans-relay waits` lists the waits")
         elif all(wait.state != WaitState.PARKED for wait in found):
             states = ", ".join(sorted({wait.state for wait in found}))
             console.print(f"task {one_line(task_id)} is not parked: it is {states}")
@@ -39,7 +39,7 @@ async def redrive(database: str, task_id: str | None, engine: str | None, *, sur
         return 0
     console.print(
         f"redriven: {redriven:,} {_waits(redriven)}; a running relay delivers within {TICK_SECONDS:g} s, "
-        "`awaithumans-relay waits` tells how it went"
+        "`awaithumans-relay waits` shows the result"
     )
     return 0
 

@@ -99,7 +99,7 @@ def tls_settings(certificate: Path | None, key: Path | None, authorities: Path |
     """Return uvicorn's settings for TLS. Without any file it serves plain HTTP."""
     if certificate is None and (key or authorities):
         given = "--ssl-keyfile" if key else "--ssl-ca-certs"
-        raise typer.BadParameter("TLS needs a certificate: give --ssl-certfile, too", param_hint=given)
+        raise typer.BadParameter("TLS needs a certificate: add --ssl-certfile", param_hint=given)
     files = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": authorities}
     for option, file in files.items():
         if file is not None and not file.is_file():
@@ -139,15 +139,15 @@ def _check_settings(flags: EngineFlags) -> None:
     """
     settings = Settings.load()
     wrong: list[str] = []
-    looks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
-    for look in [*looks, settings.relay] if flags.graphs else looks:
+    checks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
+    for check in [*checks, settings.relay] if flags.graphs else checks:
         try:
-            look()
+            check()
         except SettingsError as error:
             wrong.append(str(error))
     if not flags.any_given():
         wrong.append(
-            "nobody to wake: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
+            "no engine: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
             "--langgraph-server URL, or several of them"
         )
     if wrong:
@@ -159,16 +159,16 @@ async def _check_store(database: str) -> None:
     store = Store(database)
     try:
         await store.start()
-    except (SQLAlchemyError, OSError) as away:
-        reason = " ".join(str(getattr(away, "orig", None) or away).split()).rstrip(".")
+    except (SQLAlchemyError, OSError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
         file = parsed(database).get_backend_name() == "sqlite"
-        mend = "Make its folder, in which the relay's user may write" if file else "Start it"
+        advice = "Create its folder and let the relay's user write to it" if file else "Start it"
         raise UnreachableError(
-            f"the database {shown_url(database)} does not answer: {reason}. {mend}, or give another with --database "
+            f"the database {shown_url(database)} is unreachable: {reason}. {advice}, or give another with --database "
             "or AWAITHUMANS_RELAY_DATABASE"
         ) from None
-    except RuntimeError as later:
-        raise SettingsError(f"--database {shown_url(database)}: {later}") from None
+    except RuntimeError as later_release:
+        raise SettingsError(f"--database {shown_url(database)}: {later_release}") from None
     finally:
         await store.stop()
 
@@ -184,6 +184,6 @@ def _check_port(host: str, port: int) -> None:
         if taken.errno not in {errno.EADDRINUSE, errno.EACCES} and not isinstance(taken, socket.gaierror):
             return  # one of several addresses that this machine lacks; the server reports if none works
         raise UnreachableError(
-            f"cannot listen on {in_brackets(host)}:{port} ({taken.strerror}): stop what does, or give another --port "
-            "or --host"
+            f"cannot listen on {in_brackets(host)}:{port} ({taken.strerror}): stop the process that uses it, or "
+            "give another --port or --host"
         ) from None

@@ -28,7 +28,7 @@ Database = Annotated[
         envvar="AWAITHUMANS_RELAY_DATABASE",
         show_envvar=False,  # too long for its column
         show_default="awaithumans-relay.db here",
-        help="Where the relay keeps its waits: as for `serve`, or as AWAITHUMANS_RELAY_DATABASE says. It need not run.",
+        help="Database of the relay, as for `serve`. Overrides AWAITHUMANS_RELAY_DATABASE. The relay need not run.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -40,6 +40,6 @@ def errors_reported() -> Generator[None]:
     try:
         yield
     except AwaitHumansError as error:
-        told = Text.assemble((error.code, "bold red"), " ", block(error))
-        Console(stderr=True, soft_wrap=True).print(told)
+        line = Text.assemble((error.code, "bold red"), " ", block(error))
+        Console(stderr=True, soft_wrap=True).print(line)
         raise typer.Exit(EXIT_UNREACHABLE if isinstance(error, UnreachableError) else EXIT_FAILED) from None

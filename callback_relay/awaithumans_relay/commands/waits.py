@@ -43,27 +43,27 @@ async def show(
     console = Console(highlight=False, markup=False, emoji=False)
     if waits:
         console.print(_table(waits, datetime.now(UTC), console.width))
-    told = ", ".join(f"{counts[state]:,} {state}" for state in WaitState if counts.get(state))
+    summary = ", ".join(f"{counts[state]:,} {state}" for state in WaitState if counts.get(state))
     matching = sum(counts.get(state, 0) for state in states or WaitState)
-    nobody = f"nobody waits for the engine {engine!r}" if engine else "nobody waits"
-    console.print(f"{len(waits):,} of {matching:,} shown; {told}" if told else nobody)
+    no_waits = f"no waits for the engine {engine!r}" if engine else "no waits"
+    console.print(f"{len(waits):,} of {matching:,} shown; {summary}" if summary else no_waits)
 
 
 def _table(waits: Sequence[WaitView], now: datetime, width: int) -> Table:
     # The edges are padded. Without padding Rich folds the last column two letters too late, and cuts them off.
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("State", no_wrap=True)
-    table.add_column("Asked", no_wrap=True)
+    table.add_column("Age", no_wrap=True)
     # `min_width` is not used: Rich ignores it when it distributes the width, and cuts the excess off the last column.
-    table.add_column("Task, and who waits", overflow="fold", width=ID_CHARS if width >= WHOLE_IDS_FROM else None)
+    table.add_column("Task and caller", overflow="fold", width=ID_CHARS if width >= WHOLE_IDS_FROM else None)
     table.add_column("Last error", overflow="fold")
     for wait in waits:
         target = ", ".join(f"{name} {value}" for name, value in sorted(wait.target.items()))
-        who = f"{wait.engine}: {target}" if target else wait.engine
+        caller = f"{wait.engine}: {target}" if target else wait.engine
         table.add_row(
-            Text.assemble((wait.state, STYLES[wait.state]), ("\nasker gone" if wait.caller_gone else "", "dim")),
+            Text.assemble((wait.state, STYLES[wait.state]), ("\ncaller gone" if wait.caller_gone else "", "dim")),
             ago(wait.created_at, now),
-            Text.assemble(one_line(wait.task_id), (f"\n{one_line(who)}", "dim")),
+            Text.assemble(one_line(wait.task_id), (f"\n{one_line(caller)}", "dim")),
             Text(_shortened(wait.last_error or "")),
         )
     return table

@@ -145,8 +145,10 @@ class Attempts:
             except (SQLAlchemyError, OSError) as error:
                 failures += 1
                 after = min(self._backoff.delay(failures), RECORD_SECONDS)
-                text = "task %s was delivered, which could not be recorded (%s); trying again in %.1f s"
-                logger.warning(text, wait.task_id, type(error).__name__, after, extra=about(wait.task_id, wait.route))
+                message = "delivery not recorded: task %s (%s); trying again in %.1f s"
+                logger.warning(
+                    message, wait.task_id, type(error).__name__, after, extra=about(wait.task_id, wait.route)
+                )
                 await asyncio.sleep(after)
 
     async def _pass_to_engine(self, engine: Engine, wait: Wait, outcome: Outcome) -> None:
@@ -168,8 +170,8 @@ class Attempts:
         """
         self._observer.delivery(wait, result if mine else "lease_lost", self._leases.clock())
         if not mine:
-            told = "task %s: another relay has it by now; how this one's attempt ended (%s) is not written down"
-            logger.warning(told, wait.task_id, result, extra=about(wait.task_id, wait.route))
+            message = "lease lost to another relay: task %s; result %s discarded"
+            logger.warning(message, wait.task_id, result, extra=about(wait.task_id, wait.route))
         return mine
 
     async def _finish_gone(self, wait: Wait, reason: str) -> None:
@@ -180,8 +182,8 @@ class Attempts:
         if wait.outcome is not None and wait.outcome.status != TaskStatus.COMPLETED:
             # No person gave this outcome. Most often the caller has cancelled the task itself and ended.
             if self._count(wait, "caller_gone", mine=await self._leases.delivered(wait, self._owner, note=reason)):
-                told = "task %s is %s and its asker has gone (%s)"
-                logger.info(told, wait.task_id, wait.outcome.status, reason, extra=this)
+                message = "caller is gone: task %s is %s (%s)"
+                logger.info(message, wait.task_id, wait.outcome.status, reason, extra=this)
             return
         if self._count(wait, "parked", mine=await self._leases.park(wait, self._owner, reason=reason)):
             logger.warning("parked task %s: %s", wait.task_id, reason, extra=this)
@@ -189,19 +191,19 @@ class Attempts:
     async def _retry_or_park(
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
-        told, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
+        cause, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
         after = self._backoff.delay(wait.attempts + 1, at_least=min(_requested_delay(error), LONGEST_RETRY_SECONDS))
         age = self._age(since)
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
-            parked = await self._leases.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {told}")
+            parked = await self._leases.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {cause}")
             if self._count(wait, "parked", mine=parked):
-                logger.error("parked task %s after %.0f s: %s", wait.task_id, age, told, extra=this)
+                logger.error("parked task %s after %.0f s: %s", wait.task_id, age, cause, extra=this)
         else:
-            put_off = await self._leases.retry(wait, self._owner, after=after, error=told, not_ready=not_ready)
+            put_off = await self._leases.retry(wait, self._owner, after=after, error=cause, not_ready=not_ready)
             self._wake([wait.route.engine])
             if self._count(wait, "retried", mine=put_off):
-                said = "task %s not delivered to %s (%s); again in %.1f s"
-                logger.warning(said, wait.task_id, wait.route.engine, told, after, extra=this)
+                message = "delivery failed: task %s to %s (%s); trying again in %.1f s"
+                logger.warning(message, wait.task_id, wait.route.engine, cause, after, extra=this)
 
     def _without_gap(self, wait: Wait) -> Wait:
         """Return the wait without the time in which no relay tried: a relay was down, or a clock was set forward."""

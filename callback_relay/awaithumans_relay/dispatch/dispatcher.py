@@ -212,8 +212,8 @@ class Dispatcher:
             with self._keeper.holding(wait):
                 await self._attempts.attempt(engine, wait)
         except Exception:  # the store is unavailable; the lease expires, and the wait is delivered again
-            told = "delivery of task %s could not be written down"
-            logger.exception(told, wait.task_id, extra=about(wait.task_id, wait.route))
+            message = "delivery not recorded: task %s; it is delivered again when its lease expires"
+            logger.exception(message, wait.task_id, extra=about(wait.task_id, wait.route))
             self.wake([engine.name])
 
 

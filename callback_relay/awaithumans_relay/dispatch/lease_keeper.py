@@ -74,7 +74,7 @@ class LeaseKeeper:
             try:
                 self._leases.renew(self._owner, held, seconds=self._seconds)
             except Exception:
-                logger.exception("could not renew the leases of this relay; trying again")
+                logger.exception("lease renewal failed; trying again")
                 pause = RETRY_SECONDS
 
 

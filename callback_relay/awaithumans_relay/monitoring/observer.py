@@ -60,4 +60,4 @@ class Observer:
         if isinstance(error, SQLAlchemyError | OSError):
             self.health.store.failed(error)
         else:
-            logger.error("reading the waits failed; trying again", exc_info=error)
+            logger.error("reading waits failed; trying again", exc_info=error)

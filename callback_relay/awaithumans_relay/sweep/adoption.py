@@ -1,4 +1,4 @@
-"""Creates tasks for questions that callers stored but could not ask, at the start of a relay and on a schedule."""
+"""Creates tasks for the questions that callers stored and could not ask, at the start of a relay and on a schedule."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -39,14 +39,14 @@ class Adoption:
         reported: str | None = None
         while True:
             try:
-                asked = await engine.adopt()
+                created = await engine.adopt()
                 reported = None
             except Exception as error:  # any error of a checkpointer: the next round tries again
                 reason = f"{type(error).__name__}: {error}"
                 if reason != reported:
-                    logger.warning("engine %s cannot read which questions wait without a task (%s)", name, reason)
+                    logger.warning("interrupts without a task cannot be read: engine %s (%s)", name, reason)
                 reported = reason
             else:
-                if asked:
-                    logger.info("engine %s: asked about %d interrupts that waited without a task", name, asked)
+                if created:
+                    logger.info("tasks created for interrupts that had none: engine %s, %d tasks", name, created)
             await asyncio.sleep(self._seconds)

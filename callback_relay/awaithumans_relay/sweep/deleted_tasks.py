@@ -60,7 +60,7 @@ class Deletions:
         missing = await self._missing_tasks.record(task_id, self._rule)
         if missing is None:
             return
-        logger.info("task %s is not on the awaithumans server (reading %d)", task_id, missing.count)
+        logger.info("task missing on the awaithumans server: %s (reading %d)", task_id, missing.count)
         if self._health.missing_tasks is not None or not self._rule.confirmed(missing, self._missing_tasks.clock()):
             return
         await self._flush()
@@ -85,7 +85,7 @@ class Deletions:
                     self._seen.clear()
                     self._doubt(None)
             except Exception:
-                logger.exception("cannot store which tasks are on the awaithumans server; trying again")
+                logger.exception("storing task readings failed; trying again")
 
     async def _flush(self) -> None:
         seen, self._seen = self._seen, {}
@@ -96,9 +96,9 @@ class Deletions:
         before, self._health.missing_tasks = self._health.missing_tasks, census
         if census is not None and before is None:
             logger.error(
-                "%s: it may be running on another database. No wait ends until most tasks are there again; see whether "
-                "AWAITHUMANS_URL is the right server, and which database it runs on",
+                "awaithumans server in doubt: %s. It may be running on another database, so no wait ends until most "
+                "tasks are found again; check AWAITHUMANS_URL and the database of the server",
                 census,
             )
         elif census is None and before is not None:
-            logger.warning("the tasks of most waits are on the awaithumans server again")
+            logger.warning("awaithumans server no longer in doubt: most tasks are found again")

@@ -89,14 +89,14 @@ class EndedTasks:
             try:
                 found = await self._read()
             except AwaitHumansError as error:  # the checks log this as well, at a higher level
-                logger.info("cannot read the list of ended tasks: %s", error)
+                logger.info("list of ended tasks cannot be read: %s", error)
                 found = 0
             except Exception:
-                logger.exception("reading the list of ended tasks failed")
+                logger.exception("list of ended tasks cannot be read")
                 found = 0
             if found:
                 fruitless = 0
-                logger.info("ran ahead of the callbacks: found %d answers", found)
+                logger.info("answers found ahead of their callbacks: %d", found)
                 self.run()
             else:
                 fruitless += 1

@@ -90,12 +90,12 @@ class Orphans:
         try:
             async with limit, self._gates[wait.route.engine]:
                 return await engine.orphaned(wait.route)
-        except Exception as away:
+        except Exception as error:
             tracker.check_due.set()
             if limit.expired():
                 tracker.took_too_long(REST_SECONDS)
-            told = "cannot tell whether anybody still waits for task %s (%s)"
-            logger.info(told, wait.task_id, away, extra=about(wait.task_id, wait.route))
+            message = "caller check failed: task %s (%s)"
+            logger.info(message, wait.task_id, error, extra=about(wait.task_id, wait.route))
             return None
 
 

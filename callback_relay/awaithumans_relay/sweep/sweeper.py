@@ -178,7 +178,7 @@ class Sweeper:
         try:
             await self._check_task(task_id, waits, probe=probe)
         except Exception:  # the store is unavailable
-            logger.exception("a check at task %s failed", task_id)
+            logger.exception("check of task %s failed", task_id)
             with suppress(Exception):
                 await self._checks.postpone(waits, RETRY_SECONDS)
 
@@ -227,7 +227,11 @@ class Sweeper:
             outcome = await self._cancel(outcome, waits)
             if outcome.terminal:
                 logger.warning(
-                    "task %s is %s: %s", outcome.task_id, outcome.status, why, extra={"task_id": outcome.task_id}
+                    "orphaned task is closed: %s is %s (%s)",
+                    outcome.task_id,
+                    outcome.status,
+                    why,
+                    extra={"task_id": outcome.task_id},
                 )
                 await self._take(outcome, waits)
             else:
@@ -278,7 +282,7 @@ class Sweeper:
         if len(self._odd_replies) > MAX_ODD_TASKS:
             del self._odd_replies[next(iter(self._odd_replies))]
         if count == 1:
-            message = "sweep: task %s cannot be read, and is read again at growing intervals: %s"
+            message = "check of task %s failed: %s; the task is read again at growing intervals"
             logger.warning(message, task_id, error, extra={"task_id": task_id})
         self._server.subject_failed(task_id, error)
         return ODD_REPLY_BACKOFF.delay(count)
