@@ -1,4 +1,4 @@
-"""The form a reviewer fills in, and the way back from what a form can say."""
+"""The form that a reviewer fills in, and the conversion of its values into an answer."""
 
 import datetime
 import enum
@@ -88,12 +88,12 @@ def only_field(schema: Any) -> dict[str, Any]:
 
 
 def read_back(annotation: Any, value: Any, default: Any = ...) -> Any:
-    """What the response class gets for this form value."""
+    """Return the value that the response class gets for this form value."""
     return answer_from_form({"answer": value}, answer_class(annotation, default))["answer"]
 
 
 def settled(schema: Any, value: Any) -> Any:
-    """What the asker gets when a person puts this into the form's only field."""
+    """Return the answer that the caller gets when a person puts this into the form's only field."""
     name = only_field(schema)["name"]
     return settle(Outcome(task_id="task-1", status="completed", response={name: value}), schema)
 
@@ -102,18 +102,18 @@ every_kind = pytest.mark.parametrize(("annotation", "shape"), KINDS.values(), id
 
 
 @every_kind
-def test_a_type_has_its_input(annotation: Any, shape: dict[str, Any]) -> None:
-    """Each Python type gets the input the official SDK infers for it."""
+def test_type_has_its_input(annotation: Any, shape: dict[str, Any]) -> None:
+    """Each Python type gets the input that the official SDK infers for it."""
     common = {"name": "answer", "label": "Answer", "required": True}
     assert form_definition(answer_class(annotation)) == {"version": 1, "fields": [common | shape]}
 
 
 @every_kind
-def test_optional_changes_the_need_and_not_the_input(annotation: Any, shape: dict[str, Any]) -> None:
-    """`X | None`, `Optional[X]` and `Annotated[X, ...]` are X to a reviewer, who may leave it empty."""
+def test_optional_type_has_the_same_input_and_is_not_required(annotation: Any, shape: dict[str, Any]) -> None:
+    """`X | None`, `Optional[X]` and `Annotated[X, ...]` have the input of X, which may stay empty."""
     expected = {"name": "answer", "label": "Answer", "required": False} | shape
     assert only_field(answer_class(annotation | None, None)) == expected
-    assert only_field(answer_class(Optional[annotation], None)) == expected  # noqa: UP045 - this spelling is the point
+    assert only_field(answer_class(Optional[annotation], None)) == expected  # noqa: UP045 - this spelling is under test
     assert only_field(answer_class(Annotated[annotation, "a note"] | None, None)) == expected
 
 
@@ -126,13 +126,13 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "NewType": lambda kind: NewType("Named", kind),
     "NewType of an alias": lambda kind: NewType("Named", TypeAliasType("Inner", kind)),
 }
-"""Ways to give a type a name."""
+"""Ways to define a named type."""
 
 
 @every_kind
 @pytest.mark.parametrize("named", NAMES.values(), ids=NAMES)
 def test_named_type_has_the_input_of_the_type(named: Callable[[Any], Any], annotation: Any, shape: Any) -> None:
-    """A reviewer does not see what a type is called; required, optional and as the item of a list."""
+    """The name of a type has no effect: required, optional and as the item of a list."""
     common = {"name": "answer", "label": "Answer", "required": True}
     optional = common | {"required": False}
     kind = named(annotation)
@@ -149,21 +149,21 @@ def test_alias_of_an_optional_type_is_optional() -> None:
 
 
 def test_literal_of_named_literals_shows_every_choice() -> None:
-    """A Literal may hold the names of other Literals; a reviewer chooses among all their values."""
+    """A Literal may contain the names of other Literals, and the reviewer chooses among all values."""
     low = TypeAliasType("low", Literal["a", "b"])
     shown = only_field(answer_class(Literal[low, "c"]))
     assert [option["value"] for option in shown["options"]] == ["a", "b", "c"]
 
 
 @every_kind
-def test_the_server_reads_the_form(annotation: Any, shape: dict[str, Any]) -> None:
-    """The server's own model accepts what is sent, and finds the input that was meant."""
+def test_server_accepts_the_form(annotation: Any, shape: dict[str, Any]) -> None:
+    """The server's own model accepts the form and finds the intended input."""
     (only,) = FormDefinition.model_validate(form_definition(answer_class(annotation))).fields
     assert only.kind == shape["kind"]
 
 
-def test_title_and_description_are_what_a_reviewer_reads() -> None:
-    """A title becomes the label, a description the hint, also where a hint would be made up."""
+def test_title_and_description_become_label_and_hint() -> None:
+    """A title becomes the label and a description the hint, also where a hint would be generated."""
     told = Field(title="Why?", description="One line.")
     assert only_field(answer_class(str, told)) == TEXT | {
         "name": "answer",
@@ -174,8 +174,8 @@ def test_title_and_description_are_what_a_reviewer_reads() -> None:
     assert only_field(answer_class(list[str], told))["hint"] == "One line."
 
 
-def test_a_name_without_a_title_is_made_readable() -> None:
-    """Code speaks in underscores, people do not."""
+def test_field_name_without_title_becomes_a_readable_label() -> None:
+    """Underscores of a field name become spaces."""
     assert only_field(create_model("Answer", refund_in_full=(bool, ...)))["label"] == "Refund in full"
 
 
@@ -190,8 +190,8 @@ def test_a_name_without_a_title_is_made_readable() -> None:
     ],
     ids=["Field", "StringConstraints", "compiled pattern", "inside Optional", "around Optional"],
 )
-def test_limits_of_a_text_are_shown_to_the_person(annotation: Any) -> None:
-    """An answer is final once given: its limits stand in the form, wherever the class states them."""
+def test_limits_of_a_text_are_shown_in_the_form(annotation: Any) -> None:
+    """An answer is final, so its limits are part of the form, wherever the class defines them."""
     shown = only_field(answer_class(annotation))
     assert {name: shown.get(name) for name in ("min_length", "max_length", "pattern")} == {
         "min_length": 2,
@@ -201,21 +201,21 @@ def test_limits_of_a_text_are_shown_to_the_person(annotation: Any) -> None:
 
 
 @pytest.mark.parametrize("default", [True, False], ids=str)
-def test_a_switch_shows_its_default(default: bool) -> None:  # noqa: FBT001 - a column of the table
-    """A default of the class is where the switch stands."""
+def test_switch_shows_its_default(default: bool) -> None:  # noqa: FBT001 - a column of the table
+    """The switch starts at the default of the class."""
     shown = only_field(answer_class(bool, default))
     assert shown["default"] is default
     assert shown["required"] is False
 
 
 @pytest.mark.parametrize(("annotation", "default"), [(bool, ...), (bool | None, None)], ids=["required", "optional"])
-def test_a_switch_without_default_decides_nothing(annotation: Any, default: Any) -> None:
-    """Where the class gives no default, the form suggests no decision."""
+def test_switch_without_default_has_no_initial_value(annotation: Any, default: Any) -> None:
+    """Without a default in the class the form suggests no decision."""
     assert "default" not in only_field(answer_class(annotation, default))
 
 
-def test_a_default_made_of_other_answers_is_no_obstacle() -> None:
-    """A default that depends on the other fields cannot be shown, and needs not be."""
+def test_default_derived_from_other_fields_is_accepted() -> None:
+    """A default that depends on other fields cannot be shown and is left out of the form."""
     schema = create_model(
         "Answer", approved=(bool, ...), sure=(bool, Field(default_factory=lambda answers: answers["approved"]))
     )
@@ -237,8 +237,8 @@ class Aliased:
     ],
     ids=["alias", "validation alias", "choices", "dataclass"],
 )
-def test_a_field_goes_by_the_name_it_is_read_by(schema: Any) -> None:
-    """With an alias, form, schema and answer agree on it: what a person gives can be read."""
+def test_field_with_alias_uses_the_name_it_is_read_by(schema: Any) -> None:
+    """Form, schema and answer use the same name, so that an answer can be read."""
     assert only_field(schema)["name"] == "isApproved"
     assert list(json_schema(schema)["properties"]) == ["isApproved"]
     assert settled(schema, True).answer is True
@@ -259,8 +259,8 @@ class Typed(TypedDict):
     note: NotRequired[str]
 
 
-def test_a_dataclass_is_a_form() -> None:
-    """Types, titles, defaults and default factories of a dataclass are read as a model's are."""
+def test_dataclass_becomes_a_form() -> None:
+    """Types, titles, defaults and default factories of a dataclass are read as those of a model."""
     assert form_definition(Plain)["fields"] == [
         {"name": "approved", "label": "Approved", "required": True} | SWITCH,
         {"name": "amount", "label": "How much?", "required": True} | NUMBER,
@@ -276,16 +276,16 @@ class Described:
     sure: bool = Field(default=False, title="Sure?")
 
 
-def test_a_dataclass_may_describe_its_fields_as_a_model_does() -> None:
-    """`= Field(...)` states what a field is; only its own default makes the field optional."""
+def test_dataclass_fields_can_be_described_with_field() -> None:
+    """`= Field(...)` describes a field, and only its own default makes the field optional."""
     assert form_definition(Described)["fields"] == [
         {"name": "approved", "label": "Go?", "required": True} | SWITCH,
         {"name": "sure", "label": "Sure?", "required": False, "default": False} | SWITCH,
     ]
 
 
-def test_a_typed_dict_is_a_form() -> None:
-    """`NotRequired` is what a reviewer may leave empty."""
+def test_typed_dict_becomes_a_form() -> None:
+    """A `NotRequired` field may stay empty."""
     assert form_definition(Typed)["fields"] == [
         {"name": "approved", "label": "Approved", "required": True} | SWITCH,
         {"name": "amount", "label": "How much?", "required": True} | NUMBER,
@@ -310,8 +310,8 @@ def test_a_typed_dict_is_a_form() -> None:
     ],
     ids=["bool", "str", "list", "dict", "union", "Enum", "None", "text", "plain class", "instance", "root model"],
 )
-def test_what_is_no_class_with_fields_is_refused(schema: Any) -> None:
-    """A reviewer needs named fields; the text says how to get them."""
+def test_type_without_fields_is_refused(schema: Any) -> None:
+    """A reviewer needs named fields, and the text explains how to define them."""
     with pytest.raises(InvalidTaskError, match="response_schema must be"):
         form_definition(schema)
 
@@ -343,8 +343,8 @@ def test_what_is_no_class_with_fields_is_refused(schema: Any) -> None:
         "optional list",
     ],
 )
-def test_form_values_become_what_the_class_expects(annotation: Any, submitted: Any, read: Any) -> None:
-    """Options are text in a form, structures are JSON in a box: both are read back."""
+def test_form_values_become_values_of_the_class(annotation: Any, submitted: Any, read: Any) -> None:
+    """Options are text and structures are JSON in a form, and both are converted back."""
     assert read_back(annotation, submitted) == read
 
 
@@ -391,8 +391,8 @@ def test_form_values_become_what_the_class_expects(annotation: Any, submitted: A
         "union",
     ],
 )
-def test_what_a_person_puts_in_is_what_the_asker_gets(annotation: Any, submitted: Any, answer: Any) -> None:
-    """Over form, server and `settle` a value keeps its meaning to the last digit."""
+def test_value_survives_form_server_and_settle(annotation: Any, submitted: Any, answer: Any) -> None:
+    """A value keeps its meaning to the last digit from the form to the caller."""
     got = settled(answer_class(annotation), submitted).answer
     assert got == answer
     assert type(got) is type(answer)
@@ -411,8 +411,8 @@ def test_what_a_person_puts_in_is_what_the_asker_gets(annotation: Any, submitted
     ids=["optional number", "optional date", "optional list", "number", "list"],
 )
 @pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
-def test_a_blank_field_means_its_default(annotation: Any, default: Any, read: Any, blank: str | None) -> None:
-    """Empty boxes arrive as "" or, from Slack, as null; either way the class's own default stands."""
+def test_blank_field_means_its_default(annotation: Any, default: Any, read: Any, blank: str | None) -> None:
+    """An empty input arrives as "" or, from Slack, as null, and the class's default applies."""
     assert settled(answer_class(annotation, default), blank).answer == read
 
 
@@ -422,21 +422,21 @@ def test_a_blank_field_means_its_default(annotation: Any, default: Any, read: An
     ids=["switch", "select", "multi select"],
 )
 @pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
-def test_a_choice_that_was_taken_back_is_not_the_default(annotation: Any, default: Any, blank: str | None) -> None:
-    """The form shows the default as chosen; whoever clears it, or sends nothing, has not said yes."""
+def test_cleared_choice_is_not_the_default(annotation: Any, default: Any, blank: str | None) -> None:
+    """The form preselects the default, so a person who clears it or sends nothing has not agreed to it."""
     assert form_definition(answer_class(annotation, default))["fields"][0]["default"] == default
     with pytest.raises(ResponseSchemaError):
         settled(answer_class(annotation, default), blank)
 
 
-def test_a_switch_that_is_off_by_default_may_be_left_out() -> None:
-    """A default that is a no counts; one that is a yes does not, see `test_explicit_yes`."""
+def test_switch_that_is_off_by_default_may_be_left_out() -> None:
+    """A default of no counts, and a default of yes does not; see `test_explicit_yes`."""
     off = answer_class(bool, False)
     assert settle(Outcome(task_id="task-1", status="completed", response={}), off) == off(answer=False)
 
 
-def test_a_misspelt_answer_does_not_leave_the_default_standing() -> None:
-    """A name that the class does not know is refused, unless the class says that it may be there."""
+def test_misspelt_field_is_refused() -> None:
+    """A field that the class does not know is refused, unless the class allows extra fields."""
 
     class Answer(BaseModel):
         approved: bool = False
@@ -452,7 +452,7 @@ def test_a_misspelt_answer_does_not_leave_the_default_standing() -> None:
 
 
 def unread() -> dict[str, Any]:
-    """Classes with a field that pydantic does not read under the name a form gives it."""
+    """Return classes with a field that pydantic does not read under the form's name for it."""
 
     class Path(BaseModel):
         approved: bool = Field(True, validation_alias=AliasPath("decision", "approved"))
@@ -466,40 +466,40 @@ def unread() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", unread().values(), ids=unread())
-def test_a_field_that_no_answer_reaches_is_refused(schema: Any) -> None:
-    """Its default would stand whatever a person says, so the question is not asked."""
+def test_field_that_no_answer_can_set_is_refused(schema: Any) -> None:
+    """The default would apply whatever a person enters, so the question is refused."""
     with pytest.raises(InvalidTaskError, match="pproved"):
         form_definition(schema)
 
 
 @pytest.mark.parametrize("value", [Decimal("1.5"), (1, 2), datetime.date(2026, 1, 1)], ids=str)
-def test_an_enum_that_no_answer_can_carry_is_refused(value: Any) -> None:
-    """What a form submits is text or a number; anything else could be chosen and would never fit."""
+def test_enum_without_text_or_number_values_is_refused(value: Any) -> None:
+    """A form submits text or numbers, so other values could be chosen but never read."""
     with pytest.raises(InvalidTaskError, match="give its members text or numbers"):
         form_definition(answer_class(enum.Enum("Odd", {"ONE": value})))
 
 
 @pytest.mark.parametrize("typed", ["false", "0", '"no"'])
-def test_what_is_typed_for_one_of_several_types_is_json(typed: str) -> None:
-    """The word "false" would be true."""
+def test_input_for_a_union_is_json(typed: str) -> None:
+    """Read as text, the word "false" would be true."""
     assert not settled(answer_class(bool | str), typed).answer or typed == '"no"'
 
 
 @pytest.mark.parametrize("typed", ["nan", "inf", "-Infinity", "1e999"])
 @pytest.mark.parametrize("kind", [float, float | None], ids=["number", "optional"])
-def test_no_number_without_end(kind: Any, typed: str) -> None:
-    """Nobody means it, and comparisons with it go wrong; nor has somebody who typed it left the field alone."""
+def test_infinite_number_is_refused(kind: Any, typed: str) -> None:
+    """Comparisons with such a number go wrong, and the field does not count as left blank either."""
     with pytest.raises(ResponseSchemaError):
         settled(answer_class(kind), typed)
 
 
-def test_a_default_is_shown_where_a_box_may_stay_blank() -> None:
-    """Who leaves a number blank knows what it then is."""
+def test_default_of_an_optional_input_is_shown() -> None:
+    """A person who leaves a number blank can see its default."""
     assert form_definition(answer_class(float, 1000.0))["fields"][0]["hint"] == "(left blank: 1000.0)"
 
 
-def test_a_validator_that_fails_in_its_own_way_is_a_misfit() -> None:
-    """Whatever a class raises over an answer, the asker hears that the answer does not fit."""
+def test_any_error_of_a_validator_is_an_invalid_answer() -> None:
+    """Whatever error a class raises for an answer, the caller gets ResponseSchemaError."""
 
     class Shares(BaseModel):
         total: int
@@ -511,27 +511,27 @@ def test_a_validator_that_fails_in_its_own_way_is_a_misfit() -> None:
         settle(Outcome(task_id="task-1", status="completed", response={"total": 0}), Shares)
 
 
-def test_a_null_that_the_class_allows_is_an_answer() -> None:
-    """Where None is a value of the type, it is not taken for an empty box and replaced by another value."""
+def test_allowed_null_is_an_answer() -> None:
+    """If the type includes None, a null is not replaced by the default."""
     assert settled(answer_class(int | None, 5), None).answer is None
 
 
 @pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
-def test_a_blank_required_field_is_not_made_up(blank: str | None) -> None:
-    """What a person had to say and did not is no answer."""
+def test_blank_required_field_is_an_invalid_answer(blank: str | None) -> None:
+    """A missing required value is never replaced."""
     with pytest.raises(ResponseSchemaError):
         settled(answer_class(int), blank)
 
 
 def test_default_lists_are_not_shared() -> None:
-    """Two blank answers do not hand out one list."""
+    """Two blank answers get separate lists."""
     schema = answer_class(list[str], Field(default_factory=list))
     assert settled(schema, "").answer is not settled(schema, "").answer
 
 
 @given(st.text())
-def test_text_for_a_text_field_is_never_interpreted(text: str) -> None:
-    """A comment that looks like JSON, a number or an option is a comment."""
+def test_text_for_a_text_field_is_kept_as_text(text: str) -> None:
+    """A comment that looks like JSON, a number or an option stays a comment."""
     assert read_back(str, text) == text
 
 
@@ -555,28 +555,28 @@ def test_text_for_a_text_field_is_never_interpreted(text: str) -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_values_of_the_right_type_are_untouched(annotation: Any, value: Any) -> None:
-    """Answers given through the API are not changed, and what cannot be read is left for `settle` to refuse."""
+def test_values_of_the_right_type_are_unchanged(annotation: Any, value: Any) -> None:
+    """Answers given through the API are not changed, and unreadable values are left for `settle` to refuse."""
     got = read_back(annotation, value)
     assert got == value
     assert type(got) is type(value)
 
 
-def test_the_response_itself_is_not_changed() -> None:
-    """Reading an answer twice reads the same answer; fields the class does not know pass through."""
+def test_reading_does_not_change_the_response() -> None:
+    """An answer can be read twice, and fields that the class does not know are passed on."""
     response = {"answer": "[1]", "other": "[2]"}
     assert answer_from_form(response, answer_class(list[int])) == {"answer": [1], "other": "[2]"}
     assert response == {"answer": "[1]", "other": "[2]"}
 
 
 def test_fields_are_read_once_for_a_class() -> None:
-    """A cold worker reads a response class once, not for every workflow."""
+    """A response class is read once per process, not for every workflow."""
     schema = answer_class(Size)
     assert fields(schema) is fields(schema)
 
 
-def test_the_schema_is_made_once_for_a_class() -> None:
-    """The costly part, the JSON Schema, is made on the first question only."""
+def test_schema_is_made_once_for_a_class() -> None:
+    """The JSON Schema is expensive, so only the first question creates it."""
     made: list[str] = []
 
     class Counted(BaseModel):
@@ -597,8 +597,8 @@ class ParentRecord:
 
 
 @pytest.mark.parametrize("parent", [Parent, ParentRecord], ids=["model", "dataclass"])
-def test_a_subclass_has_a_form_of_its_own(parent: type[Any]) -> None:
-    """A form kept on a parent is not taken for the child's, whichever was asked for first."""
+def test_subclass_has_its_own_form(parent: type[Any]) -> None:
+    """A form that is cached on a parent is not used for the child, whichever is read first."""
     form_definition(parent)
     json_schema(parent)
     child: Any = type("Child", (parent,), {"__annotations__": {"reason": str}, "__module__": __name__})
@@ -607,8 +607,8 @@ def test_a_subclass_has_a_form_of_its_own(parent: type[Any]) -> None:
     assert list(json_schema(child)["properties"]) == ["approved", "reason"]
 
 
-def test_what_is_kept_on_a_class_does_not_show() -> None:
-    """Keeping the form on the class changes neither its fields nor its instances nor its schema."""
+def test_cache_on_a_class_is_invisible() -> None:
+    """The cached form changes neither the fields nor the instances nor the schema of the class."""
     schema = answer_class(bool)
     before = schema.model_json_schema()
     form_definition(schema)
@@ -619,7 +619,7 @@ def test_what_is_kept_on_a_class_does_not_show() -> None:
 
 
 def twin(description: str = "How much?", most: int = 10, says: str = "", extra: Any = None) -> Any:
-    """A class made from the same lines again, as a workflow's sandbox does for every run."""
+    """Return a class made again from the same source, as a workflow sandbox does for every run."""
 
     class Inner(BaseModel):
         __doc__ = says
@@ -633,8 +633,8 @@ def twin(description: str = "How much?", most: int = 10, says: str = "", extra: 
     return Outer
 
 
-def test_twins_have_one_schema() -> None:
-    """It is written once for all classes of the same lines, and anew for every other."""
+def test_identical_classes_share_a_schema() -> None:
+    """The schema is made once for all classes of the same source, and again for every other class."""
     first, same, *others = twin(), twin(), twin("How many?"), twin(most=11)
     assert first is not same
     assert json_schema(first)["$defs"] is json_schema(same)["$defs"]
@@ -654,8 +654,8 @@ def test_twins_have_one_schema() -> None:
     ],
     ids=["docstring", "settings"],
 )
-def test_classes_that_say_other_things_of_themselves_are_no_twins(said: list[dict[str, Any]], name: str) -> None:
-    """What a class inside the answer says in its docstring and its settings reaches the person who is asked."""
+def test_classes_with_other_docstring_or_settings_share_no_schema(said: list[dict[str, Any]], name: str) -> None:
+    """A nested class's docstring and settings are shown to the reviewer."""
     schemas = [json_schema(twin(**each))["$defs"]["Inner"] for each in said]
     assert len({found[name] for found in schemas}) == 2
 
@@ -671,13 +671,13 @@ def hooked(unit: str) -> Any:
     return Limit
 
 
-def test_classes_that_write_their_own_schema_are_no_twins() -> None:
-    """The hook of each has the last word about it; what pydantic shows of the hook is its name."""
+def test_classes_with_a_schema_hook_share_no_schema() -> None:
+    """A hook decides the schema, and pydantic identifies the hook only by its name."""
     assert [json_schema(hooked(unit))["unit"] for unit in ("day", "week")] == ["day", "week"]
 
 
 @pytest.mark.parametrize("extra", [{"units": {"day", "week"}}, {"units": object()}], ids=["set", "object"])
-def test_what_a_class_adds_to_its_schema_is_json(extra: Any) -> None:
-    """The server would not understand it, or understand it differently from run to run."""
+def test_schema_addition_that_is_not_json_is_refused(extra: Any) -> None:
+    """The server would not understand it, or differently from run to run."""
     with pytest.raises(InvalidTaskError, match="Outer"):
         json_schema(twin(extra=extra))

@@ -1,4 +1,4 @@
-"""What a waiting script does with standard streams that are replaced, closed or missing: it waits, and is silent."""
+"""Progress output of a waiting script whose standard streams are replaced, closed or missing."""
 
 import asyncio
 import io
@@ -15,7 +15,7 @@ from tests.support.workflows import Decision
 
 
 class Lines:
-    """A stream of the application's own, for instance the text box of a window."""
+    """A stream of the application, such as the text box of a window."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -24,18 +24,18 @@ class Lines:
         self.text += text
 
     def flush(self) -> None:
-        """Everything is shown already."""
+        """Do nothing, because everything is shown already."""
 
 
 class WriteOnly:
     """A stream without `flush`."""
 
     def write(self, text: str) -> None:
-        """Discard it."""
+        """Discard the text."""
 
 
 class Broken(io.StringIO):
-    """A terminal, as it claims, that accepts nothing."""
+    """A stream that claims to be a terminal and accepts nothing."""
 
     def isatty(self) -> bool:
         return True
@@ -45,7 +45,7 @@ class Broken(io.StringIO):
 
 
 class Odd(Lines):
-    """A stream that cannot say whether it is a terminal."""
+    """A stream that cannot tell whether it is a terminal."""
 
     def isatty(self) -> bool:
         raise RuntimeError("no window")
@@ -74,10 +74,10 @@ def in_a_loop(**asked: Any) -> Any:
 
 @pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("ask", [await_human_sync, in_a_loop], ids=["sync", "async"])
-def test_question_is_asked_whatever_the_standard_streams_are(
+def test_question_is_asked_with_any_standard_streams(
     ask: Callable[..., Any], make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Progress is a courtesy: where it cannot be shown, the answer comes all the same."""
+    """If progress cannot be shown, the answer still arrives."""
     monkeypatch.setenv("TERM", "xterm")
     humans, stream = FakeHumans(), make()
     humans.answer("Refund", {"approved": True})
@@ -88,7 +88,7 @@ def test_question_is_asked_whatever_the_standard_streams_are(
         assert stream.text.startswith("awaithumans: Refund? - waiting for a person at ")
 
 
-def test_only_a_terminal_is_one() -> None:
-    """Everything else that a program may put in place of a standard stream is none."""
+def test_only_a_terminal_counts_as_one() -> None:
+    """Every other replacement of a standard stream is not a terminal."""
     assert is_terminal(Broken())
     assert not any(is_terminal(make()) for name, make in STREAMS.items() if name != "a broken terminal")

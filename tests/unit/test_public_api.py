@@ -1,4 +1,4 @@
-"""The door of the package: which names it has, and what does not come in with them."""
+"""The public API of the package: its names, and what importing it does not load."""
 
 import json
 import subprocess
@@ -51,46 +51,46 @@ PUBLIC = [
 
 
 def loaded_by(code: str) -> set[str]:
-    """The modules a fresh interpreter holds after running this."""
+    """Return the modules that a fresh interpreter holds after this code."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=180)
     return set(json.loads(done.stdout))
 
 
-def test_the_public_names_are_these() -> None:
-    """Adding or losing a public name is a decision, not an accident."""
+def test_public_names_are_pinned() -> None:
+    """A public name is added or removed on purpose only."""
     assert awaithumans_core.__all__ == PUBLIC
 
 
-def test_the_public_names_are_sorted() -> None:
-    """A reader finds a name where the alphabet says."""
+def test_public_names_are_sorted() -> None:
+    """Names are listed alphabetically."""
     assert awaithumans_core.__all__ == sorted(awaithumans_core.__all__)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_name_loads(name: str) -> None:
-    """No public name is a promise its module does not keep."""
+def test_every_public_name_loads(name: str) -> None:
+    """Each public name exists in its module."""
     assert getattr(awaithumans_core, name).__name__ == name
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    """`hasattr` and import machinery work as with any module."""
+def test_unknown_name_is_an_attribute_error() -> None:
+    """`hasattr` and the import system work as with any module."""
     with pytest.raises(AttributeError, match="no attribute 'await_robot'"):
         awaithumans_core.__getattr__("await_robot")
 
 
 def test_dir_lists_the_public_names() -> None:
-    """Completion in a shell offers the public names before any of them is loaded."""
+    """Completion in a shell offers the public names before they are loaded."""
     assert dir(awaithumans_core) == PUBLIC
 
 
-def test_importing_the_package_brings_nothing_with_it() -> None:
-    """The bare import loads no other package and opens the way to no socket."""
+def test_import_loads_no_other_package() -> None:
+    """The import alone loads no other package and opens no socket."""
     assert loaded_by("import awaithumans_core").isdisjoint({"httpx", "itsdangerous", "pydantic", "socket"})
 
 
 @pytest.mark.parametrize("name", ["HumanTask", "Outcome", "Route", "settle"])
-def test_what_a_workflow_uses_brings_no_http_client(name: str) -> None:
-    """The names used inside a workflow sandbox load neither the HTTP client nor the signer."""
+def test_workflow_names_load_no_http_client(name: str) -> None:
+    """Names used inside a workflow sandbox load neither the HTTP client nor the signer."""
     loaded = loaded_by(f"import awaithumans_core; awaithumans_core.{name}")
     assert loaded.isdisjoint({"httpx", "itsdangerous"})

@@ -1,4 +1,4 @@
-"""`Readiness`: whether a callback could be stored now."""
+"""`Readiness`: whether the store could accept a callback now."""
 
 import asyncio
 import gc
@@ -12,8 +12,8 @@ import pytest
 from awaithumans_relay.store.readiness import Readiness
 
 
-async def test_a_probe_that_fails_is_reported_once_and_nothing_is_left_for_the_event_loop_to_log() -> None:
-    """The error reaches the caller; asyncio has no exception that was never retrieved."""
+async def test_failed_probe_is_reported_once() -> None:
+    """The error reaches the caller, and asyncio logs no exception that was never retrieved."""
     unretrieved: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unretrieved.append(context))

@@ -1,4 +1,4 @@
-"""What the README shows must run."""
+"""The examples of the README run."""
 
 import re
 import secrets
@@ -20,14 +20,14 @@ NAMES = [
 ]
 
 
-def test_there_are_blocks() -> None:
-    """The pattern that finds the blocks finds them: the callers, the relay and the tests."""
+def test_readme_blocks_are_found() -> None:
+    """The pattern finds the blocks of the callers, the relay and the tests."""
     assert len(BLOCKS) == len(NAMES)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=NAMES)
-def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each Python block defines what it says with nothing but the documented settings."""
+def test_readme_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each Python block runs with the documented settings alone."""
     monkeypatch.chdir(tmp_path)
     settings = {
         "ADMIN_API_TOKEN": "t",
@@ -41,16 +41,16 @@ def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["test_refund", "test_nobody_answers"])
-def test_tests_shown_pass(name: str, fake_humans: FakeHumans) -> None:
-    """The tests of the testing section hold for the script of the script section."""
+def test_readme_tests_pass(name: str, fake_humans: FakeHumans) -> None:
+    """The tests of the testing section pass for the script of the script section."""
     shown: dict[str, Any] = {"__name__": "readme"}
     for section in ("script", "testing"):
         exec(compile(BLOCKS[NAMES.index(section)], "README.md", "exec"), shown)  # noqa: S102
     shown[name](fake_humans)
 
 
-async def test_several_people_shown(fake_humans: FakeHumans) -> None:
-    """Two of three release; nobody on call answers, which rolls nothing back."""
+async def test_readme_group_decisions_run(fake_humans: FakeHumans) -> None:
+    """Two of three approve a release, and without an answer of the person on call nothing is rolled back."""
     shown: dict[str, Any] = {"__name__": "readme"}
     exec(compile(BLOCKS[NAMES.index("combine")], "README.md", "exec"), shown)  # noqa: S102
     fake_humans.answer("Release", {"approved": True}).times(2)
@@ -59,8 +59,8 @@ async def test_several_people_shown(fake_humans: FakeHumans) -> None:
 
 
 @pytest.mark.parametrize("name", ["mounted", "included late"])
-async def test_relay_shown_is_started(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A relay inside another application runs for as long as that one does."""
+async def test_readme_relay_starts_and_stops(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A relay inside another application runs as long as that application."""
     monkeypatch.chdir(tmp_path)
     settings = {"ADMIN_API_TOKEN": "t"}
     settings |= {name: secrets.token_urlsafe(32) for name in ("RELAY_SECRET", "PAYLOAD_KEY")}
@@ -74,8 +74,8 @@ async def test_relay_shown_is_started(name: str, monkeypatch: pytest.MonkeyPatch
         assert (await http.get("/awaithumans/readyz")).status_code == 200
 
 
-def test_every_variable_is_documented() -> None:
-    """Each setting the code reads stands in the README's table."""
+def test_every_setting_is_documented() -> None:
+    """Each setting that the code reads is in the README's table."""
     from awaithumans_core import Settings
 
     for name in Settings.model_fields:

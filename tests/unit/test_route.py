@@ -1,4 +1,4 @@
-"""Where an answer goes: the token carries it there and back, and nothing else opens."""
+"""Routes: where an answer goes, how a token carries the route, and what is refused as a token or proof."""
 
 import hashlib
 import random
@@ -28,7 +28,7 @@ routes = st.builds(Route, words, st.dictionaries(words, words, max_size=3), word
 
 
 def forged(payload: Any, secret: str = SECRET) -> str:
-    """A token whose signature is true and whose payload is anything."""
+    """Return a token with a correct signature and any payload."""
     serializer = URLSafeSerializer(
         secret, salt=b"awaithumans-route-v1", signer_kwargs={"digest_method": hashlib.sha256}
     )
@@ -43,14 +43,14 @@ def assert_refused(token: str, signer: RouteSigner = SIGNER) -> None:
 
 
 @given(routes)
-def test_a_route_comes_back_from_its_token(route: Route) -> None:
-    """Whatever the ids contain, the token brings the same route back."""
+def test_token_returns_its_route(route: Route) -> None:
+    """A token returns exactly its route, whatever the ids contain."""
     assert SIGNER.open(SIGNER.issue(route)) == route
 
 
 @given(routes)
-def test_a_token_stands_in_a_url_as_it_is(route: Route) -> None:
-    """No character of a token needs quoting in a path."""
+def test_token_needs_no_quoting_in_a_url(route: Route) -> None:
+    """Every character of a token is allowed in a path."""
     assert set(SIGNER.issue(route)) <= set(URL_SAFE)
 
 
@@ -63,8 +63,8 @@ long_routes = st.builds(
 @example(Route("temporal", {"workflow_id": "refund-" * 300}, "q"))
 @example(Route("temporal", {"workflow_id": "1" * 1024}, "q"))
 @example(Route("", {}, ""))
-def test_no_proxy_refuses_a_token(route: Route) -> None:
-    """Rules against hidden files and other folders refuse path parts that begin or end with a dot, or hold two."""
+def test_token_is_accepted_by_proxies(route: Route) -> None:
+    """Rules against hidden files and parent folders refuse path parts that start or end with a dot or contain two."""
     try:
         token = SIGNER.issue(route)
     except SettingsError:
@@ -76,8 +76,8 @@ def test_no_proxy_refuses_a_token(route: Route) -> None:
     assert SIGNER.open(token) == route
 
 
-def test_the_place_of_the_question_is_carried_and_is_no_part_of_the_identity() -> None:
-    """A question that is asked again at another checkpoint has the same route, in the token and in the proof."""
+def test_position_of_the_question_is_not_part_of_the_identity() -> None:
+    """A question asked again at another checkpoint has the same route, in the token and in the proof."""
     placed = replace(ROUTE, asked_at={"": "1", "sub:2": "3"})
     assert placed == ROUTE
     assert placed.digest == ROUTE.digest
@@ -86,22 +86,22 @@ def test_the_place_of_the_question_is_carried_and_is_no_part_of_the_identity() -
     assert SIGNER.open(TOKEN).asked_at is None
 
 
-def test_a_token_that_would_be_too_long_leaves_the_place_out() -> None:
-    """The engine can search for it."""
+def test_too_long_token_omits_the_position() -> None:
+    """The engine can search for the position."""
     random_text = secrets.token_urlsafe(MAX_TOKEN_CHARS)
     assert SIGNER.open(SIGNER.issue(replace(ROUTE, asked_at={"": random_text}))).asked_at is None
 
 
-def test_long_routes_are_compressed() -> None:
-    """A route that would be too long for a URL is issued if it is short once compressed."""
+def test_long_route_is_compressed() -> None:
+    """A route that is too long for a URL is issued if its compressed form fits."""
     route = Route("temporal", {"workflow_id": "refund-" * 1000}, "q")
     assert len(SIGNER.issue(route)) < 300
 
 
 @given(routes | long_routes)
 @example(Route("temporal", {"workflow_id": "refund-" * 300}, "q"))
-def test_token_of_an_earlier_release_opens(route: Route) -> None:
-    """Tokens that begin with a dot were issued, and their answers may still come."""
+def test_token_of_an_earlier_release_is_accepted(route: Route) -> None:
+    """Earlier releases issued tokens that start with a dot, and their answers may still arrive."""
     token = forged({"e": route.engine, "t": dict(route.target), "k": route.idempotency_key})
     assume(len(token) <= MAX_TOKEN_CHARS)
     assert SIGNER.open(token) == route
@@ -112,8 +112,8 @@ def test_earlier_tokens_of_these_tests_begin_with_a_dot() -> None:
     assert forged({"e": "temporal", "t": {"a": "b" * 100}, "k": "q"}).startswith(".")
 
 
-def test_a_trace_travels_beside_the_route() -> None:
-    """Whoever asks within a trace is found again by it, and is the same asker as without one."""
+def test_trace_is_carried_beside_the_route() -> None:
+    """The trace continues at delivery, and it is not part of the route's identity."""
     traced = replace(ROUTE, traceparent=TRACEPARENT)
     opened = SIGNER.open(SIGNER.issue(traced))
     assert opened.traceparent == TRACEPARENT
@@ -122,8 +122,8 @@ def test_a_trace_travels_beside_the_route() -> None:
 
 
 @pytest.mark.parametrize("caller", [{"run_id": "1", "user": "alice"}, None])
-def test_what_reaches_the_caller_travels_beside_the_route(caller: dict[str, str] | None) -> None:
-    """It is no part of the route's identity, tokens of earlier releases lack it, and only a mapping is taken."""
+def test_caller_data_is_carried_beside_the_route(caller: dict[str, str] | None) -> None:
+    """It is not part of the route's identity, may be missing in earlier tokens, and must be a mapping."""
     route = replace(ROUTE, caller=caller)
     opened = SIGNER.open(SIGNER.issue(route))
     assert (opened.caller, opened.digest) == (caller, ROUTE.digest)
@@ -133,8 +133,8 @@ def test_what_reaches_the_caller_travels_beside_the_route(caller: dict[str, str]
 
 
 @pytest.mark.parametrize("encoded", [True, False, None])
-def test_whether_the_caller_encodes_travels_beside_the_route(encoded: bool | None) -> None:  # noqa: FBT001
-    """The mark is no part of the route's identity, and tokens without it are those of earlier releases."""
+def test_encoding_mark_is_carried_beside_the_route(encoded: bool | None) -> None:  # noqa: FBT001
+    """The mark is not part of the route's identity, and tokens of earlier releases lack it."""
     opened = SIGNER.open(SIGNER.issue(replace(ROUTE, encoded=encoded)))
     assert opened.encoded is encoded
     assert (opened, opened.digest) == (ROUTE, ROUTE.digest)
@@ -142,39 +142,39 @@ def test_whether_the_caller_encodes_travels_beside_the_route(encoded: bool | Non
 
 
 @pytest.mark.parametrize("held", [7, "x" * 56, ["00"]], ids=["number", "too-long", "list"])
-def test_a_trace_that_is_none_is_left_out(held: Any) -> None:
-    """What is signed and cannot be a trace does not cost the answer."""
+def test_invalid_trace_is_left_out(held: Any) -> None:
+    """A signed trace that is invalid does not cost the answer."""
     opened = SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q", "p": held}))
     assert (opened.engine, opened.traceparent) == ("temporal", None)
 
 
-def test_a_long_route_goes_without_its_trace() -> None:
-    """A token that would be too long for a URL with the trace is issued without: the answer matters more."""
+def test_long_route_omits_its_trace() -> None:
+    """If the token would be too long for a URL, it is issued without the trace."""
     long_id = random.Random(7).randbytes(2590).hex()  # noqa: S311 - what does not compress well
     route = Route("temporal", {"workflow_id": long_id}, "k", TRACEPARENT)
     assert MAX_TOKEN_CHARS - 20 < len(SIGNER.issue(replace(route, traceparent=None))) <= MAX_TOKEN_CHARS
     assert SIGNER.open(SIGNER.issue(route)).traceparent is None
 
 
-def test_the_forger_of_these_tests_signs_truly() -> None:
-    """The refusals below are not due to a bad signature."""
+def test_forged_tokens_have_a_correct_signature() -> None:
+    """The refusals below are not caused by a bad signature."""
     assert SIGNER.open(forged({"e": "temporal", "t": {"a": "b"}, "k": "q"})) == Route("temporal", {"a": "b"}, "q")
 
 
-def test_during_a_rotation_both_secrets_open() -> None:
-    """Tokens in flight stay good while the secret changes."""
+def test_both_secrets_are_accepted_during_rotation() -> None:
+    """Tokens that were issued before stay valid while the secret changes."""
     both = RouteSigner([SECRET, OLD_SECRET])
     assert both.open(RouteSigner([OLD_SECRET]).issue(ROUTE)) == ROUTE
     assert both.open(TOKEN) == ROUTE
 
 
-def test_during_a_rotation_the_first_secret_signs() -> None:
-    """What is issued now opens for those who know the new secret only."""
+def test_first_secret_signs_during_rotation() -> None:
+    """A new token is valid for the new secret only."""
     assert SIGNER.open(RouteSigner([SECRET, OLD_SECRET]).issue(ROUTE)) == ROUTE
 
 
-def test_after_a_rotation_the_old_secret_opens_nothing() -> None:
-    """A secret that was taken out proves nothing any more."""
+def test_old_secret_is_refused_after_rotation() -> None:
+    """A removed secret verifies nothing."""
     assert_refused(RouteSigner([OLD_SECRET]).issue(ROUTE))
 
 
@@ -186,8 +186,8 @@ def test_after_a_rotation_the_old_secret_opens_nothing() -> None:
 @example(TOKEN + "é")
 @example(TOKEN + "\ud800")
 @example("٣" * 40)
-def test_no_other_text_opens(token: str) -> None:
-    """Whatever stands in the URL, it ends in the same 401."""
+def test_any_other_text_is_refused(token: str) -> None:
+    """Any other text in the URL ends in the same 401."""
     assume(token != TOKEN)
     assert_refused(token)
 
@@ -197,33 +197,33 @@ def test_no_other_text_opens(token: str) -> None:
     [TOKEN + "=", TOKEN + "!!!!", TOKEN + "\n", TOKEN + "\r\n\r\n", TOKEN + "\x00", " " + TOKEN, TOKEN + TOKEN],
     ids=["padding", "foreign characters", "line end", "line ends", "zero", "blank", "itself"],
 )
-def test_nothing_may_be_added_to_a_token(token: str) -> None:
-    """A token is exactly what was issued: base64's habit of skipping foreign characters is not ours."""
+def test_token_with_additions_is_refused(token: str) -> None:
+    """A token is exactly what was issued, although base64 decoders skip foreign characters."""
     assert_refused(token)
 
 
 @given(st.integers(0, len(TOKEN) - 2), st.sampled_from(URL_SAFE))
-def test_one_changed_character_is_enough(place: int, character: str) -> None:
-    """No part of a token is optional. (Of the very last character base64 itself ignores two bits.)"""
+def test_token_with_one_changed_character_is_refused(place: int, character: str) -> None:
+    """No part of a token is optional, except two bits of the last character that base64 itself ignores."""
     assume(TOKEN[place] != character)
     assert_refused(TOKEN[:place] + character + TOKEN[place + 1 :])
 
 
 @pytest.mark.parametrize("length", range(len(TOKEN)))
-def test_a_cut_token_does_not_open(length: int) -> None:
-    """A token that lost its end on the way proves nothing, wherever it was cut."""
+def test_truncated_token_is_refused(length: int) -> None:
+    """A token that lost its end is refused at every length."""
     assert_refused(TOKEN[:length])
 
 
-def test_the_parts_of_two_tokens_do_not_mix() -> None:
-    """A signature belongs to one payload."""
+def test_parts_of_two_tokens_cannot_be_combined() -> None:
+    """A signature is valid for one payload only."""
     other = SIGNER.issue(Route("temporal", {"namespace": "default", "workflow_id": "refund-2"}, "question-1"))
     assert_refused(f"{other.rpartition('.')[0]}.{TOKEN.rpartition('.')[2]}")
 
 
 @pytest.mark.parametrize("salt", [b"itsdangerous", b"", b"awaithumans-route-v2"], ids=str)
-def test_a_token_made_for_something_else_does_not_open(salt: bytes) -> None:
-    """The same secret used elsewhere makes no tokens for this relay."""
+def test_token_for_another_purpose_is_refused(salt: bytes) -> None:
+    """Another use of the same secret makes no tokens for the relay."""
     held = {"e": "temporal", "t": {"workflow_id": "refund-1"}, "k": "question-1"}
     token = URLSafeSerializer(SECRET, salt=salt, signer_kwargs={"digest_method": hashlib.sha256}).dumps(held)
     assert_refused(str(token))
@@ -247,8 +247,8 @@ def test_a_token_made_for_something_else_does_not_open(salt: bytes) -> None:
     ],
     ids=str,
 )
-def test_a_true_signature_over_another_shape_does_not_open(payload: Any) -> None:
-    """A payload that is no route is refused as any other bad token is."""
+def test_correctly_signed_payload_that_is_no_route_is_refused(payload: Any) -> None:
+    """A payload that is not a route is refused like any invalid token."""
     assert_refused(forged(payload))
 
 
@@ -261,8 +261,8 @@ def test_a_true_signature_over_another_shape_does_not_open(payload: Any) -> None
         max_leaves=8,
     )
 )
-def test_whatever_is_signed_opens_as_a_route_of_text_or_not_at_all(payload: Any) -> None:
-    """A route that opens is made of text throughout; nothing but the 401 comes out otherwise."""
+def test_signed_payload_is_a_route_of_text_or_refused(payload: Any) -> None:
+    """A route that is accepted consists of text, and anything else ends in the 401."""
     try:
         route = SIGNER.open(forged(payload))
     except CallbackRejectedError as refused:
@@ -272,8 +272,8 @@ def test_whatever_is_signed_opens_as_a_route_of_text_or_not_at_all(payload: Any)
         assert all(isinstance(part, str) for part in held)
 
 
-def test_a_token_that_is_too_long_is_refused_unread() -> None:
-    """Even a true one: what no URL of ours can carry is not looked at."""
+def test_too_long_token_is_refused_unread() -> None:
+    """A token longer than any issued one is refused without reading it, even with a correct signature."""
     noise = random.Random(1)  # noqa: S311 - only to be incompressible
     key = "".join(noise.choices(URL_SAFE, k=MAX_TOKEN_CHARS))
     token = forged({"e": "temporal", "t": {}, "k": key})
@@ -281,16 +281,16 @@ def test_a_token_that_is_too_long_is_refused_unread() -> None:
     assert_refused(token)
 
 
-def test_a_route_that_is_too_long_is_not_issued() -> None:
-    """The asker hears it at once, and no callback gets lost on a cut URL."""
+def test_too_long_route_is_not_issued() -> None:
+    """The caller gets an error at once instead of losing the callback to a truncated URL."""
     noise = random.Random(1)  # noqa: S311 - only to be incompressible
     key = "".join(noise.choices(URL_SAFE, k=MAX_TOKEN_CHARS))
     with pytest.raises(SettingsError, match="too long for a URL"):
         SIGNER.issue(Route("temporal", {}, key))
 
 
-def test_the_longest_route_that_is_issued_opens() -> None:
-    """What is issued is never refused for its length."""
+def test_longest_issued_route_is_accepted() -> None:
+    """An issued token is never refused for its length."""
     noise = random.Random(1)  # noqa: S311 - only to be incompressible
     issued = 0
     for size in range(3900, 4300, 4):
@@ -304,13 +304,13 @@ def test_the_longest_route_that_is_issued_opens() -> None:
     assert 0 < issued < 100
 
 
-def test_a_target_has_one_spelling() -> None:
-    """Rows of the relay are found by this text: it is as stable as the digest that is made of it."""
+def test_target_has_one_text_form() -> None:
+    """The relay finds rows by this text, so it is as stable as the digest made of it."""
     assert ROUTE.target_id == '{"namespace":"default","workflow_id":"refund-1"}'
 
 
-def test_the_order_of_a_target_does_not_matter() -> None:
-    """One target written down in two orders is one target."""
+def test_order_of_target_values_has_no_effect() -> None:
+    """Two orders of the same values are the same target."""
     turned = Route("temporal", {"workflow_id": "refund-1", "namespace": "default"}, "question-1")
     assert turned.target_id == ROUTE.target_id
     assert turned.digest == ROUTE.digest
@@ -327,8 +327,8 @@ def test_the_order_of_a_target_does_not_matter() -> None:
     ],
     ids=["engine", "target value", "target name", "target size", "key"],
 )
-def test_another_route_has_another_digest(other: Route) -> None:
-    """Engine, target and question all make the identity of a wait."""
+def test_different_routes_have_different_digests(other: Route) -> None:
+    """Engine, target and key together identify a wait."""
     assert other.digest != ROUTE.digest
 
 
@@ -340,8 +340,8 @@ def test_another_route_has_another_digest(other: Route) -> None:
     ],
     ids=["line breaks", "quotes"],
 )
-def test_parts_do_not_run_into_each_other(one: Route, other: Route) -> None:
-    """Ids that contain what separates them make no two routes alike."""
+def test_ids_with_separators_do_not_collide(one: Route, other: Route) -> None:
+    """Ids that contain the separator make no two routes equal."""
     assert one.digest != other.digest
 
 
@@ -365,7 +365,7 @@ GUESSABLE = {
 
 @pytest.mark.parametrize("kind", GUESSABLE)
 def test_guessable_secret_is_refused(kind: str) -> None:
-    """A short secret, or one that repeats a text, in any place: the error shows how to generate one, and not it."""
+    """A short or repetitive secret is refused, and the error shows how to generate one without repeating it."""
     given_ = GUESSABLE[kind]
     with pytest.raises(SettingsError, match="AWAITHUMANS_RELAY_SECRET") as raised:
         RouteSigner(given_)
@@ -373,28 +373,28 @@ def test_guessable_secret_is_refused(kind: str) -> None:
     assert not any(secret and secret in str(raised.value) for secret in given_)
 
 
-def test_error_about_an_old_secret_names_its_place() -> None:
-    """Which of several secrets is refused, and what becomes of the questions that were asked with it."""
+def test_error_about_an_old_secret_names_its_position() -> None:
+    """The error names the refused secret's position and explains the effect on questions asked with it."""
     with pytest.raises(SettingsError) as raised:
         RouteSigner([SECRET, secrets.token_hex(8)])
     assert "(number 2 of 2) has 16 characters" in str(raised.value)
     assert "leave it out" in str(raised.value)
 
 
-def test_32_characters_are_enough() -> None:
-    """The shortest secret that is accepted."""
+def test_secret_of_32_characters_is_accepted() -> None:
+    """This is the shortest accepted secret."""
     shortest = secrets.token_hex(16)
     assert RouteSigner([shortest]).open(RouteSigner([shortest]).issue(ROUTE)) == ROUTE
 
 
 def test_repr_shows_no_secret() -> None:
-    """A signer in a log or a traceback gives nothing away."""
+    """The representation of a signer in a log or traceback hides its secrets."""
     assert SECRET not in repr(SIGNER)
     assert SECRET not in str(SIGNER)
 
 
-def test_a_token_holds_no_secret() -> None:
-    """A token is seen by proxies and logs: it carries ids, and not the secret that signs them."""
+def test_token_contains_no_secret() -> None:
+    """Proxies and logs see tokens, which contain ids and not the secret that signs them."""
     held: Mapping[str, Any] = URLSafeSerializer("anything").loads_unsafe(TOKEN)[1]
     assert held == {"e": ROUTE.engine, "t": ROUTE.target, "k": ROUTE.idempotency_key}
 
@@ -403,8 +403,8 @@ def test_a_token_holds_no_secret() -> None:
 
 
 @given(routes, st.none() | st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
-def test_a_proof_brings_its_route_for_its_task_alone(route: Route, task_id: str | None) -> None:
-    """What a caller signs for one task opens for that task; for no other, nor for asking, nor as a callback URL."""
+def test_proof_is_valid_for_its_task_only(route: Route, task_id: str | None) -> None:
+    """A proof for one task is refused for another task, for asking, and as a callback URL."""
     proof = SIGNER.prove(route, task_id)
     assert SIGNER.open_proof(proof, task_id) == route
     for other in {None, "task-2", "", f"{task_id}x"} - {task_id}:
@@ -415,8 +415,8 @@ def test_a_proof_brings_its_route_for_its_task_alone(route: Route, task_id: str 
 
 
 @pytest.mark.parametrize("task_id", [None, "task-1", ""], ids=repr)
-def test_the_token_of_a_callback_url_proves_no_wait(task_id: str | None) -> None:
-    """A callback URL is read by many: it registers nothing, and finds out nothing."""
+def test_callback_token_is_no_proof_of_a_wait(task_id: str | None) -> None:
+    """Many parties read a callback URL, so its token neither registers nor reads a wait."""
     for token in (TOKEN, forged({"e": "temporal", "t": {}, "k": "q", "w": task_id})):
         with pytest.raises(CallbackRejectedError) as refused:
             SIGNER.open_proof(token, task_id)
@@ -426,16 +426,16 @@ def test_the_token_of_a_callback_url_proves_no_wait(task_id: str | None) -> None
 @given(st.text() | st.text(URL_SAFE))
 @example(TOKEN)
 @example("e30.e30")
-def test_no_other_text_is_a_proof(text: str) -> None:
-    """Whatever is sent as bearer, it ends in the same 401."""
+def test_any_other_bearer_is_refused(text: str) -> None:
+    """Any other bearer ends in the same 401."""
     for task_id in (None, "task-1"):
         with pytest.raises(CallbackRejectedError) as refused:
             SIGNER.open_proof(text, task_id)
         assert refused.value.http_status == 401
 
 
-def test_proofs_outlive_a_rotation_as_tokens_do() -> None:
-    """While the secret changes, proofs of the old and of the new one are accepted; the first secret signs."""
+def test_proofs_of_both_secrets_are_accepted_during_rotation() -> None:
+    """While the secret changes, old and new proofs are accepted, and the first secret signs."""
     both, old = RouteSigner([SECRET, OLD_SECRET]), RouteSigner([OLD_SECRET])
     assert both.open_proof(old.prove(ROUTE, "task-1"), "task-1") == ROUTE
     assert SIGNER.open_proof(both.prove(ROUTE, "task-1"), "task-1") == ROUTE
@@ -443,8 +443,8 @@ def test_proofs_outlive_a_rotation_as_tokens_do() -> None:
         SIGNER.open_proof(old.prove(ROUTE, "task-1"), "task-1")
 
 
-def test_every_route_that_has_a_token_has_proofs() -> None:
-    """The longest one too, with the longest task id and a trace."""
+def test_longest_route_with_a_token_has_proofs() -> None:
+    """Proofs exist for the longest route, too, with the longest task id and a trace."""
     noise = random.Random(1)  # noqa: S311 - only to be incompressible
     proven = 0
     for size in range(2900, 3300, 2):

@@ -1,4 +1,4 @@
-"""Where settings come from, which one wins, and what is never shown."""
+"""Settings: their sources, the precedence of the sources, and values that are never shown."""
 
 import base64
 import json
@@ -28,34 +28,34 @@ ROUTE = Route("temporal", {"workflow_id": "refund-1"}, "question-1")
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home directory without any `awaithumans dev`."""
+    """A home directory without the file of `awaithumans dev`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def dev() -> Generator[FakeHumans]:
-    """A local server that runs, as of `awaithumans dev`."""
+    """A running local server, as of `awaithumans dev`."""
     humans = FakeHumans()
     with humans.serving():
         yield humans
 
 
 def discover(home: Path, url: str, **fields: Any) -> None:
-    """What a running `awaithumans dev` writes; a field that is `...` is left out."""
+    """Write the file that a running `awaithumans dev` writes; a field that is `...` is left out."""
     whole = {"url": url, "pid": os.getpid(), "admin_token": "dev-token"} | fields
     text = json.dumps({name: value for name, value in whole.items() if value is not ...})
     (home / DISCOVERY_FILE).write_text(text)
 
 
 def unused_url() -> str:
-    """An address at which nothing listens."""
+    """An address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_the_defaults() -> None:
-    """Out of the box only the local server's address is known."""
+def test_default_settings() -> None:
+    """By default only the local server's address is set."""
     settings = Settings.load()
     assert settings.url == "http://localhost:3001"
     assert settings.admin_api_token is None
@@ -64,18 +64,16 @@ def test_the_defaults() -> None:
     assert settings.relay_secret == settings.webhook_key == settings.payload_key == []
 
 
-def test_a_local_dev_server_is_found(home: Path, dev: FakeHumans) -> None:
-    """A running `awaithumans dev` needs no settings at all."""
+def test_local_dev_server_is_discovered(home: Path, dev: FakeHumans) -> None:
+    """A running `awaithumans dev` needs no settings."""
     discover(home, dev.url)
     settings = Settings.load()
     assert settings.url == dev.url
     assert settings.token() == "dev-token"
 
 
-def test_the_environment_wins_over_a_local_dev_server(
-    home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was set on purpose is meant."""
+def test_environment_overrides_a_local_dev_server(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explicit variables take precedence over discovery."""
     discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
@@ -83,8 +81,8 @@ def test_the_environment_wins_over_a_local_dev_server(
     assert (settings.url, settings.token()) == ("https://humans.example", "env-token")
 
 
-def test_arguments_win_over_everything(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in the call is meant most."""
+def test_arguments_override_all_other_sources(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of the call have the highest precedence."""
     discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", "env-token")
@@ -92,47 +90,53 @@ def test_arguments_win_over_everything(home: Path, dev: FakeHumans, monkeypatch:
     assert (settings.url, settings.token()) == ("https://given.example", "given-token")
 
 
-def test_an_argument_that_is_none_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argument_none_does_not_override(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optional arguments can be passed on without hiding the environment."""
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     assert Settings.load(url=None, admin_api_token=None).url == "https://humans.example"
 
 
 @pytest.mark.parametrize("name", ["AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN", "AWAITHUMANS_RELAY_URL"])
-def test_an_empty_variable_is_not_set(name: str, home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`NAME=` in a shell or a compose file sets nothing, and hides nothing."""
+def test_empty_variable_counts_as_unset(
+    name: str, home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`NAME=` in a shell or compose file sets nothing and hides nothing."""
     discover(home, dev.url)
     without = Settings.load()
     monkeypatch.setenv(name, "")
     assert Settings.load() == without
 
 
-def test_the_local_token_stays_local(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token of a local dev server is that server's: it is not sent to a server somewhere else."""
+def test_local_token_is_not_sent_to_another_server(
+    home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token of a local dev server is used for that server only."""
     discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", "https://humans.example")
     with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
         Settings.load().token()
 
 
-def test_the_local_address_may_be_said_twice(home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Naming the local dev server's own address does not hide its token."""
+def test_explicit_local_address_keeps_the_local_token(
+    home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setting the local dev server's own address does not hide its token."""
     discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", dev.url)
     assert Settings.load().token() == "dev-token"
 
 
-def test_the_local_address_may_have_another_spelling(
+def test_localhost_and_127_0_0_1_are_the_same_server(
     home: Path, dev: FakeHumans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """localhost and 127.0.0.1 are one address."""
+    """The two forms are one address."""
     discover(home, dev.url)
     monkeypatch.setenv("AWAITHUMANS_URL", dev.url.replace("127.0.0.1", "localhost") + "/")
     assert Settings.load().token() == "dev-token"
 
 
-def test_an_ended_dev_server_is_ignored(home: Path) -> None:
-    """A file left behind by a server that was killed is not used, although its process id belongs to a process."""
+def test_stopped_dev_server_is_ignored(home: Path) -> None:
+    """The file of a killed server is ignored, although its process id may belong to another process."""
     discover(home, unused_url())
     assert Settings.load() == Settings(url="http://localhost:3001")
 
@@ -150,7 +154,7 @@ def test_an_ended_dev_server_is_ignored(home: Path) -> None:
     ids=["a page", "another JSON", "not ready", "unavailable", "another protocol", "closed"],
 )
 def test_another_program_at_the_address_is_ignored(reply: bytes, home: Path) -> None:
-    """The address may belong to another program by now, which must not receive the token."""
+    """The address may now belong to another program, which must not receive the token."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
 
         def answer() -> None:
@@ -165,8 +169,8 @@ def test_another_program_at_the_address_is_ignored(reply: bytes, home: Path) -> 
         answered.result(10)
 
 
-def test_no_signal_is_sent_to_a_process(home: Path, dev: FakeHumans) -> None:
-    """On Windows signal 0 is Ctrl-C. The process id in the file is not used at all."""
+def test_process_id_is_not_signalled(home: Path, dev: FakeHumans) -> None:
+    """On Windows signal 0 is Ctrl-C, so the process id in the file is not used."""
     calls: list[object] = []
 
     def audit(event: str, arguments: tuple[object, ...]) -> None:
@@ -181,15 +185,17 @@ def test_no_signal_is_sent_to_a_process(home: Path, dev: FakeHumans) -> None:
 
 
 @pytest.mark.parametrize("directory", ["~", "", "/nonexistent", "relative"])
-def test_a_home_directory_is_not_needed(directory: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in a container whose user is in no list of users: there is no file then, and settings load."""
+def test_settings_load_without_a_home_directory(
+    directory: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a container whose user is not in the user list there is no file, and settings still load."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", directory)
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
-def test_a_dev_server_without_a_token_is_found(home: Path, dev: FakeHumans) -> None:
-    """Its address alone is worth having."""
+def test_dev_server_without_token_is_discovered(home: Path, dev: FakeHumans) -> None:
+    """The address alone is used."""
     discover(home, dev.url, admin_token=...)
     assert Settings.load().url == dev.url
     assert Settings.load().admin_api_token is None
@@ -238,27 +244,27 @@ def test_a_dev_server_without_a_token_is_found(home: Path, dev: FakeHumans) -> N
         "no url",
     ],
 )
-def test_a_malformed_discovery_file_is_ignored(content: bytes, home: Path, dev: FakeHumans) -> None:
-    """Whatever stands in the file, settings load, and nothing of it is half used."""
+def test_malformed_discovery_file_is_ignored(content: bytes, home: Path, dev: FakeHumans) -> None:
+    """Settings load whatever the file contains, and no part of a malformed file is used."""
     (home / DISCOVERY_FILE).write_bytes(content.replace(b"DEV", dev.url.encode()))
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
-async def test_local_server_is_not_asked_inside_of_an_event_loop(home: Path) -> None:
-    """Asking would block the loop; the first call finds out that the server has ended."""
+async def test_local_server_is_not_checked_inside_an_event_loop(home: Path) -> None:
+    """The check would block the loop, so the first call detects a stopped server."""
     url = unused_url()
     discover(home, url)
     assert (Settings.load().url, Settings.load().token()) == (url, "dev-token")
 
 
-def test_a_discovery_file_that_cannot_be_read_is_ignored(home: Path) -> None:
-    """A directory of that name is nobody's server."""
+def test_unreadable_discovery_file_is_ignored(home: Path) -> None:
+    """A directory with the file's name is ignored."""
     (home / DISCOVERY_FILE).mkdir()
     assert Settings.load().url == "http://localhost:3001"
 
 
 def test_repr_shows_no_secret() -> None:
-    """Settings in a log or a traceback show addresses only."""
+    """Settings in a log or traceback show addresses only."""
     settings = Settings.load(
         admin_api_token="secret-token", relay_secret="secret-of-the-relay", webhook_key=NEW_KEY, payload_key=OLD_KEY
     )
@@ -268,15 +274,15 @@ def test_repr_shows_no_secret() -> None:
         assert OLD_KEY not in shown
 
 
-def test_settings_do_not_change() -> None:
-    """Nobody redirects a running process."""
+def test_settings_are_immutable() -> None:
+    """Settings of a running process cannot be changed."""
     with pytest.raises(ValidationError):
         Settings.load().url = "https://elsewhere.example"
 
 
 @pytest.mark.parametrize("source", ["environment", "argument"])
-def test_several_secrets_stand_between_commas(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rotation is one variable: the first secret signs, both are accepted."""
+def test_several_secrets_are_separated_by_commas(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotation needs one variable: the first secret signs, and both are accepted."""
     new, old = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     if source == "environment":
         monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", f" {new}, {old} ,")
@@ -287,8 +293,8 @@ def test_several_secrets_stand_between_commas(source: str, monkeypatch: pytest.M
     assert RouteSigner([new]).open(signer.issue(ROUTE)) == ROUTE
 
 
-def test_several_keys_stand_between_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derived keys and root keys, any number of each, verify callbacks."""
+def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of derived keys and root keys verify callbacks."""
     monkeypatch.setenv("AWAITHUMANS_WEBHOOK_KEY", f"{NEW_KEY},{OLD_KEY}")
     monkeypatch.setenv("AWAITHUMANS_PAYLOAD_KEY", NEW_KEY)
     ring = Settings.load().key_ring()
@@ -306,7 +312,7 @@ def test_several_keys_stand_between_commas(monkeypatch: pytest.MonkeyPatch) -> N
     ],
     ids=["token", "relay", "signer", "key_ring"],
 )
-def test_what_is_missing_is_named(need: Any, names: list[str]) -> None:
+def test_missing_setting_is_named(need: Any, names: list[str]) -> None:
     """The error names the variable to set."""
     with pytest.raises(SettingsError) as raised:
         need(Settings.load())
@@ -314,14 +320,14 @@ def test_what_is_missing_is_named(need: Any, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("token", ["", " ", "\n"], ids=ascii)
-def test_a_blank_token_is_missing(token: str) -> None:
-    """A token file that is empty is no token."""
+def test_blank_token_counts_as_missing(token: str) -> None:
+    """An empty token file provides no token."""
     with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN"):
         Settings.load(admin_api_token=token).token()
 
 
-def test_blanks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token read from a file ends in a line end, which no header can carry."""
+def test_blanks_around_a_token_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token read from a file ends in a line end, which no header can contain."""
     monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", " secret-token\n")
     assert Settings.load().token() == "secret-token"
 
@@ -331,8 +337,8 @@ LINE_ENDS = pytest.mark.parametrize("end", ["\n", "\r\n", " \t\r"], ids=ascii)
 
 @LINE_ENDS
 @pytest.mark.parametrize("name", list(Settings.model_fields))
-def test_line_ends_around_a_variable_do_not_count(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an environment file with Windows line ends leaves them behind."""
+def test_line_ends_around_a_variable_are_removed(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environment files with Windows line ends leave them in the value."""
     value = "https://example.com/path"
     monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", value)
     without = Settings.load()
@@ -342,15 +348,15 @@ def test_line_ends_around_a_variable_do_not_count(name: str, end: str, monkeypat
 
 @LINE_ENDS
 @pytest.mark.parametrize("name", list(Settings.model_fields))
-def test_a_variable_of_blanks_is_not_set(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but a line end is no value, and hides no default."""
+def test_blank_variable_counts_as_unset(name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value of line ends only sets nothing and hides no default."""
     monkeypatch.setenv(f"AWAITHUMANS_{name.upper()}", end)
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
 @pytest.mark.parametrize("token", ["secret\ntoken", "secret\x00token", "secret-tökén"], ids=ascii)
-def test_a_token_no_header_can_carry_is_refused(token: str) -> None:
-    """It is refused here, unrepeated, and not by the HTTP client, whose error shows the whole header."""
+def test_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    """The error does not repeat the token, as that of the HTTP client would."""
     with pytest.raises(SettingsError, match="AWAITHUMANS_ADMIN_API_TOKEN") as raised:
         Settings.load(admin_api_token=token).token()
     assert "secret" not in str(raised.value)
@@ -367,8 +373,8 @@ def test_a_token_no_header_can_carry_is_refused(token: str) -> None:
     ],
     ids=str,
 )
-def test_a_malformed_value_is_named_and_not_repeated(given: dict[str, Any], name: str) -> None:
-    """The error says which setting is malformed, and keeps what it holds."""
+def test_malformed_value_is_named_and_not_repeated(given: dict[str, Any], name: str) -> None:
+    """The error names the malformed setting and hides its value."""
     with pytest.raises(SettingsError, match=name) as raised:
         Settings.load(**given)
     assert "4000" not in str(raised.value)
@@ -378,8 +384,8 @@ def test_a_malformed_value_is_named_and_not_repeated(given: dict[str, Any], name
 @pytest.mark.parametrize(
     "address", ["user:s3cr3t@host:3001", "ftp://s3cr3t", "//s3cr3t", "/s3cr3t", "http://", "https://"], ids=str
 )
-def test_what_is_no_address_is_named_and_not_repeated(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address without its scheme, or without a host, is found out before anything is sent anywhere."""
+def test_invalid_address_is_named_and_not_repeated(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without scheme or host is refused before anything is sent."""
     monkeypatch.setenv(name, address)
     with pytest.raises(SettingsError, match=name) as raised:
         Settings.load()
@@ -394,8 +400,8 @@ def test_what_is_no_address_is_named_and_not_repeated(name: str, address: str, m
         ("AWAITHUMANS_PAYLOAD_KEY", Settings.key_ring),
     ],
 )
-def test_a_malformed_secret_is_named_and_not_repeated(name: str, need: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that is too short, or no key, is said to be so without being shown."""
+def test_malformed_secret_is_named_and_not_repeated(name: str, need: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error describes a short secret or an invalid key without showing it."""
     monkeypatch.setenv(name, "s3cr3t!")
     with pytest.raises(SettingsError, match=name) as raised:
         need(Settings.load())
@@ -403,8 +409,8 @@ def test_a_malformed_secret_is_named_and_not_repeated(name: str, need: Any, monk
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8787", "http://localhost:8787/", "http://localhost:8787//"])
-def test_the_relay_has_no_slash_at_its_end(url: str) -> None:
-    """Callback addresses never contain `//`, which some servers answer with a redirect: a lost answer."""
+def test_relay_url_loses_its_trailing_slash(url: str) -> None:
+    """Callback URLs never contain `//`, which some servers redirect and so lose the answer."""
     assert Settings.load(relay_url=url).relay() == "http://localhost:8787"
 
 
@@ -420,11 +426,11 @@ def test_the_relay_has_no_slash_at_its_end(url: str) -> None:
     ],
     ids=["default", "url", "public url"],
 )
-def test_a_review_link_is_where_people_see_the_server(given: dict[str, str], link: str) -> None:
-    """Reviewers may know the server under another address than workers do."""
+def test_review_link_uses_the_public_url(given: dict[str, str], link: str) -> None:
+    """Reviewers may reach the server under another address than workers."""
     assert Settings.load(**given).review_url("task-1") == link
 
 
-def test_a_review_link_quotes_the_task() -> None:
-    """An id of an earlier release's table opens no other page."""
+def test_review_link_quotes_the_task_id() -> None:
+    """An unusual id in an earlier release's table opens no other page."""
     assert Settings.load().review_url("a?b=1&c/..") == "http://localhost:3001/task?id=a%3Fb%3D1%26c%2F.."

@@ -1,4 +1,4 @@
-"""The question: what is refused before anything is sent, and what goes over the wire."""
+"""Questions: what is refused before anything is sent, and what is sent to the server."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class Trip:
 
 
 class Plain:
-    """No named fields that anybody could fill in."""
+    """A class without fields that a person could fill in."""
 
 
 class Uncallable(BaseModel):
@@ -50,7 +50,7 @@ class Uncallable(BaseModel):
 
 
 class Open(BaseModel, extra="allow"):
-    """Takes fields it does not name."""
+    """A class that accepts unknown fields."""
 
 
 class Typed(TypedDict):
@@ -82,8 +82,8 @@ def circle() -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_a_timeout_is_whole_seconds_rounded_up(given: float | timedelta, seconds: int) -> None:
-    """Seconds or timedelta, from a minute to 30 days; people never get less time than was said."""
+def test_timeout_is_rounded_up_to_whole_seconds(given: float | timedelta, seconds: int) -> None:
+    """A timeout is seconds or a timedelta from a minute to 30 days, and is never shortened."""
     assert ask(timeout_seconds=given).seconds == seconds
     assert ask(timeout_seconds=given).body()["timeout_seconds"] == seconds
 
@@ -93,46 +93,46 @@ def test_a_timeout_is_whole_seconds_rounded_up(given: float | timedelta, seconds
     [0, -900, 59, 59.0, MONTH + 1, MONTH + 0.1, timedelta(seconds=59), timedelta(days=30, seconds=1)],
     ids=str,
 )
-def test_a_timeout_the_server_would_refuse_is_refused(given: float | timedelta) -> None:
-    """Outside a minute to 30 days the server answers 422; the caller hears it before anything is sent."""
+def test_timeout_outside_the_server_limits_is_refused(given: float | timedelta) -> None:
+    """The caller gets the error before anything is sent, instead of a 422."""
     with pytest.raises(InvalidTaskError, match=r"60 \(a minute\) to 2592000 \(30 days\)"):
         ask(timeout_seconds=given)
 
 
 @pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf], ids=str)
-def test_a_timeout_is_finite(given: float) -> None:
-    """There is no waiting for ever, and no number that is none."""
+def test_infinite_timeout_is_refused(given: float) -> None:
+    """Infinity and NaN are not timeouts."""
     with pytest.raises(InvalidTaskError, match="finite"):
         ask(timeout_seconds=given)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"], ids=repr)
-def test_a_question_is_not_empty(text: str) -> None:
-    """Nobody can decide about nothing."""
+def test_empty_question_is_refused(text: str) -> None:
+    """A question needs a text."""
     with pytest.raises(InvalidTaskError, match="task is empty"):
         ask(task=text)
 
 
 @pytest.mark.parametrize("key", ["", " ", "\n\t"], ids=repr)
-def test_a_key_is_not_empty(key: str) -> None:
-    """An empty key would be shared by everybody who passes one."""
+def test_empty_key_is_refused(key: str) -> None:
+    """All callers that pass an empty key would share one task."""
     with pytest.raises(InvalidTaskError, match="idempotency_key is empty"):
         ask(idempotency_key=key)
 
 
-def test_fresh_keys_differ() -> None:
-    """Two questions never share a task by default, however alike they are."""
+def test_default_keys_are_unique() -> None:
+    """By default two questions never share a task, however similar they are."""
     assert len({ask().idempotency_key for _ in range(100)}) == 100
 
 
-def test_a_key_stays() -> None:
-    """One question keeps one key, in every body made of it."""
+def test_key_of_a_question_is_constant() -> None:
+    """A question has the same key in every body made of it."""
     task = ask()
     assert task.body()["idempotency_key"] == task.idempotency_key == task.body()["idempotency_key"]
 
 
-def test_a_task_does_not_change() -> None:
-    """A question that was checked stays as it was checked."""
+def test_human_task_is_immutable() -> None:
+    """A validated question cannot be changed."""
     with pytest.raises(FrozenInstanceError):
         ask().task = "Approve everything?"  # type: ignore[misc]
 
@@ -171,8 +171,8 @@ def test_a_body_does_not_follow_changes_of_the_payload() -> None:
     assert task.body()["payload"] == {"amount": 250}
 
 
-def test_the_smallest_body() -> None:
-    """What is not said is not sent, and the form always is."""
+def test_minimal_body() -> None:
+    """Unset options are not sent, and the form always is."""
     assert ask(idempotency_key="question-1").body() == {
         "task": "Approve?",
         "payload": {},
@@ -201,8 +201,8 @@ def test_the_smallest_body() -> None:
     }
 
 
-def test_the_fullest_body() -> None:
-    """Every option reaches the server under the server's name for it."""
+def test_full_body() -> None:
+    """Every option is sent under the server's name for it."""
     task = ask(
         payload={"amount": 250},
         payload_schema=Refund,
@@ -226,19 +226,19 @@ def test_the_fullest_body() -> None:
     }
 
 
-def test_a_person_is_assigned_by_address() -> None:
+def test_plain_assignee_is_an_address() -> None:
     """A plain string is an e-mail address."""
     assert ask(assign_to="ann@example.com").body()["assign_to"] == {"email": "ann@example.com"}
 
 
-def test_a_form_of_your_own_replaces_the_derived_one() -> None:
-    """What the caller drew is what the reviewer sees."""
+def test_given_form_replaces_the_derived_one() -> None:
+    """The reviewer sees the caller's own form."""
     form = {"version": 1, "fields": [{"name": "approved", "kind": "switch", "label": "Go?", "required": True}]}
     assert ask(form=form).body()["form_definition"] == form
 
 
-def test_a_verifier_may_be_a_model() -> None:
-    """A typed verifier is sent as the object it stands for."""
+def test_verifier_may_be_a_model() -> None:
+    """A typed verifier is sent as an object."""
     assert ask(verifier=Decision(approved=True)).body()["verifier_config"] == {"approved": True}
 
 
@@ -252,8 +252,8 @@ def test_a_verifier_may_be_a_model() -> None:
     ],
     ids=["nothing", "mapping", "model", "dataclass"],
 )
-def test_a_payload_is_an_object_with_its_schema(payload: Any, sent: dict[str, Any], titles: str | None) -> None:
-    """Models, dataclasses and mappings become JSON objects; a class brings its schema along."""
+def test_payload_is_sent_with_its_schema(payload: Any, sent: dict[str, Any], titles: str | None) -> None:
+    """Models, dataclasses and mappings become JSON objects, and a class adds its schema."""
     body = ask(payload=payload).body()
     assert body["payload"] == sent
     assert body["payload_schema"].get("title") == titles
@@ -263,15 +263,15 @@ def test_a_payload_is_an_object_with_its_schema(payload: Any, sent: dict[str, An
 @pytest.mark.parametrize(
     ("schema", "title"), [(Refund, "Refund"), ({"title": "Mine", "type": "object"}, "Mine")], ids=["class", "mapping"]
 )
-def test_a_payload_schema_may_be_given(schema: Any, title: str) -> None:
-    """A mapping can name its class, or bring a JSON Schema of its own."""
+def test_payload_schema_can_be_given(schema: Any, title: str) -> None:
+    """A mapping can name its class or bring a JSON Schema."""
     assert ask(payload={"amount": 1}, payload_schema=schema).body()["payload_schema"]["title"] == title
 
 
 @pytest.mark.parametrize("option", ["payload", "verifier"])
 @pytest.mark.parametrize("value", [[1, 2], "text", 7], ids=["list", "text", "number"])
-def test_what_has_no_named_fields_is_refused(option: str, value: Any) -> None:
-    """The server takes objects; a list or a number is refused by name."""
+def test_payload_without_named_fields_is_refused(option: str, value: Any) -> None:
+    """The server accepts objects, so a list or a number is refused by name."""
     with pytest.raises(InvalidTaskError, match=f"^{option} must be an object with named fields"):
         ask(**{option: value})
 
@@ -282,8 +282,8 @@ def test_what_has_no_named_fields_is_refused(option: str, value: Any) -> None:
     ids=["object", "circle", "bytes", "nan", "inf", "half a character"],
 )
 @pytest.mark.parametrize("option", ["payload", "verifier", "form"])
-def test_what_json_cannot_say_is_refused(option: str, value: Any) -> None:
-    """A task that exists can be sent: what cannot be written as JSON is refused at construction."""
+def test_payload_that_json_cannot_represent_is_refused(option: str, value: Any) -> None:
+    """A payload that cannot be written as JSON is refused at construction."""
     with pytest.raises(InvalidTaskError, match=option):
         ask(**{option: {"value": value}})
 
@@ -293,8 +293,8 @@ def test_what_json_cannot_say_is_refused(option: str, value: Any) -> None:
     [{"of": {"a", "b"}}, Open(of={"a", "b"}), Open(of=[{"a", "b"}]), {"of": deque([frozenset({"a", "b"})])}],  # type: ignore[call-arg]  # extra
     ids=["set", "extra", "within an extra", "deque"],
 )
-def test_a_set_is_refused_wherever_it_is(value: Any) -> None:
-    """Its order is another after a restart, and the question would be another question."""
+def test_set_in_a_payload_is_refused(value: Any) -> None:
+    """The order of a set changes with a restart, so the question would be another one."""
     with pytest.raises(InvalidTaskError, match="holds a set"):
         ask(payload=value)
 
@@ -304,20 +304,20 @@ def test_a_set_is_refused_wherever_it_is(value: Any) -> None:
     [bool, list[int], int | None, Plain, Uncallable, RootModel[list[int]], Trip("Oslo")],
     ids=["bool", "list", "union", "plain class", "function field", "root model", "instance"],
 )
-def test_a_response_class_nobody_could_answer_is_refused(schema: Any) -> None:
-    """Without named fields of JSON values there is no form, and that is said as the caller's mistake."""
+def test_response_class_without_a_form_is_refused(schema: Any) -> None:
+    """Without named fields of JSON values there is no form, which is an error of the caller."""
     with pytest.raises(InvalidTaskError):
         ask(response_schema=schema)
 
 
-def test_a_payload_class_without_a_schema_is_refused() -> None:
-    """A payload class that no JSON Schema describes is the caller's mistake, too."""
+def test_payload_class_without_a_schema_is_refused() -> None:
+    """A payload class without a JSON Schema is an error of the caller."""
     with pytest.raises(InvalidTaskError):
         ask(payload={}, payload_schema=Plain)
 
 
-def test_a_typed_dict_of_the_standard_library_works_or_is_refused() -> None:
-    """pydantic reads `typing.TypedDict` from Python 3.12 on; before, the caller is told, not shown a traceback."""
+def test_standard_typed_dict_works_or_is_refused() -> None:
+    """pydantic reads `typing.TypedDict` from Python 3.12 on; before, a typed error explains the alternative."""
     told: AbstractContextManager[Any] = pytest.raises(InvalidTaskError, match="typing_extensions")
     with nullcontext() if sys.version_info >= (3, 12) else told:
         ask(response_schema=Typed)
@@ -344,15 +344,15 @@ def test_a_typed_dict_of_the_standard_library_works_or_is_refused() -> None:
     ],
     ids=ascii,
 )
-def test_a_question_is_one_line_that_is_seen_whole(text: str) -> None:
-    """Nothing in a question hides, reorders or forges what a person reads; the error says where the rest belongs."""
+def test_question_with_hidden_or_line_breaking_characters_is_refused(text: str) -> None:
+    """No character hides, reorders or forges the text, and the error says where the rest belongs."""
     with pytest.raises(InvalidTaskError, match=r"task has .* put the rest into payload") as refused:
         ask(task=text)
     assert one_line(refused.value) == str(refused.value)
 
 
-def test_a_question_has_at_most_500_characters() -> None:
-    """One character more is refused, with the length and what to do."""
+def test_question_has_at_most_500_characters() -> None:
+    """One more character is refused, with the length and a remedy."""
     assert len(ask(task="é" * MAX_TASK_CHARS).task) == MAX_TASK_CHARS
     with pytest.raises(InvalidTaskError, match=r"has 501 characters, .* at most 500 .* put the rest into payload"):
         ask(task="é" * (MAX_TASK_CHARS + 1))
@@ -362,13 +362,13 @@ def test_a_question_has_at_most_500_characters() -> None:
     "text", ["Ship 👩🏽‍⚕️ 👨‍👩‍👧 1️⃣?", "می‌خواهم؟", "क्‍ष?", "葛\U000e0100さん?", "ไทย\u200bคำ?"], ids=ascii
 )
 def test_questions_in_every_script_are_allowed(text: str) -> None:
-    """Joiners, word breaks and variation selectors that ordinary text needs are no reason to refuse it."""
+    """Joiners, word breaks and variation selectors of ordinary text are accepted."""
     assert ask(task=text).body()["task"] == text
 
 
 @given(st.dictionaries(st.text(), json_values), st.text(min_size=1).map(one_line).filter(str.strip))
-def test_what_a_question_is_about_survives_the_wire(payload: dict[str, Any], text: str) -> None:
-    """A question that is asked again is known by what the server shows of it, to the last digit."""
+def test_content_of_a_question_survives_the_server(payload: dict[str, Any], text: str) -> None:
+    """A repeated question is recognised by the server's record of it, to the last digit."""
     body = ask(task=text, payload=payload).body()
     assert subject(from_json(json.dumps(body))) == subject(body)
 
@@ -385,18 +385,18 @@ def test_what_a_question_is_about_survives_the_wire(payload: dict[str, Any], tex
     ],
     ids=["order", "wording", "timeout", "value", "field", "nothing"],
 )
-def test_a_question_is_about_its_payload(other: dict[str, Any], same: bool) -> None:  # noqa: FBT001 - a column
-    """What a person decides on is the payload; the words around it may change."""
+def test_question_is_identified_by_its_payload(other: dict[str, Any], same: bool) -> None:  # noqa: FBT001 - a column
+    """A person decides on the payload, so the text around it may change."""
     body = ask(payload={"a": 1, "b": 2}).body()
     assert (subject(body | other) == subject(body)) is same
 
 
-def test_a_question_without_payload_is_about_its_text() -> None:
-    """Without a payload the text is all a person decides on."""
+def test_question_without_payload_is_identified_by_its_text() -> None:
+    """Without a payload a person decides on the text alone."""
     assert subject(ask(task="Approve A?").body()) != subject(ask(task="Approve B?").body())
 
 
 def test_every_body_is_json() -> None:
-    """A body goes over the wire as it is."""
+    """A body can be sent as it is."""
     task = ask(payload=Refund(amount=1, due=date(2026, 1, 2)), assign_to="ann@example.com", notify=["slack:@ann"])
     assert json.loads(json.dumps(task.body())) == task.body()
