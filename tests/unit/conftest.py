@@ -1,4 +1,4 @@
-"""Hypothesis without a stopwatch: these tests run beside real servers, and a busy machine is not a failing property."""
+"""Hypothesis without deadlines, because a busy machine is not a failing property."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""`ActivityOptions`: what may be chosen, and what it is combined with."""
+"""`ActivityOptions`: the options that may be chosen, and how they are combined."""
 
 from datetime import timedelta
 from typing import Any
@@ -25,15 +25,15 @@ def test_options_that_could_lose_an_answer_are_refused(options: dict[str, Any], 
         ActivityOptions(**options)
 
 
-def test_options_of_a_question_replace_those_of_the_worker_one_by_one() -> None:
+def test_options_of_a_question_override_those_of_the_worker() -> None:
     """A field that is left out keeps the worker's value."""
     worker = ActivityOptions(task_queue="people", priority=Priority(priority_key=2))
     combined = ActivityOptions(task_queue="finance").over(worker)
     assert combined == ActivityOptions(task_queue="finance", priority=Priority(priority_key=2))
 
 
-def test_defaults_are_those_of_the_workflow() -> None:
-    """Without options an activity runs on the workflow's own queue, for a minute at most, and is retried for ever."""
+def test_default_options() -> None:
+    """By default an activity runs on the workflow's task queue, for a minute at most, and is retried without limit."""
     config = ActivityOptions().of_call()
     assert config["task_queue"] is None
     assert config["start_to_close_timeout"] == timedelta(seconds=60)
@@ -42,13 +42,13 @@ def test_defaults_are_those_of_the_workflow() -> None:
     )
 
 
-def test_a_plugin_without_activities_needs_their_task_queue() -> None:
-    """On the workflow's own queue no worker would run them."""
+def test_plugin_without_activities_needs_a_task_queue() -> None:
+    """No worker would run the activities on the workflow's own queue."""
     with pytest.raises(SettingsError, match="task_queue="):
         HumanTasksWorkflowPlugin(activities=ActivityOptions(priority=Priority(priority_key=1)))
 
 
-def test_another_object_in_place_of_options() -> None:
+def test_other_object_as_options_is_refused() -> None:
     """Temporal's own `ActivityConfig` has fields that could end a wait."""
     config: Any = {"task_queue": "people"}
     with pytest.raises(SettingsError, match="give ActivityOptions"):

@@ -44,7 +44,7 @@ ADDRESS = "http://localhost:3001"
     ],
 )
 def test_address_is_cleaned(written: str, read: str) -> None:
-    """Blanks, line ends and quotes around an address do not count."""
+    """Blanks, line ends and quotes around an address are removed."""
     assert http_address(written) == read
     assert http_address(read) == read
 
@@ -84,7 +84,7 @@ WRONG = [
 def test_wrong_address_is_refused_before_a_task_is_created(
     use: Callable[[str], object], written: str, advice: str
 ) -> None:
-    """With the value, what to write, and without a password."""
+    """The error shows the value without its password and the correct form."""
     with pytest.raises(SettingsError) as raised:
         use(written)
     assert "is not a usable address" in str(raised.value)
@@ -94,13 +94,13 @@ def test_wrong_address_is_refused_before_a_task_is_created(
 
 @pytest.mark.parametrize("written", [each for each, _ in WRONG if "hush" not in each])
 def test_langgraph_server_address_is_checked(written: str) -> None:
-    """In a program and on the command line."""
+    """The address is checked in a program and on the command line."""
     with pytest.raises(SettingsError, match="the LangGraph server's address"):
         LangGraphServerEngine(written)
 
 
-def test_checked_address_is_one_for_httpx() -> None:
-    """What passes the check does not fail when the client is created."""
+def test_checked_address_is_accepted_by_httpx() -> None:
+    """An address that passes the check does not fail when the client is created."""
     for written in ("http://my_service:80", "http://[fe80::1]:1", "https://bücher.example", "http://a-b.c.:9/x"):
         httpx.Client(base_url=http_address(written)).close()
 
@@ -120,13 +120,13 @@ def test_local_server_is_known_by_an_address_with_a_line_end(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("host", "shown"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("localhost", "localhost")]
 )
-def test_host_is_shown_with_brackets(host: str, shown: str) -> None:
-    """Only an IPv6 address has them, and once."""
+def test_ipv6_host_is_shown_with_brackets(host: str, shown: str) -> None:
+    """Only an IPv6 address gets brackets, and only once."""
     assert in_brackets(host) == shown
 
 
 def test_exposed_ipv6_address_is_shown_with_brackets() -> None:
-    """In the warning about plain HTTP, too."""
+    """The warning about plain HTTP shows the brackets, too."""
     assert (
         "http://[2001:db8::1]: the API token"
         in exposures("AWAITHUMANS_URL", "http://[2001:db8::1]:3001", "the API token")[0]
@@ -138,13 +138,13 @@ def test_exposed_ipv6_address_is_shown_with_brackets() -> None:
     [("http://me:hush@host", "http://***@host"), ("me:h/ush@host", "***@host"), (ADDRESS, ADDRESS)],
 )
 def test_user_name_and_password_are_masked(url: str, shown: str) -> None:
-    """Also in what is not a whole address."""
+    """They are masked in incomplete addresses as well."""
     assert without_user(url) == shown
 
 
 @pytest.mark.parametrize("address", ["::1:7233", "[::1]", "local host:7233", "http://localhost:7233", "a@b:7233"])
-async def test_malformed_temporal_address(address: str) -> None:
-    """Refused before anything is connected."""
+async def test_malformed_temporal_address_is_refused(address: str) -> None:
+    """The address is refused before a connection is made."""
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match="for instance localhost:7233 or") as raised:
             await EngineFlags(address, [], None).engines(stack)
@@ -188,10 +188,10 @@ def serve(flags: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Re
         ),
     ],
 )
-def test_database_url_of_an_application_is_taken(
+def test_database_url_of_an_application_is_accepted(
     written: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver is replaced by the relay's own; kind, host, options and quoting stay."""
+    """The driver is replaced by the relay's own, and kind, host, options and quoting are kept."""
     monkeypatch.chdir(tmp_path)
     url = Store(written).database.url
     assert url.drivername in ("postgresql+psycopg", "sqlite+pysqlite")
@@ -209,8 +209,8 @@ def test_database_url_of_an_application_is_taken(
         ("mysql://me:hush@h/db", "not a database URL of a known kind"),
     ],
 )
-def test_database_url_that_cannot_be_used(written: str, advice: str) -> None:
-    """The error names what to write, and no password."""
+def test_unusable_database_url_is_refused(written: str, advice: str) -> None:
+    """The error shows the correct form and no password."""
     with pytest.raises(SettingsError) as raised:
         Store(written)
     assert advice in str(raised.value)
@@ -234,7 +234,7 @@ main()
 @pytest.mark.edges
 @pytest.mark.parametrize("command", [["waits"], ["serve", "--temporal", "127.0.0.1:9"]], ids=lambda given: given[0])
 def test_missing_psycopg_is_reported_with_the_install_line(command: list[str], tmp_path: Path) -> None:
-    """In a line, without a traceback."""
+    """The report is one line without a traceback."""
     variables = {
         "AWAITHUMANS_URL": ADDRESS,
         "AWAITHUMANS_ADMIN_API_TOKEN": "token",
@@ -258,5 +258,5 @@ def test_missing_psycopg_is_reported_with_the_install_line(command: list[str], t
 
 @pytest.mark.parametrize(("text", "read"), [("", ""), ("'", "'"), ("\"a'", "\"a'"), ("''", ""), ("\n", "")])
 def test_cleaning_removes_pairs_of_quotes_only(text: str, read: str) -> None:
-    """A single quote may belong to what it is at."""
+    """A single quote may be part of the address."""
     assert cleaned(text) == read

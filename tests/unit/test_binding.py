@@ -1,4 +1,4 @@
-"""Which questions are the same: what is compared of a body, of a record, and of two JSON Schemas of one class."""
+"""Identity of questions: what is compared of a body, of a record, and of two JSON Schemas of one class."""
 
 from typing import Any, Literal
 
@@ -74,14 +74,14 @@ OTHER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("schema", SAME.values(), ids=SAME)
-def test_schema_of_the_same_answers_has_the_same_digest(schema: dict[str, Any]) -> None:
-    """What another release of pydantic may write differently makes no other question."""
+def test_equivalent_schemas_have_the_same_digest(schema: dict[str, Any]) -> None:
+    """Differences between pydantic releases do not make another question."""
     assert schema_digest(schema) == schema_digest(SCHEMA)
 
 
 @pytest.mark.parametrize("schema", OTHER.values(), ids=OTHER)
-def test_schema_of_other_answers_has_another_digest(schema: dict[str, Any]) -> None:
-    """Fields, types, choices, defaults, and what people read beside a field count."""
+def test_different_schemas_have_different_digests(schema: dict[str, Any]) -> None:
+    """Fields, types, choices, defaults and texts beside a field count."""
     assert schema_digest(schema) != schema_digest(SCHEMA)
 
 
@@ -97,8 +97,8 @@ def test_schema_of_other_answers_has_another_digest(schema: dict[str, Any]) -> N
     ],
     ids=["one of a list", "order", "one more", "a Cyrillic letter", "pool", "anybody"],
 )
-def test_assignee(one: Any, other: Any, same: bool) -> None:  # noqa: FBT001 - a column
-    """The same people in another form are the same; other people are not."""
+def test_assignees_are_compared_by_person(one: Any, other: Any, same: bool) -> None:  # noqa: FBT001 - a column
+    """The same people in another form are equal, and other people are not."""
     found = differences(parts_asked(body(assign_to=one)), parts_asked(body(assign_to=other)))
     assert found == (() if same else ("assign_to",))
 
@@ -114,13 +114,13 @@ def test_assignee(one: Any, other: Any, same: bool) -> None:  # noqa: FBT001 - a
     ],
     ids=["redacted", "erased", "erased and another text", "a payload that looks redacted", "assignee"],
 )
-def test_record_that_hides_a_part_is_compared_by_the_others(record: dict[str, Any], found: tuple[str, ...]) -> None:
-    """A part that a server does not show is not compared; every other part is."""
+def test_hidden_parts_of_a_record_are_not_compared(record: dict[str, Any], found: tuple[str, ...]) -> None:
+    """A part that the server hides is skipped, and every other part is compared."""
     assert differences(parts_asked(body()), parts({**body(), "assign_to": None, **record})) == found
 
 
-def test_payload_alone() -> None:
-    """Where words may change, the payload counts, or the text if there is no payload."""
+def test_reworded_question_is_compared_by_payload() -> None:
+    """If the text may change, the payload is compared, or the text if there is no payload."""
     asked = parts_asked(body())
     assert not differences(parts_asked(body(task="Another?", assign_to="bob@example.com")), asked, payload_only=True)
     assert differences(parts_asked(body(payload={"a": 2})), asked, payload_only=True) == ("payload",)

@@ -1,4 +1,4 @@
-"""The conversations are proved word for word: every branch of them, without a socket and without a clock."""
+"""Coverage of the conversations: every branch is tested without a socket and without a clock."""
 
 import ast
 import os
@@ -59,13 +59,13 @@ def pytest_runtestloop(session):
 
 
 @pytest.mark.edges
-def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock(tmp_path: Path) -> None:
-    """test_flow.py, with sockets and the machine's clock out of reach, takes every line and branch of the package."""
+def test_every_branch_of_the_conversations_is_tested_without_io(tmp_path: Path) -> None:
+    """Without sockets and the machine's clock, test_flow.py covers every line and branch of the package."""
     (tmp_path / "sealed.py").write_text(SEALED)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
     environment = outside | {
         "COVERAGE_FILE": str(tmp_path / "data"),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # what is not needed is not loaded: half of the time
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # unneeded plugins are not loaded, which halves the time
         "PYTHONPATH": str(tmp_path),
     }
 
@@ -91,13 +91,13 @@ def test_every_branch_of_the_conversations_is_tested_without_a_socket_or_a_clock
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
-def test_nothing_in_the_conversations_is_exempt(module: Path) -> None:
-    """A line that is left out of the count would not be missed."""
+def test_no_line_of_the_conversations_is_excluded(module: Path) -> None:
+    """A line that is excluded from the count would not be missed."""
     assert "pragma: no" not in module.read_text()
 
 
-def test_the_conversations_import_nothing_that_sends_or_waits() -> None:
-    """What they may use is listed here: no socket, no HTTP client, no event loop, no thread, no clock."""
+def test_conversations_import_no_io() -> None:
+    """The allowed imports are listed: no socket, HTTP client, event loop, thread or clock."""
     imported: set[str] = set()
     for node in (node for module in MODULES for node in ast.walk(ast.parse(module.read_text()))):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""A default that is True is no answer: whatever the field's type is called and wherever it is."""
+"""Explicit consent: a default of True is never taken for an answer, whatever the field's type or position."""
 
 import dataclasses
 import enum
@@ -86,16 +86,16 @@ Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
 class Kind(NamedTuple):
-    """A type of field, a default of it that is a yes, and the JSON of a yes and of a no."""
+    """A type of field, a default that is a yes, and the JSON of a yes and of a no."""
 
     annotation: Any
     default: Any
     yes: Any = True
     no: Any = False
     hollow: tuple[Any, str] | None = None
-    """An answer that leaves out the field inside it, and the path of that field."""
+    """An answer that omits the inner field, and the path of that field."""
     null: bool = False
-    """Whether null is an answer."""
+    """Whether null is an allowed answer."""
 
 
 KINDS = {
@@ -170,13 +170,13 @@ Make = Callable[[Any, Any], Any]
 
 
 def settled(schema: Any, response: dict[str, Any]) -> Any:
-    """Ask, and settle this answer."""
+    """Ask the question and settle this answer."""
     HumanTask(task="Approve?", response_schema=schema)
     return settle(Outcome(task_id="task-1", status="completed", response=response), schema)
 
 
 def plain(answer: Any) -> dict[str, Any]:
-    """The JSON form of a settled answer."""
+    """Return the JSON form of a settled answer."""
     return json_object(answer, "answer")
 
 
@@ -188,15 +188,15 @@ def problems(schema: Any, response: dict[str, Any]) -> tuple[str, ...]:
 
 @every_class
 @every_kind
-def test_field_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None:
-    """The default is not the answer: the field is named as missing, so that the person can be asked again."""
+def test_omitted_field_is_not_a_yes(make: Make, kind: Kind) -> None:
+    """The default is not the answer; the field is reported as missing so that the person can be asked again."""
     assert problems(make(kind.annotation, kind.default), {}) == ("answer: Field required",)
 
 
 @every_class
 @every_kind
-def test_error_says_why_a_field_with_a_default_is_required(make: Make, kind: Kind) -> None:
-    """The caller sees that its default is the reason; an answer that is wrong in another way has no such remark."""
+def test_error_explains_why_a_field_with_default_is_required(make: Make, kind: Kind) -> None:
+    """The remark about the default appears only for a field that is missing because of it."""
     schema = make(kind.annotation, kind.default)
     with pytest.raises(ResponseSchemaError, match="a default that is True counts only if the answer contains it"):
         settled(schema, {})
@@ -207,8 +207,8 @@ def test_error_says_why_a_field_with_a_default_is_required(make: Make, kind: Kin
 
 @every_class
 @every_kind
-def test_null_is_no_yes(make: Make, kind: Kind) -> None:
-    """Null is an answer where the type allows it, and stays null; elsewhere it is as good as left out."""
+def test_null_is_not_a_yes(make: Make, kind: Kind) -> None:
+    """Null stays null if the type allows it, and otherwise counts as omitted."""
     schema = make(kind.annotation, kind.default)
     if kind.null:
         assert plain(settled(schema, {"answer": None})) == {"answer": None}
@@ -219,8 +219,8 @@ def test_null_is_no_yes(make: Make, kind: Kind) -> None:
 
 @every_class
 @every_kind
-def test_given_yes_is_a_yes(make: Make, kind: Kind) -> None:
-    """A person's own yes comes through."""
+def test_explicit_yes_is_a_yes(make: Make, kind: Kind) -> None:
+    """A person's own yes is returned."""
     answer = plain(settled(make(kind.annotation, kind.default), {"answer": kind.yes}))
     assert holds_yes(answer)
     assert holds_yes(kind.yes)
@@ -228,8 +228,8 @@ def test_given_yes_is_a_yes(make: Make, kind: Kind) -> None:
 
 @every_class
 @every_kind
-def test_given_no_is_a_no(make: Make, kind: Kind) -> None:
-    """A person's own no comes through."""
+def test_explicit_no_is_a_no(make: Make, kind: Kind) -> None:
+    """A person's own no is returned."""
     assert not holds_yes(plain(settled(make(kind.annotation, kind.default), {"answer": kind.no})))
 
 
@@ -237,8 +237,8 @@ def test_given_no_is_a_no(make: Make, kind: Kind) -> None:
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS.values() if kind.hollow], ids=[name for name, kind in KINDS.items() if kind.hollow]
 )
-def test_field_inside_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None:
-    """An object without its switch is no yes either, whether the object itself is required or not."""
+def test_omitted_inner_field_is_not_a_yes(make: Make, kind: Kind) -> None:
+    """An object without its switch is not a yes, whether the object is required or not."""
     assert kind.hollow is not None
     hollow, path = kind.hollow
     for schema in (make(kind.annotation, kind.default), create_model("Answer", answer=(kind.annotation, ...))):
@@ -246,16 +246,16 @@ def test_field_inside_that_is_left_out_is_no_yes(make: Make, kind: Kind) -> None
 
 
 @every_class
-def test_text_of_a_form_is_read(make: Make) -> None:
-    """What a person types for `bool | str` is their own word."""
+def test_text_for_bool_or_str_is_the_persons_own(make: Make) -> None:
+    """Text that a person enters for `bool | str` is kept."""
     schema = make(bool | str, True)
     typed = {"true": True, "false": False, "no": "no"}
     assert {text: plain(settled(schema, {"answer": text}))["answer"] for text in typed} == typed
     assert problems(schema, {"answer": ""}) == ("answer: Field required",)
 
 
-def test_class_that_holds_itself_is_read_to_the_end() -> None:
-    """A recursive class is not refused: its fields are required at each level."""
+def test_recursive_class_requires_its_fields_at_each_level() -> None:
+    """A recursive class is accepted."""
 
     class Node(BaseModel):
         ok: Yes = True
@@ -268,7 +268,7 @@ def test_class_that_holds_itself_is_read_to_the_end() -> None:
 
 
 def test_inherited_switch_is_required() -> None:
-    """A subclass has its parent's fields, and its own reader of answers."""
+    """A subclass has its parent's fields and its own reader of answers."""
 
     class Child(Inner):
         more: int = 0
@@ -288,19 +288,19 @@ class Aliased(BaseModel):
 
 
 @pytest.mark.parametrize("schema", [Camel, Aliased], ids=["generator", "validation alias"])
-def test_alias_is_the_name_that_is_missing(schema: Any) -> None:
-    """A person is asked again for the field under the name that the form has."""
+def test_missing_field_is_named_by_its_alias(schema: Any) -> None:
+    """A person is asked again for the field under the name in the form."""
     assert problems(schema, {}) == ("isApproved: Field required",)
     assert holds_yes(plain(settled(schema, {"isApproved": True})))
 
 
-def test_field_may_be_given_by_name() -> None:
-    """Where a class reads a field under two names, either is the person's word."""
+def test_field_may_be_given_by_name_or_alias() -> None:
+    """If a class reads a field under two names, both are accepted."""
     assert settled(Camel, {"is_approved": True}).is_approved is True
 
 
-def test_parameters_of_a_function_are_read_alike() -> None:
-    """pydantic reads some classes by the parameters of their constructor, as NamedTuples in its release 2.13."""
+def test_constructor_parameters_are_treated_like_fields() -> None:
+    """pydantic reads some classes by their constructor's parameters, such as NamedTuples in release 2.13."""
 
     class Called:
         def __init__(self, number: int, ok: bool) -> None:  # noqa: FBT001 - as an answer gives it
@@ -321,8 +321,8 @@ def test_parameters_of_a_function_are_read_alike() -> None:
     assert settled(schema, {"answer": {"ok": False}}).answer.ok is False
 
 
-def test_validated_default_is_a_yes_as_well() -> None:
-    """A default in other words is a yes if validation makes it one."""
+def test_default_that_validates_to_true_is_a_yes() -> None:
+    """A default in another form counts as a yes if validation turns it into True."""
 
     class Answer(BaseModel):
         model_config = ConfigDict(validate_default=True)
@@ -334,15 +334,15 @@ def test_validated_default_is_a_yes_as_well() -> None:
 
 @pytest.mark.parametrize("default", [1, 1.0, "no"])
 @pytest.mark.parametrize("kind", [bool, StrictBool, bool | None, Yes])
-def test_default_that_is_true_without_being_a_bool_is_a_yes(kind: Any, default: Any) -> None:
-    """pydantic leaves such a default of a bool field as it is, and a caller's `if answer.ok` takes it for a yes."""
+def test_truthy_default_of_a_bool_field_is_a_yes(kind: Any, default: Any) -> None:
+    """pydantic keeps such a default unchanged, and `if answer.ok` would treat it as a yes."""
     schema = create_model("Answer", ok=(kind, default))
     assert problems(schema, {}) == ("ok: Field required",)
     assert settled(schema, {"ok": False}).ok is False
 
 
-def test_default_made_of_other_answers_is_no_yes() -> None:
-    """One yes is not another: a factory that turns it into one is as if the field had been left out."""
+def test_default_derived_from_other_answers_is_not_a_yes() -> None:
+    """A factory that derives a yes from another answer is treated as an omitted field."""
     schema = create_model(
         "Answer", approved=(bool, ...), sure=(bool, Field(default_factory=lambda answers: answers["approved"]))
     )
@@ -351,8 +351,8 @@ def test_default_made_of_other_answers_is_no_yes() -> None:
     assert settled(schema, {"approved": True, "sure": True}).sure is True
 
 
-def test_default_that_changes_is_no_yes() -> None:
-    """A factory that gives a no when the class is read, and a yes later."""
+def test_changing_default_is_not_a_yes() -> None:
+    """A factory may return a no when the class is read and a yes later."""
     given = iter([False, False, True])
     schema = create_model(
         "Answer", inner=(create_model("Inner", ok=(bool, Field(default_factory=lambda: next(given)))), ...)
@@ -361,8 +361,8 @@ def test_default_that_changes_is_no_yes() -> None:
     assert problems(schema, {"inner": {}}) == ("ok: Field required",)
 
 
-def test_other_defaults_count() -> None:
-    """Only a yes has to be in the answer; what else is left out is what the class makes of it."""
+def test_defaults_other_than_yes_apply() -> None:
+    """Only a yes must be in the answer, and other omitted fields get the class's defaults."""
 
     class Answer(BaseModel):
         ok: bool
@@ -375,8 +375,8 @@ def test_other_defaults_count() -> None:
     assert settled(Answer, {"ok": True}) == Answer(ok=True)
 
 
-def test_key_that_may_be_absent_is_absent() -> None:
-    """A TypedDict without a default has no value for a key that is left out, and so no yes."""
+def test_optional_typed_dict_key_stays_absent() -> None:
+    """A TypedDict key without a default has no value if it is omitted, and so no yes."""
 
     class Answer(TypedDict):
         ok: NotRequired[Yes]
@@ -384,7 +384,7 @@ def test_key_that_may_be_absent_is_absent() -> None:
     assert settled(Answer, {}) == {}
 
 
-def test_class_that_is_built_late_is_read_alike() -> None:
+def test_deferred_class_is_treated_alike() -> None:
     """`defer_build` leaves the schema of a class to its first use."""
 
     class Late(BaseModel):
@@ -395,8 +395,8 @@ def test_class_that_is_built_late_is_read_alike() -> None:
     assert problems(Late, {"inner": {}}) == ("inner.ok: Field required", "ok: Field required")
 
 
-def test_settings_of_a_class_are_kept() -> None:
-    """The answers of a class with a yes are read by the class's own rules."""
+def test_config_of_a_class_is_kept() -> None:
+    """Answers of a class with a default yes are read by the class's own configuration."""
 
     class Answer(BaseModel):
         model_config = ConfigDict(strict=True, frozen=True)
@@ -454,14 +454,14 @@ def unreachable() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", unreachable().values(), ids=unreachable())
-def test_yes_that_no_answer_replaces_is_refused(schema: Any) -> None:
-    """Where the class reads the answer in its own way, the question is not asked, and the field is named."""
+def test_yes_that_no_answer_can_replace_is_refused(schema: Any) -> None:
+    """If the class reads answers in its own way, the question is refused and the field is named."""
     with pytest.raises(InvalidTaskError, match="'ok' that is True by default"):
         HumanTask(task="Approve?", response_schema=schema)
 
 
-def test_own_init_without_a_yes_is_fine() -> None:
-    """A class with an `__init__` of its own and no such default is read by it."""
+def test_custom_init_without_a_yes_is_accepted() -> None:
+    """A class with its own `__init__` and no default yes reads its answers itself."""
 
     class Answer(BaseModel):
         ok: bool
@@ -475,8 +475,8 @@ def test_own_init_without_a_yes_is_fine() -> None:
     assert problems(Answer, {}) == ("ok: Field required",)
 
 
-def test_json_box_with_a_yes_inside_has_to_be_filled() -> None:
-    """The form shows no default of a box, so it does not promise that it may stay blank; a switch starts at its own."""
+def test_json_input_with_an_inner_yes_is_required() -> None:
+    """The form shows no default of a JSON input, so it may not stay blank; a switch starts at its default."""
     shown = {
         name: HumanTask(task="Approve?", response_schema=a_model(kind, default)).body()["form_definition"]["fields"][0]
         for name, (kind, default) in {
@@ -494,7 +494,7 @@ def test_json_box_with_a_yes_inside_has_to_be_filled() -> None:
 
 
 def parts_of_core_schemas() -> Iterator[tuple[str, str]]:
-    """The parts of pydantic's core schemas, as (kind of schema, name of part), that hold schemas."""
+    """Return the parts of pydantic's core schemas that contain schemas, as (kind of schema, name of part)."""
     for name, kind in inspect.getmembers(core_schema, inspect.isclass):
         for part, annotation in getattr(kind, "__annotations__", {}).items():
             text = getattr(annotation, "__forward_arg__", str(annotation))
@@ -502,15 +502,15 @@ def parts_of_core_schemas() -> Iterator[tuple[str, str]]:
                 yield name, part
 
 
-def test_no_part_of_a_core_schema_is_missed() -> None:
-    """Parts that are not searched for defaults hold no schemas that validate, in this release of pydantic."""
+def test_every_part_of_a_core_schema_is_searched() -> None:
+    """In this release of pydantic, parts that are not searched contain no validating schemas."""
     found = set(parts_of_core_schemas())
     assert ("WithDefaultSchema", "schema") in found
     assert {part for _, part in found} & _NO_SCHEMAS == set()
 
 
-def test_what_a_validator_fills_in_is_the_classs_own() -> None:
-    """Code of the class decides what it decides: that is out of reach, and documented."""
+def test_value_set_by_a_validator_is_kept() -> None:
+    """A decision made by the class's own code is outside of this rule, as documented."""
 
     def always(_: Any) -> bool:
         return True
@@ -520,7 +520,7 @@ def test_what_a_validator_fills_in_is_the_classs_own() -> None:
 
 
 class Drawn(NamedTuple):
-    """A type of field, and a yes of it."""
+    """A type of field and a yes of it."""
 
     annotation: Any
     yes: Any
@@ -534,7 +534,7 @@ SWITCHES = [
 
 
 def drawn_class(make: Callable[[dict[str, tuple[Any, Any]]], Any], kinds: list[tuple[Drawn, bool]]) -> Drawn:
-    """A class with fields of these kinds, some of which are a yes by default."""
+    """Draw a class with fields of these types, some of which default to a yes."""
     fields = dict(zip(NAMES, kinds, strict=False))
     cls = make({name: (kind.annotation, kind.yes if given else ...) for name, (kind, given) in fields.items()})
     return Drawn(cls, cls(**{name: kind.yes for name, (kind, _) in fields.items()}))
@@ -584,8 +584,8 @@ without_yes = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(response_classes, st.lists(st.dictionaries(st.sampled_from(NAMES), without_yes, max_size=2), max_size=8))
-def test_no_answer_without_a_yes_becomes_one(drawn: Drawn, responses: list[dict[str, Any]]) -> None:
-    """For every class, whichever field is left out, no True comes from an answer in which there is none."""
+def test_no_class_turns_an_answer_without_yes_into_one(drawn: Drawn, responses: list[dict[str, Any]]) -> None:
+    """For every class and every omitted field, an answer without True never yields True."""
     for response in ({}, *responses):
         try:
             answer = settled(drawn.annotation, response)

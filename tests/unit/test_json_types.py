@@ -1,4 +1,4 @@
-"""Forms and checks from what only a JSON Schema describes."""
+"""Forms and validation from a JSON Schema alone."""
 
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Optional
@@ -41,15 +41,15 @@ def answer(response: dict[str, Any], schema: type[BaseModel] = ORDER) -> dict[st
 
 
 def test_form_has_the_inputs_of_the_class() -> None:
-    """The form made of a class's schema is the form made of the class, but for the names its choices go by."""
+    """A form made from a class's schema equals the form of the class, except for the names of its choices."""
     fields = form_definition(ORDER)["fields"]
     assert [(field["name"], field["kind"], field["required"]) for field in fields] == [
         (field["name"], field["kind"], field["required"]) for field in form_definition(Order)["fields"]
     ]
 
 
-def test_answer_has_what_was_filled_in() -> None:
-    """What a form submits comes back as JSON of the schema's types; what was left blank is left to the node."""
+def test_answer_contains_the_filled_in_values() -> None:
+    """The answer is JSON of the schema's types, and blank values are left to the node."""
     filled = {"size": "s", "count": "2", "kind": "gift", "code": "", "address": '{"street": "x"}', "tags": ["l"]}
     assert answer(filled) == filled | {"count": 2, "code": "", "address": {"street": "x"}}
     assert answer({"size": "s", "count": 2, "address": None}) == {"size": "s", "count": 2}
@@ -59,8 +59,8 @@ def test_answer_has_what_was_filled_in() -> None:
     "wrong",
     [{"size": "m"}, {"count": 0}, {"code": "four"}, {"kind": "none"}, {"address": '{"street": 1}'}, {"more": 1}],
 )
-def test_answer_that_does_not_fit(wrong: dict[str, Any]) -> None:
-    """Choices, limits and nested parts of the schema are kept to."""
+def test_answer_violating_the_schema_is_refused(wrong: dict[str, Any]) -> None:
+    """Choices, limits and nested parts of the schema are enforced."""
     with pytest.raises(ResponseSchemaError):
         answer({"size": "s", "count": 2} | wrong)
 
@@ -82,13 +82,13 @@ def test_answer_that_does_not_fit(wrong: dict[str, Any]) -> None:
         ({}, Any),
     ],
 )
-def test_types(schema: dict[str, Any], kind: Any) -> None:
-    """Each kind of schema has the type a form has an input for; what is not known takes anything."""
+def test_schema_types_have_matching_inputs(schema: dict[str, Any], kind: Any) -> None:
+    """Each kind of schema has the type of its input, and unknown kinds accept anything."""
     assert json_type(schema, {"$defs": {"X": {"type": "boolean"}}}) == kind
 
 
-def test_names_that_python_has_other_uses_for() -> None:
-    """Properties are called what they are called."""
+def test_property_names_reserved_in_python_are_kept() -> None:
+    """Properties keep their names."""
     names = ["class", "model_config", "json", "_hidden", "with space", "field_0"]
     schema = {"properties": {name: {"type": "integer"} for name in names}}
     assert answer(dict.fromkeys(names, 1), object_type(schema, schema)) == dict.fromkeys(names, 1)
@@ -125,16 +125,16 @@ class Switches(BaseModel):
     ],
     ids=["dict", "tuple", "list", "object", "deeper than is checked"],
 )
-def test_default_of_a_schema_is_no_yes(given: dict[str, Any], problem: str) -> None:
-    """What an answer leaves out, the node would fill with the default of its own class: so a yes must be given."""
+def test_default_of_a_schema_is_not_a_yes(given: dict[str, Any], problem: str) -> None:
+    """The node would fill an omitted value from its own class, so a yes must be explicit."""
     schema = Switches.model_json_schema()
     with pytest.raises(ResponseSchemaError) as raised:
         answer(given, object_type(schema, schema))
     assert raised.value.problems == (problem,)
 
 
-def test_given_yes_of_a_schema_comes_through() -> None:
-    """The node gets what the person gave, as JSON."""
+def test_explicit_yes_of_a_schema_is_kept() -> None:
+    """The node gets the person's value as JSON."""
     schema = Switches.model_json_schema()
     given = {"by_name": {"a": {"ok": True}}, "pair": [1, False], "listed": [{"ok": True}], "one": {"ok": False}}
     assert answer(given, object_type(schema, schema)) == given

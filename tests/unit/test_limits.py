@@ -1,4 +1,4 @@
-"""What one caller can make the relay hold."""
+"""Memory limits for request bodies: what one caller can make the relay hold."""
 
 import asyncio
 import tracemalloc
@@ -17,7 +17,7 @@ MB = 1024 * 1024
 
 
 def sending(size: int) -> Request:
-    """A request that sends its body piece by piece."""
+    """Return a request that sends its body piece by piece."""
     left = [PIECE] * (size // PIECE)
 
     async def receive() -> Message:
@@ -27,8 +27,8 @@ def sending(size: int) -> Request:
     return Request({"type": "http"}, receive)
 
 
-async def test_a_stranger_makes_the_relay_hold_next_to_nothing() -> None:
-    """A body of the largest size is read to its end, so that a stranger learns nothing, and forgotten meanwhile."""
+async def test_body_with_invalid_token_is_not_kept() -> None:
+    """A body of the maximum size is read to its end, so that a stranger learns nothing, and discarded meanwhile."""
     tracemalloc.start()
     try:
         assert await limited_body(sending(MAX_BODY_BYTES), MAX_BODY_BYTES, proven=lambda: False) == b""
@@ -40,8 +40,8 @@ async def test_a_stranger_makes_the_relay_hold_next_to_nothing() -> None:
 
 @pytest.mark.parametrize("size", [PIECE, UNPROVEN_BYTES, UNPROVEN_BYTES + PIECE, MAX_BODY_BYTES])
 @pytest.mark.parametrize("proven", [True, False])
-async def test_what_is_kept(size: int, proven: bool) -> None:  # noqa: FBT001
-    """All of a body whose token is ours, and of any other one that is small."""
+async def test_kept_part_of_a_body_depends_on_its_token(size: int, proven: bool) -> None:  # noqa: FBT001
+    """A body with a valid token is kept completely, and any other one only if it is small."""
     asked: list[bool] = []
 
     def proof() -> bool:
@@ -53,13 +53,13 @@ async def test_what_is_kept(size: int, proven: bool) -> None:  # noqa: FBT001
     assert asked == ([proven] if size > UNPROVEN_BYTES else [])
 
 
-async def test_no_more_than_the_limit_is_read() -> None:
-    """Of what is too large one piece more, so that it shows."""
+async def test_body_is_read_up_to_the_limit() -> None:
+    """One piece more is read of a larger body, which shows that it is too large."""
     assert len(await limited_body(sending(10 * MAX_BODY_BYTES), MAX_BODY_BYTES)) == MAX_BODY_BYTES + PIECE
 
 
 def stalling(size: int) -> Request:
-    """A request that sends as much and then nothing more, but does not end."""
+    """Return a request that sends this much and then stalls without ending."""
     left = [PIECE] * (size // PIECE)
 
     async def receive() -> Message:
@@ -70,8 +70,10 @@ def stalling(size: int) -> Request:
 
 
 async def test_incomplete_bodies_share_a_limit() -> None:
-    """An attacker with a leaked callback URL opens many connections, and stalls near the end of a large body on each.
-    Most are refused, and a callback that is sent at once is read."""
+    """An attacker with a leaked callback URL opens many connections that stall near the end of large bodies.
+
+    Most of them are refused, and a callback that is sent completely is read.
+    """
     unverified = UnverifiedBodies()
     tracemalloc.start()
     try:
@@ -98,8 +100,8 @@ async def test_incomplete_bodies_share_a_limit() -> None:
         await limited_body(sending(MAX_BODY_BYTES), MAX_BODY_BYTES, unverified=unverified)
 
 
-async def test_the_body_that_began_first_is_refused() -> None:
-    """Also if it makes progress: a stranger's can go on making some."""
+async def test_oldest_incomplete_body_is_refused_first() -> None:
+    """It is refused even if it makes progress, because a stranger's body can continue to make some."""
     unverified = UnverifiedBodies()
     slow = [asyncio.create_task(limited_body(stalling(MB), MAX_BODY_BYTES, unverified=unverified)) for _ in range(3)]
     for _ in range(2 * MB // PIECE):
@@ -112,14 +114,14 @@ async def test_the_body_that_began_first_is_refused() -> None:
     assert [isinstance(each, CallbackRejectedError) for each in ended] == [True, False, False]
 
 
-async def test_small_bodies_are_never_refused_for_others() -> None:
-    """What is small does not count, however many there are."""
+async def test_small_bodies_do_not_count_towards_the_limit() -> None:
+    """Small bodies are accepted, however many there are."""
     unverified = UnverifiedBodies(limit=0)
     assert len(await limited_body(sending(UNPROVEN_BYTES), MAX_BODY_BYTES, unverified=unverified)) == UNPROVEN_BYTES
 
 
-async def test_asyncio_has_the_size_of_reads_that_the_relay_sets() -> None:
-    """It is an attribute without documentation: this fails once it is called otherwise."""
+async def test_asyncio_has_the_read_size_attribute() -> None:
+    """The attribute is undocumented, and this test fails if a release renames it."""
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         size = getattr(writer.transport, "max_size", 0)

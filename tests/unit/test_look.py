@@ -1,4 +1,4 @@
-"""The look at a thread: what it does itself, what it leaves to the saver, and when it stops remembering."""
+"""The checkpoint cache: what it does itself, what it leaves to the saver, and when its content expires."""
 
 import asyncio
 from contextlib import suppress
@@ -33,99 +33,101 @@ def saver() -> CountingSaver:
 
 
 @pytest.fixture
-def look(saver: CountingSaver, clock: ManualClock) -> CheckpointCache:
+def cache(saver: CountingSaver, clock: ManualClock) -> CheckpointCache:
     return CheckpointCache(saver, clock)
 
 
 def add(saver: BaseCheckpointSaver[Any], ns: str = "") -> str:
-    """One checkpoint more; its id."""
+    """Add a checkpoint and return its id."""
     checkpoint = empty_checkpoint()
     saver.put({"configurable": {"thread_id": "t", "checkpoint_ns": ns}}, checkpoint, {}, {})
     return checkpoint["id"]
 
 
-def latest(look: CheckpointCache) -> str:
-    """The id of the checkpoint a graph would go on from."""
-    saved = look.get_tuple(ROOT)
+def latest(cache: CheckpointCache) -> str:
+    """Return the id of the checkpoint that a run would continue from."""
+    saved = cache.get_tuple(ROOT)
     assert saved is not None
     return saved.checkpoint["id"]
 
 
-def test_reads_once_while_it_looks(saver: CountingSaver, look: CheckpointCache) -> None:
-    first = latest(look)
+def test_thread_is_read_once(saver: CountingSaver, cache: CheckpointCache) -> None:
+    """Repeated reads of a thread reach the saver once."""
+    first = latest(cache)
     add(saver)
-    assert latest(look) == first
+    assert latest(cache) == first
     assert saver.reads == 1
 
 
-async def test_reads_once_for_both_kinds_of_graph(saver: CountingSaver, look: CheckpointCache) -> None:
-    """What a sync method has read, an async one does not read again."""
-    first = latest(look)
-    saved = await look.aget_tuple(ROOT)
+async def test_sync_and_async_reads_share_the_cache(saver: CountingSaver, cache: CheckpointCache) -> None:
+    """A checkpoint read by a sync method is not read again by an async one."""
+    first = latest(cache)
+    saved = await cache.aget_tuple(ROOT)
     assert saved is not None
     assert saved.checkpoint["id"] == first
     assert saver.reads == 1
 
 
-def test_what_is_shown_is_a_copy(look: CheckpointCache) -> None:
-    """A graph that shows a checkpoint changes it; the run that goes on from it sees none of that."""
+def test_cached_checkpoint_is_copied(cache: CheckpointCache) -> None:
+    """A graph changes a checkpoint that it shows, and the run that continues from it must not see that."""
     for _ in range(2):
-        shown = look.get_tuple(ROOT)
+        shown = cache.get_tuple(ROOT)
         assert shown is not None
         shown.checkpoint["channel_values"]["changed"] = True
-    look.end()
-    handed = look.get_tuple(ROOT)
+    cache.end()
+    handed = cache.get_tuple(ROOT)
     assert handed is not None
     assert handed.checkpoint["channel_values"] == {}
 
 
-def test_the_run_starts_from_what_was_seen_and_then_reads(saver: CountingSaver, look: CheckpointCache) -> None:
-    first = latest(look)
-    look.end()
-    assert latest(look) == first
+def test_run_starts_from_the_cache_and_then_reads(saver: CountingSaver, cache: CheckpointCache) -> None:
+    """A run uses the cached checkpoint for its start and the saver afterwards."""
+    first = latest(cache)
+    cache.end()
+    assert latest(cache) == first
     second = add(saver)
-    assert latest(look) == second
-    assert latest(look) == second
+    assert latest(cache) == second
+    assert latest(cache) == second
 
 
 @pytest.mark.parametrize(
     ("channel", "handed_on"), [("__interrupt__", True), ("__resume__", True), ("__return__", True), ("done", False)]
 )
 def test_results_of_nodes_are_read_again(
-    saver: CountingSaver, look: CheckpointCache, channel: str, *, handed_on: bool
+    saver: CountingSaver, cache: CheckpointCache, channel: str, *, handed_on: bool
 ) -> None:
-    """A graph that shows the thread applies them to the values it was handed, which a reducer may change in place."""
+    """A graph applies results to the values that it gets, and a reducer may change these in place."""
     saved = saver.get_tuple(ROOT)
     assert saved is not None
     saver.put_writes(saved.config, [(channel, "written")], "task")
-    latest(look)
-    look.end()
+    latest(cache)
+    cache.end()
     saver.reads = 0
-    latest(look)
+    latest(cache)
     assert saver.reads == (0 if handed_on else 1)
 
 
-def test_an_old_look_is_not_started_from(saver: CountingSaver, look: CheckpointCache, clock: ManualClock) -> None:
-    """Whoever moved the thread on meanwhile is seen."""
-    latest(look)
+def test_expired_checkpoint_is_read_again(saver: CountingSaver, cache: CheckpointCache, clock: ManualClock) -> None:
+    """A change of the thread by another process is seen."""
+    latest(cache)
     second = add(saver)
     clock.now = FRESH_SECONDS * 2
-    look.end()
-    assert latest(look) == second
+    cache.end()
+    assert latest(cache) == second
 
 
-async def test_a_run_reads_the_thread_once_the_answers_are_stored(
-    saver: CountingSaver, look: CheckpointCache, clock: ManualClock
+async def test_thread_is_read_again_after_a_slow_write(
+    saver: CountingSaver, cache: CheckpointCache, clock: ManualClock
 ) -> None:
-    """What was read before a slow write is old by then."""
-    latest(look)
+    """A checkpoint that was read before a slow write is too old."""
+    latest(cache)
     accept = asyncio.Event()
 
     async def store() -> None:
         await accept.wait()
 
-    look.end(StoredAnswers([], asyncio.create_task(store())))
-    reading = asyncio.create_task(look.aget_tuple(ROOT))
+    cache.end(StoredAnswers([], asyncio.create_task(store())))
+    reading = asyncio.create_task(cache.aget_tuple(ROOT))
     await asyncio.sleep(0.01)
     assert not reading.done()
     second = add(saver)
@@ -136,11 +138,12 @@ async def test_a_run_reads_the_thread_once_the_answers_are_stored(
     assert saved.checkpoint["id"] == second
 
 
-async def test_a_run_that_gives_up_ends_the_storing(look: CheckpointCache) -> None:
+async def test_cancelled_run_ends_the_storing(cache: CheckpointCache) -> None:
+    """Storing the answers ends with the run that needs it."""
     storing = asyncio.create_task(asyncio.Event().wait())
     stored = StoredAnswers([], cast("asyncio.Task[None]", storing))
-    look.end(stored)
-    reading = asyncio.create_task(look.aget_tuple(ROOT))
+    cache.end(stored)
+    reading = asyncio.create_task(cache.aget_tuple(ROOT))
     await asyncio.sleep(0.01)
     reading.cancel()
     with suppress(asyncio.CancelledError):
@@ -159,42 +162,43 @@ async def test_a_run_that_gives_up_ends_the_storing(look: CheckpointCache) -> No
         ("memory_of_its_own", 0.0, False),
     ],
 )
-def test_run_starts_from_a_subgraph_that_was_read(
-    saver: CountingSaver, look: CheckpointCache, clock: ManualClock, graph: str, seconds: float, *, handed_on: bool
+def test_subgraph_of_the_current_step_is_cached_once(
+    saver: CountingSaver, cache: CheckpointCache, clock: ManualClock, graph: str, seconds: float, *, handed_on: bool
 ) -> None:
-    """A subgraph in a task of the current step is handed out once; one that lives from run to run is read again."""
+    """A subgraph's checkpoint in the current step is used once, and one that persists between runs is read again."""
     child: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": graph}}
     first = add(saver, graph)
-    look.get_tuple(child)
-    look.end()
+    cache.get_tuple(child)
+    cache.end()
     second = add(saver, graph)
     clock.now = seconds
     for expected in (first if handed_on else second, second):
-        saved = look.get_tuple(child)
+        saved = cache.get_tuple(child)
         assert saved is not None
         assert saved.checkpoint["id"] == expected
 
 
-def test_earlier_checkpoints_are_read_by_the_run(saver: CountingSaver, look: CheckpointCache) -> None:
-    """Only a latest checkpoint is where a run starts."""
+def test_earlier_checkpoints_are_not_cached(saver: CountingSaver, cache: CheckpointCache) -> None:
+    """A run starts only from a latest checkpoint."""
     earlier: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": add(saver)}}
-    look.get_tuple(earlier)
-    look.end()
+    cache.get_tuple(earlier)
+    cache.end()
     saver.reads = 0
-    look.get_tuple(earlier)
+    cache.get_tuple(earlier)
     assert saver.reads == 1
 
 
-def test_a_thread_without_checkpoints(look: CheckpointCache) -> None:
+def test_thread_without_checkpoints_has_no_latest_one(cache: CheckpointCache) -> None:
+    """The cache returns none, both while it fills and while a run starts from it."""
     nowhere: RunnableConfig = {"configurable": {"thread_id": "none", "checkpoint_ns": ""}}
-    assert look.get_tuple(nowhere) is None
-    look.end()
-    assert look.get_tuple(nowhere) is None
+    assert cache.get_tuple(nowhere) is None
+    cache.end()
+    assert cache.get_tuple(nowhere) is None
 
 
-def test_all_else_is_the_savers(saver: CountingSaver, look: CheckpointCache) -> None:
-    """Also what the base class has: a saver's own way of writing, versions and serializer are used."""
-    shown: Any = look
+def test_other_methods_are_those_of_the_saver(saver: CountingSaver, cache: CheckpointCache) -> None:
+    """Methods with a default in the base class use the saver's own version, too."""
+    shown: Any = cache
     assert shown.own == "the saver's"
     assert shown.serde is saver.serde
     for name in vars(BaseCheckpointSaver):
@@ -204,6 +208,6 @@ def test_all_else_is_the_savers(saver: CountingSaver, look: CheckpointCache) -> 
         _ = shown.nothing_like_it
 
 
-def test_is_a_checkpointer(look: CheckpointCache) -> None:
-    """LangGraph takes nothing else from a config."""
-    assert isinstance(look, BaseCheckpointSaver)
+def test_cache_is_a_checkpointer(cache: CheckpointCache) -> None:
+    """LangGraph accepts only a checkpointer in a config."""
+    assert isinstance(cache, BaseCheckpointSaver)

@@ -1,4 +1,4 @@
-"""When a task that the server does not know counts as deleted."""
+"""Deleted tasks: when a task that the server does not know counts as deleted."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ GONE = Outcome(task_id="t1", status=NOT_FOUND, idempotency_key="k1")
     ],
 )
 def test_three_readings_over_five_minutes_confirm_a_deletion(times: list[float], verdict: Verdict) -> None:
-    """Neither many readings in a short time nor two over a long one do."""
+    """Neither many reads in a short time nor two over a long time confirm it."""
     readings = Readings()
     assert [readings.missing("t1", at) for at in times][-1] == verdict
 
@@ -41,8 +41,8 @@ readings_of_one = st.lists(st.tuples(st.floats(1, 200), st.sampled_from(["presen
 
 
 @given(readings_of_one)
-def test_whatever_is_read_a_deletion_follows_a_row_of_404(steps: list[tuple[float, str]]) -> None:
-    """The verdict depends on the readings since the task was last there, and on nothing before."""
+def test_only_consecutive_404_replies_confirm_a_deletion(steps: list[tuple[float, str]]) -> None:
+    """The verdict depends only on the reads since the task was last present."""
     readings, now, row = Readings(), 0.0, list[float]()
     for seconds, read in steps:
         now += seconds
@@ -59,13 +59,13 @@ def test_whatever_is_read_a_deletion_follows_a_row_of_404(steps: list[tuple[floa
     ("missing", "read", "doubted"),
     [(1, 1, False), (2, 2, True), (2, 3, True), (2, 4, False), (3, 5, True), (50, 100, False), (51, 100, True)],
 )
-def test_two_missing_tasks_and_more_than_half_are_a_doubt(missing: int, read: int, doubted: bool) -> None:  # noqa: FBT001
-    """One missing task of one is none: a script with a single question learns of its deletion."""
+def test_majority_of_missing_tasks_prevents_confirmation(missing: int, read: int, doubted: bool) -> None:  # noqa: FBT001
+    """A single missing task is no majority, so a script with one question learns of its deletion."""
     assert RULE.doubted(Census(missing, read)) is doubted
 
 
-def test_only_what_was_read_in_that_time_counts() -> None:
-    """Tasks that were there before the first 404 do not show that the database is still the same."""
+def test_only_reads_within_the_period_count() -> None:
+    """Tasks that were present before the first 404 do not prove that the database is unchanged."""
     readings = Readings()
     for number in range(10):
         readings.present(f"old-{number}", 50)
@@ -77,15 +77,15 @@ def test_only_what_was_read_in_that_time_counts() -> None:
     assert readings.missing("t2", 403) == Verdict.DELETED
 
 
-def test_a_clock_that_is_set_back_begins_the_row_again() -> None:
-    """Readings that seem to come from the future confirm nothing."""
+def test_clock_set_back_restarts_the_confirmation() -> None:
+    """Reads that seem to come from the future confirm nothing."""
     assert Missing(5000.0, 2).again(1000.0) == Missing(1000.0, 1)
     assert not RULE.confirmed(Missing(5000.0, 9), 1000.0)
 
 
 @pytest.mark.parametrize("rule", [RULE, Rule(seconds=1.0), Rule(readings=1, seconds=0.0)])
-def test_readings_at_the_planned_times_confirm(rule: Rule) -> None:
-    """The last reading that is planned comes just after the time is over."""
+def test_planned_reads_confirm_a_deletion(rule: Rule) -> None:
+    """The last planned read comes just after the required time."""
     readings = Readings(rule)
     at = 10.0
     for _ in range(rule.readings - 1):
@@ -97,8 +97,8 @@ def test_readings_at_the_planned_times_confirm(rule: Rule) -> None:
 # --- the end as a value
 
 
-def test_the_end_settles_as_task_not_found() -> None:
-    """An end without an answer, with its facts, and it survives the way to another process."""
+def test_deleted_task_settles_as_task_not_found() -> None:
+    """The error carries its facts and survives pickling."""
     with pytest.raises(TaskNotFoundError) as raised:
         settle(GONE, dict)
     error = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - our own
@@ -106,15 +106,15 @@ def test_the_end_settles_as_task_not_found() -> None:
     assert (error.code, error.task_id, error.outcome) == ("TASK_NOT_FOUND", "t1", GONE)
 
 
-def test_the_end_crosses_walls_as_json() -> None:
-    """Terminal here; an older release reads an unknown status, which is pending."""
+def test_deleted_outcome_survives_json() -> None:
+    """The status is terminal here, and an older release treats it as unknown and so pending."""
     read = Outcome.model_validate(json.loads(json.dumps(GONE.value())))
     assert read.terminal
     assert NOT_FOUND not in {*TERMINAL, *TaskStatus}
 
 
-def test_a_server_cannot_say_so() -> None:
-    """Neither a record nor a callback body, however well it is signed."""
+def test_server_cannot_report_a_deletion() -> None:
+    """Neither a record nor a correctly signed callback can carry this status."""
     assert not GONE.from_server().terminal
     assert Outcome(task_id="t1", status="completed").from_server().status == "completed"
     signer, key = RouteSigner([secrets.token_urlsafe(32)]), secrets.token_bytes(32)

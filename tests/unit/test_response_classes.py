@@ -1,4 +1,4 @@
-"""Which classes can be answered: one that cannot be read back is refused when the question is asked, not later.
+"""Response classes: a class whose answers cannot be read back is refused when the question is asked.
 
 The annotations of this module are text that is evaluated later.
 """
@@ -32,7 +32,7 @@ class Level(Enum):
 
 
 def inputs(schema: Any) -> list[tuple[str, str, bool]]:
-    """Of its form: name, kind and whether it is required."""
+    """Return name, kind and required flag of each input of the form."""
     HumanTask(task="Which level?", response_schema=schema)
     return [(each["name"], each["kind"], each["required"]) for each in form_definition(schema)["fields"]]
 
@@ -69,7 +69,7 @@ ALIASES: dict[str, dict[str, Any]] = {
 
 
 def kinds(alias: dict[str, Any], config: ConfigDict) -> Iterator[Any]:
-    """A model, a pydantic dataclass, a dataclass and a TypedDict with this field."""
+    """Return a model, a pydantic dataclass, a dataclass and a TypedDict with this field."""
     annotated = Annotated[Level, Field(**alias)]
     body = {"__annotations__": {"the_level": annotated}, "__module__": __name__}
     yield type("Model", (BaseModel,), body | {"model_config": config})
@@ -84,7 +84,7 @@ def kinds(alias: dict[str, Any], config: ConfigDict) -> Iterator[Any]:
 @pytest.mark.parametrize("alias", ALIASES)
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_form_has_the_name_that_the_class_reads(configuration: str, alias: str) -> None:
-    """Whatever names the class reads. Only a field that is read from inside another value is refused."""
+    """Only a field that is read from inside another value is refused."""
     config = CONFIGURATIONS[configuration]
     by_name = config.get("validate_by_name") or config.get("populate_by_name")
     for schema in kinds(ALIASES[alias], config):
@@ -129,7 +129,7 @@ class QuotedTyped(TypedDict):
 
 
 @pytest.mark.parametrize("schema", [QuotedModel, QuotedData, QuotedPydanticData, QuotedTyped])
-def test_text_in_text_is_read(schema: Any) -> None:
+def test_quoted_annotations_are_read(schema: Any) -> None:
     """A quoted name in a module that postpones its annotations is quoted twice."""
     assert inputs(schema) == [
         ("level", "single_select", True),
@@ -149,8 +149,8 @@ class Child(Total):
     why: NotRequired[str]
 
 
-def test_typed_dict_knows_what_is_required_although_its_annotations_are_text() -> None:
-    """Python itself counts `NotRequired` as required there, so a person had to fill in what may be left out."""
+def test_postponed_typed_dict_keeps_not_required() -> None:
+    """Python itself counts a postponed `NotRequired` as required, so a person would have to fill it in."""
     assert [(name, required) for name, _, required in inputs(Child)] == [
         ("level", True),
         ("note", False),
@@ -169,14 +169,14 @@ class Part(BaseModel):
     level: Level
 
 
-def test_class_that_names_a_later_one_is_read() -> None:
-    """It was not complete when it was defined, and a structure typed as JSON is read."""
+def test_forward_reference_is_read() -> None:
+    """The class was incomplete when it was defined, and a structure entered as JSON is read."""
     assert inputs(BeforeItsPart) == [("part", "long_text", True)]
     assert settled(BeforeItsPart, {"part": '{"level": "low"}'}).part == Part(level=Level.LOW)
 
 
 def local() -> dict[str, Any]:
-    """Classes of a function whose annotations name a class of that function."""
+    """Return classes of a function whose annotations name a class of that function."""
 
     class Local(Enum):
         LOW = "low"
@@ -204,8 +204,8 @@ def local() -> dict[str, Any]:
 LOCAL = local()
 
 
-def test_model_in_a_function_is_read() -> None:
-    """pydantic looks where a model is defined."""
+def test_model_defined_in_a_function_is_read() -> None:
+    """pydantic searches the scope in which a model is defined."""
     assert inputs(LOCAL["Model"]) == [("level", "single_select", True)]
     assert settled(LOCAL["Model"], {"level": "low"}).level.value == "low"
     assert inputs(LOCAL["Around"]) == [("data", "long_text", True)]
@@ -214,7 +214,7 @@ def test_model_in_a_function_is_read() -> None:
 
 @pytest.mark.parametrize("name", ["Data", "PydanticData", "Typed"])
 def test_class_whose_annotations_cannot_be_evaluated_is_refused(name: str) -> None:
-    """With the name that is not defined, and what to do."""
+    """The error contains the undefined name and a remedy."""
     with pytest.raises(InvalidTaskError, match=r"name 'Local' is not defined.*use a pydantic model"):
         HumanTask(task="Which level?", response_schema=LOCAL[name])
     with pytest.raises(InvalidTaskError, match="is not defined"):
@@ -240,7 +240,7 @@ class Undefined(BaseModel):
 
 
 class Thing:
-    """What no JSON can be."""
+    """A value that JSON cannot represent."""
 
 
 class NotJson(BaseModel):
@@ -256,7 +256,7 @@ class OnlyForInit:
 
 @pytest.mark.parametrize("schema", [NoExpression, NoMember, NoItem, Undefined, NotJson, OnlyForInit])
 def test_class_that_cannot_be_read_back_is_refused(schema: Any) -> None:
-    """Before a person is asked, with a typed error and not with the one that Python raises."""
+    """The typed error is raised before a person is asked, in place of Python's own error."""
     with pytest.raises(InvalidTaskError, match=schema.__name__):
         HumanTask(task="Which level?", response_schema=schema)
 
@@ -272,8 +272,8 @@ def test_class_that_cannot_be_read_back_is_refused(schema: Any) -> None:
         (ipaddress.IPv4Address, "10.0.0.1"),
     ],
 )
-def test_value_that_people_type_as_text_has_a_text_input(kind: Any, typed: str) -> None:
-    """And no box for JSON; it is read as the type."""
+def test_value_written_as_text_has_a_text_input(kind: Any, typed: str) -> None:
+    """The input is not one for JSON, and the text is read as the type."""
     schema = create_model("Answer", value=(kind, ...))
     assert inputs(schema) == [("value", "short_text", True)]
     assert "JSON" not in str(form_definition(schema))

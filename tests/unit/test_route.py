@@ -113,7 +113,7 @@ def test_earlier_tokens_of_these_tests_begin_with_a_dot() -> None:
 
 
 def test_trace_is_carried_beside_the_route() -> None:
-    """The trace continues at delivery, and it is not part of the route's identity."""
+    """A token returns the trace with the route, and the trace is not part of the route's identity."""
     traced = replace(ROUTE, traceparent=TRACEPARENT)
     opened = SIGNER.open(SIGNER.issue(traced))
     assert opened.traceparent == TRACEPARENT

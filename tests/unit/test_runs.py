@@ -1,4 +1,4 @@
-"""`StartedRuns`: how often a run may start again when its result was not stored."""
+"""`StartedRuns`: how often a run may be started again after its result was not stored."""
 
 import pytest
 
@@ -6,7 +6,8 @@ from awaithumans_core import TargetGone
 from awaithumans_core.runs import MAX_STARTS, NO_RUNS, RunsInMemory, StartedRuns
 
 
-def test_a_second_start_from_the_same_position_is_the_last() -> None:
+def test_run_is_started_at_most_twice_from_one_position() -> None:
+    """A second start from the same position is the last."""
     once = NO_RUNS.after_start("a", settled=False)
     twice = once.after_start("a", settled=False)
     assert (once, twice) == (StartedRuns("a", 1), StartedRuns("a", MAX_STARTS))
@@ -14,8 +15,8 @@ def test_a_second_start_from_the_same_position_is_the_last() -> None:
         twice.after_start("a", settled=False)
 
 
-def test_a_position_that_a_run_has_reached_may_have_been_worked_on_once() -> None:
-    """A run that made progress and was cut off may have begun what follows, so that is started only once more."""
+def test_position_reached_by_a_run_is_started_only_once_more() -> None:
+    """A run that made progress and was interrupted may have begun the next step."""
     reached = NO_RUNS.after_start("a", settled=False).after_start("b", settled=False)
     assert reached == StartedRuns("b", MAX_STARTS)
     with pytest.raises(TargetGone):
@@ -23,12 +24,13 @@ def test_a_position_that_a_run_has_reached_may_have_been_worked_on_once() -> Non
     assert reached.after_start("c", settled=False) == StartedRuns("c", MAX_STARTS)
 
 
-def test_a_known_end_begins_the_count_again() -> None:
-    """A stored failure, or an operator's word, leaves nothing unknown."""
+def test_known_end_resets_the_count() -> None:
+    """After a stored failure or an operator's decision the state is known."""
     assert StartedRuns("a", MAX_STARTS).after_start("a", settled=True) == StartedRuns("a", 1)
 
 
-async def test_a_record_in_memory_counts_the_starts_of_one_answer() -> None:
+async def test_memory_record_counts_starts() -> None:
+    """A record in memory refuses a start after the maximum."""
     runs = RunsInMemory()
     for _ in range(MAX_STARTS):
         await runs.start("a", settled=False)

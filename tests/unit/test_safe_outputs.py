@@ -1,4 +1,4 @@
-"""Every place that shows text of others: what an attacker's text becomes there, and that no place is missed."""
+"""Every output of foreign text: what becomes of an attacker's text, and that no output is missed."""
 
 import ast
 import importlib
@@ -38,7 +38,7 @@ SOURCES = [
 EXAMPLES = Path(__file__).parents[2] / "examples" / "demo"
 
 NOT_BROKEN = {name: text for name, text in ATTACKS.items() if name != "lone surrogate"}
-"""JSON, and so a task, cannot hold that one."""
+"""JSON, and therefore a task, cannot contain that one."""
 
 each_attack = pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
 
@@ -47,7 +47,7 @@ each_attack = pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
 
 
 class Lines(logging.StreamHandler[io.StringIO]):
-    """What an application's log shows."""
+    """Capture what an application's log shows."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__(io.StringIO())
@@ -60,7 +60,7 @@ class Lines(logging.StreamHandler[io.StringIO]):
 
 @pytest.fixture(params=["an application's", "text", "json"])
 def log(request: pytest.FixtureRequest) -> Generator[Lines]:
-    """A log at the root, formatted as an application does, or as the relay does."""
+    """A root logger that is formatted as by an application or by the relay."""
     of_application = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     formatters = {"an application's": of_application, "text": TextFormatter(), "json": JsonFormatter()}
     lines = Lines(formatters[request.param])
@@ -70,13 +70,13 @@ def log(request: pytest.FixtureRequest) -> Generator[Lines]:
 
 
 def fails(text: str) -> None:
-    """What a node or an engine does."""
+    """Raise the error of a node or an engine."""
     raise RuntimeError(text)
 
 
 @each_attack
-def test_no_log_line_is_forged(log: Lines, text: str) -> None:
-    """An argument, an error and a traceback with an attacker's text add no line, and command no terminal."""
+def test_log_lines_cannot_be_forged(log: Lines, text: str) -> None:
+    """An attacker's text in an argument, error or traceback adds no line and no terminal command."""
     logger = safe_logger("awaithumans.langgraph")
     logger.warning("parked task %s: %s", "t1", text)
     logger.error("engine %(name)s failed: %(error)s", {"name": "shelf", "error": ValueError(text)})
@@ -93,8 +93,8 @@ def test_no_log_line_is_forged(log: Lines, text: str) -> None:
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()], ids=["text", "json"])
 @each_attack
-def test_no_library_forges_a_line_of_the_relays_log(formatter: logging.Formatter, text: str) -> None:
-    """The relay's own log makes every record safe, also those of libraries, whose loggers have no filter."""
+def test_library_records_cannot_forge_lines_of_the_relay_log(formatter: logging.Formatter, text: str) -> None:
+    """The relay's formatter sanitizes every record, including those of libraries without the filter."""
     handler = Lines(formatter)
     logger = logging.Logger("some.library")  # noqa: LOG001 - of this test alone
     logger.addHandler(handler)
@@ -106,8 +106,8 @@ def test_no_library_forges_a_line_of_the_relays_log(formatter: logging.Formatter
     assert len([line for line in handler.text.splitlines() if not line.startswith(" ")]) == 1
 
 
-def test_harmless_records_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    """Handlers that group lines by message, or read arguments, get what was logged."""
+def test_harmless_log_records_are_unchanged(caplog: pytest.LogCaptureFixture) -> None:
+    """Handlers that group by message or read arguments get what was logged."""
     error = ValueError("no")
     logging.getLogger("awaithumans").warning("%s failed after %.1f s: %s", "é", 1.5, error)
     assert caplog.records[-1].msg == "%s failed after %.1f s: %s"
@@ -115,14 +115,14 @@ def test_harmless_records_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> 
 
 
 class Unreadable:
-    """An argument without a text."""
+    """An argument whose text cannot be made."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
-def test_an_argument_without_a_text_does_not_stop_the_caller() -> None:
-    """What cannot be shown is the handler's to report; logging never raises."""
+def test_unprintable_log_argument_does_not_raise() -> None:
+    """The handler reports the failure, and logging never raises."""
     record = logging.makeLogRecord({"msg": "%s", "args": (Unreadable(),)})
     assert SafeText().filter(record)
 
@@ -145,12 +145,12 @@ REPORTS: list[Callable[[Progress], object]] = [
     lambda progress: progress.withdrawn(BROUGHT),
     lambda progress: progress.ends(ENDED),
 ]
-"""Everything a progress can be given."""
+"""All calls of a progress reporter."""
 
 
 @pytest.mark.parametrize("kind", [PlainProgress, LiveProgress])
 def test_progress_shows_no_hidden_characters(kind: type[Progress], capsys: pytest.CaptureFixture[str]) -> None:
-    """Names, states, reasons and keys of others stay in their line, live and plain."""
+    """Foreign names, states, reasons and keys stay in their line, in live and plain output."""
     question = HumanTask(task="Approve?", response_schema=Decision, idempotency_key="".join(NOT_BROKEN.values()))
     progress = kind(question, Settings(url="http://localhost"))
     shown = io.StringIO()
@@ -165,8 +165,8 @@ def test_progress_shows_no_hidden_characters(kind: type[Progress], capsys: pytes
 
 
 @each_attack
-def test_a_commands_error_shows_no_hidden_characters(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`serve`, `waits` and the other commands end with an error that cannot command the terminal."""
+def test_command_error_shows_no_hidden_characters(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The errors of `serve`, `waits` and the other commands cannot control the terminal."""
     with pytest.raises(typer.Exit), errors_reported():
         raise SettingsError(f"--graph {text}: no such graph")
     assert hidden(capsys.readouterr().err, allowed="\n") == set()
@@ -181,7 +181,7 @@ def kinds(base: type[AwaitHumansError]) -> set[type[AwaitHumansError]]:
 
 @pytest.mark.parametrize("kind", sorted(kinds(AwaitHumansError), key=str))
 def test_errors_show_no_hidden_characters(kind: type[AwaitHumansError]) -> None:
-    """A message that quotes a question, an answer or a reply is safe wherever an application shows it, and bounded."""
+    """A message that quotes a question, an answer or a reply is safe to show and limited in length."""
     assert hidden(str(kind(f"it is {ALL}")), allowed="\n") == set()
     assert len(str(kind("x" * 1_000_000))) <= 20_000
     if not issubclass(kind, SettingsError):
@@ -189,17 +189,17 @@ def test_errors_show_no_hidden_characters(kind: type[AwaitHumansError]) -> None:
 
 
 def test_only_settings_errors_have_several_lines() -> None:
-    """They hold what an operator has written, a line for each setting."""
+    """They contain what an operator has written, with a line for each setting."""
     assert str(SettingsError("one\ntwo")) == "one\ntwo"
     assert str(errors.TaskRejectedError("one\ntwo")) == r"one\ntwo"
 
 
-# --- questions made of what a model has written
+# --- questions made from a model's text
 
 
 @pytest.mark.parametrize("text", NOT_BROKEN.values(), ids=NOT_BROKEN)
-def test_an_interrupts_text_becomes_one_line(text: str) -> None:
-    """A graph's text that is no question of one line is asked in one, and is in the payload as it was."""
+def test_interrupt_text_becomes_one_line(text: str) -> None:
+    """The question shows the text in one line, and the payload keeps it unchanged."""
     value = f"Approve? {text}"
     for shown in (value, {"question": value}, {"message": value}):
         asked = question_of(Interrupt(shown))
@@ -208,22 +208,22 @@ def test_an_interrupts_text_becomes_one_line(text: str) -> None:
         assert value in asked.payload.values()
 
 
-def test_a_long_interrupt_is_shortened() -> None:
-    """The question fits, and the payload has all of it."""
+def test_long_interrupt_text_is_shortened() -> None:
+    """The question fits its limit, and the payload has the whole text."""
     asked = question_of(Interrupt("word " * 1000))
     HumanTask(task=asked.task, payload=asked.payload, response_schema=asked.response_schema)
     assert len(asked.task) == 500
     assert asked.payload == {"value": "word " * 1000}
 
 
-def test_a_short_interrupt_has_no_payload() -> None:
-    """What stands in the question is not shown twice."""
+def test_short_interrupt_has_no_payload() -> None:
+    """A text that the question shows completely is not shown twice."""
     assert question_of(Interrupt(" Approve? ")).payload is None
 
 
 @pytest.mark.parametrize("name", ["".join(NOT_BROKEN.values()), "x" * 1000], ids=["hostile", "long"])
-def test_a_tools_name_becomes_one_line(name: str) -> None:
-    """Tool calls of a foreign middleware are asked about whatever the tool is called."""
+def test_tool_name_becomes_one_line(name: str) -> None:
+    """Tool calls of another middleware are asked about whatever the tool's name is."""
     request = {"name": name, "args": {"amount": 250}}
     allowed = {"action_name": name, "allowed_decisions": ["approve", "reject"]}
     asked = question_of(Interrupt({"action_requests": [request], "review_configs": [allowed]}))
@@ -235,13 +235,13 @@ def test_a_tools_name_becomes_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [ALL, "`" * 1000, "漢" * 1000, "[a](b)" * 1000, "x" * 1000])
-def test_a_summary_fits_and_has_no_hidden_characters(text: str) -> None:
-    """Temporal refuses a longer one, and reads it as Markdown."""
+def test_temporal_summary_is_limited_and_escaped(text: str) -> None:
+    """Temporal refuses a longer summary and renders it as Markdown."""
     assert len(summary(text).encode()) <= SUMMARY_BYTES
     assert hidden(summary(text)) == set()
 
 
-# --- no place is missed
+# --- no output is missed
 
 
 def modules() -> Iterator[ModuleType]:
@@ -250,8 +250,8 @@ def modules() -> Iterator[ModuleType]:
             yield importlib.import_module(found.name)
 
 
-def test_every_logger_of_ours_has_the_filter() -> None:
-    """A new module that takes its logger from the standard library is found here."""
+def test_every_logger_has_the_filter() -> None:
+    """This test finds a new module that gets its logger from the standard library directly."""
     found = {
         (module.__name__, value.name): any(isinstance(each, SafeText) for each in value.filters)
         for module in modules()
@@ -263,7 +263,7 @@ def test_every_logger_of_ours_has_the_filter() -> None:
 
 
 OUTPUTS = {
-    # a place that shows text: how the text of others is made safe there
+    # an output of text: how foreign text is made safe there
     "core/progress/plain.py PlainProgress.say sys.stderr.write": "one_line",
     "core/progress/live.py LiveProgress.ends Text": "one_line",
     "core/progress/live.py LiveProgress.lines Text": "one_line",
@@ -303,7 +303,7 @@ OUTPUTS = {
 
 
 class Places(ast.NodeVisitor):
-    """Calls in a module that show text: on a terminal, in a log that is not ours, in the Temporal UI."""
+    """Collect the calls of a module that show text on a terminal, in a foreign log or in the Temporal UI."""
 
     SHOWS = re.compile(
         r"(.*\.)?(print|echo|secho|std(err|out)\.write|Text(\.assemble)?|Panel|set_current_details|logger\.\w+)"
@@ -332,8 +332,8 @@ class Places(ast.NodeVisitor):
     visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _scope  # noqa: N815 - the standard library's names
 
 
-def test_every_place_that_shows_text_is_known() -> None:
-    """A new print, log, page or summary is found here, and gets its line above once its text is safe."""
+def test_every_output_of_text_is_listed() -> None:
+    """This test finds a new print, log, page or summary, which is listed above once its text is safe."""
     found: set[str] = set()
     for folder in (*SOURCES, EXAMPLES):
         for file in folder.rglob("*.py"):
@@ -343,8 +343,8 @@ def test_every_place_that_shows_text_is_known() -> None:
     assert found == OUTPUTS.keys()
 
 
-def test_the_relays_log_is_made_by_these_formatters() -> None:
-    """What the tests above say of the formatters holds for the relay's process."""
+def test_relay_log_uses_the_tested_formatters() -> None:
+    """The tests above are valid for the relay's process."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     root.handlers.clear()

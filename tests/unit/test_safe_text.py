@@ -1,4 +1,4 @@
-"""Text from models, people and servers, made safe to show."""
+"""Sanitizing of text from models, people and servers before it is shown."""
 
 import json
 import string
@@ -13,14 +13,14 @@ from tests.support.hostile import ALL, ATTACKS, hidden
 
 HIDDEN = st.sampled_from(sorted(set(ALL) - set(string.printable)) + list("\n\r\t\x0b\x0c"))
 MIXED = st.text(HIDDEN | st.sampled_from(string.ascii_letters + " $é"))
-"""Hidden characters among letters beside which none of them is ordinary."""
+"""Hidden characters between letters where none of them is usual."""
 
 each_attack = pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
 
 
 @each_attack
 def test_one_line_has_no_hidden_characters(text: str) -> None:
-    """Each attack becomes visible, in one line, and loses nothing that was visible before."""
+    """Each attack becomes visible in one line, which keeps everything that was visible."""
     shown = one_line(f"before {text} after")
     assert hidden(shown) == set()
     assert shown.startswith("before ")
@@ -29,15 +29,15 @@ def test_one_line_has_no_hidden_characters(text: str) -> None:
 
 
 @given(MIXED)
-def test_no_hidden_character_gets_through(text: str) -> None:
-    """Whatever their order, hidden characters come out as escapes, in a line and in a block."""
+def test_every_hidden_character_is_escaped(text: str) -> None:
+    """Hidden characters become escapes in any order, in a line and in a block."""
     assert hidden(one_line(text)) == set()
     assert hidden(block(text), allowed="\n") == set()
 
 
 @given(st.text(), st.integers(1, 50))
-def test_one_line_is_one_short_line_that_stays_as_it_is(text: str, limit: int) -> None:
-    """It is bounded, can be encoded, and is changed no more when it passes another output."""
+def test_one_line_is_bounded_and_idempotent(text: str, limit: int) -> None:
+    """The line is limited in length, can be encoded, and is unchanged by a second pass."""
     shown = one_line(text, limit)
     assert len(shown) <= limit
     assert len(f"{shown}.".splitlines()) == 1
@@ -63,8 +63,8 @@ def test_one_line_is_one_short_line_that_stays_as_it_is(text: str, limit: int) -
     ],
     ids=ascii,
 )
-def test_escapes_are_those_of_a_python_string(text: str, shown: str) -> None:
-    """A reader sees which character it was."""
+def test_escapes_have_python_string_form(text: str, shown: str) -> None:
+    """The reader can see which character it was."""
     assert one_line(text) == shown
 
 
@@ -84,21 +84,21 @@ def test_escapes_are_those_of_a_python_string(text: str, shown: str) -> None:
     ],
     ids=ascii,
 )
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    """Emoji and scripts that need joiners or word breaks are shown as they were written."""
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    """Emoji and scripts that need joiners or word breaks are shown as written."""
     assert one_line(text) == text
 
 
-def test_a_long_line_is_shortened_at_its_end() -> None:
-    """The limit counts what is shown, so escapes do not make a line longer."""
+def test_long_line_is_shortened_at_its_end() -> None:
+    """The limit counts shown characters, so escapes do not make a line longer."""
     assert one_line("x" * 11, 10) == "x" * 9 + "…"
     assert one_line("\x1b" * 10, 10) == r"\x1b\x1b\x"[:9] + "…"
     assert one_line("می\u200cکنم", 4) == "می…"
     assert len(block("line\n" * 10_000)) == 20_000
 
 
-def test_a_block_keeps_its_lines() -> None:
-    """Line breaks of every system become one kind, a tab becomes spaces, and the rest is as in one line."""
+def test_block_keeps_its_lines() -> None:
+    """All kinds of line breaks become one, a tab becomes spaces, and the rest is treated as in one line."""
     assert block("a\r\nb\n\tc\rd\x1b") == "a\nb\n    c\\rd\\x1b"
 
 
@@ -111,8 +111,8 @@ def test_a_block_keeps_its_lines() -> None:
         "anna@example.com",
     ],
 )
-def test_plain_words_are_no_code(text: str) -> None:
-    """What no Markdown changes is shown as it is."""
+def test_plain_text_has_no_markdown_escapes(text: str) -> None:
+    """Text that Markdown does not change is shown unchanged."""
     assert markdown(text) == text
 
 
@@ -141,8 +141,8 @@ MARKUP = [
 
 
 @given(st.sampled_from(MARKUP) | MIXED | st.text() | st.text(string.punctuation + "a1. \n").filter(str.strip))
-def test_markdown_has_no_markup(text: str) -> None:
-    """No text becomes a link, a heading, an image, HTML or a list, and none ends the line it stands in."""
+def test_escaped_markdown_has_no_markup(text: str) -> None:
+    """No text becomes a link, heading, image, HTML or list, or ends its line."""
     shown = markdown(text)
     for document in (shown, f"Waiting for {shown}: **{shown}**"):
         parsed = MarkdownIt("commonmark").parse(document)
@@ -150,12 +150,12 @@ def test_markdown_has_no_markup(text: str) -> None:
         inside = [child for token in parsed for child in token.children or ()]
         assert {child.type for child in inside} <= {"text", "code_inline", "strong_open", "strong_close"}
         words = "".join(child.content for child in inside if child.type == "text")
-        assert not any(link in words for link in ("://", "www."))  # which GitHub's dialect turns into links
+        assert not any(link in words for link in ("://", "www."))  # GitHub's dialect turns these into links
 
 
 @given(st.recursive(st.text() | MIXED | st.none(), lambda inner: st.dictionaries(st.text(), inner, max_size=3)))
-def test_json_line_is_the_same_value_in_one_visible_line(value: object) -> None:
-    """A program reads what it was; a terminal that shows the line is not commanded by it."""
+def test_json_line_keeps_the_value_in_one_visible_line(value: object) -> None:
+    """A program reads the same value, and the line cannot control a terminal."""
     line = json_line({"value": value, "attack": ALL})
     assert json.loads(line) == {"value": value, "attack": ALL}
     assert hidden(json_line({"attack": ALL})) == set()

@@ -1,4 +1,4 @@
-"""What a run on a LangGraph server that brings an answer keeps of the run that asked."""
+"""Runs on a LangGraph server: what a run that brings an answer keeps of the run that asked."""
 
 from typing import Any
 
@@ -46,6 +46,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_options_are_those_of_the_run_that_asked(case: str) -> None:
-    """Each part of the record comes back as the argument that made it, and what is the server's own is left out."""
+    """Each part of the record becomes the argument that made it, and the server's own parts are left out."""
     record, options = CASES[case]
     assert options_of(record) == options

@@ -1,4 +1,4 @@
-"""What the sweep costs the awaithumans server: the looks its schedule plans, over days, and no more.
+"""Cost of the sweep for the awaithumans server: only the checks that its schedule plans, over days.
 
 The sweeper itself runs, on a clock that jumps, over a table in memory and a server that counts.
 """
@@ -113,7 +113,7 @@ class CountingServer(TaskClient):
 def swept(
     ages: Sequence[float], seconds: float, *, per_second: float = 1000.0, burst: int = 500, odd: int = 0
 ) -> list[tuple[float, str]]:
-    """The looks that are made at so many waits, of these ages, in so many seconds; the first have `odd` replies."""
+    """Return the checks of this many waits of these ages in this time; the first `odd` of them get odd replies."""
 
     async def story() -> list[tuple[float, str]]:
         store, server = StoreInMemory(ages), CountingServer()
@@ -128,7 +128,7 @@ def swept(
 
 
 def planned(age: float, seconds: float) -> float:
-    """How many looks the schedule plans for a wait of this age, jitter taken at its mean."""
+    """Return how many checks the schedule plans for a wait of this age with mean jitter."""
     now = looks = 0.0
     while now < seconds:
         interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (age + now)), MOST_CHECK_SECONDS)
@@ -139,27 +139,27 @@ def planned(age: float, seconds: float) -> float:
 
 @pytest.fixture(scope="module")
 def two_days() -> list[tuple[float, str]]:
-    """The looks at 100 waits that were opened in one moment, in their first two days."""
+    """The checks of 100 waits that were opened at one moment, during their first two days."""
     return swept([0.0] * 100, 2 * DAY)
 
 
 @pytest.mark.edges
-def test_days_of_waiting_cost_what_is_planned(two_days: list[tuple[float, str]]) -> None:
-    """From their first second to the end of their second day: the looks of the schedule, to three in a hundred."""
+def test_two_days_of_waiting_cost_the_planned_checks(two_days: list[tuple[float, str]]) -> None:
+    """From the first second to the end of the second day the number of checks is planned to within three percent."""
     looks = Counter(task_id for _, task_id in two_days)
     assert len(looks) == 100
     assert sum(looks.values()) == pytest.approx(100 * planned(0, 2 * DAY), rel=0.03)
     assert max(looks.values()) < 1.1 * planned(0, 2 * DAY)
 
 
-def test_waits_opened_at_once_do_not_stay_together(two_days: list[tuple[float, str]]) -> None:
-    """They come due together at first, and are spread evenly over the schedule's interval two days later."""
+def test_waits_opened_together_spread_over_the_interval(two_days: list[tuple[float, str]]) -> None:
+    """They are due together at first and evenly spread two days later."""
     quarters = Counter(int(at // 300) for at, _ in two_days if at >= 2 * DAY - 4 * HOUR)
     assert max(quarters.values()) < 1.75 * sum(quarters.values()) / 48
 
 
-def test_sixty_thousand_waits_cost_what_is_planned() -> None:
-    """Waits of six hours to a month: a check of each every nine minutes, 117 a second, and no more."""
+def test_sixty_thousand_waits_cost_the_planned_checks() -> None:
+    """Waits of six hours to a month take a check every nine minutes each, which is 117 per second."""
     count, seconds = 60_000, 60
     ages = [6 * HOUR + (MONTH - 6 * HOUR) * number / count for number in range(count)]
     looks = [task_id for _, task_id in swept(ages, seconds)]
@@ -167,8 +167,8 @@ def test_sixty_thousand_waits_cost_what_is_planned() -> None:
     assert len(set(looks)) == len(looks)
 
 
-def test_no_more_looks_than_the_pace_allows_and_nobody_is_forgotten() -> None:
-    """5,000 new waits want 1,000 looks a second and get 50: the oldest due first, each in its turn."""
+def test_checks_keep_to_the_rate_limit_in_order() -> None:
+    """5,000 new waits need 1,000 checks per second and get 50, the longest due first, each in turn."""
     looks = swept([0.0] * 5000, 300, per_second=50, burst=25)
     assert len(looks) <= 300 * 50 + 50
     assert len(looks) >= 290 * 50
@@ -179,8 +179,8 @@ def test_no_more_looks_than_the_pace_allows_and_nobody_is_forgotten() -> None:
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_odd_replies_of_some_tasks_hold_up_no_others() -> None:
-    """304 tasks that cannot be read are read ever less; the 100 beside them as if these were alone."""
+def test_odd_replies_of_some_tasks_delay_no_others() -> None:
+    """304 unreadable tasks are read less and less, and 100 others as if these did not exist."""
     looks = Counter(task_id for _, task_id in swept([0.0] * 404, HOUR / 2, odd=304))
     others = [count for task_id, count in looks.items() if int(task_id) >= 304]
     assert len(others) == 100

@@ -1,4 +1,4 @@
-"""What a person decides about a tool call whose arguments hold a True."""
+"""Decisions about a tool call whose arguments contain a True."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def decided(**response: Any) -> Decided:
 
 
 @pytest.mark.parametrize("kind", ["approve", "reject"])
-def test_arguments_may_be_left_out(kind: str) -> None:
-    """The person's yes is the decision: an argument that is not in the answer stays as the model gave it."""
+def test_omitted_argument_keeps_the_models_value(kind: str) -> None:
+    """The person's yes is the decision, and an argument missing in the answer keeps the model's value."""
     assert decided(decision=kind) == (kind, ARGS, "")
 
 
-def test_form_starts_with_the_arguments_of_the_call() -> None:
-    """What the reviewer sees is what would run."""
+def test_form_shows_the_arguments_of_the_call() -> None:
+    """The reviewer sees exactly what would run."""
     fields = {field["name"]: field for field in form_definition(decision_type([CALL]))["fields"]}
     assert fields["new_force"]["default"] is True
     assert fields["new_options"]["hint"] == 'JSON (left blank: {"recursive": true})'
@@ -33,11 +33,11 @@ def test_form_starts_with_the_arguments_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", None], ids=["empty text", "null"])
-def test_blank_argument_stays(blank: str | None) -> None:
+def test_blank_argument_keeps_the_models_value(blank: str | None) -> None:
     """An input that is left blank changes nothing."""
     assert decided(decision="approve", new_force=blank, new_options=blank) == ("approve", ARGS, "")
 
 
-def test_changed_argument_counts() -> None:
-    """What the person switched off is off, whichever way they let the call run."""
+def test_changed_argument_is_used() -> None:
+    """An argument that the person switched off is off, however the call is approved."""
     assert decided(decision="approve", new_force=False) == ("edit", {**ARGS, "force": False}, "")

@@ -1,4 +1,4 @@
-"""In which order the relay writes."""
+"""The write queue of the store: in which order the relay writes."""
 
 import asyncio
 import threading
@@ -29,8 +29,8 @@ def write(*, later: bool, waited: float = 0.0) -> Write:
     return made
 
 
-async def test_acknowledgements_go_first() -> None:
-    """Whoever holds a connection is written before what came earlier and nobody waits for."""
+async def test_acknowledgements_are_written_first() -> None:
+    """A write that holds a connection open comes before earlier ones that do not."""
     queue = WriteQueue()
     later, now = write(later=True), write(later=False)
     queue.put(later)
@@ -39,8 +39,8 @@ async def test_acknowledgements_go_first() -> None:
     assert await asyncio.to_thread(queue.batch) == [later]
 
 
-def test_in_turns_with_what_has_waited_long() -> None:
-    """What gives way is written some at a time while acknowledgements come in, and they go on in between."""
+def test_long_waiting_writes_alternate_with_acknowledgements() -> None:
+    """Writes that yield are done a few at a time while acknowledgements keep coming."""
     queue = WriteQueue()
     queue.put(write(later=False))
     queue.batch()
@@ -55,8 +55,8 @@ def test_in_turns_with_what_has_waited_long() -> None:
 @pytest.mark.parametrize(
     ("acknowledged", "behind"), [([0.0], 0.0), ([0.0, 0.01], 0.01 + CALM_SECONDS), ([0.0, 0.01, 1.0], 1.0)]
 )
-def test_a_single_acknowledgement_holds_nothing_up(acknowledged: list[float], behind: float) -> None:
-    """Its delivery goes on at once; where acknowledgements come close together, it waits for a pause."""
+def test_single_acknowledgement_delays_no_delivery(acknowledged: list[float], behind: float) -> None:
+    """Its delivery continues at once, and waits for a pause only while acknowledgements come close together."""
     now = 0.0
     queue = WriteQueue(clock=lambda: now)
     for moment in acknowledged:
@@ -71,10 +71,10 @@ def test_a_single_acknowledgement_holds_nothing_up(acknowledged: list[float], be
 
 
 @pytest.mark.parametrize(("took", "until"), [(0.01, 0.05), (0.0, LATER_SECONDS)])
-async def test_deliveries_that_end_close_together_are_written_down_together(took: float, until: float) -> None:
-    """For four times as long as the last one took, others may come along, also while no acknowledgement comes in.
+async def test_deliveries_ending_close_together_are_written_together(took: float, until: float) -> None:
+    """Later ones may join for four times as long as the last write took, also without acknowledgements.
 
-    For a moment they may in any case: a transaction costs more than what is in it.
+    They may join for a moment in any case, because a transaction costs more than its content.
     """
     now = 0.0
     queue = WriteQueue(clock=lambda: now)
@@ -93,8 +93,8 @@ async def test_deliveries_that_end_close_together_are_written_down_together(took
     assert await pending == [second, third]
 
 
-def test_what_gives_way_has_its_share_of_the_time() -> None:
-    """While acknowledgements come in, for as long again as it has had the writer, four times over, it waits."""
+def test_yielding_writes_keep_a_share_of_the_time() -> None:
+    """While acknowledgements come in, such a write waits for up to four times as long as it has used the writer."""
     now = 100.0
     queue = WriteQueue(clock=lambda: now)
     queue.put(write(later=False), write(later=False))
@@ -114,8 +114,8 @@ def test_what_gives_way_has_its_share_of_the_time() -> None:
     assert queue.batch() == waited[LATER_BATCH:]
 
 
-def test_a_write_that_took_long_is_not_waited_for() -> None:
-    """The database was locked for a minute: what comes after it is written soon."""
+def test_slow_write_does_not_delay_the_next() -> None:
+    """After the database was locked for a minute, the next write is done soon."""
     now = 0.0
     queue = WriteQueue(clock=lambda: now)
     first, second = write(later=True), write(later=True)
@@ -135,8 +135,8 @@ def test_a_write_that_took_long_is_not_waited_for() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_everything_is_written_before_it_ends() -> None:
-    """A queue that is closed gives out what it holds, and then nothing."""
+def test_closed_queue_returns_its_content_and_then_nothing() -> None:
+    """A queue that is closed returns what it holds, and then nothing."""
     queue = WriteQueue()
     queue.put(write(later=True))
     queue.close()
