@@ -141,7 +141,7 @@ async def test_no_log_record_holds_credentials_payload_or_answer(
         "uvicorn.access",
         "httpx",
         "delivered task",
-        "the store is away",
+        "the store is unavailable",
         "refused (401)",
     ):
         assert marker in logged, f"{marker} was not logged, so the test shows nothing"

@@ -395,11 +395,11 @@ async def test_answer_whose_caller_had_ended_is_marked(
     """Page and API distinguish a wait whose caller was gone from one that was delivered."""
     await answered(relay, "gone", status="cancelled", then="delivered")
     alone = Page((await browser.get("/operate?state=delivered")).text).texts
-    assert {"Delivered", "asker had gone", "found gone", HOSTILE} <= set(alone)
+    assert {"Delivered", "caller gone", "caller found gone", HOSTILE} <= set(alone)
     engine.mended = True
     await answered(relay, "there", status="cancelled", then="delivered")
     page = Page((await browser.get("/operate")).text).texts
-    assert page.count("asker had gone") == 1
+    assert page.count("caller gone") == 1
     assert "delivered" in page
     told = {wait["task_id"]: wait["caller_gone"] for wait in (await operator.get("/waits")).json()["waits"]}
     assert told == {"gone": True, "there": False}
@@ -409,7 +409,7 @@ async def test_page_and_api_use_the_same_words(relay: RunningRelay, browser: htt
     """A state has one name everywhere, and the first column is called task."""
     await answered(relay, "task-1")
     page = Page((await browser.get("/operate")).text).texts
-    assert page[page.index("State") :][:4] == ["State", "Task", "Who waits", "Since"]
+    assert page[page.index("State") :][:4] == ["State", "Task", "Caller", "Since"]
     assert {state.capitalize() for state in WaitState} <= set(page)
 
 
@@ -420,7 +420,7 @@ async def test_form_redrives_one_wait(relay: RunningRelay, browser: httpx.AsyncC
     engine.mended = True
     reply = await browser.post("/operate?state=parked", data=form)
     assert str(reply.url).endswith("/operate?state=parked&redriven=1")
-    assert "1 wait is redriven: it goes out again now." in Page(reply.text).texts
+    assert "1 wait is redriven and is delivered again now." in Page(reply.text).texts
     await relay.wait_for("task-1", "delivered")
     await relay.wait_for("task-2", "parked")
 

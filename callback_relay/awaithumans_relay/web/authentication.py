@@ -104,7 +104,9 @@ class Operator:
         return TimestampSigner(self._token, salt="awaithumans-relay-form-v1")
 
 
-def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, forms: bool = False) -> type[APIRoute]:
+def operator_route(
+    operator: Operator, refusal: Callable[[], Response | None], *, forms: bool = False
+) -> type[APIRoute]:
     """Return a class of routes that accept only the operator, checked before any other part of a request is read.
 
     Args:
@@ -113,7 +115,7 @@ def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, form
         forms: Whether what is posted carries its own proof, so that a browser may post it.
     """
 
-    class Door(APIRoute):
+    class OperatorRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
@@ -127,7 +129,7 @@ def doors_of(operator: Operator, refusal: Callable[[], Response | None], *, form
 
             return guarded
 
-    return Door
+    return OperatorRoute
 
 
 async def _answered(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:

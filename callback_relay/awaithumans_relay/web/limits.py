@@ -34,7 +34,7 @@ BODY_SECONDS = 20.0
 
 _PUSHED_OUT = "more large bodies than fit are under way, and this one began first: send it again, at once"
 
-STRANGER = "not authorised: both proofs of a caller must be this relay's; its log says which one is not"
+STRANGER = "not authorised: both proofs of a caller must be this relay's; the relay's log names the one that is not"
 
 
 @dataclass(eq=False)
@@ -168,7 +168,7 @@ def checked_route(route: Route) -> Route:
         CallbackRejectedError: The route cannot be encoded (422).
     """
     caller = route.caller or {}
-    told = (
+    texts = (
         route.engine,
         route.idempotency_key,
         route.traceparent or "",
@@ -178,7 +178,7 @@ def checked_route(route: Route) -> Route:
         *caller.values(),
     )
     try:
-        "".join(told).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError:
         raise CallbackRejectedError("the route holds half a character", http_status=422) from None
     return route

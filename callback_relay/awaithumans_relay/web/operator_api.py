@@ -9,13 +9,13 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints
 
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.store import Store, WaitState
-from awaithumans_relay.web.authentication import Operator, doors_of
+from awaithumans_relay.web.authentication import Operator, operator_route
 from awaithumans_relay.web.problem import Problem, problem
 from awaithumans_relay.web.wait_view import WaitView
 
 logger = safe_logger("awaithumans.relay")
 
-MOST = 500
+MAX_LISTED = 500
 """Maximum number of waits in one listing."""
 
 _PLAIN = r"^[^\x00]*$"
@@ -91,30 +91,43 @@ class Operations:
 def operations_router(operations: Operations, operator: Operator) -> APIRouter:
     """Create the routes `GET /waits`, `POST /waits/redrive` and `POST /waits/{task_id}/redrive`."""
     refused: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 503)}
-    router = APIRouter(route_class=doors_of(operator, operations.refusal), responses=refused)
+    router = APIRouter(route_class=operator_route(operator, operations.refusal), responses=refused)
+    endpoints = _Endpoints(operations)
+    router.add_api_route("/waits", endpoints.list_waits, methods=["GET"])
+    router.add_api_route("/waits/redrive", endpoints.redrive_all, methods=["POST"])
+    router.add_api_route(
+        "/waits/{task_id}/redrive",
+        endpoints.redrive,
+        methods=["POST"],
+        responses={404: {"model": Problem}},
+        response_model=Redriven,
+    )
+    return router
 
-    @router.get("/waits")
+
+class _Endpoints:
+    """The operator's endpoints for programs."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
     async def list_waits(
+        self,
         state: States = None,
         engine: EngineName = None,
-        limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
         offset: Offset = 0,
     ) -> Listing:
         """List waits, newest first. Needs the operator token, as bearer or by HTTP Basic."""
-        waits, counts = await operations.listed(state or [], engine, limit=limit, offset=offset)
+        waits, counts = await self._operations.listed(state or [], engine, limit=limit, offset=offset)
         return Listing(waits=waits, counts=counts)
 
-    @router.post("/waits/redrive")
-    async def redrive_all(engine: EngineName = None) -> Redriven:
+    async def redrive_all(self, engine: EngineName = None) -> Redriven:
         """Deliver all parked waits once more, or those for one engine. Needs the operator token, as bearer."""
-        return Redriven(redriven=await operations.redrive(engine=engine))
+        return Redriven(redriven=await self._operations.redrive(engine=engine))
 
-    @router.post("/waits/{task_id}/redrive", responses={404: {"model": Problem}}, response_model=Redriven)
-    async def redrive(task_id: TaskId) -> Redriven | Response:
+    async def redrive(self, task_id: TaskId) -> Redriven | Response:
         """Deliver the parked waits on a task once more. Needs the operator token, as bearer."""
-        if not await operations.store.queries.find(task_id):
-            return problem(404, "WAIT_NOT_FOUND", "nobody waits on this task here")
-        return Redriven(redriven=await operations.redrive(task_id=task_id))
-
-    _ = (list_waits, redrive_all, redrive)
-    return router
+        if not await self._operations.store.queries.find(task_id):
+            return problem(404, "WAIT_NOT_FOUND", "no wait on this task")
+        return Redriven(redriven=await self._operations.redrive(task_id=task_id))

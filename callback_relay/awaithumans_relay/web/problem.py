@@ -26,5 +26,5 @@ class Problem(BaseModel):
 
 def problem(status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error response. Its headers are those of its status unless others are given."""
-    told = Problem(error=error, message=message).model_dump()
-    return JSONResponse(told, status_code=status, headers=HEADERS.get(status) if headers is None else headers)
+    body = Problem(error=error, message=message).model_dump()
+    return JSONResponse(body, status_code=status, headers=HEADERS.get(status) if headers is None else headers)

@@ -19,11 +19,11 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import WaitState
-from awaithumans_relay.web.authentication import Operator, doors_of
+from awaithumans_relay.web.authentication import Operator, operator_route
 from awaithumans_relay.web.operator_api import EngineName, Offset, OneState, Operations
 from awaithumans_relay.web.wait_view import WaitView, ago
 
-PAGE = 50
+PAGE_SIZE = 50
 """Number of waits on one page."""
 MAX_FORM_BYTES = 4096
 
@@ -39,9 +39,9 @@ The words are those of the API and of `awaithumans-relay waits`.
 """
 _MEANINGS = {
     WaitState.OPEN: "A person has not answered yet",
-    WaitState.ANSWERED: "The answer is here and on its way to whoever asked",
-    WaitState.PARKED: "It cannot be delivered; the last error says why",
-    WaitState.DELIVERED: "Whoever asked has it, or had gone",
+    WaitState.ANSWERED: "The answer is stored and is being delivered to the caller",
+    WaitState.PARKED: "It cannot be delivered; the last error is the reason",
+    WaitState.DELIVERED: "The caller has the answer, or no longer exists",
 }
 
 
@@ -67,31 +67,48 @@ _POLICY = (
 
 def page_router(operations: Operations, operator: Operator, engines: Sequence[str]) -> APIRouter:
     """Create the routes `GET /operate`, and `POST /operate` to redrive."""
-    router = APIRouter(route_class=doors_of(operator, operations.refusal, forms=True), include_in_schema=False)
+    route_class = operator_route(operator, operations.refusal, forms=True)
+    router = APIRouter(route_class=route_class, include_in_schema=False)
+    page = _Page(operations, operator, engines)
+    router.add_api_route("/operate", page.show, methods=["GET"], response_model=None)
+    router.add_api_route("/operate", page.redrive, methods=["POST"], response_model=None)
+    return router
 
-    @router.get("/operate")
-    async def page(
+
+class _Page:
+    """The operator's endpoints for browsers."""
+
+    def __init__(self, operations: Operations, operator: Operator, engines: Sequence[str]) -> None:
+        self._operations = operations
+        self._operator = operator
+        self._engines = engines
+
+    async def show(
+        self,
         state: OneState = None,
         engine: EngineName = None,
         offset: Offset = 0,
         redriven: Annotated[int | None, Query(ge=0)] = None,
     ) -> HTMLResponse:
-        waits, counts = await operations.listed([state] if state else [], engine, limit=PAGE + 1, offset=offset)
+        """Render a page of waits."""
+        waits, counts = await self._operations.listed(
+            [state] if state else [], engine, limit=PAGE_SIZE + 1, offset=offset
+        )
         html = _PAGES.get_template("operate.html").render(
             style=_STYLE,
-            waits=waits[:PAGE],
-            more=len(waits) > PAGE,
+            waits=waits[:PAGE_SIZE],
+            more=len(waits) > PAGE_SIZE,
             names=_NAMES,
             meanings=_MEANINGS,
             counts=counts,
             total=sum(counts.values()),
             state=state,
             engine=engine,
-            engines=sorted({*engines, engine} - {None, ""}, key=str),
+            engines=sorted({*self._engines, engine} - {None, ""}, key=str),
             offset=offset,
-            page=PAGE,
+            page=PAGE_SIZE,
             redriven=redriven,
-            proof=operator.form_proof(),
+            proof=self._operator.form_proof(),
             now=datetime.now(UTC),
             ago=ago,
             since=_since,
@@ -99,22 +116,19 @@ def page_router(operations: Operations, operator: Operator, engines: Sequence[st
         )
         return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
 
-    @router.post("/operate")
-    async def redrive(request: Request, state: OneState = None, engine: EngineName = None) -> Response:
+    async def redrive(self, request: Request, state: OneState = None, engine: EngineName = None) -> Response:
+        """Redrive the waits that a form names, and redirect to the page."""
         form = await _form(request)
-        if not operator.is_our_form(form.get("proof", "")):
+        if not self._operator.is_our_form(form.get("proof", "")):
             html = _PAGES.get_template("refused.html").render(style=_STYLE)
             return HTMLResponse(html, status_code=403, headers={"Content-Security-Policy": _POLICY})
         if task_id := form.get("task_id"):
-            redriven = await operations.redrive(task_id=task_id)
+            redriven = await self._operations.redrive(task_id=task_id)
         elif form.get("all"):
-            redriven = await operations.redrive(engine=engine)
+            redriven = await self._operations.redrive(engine=engine)
         else:
             redriven = 0
         return RedirectResponse(_link(state=state, engine=engine, redriven=redriven), status_code=303)
-
-    _ = (page, redrive)
-    return router
 
 
 def _link(**query: object) -> str:
@@ -125,11 +139,11 @@ def _link(**query: object) -> str:
 def _since(wait: WaitView) -> list[tuple[str, datetime]]:
     """Return the events of a wait with their times."""
     answered = f"answered ({wait.found_by})" if wait.found_by else "answered"
-    ended = ("found gone" if wait.caller_gone else "delivered", wait.delivered_at)
-    told = [("asked", wait.created_at), (answered, wait.answered_at), ended]
+    ended = ("caller found gone" if wait.caller_gone else "delivered", wait.delivered_at)
+    events = [("asked", wait.created_at), (answered, wait.answered_at), ended]
     if wait.redriven_at is not None:
-        told = [("asked", wait.created_at), ("redriven", wait.redriven_at), ended]
-    return [(what, when) for what, when in told if when is not None]
+        events = [("asked", wait.created_at), ("redriven", wait.redriven_at), ended]
+    return [(what, when) for what, when in events if when is not None]
 
 
 async def _form(request: Request) -> dict[str, str]:
