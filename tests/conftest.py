@@ -1,4 +1,4 @@
-"""Real servers: started once for a test process, on free ports, each in its own folder, stopped by process id."""
+"""Real servers, started once per test process on free ports, each in its own folder, and stopped by process id."""
 
 import os
 import uuid
@@ -27,7 +27,7 @@ async def humans(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Hum
 
 @pytest.fixture(scope="session")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Generator[FakeServer]:
-    """The task server for tests, on a port and in real time."""
+    """A `FakeHumans` on a port and in real time."""
     humans = FakeHumans(clock=SystemClock())
     with humans.serving() as url:
         yield FakeServer(humans, url, tmp_path_factory.mktemp("fake"))
@@ -35,7 +35,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Generator[FakeServer]:
 
 @pytest.fixture(params=["fake", "real"])
 def server(request: pytest.FixtureRequest) -> TaskServer:
-    """Either task server: what is promised of one holds for the other."""
+    """Each of the two task servers, because every promise about one holds for the other."""
     found: TaskServer = request.getfixturevalue({"fake": "fake", "real": "humans"}[request.param])
     return found
 
@@ -50,7 +50,7 @@ async def somebody(server: TaskServer) -> AsyncGenerator[People]:
 
 @pytest.fixture(scope="session")
 async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[TemporalServer]:
-    """The real Temporal dev server. Its workflows can be paused."""
+    """The real Temporal dev server, on which workflows can be paused."""
     pausing = ["--dynamic-config-value", "frontend.WorkflowPauseEnabled=true"]
     server = TemporalServer(tmp_path_factory.mktemp("temporal"), flags=pausing)
     async with started(server):
@@ -59,7 +59,7 @@ async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[T
 
 @pytest.fixture(scope="session")
 def postgres() -> Generator[PostgresServer]:
-    """The real PostgreSQL; `postgres.database()` for a database of one's own."""
+    """The real PostgreSQL; `postgres.database()` returns a new database."""
     server = PostgresServer()
     yield server
     server.stop()
@@ -69,7 +69,7 @@ def postgres() -> Generator[PostgresServer]:
 async def langgraph_server(
     humans: HumansServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[LangGraphServer]:
-    """A real LangGraph server."""
+    """The real LangGraph server."""
     graphs = ["ask", "ask_sync", "one", "two", "gathered", "decides", "swallows", "handles"]
     server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, *graphs)
     async with started(server):
@@ -78,7 +78,7 @@ async def langgraph_server(
 
 @pytest.fixture
 async def people(humans: HumansServer) -> AsyncGenerator[People]:
-    """Somebody who answers."""
+    """The people who answer on the real server."""
     somebody = People(humans)
     yield somebody
     await somebody.aclose()
@@ -100,7 +100,7 @@ def question() -> str:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests do not depend on what the developer's shell or home directory says."""
+    """Remove the settings of the developer's shell and home directory."""
     for name in [name for name in os.environ if name.startswith(("AWAITHUMANS_", "TEMPORAL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))

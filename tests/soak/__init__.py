@@ -44,16 +44,16 @@ from tests.support.servers import TaskServer
 ROOT = Path(__file__).resolve().parents[2]
 MODE, QUEUE = "signal", "many"
 AT_ONCE = 16
-"""Callbacks under way."""
+"""Concurrent callbacks."""
 WHILE_ASKING = 4
 """One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
 PATIENCE_SECONDS = 3600.0
 PROGRESS_SECONDS = 15.0
 SAMPLE_SECONDS = 0.2
 MEMORY_MB = 30.0
-"""The peak of an attacked relay may be larger by as much than that of the calm one."""
+"""Maximum difference between the peak memory of an attacked relay and of the calm one."""
 KILLED, ATTACKED, CALM = (0, 1), 2, 3
-"""Numbers of the relays. Callbacks go to all of them."""
+"""Numbers of the relays, all of which receive callbacks."""
 RELAYS = (*KILLED, ATTACKED, CALM)
 LEAKED_SHARE = 10
 """One of so many callback URLs is read by the stranger."""
@@ -65,28 +65,28 @@ class Soak:
 
     waits: int
     kills: int
-    """At most; no relay is killed any more once every answer has had its effect."""
+    """Maximum number; no relay is killed once every answer has had its effect."""
     seed: int
     hostile: float = 200.0
-    """Hostile requests a second, of all relays together; 0: no stranger, to see what the calm pair differs by."""
+    """Hostile requests per second to all relays together; 0 measures the difference of the pair without a stranger."""
     lease_seconds: float = 15.0
     pause: tuple[float, float] = (0.5, 3.0)
-    """Between two kills, from and to."""
+    """Minimum and maximum seconds between two kills."""
     killed: int = 0
     sent: int = 0
     """Callbacks acknowledged."""
     broken: int = 0
-    """Attempts at which the relay was dead or died."""
+    """Attempts during which the relay was dead or was killed."""
     seconds: float = 0.0
     parked: int = -1
-    """Whatever died, everybody here can be woken."""
+    """Number of parked waits, which must be 0 because every workflow can be woken."""
     lost: int = -1
     doubled: int = -1
     swapped: int = -1
     refused: list[int] = field(default_factory=list[int])
     """Replies other than 200 and 503."""
     seen: Seen = field(default_factory=Seen)
-    """What the stranger saw."""
+    """Observations of the stranger."""
     peaks: dict[int, float] = field(default_factory=lambda: dict.fromkeys(RELAYS, 0.0))
     """Resident megabytes of each relay, at most. Of one that is killed: of all its processes."""
 
@@ -134,7 +134,7 @@ class Soak:
                 worker_process(MANY[MODE], temporal.address, QUEUE, env),
                 attacking(attacked, self.hostile, PATIENCE_SECONDS, self.seed) as attacker,
             ):
-                beside = [asyncio.create_task(self._tell()), asyncio.create_task(self._sample())]
+                beside = [asyncio.create_task(self._report_progress()), asyncio.create_task(self._sample())]
                 asking = self._ask(await SIDES[MANY[MODE]].client(temporal.address))
                 await asyncio.gather(asking, self._kill(self.kills // WHILE_ASKING))
                 killing = asyncio.create_task(self._kill(self.kills))
@@ -182,15 +182,15 @@ class Soak:
                     self.peaks[number] = max(self.peaks[number], memory(relay.pid))
             await asyncio.sleep(SAMPLE_SECONDS)
 
-    async def _tell(self) -> None:
-        """How far it is, from time to time."""
+    async def _report_progress(self) -> None:
+        """Print the progress from time to time."""
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             waits, effects = sum((await self._store.queries.counts()).values()), len(recorded_answers(self._answers))
             print(f"{waits} wait, {self.sent} callbacks acknowledged, {effects} effects, {self.killed} relays killed")
 
     async def _ask(self, client: Client) -> None:
-        """Start the workflows; all of them wait once the table has as many rows."""
+        """Start the workflows, and return once the table has as many rows, so that all of them wait."""
         side, addresses = SIDES[MANY[MODE]], ServerAddresses(self._humans.url, self._humans.token)
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -204,7 +204,7 @@ class Soak:
             await asyncio.sleep(0.2)
 
     async def _call_back(self, attacker: StrangerProcess) -> None:
-        """Every answer one to three times, in random order, until a relay has acknowledged it."""
+        """Send every answer one to three times in random order, until a relay has acknowledged it."""
         async with self._humans.people() as people:
             tasks = {task["id"]: task for task in await open_tasks(people)}
         waits = await self._store.queries.listed(limit=self.waits)
@@ -247,7 +247,7 @@ class Soak:
         return False
 
     async def _settled(self) -> None:
-        """Until nothing is left to deliver: whatever could still be done twice has been."""
+        """Wait until nothing is left to deliver, so that every possible second effect has happened."""
         while {"open", "answered"} & (await self._store.queries.counts()).keys():
             await asyncio.sleep(0.1)
         self.parked = (await self._store.queries.counts()).get("parked", 0)

@@ -13,7 +13,7 @@ from awaithumans_relay.dispatch.dispatcher import Dispatcher
 
 def main(port: str, database: str, temporal: str, lease_seconds: str) -> None:
     shorter = functools.partial(Dispatcher, lease_seconds=float(lease_seconds))
-    vars(relay)["Dispatcher"] = shorter  # not an option of the relay: nobody else has a reason to change it
+    vars(relay)["Dispatcher"] = shorter  # not an option of the relay: users have no reason to change it
     cli(["serve", "--temporal", temporal, "--port", port, "--database", database, "--log-level", "warning"])
 
 

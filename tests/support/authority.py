@@ -1,4 +1,4 @@
-"""Certificates made for a test."""
+"""Certificates that are made for a test."""
 
 import datetime
 from pathlib import Path

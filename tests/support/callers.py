@@ -1,4 +1,4 @@
-"""The engines under one contract: each asks through its adapter's public API and counts what it does then."""
+"""The callers of the contract tests: each asks through its adapter's public API and counts its actions."""
 
 import asyncio
 import uuid
@@ -24,36 +24,36 @@ from tests.support.workflows import TASK_QUEUE, WORKFLOWS, Ask
 
 
 class OpenQuestion(Protocol):
-    """One question under way."""
+    """A question that a caller has asked."""
 
     name: str
 
     async def result(self) -> dict[str, Any]:
-        """What the asker made of the answer, once it has gone on."""
+        """Return the caller's result, once it has continued after the answer."""
         ...
 
     def route(self, key: str) -> Route:
-        """Where the answer to its question must go."""
+        """Return the route of the answer to its question."""
         ...
 
     async def stop_waiting(self) -> None:
-        """Stop waiting without a word to anybody."""
+        """Stop waiting without cancelling the task."""
         ...
 
 
 class Caller(Protocol):
-    """One way of asking."""
+    """A way to ask a question."""
 
     @property
     def acts(self) -> Counter[str]:
-        """How often each asker acted on its answer."""
+        """The number of times each caller acted on its answer."""
         ...
 
     @property
     def engine(self) -> Engine: ...
 
     def ready(self, settings: Settings) -> Any:
-        """Async context in which questions can be asked."""
+        """Return an async context in which questions can be asked."""
         ...
 
     async def ask(self, question: str, **options: Any) -> OpenQuestion: ...
@@ -121,7 +121,7 @@ class GraphCaller:
 
     @property
     def engine(self) -> Engine:
-        # Built when the relay starts, before the graph: the engine is handed the graph when it is ready.
+        # The relay is built before the graph, so the engine gets the graph later.
         return self._engine
 
     @asynccontextmanager

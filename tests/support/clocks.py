@@ -1,11 +1,11 @@
-"""Clocks that are not the machine's: what waits a few seconds waits a moment on one, and never on the other."""
+"""Clocks for tests that replace the machine's clock: one runs faster, and one is set by the test."""
 
 import asyncio
 import time
 
 
 class FastClock:
-    """So many times as fast."""
+    """A clock that runs several times faster than real time."""
 
     def __init__(self, times: float = 20.0) -> None:
         self._times = times
@@ -21,7 +21,7 @@ class FastClock:
 
 
 class ManualClock:
-    """Shows what it is set to."""
+    """A clock that shows the time it is set to."""
 
     def __init__(self) -> None:
         self.now = 0.0

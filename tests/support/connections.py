@@ -1,4 +1,4 @@
-"""Which TCP connections to a port are established, as the kernel counts them."""
+"""Established TCP connections of a port, as counted by the kernel."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ ESTABLISHED = "01"
 
 
 def established(port: int) -> list[str]:
-    """Peers (address:port, hex) of the connections a server on this port has open."""
+    """Return the peers (address:port, hex) of the connections that a server on this port has open."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *_ = line.split()

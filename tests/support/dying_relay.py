@@ -24,7 +24,7 @@ LEASE_SECONDS = 0.3
 
 
 def asks_and_pays(acts: Path, *, human_tasks: HumanTasks | None = None, dies: bool = False) -> Any:
-    """A node that asks, and a node after it that acts, which a file counts."""
+    """Return a graph that asks, and then acts by writing a line to a file."""
 
     async def ask(state: State) -> State:
         decision = await await_human(task="Pay?", response_schema=Decision, human_tasks=human_tasks)

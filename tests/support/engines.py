@@ -1,4 +1,4 @@
-"""Engines of the tests' own: real implementations of the `Engine` protocol, without a workflow engine behind them."""
+"""Engines of the tests: implementations of the `Engine` protocol without a workflow engine behind them."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from awaithumans_core import Outcome, Route
 
 
 class CollectingEngine:
-    """Keeps what it is given, in order. `on_deliver` may raise what a far end would."""
+    """An engine that keeps its deliveries in order; `on_deliver` may raise a target's error."""
 
     def __init__(self, name: str = "shelf", on_deliver: Callable[[Route], None] | None = None) -> None:
         self.name = name
@@ -25,7 +25,7 @@ class CollectingEngine:
             self._changed.notify_all()
 
     async def until(self, count: int, seconds: float = 60.0) -> list[Outcome]:
-        """The outcomes, once there are `count` of them."""
+        """Return the outcomes, once there are `count` of them."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: len(self.held) >= count)
         return [outcome for _, outcome in self.held]

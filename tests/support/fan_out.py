@@ -1,4 +1,4 @@
-"""A graph for two relays: it asks one question for each item, side by side, and writes down what came of each."""
+"""A graph for two relays: it asks one question per item in parallel and records each result."""
 
 import asyncio
 import operator
@@ -44,7 +44,7 @@ def _each(state: State) -> list[Send]:
 
 @asynccontextmanager
 async def fan_out(human_tasks: HumanTasks | None = None) -> AsyncGenerator[Any]:
-    """The graph on the database in CHECKPOINTS, which all processes share; asks as the environment says, or as told."""
+    """Return the graph on the database in CHECKPOINTS, which all processes share."""
 
     async def ask(one: Item) -> State:
         item, task = one["item"], f"{one['name']}: item {one['item']}?"

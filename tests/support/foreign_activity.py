@@ -1,4 +1,4 @@
-"""A workflow that asks nobody, and waits for an activity of its owner's."""
+"""A workflow that asks no person and waits for an activity of its owner."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ PAY = "pay"
 
 @workflow.defn
 class Pays:
-    """Waits until its payment is completed from outside."""
+    """A workflow that waits until its payment is completed from outside."""
 
     @workflow.run
     async def run(self) -> object:
@@ -20,5 +20,5 @@ class Pays:
 
 @activity.defn(name=PAY)
 async def pay() -> None:
-    """Leaves its completion to a payment service."""
+    """Leave the completion to a payment service."""
     activity.raise_complete_async()

@@ -1,4 +1,4 @@
-"""A workflow that asks people by the wire contract alone, as one in another language. It imports nothing of ours."""
+"""A workflow that asks people through the wire contract alone, and so imports nothing of the package."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +11,7 @@ SHORT, HOUR = timedelta(seconds=60), timedelta(hours=1)
 
 @workflow.defn
 class AskByName:
-    """Asks through the activities of a Python task queue, in either mode, and returns the outcome as it came."""
+    """Ask through the activities of a Python task queue, in either mode, and return the unmodified outcome."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -26,7 +26,7 @@ class AskByName:
             return await self._call("awaithumans.await_human", body, queue, HOUR)
         try:
             return await self._by_signal(body, queue)
-        except asyncio.CancelledError:  # perhaps before the task was known
+        except asyncio.CancelledError:  # possibly before the task id was known
             await asyncio.shield(self._call("awaithumans.withdraw", body["idempotency_key"], queue, SHORT))
             raise
 

@@ -1,4 +1,4 @@
-"""A program that uses its clients, forks while they hold polls, and uses them in every child as well.
+"""A program that uses its clients, forks while they hold polls, and uses the clients in every child as well.
 
 Prints a line of JSON for each question that was answered: who asked, what was asked, what came back. As preloaded web
 servers and prefork task queues do it: clients at module level, workers forked later.
@@ -66,7 +66,7 @@ def wait_all(name: str) -> None:
 
 
 def open_wait(name: str) -> None:
-    """Opens a wait; what comes back is the task, not the answer."""
+    """Open a wait; the result is the task and not the answer."""
     asked = question(name)
     opened = human_tasks.open_sync(asked.body(), Route("shelf", {"place": name}, asked.idempotency_key))
     assert opened.idempotency_key == asked.idempotency_key
@@ -75,8 +75,8 @@ def open_wait(name: str) -> None:
     ask(name)
 
 
-def goes_on(name: str) -> None:
-    """What the parent began in a thread of its own is an error here, instead of a wait without end."""
+def refuse_inherited_work(name: str) -> None:
+    """Make work that the parent began in its own thread an error here instead of an endless wait."""
     try:
         next(begun)
     except SettingsError:
@@ -90,14 +90,14 @@ DOES: dict[str, Callable[[str], Any]] = {
     "async": ask_async,
     "wait_all": wait_all,
     "human_tasks": open_wait,
-    "held generator": goes_on,
+    "held generator": refuse_inherited_work,
     "sync again": ask,
     "async again": ask_async,
 }
 
 
 def child(name: str) -> None:
-    """Ask, close the clients, and end as any program does."""
+    """Ask, close the clients, and end like any program."""
     signal.alarm(SECONDS)
     with sync_client:
         DOES[name](name)

@@ -1,4 +1,4 @@
-"""A graph under test, and somebody who asks and answers without a relay in the way."""
+"""A graph under test, and a caller that asks and delivers without a relay in between."""
 
 import operator
 import uuid
@@ -19,7 +19,7 @@ class State(TypedDict, total=False):
 
 
 class Bench:
-    """A graph under test, its engine, and somebody who asks without a relay in the way."""
+    """A graph under test and its engine, with a caller that asks without a relay in between."""
 
     def __init__(self, saver: Any, human_tasks: HumanTasks, people: People) -> None:
         self.saver = saver
@@ -29,10 +29,10 @@ class Bench:
         self.config: Any = {"configurable": {"thread_id": self.thread_id}}
         self.acts: list[str] = []
         self.store: Store | None = None
-        """Where the routes are registered. None: routes are made here, as those of releases without `asked_at`."""
+        """The store of registered routes. If None, routes are made here without `asked_at`, as by earlier releases."""
 
     def graph(self, **nodes: Any) -> None:
-        """Nodes side by side, then `act`, which counts."""
+        """Return a graph of parallel nodes, followed by `act`, which counts."""
         builder = StateGraph(State)
         for name, node in nodes.items():
             builder.add_node(name, node)
@@ -59,11 +59,11 @@ class Bench:
         )
 
     async def task(self, question: str) -> dict[str, Any]:
-        """The newest task with this question."""
+        """Return the newest task with this question."""
         return (await self.people.find(f"{question} {self.thread_id}"))[0]
 
     async def give(self, question: str, approved: bool, *, redriven: bool = False) -> None:  # noqa: FBT001
-        """Deliver an answer as the relay would, of itself or because an operator wishes it."""
+        """Deliver an answer as the relay would, by itself or at an operator's request."""
         task = await self.task(question)
         await self.deliver(task["idempotency_key"], approved, task_id=task["id"], redriven=redriven)
 
@@ -71,12 +71,12 @@ class Bench:
         return Route("langgraph", dict(self.config["configurable"]), key)
 
     async def route(self, question: str) -> Route:
-        """Where the answer to the newest task with this question must go."""
+        """Return the route of the answer to the newest task with this question."""
         task = await self.task(question)
         return await self.registered(task["idempotency_key"], task["id"])
 
     async def registered(self, key: str, task_id: str) -> Route:
-        """The route that the node has registered for this question."""
+        """Return the route that the node has registered for this question."""
         waits = await self.store.queries.find(task_id) if self.store is not None else []
         return next((wait.route for wait in waits if wait.route.idempotency_key == key), self.route_of(key))
 
@@ -88,8 +88,8 @@ class Bench:
         *,
         redriven: bool = False,
     ) -> None:
-        """Deliver yes or no; None: nobody answered in time."""
-        now = "2026-01-01T00:00:00Z"  # long ago: how old the answer is must not matter
+        """Deliver yes or no, or a timeout if it is None."""
+        now = "2026-01-01T00:00:00Z"  # long ago, because the age of an answer must not matter
         ended = (
             {"status": "timed_out", "timed_out_at": now}
             if approved is None

@@ -1,4 +1,4 @@
-"""Graphs inside Temporal, as `temporalio.langgraph` runs them. A module of its own, as every workflow's."""
+"""Graphs inside Temporal, as `temporalio.langgraph` runs them, in a module of their own like every workflow."""
 
 from datetime import timedelta
 from typing import Any, TypedDict
@@ -46,7 +46,7 @@ def in_workflow() -> dict[str, Any]:
 
 
 def in_activity() -> dict[str, Any]:
-    # Few attempts, in case an error is tried again that must not be.
+    # Few attempts, in case an error is retried that must not be.
     few = RetryPolicy(maximum_attempts=3, initial_interval=timedelta(milliseconds=10))
     return {"execute_in": "activity", "start_to_close_timeout": timedelta(seconds=10), "retry_policy": few}
 

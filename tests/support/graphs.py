@@ -1,4 +1,4 @@
-"""The graph of the contract: it asks, then acts. It runs in the test's process or in a LangGraph server."""
+"""The graph of the contract tests: it asks and then acts, in the test's process or in a LangGraph server."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict

@@ -1,9 +1,9 @@
-"""Text as an attacker writes it, and what of it must not come out of anything that shows text."""
+"""Text as an attacker writes it, and the characters that no output may contain."""
 
 import unicodedata
 
 FORGED = "2026-01-01 12:00:00,000 INFO    awaithumans.relay  delivered task t1 to temporal"
-"""A line that looks like one of the relay's log."""
+"""A line that imitates one of the relay's log."""
 
 ATTACKS = {
     "clear the screen": "\x1b[2J\x1b[H",
@@ -29,7 +29,7 @@ ALL = "".join(ATTACKS.values())
 
 
 def hidden(text: str, *, allowed: str = "") -> set[str]:
-    """The characters of a text that no output may contain, as escapes. Ordinary text of the tests contains none."""
+    """Return the characters of a text that no output may contain, as escapes; ordinary texts of the tests have none."""
     invisible = "\u034f\u115f\u1160\u3164\uffa0\ufe00\ufe0f\U000e0100\U000e01ef"
     return {
         ascii(each)

@@ -1,4 +1,4 @@
-"""A real LangGraph server, and the asker whose graph it runs."""
+"""A real LangGraph server, and a caller whose graph it runs."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ AUTHENTICATED = {"USER_TOKENS": "alice=token-of-alice,bob=token-of-bob", "RELAY_
 
 
 class LangGraphServer:
-    """`langgraph dev`. Its graphs ask through a relay at `relay_port`, which whoever uses it starts there."""
+    """A `langgraph dev` server whose graphs ask through a relay at `relay_port`, which the test has to start."""
 
     def __init__(self, folder: Path, humans: HumansServer, *graphs: str, auth: Path | None = None) -> None:
         self.port = free_port()
@@ -35,7 +35,7 @@ class LangGraphServer:
         self.relay_port = free_port()
         self.settings = settings_for(humans, f"http://127.0.0.1:{self.relay_port}")
         self.acts = folder / "acts"
-        # As `awaithumans dev` would leave it, so that nodes find address and token by themselves.
+        # As written by `awaithumans dev`, so that nodes discover address and token.
         self._discovery = {"url": humans.url, "pid": os.getpid(), "admin_token": humans.token}
         self._config: dict[str, Any] = {"dependencies": ["."], "graphs": {name: f"{GRAPHS}:{name}" for name in graphs}}
         self._config["webhooks"] = {
@@ -79,7 +79,7 @@ class LangGraphServer:
         self.process.stop()
 
     def client(self, token: str | None = None) -> LangGraphClient:
-        # A connection that is kept may be closed by the server at the moment it is used again.
+        # The server may close a kept connection at the moment it is used again.
         limits = httpx.Limits(max_keepalive_connections=0)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return LangGraphClient(httpx.AsyncClient(base_url=self.url, timeout=60.0, limits=limits, headers=headers))
@@ -89,7 +89,7 @@ class LangGraphServer:
 async def registering_relay(
     humans: HumansServer, server: LangGraphServer, folder: Path
 ) -> AsyncGenerator[RunningRelay]:
-    """A relay that takes the registrations of the server's graphs; tests deliver the answers themselves."""
+    """Run a relay that accepts the registrations of the server's graphs, while tests deliver the answers themselves."""
     shelf = CollectingEngine("langgraph-server")
     async with running_relay([shelf], humans, folder, settings=server.settings, port=server.relay_port) as relay:
         yield relay
@@ -133,7 +133,7 @@ class WaitingServedThread:
     asker: ServedCaller
 
     async def run(self, state: dict[str, Any], **more: Any) -> None:
-        """Run the thread with this input to its end or its next question."""
+        """Run the thread with this input to its end or to its next question."""
         client = self.asker.client
         run = await client.runs.create(self.name, self.asker.graph, input=state, **more)
         await client.runs.join(self.name, run["run_id"])

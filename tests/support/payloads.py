@@ -1,4 +1,4 @@
-"""What users put between their workflows and Temporal: codecs that encrypt or compress, and external storage."""
+"""Payload codecs that encrypt or compress, and external storage, as used between workflows and Temporal."""
 
 import zlib
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from temporalio.converter import (
 
 
 class Encrypting(PayloadCodec):
-    """Encrypts every payload with a key made at run time.
+    """A codec that encrypts every payload with a key made at run time.
 
     Args:
-        strict: Refuse what is not encrypted. Otherwise it passes, as many codecs let it while encryption is introduced.
+        strict: Refuse unencrypted payloads. Otherwise they pass, as in many codecs during the introduction.
     """
 
     def __init__(self, key: bytes, *, strict: bool) -> None:
@@ -45,7 +45,7 @@ class Encrypting(PayloadCodec):
 
 
 class Compressing(PayloadCodec):
-    """Compresses every payload."""
+    """A codec that compresses every payload."""
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return [
@@ -63,7 +63,7 @@ class Compressing(PayloadCodec):
 
 
 class Folder(StorageDriver):
-    """Keeps payloads as files of a folder, which relay and workers share."""
+    """External storage that keeps payloads as files of a folder, which relay and workers share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""The people of the tests: they look for a question on the real server and answer it."""
+"""The people of the tests, who find a question on the task server and answer it."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ class People:
         return task
 
     async def mail_address(self) -> str:
-        """A `notify` entry whose mails land in a folder."""
+        """Return a `notify` entry whose mails are written to a folder."""
         if not self._mail_ready:
             identity = {
                 "id": "tests",
@@ -77,7 +77,7 @@ class People:
         return "email+tests:reviewer@example.com"
 
     async def click_in_mail(self, question: str, seconds: float = 60.0) -> None:
-        """Answer through the first button of the mail about this question. The server sends no callback for it."""
+        """Answer with the first button of the mail about this question, for which the server sends no callback."""
         async with asyncio.timeout(seconds):
             while True:
                 for file in self.humans.mail.glob("*.json"):

@@ -1,4 +1,4 @@
-"""A workflow file as a user writes it: it names `await_human` and nothing that the plugin would have to let through."""
+"""A workflow file as users write it, which imports `await_human` and nothing that needs a sandbox exception."""
 
 from pydantic import BaseModel
 from temporalio import workflow

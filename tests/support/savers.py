@@ -1,4 +1,4 @@
-"""LangGraph checkpointers on real databases, and the faults their storage can have."""
+"""LangGraph checkpointers on real databases, and faults of their storage."""
 
 import asyncio
 import sqlite3
@@ -29,11 +29,11 @@ NOT_RESULTS = {"__resume__", "__interrupt__", "__error__"}
 
 
 class StorageRefusedError(OSError):
-    """The storage under a checkpointer does not take a write."""
+    """The storage of a checkpointer refuses a write."""
 
 
 class Refusals:
-    """Mixed into a saver: refuses the writes that `refused` names, and accepts the others."""
+    """A mixin for savers that refuses the writes named in `refused` and accepts all others."""
 
     refused: Refused | None = None
     accepted = 0
@@ -71,7 +71,7 @@ class Refusals:
 
 
 class RefusingMemorySaver(Refusals, InMemorySaver):
-    # That saver's own async methods call the sync ones, which check already.
+    # The async methods of that saver call the sync ones, which already check.
     aput = InMemorySaver.aput
     aput_writes = InMemorySaver.aput_writes
 
@@ -89,7 +89,7 @@ class RefusingAsyncPostgresSaver(Refusals, AsyncPostgresSaver): ...
 
 
 def opener(name: str, database: str) -> Opens:
-    """Opens a saver, each time anew on the same database; the one in memory is the same each time."""
+    """Return a function that opens a saver, anew on the same database each time; the one in memory stays the same."""
     kept = RefusingMemorySaver()
 
     @asynccontextmanager
@@ -115,7 +115,7 @@ def opener(name: str, database: str) -> Opens:
 
 
 class SaverBench(Bench):
-    """A graph on any saver, with sync nodes where the saver is sync: `ask`, then `act`, which counts."""
+    """A graph on any saver, with sync nodes for a sync saver: `ask`, then `act`, which counts."""
 
     @property
     def is_sync(self) -> bool:
@@ -156,7 +156,7 @@ class SaverBench(Bench):
 
 
 class PartlyRefusingSaver(InMemorySaver):
-    """Refuses writes by channel, or "checkpoints"; of all graphs or, if `outer`, of the outer one alone."""
+    """A saver that refuses writes by channel, or "checkpoints", of all graphs or only of the outer one."""
 
     refused: frozenset[str] = frozenset()
     outer = False
@@ -179,7 +179,7 @@ class PartlyRefusingSaver(InMemorySaver):
 
 @asynccontextmanager
 async def full_disk(saver: Any, database: str) -> AsyncGenerator[None]:
-    """SQLite may not grow its file any more, and the last pages of the saver's tables are full."""
+    """Prevent SQLite from growing its file, with the last pages of the saver's tables full."""
     size = (await _sqlite(saver, "PRAGMA page_count"))[0][0]
     await _sqlite(saver, f"PRAGMA max_page_count = {size + 8}")
     for fill in (
@@ -196,7 +196,7 @@ async def full_disk(saver: Any, database: str) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def locked(saver: Any, database: str) -> AsyncGenerator[None]:
-    """Another process holds SQLite's write lock, longer than the saver waits for it."""
+    """Hold SQLite's write lock in another process for longer than the saver waits."""
     await _sqlite(saver, "PRAGMA busy_timeout = 50")
     with closing(sqlite3.connect(Path(database), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -207,7 +207,7 @@ async def locked(saver: Any, database: str) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def read_only(saver: Any, database: str) -> AsyncGenerator[None]:
-    """PostgreSQL takes no writes, as after a failover."""
+    """Make PostgreSQL refuse writes, as after a failover."""
     await _postgres(saver, "SET default_transaction_read_only = on")
     yield
     await _postgres(saver, "SET default_transaction_read_only = off")
@@ -215,7 +215,7 @@ async def read_only(saver: Any, database: str) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def killed(saver: Any, database: str) -> AsyncGenerator[None]:
-    """The saver's only connection to PostgreSQL is terminated, and does not come back."""
+    """Terminate the saver's only connection to PostgreSQL for good."""
     mine = saver.conn.info.backend_pid
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
         await other.execute("SELECT pg_terminate_backend(%s)", [mine])
@@ -228,7 +228,7 @@ STORAGE_FAULTS = {
     "read-only": ("postgres", read_only),
     "killed": ("postgres", killed),
 }
-"""Name -> the kind of database that has it, and the fault."""
+"""Name -> kind of database and fault."""
 
 
 async def _sqlite(saver: Any, statement: str) -> list[Any]:

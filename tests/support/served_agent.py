@@ -13,7 +13,7 @@ from awaithumans_adapters.langgraph import HumanApproval
 
 
 class ListModel(BaseChatModel):
-    """Calls `refund` for each order of the first message, then ends. It keeps no state between runs."""
+    """A model that calls `refund` for each order of the first message and then ends, without state between runs."""
 
     @property
     def _llm_type(self) -> str:
@@ -35,7 +35,7 @@ def _result(message: AIMessage) -> ChatResult:
 
 
 def agent(acts: Path) -> Any:
-    """The agent; `acts` gets a line for each refund, and one for each evaluation of the condition."""
+    """Return the agent; `acts` gets a line for each refund and one for each evaluation of the condition."""
 
     def refund(order: str, amount: float) -> str:
         """Pay back."""

@@ -1,6 +1,6 @@
-"""What the LangGraph server of the tests serves, and what may run in a relay's process as well.
+"""The graphs of the tests' LangGraph server, which may also run in a relay's process.
 
-Whatever is done appends a line to a file, so that doing it twice is seen; files beside it tell nodes what to do.
+Every action appends a line to a file, so that a repetition is seen; files beside it give instructions to nodes.
 """
 
 import asyncio
@@ -70,14 +70,14 @@ async def _asks(state: State, question: str, human_tasks: HumanTasks | None = No
         await asyncio.to_thread(_acts().with_name(f"{name}-drop").unlink)
         from langgraph_runtime.retry import RetryableException  # type: ignore[import-untyped]  # the server's
 
-        raise RetryableException  # what a server makes of a worker that went away: the run is tried again
+        raise RetryableException  # how a server treats a lost worker: the run is retried
     if told_to("break", name):
         raise ZeroDivisionError
     return {"answers": [(question, decision.approved)]}
 
 
 def _first(human_tasks: HumanTasks | None = None) -> Any:
-    """Asks as the environment of the server's process says, or the relay's, unless it is told."""
+    """Return a node that asks with the settings of its process, unless settings are given."""
 
     async def first(state: State) -> State:
         return await _asks(state, state["questions"][0], human_tasks)
@@ -136,7 +136,7 @@ async def _deciding(state: State) -> State:
         )
 
     people = [f"{person}@example.com" for person in state["questions"][1:]]
-    # The tests answer as one person, whose answers count for those who were asked.
+    # The tests answer as one person, whose answers count for all assignees.
     verdict = await quorum(2, people, ask, yes=lambda answer: answer.approved, count_unnamed=True)
     return {"answers": [("decided", verdict.reached)]}
 
@@ -191,21 +191,21 @@ def _two() -> Any:
 
 
 one = _one().compile()
-"""Asks one question, beside a slow branch, then acts."""
+"""A graph that asks one question beside a slow branch and then acts."""
 gathered = _gathered().compile()
-"""Asks two questions at once in one node, then acts."""
+"""A graph that asks two questions at once in one node and then acts."""
 decides = _decides().compile()
-"""Asks a quorum of two in one node, then acts."""
+"""A graph that asks a quorum of two in one node and then acts."""
 swallows = _swallows().compile()
-"""Swallows the interrupt of its first question in a subgraph, asks another one there, then acts."""
+"""A graph that swallows the interrupt of a subgraph's first question, asks another one there and then acts."""
 handles = _handles().compile()
-"""Fails, and asks in an error handler."""
+"""A graph that fails and asks in an error handler."""
 two = _two().compile()
-"""Asks one question, and another in a subgraph beside it, then acts."""
+"""A graph that asks one question and another in a parallel subgraph, and then acts."""
 
 
 def agent() -> Any:
-    """An agent whose refunds a person approves. The server calls this; others do not load LangChain."""
+    """Return an agent whose refunds a person approves; only the server calls this and loads LangChain."""
     from tests.support.served_agent import agent as made
 
     return made(_acts())
@@ -213,6 +213,6 @@ def agent() -> Any:
 
 @asynccontextmanager
 async def one_on_disk(human_tasks: HumanTasks | None = None) -> AsyncGenerator[Any]:
-    """`one`, outside of a server."""
+    """Return the graph `one`, stored on disk and outside of a server."""
     async with AsyncSqliteSaver.from_conn_string(os.environ["CHECKPOINTS"]) as saver:
         yield _one(human_tasks).compile(checkpointer=saver)

@@ -1,4 +1,4 @@
-"""The two task servers under one contract: the real one, and the one for tests, which has to behave as the real one."""
+"""The two task servers under one contract: the real one and `FakeHumans`, which must behave alike."""
 
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,12 @@ class TaskServer(Protocol):
     def mail(self) -> Path: ...
 
     def people(self) -> httpx.AsyncClient:
-        """Speaks the server's API, as the dashboard does."""
+        """Return a client of the server's API, as the dashboard uses it."""
         ...
 
 
 class FakeServer:
-    """A `FakeHumans` on a port, in real time."""
+    """A `FakeHumans` on a port and in real time."""
 
     def __init__(self, fake: FakeHumans, url: str, folder: Path) -> None:
         self.fake = fake

@@ -1,4 +1,4 @@
-"""Finished spans of this process, kept in memory. OpenTelemetry takes one provider a process, so all tests share it."""
+"""Finished spans of this process, shared by all tests, because OpenTelemetry allows one provider per process."""
 
 import time
 from functools import cache
@@ -13,10 +13,10 @@ from awaithumans_core.trace import LOOK_SECONDS
 
 @cache
 def exporter() -> InMemorySpanExporter:
-    """Where they are kept. The provider is one that Temporal's plugin takes as well."""
+    """Return the exporter of the spans, whose provider is accepted by Temporal's plugin as well."""
     kept = InMemorySpanExporter()
     provider = create_tracer_provider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     trace.set_tracer_provider(provider)
-    time.sleep(LOOK_SECONDS)  # within which a provider is noticed where none was
+    time.sleep(LOOK_SECONDS)  # a new provider is noticed within this time
     return kept

@@ -1,4 +1,4 @@
-"""Workflows that ask: how tests start them, see how far they are, and give them a server on which days take moments."""
+"""Helpers for workflows that ask: start them, observe their progress, and run them on a time-skipping server."""
 
 import asyncio
 import uuid
@@ -41,7 +41,7 @@ async def until_open(relay: RunningRelay, task: Any) -> None:
 
 
 async def until_waiting(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
-    """What the workflow waits for, once it waits for something."""
+    """Return the pending questions of the workflow, once there are any."""
     async with asyncio.timeout(60):
         while not (pending := await _pending(handle)):
             await asyncio.sleep(0.05)
@@ -52,12 +52,12 @@ async def _pending(handle: WorkflowHandle[Any, Any]) -> list[dict[str, Any]]:
     try:
         return list(await handle.query("pending_human_tasks"))
     except Exception as early:
-        assert "pending_human_tasks" in str(early)  # noqa: PT017 - before the workflow has come to its first question
+        assert "pending_human_tasks" in str(early)  # noqa: PT017 - before the workflow reaches its first question
         return []
 
 
 async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
-    """Have it continue as new, once its questions are asked."""
+    """Make the workflow continue as new, once its questions are open."""
     await until_waiting(handle)
     await asyncio.sleep(0.5)
     run = (await handle.describe()).run_id
@@ -68,13 +68,13 @@ async def next_run(handle: WorkflowHandle[Any, Any], signal: Any) -> None:
 
 
 async def failures(handle: WorkflowHandle[Any, Any]) -> list[str]:
-    """Why tasks of this workflow have failed."""
+    """Return the failure messages of this workflow's tasks."""
     history = (await handle.fetch_history()).events
     return [event.workflow_task_failed_event_attributes.failure.message for event in history]
 
 
 class PeopleWithPromptChecks(People):
-    """Their answers are seen at once."""
+    """People whose answers the relay checks immediately."""
 
     def __init__(self, humans: TaskServer, relay: RunningRelay) -> None:
         super().__init__(humans)
@@ -82,7 +82,7 @@ class PeopleWithPromptChecks(People):
 
     async def complete(self, task_id: str, response: dict[str, Any], by: str = "anna@example.com") -> None:
         await super().complete(task_id, response, by)
-        with suppress(TimeoutError):  # nobody waits for it through this relay
+        with suppress(TimeoutError):  # this relay has no wait for the task
             await self.relay.check_now(task_id, 2)
 
     async def cancel(self, task_id: str) -> None:
@@ -91,7 +91,7 @@ class PeopleWithPromptChecks(People):
 
 
 @dataclass
-class Parts:
+class WorkerAndRelay:
     """A worker, the client that starts its workflows, and their relay."""
 
     client: Client
@@ -110,15 +110,15 @@ async def worker_and_relay(
     folder: Path,
     *,
     connect: Callable[[], Awaitable[Client]] | None = None,
-) -> AsyncGenerator[Parts]:
-    """A worker with this converter, and a relay that reaches Temporal through `connect`, by default with the same."""
+) -> AsyncGenerator[WorkerAndRelay]:
+    """Run a worker with this converter, and a relay that connects to Temporal with `connect` or the same converter."""
     connect = connect or connecting(temporal, converter)
     async with running_relay([TemporalEngine(connect)], humans, folder) as relay:
         plugin = HumanTasksPlugin(relay.settings)
         client = await Client.connect(temporal.address, data_converter=converter, plugins=[plugin])
         queue = uuid.uuid4().hex
         async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
-            yield Parts(client, queue, relay)
+            yield WorkerAndRelay(client, queue, relay)
 
 
 def connecting(temporal: TemporalServer, converter: DataConverter) -> Callable[[], Awaitable[Client]]:
@@ -129,7 +129,7 @@ def connecting(temporal: TemporalServer, converter: DataConverter) -> Callable[[
 async def time_skipping_server(
     humans: HumansServer, folder: Path
 ) -> AsyncGenerator[tuple[WorkflowEnvironment, Client]]:
-    """A server on which days take moments, and a client whose worker runs; the relay has no way to the workflows."""
+    """Run a time-skipping server with a client and a worker, whose workflows the relay cannot reach."""
     env = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=tool("temporal-test-server"))
     async with env, running_relay([TemporalEngine(unreachable)], humans, folder) as relay:
         config = env.client.config()
@@ -141,15 +141,15 @@ async def time_skipping_server(
 
 
 async def result_after(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any], via: str, *times: timedelta) -> Any:
-    """The result after so much time, with a moment between each for what happens then.
+    """Return the result after these times have passed, with a moment for events after each.
 
-    This server skips no time while an activity is under way, unless it is told to as often as there are activities,
-    besides once for whoever waits for the result. Once that is there, nobody waits, and it skips no more.
+    While activities run, this server skips time only if it is asked to once for each of them, in addition to the call
+    that waits for the result. After that call has returned, the server skips no more time.
     """
     waiting = asyncio.create_task(result(handle))
     for under_way, time in enumerate(times if via == "activity" else (), start=1):
         await until_activities_started(handle, under_way)
-        skipping = asyncio.gather(*(skipped(env, time) for _ in range(under_way)))
+        skipping = asyncio.gather(*(skip_time(env, time) for _ in range(under_way)))
         await asyncio.wait([waiting, skipping], return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             skipping.cancel()
@@ -158,8 +158,8 @@ async def result_after(env: WorkflowEnvironment, handle: WorkflowHandle[Any, Any
     return await waiting
 
 
-async def skipped(env: WorkflowEnvironment, time: timedelta) -> None:
-    """Let time pass. A worker that is slow to leave off an activity holds it up: then once more."""
+async def skip_time(env: WorkflowEnvironment, time: timedelta) -> None:
+    """Let time pass, twice if a worker is slow to leave an activity and holds it up."""
     try:
         await env.sleep(time)
     except RPCError as held_up:
@@ -169,7 +169,7 @@ async def skipped(env: WorkflowEnvironment, time: timedelta) -> None:
 
 
 async def until_activities_started(handle: WorkflowHandle[Any, Any], count: int) -> None:
-    """Until so many activities have been begun, and have left off for somebody else to complete them."""
+    """Wait until this many activities have started and wait for their completion from outside."""
     async with asyncio.timeout(60):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities

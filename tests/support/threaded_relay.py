@@ -1,4 +1,4 @@
-"""A relay in a thread, on a real port, for tests that throw things at it, and everything that can be seen of it."""
+"""A relay in a thread on a real port, for tests that attack it, and everything that can be observed of it."""
 
 import base64
 import logging
@@ -27,7 +27,7 @@ OPERATOR_TOKEN = secrets.token_urlsafe(32)
 
 
 class AcceptingEngine:
-    """Takes every answer."""
+    """An engine that accepts every answer."""
 
     name = "taker"
 
@@ -36,7 +36,7 @@ class AcceptingEngine:
 
 
 class ThreadedRelay(logging.Handler):
-    """Address, proofs, table and log of the relay."""
+    """Address, proofs, table and log of a relay in a thread."""
 
     def __init__(self, database: str) -> None:
         super().__init__(logging.ERROR)
@@ -53,14 +53,14 @@ class ThreadedRelay(logging.Handler):
         self.http = httpx.Client(base_url=self.url)
         self.database = sa.create_engine(Database(database).url)
         self.errors: list[str] = []
-        self.app = FastAPI()  # with everything FastAPI has by default: redirects and an OpenAPI document
+        self.app = FastAPI()  # with FastAPI's defaults: redirects and an OpenAPI document
         self.app.include_router(create_router([AcceptingEngine()], settings=self.settings, database=database))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.errors.append(self.format(record))
 
     def rows(self, key: str | None = None) -> list[dict[str, Any]]:
-        """What is stored, for one question or for all."""
+        """Return the stored rows, for one question or for all."""
         found = sa.select(waits)
         with self.database.connect() as db:
             return [
@@ -75,7 +75,7 @@ class ThreadedRelay(logging.Handler):
         return self.signer.prove(Route("taker", {"place": "here"}, key), task_id)
 
     def call_back(self, token: str, body: bytes, **headers: str) -> httpx.Response:
-        """A callback with a true signature."""
+        """Send a callback with a correct signature."""
         return self.http.post(
             f"/callbacks/{token}", content=body, headers={"X-Awaithumans-Signature": sign(body, KEY), **headers}
         )
@@ -83,7 +83,7 @@ class ThreadedRelay(logging.Handler):
 
 @contextmanager
 def threaded_relay(database: str, *, parser: Literal["auto", "h11", "httptools"] = "auto") -> Generator[ThreadedRelay]:
-    """A relay that runs; `parser` is uvicorn's HTTP parser."""
+    """Run a relay; `parser` is uvicorn's HTTP parser."""
     relay = ThreadedRelay(database)
     config = uvicorn.Config(
         relay.app, host="127.0.0.1", port=relay.port, log_level="warning", access_log=False, http=parser

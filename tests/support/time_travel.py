@@ -1,6 +1,6 @@
-"""An event loop whose timers take no time: where it would wait, its clock jumps.
+"""An event loop whose timers take no time, because its clock jumps where it would wait.
 
-For code that waits for nothing but time: a reply from a socket or from a thread would never be waited for.
+It is for code that waits for time only, because replies from sockets or threads would never be waited for.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Instead of waiting, notes how long it would have waited."""
+    """A selector that records the wait time instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class TimeTravelLoop(asyncio.SelectorEventLoop):
-    """Begins at 0."""
+    """An event loop whose time starts at 0."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -37,6 +37,6 @@ class TimeTravelLoop(asyncio.SelectorEventLoop):
 
 
 def travel(story: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, however long it takes on its own clock."""
+    """Run a coroutine to its end, however long it takes on the loop's own clock."""
     with asyncio.Runner(loop_factory=TimeTravelLoop) as runner:
         return runner.run(story)

@@ -1,6 +1,6 @@
 """A Temporal worker in a process of its own, which tests may kill: `python -m tests.support.worker ADDRESS QUEUE FILE`.
 
-Its settings come from the environment. Acting appends a line to the file, so acting twice is seen.
+Its settings come from the environment. Each action appends a line to the file, so a repeated action is seen.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ async def work(address: str, queue: str, acts: Path) -> None:
             file.write(f"{name}\n")
 
     client = await Client.connect(address, plugins=[HumanTasksPlugin()])
-    at_once = timedelta(seconds=1)  # a worker that was killed is not waited for
+    at_once = timedelta(seconds=1)  # a killed worker is not waited for
     worker = Worker(
         client,
         task_queue=queue,

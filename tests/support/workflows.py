@@ -1,4 +1,4 @@
-"""Workflows of the tests. A module of its own: workflow sandboxes load the file their workflow is in."""
+"""Workflows of the tests, in a module of their own because workflow sandboxes load the file of their workflow."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class Decision(BaseModel):
 
 @workflow.defn
 class Ask:
-    """Asks once, acts once, and tells what it made of the answer."""
+    """Ask once, act once, and return the decision or the error."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Ask:
 
 @workflow.defn
 class AskForFacts:
-    """Returns the error of `await_human` with its facts, and how long it took."""
+    """Return the error of `await_human` with its facts, and the start and end time."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Amount(BaseModel):
 
 @workflow.defn
 class AskFor:
-    """Asks for one of two response classes, and returns the answer or what differs."""
+    """Ask for one of two response classes, and return the answer or the differing parts."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], response: Literal["Decision", "Amount"]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class AskFor:
 
 @workflow.defn
 class AskUncaught:
-    """Lets the error of `await_human` fail the workflow."""
+    """Let the error of `await_human` fail the workflow."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> bool:
@@ -98,7 +98,7 @@ class AskUncaught:
 
 @workflow.defn
 class AskSeveral:
-    """Two people one after the other, then two at once."""
+    """Ask two people one after the other, then two at once."""
 
     @workflow.run
     async def run(self, name: str, via: Literal["signal", "activity"] = "signal") -> list[bool]:
@@ -113,7 +113,7 @@ class AskSeveral:
 
 @workflow.defn
 class AskImpatiently:
-    """Stops waiting by itself, before anybody answers."""
+    """Stop waiting before any answer."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> str:
@@ -127,7 +127,7 @@ class AskImpatiently:
 
 @workflow.defn
 class AskAcrossRuns:
-    """Keeps its question through as many runs as it is told to."""
+    """Keep a question open through a given number of runs."""
 
     def __init__(self) -> None:
         self.goes_on = False
@@ -150,7 +150,7 @@ class AskAcrossRuns:
 
 @workflow.defn
 class AskBesideADynamicHandler:
-    """Takes every signal there is, and continues as new with a question open."""
+    """Handle every signal dynamically, and continue as new with an open question."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -162,7 +162,7 @@ class AskBesideADynamicHandler:
     @workflow.run
     async def run(self, options: dict[str, Any], run: int = 1) -> list[Any]:
         if run == 2:
-            await workflow.sleep(2)  # the answer may come before the question is asked again
+            await workflow.sleep(2)  # the answer may arrive before the next run asks
         asking = asyncio.create_task(await_human(response_schema=Decision, **options))
         await workflow.wait_condition(lambda: asking.done() or bool(self.taken))
         if not asking.done() and run == 1:
@@ -172,7 +172,7 @@ class AskBesideADynamicHandler:
 
 @workflow.defn
 class AskNamedAndUnnamed:
-    """One question twice, of which one has a key of its own; the next run comes to them in another order."""
+    """Ask one question twice, once with its own key, and ask in another order in the next run."""
 
     def __init__(self) -> None:
         self.goes_on = False
@@ -196,7 +196,7 @@ class AskNamedAndUnnamed:
 
 @workflow.defn
 class AskThenForget:
-    """Continues as new with its question open, and the next run does something else: ends, or fails once."""
+    """Continue as new with an open question; the next run ends, or fails once, or asks again."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], then: str, run: int = 1) -> str:
@@ -214,7 +214,7 @@ class AskThenForget:
 
 @workflow.defn
 class AskOnQueue:
-    """Asks with a task queue of its own for the activities; then waits, or continues as new and ends."""
+    """Ask with a task queue for the activities, then wait, or continue as new and end."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], queue: str, then: str = "waits", run: int = 1) -> bool | None:
@@ -231,7 +231,7 @@ class AskOnQueue:
 
 @workflow.defn(name="Mended")
 class CountsWrongly:
-    """A quorum with a bug in its own code."""
+    """A quorum with a bug in the workflow's own code."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
@@ -240,7 +240,7 @@ class CountsWrongly:
 
 @workflow.defn(name="Mended")
 class CountsRightly:
-    """The same, mended."""
+    """The workflow of `CountsWrongly` after the bug was fixed."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
@@ -254,7 +254,7 @@ async def _two_of_three(question: str, via: str, yes: Callable[[Any], bool]) -> 
 
 @workflow.defn
 class AskLikeAScript:
-    """Takes the wrong `await_human`."""
+    """Call the `await_human` of scripts, which is an error in a workflow."""
 
     @workflow.run
     async def run(self, question: str) -> bool:
@@ -263,7 +263,7 @@ class AskLikeAScript:
 
 @workflow.defn
 class AskInChild:
-    """Leaves the asking to a child workflow."""
+    """Ask in a child workflow."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +273,7 @@ class AskInChild:
 
 @workflow.defn
 class AskAndEnd:
-    """Ends, in one way or another, while its question is open."""
+    """End in one of several ways while the question is open."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], end: str) -> str:
@@ -288,7 +288,7 @@ class AskAndEnd:
 
 @workflow.defn
 class AskBarely:
-    """Calls the activity that waits by itself."""
+    """Call the waiting activity directly."""
 
     @workflow.run
     async def run(self, question: str) -> dict[str, Any]:
@@ -302,7 +302,7 @@ class AskBarely:
 
 @workflow.defn
 class AskLocally:
-    """Calls one of the activities as a local activity, with a question or a task id."""
+    """Call one of the activities as a local activity, with a question or a task id."""
 
     @workflow.run
     async def run(self, about: str, activity: str) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class AskLocally:
 
 @workflow.defn
 class AskUnderAnyKey:
-    """Has a key in its code that earlier releases took for none."""
+    """Use a key in the code that earlier releases treated as no key."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
@@ -325,7 +325,7 @@ class AskUnderAnyKey:
 
 @workflow.defn
 class AskHugely:
-    """Asks about more than Temporal carries."""
+    """Ask about a payload that is too large for Temporal."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> bool:
@@ -335,7 +335,7 @@ class AskHugely:
 
 @workflow.defn
 class AskAboutADocument:
-    """Asks about a document of this size, and returns the answer and how long its note is."""
+    """Ask about a document of this size, and return the answer and the length of its note."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"], size: int) -> list[Any]:
@@ -345,7 +345,7 @@ class AskAboutADocument:
 
 @workflow.defn
 class AskTwoOfThree:
-    """A quorum, from a workflow."""
+    """Ask a quorum from a workflow."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> list[Any]:
@@ -360,7 +360,7 @@ class AskTwoOfThree:
 
 @workflow.defn
 class AskUpTheLadder:
-    """An escalation, from a workflow."""
+    """Ask an escalation from a workflow."""
 
     @workflow.run
     async def run(self, question: str, via: Literal["signal", "activity"]) -> Decision:
@@ -374,7 +374,7 @@ class AskUpTheLadder:
 
 @workflow.defn(name="AskUncaught")
 class AskUncaughtReworded(AskUncaught):
-    """The same after a deploy that changed the question."""
+    """The workflow `AskUncaught` after a deployment that changed the question."""
 
     @workflow.run
     async def run(self, options: dict[str, Any]) -> bool:
@@ -383,7 +383,7 @@ class AskUncaughtReworded(AskUncaught):
 
 @workflow.defn(name="AskAcrossRuns")
 class AskAcrossRunsReworded(AskAcrossRuns):
-    """The same after a deploy that changed the question."""
+    """The workflow `AskAcrossRuns` after a deployment that changed the question."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], run: int = 1) -> list[Any]:
@@ -397,14 +397,14 @@ class Case(BaseModel):
 
 
 class CaseWithDefault(Case):
-    """The same after a deploy."""
+    """The payload after a deployment that added a field."""
 
     urgent: bool = False
 
 
 @workflow.defn
 class AskByRelease:
-    """Asks what `question` and `payload` say, which each release says differently."""
+    """Ask a question whose text and payload differ between releases."""
 
     sides = ("left", "right")
 
@@ -462,7 +462,7 @@ class AskByRelease:
 
 @workflow.defn
 class AskUnderOneKey:
-    """Asks two questions under one key, and returns for each the answer or what differs."""
+    """Ask two questions with one key, and return for each the answer or the differing parts."""
 
     def __init__(self) -> None:
         self.ended = 0
@@ -489,7 +489,7 @@ class AskUnderOneKey:
 
 @workflow.defn(name="AskByRelease")
 class AskReworded(AskByRelease):
-    """In other words, and two questions in another order."""
+    """A release with another text and the reverse order of two questions."""
 
     sides = ("right", "left")
 
@@ -503,7 +503,7 @@ class AskReworded(AskByRelease):
 
 @workflow.defn(name="AskByRelease")
 class AskWithAFieldMore(AskByRelease):
-    """A field with a default was added to the payload model."""
+    """A release whose payload model has an additional field with a default."""
 
     def question(self, task: str) -> dict[str, Any]:
         asked = super().question(task)
@@ -516,7 +516,7 @@ class AskWithAFieldMore(AskByRelease):
 
 @workflow.defn(name="AskByRelease")
 class AskInAnotherOrder(AskByRelease):
-    """`list(set(...))` under another hash seed."""
+    """A release in which `list(set(...))` has another order because of another hash seed."""
 
     def question(self, task: str) -> dict[str, Any]:
         asked = super().question(task)
@@ -533,12 +533,12 @@ RELEASES: dict[str, type] = {
     "a field more": AskWithAFieldMore,
     "another order of a set": AskInAnotherOrder,
 }
-"""The same workflow in the code of several releases."""
+"""One workflow in the code of several releases."""
 
 
 @workflow.defn
 class AskAndGiveUp:
-    """Stops waiting by itself, and then ends, goes on without the answer, or makes the same call again."""
+    """Stop waiting, and then end, continue without the answer, or make the same call again."""
 
     @workflow.run
     async def run(self, options: dict[str, Any], then: Literal["ends", "goes on", "asks again"]) -> Any:
@@ -559,7 +559,7 @@ class AskAndGiveUp:
 
 @workflow.defn
 class AskMany:
-    """Asks a number of questions in one gather."""
+    """Ask a number of questions in one gather."""
 
     @workflow.run
     async def run(self, question: str, count: int, via: Literal["signal", "activity"]) -> list[int]:
