@@ -39,7 +39,7 @@ from tests.support.postgres import PostgresServer
 from awaithumans_core import Route, Settings
 from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from benchmarks import _wakes
 from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
 from benchmarks._load_sender import ROOT, LoadResult, request, send_load
@@ -130,7 +130,7 @@ class Servers:
     async def postpone_checks(self) -> None:
         """Postpone the relay's checks of open waits, because checking new waits uses a large part of a CPU."""
         await self.store.checks.postpone(
-            await self.store.queries.listed(states=["open"], limit=100_000), MOST_CHECK_SECONDS
+            await self.store.queries.listed(states=["open"], limit=100_000), MAX_CHECK_SECONDS
         )
 
 

@@ -40,7 +40,7 @@ from sqlalchemy import bindparam, select, update
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.settings import Settings
 from awaithumans_relay.store import Store, WaitState
-from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS
+from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MAX_CHECK_SECONDS
 from awaithumans_relay.store.table.schema import waits
 from awaithumans_relay.sweep.rate_limit import CHECKS_PER_SECOND
 from benchmarks._meters import Cost, Meter
@@ -177,7 +177,7 @@ class Workload:
 
 def check_interval(age: float) -> float:
     """Return the seconds between two checks of a wait of this age, by the schedule and with mean jitter."""
-    return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MOST_CHECK_SECONDS) * (1 - JITTER / 2)
+    return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MAX_CHECK_SECONDS) * (1 - JITTER / 2)
 
 
 async def measure_waiting(

@@ -19,7 +19,7 @@ from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.retention import Retention
-from awaithumans_relay.store.schedule import LONGEST_LEASE_SECONDS, LONGEST_RETRY_SECONDS, MOST_CHECK_SECONDS
+from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS, MAX_LEASE_SECONDS, MAX_RETRY_SECONDS
 from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 
@@ -80,7 +80,7 @@ async def put_off_check(store: Store) -> None:
     """Postpone the check of a wait so old that it is checked every quarter of an hour."""
     await store.intake.register("task", ROUTE, 30 * 24 * 3600)
     (wait,) = await store.queries.find("task")
-    await store.checks.postpone([wait], MOST_CHECK_SECONDS)
+    await store.checks.postpone([wait], MAX_CHECK_SECONDS)
 
 
 async def put_off_delivery(store: Store) -> None:
@@ -129,11 +129,11 @@ class StoredTime:
 
 
 TIMES = [
-    StoredTime("next_check_at", put_off_check, checked, MOST_CHECK_SECONDS, MOST_CHECK_SECONDS),
-    StoredTime("next_attempt_at", put_off_delivery, delivered, LONGEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS),
-    StoredTime("next_attempt_at of an answer", answered, delivered, LONGEST_RETRY_SECONDS, 0),
-    StoredTime("next_attempt_at of a redrive", redriven, delivered, LONGEST_RETRY_SECONDS, 0),
-    StoredTime("lease_until", leased, delivered, LONGEST_LEASE_SECONDS, LEASE),
+    StoredTime("next_check_at", put_off_check, checked, MAX_CHECK_SECONDS, MAX_CHECK_SECONDS),
+    StoredTime("next_attempt_at", put_off_delivery, delivered, MAX_RETRY_SECONDS, MAX_RETRY_SECONDS),
+    StoredTime("next_attempt_at of an answer", answered, delivered, MAX_RETRY_SECONDS, 0),
+    StoredTime("next_attempt_at of a redrive", redriven, delivered, MAX_RETRY_SECONDS, 0),
+    StoredTime("lease_until", leased, delivered, MAX_LEASE_SECONDS, LEASE),
 ]
 every_time = pytest.mark.parametrize("time", TIMES, ids=lambda time: time.column)
 
@@ -182,11 +182,11 @@ async def test_deadline_passed_only_by_a_step_forward_keeps_the_wait_open(store:
     await store.intake.register("task", ROUTE, 900)
     for step in (HOUR, -2 * HOUR):
         clocks.is_set(step)
-        clocks.passes(MOST_CHECK_SECONDS)
+        clocks.passes(MAX_CHECK_SECONDS)
         assert await checked(store)
         (wait,) = await store.queries.find("task")
         assert wait.state == WaitState.OPEN
-        assert wait.next_check_at <= clocks.wall + MOST_CHECK_SECONDS
+        assert wait.next_check_at <= clocks.wall + MAX_CHECK_SECONDS
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])

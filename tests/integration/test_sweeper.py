@@ -20,7 +20,7 @@ from awaithumans_core.deleted_tasks import Rule
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.engines import CollectingEngine
 from tests.support.relay import running_relay
@@ -377,7 +377,7 @@ async def _asked_yesterday(
             body = {**task.body(), "callback_url": f"{relay}/callbacks/{issue(route)}"}
             task_id = (await client.create(body)).task_id
         await store.intake.register(task_id, route, MONTH_SECONDS)
-        await store.checks.postpone(await store.queries.find(task_id), 24 * 3600 + MOST_CHECK_SECONDS - 30)
+        await store.checks.postpone(await store.queries.find(task_id), 24 * 3600 + MAX_CHECK_SECONDS - 30)
         return task_id
 
     async with humans.client() as client:

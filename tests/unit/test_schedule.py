@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
 from awaithumans_relay.store.schedule import (
-    LONGEST_REDELIVERY_SECONDS,
-    MOST_CHECK_SECONDS,
-    REDELIVERIES,
+    MAX_CHECK_SECONDS,
+    MAX_REDELIVERIES,
+    MAX_REDELIVERY_SECONDS,
     REDELIVERY_REST_SECONDS,
     next_check,
     next_redelivery,
@@ -102,17 +102,17 @@ def test_deleted_task_is_confirmed_within_fifteen_minutes() -> None:
     """The longest interval, the confirming reads and a minute for delivery fit into the promised time."""
     confirming = (RULE.readings - 1) * RULE.recheck_seconds
     assert confirming >= CONFIRM_SECONDS
-    assert MOST_CHECK_SECONDS + confirming + FLUSH_SECONDS + 50 <= DEADLINE_SECONDS == 900
+    assert MAX_CHECK_SECONDS + confirming + FLUSH_SECONDS + 50 <= DEADLINE_SECONDS == 900
 
 
-@given(st.integers(0, 2 * REDELIVERIES), st.floats(-MONTH, MONTH))
+@given(st.integers(0, 2 * MAX_REDELIVERIES), st.floats(-MONTH, MONTH))
 def test_repeated_delivery_is_limited_in_time(count: int, since_last: float) -> None:
     """A time too far ahead was set by a clock that was ahead, and it is corrected."""
     planned = next_redelivery(now=NOW, count=count, last=NOW - since_last)
     if planned is None:
-        assert count >= REDELIVERIES
+        assert count >= MAX_REDELIVERIES
         assert since_last < REDELIVERY_REST_SECONDS
     else:
         due, counted = planned
-        assert NOW <= due <= NOW + LONGEST_REDELIVERY_SECONDS
-        assert counted <= REDELIVERIES
+        assert NOW <= due <= NOW + MAX_REDELIVERY_SECONDS
+        assert counted <= MAX_REDELIVERIES

@@ -13,7 +13,7 @@ import pytest
 
 from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
 from awaithumans_relay.store import Store, Wait, WaitState
-from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MAX_CHECK_SECONDS, next_check
 from awaithumans_relay.store.waits.checks import Checks
 from awaithumans_relay.store.waits.missing_tasks import MissingTasks
 from awaithumans_relay.sweep.rate_limit import RateLimiter
@@ -131,7 +131,7 @@ def planned(age: float, seconds: float) -> float:
     """Return how many checks the schedule plans for a wait of this age with mean jitter."""
     now = looks = 0.0
     while now < seconds:
-        interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (age + now)), MOST_CHECK_SECONDS)
+        interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (age + now)), MAX_CHECK_SECONDS)
         now += interval * (1 - JITTER / 2)
         looks += 1
     return looks - (now - seconds) / interval
@@ -163,7 +163,7 @@ def test_sixty_thousand_waits_cost_the_planned_checks() -> None:
     count, seconds = 60_000, 60
     ages = [6 * HOUR + (MONTH - 6 * HOUR) * number / count for number in range(count)]
     looks = [task_id for _, task_id in swept(ages, seconds)]
-    assert len(looks) == pytest.approx(count * seconds / (MOST_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.03)
+    assert len(looks) == pytest.approx(count * seconds / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.03)
     assert len(set(looks)) == len(looks)
 
 

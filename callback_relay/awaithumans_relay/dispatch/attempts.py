@@ -32,7 +32,7 @@ from awaithumans_relay.monitoring.metrics import Result
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Wait
-from awaithumans_relay.store.schedule import LONGEST_RETRY_SECONDS
+from awaithumans_relay.store.schedule import MAX_RETRY_SECONDS
 from awaithumans_relay.store.waits.leases import Leases
 
 logger = safe_logger("awaithumans.relay")
@@ -192,7 +192,7 @@ class Attempts:
         self, wait: Wait, error: BaseException, *, since: float | None, give_up: float, not_ready: bool = False
     ) -> None:
         cause, this = f"{type(error).__name__}: {error}", about(wait.task_id, wait.route)
-        after = self._backoff.delay(wait.attempts + 1, at_least=min(_requested_delay(error), LONGEST_RETRY_SECONDS))
+        after = self._backoff.delay(wait.attempts + 1, at_least=min(_requested_delay(error), MAX_RETRY_SECONDS))
         age = self._age(since)
         if age + after > give_up and wait.attempts + 1 >= TRIES_BEFORE_GIVING_UP:
             parked = await self._leases.park(wait, self._owner, reason=f"gave up after {age:.0f} s: {cause}")
@@ -207,7 +207,7 @@ class Attempts:
 
     def _without_gap(self, wait: Wait) -> Wait:
         """Return the wait without the time in which no relay tried: a relay was down, or a clock was set forward."""
-        late = self._age(wait.next_attempt_at) - LONGEST_RETRY_SECONDS
+        late = self._age(wait.next_attempt_at) - MAX_RETRY_SECONDS
         if wait.not_ready_since is None or late <= 0:
             return wait
         return replace(wait, not_ready_since=wait.not_ready_since + late)

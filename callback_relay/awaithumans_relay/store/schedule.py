@@ -16,7 +16,7 @@ FIRST_CHECK_SECONDS = 5.0
 
 It is no shorter because the server's own callback queue runs every 5 s.
 """
-MOST_CHECK_SECONDS = DETECT_SECONDS
+MAX_CHECK_SECONDS = DETECT_SECONDS
 """Maximum seconds until the next check, however old the wait is. Only a check can notice that a task was deleted."""
 AGE_SHARE = 0.05
 JITTER = 0.1
@@ -25,16 +25,16 @@ DEADLINE_MARGIN_SECONDS = 8.0
 """Seconds after the deadline at which the wait is checked. The server's scheduler marks a timeout up to 5 s late."""
 
 
-LONGEST_RETRY_SECONDS = 15 * 60.0
+MAX_RETRY_SECONDS = 15 * 60.0
 """Maximum seconds by which one retry may be put off, whatever a target's Retry-After asks for."""
 REDELIVERY_SECONDS = 1.0
 """Base spacing in seconds between repeated deliveries to a caller that registers again.
 
 The first repeat is immediate. The second follows this many seconds later, and each spacing after that is doubled.
 """
-LONGEST_REDELIVERY_SECONDS = 5 * 60.0
+MAX_REDELIVERY_SECONDS = 5 * 60.0
 """Maximum spacing in seconds between two repeated deliveries of one wait."""
-REDELIVERIES = 20
+MAX_REDELIVERIES = 20
 """Maximum number of repeated deliveries of one wait, until it has rested for `REDELIVERY_REST_SECONDS`.
 
 A caller that restarts, is reset or continues as new needs one each time. It normally needs none, because it finds the
@@ -42,13 +42,13 @@ answer on the server first. 20 are enough for more than an hour of restarts in a
 leaked registration proof can do with them is limited to 20 signals that Temporal drops.
 """
 REDELIVERY_REST_SECONDS = 24 * 3600.0
-LONGEST_LEASE_SECONDS = 60.0
+MAX_LEASE_SECONDS = 60.0
 """Maximum seconds for which a relay leases a wait at once."""
 
 
 def next_check(*, now: float, created_at: float, deadline_at: float) -> float:
     """Return the epoch seconds of the next check of a wait that is still open."""
-    interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (now - created_at)), MOST_CHECK_SECONDS)
+    interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (now - created_at)), MAX_CHECK_SECONDS)
     due = now + interval * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
     at_deadline = deadline_at + DEADLINE_MARGIN_SECONDS
     return min(due, at_deadline) if now < at_deadline else due
@@ -62,10 +62,10 @@ def next_redelivery(*, now: float, count: int, last: float | None) -> tuple[floa
         count: Repeated deliveries so far.
         last: When the last of them was due. None: there was none.
     """
-    last = None if last is None or last > now + LONGEST_REDELIVERY_SECONDS else last
+    last = None if last is None or last > now + MAX_REDELIVERY_SECONDS else last
     if last is None or now - last >= REDELIVERY_REST_SECONDS:
         return now, 1
-    if count >= REDELIVERIES:
+    if count >= MAX_REDELIVERIES:
         return None
-    spacing = min(REDELIVERY_SECONDS * 2 ** (count - 1), LONGEST_REDELIVERY_SECONDS)
-    return min(max(now, last + spacing), now + LONGEST_REDELIVERY_SECONDS), count + 1
+    spacing = min(REDELIVERY_SECONDS * 2 ** (count - 1), MAX_REDELIVERY_SECONDS)
+    return min(max(now, last + spacing), now + MAX_REDELIVERY_SECONDS), count + 1

@@ -30,7 +30,7 @@ from awaithumans_relay.availability.server_causes import concerns_server
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Store, Wait
-from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS
+from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.sweep.deleted_tasks import Deletions
 from awaithumans_relay.sweep.ended_tasks import EndedTasks
 from awaithumans_relay.sweep.found_answers import FoundAnswers
@@ -58,7 +58,7 @@ BEHIND_SECONDS = 10.0
 
 PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
 """Delay between two checks of a server that is unreachable."""
-ODD_REPLY_BACKOFF = Backoff(first=RETRY_SECONDS, most=MOST_CHECK_SECONDS / 1.25)
+ODD_REPLY_BACKOFF = Backoff(first=RETRY_SECONDS, most=MAX_CHECK_SECONDS / 1.25)
 """Delay between two checks of a task with odd replies.
 
 It grows, and with jitter never exceeds the schedule's maximum.

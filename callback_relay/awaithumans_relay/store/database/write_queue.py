@@ -136,5 +136,5 @@ class WriteQueue:
         return max(0.0, self._next_later() - self._clock()) if self._later else None
 
 
-def _taken(line: deque[Write], most: int) -> list[Write]:
-    return [line.popleft() for _ in range(min(most, len(line)))]
+def _taken(line: deque[Write], maximum: int) -> list[Write]:
+    return [line.popleft() for _ in range(min(maximum, len(line)))]

@@ -76,8 +76,8 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
     """
     engines: list[list[str]] = [[] for _ in answers]
     first: dict[tuple[str, str], int] = {}
-    for place, answer in enumerate(answers):
-        first.setdefault((answer.task_id, answer.idempotency_key), place)
+    for number, answer in enumerate(answers):
+        first.setdefault((answer.task_id, answer.idempotency_key), number)
     known: set[tuple[str, str]] = set()
     rows: list[tuple[tuple[str, str], dict[str, Any]]] = []
     late: list[tuple[tuple[str, str], dict[str, Any]]] = []
@@ -98,13 +98,13 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
     _ANSWER_LATE.run(db, late)
     early: dict[tuple[str, str], int] = {}
     added_rows: list[dict[str, Any]] = []
-    for place, answer in enumerate(answers):
+    for number, answer in enumerate(answers):
         if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
             continue
         # The registration has not come yet, but the callback's URL contains the route.
-        early[this] = place
-        asked = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
-        added_rows.append(asked | _values(answer))
+        early[this] = number
+        row = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
+        added_rows.append(row | _values(answer))
     if added_rows:
         for added in db.execute(_ADD[db.dialect.name], added_rows):
             engines[early[added.task_id, added.route_digest]].append(added.engine)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
 
 from awaithumans_relay.store.database import Database
-from awaithumans_relay.store.schedule import MOST_CHECK_SECONDS, next_check
+from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS, next_check
 from awaithumans_relay.store.table.conditions import this_wait
 from awaithumans_relay.store.table.rows import Wait, WaitState, kept, wait_of
 from awaithumans_relay.store.table.schema import waits
@@ -40,7 +40,7 @@ class Checks:
         def write(db: Connection) -> list[Wait]:
             found = due(db, waits.c.next_check_at <= now, limit)
             if len(found) < limit:  # put off by a clock that was ahead; an OR would read all open waits
-                found += due(db, waits.c.next_check_at > now + MOST_CHECK_SECONDS, limit - len(found))
+                found += due(db, waits.c.next_check_at > now + MAX_CHECK_SECONDS, limit - len(found))
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
             _schedule(db, found, later)
             return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, select, tuple_, update
 
-from awaithumans_relay.store.schedule import LONGEST_RETRY_SECONDS
+from awaithumans_relay.store.schedule import MAX_RETRY_SECONDS
 from awaithumans_relay.store.table.rows import Wait, WaitState, wait_of
 from awaithumans_relay.store.table.schema import waits
 
@@ -42,7 +42,7 @@ def leasable(
 
 def make_due(db: Connection, engine: str, now: float) -> None:
     """Make waits due now that a clock that was ahead has put off."""
-    db.execute(_MAKE_DUE, {"of_engine": engine, "now": now, "far": now + LONGEST_RETRY_SECONDS})
+    db.execute(_MAKE_DUE, {"of_engine": engine, "now": now, "far": now + MAX_RETRY_SECONDS})
 
 
 def is_leased() -> ColumnElement[bool]:

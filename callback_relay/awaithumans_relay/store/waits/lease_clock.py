@@ -6,7 +6,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, Float, cast, extract, func, select
 
 from awaithumans_relay.runtime.clock_steps import ClockSteps
-from awaithumans_relay.store.schedule import LONGEST_LEASE_SECONDS
+from awaithumans_relay.store.schedule import MAX_LEASE_SECONDS
 
 _DATABASE_TIME = select(cast(extract("epoch", func.clock_timestamp()), Float))
 
@@ -42,7 +42,7 @@ class LeaseClock:
             seconds: How long leases last.
             grace: How long ago a lease must have expired.
         """
-        normal = {"run_out": at - grace, "too_long": at + max(seconds, LONGEST_LEASE_SECONDS)}
+        normal = {"run_out": at - grace, "too_long": at + max(seconds, MAX_LEASE_SECONDS)}
         if (steps := self._steps) is None:
             return normal
         steps.note(at)

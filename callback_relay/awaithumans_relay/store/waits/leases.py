@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, func, not_, or_, select, tup
 from awaithumans_core.runs import StartedRuns
 from awaithumans_relay.store.database import Database
 from awaithumans_relay.store.database.database import lock_key
-from awaithumans_relay.store.schedule import LONGEST_LEASE_SECONDS, LONGEST_RETRY_SECONDS
+from awaithumans_relay.store.schedule import MAX_LEASE_SECONDS, MAX_RETRY_SECONDS
 from awaithumans_relay.store.table.answers import Delivery, RunStart, write_deliveries, write_run_starts
 from awaithumans_relay.store.table.batch_statements import Update
 from awaithumans_relay.store.table.conditions import this_wait
@@ -103,13 +103,13 @@ class Leases:
     async def next_delivery(self, engine: str) -> float | None:
         """Return when the next answered wait of this engine is due, except leased ones. None: there is none."""
         now = self.clock()
-        far = now + LONGEST_RETRY_SECONDS
+        far = now + MAX_RETRY_SECONDS
         which = (waits.c.state == WaitState.ANSWERED, waits.c.engine == engine)
         free = or_(waits.c.lease_until.is_(None), not_(is_leased()))
 
         def read(db: Connection) -> float | None:
             at = self._lease_clock.now(db)
-            ends = {"run_out": at, "too_long": at + LONGEST_LEASE_SECONDS}
+            ends = {"run_out": at, "too_long": at + MAX_LEASE_SECONDS}
             first = db.execute(select(func.min(waits.c.next_attempt_at)).where(*which, free), ends).scalar()
             ahead = select(func.max(waits.c.next_attempt_at)).where(*which, waits.c.next_attempt_at > far, free)
             return first if db.execute(ahead, ends).scalar() is None else now
@@ -161,7 +161,7 @@ class Leases:
         now = self.clock()
         since = (wait.not_ready_since or now) if not_ready else None
         values = {
-            "next_attempt_at": now + min(after, LONGEST_RETRY_SECONDS),
+            "next_attempt_at": now + min(after, MAX_RETRY_SECONDS),
             "last_error": kept(error),
             "not_ready_since": since,
         }
