@@ -4,7 +4,7 @@ A statement costs more than the change it makes to one row, and each one release
 callbacks share a transaction, and then its statements as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,19 +96,30 @@ def write_answers(db: Connection, answers: Sequence[Answer]) -> list[list[str]]:
         engines[its].append(engine)
     _ANSWER.run(db, rows)
     _ANSWER_LATE.run(db, late)
+    for number, engine in _write_early(db, answers, known):
+        engines[number].append(engine)
+    return engines
+
+
+def _write_early(
+    db: Connection, answers: Sequence[Answer], known: Collection[tuple[str, str]]
+) -> list[tuple[int, str]]:
+    """Add answered waits for callbacks that came before their registration; the callback's URL contains the route.
+
+    Returns the index of the answer and the engine of each wait that was added. `known` are the waits that exist.
+    """
     early: dict[tuple[str, str], int] = {}
-    added_rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for number, answer in enumerate(answers):
         if answer.route is None or (this := (answer.task_id, answer.route.digest)) in known or this in early:
             continue
-        # The registration has not come yet, but the callback's URL contains the route.
         early[this] = number
         row = open_row(answer.task_id, answer.route, now=answer.at, deadline_at=answer.at)
-        added_rows.append(row | _values(answer))
-    if added_rows:
-        for added in db.execute(_ADD[db.dialect.name], added_rows):
-            engines[early[added.task_id, added.route_digest]].append(added.engine)
-    return engines
+        rows.append(row | _values(answer))
+    if not rows:
+        return []
+    added = db.execute(_ADD[db.dialect.name], rows)
+    return [(early[each.task_id, each.route_digest], each.engine) for each in added]
 
 
 def write_deliveries(db: Connection, deliveries: Sequence[Delivery]) -> list[bool]:
