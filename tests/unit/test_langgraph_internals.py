@@ -11,6 +11,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast
 from weakref import ref
@@ -347,6 +348,31 @@ def test_channel_error_handled() -> None:
     graph = builder.compile(checkpointer=InMemorySaver())
     graph.invoke({}, CONFIG)
     assert internals.ERROR_HANDLED in channels(graph), renamed(internals.ERROR_HANDLED)
+
+
+def test_pregel_node_error() -> None:
+    """An error handler finds the failure of its node under this name, and a node finds nothing under it."""
+    found: dict[str, bool] = {}
+
+    def fails(state: State) -> State:
+        found["node"] = internals.NODE_ERROR in configured()
+        raise ZeroDivisionError
+
+    def handles(state: State) -> State:
+        found["handler"] = internals.NODE_ERROR in configured()
+        return {}
+
+    builder = StateGraph(State).add_node("node", fails, error_handler=handles).add_edge(START, "node")
+    builder.compile(checkpointer=InMemorySaver()).invoke({}, CONFIG)
+    assert found == {"node": False, "handler": True}, renamed(internals.NODE_ERROR)
+
+
+def test_names_in_the_record_of_a_server_run() -> None:
+    """The installed server marks context, and the tracing project of a run, with these names."""
+    api = Path(str(find_spec("langgraph_api").origin)).parent  # type: ignore[union-attr]
+    source = "".join((api / name).read_text() for name in ("models/run.py", "stream.py", "validation.py"))
+    for name in (internals.CONTEXT_GIVEN, *internals.TRACING):
+        assert f'"{name}"' in source, renamed(name)
 
 
 def test_channel_return() -> None:

@@ -29,6 +29,8 @@ SCRATCHPAD = "__pregel_scratchpad"
 """Config key of a node's memory for one run."""
 STRICT_RESUME = "__pregel_strict_resume"
 """Config key, from LangGraph 1.2.20: a resume that answers no waiting interrupt raises."""
+NODE_ERROR = "__pregel_node_error"
+"""Config key under which LangGraph passes the failure of a node to its error handler."""
 CHECKPOINT_MAP = "checkpoint_map"
 """Config key of the checkpoints of the graphs around the node, by namespace."""
 
@@ -41,6 +43,14 @@ NODE_NAMESPACE = "langgraph_checkpoint_ns"
 
 A `RemoteGraph` passes the metadata of the node that calls it to the run that it starts.
 """
+
+CONTEXT_GIVEN = "__context_provided__"
+"""Config key in the record of a server's run.
+
+A server stores context and configurable values under one name. This mark is present if it was context.
+"""
+TRACING = {"__langsmith_project__": "project_name", "__langsmith_example_id__": "example_id"}
+"""Config keys in the record of a server's run -> names in the option `langsmith_tracing`."""
 
 # --- Names in checkpoints ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,13 @@ from langgraph.config import get_config, get_store
 from langgraph.store.base import BaseStore, Item
 
 from awaithumans_adapters.langgraph.delivery.history import asked_at
-from awaithumans_adapters.langgraph.internals import NODE_NAMESPACE, SERVER_USER, SERVER_VERSION, run_metadata
+from awaithumans_adapters.langgraph.internals import (
+    NODE_ERROR,
+    NODE_NAMESPACE,
+    SERVER_USER,
+    SERVER_VERSION,
+    run_metadata,
+)
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
@@ -26,10 +32,6 @@ from awaithumans_adapters.langgraph.names import (
 from awaithumans_adapters.langgraph.server_engine.target import RUN, USER
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
-
-NODE_ERROR = "__pregel_node_error"
-"""Config key under which LangGraph passes the failure of a node to its error handler."""
-
 
 _CALLED_BY_A_NODE = (
     "await_human is called in a run that a RemoteGraph in a node of another graph has started: the relay would resume "

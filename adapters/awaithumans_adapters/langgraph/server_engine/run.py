@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
+from awaithumans_adapters.langgraph.internals import CONTEXT_GIVEN, TRACING
 from awaithumans_adapters.langgraph.names import RESUMED_WITH
 from awaithumans_adapters.langgraph.server_engine.target import ServerTarget
 from awaithumans_core.errors import SettingsError
@@ -33,9 +34,6 @@ CHANGEABLE: Final = frozenset(CARRIED) | {"config", "context", "metadata", "lang
 _CONFIG = ("tags", "recursion_limit", "max_concurrency", "run_name")
 _SERVERS_METADATA = ("thread_id", "assistant_id", "run_id", "cron_id", "counters_since_delta_snapshot", RESUMED_WITH)
 """Metadata that the server refuses or replaces. The last one is set by this package, for an earlier answer."""
-_CONTEXT_GIVEN = "__context_provided__"
-"""A server stores context and configurable values under one name. This mark is present if it was context."""
-_TRACING = {"__langsmith_project__": "project_name", "__langsmith_example_id__": "example_id"}
 
 
 def options_of(run: Mapping[str, Any]) -> RunOptions:
@@ -52,7 +50,7 @@ def options_of(run: Mapping[str, Any]) -> RunOptions:
     configurable: Mapping[str, Any] = given.get("configurable") or {}
     config: dict[str, Any] = {name: given[name] for name in _CONFIG if given.get(name)}
     if context := record.get("context"):
-        if _CONTEXT_GIVEN in configurable:
+        if CONTEXT_GIVEN in configurable:
             options["context"] = context
         else:
             config["configurable"] = context
@@ -61,7 +59,7 @@ def options_of(run: Mapping[str, Any]) -> RunOptions:
     metadata: Mapping[str, Any] = run.get("metadata") or {}
     if own := {name: value for name, value in metadata.items() if name not in _SERVERS_METADATA}:
         options["metadata"] = own
-    if tracing := {name: configurable[kept] for kept, name in _TRACING.items() if configurable.get(kept)}:
+    if tracing := {name: configurable[kept] for kept, name in TRACING.items() if configurable.get(kept)}:
         options["langsmith_tracing"] = tracing
     return options
 
