@@ -434,6 +434,8 @@ ALL = [(case, prepare) for case, examples in EXAMPLES.items() for prepare in exa
 def test_every_case_has_an_example() -> None:
     """A case that no thread produces is unproven, or does not exist."""
     assert set(EXAMPLES) | ON_A_SERVER == set(Case)
+    on_a_server = Path(__file__).with_name("test_langgraph_server.py").read_text()
+    assert all(f"def test_{case.name.lower()}_is_the_case_of_" in on_a_server for case in ON_A_SERVER)
 
 
 async def case_of(engine: GraphEngine, prepared: Prepared) -> Case:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from fastapi import FastAPI
 from httpx import ConnectError
 
 from awaithumans_adapters.langgraph import LangGraphServerEngine, ServerTarget
+from awaithumans_adapters.langgraph.delivery.classification import Case, read_case
 from awaithumans_adapters.langgraph.delivery.rules import CONTINUED, DECIDED, UPDATED
+from awaithumans_adapters.langgraph.server_engine.facts import ServerFacts
 from awaithumans_core import HumanTasks, Outcome, Route, SettingsError, TargetGone, TargetNotReady
+from awaithumans_core.engine import RelayNotReady
 from awaithumans_relay.store import Store
 from tests.support import served_graphs
 from tests.support.langgraph_server import LangGraphServer, ServedCaller
@@ -543,3 +547,56 @@ async def test_threads_end_once_after_the_relay_is_killed(
     assert there.did("goes on") == 1, "the server's run must not depend on the relay"
     await here.aclose()
     await there.aclose()
+
+
+# --- Cases that only a server has. Those of any thread are in test_langgraph_cases.py
+
+
+async def case_of(engine: LangGraphServerEngine, route: Route, *, answer_known: bool = True) -> Case:
+    """Read a thread as a delivery does, or as a check for orphans does, and return its case."""
+    thread = await engine._thread(route)
+    facts = ServerFacts(thread, engine._seen, engine._why_hidden, wait_until_idle=answer_known)
+    case, _ = await read_case(facts, engine._known(thread, answer_known=answer_known), route.idempotency_key)
+    return case
+
+
+async def test_run_active_is_the_case_of_a_thread_that_runs(bench: Bench) -> None:
+    """A check for orphans does not wait for a run, and an open wait is kept as long as there is one."""
+    slow = bench.directed("slow")
+    await bench.ask(wait=False)
+    route, outcome = await bench.answer(True)
+    await bench.until("slow")
+    assert await case_of(bench.engine, route, answer_known=False) is Case.RUN_ACTIVE
+    assert await bench.engine.orphaned(route) is None
+    slow.unlink()
+    assert await case_of(bench.engine, route) is Case.PENDING
+    await bench.engine.deliver(route, outcome)
+    assert await case_of(bench.engine, route) is Case.ANSWERED
+
+
+async def test_hidden_is_the_case_of_a_thread_of_a_user_that_is_not_found(bench: Bench) -> None:
+    """The server may hide it from the relay's credentials. The same thread without a user is not stored yet."""
+    await bench.ask()
+    route, outcome = await bench.answer(True)
+    await bench.client.threads.delete(bench.thread_id)
+    assert await case_of(bench.engine, route) is Case.NOT_YET
+    of_user = replace(route, caller={"user": "alice"})
+    assert await case_of(bench.engine, of_user) is Case.HIDDEN
+    with pytest.raises(RelayNotReady, match="either they may not read it, or it was deleted"):
+        await bench.engine.deliver(of_user, outcome)
+
+
+async def test_lost_is_the_case_of_a_failed_thread_whose_question_is_not_stored(bench: Bench) -> None:
+    """The wait is parked, because a redrive could not run the thread on from there."""
+    await bench.ask()
+    bench.directed("break")
+    route, outcome = await bench.answer(True)
+    with pytest.raises(TargetGone, match="node 'first' failed"):
+        await bench.engine.deliver(route, outcome)
+    assert await case_of(bench.engine, route) is Case.FAILED
+    removed = replace(route, asked_at={"": str(uuid.uuid4())})
+    assert await case_of(bench.engine, removed) is Case.LOST
+    for attempt in (bench.engine.deliver, bench.engine.redrive):
+        with pytest.raises(TargetGone, match=f"has lost what thread '{bench.thread_id}' was doing"):
+            await attempt(removed, outcome)
+    assert bench.did("goes on") == 1
