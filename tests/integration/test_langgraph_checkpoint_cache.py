@@ -8,7 +8,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import CheckpointCache
-from awaithumans_adapters.langgraph.graph_engine.deliveries import STARTING
+from awaithumans_adapters.langgraph.graph_engine.deliveries import MAX_STARTING
 from awaithumans_core import Outcome, Route
 from tests.support.clocks import ManualClock
 from tests.support.counting_savers import CountingSaver, YieldingSaver
@@ -49,7 +49,7 @@ async def test_first_of_many_threads_resumes_before_the_last_is_read(registrar: 
 
     bench.graph(node=node)
     answers: list[tuple[Route, Outcome]] = []
-    for number in range(10 * STARTING):
+    for number in range(10 * MAX_STARTING):
         thread_id = f"{bench.thread_id}:{number}"
         shown = await bench.compiled.ainvoke({"answers": []}, {"configurable": {"thread_id": thread_id}})
         key = shown["__interrupt__"][0].value["idempotency_key"]

@@ -121,46 +121,46 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
         """Ask a person about a gated call, and run it if the decision permits."""
-        asked = self._asked(request)
-        if asked is None or (asked.when is not None and not Condition(asked.when, request).holds_sync()):
+        call = self._gated_call(request)
+        if call is None or (call.when is not None and not Condition(call.when, request).holds_sync()):
             return handler(request)
         try:
             answer = await_human_sync(
-                task=asked.task,
-                response_schema=asked.response,
+                task=call.task,
+                response_schema=call.response,
                 human_tasks=self._human_tasks,
-                may_reword=asked.may_reword,
-                **asked.options,
+                may_reword=call.may_reword,
+                **call.options,
             )
         except QuestionEndedError as ended:
-            return asked.refused(not_run(ended))
-        ruled = asked.ruled(answer)
-        return ruled if isinstance(ruled, ToolMessage) else asked.told(handler(ruled), ruled)
+            return call.refused(not_run(ended))
+        decided = call.decided(answer)
+        return decided if isinstance(decided, ToolMessage) else call.with_note(handler(decided), decided)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
     ) -> Result:
         """Ask a person about a gated call in an async run, and run it if the decision permits."""
-        asked = self._asked(request)
-        if asked is None or (asked.when is not None and not await Condition(asked.when, request).holds()):
+        call = self._gated_call(request)
+        if call is None or (call.when is not None and not await Condition(call.when, request).holds()):
             return await handler(request)
         try:
             answer = await await_human(
-                task=asked.task,
-                response_schema=asked.response,
+                task=call.task,
+                response_schema=call.response,
                 human_tasks=self._human_tasks,
-                may_reword=asked.may_reword,
-                **asked.options,
+                may_reword=call.may_reword,
+                **call.options,
             )
         except QuestionEndedError as ended:
-            return asked.refused(not_run(ended))
-        ruled = asked.ruled(answer)
-        return ruled if isinstance(ruled, ToolMessage) else asked.told(await handler(ruled), ruled)
+            return call.refused(not_run(ended))
+        decided = call.decided(answer)
+        return decided if isinstance(decided, ToolMessage) else call.with_note(await handler(decided), decided)
 
-    def _asked(self, request: ToolCallRequest) -> "_Asked | None":
+    def _gated_call(self, request: ToolCallRequest) -> "_GatedCall | None":
         options = self._gated.get(request.tool_call["name"])
         if options is not None:
-            return _Asked(request, options)
+            return _GatedCall(request, options)
         # A misspelt name would leave the intended tool without a gate.
         runtime = cast("ToolRuntime[Any, Any]", request.runtime)  # pyright: ignore[reportUnknownMemberType]
         if unknown := self._gated.keys() - {tool.name for tool in runtime.tools}:
@@ -168,7 +168,7 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         return None
 
 
-class _Asked:
+class _GatedCall:
     """One gated call: what a person is asked about it, and what follows from the answer."""
 
     def __init__(self, request: ToolCallRequest, options: ApprovalOptions) -> None:
@@ -194,7 +194,7 @@ class _Asked:
         self.task = one_line(words, MAX_TASK_CHARS)  # a model may have written it; the payload has the whole call
         self.options = cast("TaskOptions", {**people, "payload": {"tool": name, "arguments": args}})
 
-    def ruled(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:
+    def decided(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:
         """Return the call to run, or the message that the model gets in its place."""
         (made,) = decisions(answer, [self._call])
         if made.kind == "reject":
@@ -215,7 +215,7 @@ class _Asked:
         call = self._request.tool_call
         return ToolMessage(content, name=call["name"], tool_call_id=call["id"], status=status)
 
-    def told(self, result: Result, ran: ToolCallRequest) -> Result:
+    def with_note(self, result: Result, ran: ToolCallRequest) -> Result:
         """Return the tool's result, with a note to the model if a person has changed the arguments.
 
         The model remembers its own arguments, so it needs to know those that were used.

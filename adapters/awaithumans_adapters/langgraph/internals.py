@@ -220,12 +220,12 @@ class NoState:
         return self.get_state(config)
 
 
-def interrupt_id_at(place: str) -> str:
-    """Return the id of the interrupt that is raised at a place.
+def interrupt_id_at(namespace: str) -> str:
+    """Return the id of the interrupt that is raised at a checkpoint namespace.
 
-    A place is a checkpoint namespace, with a number after the first interrupt.
+    After the first interrupt of a task, a number follows the namespace.
     """
-    return Interrupt.from_ns(None, place).id
+    return Interrupt.from_ns(None, namespace).id
 
 
 def parents_of(saved: CheckpointTuple) -> Mapping[str, str]:

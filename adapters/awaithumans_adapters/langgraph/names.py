@@ -14,7 +14,7 @@ SERVER_ENGINE = "langgraph-server"
 """Engine name in the routes to threads of a LangGraph server."""
 RESUMED_WITH = "awaithumans_key"
 """Metadata key of a server's run: the key of the question whose answer the run brings."""
-PLACE = "checkpoint_ns"
+NODE = "checkpoint_ns"
 """Key in an interrupt and in the receipt of its answer: the checkpoint namespace in which the interrupt was raised."""
 GRAPH = "graph_id"
 """Key of the graph's name in a thread's config and in its routes. LangGraph Server uses the same name."""
@@ -34,17 +34,17 @@ def interrupt_value(
 ) -> dict[str, Any]:
     """Return the value of an interrupt of this package, which every reader of the thread can see."""
     shown = {"task": question, "task_id": task_id, "idempotency_key": key, "review_url": review_url}
-    return {MARK: 1, **shown, PLACE: node, **({GROUP: True} if group else {})}
+    return {MARK: 1, **shown, NODE: node, **({GROUP: True} if group else {})}
 
 
-def place_key(thread_id: str, place: str) -> str:
-    """Return the prefix of the keys of the questions asked at this place, which is a checkpoint namespace."""
-    return f"{ENGINE}:{thread_id}:{place}:"
+def key_prefix(thread_id: str, node: str) -> str:
+    """Return the prefix of the keys of the questions that the node with this checkpoint namespace asks."""
+    return f"{ENGINE}:{thread_id}:{node}:"
 
 
-def place_in(key: str, thread_id: str) -> str | None:
+def node_in(key: str, thread_id: str) -> str | None:
     """Return the checkpoint namespace of the node that asks the question, or None if the caller chose the key."""
-    begin = place_key(thread_id, "")[:-1]
+    begin = key_prefix(thread_id, "")[:-1]
     if not key.startswith(begin):
         return None
     found = re.fullmatch(r"(.+:[0-9a-f-]{36}):\d+(:reask:\d+)?", key.removeprefix(begin), re.DOTALL)
@@ -53,8 +53,8 @@ def place_in(key: str, thread_id: str) -> str | None:
 
 def graph_in(key: str, thread_id: str) -> str | None:
     """Return the namespace of the graph whose node asks the question, or None if the key does not name it."""
-    place = place_in(key, thread_id)
-    return None if place is None else place.rpartition("|")[0]
+    node = node_in(key, thread_id)
+    return None if node is None else node.rpartition("|")[0]
 
 
 def names_key(value: object, key: str) -> bool:
@@ -90,14 +90,14 @@ def is_ours(value: object) -> bool:
 def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
     """Return the namespace in a server's store for the receipts of this question's answer.
 
-    Each receipt names a place of the thread at which the answer was taken.
+    Each receipt names a node that has taken the answer.
     """
     return ("awaithumans", "taken", thread_id, _short(key))
 
 
-def note_name(place: str) -> str:
-    """Return the name of the receipt for one place."""
-    return _short(place)
+def note_name(node: str) -> str:
+    """Return the name of the receipt for one node."""
+    return _short(node)
 
 
 def thread_mark(thread_id: str) -> str:

@@ -22,7 +22,7 @@ from awaithumans_adapters.langgraph.internals import (
     interrupt_id_at,
     parents_of,
 )
-from awaithumans_adapters.langgraph.names import GROUP, PLACE, answer_to, is_ours, names_key
+from awaithumans_adapters.langgraph.names import GROUP, NODE, answer_to, is_ours, names_key
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id
 from awaithumans_core.outcome import Outcome
 
@@ -51,21 +51,21 @@ def interrupts(saved: CheckpointTuple) -> Iterator[Interrupt]:
             yield from (each for each in _listed(value) if isinstance(each, Interrupt))
 
 
-def asker(shown: Interrupt) -> str:
+def asking_node(shown: Interrupt) -> str:
     """Return the checkpoint namespace of the node that asks a question of this package.
 
     The task that shows the question may be one around that node.
     """
-    return str(shown.value[PLACE])
+    return str(shown.value[NODE])
 
 
-def asked(saved: CheckpointTuple, key: str) -> bool:
+def shows_question(saved: CheckpointTuple, key: str) -> bool:
     """Whether a checkpoint shows this question, or one that replaced it when a foreign node ran again."""
-    return bool(showing(saved, key))
+    return bool(tasks_showing(saved, key))
 
 
-def showing(saved: CheckpointTuple, key: str) -> set[str]:
-    """Return the ids of the tasks in a checkpoint that show this question, as `asked` defines it."""
+def tasks_showing(saved: CheckpointTuple, key: str) -> set[str]:
+    """Return the ids of the tasks in a checkpoint that show this question, as `shows_question` defines it."""
     return {
         task_id
         for task_id, channel, value in saved.pending_writes or ()
@@ -75,7 +75,7 @@ def showing(saved: CheckpointTuple, key: str) -> set[str]:
     }
 
 
-def opened(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
+def record_of(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
     """Return the record that a checkpoint holds of a question one of its nodes has asked, whether or not it is shown.
 
     Only for questions of this package. None if there is no record.
@@ -111,22 +111,22 @@ def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -
         current: Whether the checkpoint is still the latest one.
         updated: Whether `update_state` made the checkpoint that followed it.
     """
-    record = opened(saved, key)
+    record = record_of(saved, key)
     if record is None:
         return Untaken.NOT_OPENED
-    if takers(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
+    if answered_tasks(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
         return Untaken.OPEN
     if updated:
         return Untaken.UPDATED
-    if PLACE in record and ids(record[PLACE])[-1] in finished(saved):  # earlier releases did not record the place
+    if NODE in record and task_ids(record[NODE])[-1] in finished(saved):  # earlier releases did not record the node
         return Untaken.DECIDED if record.get(GROUP) else Untaken.CONTINUED
     return Untaken.OPEN if current else Untaken.REPLACED
 
 
-def line(saved: CheckpointTuple) -> dict[str, str]:
+def lineage(saved: CheckpointTuple) -> dict[str, str]:
     """Return the checkpoint ids of a checkpoint and of those of the graphs around it, by checkpoint namespace."""
-    place = saved.config.get("configurable", {})
-    return {**parents_of(saved), place.get("checkpoint_ns", ""): place["checkpoint_id"]}
+    where = saved.config.get("configurable", {})
+    return {**parents_of(saved), where.get("checkpoint_ns", ""): where["checkpoint_id"]}
 
 
 def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
@@ -136,11 +136,11 @@ def updated_from(saved: CheckpointTuple) -> tuple[str, str] | None:
     """
     if saved.metadata.get("source") != "update" or not saved.parent_config:
         return None
-    place = saved.parent_config.get("configurable", {})
-    return place.get("checkpoint_ns", ""), place["checkpoint_id"]
+    where = saved.parent_config.get("configurable", {})
+    return where.get("checkpoint_ns", ""), where["checkpoint_id"]
 
 
-def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
+def open_tasks(saved: CheckpointTuple) -> dict[str, str]:
     """Return the unanswered questions of this package that nodes of a checkpoint have asked: task ids by key."""
     asked_here = {
         str(opened_one["key"]): str(opened_one["outcome"]["task_id"])
@@ -149,10 +149,10 @@ def opened_tasks(saved: CheckpointTuple) -> dict[str, str]:
         for opened_one in [cast("dict[str, Any]", value)]
         if "key" in opened_one and "subject" in opened_one and "outcome" in opened_one
     }
-    return {key: task_id for key, task_id in asked_here.items() if not takers(saved, key)}
+    return {key: task_id for key, task_id in asked_here.items() if not answered_tasks(saved, key)}
 
 
-def takers(
+def answered_tasks(
     saved: CheckpointTuple, key: str | None = None, level: StateSnapshot | None = None, *, ran: bool = True
 ) -> set[str]:
     """Return the ids of the tasks in a checkpoint that have taken the answer to this question.
@@ -172,19 +172,19 @@ def takers(
         # Of a task that finishes, checkpointers keep the first list of answers, without the last answer. But a task can
         # only get past the question it shows with the answer to it, unless another answer was given there.
         holders = {task_id for task_id, answers in _answers(saved) if any(answer_to(answer, key) for answer in answers)}
-        if not ran or (opened(saved, key) or {}).get(GROUP):
+        if not ran or (record_of(saved, key) or {}).get(GROUP):
             return holders  # a quorum may have decided without the answer to the question that its node shows
         led_on = {task_id for task_id, shown in questions(saved, key) if not _other_answer(shown, saved, task_id)}
         return holders | (finished(saved) - handled(saved)) & led_on
     return {
         task.id
         for task in (level.tasks if level else ())
-        for number in range(len(given(saved, task.id)))
-        if _nth_id(_place_of(saved, task), number) == wanted
+        for number in range(len(answers_of(saved, task.id)))
+        if _nth_id(_node_of(saved, task), number) == wanted
     }
 
 
-def left_over(saved: CheckpointTuple) -> dict[str, str]:
+def answers_not_run(saved: CheckpointTuple) -> dict[str, str]:
     """Return the nodes that have an answer to a question of this package but have not finished running with it.
 
     Their run was cut off, or its result could not be stored. A node has run with an answer when it has a result or a
@@ -193,12 +193,12 @@ def left_over(saved: CheckpointTuple) -> dict[str, str]:
     failed = {task for task, channel, _ in saved.pending_writes or () if channel == ERROR}
     ended = finished(saved) | failed
     return {
-        asker(shown): key
+        asking_node(shown): key
         for task, channel, value in saved.pending_writes or ()
         if channel == INTERRUPT and task not in ended
         for shown in _listed(value)
-        if is_ours(shown.value) and ids(asker(shown))[-1] == task
-        for key in _not_run_with(shown, given(saved, task))
+        if is_ours(shown.value) and task_ids(asking_node(shown))[-1] == task
+        for key in _not_run_with(shown, answers_of(saved, task))
     }
 
 
@@ -220,12 +220,12 @@ def _other_answer(shown: Interrupt, saved: CheckpointTuple, task_id: str) -> boo
     If the answer to that question is not among them, the task has continued with an answer to another question that it
     asks concurrently.
     """
-    return ids(asker(shown))[-1] == task_id and _came_after(shown, given(saved, task_id))
+    return task_ids(asking_node(shown))[-1] == task_id and _came_after(shown, answers_of(saved, task_id))
 
 
 def _came_after(shown: Interrupt, answers: Sequence[Any]) -> bool:
     """Whether the last of a task's answers arrived after the task showed this interrupt of this package."""
-    return any(_nth_id(asker(shown), number) == shown.id for number in range(len(answers)))
+    return any(_nth_id(asking_node(shown), number) == shown.id for number in range(len(answers)))
 
 
 def _names_a_question(answer: Any) -> bool:
@@ -246,26 +246,26 @@ def handled(saved: CheckpointTuple) -> set[str]:
     return {task_id for task_id, channel, _ in saved.pending_writes or () if channel == ERROR_HANDLED}
 
 
-def answered(saved: CheckpointTuple) -> set[str]:
+def answered_tasks_around(saved: CheckpointTuple) -> set[str]:
     """Return the ids of the tasks in a checkpoint that have taken an answer, and of the tasks around them."""
-    taken = takers(saved)
+    taken = answered_tasks(saved)
     around = [saved.config.get("configurable", {}).get("checkpoint_ns", "")] if taken else []
     asked_by = [
-        asker(shown)
+        asking_node(shown)
         for task, channel, value in saved.pending_writes or ()
         if channel == INTERRUPT and task in taken
         for shown in _listed(value)
         if is_ours(shown.value)
     ]
-    return taken.union(*map(ids, around + asked_by))
+    return taken.union(*map(task_ids, around + asked_by))
 
 
-def ids(place: str) -> list[str]:
+def task_ids(node: str) -> list[str]:
     """Return the task ids in a checkpoint namespace, outermost first."""
-    return [part.rpartition(":")[2] for part in place.split("|")]
+    return [part.rpartition(":")[2] for part in node.split("|")]
 
 
-def given(saved: CheckpointTuple, task_id: str) -> list[Any]:
+def answers_of(saved: CheckpointTuple, task_id: str) -> list[Any]:
     """Return the answers with which a task of a checkpoint was resumed so far, in the order of its questions."""
     none: list[Any] = []
     return next((answers for task, answers in _answers(saved) if task == task_id), none)
@@ -273,18 +273,18 @@ def given(saved: CheckpointTuple, task_id: str) -> list[Any]:
 
 def foreign_answered(saved: CheckpointTuple, task: PregelTask, shown: Interrupt) -> bool:
     """Whether the answer to an interrupt of a foreign node is stored with the task that still shows the interrupt."""
-    place = _place_of(saved, task)
-    return any(_nth_id(place, number) == shown.id for number in range(len(given(saved, task.id))))
+    node = _node_of(saved, task)
+    return any(_nth_id(node, number) == shown.id for number in range(len(answers_of(saved, task.id))))
 
 
-def _place_of(saved: CheckpointTuple, task: PregelTask) -> str:
+def _node_of(saved: CheckpointTuple, task: PregelTask) -> str:
     parent = saved.config.get("configurable", {}).get("checkpoint_ns")
     return "|".join(filter(None, (parent, f"{task.name}:{task.id}")))
 
 
-def _nth_id(place: str, answered: int) -> str:
-    """Return the id of the next interrupt of a task that has had `answered` answers."""
-    return interrupt_id_at(f"{place}|{answered}" if answered else place)
+def _nth_id(node: str, answers: int) -> str:
+    """Return the id of the next interrupt of a task that has had `answers` answers."""
+    return interrupt_id_at(f"{node}|{answers}" if answers else node)
 
 
 def _answers(saved: CheckpointTuple) -> Iterator[tuple[str, list[Any]]]:

@@ -20,8 +20,8 @@ REDRIVE_ADVICE = "Fix it and redrive: the thread runs on from there"
 class GraphFailedError(Exception):
     """The graph failed after it had taken the answer, and the thread has recorded the failure."""
 
-    def __init__(self, told: str, failure: BaseException | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, failures: str, failure: BaseException | None = None) -> None:
+        super().__init__(failures)
         self.failure = failure
         """The raised exception, if this process saw it."""
 

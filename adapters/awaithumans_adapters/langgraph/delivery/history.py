@@ -23,7 +23,7 @@ PAGE = 20
 """Checkpoints read in one step. The event loop runs between two steps."""
 SEARCH_SECONDS = 3.0
 """Time for the search of one orphan check. The relay waits 10 seconds, and the check also does other work."""
-SEARCHES = 1000
+MAX_SEARCHES = 1000
 """Searches that one engine remembers."""
 
 Matches = Callable[[CheckpointTuple, str], Awaitable[bool]]
@@ -45,7 +45,7 @@ class Search:
 
 
 class Searches:
-    """The unfinished searches of one engine, at most `SEARCHES` of them."""
+    """The unfinished searches of one engine, at most `MAX_SEARCHES` of them."""
 
     def __init__(self) -> None:
         self._searches: OrderedDict[tuple[str, str], Search] = OrderedDict()
@@ -56,7 +56,7 @@ class Searches:
         if search is None or search.complete:
             search = self._searches[graph, digest] = Search()
         self._searches.move_to_end((graph, digest))
-        if len(self._searches) > SEARCHES:
+        if len(self._searches) > MAX_SEARCHES:
             self._searches.popitem(last=False)
         return search
 

@@ -6,14 +6,14 @@ this process has seen it with checkpoints and later found none at two checks.
 
 from collections import OrderedDict
 
-REMEMBERED = 100_000
+MAX_REMEMBERED = 100_000
 """Maximum number of threads that one engine remembers."""
 
 DELETED = "the thread was deleted: it had checkpoints and has none"
 
 
 class SeenThreads:
-    """The threads that one engine has seen: the latest `REMEMBERED` of them."""
+    """The threads that one engine has seen: the latest `MAX_REMEMBERED` of them."""
 
     def __init__(self) -> None:
         self._missing: OrderedDict[str, int] = OrderedDict()
@@ -29,7 +29,7 @@ class SeenThreads:
         if exists:
             self._missing[thread_id] = 0
             self._missing.move_to_end(thread_id)
-            if len(self._missing) > REMEMBERED:
+            if len(self._missing) > MAX_REMEMBERED:
                 self._missing.popitem(last=False)
             return False
         if thread_id not in self._missing:

@@ -27,7 +27,7 @@ from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans.langgraph")
 
-LATEST = 200
+MAX_LISTED = 200
 """Number of checkpoints of one checkpointer that are read in one round, the newest first."""
 MAX_TOUCHED = 1000
 """Maximum number of threads that are remembered for the next round. The oldest are dropped."""
@@ -160,8 +160,8 @@ def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:
     """Yield the threads whose newest checkpoint holds an interrupt of a node that does not know this package."""
     seen: set[tuple[str, str]] = set()
     for saved in latest:
-        place = saved.config.get("configurable", {})
-        graph = (place["thread_id"], place.get("checkpoint_ns", ""))
+        where = saved.config.get("configurable", {})
+        graph = (where["thread_id"], where.get("checkpoint_ns", ""))
         if graph in seen:
             continue
         seen.add(graph)
@@ -172,10 +172,10 @@ def _waiting(latest: Sequence[CheckpointTuple]) -> Iterator[str]:
 async def _latest(saver: BaseCheckpointSaver[Any]) -> list[CheckpointTuple]:
     """Return the newest checkpoints of a checkpointer, newest first."""
     if isinstance(saver, InMemorySaver):  # it lists one thread after the other
-        newest = itertools.islice(reversed(list(threads_in_memory(saver))), LATEST)
+        newest = itertools.islice(reversed(list(threads_in_memory(saver))), MAX_LISTED)
         each = [saver.get_tuple({"configurable": {"thread_id": thread_id}}) for thread_id in newest]
         return [saved for saved in each if saved is not None]
     try:
-        return [saved async for saved in saver.alist(None, limit=LATEST)]
+        return [saved async for saved in saver.alist(None, limit=MAX_LISTED)]
     except NotImplementedError:
-        return await asyncio.to_thread(lambda: list(saver.list(None, limit=LATEST)))
+        return await asyncio.to_thread(lambda: list(saver.list(None, limit=MAX_LISTED)))

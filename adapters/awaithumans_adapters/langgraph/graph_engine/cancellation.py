@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from awaithumans_adapters.langgraph.delivery.checkpoint_reader import opened_tasks
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import open_tasks
 from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
 from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in, is_ours
@@ -36,7 +36,7 @@ async def _open_questions(thread: StoredThread) -> dict[str, str | None]:
     """Return the unanswered questions of the current step: task ids by key, None for a foreign node's question."""
     snapshot, found = await thread.state(), dict[str, str | None]()
     async for saved in thread.current_step():
-        found |= opened_tasks(saved)
+        found |= open_tasks(saved)
     foreign = [shown for shown in snapshot.interrupts if not is_ours(shown.value)]
     return found | {key_of(shown, thread.id): None for shown in foreign}
 

@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy
 from langgraph.types import StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import UNFINISHED
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers, place_of
+from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers, location_of
 from awaithumans_adapters.langgraph.internals import CHECKPOINTER, RETURN
 
 LATEST = ("", None)
@@ -89,9 +89,9 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
         """
         self.stored = stored
         self._seen = {
-            place: seen
-            for place, seen in self._seen.items()
-            if seen is not None and _is_start(*place) and not _holds_results(seen)
+            where: seen
+            for where, seen in self._seen.items()
+            if seen is not None and _is_start(*where) and not _holds_results(seen)
         }
         self._over = True
 
@@ -114,13 +114,13 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
 
     def read(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint that its reader does not change."""
-        place = place_of(config)
-        return self._known(place) if place in self._seen else self._note(place, self._saver.get_tuple(config))
+        where = location_of(config)
+        return self._known(where) if where in self._seen else self._note(where, self._saver.get_tuple(config))
 
     async def aread(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint that its reader does not change, for savers with async methods."""
-        place = place_of(config)
-        return self._known(place) if place in self._seen else self._note(place, await self._saver.aget_tuple(config))
+        where = location_of(config)
+        return self._known(where) if where in self._seen else self._note(where, await self._saver.aget_tuple(config))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -145,16 +145,16 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
         elif age > FRESH_SECONDS:
             self._seen.pop(LATEST, None)
 
-    def _note(self, place: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
+    def _note(self, where: tuple[str, str | None], saved: CheckpointTuple | None) -> CheckpointTuple | None:
         if self._over:
             return self.stored.hidden(saved) if saved is not None and self.stored is not None else saved
-        self._seen[place] = saved
+        self._seen[where] = saved
         if saved is not None:  # the latest checkpoint may also be requested by its id
-            self._seen[place_of(saved.config)] = saved
+            self._seen[location_of(saved.config)] = saved
         return saved
 
-    def _known(self, place: tuple[str, str | None]) -> CheckpointTuple | None:
-        return self._seen.pop(place) if self._over else self._seen[place]
+    def _known(self, where: tuple[str, str | None]) -> CheckpointTuple | None:
+        return self._seen.pop(where) if self._over else self._seen[where]
 
 
 _LENT = [name for name in dir(BaseCheckpointSaver) if not name.startswith("__") and name not in vars(CheckpointCache)]

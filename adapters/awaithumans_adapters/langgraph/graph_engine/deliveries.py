@@ -17,7 +17,7 @@ from awaithumans_adapters.langgraph.delivery.classification import Case, Snapsho
 from awaithumans_adapters.langgraph.delivery.failed_runs import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, reason_for, rule_of
-from awaithumans_adapters.langgraph.delivery.seen_threads import REMEMBERED, SeenThreads
+from awaithumans_adapters.langgraph.delivery.seen_threads import MAX_REMEMBERED, SeenThreads
 from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import FRESH_SECONDS
 from awaithumans_adapters.langgraph.graph_engine.events import Events
 from awaithumans_adapters.langgraph.graph_engine.facts import Candidate, GraphFacts
@@ -30,7 +30,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import RunRecord
 
-STARTING = 8
+MAX_STARTING = 8
 """Number of threads that are read and resumed concurrently while their cached checkpoints are fresh.
 
 If hundreds were started at once, each thread would have to be read again, because the reads and writes of the others
@@ -60,7 +60,7 @@ class Deliveries:
     def __init__(self, graphs: Graphs, retry: RetryPolicy | None, running_seconds: float) -> None:
         self._graphs = graphs
         self._running_seconds = running_seconds
-        self._slots = Slots(STARTING, FRESH_SECONDS)
+        self._slots = Slots(MAX_STARTING, FRESH_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._failed = FailedRuns(retry)
         self._searches = Searches()
@@ -118,7 +118,7 @@ class Deliveries:
             self._cut_short.discard(digest)
             self._failed.forget(route)
             self._delivered[digest] = None
-            if len(self._delivered) > REMEMBERED:
+            if len(self._delivered) > MAX_REMEMBERED:
                 self._delivered.popitem(last=False)
             return ended
 

@@ -7,23 +7,23 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import (
     Untaken,
-    asked,
-    asker,
+    answered_tasks,
+    answers_of,
+    asking_node,
     finished,
-    given,
-    ids,
-    line,
-    opened,
+    lineage,
     questions,
-    showing,
-    takers,
+    record_of,
+    shows_question,
+    task_ids,
+    tasks_showing,
     untaken,
     updated_from,
 )
 from awaithumans_adapters.langgraph.delivery.history import Search, named, search
 from awaithumans_adapters.langgraph.graph_engine.stored_answers import Waiting
 from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread, id_of, namespace_of
-from awaithumans_adapters.langgraph.names import PLACE, is_ours, names_key, place_in
+from awaithumans_adapters.langgraph.names import NODE, is_ours, names_key, node_in
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id, keys_of
 
 BY_PRECEDENCE = (
@@ -89,20 +89,20 @@ class Question:
         A node that asks several people at once shows one question at a time and takes each answer by its key. It is
         therefore given this answer in place of the one to the question it shows.
         """
-        place = place_in(self.key, self._thread.id)
-        others = [each for each in await self._shown(saved) if place in (None, asker(each))]
+        node = node_in(self.key, self._thread.id)
+        others = [each for each in await self._shown(saved) if node in (None, asking_node(each))]
         return [
             waiting
             for each in others
             if (waiting := await waiting_at(self._thread, each, each.value["idempotency_key"]))
-            and await self._takes(waiting, asker(each))
+            and await self._takes(waiting, asking_node(each))
         ]
 
-    async def _takes(self, waiting: Waiting, place: str) -> bool:
-        """Whether the node at this place, which shows another question, has asked this one and has no answer to it."""
+    async def _takes(self, waiting: Waiting, node: str) -> bool:
+        """Whether this node, which shows another question, has asked this one and has no answer to it."""
         saved = await self._thread.checkpoint(waiting.config)
-        record = opened(saved, self.key) if saved else None
-        return bool(saved and record and record.get(PLACE) == place and not takers(saved, self.key))
+        record = record_of(saved, self.key) if saved else None
+        return bool(saved and record and record.get(NODE) == node and not answered_tasks(saved, self.key))
 
     async def _waiting_unmodified(self) -> list[Waiting]:
         waiting: list[Waiting] = []
@@ -112,7 +112,7 @@ class Question:
                 continue
             if (saved := await self._thread.checkpoint(level.config)) is None:
                 continue
-            taken = takers(saved, self.key, level)
+            taken = answered_tasks(saved, self.key, level)
             # A failed node goes on showing its last interrupt, answered or not. An interrupt in a subgraph is also
             # shown above it.
             waiting += [
@@ -136,10 +136,9 @@ class Question:
         shown = {each.id: each for _, each in questions(saved, key)}  # a node also shows the questions asked inside it
         if not shown:
             return []
-        # The place of a question in a subgraph with its own memory contains the node's name instead of the id of the
-        # visit.
+        # In a subgraph with its own memory, a node's namespace contains the node's name instead of the id of the visit.
         visits = {named for task in (await self._thread.state()).tasks for named in (task.id, task.name)}
-        return [each for each in shown.values() if asker(each).partition("|")[0].rpartition(":")[2] in visits]
+        return [each for each in shown.values() if asking_node(each).partition("|")[0].rpartition(":")[2] in visits]
 
     # --- Checkpoints that record the question -------------------------------------------------------------------------
 
@@ -151,7 +150,7 @@ class Question:
         """
         if self._asked_at is not None:
             places = named(self._asked_at, self.key, self._thread.id)
-            found = [saved for place in places if (saved := await self._thread.at(*place))]
+            found = [saved for where in places if (saved := await self._thread.at(*where))]
             if not self._unmodified:
                 return found
             # The route of a foreign interrupt names the outermost checkpoint, which also shows the questions of its
@@ -169,7 +168,7 @@ class Question:
                 threaded=self._thread.threaded,
                 seconds=self._seconds,
             )
-        return [saved for place in self._search.found if (saved := await self._thread.checkpoint(place))]
+        return [saved for config in self._search.found if (saved := await self._thread.checkpoint(config))]
 
     async def _inside(self, saved: CheckpointTuple) -> list[CheckpointTuple]:
         """Return the checkpoints of subgraphs in which a foreign interrupt was asked, or this one if it was asked here.
@@ -177,7 +176,7 @@ class Question:
         Subgraphs are read in the tasks that show the interrupt, or in all tasks if a later interrupt has replaced it.
         """
         level = await self._level(saved)
-        askers = showing(saved, self.key) or {task.id for task in (level.tasks if level else ())}
+        askers = tasks_showing(saved, self.key) or {task.id for task in (level.tasks if level else ())}
         around = f"{namespace_of(saved)}|" if namespace_of(saved) else ""
         for task in level.tasks if level else ():
             if task.id not in askers:
@@ -189,7 +188,7 @@ class Question:
         return [saved] if await self._is_recorded_in(saved) else []
 
     async def _is_recorded_in(self, saved: CheckpointTuple) -> bool:
-        return asked(saved, self.key) or bool(opened(saved, self.key)) or await self._took_answer(saved)
+        return shows_question(saved, self.key) or bool(record_of(saved, self.key)) or await self._took_answer(saved)
 
     async def answered_in(self, recorded_in: Sequence[CheckpointTuple]) -> CheckpointTuple | None:
         """Return the checkpoint whose task has taken the answer to this question, or None."""
@@ -200,14 +199,14 @@ class Question:
 
     async def _took_answer(self, saved: CheckpointTuple) -> bool:
         if not self._unmodified:
-            if not takers(saved, self.key) or takers(saved, self.key, ran=False):
-                return bool(takers(saved, self.key))
+            if not answered_tasks(saved, self.key) or answered_tasks(saved, self.key, ran=False):
+                return bool(answered_tasks(saved, self.key))
             return not await self._was_updated(saved)
-        return bool(takers(saved)) and bool(takers(saved, self.key, await self._level(saved)))
+        return bool(answered_tasks(saved)) and bool(answered_tasks(saved, self.key, await self._level(saved)))
 
     def asked_in(self, recorded_in: Sequence[CheckpointTuple]) -> bool:
         """Whether one of these checkpoints has shown the question."""
-        return any(asked(saved, self.key) for saved in recorded_in)
+        return any(shows_question(saved, self.key) for saved in recorded_in)
 
     async def queued(self, recorded_in: Sequence[CheckpointTuple]) -> bool:
         """Whether a question of this package waits without being shown.
@@ -224,7 +223,7 @@ class Question:
 
     async def untaken(self, recorded_in: Sequence[CheckpointTuple]) -> Untaken:
         """Return the state of a question of this package that is neither shown nor queued and has no answer."""
-        states = {await self._untaken_in(saved) for saved in recorded_in if opened(saved, self.key)}
+        states = {await self._untaken_in(saved) for saved in recorded_in if record_of(saved, self.key)}
         return next((state for state in BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
 
     async def _untaken_in(self, saved: CheckpointTuple) -> Untaken:
@@ -237,7 +236,7 @@ class Question:
         Another release of the graph may have it.
         """
         saved = await self._thread.latest()
-        askers = showing(saved, self.key) if saved else set[str]()
+        askers = tasks_showing(saved, self.key) if saved else set[str]()
         return bool(askers) and askers.isdisjoint({task.id for task in (await self._thread.state()).tasks})
 
     async def removed(self) -> bool:
@@ -251,7 +250,7 @@ class Question:
 
     async def _is_latest(self, saved: CheckpointTuple) -> bool:
         """Whether a checkpoint is still the latest one, in its graph and in those around it."""
-        for graph, checkpoint_id in line(saved).items():
+        for graph, checkpoint_id in lineage(saved).items():
             latest = await self._thread.at(graph)
             if latest is None or id_of(latest) != checkpoint_id:
                 return False
@@ -259,7 +258,7 @@ class Question:
 
     async def _was_updated(self, saved: CheckpointTuple) -> bool:
         """Whether `update_state` made the checkpoint after this one, or after one of those around it."""
-        for graph, checkpoint_id in line(saved).items():
+        for graph, checkpoint_id in lineage(saved).items():
             async for page in self._thread.pages(graph, source="update"):
                 if any(updated_from(newer) == (graph, checkpoint_id) for newer in page):
                     return True
@@ -277,18 +276,18 @@ class Question:
 
 async def waiting_at(thread: StoredThread, shown: Interrupt, key: str) -> Waiting | None:
     """Return a question of this package if it has no answer in the last checkpoint of its node, else None."""
-    node = asker(shown)
+    node = asking_node(shown)
     graph, _, visit = node.rpartition("|")
     while (saved := await thread.at(graph)) is None and graph:
         # the checkpoint of a LangGraph task is that of the graph whose node called it
         graph = graph.rpartition("|")[0]
     task_id = visit.rpartition(":")[2]
-    if saved is None or task_id in takers(saved, key) | finished(saved):  # a quorum may end without this answer
+    if saved is None or task_id in answered_tasks(saved, key) | finished(saved):  # a quorum may end without this answer
         return None
     if task_id not in {writer for writer, _ in questions(saved, key)}:
         return None
     return _waiting(saved, shown, node, task_id)
 
 
-def _waiting(saved: CheckpointTuple, shown: Interrupt, place: str, task_id: str) -> Waiting:
-    return Waiting(shown, saved.config, task_id, tuple(given(saved, task_id)), tuple(ids(place)))
+def _waiting(saved: CheckpointTuple, shown: Interrupt, node: str, task_id: str) -> Waiting:
+    return Waiting(shown, saved.config, task_id, tuple(answers_of(saved, task_id)), tuple(task_ids(node)))

@@ -16,7 +16,7 @@ from langgraph.constants import START, TAG_HIDDEN
 from langgraph.errors import GraphRecursionError, InvalidUpdateError, UnknownInterruptError, is_invalid_resume
 from langgraph.types import Command, Interrupt
 
-from awaithumans_adapters.langgraph.delivery.checkpoint_reader import given
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import answers_of
 from awaithumans_adapters.langgraph.delivery.failed_runs import GraphFailedError
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.graph_engine.events import Events, GraphEvent
@@ -126,12 +126,12 @@ class ThreadRun:
         """Return a fingerprint of the thread's progress: its checkpoints, and the finished tasks of each."""
         reached = [
             (
-                place.get("checkpoint_ns", ""),
-                place.get("checkpoint_id"),
+                where.get("checkpoint_ns", ""),
+                where.get("checkpoint_id"),
                 sorted(task.id for task in level.tasks if task.result is not None),
             )
             for level in await self._thread.levels()
-            for place in [level.config.get("configurable", {})]
+            for where in [level.config.get("configurable", {})]
         ]
         return hashlib.sha256(json.dumps(reached).encode()).hexdigest()
 
@@ -143,7 +143,7 @@ class ThreadRun:
         saved = await self._thread.latest()
         tasks = (await self._thread.state()).tasks
         if saved is not None and tasks:
-            await self._thread.write(saved.config, [(RESUME, given(saved, tasks[0].id))], tasks[0].id)
+            await self._thread.write(saved.config, [(RESUME, answers_of(saved, tasks[0].id))], tasks[0].id)
 
     async def _run(self, command: Command[Any] | None, stored: StoredAnswers | None = None) -> Any:
         """Run the thread to its end or its next question, and return the graph's result.

@@ -7,12 +7,12 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import PregelTask, StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import (
-    answered,
+    answered_tasks,
+    answered_tasks_around,
+    answers_not_run,
     finished,
     foreign_answered,
     handled,
-    left_over,
-    takers,
 )
 from awaithumans_adapters.langgraph.delivery.classification import NextQuestion
 from awaithumans_adapters.langgraph.graph_engine.breakpoints import Breakpoints
@@ -40,7 +40,7 @@ class Step:
         """Return the nodes that failed or were cut off after an answer, as text like `failures`."""
         if not (stopped := await self._stopped_tasks()):
             return ""
-        answered_by = set[str]().union(*[answered(saved) async for saved in self._thread.current_step()])
+        answered_by = set[str]().union(*[answered_tasks_around(saved) async for saved in self._thread.current_step()])
         return _in_words([task for task in stopped if task.id in answered_by])
 
     async def failed(self) -> bool:
@@ -50,10 +50,10 @@ class Step:
     async def unstored(self, key: str) -> str:
         """Return the names of nodes that have the answer to a question other than this one and no stored result."""
         nodes = [
-            place.rpartition("|")[2].partition(":")[0]
+            node.rpartition("|")[2].partition(":")[0]
             for level in await self._thread.levels()
             if (saved := await self._thread.checkpoint(level.config))
-            for place, other in left_over(saved).items()
+            for node, other in answers_not_run(saved).items()
             if other != key
         ]
         return ", ".join(nodes)
@@ -70,7 +70,7 @@ class Step:
         if not (await self._thread.state()).interrupts:
             return NextQuestion.NONE
         for level in await self._thread.levels():
-            if (saved := await self._thread.checkpoint(level.config)) and takers(saved) - finished(saved):
+            if (saved := await self._thread.checkpoint(level.config)) and answered_tasks(saved) - finished(saved):
                 return NextQuestion.SAME_STEP
         return NextQuestion.NEXT_STEP
 
@@ -92,7 +92,7 @@ class Step:
             return False
         async for newer in self._thread.checkpoints():
             where = newer.config.get("configurable", {})
-            if _root(newer) != root and takers(newer):
+            if _root(newer) != root and answered_tasks(newer):
                 return False  # a later answer was taken; the delivery of that answer continues the thread
             if where.get("checkpoint_ns"):
                 continue
@@ -151,7 +151,7 @@ class Step:
         A node around a subgraph goes on showing the question asked inside it until its own run is stored.
         """
         for level in await self._thread.levels():
-            if (saved := await self._thread.checkpoint(level.config)) and left_over(saved):
+            if (saved := await self._thread.checkpoint(level.config)) and answers_not_run(saved):
                 return True
             for task in await self._unhandled(level):
                 if task.interrupts and task.result is None and await self._shows_only_answered(level, task):

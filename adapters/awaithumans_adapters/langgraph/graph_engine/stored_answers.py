@@ -81,7 +81,7 @@ class StoredAnswers:
 
     def hidden(self, saved: CheckpointTuple) -> CheckpointTuple:
         """Return a checkpoint as it was before the answers were stored."""
-        before = {each.task_id: each for each in self.waiting if place_of(each.config) == place_of(saved.config)}
+        before = {each.task_id: each for each in self.waiting if location_of(each.config) == location_of(saved.config)}
         if not before or not saved.pending_writes:
             return saved
         others = [write for write in saved.pending_writes if write[1] != RESUME or write[0] not in before]
@@ -117,7 +117,7 @@ async def end_failed_transaction(saver: object) -> None:
                 await connection.rollback()
 
 
-def place_of(config: RunnableConfig) -> tuple[str, str | None]:
+def location_of(config: RunnableConfig) -> tuple[str, str | None]:
     """Return the checkpoint namespace that a config names, and the checkpoint id unless it is the latest."""
-    place = config.get("configurable", {})
-    return place.get("checkpoint_ns", ""), place.get("checkpoint_id")
+    where = config.get("configurable", {})
+    return where.get("checkpoint_ns", ""), where.get("checkpoint_id")

@@ -161,10 +161,10 @@ class StoredThread:
 
     async def at(self, graph: str, checkpoint_id: str | None = None) -> CheckpointTuple | None:
         """Return a checkpoint of the graph with this namespace. Without an id it is the latest."""
-        place = {**self.config.get("configurable", {}), "checkpoint_ns": graph}
+        where = {**self.config.get("configurable", {}), "checkpoint_ns": graph}
         if checkpoint_id is not None:
-            place["checkpoint_id"] = checkpoint_id
-        return await self.checkpoint({"configurable": place})
+            where["checkpoint_id"] = checkpoint_id
+        return await self.checkpoint({"configurable": where})
 
     async def latest(self) -> CheckpointTuple | None:
         """Return the checkpoint from which the thread is run on."""

@@ -20,8 +20,8 @@ from awaithumans_adapters.langgraph.internals import CHECKPOINTER
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GROUP,
+    NODE,
     OPEN_WAIT,
-    PLACE,
     answer_to,
     answered_key,
     interrupt_value,
@@ -31,12 +31,12 @@ from awaithumans_adapters.langgraph.node import server_receipts
 from awaithumans_adapters.langgraph.node.call_site import check_async_call, check_group, check_sync_call
 from awaithumans_adapters.langgraph.node.hidden_task import HiddenCall
 from awaithumans_adapters.langgraph.node.position import (
-    Place,
+    Position,
     answer_given,
     checkpointer,
     configured,
     is_stored,
-    next_place,
+    next_position,
     passed_over,
 )
 from awaithumans_adapters.langgraph.node.temporal_guard import refuse_in_activity, refuse_in_workflow
@@ -125,14 +125,17 @@ async def await_human(
     same_words = shared or not may_reword  # a task shared with another caller must be asked in equal words
 
     async def ask(asked: HumanTask[Any]) -> Outcome:
-        body, place = _body(asked, named=asked is not question or shared), next_place()
-        again, withdraw = asked is not question, partial(_withdraw, body.get("idempotency_key", place.key), human_tasks)
-        asking = _Asking(body, place, human_tasks, same_words=same_words)
+        body, position = _body(asked, named=asked is not question or shared), next_position()
+        again, withdraw = (
+            asked is not question,
+            partial(_withdraw, body.get("idempotency_key", position.key), human_tasks),
+        )
+        asking = _Asking(body, position, human_tasks, same_words=same_words)
         try:
             opened = await _to_its_end(HiddenCall(_opening, asking))
-            while not _of_this_call(opened, body, place, again=again):
+            while not _of_this_call(opened, body, position, again=again):
                 opened = await _to_its_end(HiddenCall(_opening, asking))
-            outcome = _outcome(body, place, opened, may_reword=may_reword)
+            outcome = _outcome(body, position, opened, may_reword=may_reword)
         except GraphInterrupt as interrupted:
             if (group := current_group()) is not None:
                 group.suspend(interrupted, withdraw)
@@ -185,12 +188,12 @@ def await_human_sync(
     same_words = shared or not may_reword  # a task shared with another caller must be asked in equal words
 
     def ask(asked: HumanTask[Any]) -> Outcome:
-        body, place = _body(asked, named=asked is not question or shared), next_place()
-        again, asking = asked is not question, _Asking(body, place, human_tasks, same_words=same_words)
+        body, position = _body(asked, named=asked is not question or shared), next_position()
+        again, asking = asked is not question, _Asking(body, position, human_tasks, same_words=same_words)
         opened = _open_sync(asking)
-        while not _of_this_call(opened, body, place, again=again):
+        while not _of_this_call(opened, body, position, again=again):
             opened = _open_sync(asking)
-        outcome = _outcome(body, place, opened, may_reword=may_reword)
+        outcome = _outcome(body, position, opened, may_reword=may_reword)
         server_receipts.note_taken_sync(opened["key"])
         return outcome
 
@@ -198,12 +201,12 @@ def await_human_sync(
     return (decision, outcome) if return_outcome else decision
 
 
-def _is_copied(key: str, place: Place) -> bool:
-    """Whether a key was made for the same place in another thread, of which this thread is a copy.
+def _is_copied(key: str, position: Position) -> bool:
+    """Whether a key was made for the same position in another thread, of which this thread is a copy.
 
     Records of earlier releases do not contain the thread, so the key is compared.
     """
-    return key != place.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{place.node}:{place.number}")
+    return key != position.key and key.startswith(f"{ENGINE}:") and key.endswith(f":{position.node}:{position.number}")
 
 
 def check_resumable() -> None:
@@ -236,7 +239,7 @@ def check_resumable() -> None:
 def _body(question: HumanTask[Any], *, named: bool) -> dict[str, Any]:
     """Return the request body of a question, without an idempotency key unless the question is `named`.
 
-    A question without a key of its own gets one made from its place.
+    A question without a key of its own gets one made from its position.
     """
     body = question.body()
     if not named:
@@ -253,8 +256,10 @@ class _Asking:
     They are wrapped in an opaque object, so that tools which display a task's arguments do not reveal the question.
     """
 
-    def __init__(self, body: dict[str, Any], place: Place, human_tasks: HumanTasks | None, *, same_words: bool) -> None:
-        self.body, self.place, self.human_tasks, self.same_words = body, place, human_tasks, same_words
+    def __init__(
+        self, body: dict[str, Any], position: Position, human_tasks: HumanTasks | None, *, same_words: bool
+    ) -> None:
+        self.body, self.position, self.human_tasks, self.same_words = body, position, human_tasks, same_words
 
     def __repr__(self) -> str:
         return "<question>"
@@ -266,56 +271,56 @@ def _open_sync(asking: _Asking) -> _Opened:
 
 
 async def _opening(asking: _Asking) -> _Opened:
-    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.position)
     # If the run dies before its checkpoint is written, the node comes here again without any record of its question.
     # `open` finds the existing task by its key.
     outcome = await asker.open(named, route, same_words=asking.same_words)
-    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
+    return _opened(outcome, named, asking.position, asker, same_words=asking.same_words)
 
 
 def _opening_sync(asking: _Asking) -> _Opened:
-    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.place)
+    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.position)
     outcome = asker.open_sync(named, route, same_words=asking.same_words)
-    return _opened(outcome, named, asking.place, asker, same_words=asking.same_words)
+    return _opened(outcome, named, asking.position, asker, same_words=asking.same_words)
 
 
 _opening.__name__ = _opening_sync.__name__ = OPEN_WAIT  # names the task, also in checkpoints
 
 
-def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], place: Place, *, again: bool) -> bool:
+def _of_this_call(opened: Mapping[str, Any], body: Mapping[str, Any], position: Position, *, again: bool) -> bool:
     """Whether LangGraph returned the record of this call, and not a stored record of another call.
 
     LangGraph's count of calls continues in a retried node. Questions that are asked again come in the order of their
     answers. The copy of a thread contains the records of the original's questions, whose answers go to the original.
     The copy therefore asks its own questions, unless the answer was already stored when it was copied.
     """
-    if opened["number"] != place.number or (again and opened["key"] != body["idempotency_key"]):
+    if opened["number"] != position.number or (again and opened["key"] != body["idempotency_key"]):
         return False
-    mark = thread_mark(place.thread_id)
-    if opened.get("thread", mark) == mark and not _is_copied(opened["key"], place):
+    mark = thread_mark(position.thread_id)
+    if opened.get("thread", mark) == mark and not _is_copied(opened["key"], position):
         return True
     return Outcome.model_validate(opened["outcome"]).terminal or answer_given(opened["key"]) is not None
 
 
-def _named(body: dict[str, Any], place: Place) -> tuple[dict[str, Any], Route]:
+def _named(body: dict[str, Any], position: Position) -> tuple[dict[str, Any], Route]:
     """Return the request body with its idempotency key, and the route of the answer."""
-    key = body.get("idempotency_key") or place.key
-    return {**body, "idempotency_key": key}, server_receipts.route(key, place.asked_in)
+    key = body.get("idempotency_key") or position.key
+    return {**body, "idempotency_key": key}, server_receipts.route(key, position.asked_in)
 
 
 def _opened(
-    outcome: Outcome, body: dict[str, Any], place: Place, human_tasks: HumanTasks, *, same_words: bool
+    outcome: Outcome, body: dict[str, Any], position: Position, human_tasks: HumanTasks, *, same_words: bool
 ) -> _Opened:
     """Return the record of a question that the checkpoint stores."""
     opened: _Opened = {
-        "number": place.number,
-        "thread": thread_mark(place.thread_id),
+        "number": position.number,
+        "thread": thread_mark(position.thread_id),
         "outcome": kept(outcome, checkpointer().serde).value(),
         "key": body["idempotency_key"],
         "subject": subject(body),
         "review_url": human_tasks.settings.review_url(outcome.task_id),
         "task": body["task"],
-        PLACE: place.node,
+        NODE: position.node,
     }
     if current_group() is not None:
         opened[GROUP] = True
@@ -323,7 +328,7 @@ def _opened(
     return opened | {"asked": dict(parts_asked(body))} if same_words else opened
 
 
-def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any], *, may_reword: bool) -> Outcome:
+def _outcome(body: Mapping[str, Any], position: Position, opened: Mapping[str, Any], *, may_reword: bool) -> Outcome:
     """Interrupt until the answer is available, and return it if it answers the question that is asked now.
 
     The question is compared only once there is an answer. The node also runs again when another of its questions is
@@ -332,7 +337,7 @@ def _outcome(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any], *
     standing, key = Outcome.model_validate(opened["outcome"]), opened["key"]
     if standing.terminal or answer_given(key) is not None:
         _check_same(body, opened, may_reword=may_reword)
-    outcome = standing if standing.terminal and answer_given(key) is None else _answer(body, place, opened)
+    outcome = standing if standing.terminal and answer_given(key) is None else _answer(body, position, opened)
     _check_same(body, opened, may_reword=may_reword)
     return outcome
 
@@ -371,15 +376,15 @@ def _differences(body: Mapping[str, Any], opened: Mapping[str, Any], *, may_rewo
     return tuple(differs)
 
 
-def _answer(body: Mapping[str, Any], place: Place, opened: Mapping[str, Any]) -> Outcome:
-    """Interrupt until the answer to the question of this place is available, and return it."""
+def _answer(body: Mapping[str, Any], position: Position, opened: Mapping[str, Any]) -> Outcome:
+    """Interrupt until the answer to the question at this position is available, and return it."""
     key = opened["key"]
     shown = interrupt_value(
         question=opened.get("task", body["task"]),
         task_id=opened["outcome"]["task_id"],
         key=key,
         review_url=opened["review_url"],
-        node=place.node,
+        node=position.node,
         group=GROUP in opened,
     )
     passed = passed_over()

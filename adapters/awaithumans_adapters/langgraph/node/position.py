@@ -21,12 +21,12 @@ from awaithumans_adapters.langgraph.internals import (
     scratchpad,
     stores_checkpoints,
 )
-from awaithumans_adapters.langgraph.names import answer_to, place_key
+from awaithumans_adapters.langgraph.names import answer_to, key_prefix
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """The position of one call in one visit to one node."""
 
     thread_id: str
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     @property
     def key(self) -> str:
         """Permanent idempotency key of the question, made from its position."""
-        return f"{place_key(self.thread_id, self.node)}{self.number}"
+        return f"{key_prefix(self.thread_id, self.node)}{self.number}"
 
 
 class _Attempt(NamedTuple):
@@ -61,7 +61,7 @@ _attempts: WeakKeyDictionary[Callable[[bool], Any], list[_Attempt]] = WeakKeyDic
 _counting = Lock()  # sync nodes run in threads
 
 
-def next_place() -> Place:
+def next_position() -> Position:
     """Return the position of the question that is about to be asked.
 
     Raises:
@@ -70,7 +70,7 @@ def next_place() -> Place:
     """
     configurable = configured()
     number = next(_attempt(scratchpad(configurable)).numbers)
-    return Place(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
+    return Position(str(configurable["thread_id"]), configurable["checkpoint_ns"], number, configurable[CHECKPOINT_MAP])
 
 
 def answer_given(key: str) -> Outcome | None:

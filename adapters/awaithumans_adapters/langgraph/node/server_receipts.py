@@ -23,7 +23,7 @@ from awaithumans_adapters.langgraph.internals import (
 from awaithumans_adapters.langgraph.names import (
     ENGINE,
     GRAPH,
-    PLACE,
+    NODE,
     RESUMED_WITH,
     SERVER_ENGINE,
     note_name,
@@ -109,11 +109,11 @@ def note_taken_sync(key: str) -> None:
 
 
 def _note(key: str) -> tuple[BaseStore, tuple[str, ...], str]:
-    return _store(), note_namespace(str(_configurable()["thread_id"]), key), note_name(_place())
+    return _store(), note_namespace(str(_configurable()["thread_id"]), key), note_name(_node())
 
 
 def _written() -> dict[str, Any]:
-    return {PLACE: _place(), "run_id": str(_configurable()["run_id"])}
+    return {NODE: _node(), "run_id": str(_configurable()["run_id"])}
 
 
 def _refuse_second(key: str, note: Item | None) -> None:
@@ -136,7 +136,7 @@ def _store() -> BaseStore:
     return store
 
 
-def _place() -> str:
+def _node() -> str:
     return str(_configurable()["checkpoint_ns"])
 
 

@@ -9,17 +9,17 @@ from httpx import HTTPStatusError
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState, ThreadTask
 
-from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, ids
+from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, task_ids
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.names import (
     GROUP,
-    PLACE,
+    NODE,
     RESUMED_WITH,
     is_ours,
     names_key,
+    node_in,
     note_namespace,
-    place_in,
 )
 from awaithumans_adapters.langgraph.server_engine.run import ChangesRun, RunOptions, changed, options_of
 from awaithumans_adapters.langgraph.server_engine.target import RUN, target_of
@@ -31,10 +31,10 @@ AGAIN_SECONDS = 0.1
 """Seconds between two checks of a run or a thread that should have become idle and has not."""
 CHECKPOINTS = 100
 """Number of checkpoints per page of the history, in which the question of an old route is searched for."""
-NOTES = 1000
+MAX_NOTES = 1000
 """Maximum number of receipts that are read.
 
-It exceeds the number of places at which one question is asked in a thread.
+It exceeds the number of nodes that ask one question in a thread.
 """
 _AFTER: Mapping[object, Untaken] = {"loop": Untaken.CONTINUED, "update": Untaken.UPDATED}
 """State of an untaken question by the source of the checkpoint that followed its step. New input for other sources."""
@@ -111,17 +111,17 @@ class ServerThread:
         asks it.
         """
         ours = {each["id"]: each["value"] for each in (await self._state())["interrupts"] if is_ours(each["value"])}
-        place = place_in(self._key, self.id)
+        node = node_in(self._key, self.id)
         shown = {each: value for each, value in ours.items() if names_key(value, self._key)} or {
-            each: value for each, value in ours.items() if value[PLACE] == place
+            each: value for each, value in ours.items() if value[NODE] == node
         }
         if not shown:
             return set()
         taken = await self.taken()
-        return {interrupt_id for interrupt_id, value in shown.items() if value.get(PLACE) not in taken}
+        return {interrupt_id for interrupt_id, value in shown.items() if value.get(NODE) not in taken}
 
     async def taken(self) -> set[str]:
-        """Return the places at which the answer was taken. When a run is rolled back, its receipt no longer counts."""
+        """Return the nodes that have taken the answer. When a run is rolled back, its receipt no longer counts."""
         return await self._taken(self._key)
 
     async def asked(self) -> bool:
@@ -160,10 +160,10 @@ class ServerThread:
         A server does not list the questions that a node has opened. So a question is found by the task of its node,
         which its key names. A question whose key the caller has chosen counts as not opened.
         """
-        place = place_in(self._key, self.id)
-        if place is None:
+        node = node_in(self._key, self.id)
+        if node is None:
             return Untaken.NOT_OPENED
-        graph, path = place.rpartition("|")[0], ids(place)
+        graph, path = node.rpartition("|")[0], task_ids(node)
         state = await self._reached(path[-1], graph)
         around = await self._reached(path[0], "") if graph and state is Untaken.OPEN else Untaken.NOT_OPENED
         if around not in (Untaken.OPEN, Untaken.NOT_OPENED):
@@ -205,7 +205,7 @@ class ServerThread:
         for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
             for value in (shown["value"] for shown in task["interrupts"] if is_ours(shown["value"])):
                 key = value["idempotency_key"]
-                if key != self._key and value.get(PLACE) in await self._taken(key):
+                if key != self._key and value.get(NODE) in await self._taken(key):
                     return failed
         return None
 
@@ -265,15 +265,15 @@ class ServerThread:
 
     async def _taken(self, key: str) -> set[str]:
         namespace = note_namespace(self.id, key)
-        places: set[str] = set()
-        found = await self._client.store.search_items(namespace, limit=NOTES, headers=await self._headers())
+        nodes: set[str] = set()
+        found = await self._client.store.search_items(namespace, limit=MAX_NOTES, headers=await self._headers())
         for note in found["items"]:
             if await self._run(note["value"]["run_id"]) is not None:
-                places.add(note["value"][PLACE])
+                nodes.add(note["value"][NODE])
             else:
                 await self._thread()  # if the thread itself is no longer shown, the run was not rolled back
                 await self._client.store.delete_item(namespace, note["key"], headers=await self._headers())
-        return places
+        return nodes
 
     async def _asked_with(self) -> RunOptions:
         """Return the options of the run that asked, or of the last run if that one was deleted or is not known."""

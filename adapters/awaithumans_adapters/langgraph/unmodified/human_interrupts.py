@@ -104,7 +104,7 @@ class HumanInterrupts(GraphCallbackHandler):
         self._human_tasks = human_tasks
         self._options = options
         self._targets: dict[UUID, dict[str, str]] = {}
-        self._asked: dict[str, None] = {}
+        self._opened: dict[str, None] = {}
 
     def on_chain_start(
         self,
@@ -158,7 +158,7 @@ class HumanInterrupts(GraphCallbackHandler):
             InvalidTaskError: the value of the interrupt is not JSON.
         """
         body, route = self._question_about(shown, target)
-        if route.idempotency_key in self._asked:
+        if route.idempotency_key in self._opened:
             return False
         await self._opener().open(body, route, same_words=False, within=ADOPT_WITHIN)
         self._note(route.idempotency_key)
@@ -167,11 +167,11 @@ class HumanInterrupts(GraphCallbackHandler):
     def _question_about(
         self, shown: Interrupt, target: Mapping[str, str], asked_at: Mapping[str, str] | None = None
     ) -> tuple[dict[str, Any], Route]:
-        asked = question_of(shown)
+        default = question_of(shown)
         question = HumanTask(
-            task=one_line(self._question(shown), MAX_TASK_CHARS) if self._question else asked.task,
-            payload=asked.payload,
-            response_schema=asked.response_schema,
+            task=one_line(self._question(shown), MAX_TASK_CHARS) if self._question else default.task,
+            payload=default.payload,
+            response_schema=default.response_schema,
             idempotency_key=key_of(shown, target["thread_id"]),
             **self._options,
         )
@@ -183,6 +183,6 @@ class HumanInterrupts(GraphCallbackHandler):
         return self._human_tasks
 
     def _note(self, key: str) -> None:
-        self._asked[key] = None
-        if len(self._asked) > MAX_NOTED:
-            self._asked.pop(next(iter(self._asked)), None)
+        self._opened[key] = None
+        if len(self._opened) > MAX_NOTED:
+            self._opened.pop(next(iter(self._opened)), None)

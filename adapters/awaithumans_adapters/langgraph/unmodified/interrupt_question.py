@@ -53,10 +53,10 @@ def key_of(shown: Interrupt, thread_id: str) -> str:
     A node runs again while others beside it are resumed, and may then ask about something else, or for other answers,
     under the same id. The key therefore also contains a digest of what is asked and of the answers that are accepted.
     """
-    asked = _as_read(shown)
+    content = _as_read(shown)
     if isinstance(schema := shown.response_schema, dict):
-        asked = [asked, schema_digest(cast("Schema", schema))]
-    return _key(shown, thread_id, asked)
+        content = [content, schema_digest(cast("Schema", schema))]
+    return _key(shown, thread_id, content)
 
 
 def keys_of(shown: Interrupt, thread_id: str) -> set[str]:
@@ -64,8 +64,8 @@ def keys_of(shown: Interrupt, thread_id: str) -> set[str]:
     return {key_of(shown, thread_id), _key(shown, thread_id, _as_read(shown))}
 
 
-def _key(shown: Interrupt, thread_id: str, asked: Any) -> str:
-    about = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+def _key(shown: Interrupt, thread_id: str, content: Any) -> str:
+    about = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return f"langgraph:{thread_id}:interrupt:{shown.id}:{about}"
 
 
