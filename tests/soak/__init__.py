@@ -46,7 +46,7 @@ MODE, QUEUE = "signal", "many"
 AT_ONCE = 16
 """Concurrent callbacks."""
 WHILE_ASKING = 4
-"""One of so many kills hits relays that take registrations, the others those that take and deliver answers."""
+"""One in this many kills hits relays that take registrations; the others hit those that take and deliver answers."""
 PATIENCE_SECONDS = 3600.0
 PROGRESS_SECONDS = 15.0
 SAMPLE_SECONDS = 0.2
@@ -56,12 +56,12 @@ KILLED, ATTACKED, CALM = (0, 1), 2, 3
 """Numbers of the relays, all of which receive callbacks."""
 RELAYS = (*KILLED, ATTACKED, CALM)
 LEAKED_SHARE = 10
-"""One of so many callback URLs is read by the stranger."""
+"""The stranger reads one in this many callback URLs."""
 
 
 @dataclass
 class Soak:
-    """What to do, and what was seen of it."""
+    """Parameters and results of the soak."""
 
     waits: int
     kills: int

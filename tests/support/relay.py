@@ -36,20 +36,20 @@ class RunningRelay:
         return HumanTasks(self.settings)
 
     async def check_now(self, task_id: str, seconds: float = 60.0) -> None:
-        """Have the sweep look at a task now, and not on its schedule: the server's own callback may take 5 s."""
+        """Make the sweep check a task now instead of on schedule, because the server's own callback may take 5 s."""
         async with asyncio.timeout(seconds):
             while not (waits := await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
         await self.store.checks.postpone(waits, 0)
 
     async def until_checked(self, task_id: str, seconds: float = 60.0) -> None:
-        """Until the sweep has taken the waits on this task up and put them back on their schedule."""
+        """Wait until the sweep has checked the waits of this task and put them back on their schedule."""
         async with asyncio.timeout(seconds):
             while any(wait.next_check_at <= time.time() for wait in await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
 
     async def wait_for(self, task_id: str, state: str, seconds: float = 60.0) -> list[Wait]:
-        """The waits on a task, once all of them are in this state."""
+        """Return the waits of a task, once all of them are in this state."""
         async with asyncio.timeout(seconds):
             while True:
                 found = await self.store.queries.find(task_id)
