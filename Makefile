@@ -7,49 +7,49 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: hashes help demo test test-compat compat-constraints test-edges test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## Three callers ask a person, on real servers. HUMAN=1: you are the person
+demo: $(READY) ## Run the demo: three callers ask a person, on real servers. HUMAN=1: you answer
 	@$(BIN)/python -m examples.demo $(if $(HUMAN),--human)
 
 test: $(READY) ## Run the whole test suite (real servers, free ports, nothing left running). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-edges: $(READY) ## Kills, deleted files, clock steps and wrong settings in full, on real servers (seven minutes). ARGS="-k name" to choose
+test-edges: $(READY) ## Run the fault tests: kills, deleted files, clock steps, wrong settings, on real servers (seven minutes). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
 
-test-compat: $(READY) ## Lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first time longer). ARGS="--only lowest"
+test-compat: $(READY) ## Test the lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first run takes longer). ARGS="--only lowest"
 	@$(BIN)/python -m tests.compat $(ARGS)
 
-compat-constraints: $(READY) ## Renew the versions that test-compat tries: constraints-lowest.txt and constraints-newest.txt
+compat-constraints: $(READY) ## Update the versions that test-compat uses: constraints-lowest.txt and constraints-newest.txt
 	@$(BIN)/python -m tests.compat --constraints
 
-test-pgbouncer: $(READY) ## Two relays behind a real PgBouncer in transaction mode (seconds). Needs the program: Debian's package pgbouncer
+test-pgbouncer: $(READY) ## Test two relays behind a real PgBouncer in transaction mode (seconds). Requires Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
 
-soak: $(READY) ## 2,000 waits, two relays killed at random, under hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
+soak: $(READY) ## Run the soak test: 2,000 waits, two relays killed at random, hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-bench: $(READY) ## A thousand waits in one process, next to the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
+bench: $(READY) ## Measure a thousand waits in one process, beside the official SDK (four minutes). ARGS="--tasks 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.many_waits $(ARGS)
 
-bench-relay: $(READY) ## How fast the relay acknowledges and wakes, next to the official adapters (ten minutes). ARGS="--repeats 1 --only signals"
+bench-relay: $(READY) ## Measure how fast the relay acknowledges and wakes, beside the official adapters (ten minutes). ARGS="--repeats 1 --only signals"
 	@$(BIN)/python -m benchmarks.relay $(ARGS)
 
-bench-temporal: $(READY) ## What one wait costs in Temporal, next to the official adapter (eight minutes). ARGS="--repeats 1 --workflows 10"
+bench-temporal: $(READY) ## Measure the cost of one wait in Temporal, beside the official adapter (eight minutes). ARGS="--repeats 1 --workflows 10"
 	@$(BIN)/python -m benchmarks.temporal_cost $(ARGS)
 
-bench-temporal-many: $(READY) ## 2,000 workflows wait on one worker, all are answered (six minutes). ARGS="--mode activity --workflows 60 --seconds 5"
+bench-temporal-many: $(READY) ## Measure 2,000 workflows that wait on one worker and are all answered (six minutes). ARGS="--mode activity --workflows 60 --seconds 5"
 	@$(BIN)/python -m benchmarks.temporal_many $(ARGS)
 
-bench-sweep: $(READY) ## What the sweep of 5,000 waits costs, and how fast 300 answers are found (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
+bench-sweep: $(READY) ## Measure the cost of sweeping 5,000 waits, and how fast 300 answers are found (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
 	@$(BIN)/python -m benchmarks.sweep $(ARGS)
 
-lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and who imports whom
+lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -60,7 +60,7 @@ format: $(READY) ## Format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-hashes: $(READY) ## Renew the hashed versions that the container installs, from pyproject.toml and constraints.txt
+hashes: $(READY) ## Update the hashed versions that the container installs, from pyproject.toml and constraints.txt
 	@echo hatchling | $(BIN)/uv pip compile pyproject.toml - --quiet --extra relay --extra postgres --extra temporal \
 		--constraint constraints.txt --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--python-version 3.12 --python-platform linux --output-file examples/deploy/requirements.txt
