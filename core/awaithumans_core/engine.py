@@ -4,9 +4,9 @@ Temporal and LangGraph are two engines. A third one is a single file that implem
 this module are optional features of an engine.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from awaithumans_core.declared_facts import declares_facts
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
@@ -163,7 +163,7 @@ class TargetGone(AwaitHumansError):
     code = "TARGET_GONE"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class TargetNotReady(AwaitHumansError):
     """Retryable: the caller has not reached the point where it can take the answer."""
 
@@ -181,7 +181,7 @@ class TargetBusy(TargetNotReady):
     code = "TARGET_BUSY"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class RelayNotReady(TargetBusy):
     """Retryable: the relay lacks a setting without which it must not deliver, such as the codec that encrypts answers.
 

@@ -32,25 +32,26 @@ activity to its workflow.
 """
 
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, field
 from typing import Any, ClassVar
 
+from awaithumans_core.declared_facts import declared_facts, declares_facts
 from awaithumans_core.safe_text import block, one_line
 
 ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
 """Error code with which a relay refuses a wait for an engine that it does not have."""
 
 
-@dataclass(eq=False, repr=False, match_args=False)
+@declares_facts
 class AwaitHumansError(Exception):
     """Base of every error this package raises on purpose."""
 
-    message: InitVar[str]
+    message: InitVar[str] = field(kw_only=False)
 
     code: ClassVar[str] = "AWAITHUMANS_ERROR"
     """Stable code of the error, in upper case. It is safe to match on and to log."""
 
-    task_id: str | None = field(default=None, kw_only=True)
+    task_id: str | None = None
     """Id of the task that the error is about; None if there is no task yet."""
 
     def __post_init__(self, message: str) -> None:
@@ -58,7 +59,7 @@ class AwaitHumansError(Exception):
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that differ from their defaults, by name."""
-        known = {fact.name: fact.default for fact in fields(self)}
+        known = {fact.name: fact.default for fact in declared_facts(type(self))}
         return {name: getattr(self, name) for name, default in known.items() if getattr(self, name) != default}
 
     @staticmethod
@@ -67,7 +68,7 @@ class AwaitHumansError(Exception):
         return one_line(message)
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class QuestionEndedError(AwaitHumansError):
     """The question is over and there is no usable answer."""
 
@@ -100,7 +101,7 @@ class VerificationExhaustedError(QuestionEndedError):
     code = "VERIFICATION_EXHAUSTED"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class ResponseSchemaError(QuestionEndedError):
     """A person answered, but the answer does not have the shape that was asked for."""
 
@@ -115,7 +116,7 @@ class ResponseMissingError(QuestionEndedError):
     code = "RESPONSE_MISSING"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class AnswererNotAllowedError(QuestionEndedError):
     """The answer is from a person whose answer the question does not accept (`only_assignee`, `not_by`, `quorum`)."""
 
@@ -128,7 +129,7 @@ class AnswererNotAllowedError(QuestionEndedError):
     """The people whose answer is not accepted."""
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class RequestRefusedError(AwaitHumansError):
     """The server understood the request and refused it. The same request will fail again."""
 
@@ -147,7 +148,7 @@ class InvalidTaskError(RequestRefusedError, ValueError):
     code = "TASK_INVALID"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class QuestionChangedError(RequestRefusedError):
     """The person was asked a different question before, under the same key or at the same place in a node.
 
@@ -180,14 +181,14 @@ class PermissionDeniedError(RequestRefusedError):
     code = "PERMISSION_DENIED"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class TaskNotFoundError(RequestRefusedError, QuestionEndedError):
     """There is no such task (404). A waiting caller gets this error once the deletion of the task is confirmed."""
 
     code = "TASK_NOT_FOUND"
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class ServerUnreachableError(AwaitHumansError):
     """There was no usable reply before the time was up. The task, if it was created, still exists on the server."""
 
@@ -216,7 +217,7 @@ class SettingsError(AwaitHumansError):
         return block(message)  # keeps line breaks, since each wrong setting has a line of its own
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class CallbackRejectedError(AwaitHumansError):
     """The callback lacks valid proof. Nothing of it was stored."""
 
@@ -229,7 +230,7 @@ class CallbackRejectedError(AwaitHumansError):
     """
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class EngineUnknownError(CallbackRejectedError):
     """The wait is for an engine that this relay does not have."""
 
@@ -237,7 +238,7 @@ class EngineUnknownError(CallbackRejectedError):
     http_status: int = 422
 
 
-@dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+@declares_facts
 class TooManyWaitsError(CallbackRejectedError):
     """A route has reached its limit of unanswered waits. A route is one question, which has one task at a time."""
 

@@ -5,11 +5,12 @@ import inspect
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import is_dataclass
 from typing import Any
 
 import httpx
 import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ActivityError
@@ -17,6 +18,7 @@ from temporalio.exceptions import ActivityError
 import awaithumans_core.engine
 from awaithumans_adapters.temporal.failures import failure, typed
 from awaithumans_core import errors
+from awaithumans_core.declared_facts import declared_facts
 from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.flow import Lost, Reply
 from awaithumans_core.http.drivers import _lost
@@ -136,7 +138,7 @@ def test_each_class_has_its_own_upper_case_code(kind: type[AwaitHumansError]) ->
 
 def facts_of(kind: type[AwaitHumansError]) -> dict[str, Any]:
     """Every fact that an error of this class declares, with a value that is not its default."""
-    return {fact.name: FACTS[fact.name] for fact in fields(kind)}
+    return {fact.name: FACTS[fact.name] for fact in declared_facts(kind)}
 
 
 def through_temporal(error: AwaitHumansError) -> BaseException:
@@ -200,7 +202,7 @@ def test_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumansErro
     declared = {name for above in kind.__mro__ for name in vars(above).get("__annotations__", {})} - {"code", "message"}
     _, message, *facts = inspect.signature(kind.__init__).parameters.values()
     assert message.name == "message"
-    assert {fact.name for fact in facts} == {fact.name for fact in fields(kind)} == declared
+    assert {fact.name for fact in facts} == {fact.name for fact in declared_facts(kind)} == declared
     assert {fact.kind for fact in facts} == {inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -208,7 +210,7 @@ def test_constructor_takes_exactly_the_declared_facts(kind: type[AwaitHumansErro
 def test_default_of_a_fact_is_a_class_attribute(kind: type[AwaitHumansError]) -> None:
     """An error without facts has the defaults that its class shows."""
     assert kind("do this next").facts() == {}
-    assert {fact.name: getattr(kind, fact.name) for fact in fields(kind)} == vars(kind("do this next"))
+    assert {fact.name: getattr(kind, fact.name) for fact in declared_facts(kind)} == vars(kind("do this next"))
 
 
 @every_error
@@ -262,3 +264,13 @@ def test_address_without_scheme_is_a_settings_error() -> None:
     """Retrying cannot turn `localhost:3001` into an address."""
     with pytest.raises(SettingsError, match="http://"):
         _lost(httpx.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol."))
+
+
+@every_error
+def test_error_is_no_dataclass_to_a_serializer(kind: type[AwaitHumansError]) -> None:
+    """A serializer that stores dataclasses by their fields would lose type and text. LangGraph's keeps them as text."""
+    error = kind("do this next", **facts_of(kind))
+    assert not is_dataclass(error)
+    serde = JsonPlusSerializer()
+    assert kind.__name__ in str(serde.loads_typed(serde.dumps_typed(error)))
+    assert "do this next" in str(serde.loads_typed(serde.dumps_typed(error)))

@@ -11,7 +11,6 @@ What follows from an error depends on its cause alone:
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any, Literal, cast
 
@@ -20,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, ApplicationEr
 
 from awaithumans_core import errors
 from awaithumans_core.cause import Cause, cause_of
+from awaithumans_core.declared_facts import declared_facts
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import SAME_KEY
 from awaithumans_core.outcome import Outcome
@@ -79,7 +79,7 @@ def typed(failed: ActivityError) -> BaseException:
         held: object = next(iter(cause.details), None)
         given = cast("Mapping[str, Any]", held) if isinstance(held, Mapping) else dict[str, Any]()
         error = kind(cause.message)
-        for fact in fields(error):
+        for fact in declared_facts(kind):
             with suppress(KeyError, ValueError):  # another release may write this fact in another form, or not at all
                 setattr(error, fact.name, _read_fact(fact.name, given[fact.name]))
         return error
