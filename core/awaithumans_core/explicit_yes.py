@@ -40,7 +40,7 @@ def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
     return cast("CoreSchema", copied) if copier.changed else None
 
 
-_NO_SCHEMAS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
+NO_SCHEMAS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
 """Parts of a core schema that hold values. They are not copied as schemas, although they may look like them."""
 
 _EMPTY: tuple[Any, ...] = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
@@ -70,7 +70,7 @@ class _Copier:
             self._refuse_yes_of_init(held)
         elif kind == "default":
             return self._default(held, field)
-        copied = {key: value if key in _NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
+        copied = {key: value if key in NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
         if kind == "typed-dict-field" and held["schema"]["type"] == "default" != copied["schema"]["type"]:
             copied["required"] = True  # the other kinds of field are required if they have no default
         return copied
@@ -147,7 +147,7 @@ class _Copier:
         ):
             raise _unchangeable(self._class, field)
         for key, value in held.items():
-            if key not in _NO_SCHEMAS:
+            if key not in NO_SCHEMAS:
                 self._refuse_yes(value, field, seen)
 
 

@@ -37,7 +37,7 @@ from awaithumans_core.errors import (
     VerificationExhaustedError,
 )
 from awaithumans_core.explicit_yes import NotGiven
-from awaithumans_core.form import answer_from_form
+from awaithumans_core.form import read_form
 from awaithumans_core.schema import adapter, answer_reader, extra
 from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
 
@@ -256,19 +256,25 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
             task_id=outcome.task_id,
             outcome=outcome,
         )
-    answer = b""
+    answer, unread = b"", dict[str, str]()
     try:
+        values, unread = read_form(outcome.response, response_schema)
         # Validated as JSON, which is how it was transported: from JSON, a strict class also reads dates and enums.
-        answer = to_json(answer_from_form(outcome.response, response_schema))
-        return answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
+        answer = to_json(values)
+        settled = answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
-        problems = [_problem(found) for found in invalid.errors(include_input=False)]
-        why = _BY_DEFAULT if _fits(answer, response_schema) else ""
-        raise _misfit(outcome, response_schema, *problems, why=why) from None
+        found = invalid.errors(include_input=False)
+        problems = [_problem(each) for each in found if not unread.keys() & {*each["loc"][:1]}]
+        why = _BY_DEFAULT if not unread and _fits(answer, response_schema) else ""
+        raise _misfit(outcome, response_schema, *unread.values(), *problems, why=why) from None
     except NotGiven as field:
         raise _misfit(outcome, response_schema, f"{field}: Field required", why=_BY_DEFAULT) from None
     except Exception as error:  # from the class's own validator, or too deep to read as JSON
-        raise _misfit(outcome, response_schema, f"response: {type(error).__name__}: {error}") from error
+        problem = f"response: {type(error).__name__}: {error}"
+        raise _misfit(outcome, response_schema, *(unread.values() or [problem])) from error
+    if unread:
+        raise _misfit(outcome, response_schema, *unread.values())
+    return settled
 
 
 _BY_DEFAULT = " (a default that is True counts only if the answer contains it)"

@@ -1,16 +1,19 @@
 """Ask, settle, and ask again when the answer does not fit: one rule for every caller.
 
 The server accepts any response, so an answer may not fit the response class. With `max_reasks` the person is asked
-again, with a text that names the problems. The key of the re-ask is derived from the first one, so a repeated call, on
-replay or after a restart, finds the same tasks in the same order. A question that is answered by a person whose answer
-is not accepted is asked again in the same way.
+again, with a text that names the problems. Without it, a person who has to type a part of the answer is asked again
+once. The key of the re-ask is derived from the first one, so a repeated call, on replay or after a restart, finds the
+same tasks in the same order. A question that is answered by a person whose answer is not accepted is asked again in the
+same way.
 """
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import TypeVar
 
 from awaithumans_core.errors import AnswererNotAllowedError, ResponseSchemaError
+from awaithumans_core.form import typed_by_people
 from awaithumans_core.outcome import Outcome, settle
+from awaithumans_core.replays import applies
 from awaithumans_core.task import HumanTask
 
 T = TypeVar("T")
@@ -35,11 +38,23 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
             question.answerers.check(outcome)
             return settle(outcome, question.response_schema), outcome
         except (ResponseSchemaError, AnswererNotAllowedError) as invalid:
-            if reasks == question.max_reasks:
+            if reasks >= _allowed(question, invalid):
                 raise
             reasks += 1
             problems = invalid.problems if isinstance(invalid, ResponseSchemaError) else (ANOTHER_PERSON,)
             asked = asked.again(f"{key}:reask:{reasks}", problems)
+
+
+def _allowed(question: HumanTask[T], invalid: ResponseSchemaError | AnswererNotAllowedError) -> int:
+    """Return the maximum number of re-asks.
+
+    A caller who gave none gets one if people type a part of the answer, because they mistype. A workflow that was
+    recorded before this rule existed did not ask again, and does not when it is replayed.
+    """
+    if question.max_reasks is not None:
+        return question.max_reasks
+    mistyped = isinstance(invalid, ResponseSchemaError) and typed_by_people(question.response_schema)
+    return 1 if mistyped and applies("awaithumans-typed-answers-are-asked-again") else 0
 
 
 async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitable[Outcome]]) -> tuple[T, Outcome]:

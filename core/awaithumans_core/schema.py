@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 from pydantic.config import ExtraValues
@@ -21,6 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticUndefined, SchemaError, SchemaValidator, to_json
 from typing_extensions import TypeAliasType, is_typeddict
 
+from awaithumans_core.base64_bytes import base64_bytes
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.explicit_yes import explicit_yes
 from awaithumans_core.json_values import json_object
@@ -49,6 +50,8 @@ class Field(NamedTuple):
     """Whether an answer must contain the field."""
     nullable: bool
     """Whether null is a valid value of the field."""
+    attribute: str
+    """The name of the field in the class."""
 
     @property
     def default(self) -> Any:
@@ -81,7 +84,7 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
-    """Return the validator of answers: that of the class, without defaults that would give a yes.
+    """Return the validator of answers: that of the class, without defaults that would give a yes, and bytes as base64.
 
     Raises:
         InvalidTaskError: pydantic cannot read the class, or it has a yes that no answer can replace.
@@ -92,6 +95,7 @@ def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
 def _answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
     known = adapter(schema)
     core = explicit_yes(known.core_schema, getattr(schema, "__name__", str(schema)))
+    core = base64_bytes(known.core_schema if core is None else core) or core
     # With prebuilt validators, every class inside it would be validated by its own one, which has these defaults.
     return known if core is None else SchemaValidator(core, _use_prebuilt=False)
 
@@ -128,7 +132,7 @@ def _json_schema(schema: Any) -> dict[str, Any]:
     if twin not in _TWINS:
         if len(_TWINS) >= MOST_TWINS:
             _TWINS.clear()
-        by_alias = _config(schema).get("validate_by_alias") is not False
+        by_alias = config(schema).get("validate_by_alias") is not False
         told = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
         _TWINS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), told)
     return _TWINS[twin]
@@ -171,10 +175,10 @@ def extra(schema: Any) -> ExtraValues | None:
 
     Otherwise, a misspelt field would be ignored and the default of the correct one would apply.
     """
-    return None if _config(schema).get("extra") is not None else "forbid"
+    return None if config(schema).get("extra") is not None else "forbid"
 
 
-def _config(schema: Any) -> Mapping[str, Any]:
+def config(schema: Any) -> Mapping[str, Any]:
     """Return the pydantic configuration of a class."""
     return getattr(schema, "model_config", None) or getattr(schema, "__pydantic_config__", None) or {}
 
@@ -216,9 +220,10 @@ def _fields(schema: Any) -> Iterator[Field]:
     members = _members(adapter(schema).core_schema)
     for name, info in _made(schema, _infos).items():
         member = members.get(name, {})
-        kind, rules, nullable = _bare(info.annotation)
+        kind, rules, nullable = bare(info.annotation)
         needed = member.get("required", info.is_required())  # of a TypedDict, only pydantic reads it from text
-        yield Field(_called(name, member, _config(schema)), kind, (*info.metadata, *rules), info, needed, nullable)
+        called = _called(name, member, config(schema))
+        yield Field(called, kind, (*info.metadata, *rules), info, needed, nullable, name)
 
 
 def _infos(schema: Any) -> Mapping[str, FieldInfo]:
@@ -247,9 +252,9 @@ def _members(core: Any) -> Mapping[str, Mapping[str, Any]]:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {each["name"]: each for each in found}
 
 
-def _called(name: str, member: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _called(name: str, member: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return a field's name in an answer. Its alias may come from a generator, so it is read from the core schema."""
-    if config.get("validate_by_alias") is False:
+    if settings.get("validate_by_alias") is False:
         return name
     alias: str | Sequence[str | list[Any]] = member.get("validation_alias", ())
     if isinstance(alias, str):
@@ -290,8 +295,11 @@ def _value(alias: Any) -> Any:
         return str(alias)
 
 
-def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """Return X of `X | None`, `Annotated[X, ...]` and aliases of X, its annotations, and whether None is allowed."""
+def bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """Return X of `X | None`, `Annotated[X, ...]` and aliases of X, its annotations, and whether None is allowed.
+
+    The None of a Literal is removed in the same way, because a blank input means it.
+    """
     rules: tuple[Any, ...] = ()
     nullable = False
     while True:
@@ -306,8 +314,19 @@ def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
             if len(inner) != 1:
                 return annotation, rules, nullable
             annotation = inner[0]
+        elif get_origin(annotation) is Literal and None in (values := literal_values(annotation)):
+            if values == [None]:
+                return annotation, rules, True
+            nullable = True
+            annotation = Literal[tuple(value for value in values if value is not None)]
         else:
             return annotation, rules, nullable
+
+
+def literal_values(kind: Any) -> list[Any]:
+    """Return the values of a Literal, including those of aliases of other Literals in it."""
+    values = (named_type(value) for value in get_args(kind))
+    return [each for value in values for each in (literal_values(value) if get_origin(value) is Literal else [value])]
 
 
 def _is_model(schema: Any) -> TypeGuard[type[BaseModel]]:
@@ -333,7 +352,7 @@ def _made(schema: Any, make: Callable[[Any], R]) -> R:
 
 _UNREADABLE = (
     *(PydanticUserError, SchemaError),
-    *(AttributeError, LookupError, NameError, RecursionError, SyntaxError, TypeError, ValueError),
+    *(ImportError, AttributeError, LookupError, NameError, RecursionError, SyntaxError, TypeError, ValueError),
 )
 """Errors that pydantic raises for a class, and errors of evaluating its annotations, which may be any expression."""
 

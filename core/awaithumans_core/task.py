@@ -16,10 +16,12 @@ from awaithumans_core.answerers import Answerers, answerers
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
+from awaithumans_core.notification_routes import check_routes
 from awaithumans_core.replays import applies
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.schema import fields as fields_of
 from awaithumans_core.schema import json_schema
+from awaithumans_core.secret_answers import refuse_secrets
 
 T = TypeVar("T")
 
@@ -124,7 +126,10 @@ class HumanTask(Generic[T]):
     `{"role": ..., "access_level": ...}`.
     """
     notify: str | Sequence[str] | None = None
-    """Where to notify people: `slack:@name`, `slack:#channel`, `email:person@example.com`."""
+    """Where to notify people: `slack:@name`, `slack:#channel`, `email:person@example.com`.
+
+    `slack+TEAM:...` and `email+IDENTITY:...` name the Slack workspace and the sender.
+    """
     verifier: Mapping[str, Any] | BaseModel | None = None
     """The server's `verifier_config`."""
     redact_payload: bool = False
@@ -133,11 +138,12 @@ class HumanTask(Generic[T]):
     """Additional context, which is shown to reviewers unchanged."""
     form: Mapping[str, Any] | None = None
     """A custom `form_definition` that replaces the one derived from `response_schema`."""
-    max_reasks: int = 0
+    max_reasks: int | None = None
     """The maximum number of re-asks after an answer that does not fit `response_schema`.
 
-    A re-ask names the problems of the answer, and grants the whole `timeout_seconds` again. An answer of a person whose
-    answer is not accepted (`only_assignee`, `not_by`) counts as one that does not fit.
+    None: 1 if a part of the answer is read from what a person types, such as a number or a list; otherwise 0. A re-ask
+    names the problems of the answer, and grants the whole `timeout_seconds` again. If a number is given, an answer of a
+    person whose answer is not accepted (`only_assignee`, `not_by`) counts as one that does not fit.
     """
     only_assignee: bool = False
     """Whether to accept only an answer that is recorded under an e-mail address of `assign_to`.
@@ -166,7 +172,7 @@ class HumanTask(Generic[T]):
                 f"timeout_seconds is {self.seconds}: the server allows {MIN_TIMEOUT_SECONDS} (a minute) to "
                 f"{MAX_TIMEOUT_SECONDS} (30 days)"
             )
-        if type(self.max_reasks) is not int or self.max_reasks < 0:
+        if self.max_reasks is not None and (type(self.max_reasks) is not int or self.max_reasks < 0):
             raise InvalidTaskError(f"max_reasks is {self.max_reasks!r}: give 0 (do not ask again) or a whole number")
         if self.form is not None and not self.form.get("fields"):
             raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
@@ -175,7 +181,9 @@ class HumanTask(Generic[T]):
             raise InvalidTaskError(
                 f"payload_schema has the name {reserved[0]!r}: leave it out, what begins with {RESERVED!r} is reserved"
             )
+        check_routes(self.notify)
         fields_of(self.response_schema)
+        refuse_secrets(self.response_schema)
         request = self._build_request()
         json_object({name: part for name, part in request.items() if name not in _CHECKED}, "the question")
         object.__setattr__(self, "_request", request)

@@ -52,16 +52,23 @@ Item = TypeVar("Item")
 
 SWITCH = {"kind": "switch", "true_label": "Yes", "false_label": "No"}
 TEXT = {"kind": "short_text", "subtype": "plain"}
-NUMBER = {"kind": "short_text", "subtype": "number"}
-LIST = {"kind": "long_text", "hint": 'JSON, for instance ["a", "b"]'}
-STRUCTURE = {"kind": "long_text", "hint": 'JSON, for instance {"key": "value"}'}
+NUMBER = TEXT | {"hint": "Number"}
+WHOLE_NUMBER = TEXT | {"hint": "Whole number"}
+LIST = {"kind": "long_text", "hint": "One per line"}
+
+
+def box(example: str) -> dict[str, Any]:
+    """The input for a structure, with the example that its hint gives."""
+    return {"kind": "long_text", "hint": f"JSON, for instance {example}"}
+
+
 SIZES = [{"value": "1", "label": "Small"}, {"value": "2", "label": "Extra large"}]
 NUMBERS = [{"value": "1", "label": "1"}, {"value": "2", "label": "2"}]
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bool": (bool, SWITCH),
     "str": (str, TEXT),
-    "int": (int, NUMBER),
+    "int": (int, WHOLE_NUMBER),
     "float": (float, NUMBER),
     "date": (datetime.date, {"kind": "date"}),
     "datetime": (datetime.datetime, {"kind": "datetime"}),
@@ -71,9 +78,9 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "list of Enum": (list[Size], {"kind": "multi_select", "options": SIZES}),
     "list of Literal": (list[Literal[1, 2]], {"kind": "multi_select", "options": NUMBERS}),
     "list of str": (list[str], LIST),
-    "dict": (dict[str, int], STRUCTURE),
-    "model": (Inner, STRUCTURE),
-    "union": (int | str, STRUCTURE),
+    "dict": (dict[str, int], box('{"key": 1}')),
+    "model": (Inner, box('{"why": "text"}')),
+    "union": (int | str, box('"text" or 1')),
 }
 
 
@@ -103,7 +110,7 @@ every_kind = pytest.mark.parametrize(("annotation", "shape"), KINDS.values(), id
 
 @every_kind
 def test_type_has_its_input(annotation: Any, shape: dict[str, Any]) -> None:
-    """Each Python type gets the input that the official SDK infers for it."""
+    """Each Python type gets the input of the table."""
     common = {"name": "answer", "label": "Answer", "required": True}
     assert form_definition(answer_class(annotation)) == {"version": 1, "fields": [common | shape]}
 
@@ -263,7 +270,7 @@ def test_dataclass_becomes_a_form() -> None:
     """Types, titles, defaults and default factories of a dataclass are read as those of a model."""
     assert form_definition(Plain)["fields"] == [
         {"name": "approved", "label": "Approved", "required": True} | SWITCH,
-        {"name": "amount", "label": "How much?", "required": True} | NUMBER,
+        {"name": "amount", "label": "How much?", "required": True} | WHOLE_NUMBER,
         {"name": "note", "label": "Note", "required": False} | TEXT,
         {"name": "sure", "label": "Sure", "required": False, "default": True} | SWITCH,
         {"name": "tags", "label": "Tags", "required": False} | LIST,
@@ -288,7 +295,7 @@ def test_typed_dict_becomes_a_form() -> None:
     """A `NotRequired` field may stay empty."""
     assert form_definition(Typed)["fields"] == [
         {"name": "approved", "label": "Approved", "required": True} | SWITCH,
-        {"name": "amount", "label": "How much?", "required": True} | NUMBER,
+        {"name": "amount", "label": "How much?", "required": True} | WHOLE_NUMBER,
         {"name": "note", "label": "Note", "required": False} | TEXT,
     ]
 
@@ -549,7 +556,7 @@ def test_text_for_a_text_field_is_kept_as_text(text: str) -> None:
         (dict[str, int], {"a": 1}),
         (Inner, {"why": "[]"}),
         (list[str] | None, None),
-        (list[str], "not JSON"),
+        (list[int], "not JSON"),
         (Literal[1, 2], "3"),
         (list[int], "[" * 100_000),
     ],

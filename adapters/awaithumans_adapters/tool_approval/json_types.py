@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Optional, Union, cast
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
+from awaithumans_core.form import label_of
 from awaithumans_core.json_values import holds_yes
 
 Schema = Mapping[str, Any]
@@ -51,7 +52,11 @@ def object_type(schema: Schema, root: Schema, depth: int = 0) -> type[BaseModel]
     fields: dict[str, Any] = {}
     for number, (name, given) in enumerate(schema["properties"].items()):
         said = resolved(given, root)
-        about: dict[str, Any] = {"alias": name, "title": said.get("title"), "description": said.get("description")}
+        about: dict[str, Any] = {
+            "alias": name,
+            "title": said.get("title") or label_of(name),
+            "description": said.get("description"),
+        }
         default = ... if name in needed else said.get("default")
         fields[f"field_{number}"] = (json_type(said, root, depth + 1), Field(default, **about))
     return create_model(str(schema.get("title", "Answer")), **fields)

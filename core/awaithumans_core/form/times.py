@@ -1,0 +1,45 @@
+"""Reading of times that people choose in a picker, which knows no time zone.
+
+A field for a time with a zone shows the zone in its label, and a time without a zone is read in that zone. A time that
+the zone has twice, or not at all, because clocks are changed, has no single reading and is refused.
+"""
+
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from awaithumans_core.errors import InvalidTaskError
+from awaithumans_core.form.refusal import Unreadable
+
+
+def known_zone(name: str) -> tzinfo:
+    """Return the time zone with this name of the IANA database.
+
+    Raises:
+        InvalidTaskError: there is no such zone on this machine.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidTaskError(
+            f"{name!r} is no time zone that is known here: give a name like 'Europe/Berlin' "
+            "(on systems without time zones, install tzdata)"
+        ) from None
+
+
+def read_in_zone(value: object, zone: str) -> object:
+    """Read the text of a time without a zone as a time in this zone; return anything else unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return value  # pydantic reports what is wrong
+    if moment.tzinfo is not None:
+        return value
+    known = known_zone(zone)
+    early, late = (moment.replace(tzinfo=known, fold=fold) for fold in (0, 1))
+    if early.utcoffset() != late.utcoffset():
+        raise Unreadable(f"choose another time: clocks in {zone} are changed at this one, so it is not a single moment")
+    return early.isoformat()
