@@ -25,6 +25,7 @@ from awaithumans_core.base64_bytes import base64_bytes
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.explicit_yes import explicit_yes
 from awaithumans_core.json_values import json_object
+from awaithumans_core.sdk_markers import corrected, is_marker, unmarked
 
 R = TypeVar("R")
 
@@ -80,7 +81,22 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     known: TypeAdapter[Any] = TypeAdapter(schema)
     if not known.pydantic_complete:
         known.rebuild(raise_errors=True)
+    if marked := _marked(schema, known.core_schema):
+        known.core_schema = corrected(known.core_schema, marked)
+        known.validator = SchemaValidator(known.core_schema, _use_prebuilt=False)
     return known
+
+
+def _marked(schema: Any, core: Any) -> list[tuple[Mapping[str, Any], Any]]:
+    """Return the fields in a core schema that have a marker of the official SDK, with their types without it."""
+    if not _has_fields(schema):
+        return []
+    members = _members(core)
+    return [
+        (members[name], unmarked(info.annotation, info.metadata))
+        for name, info in _infos(schema).items()
+        if name in members and any(map(is_marker, (*info.metadata, *bare(info.annotation)[1])))
+    ]
 
 
 def answer_reader(schema: Any) -> "TypeAdapter[Any] | SchemaValidator":
@@ -212,7 +228,7 @@ _UNREAD = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 def _fields(schema: Any) -> Iterator[Field]:
-    if not (_is_model(schema) or _is_dataclass(schema) or is_typeddict(schema)):
+    if not _has_fields(schema):
         raise InvalidTaskError(
             f"response_schema must be a pydantic model, a dataclass or a TypedDict, so that a reviewer gets named "
             f"fields; {schema!r} is none of these. Wrap what you need: class Answer(BaseModel): value: ..."
@@ -327,6 +343,10 @@ def literal_values(kind: Any) -> list[Any]:
     """Return the values of a Literal, including those of aliases of other Literals in it."""
     values = (named_type(value) for value in get_args(kind))
     return [each for value in values for each in (literal_values(value) if get_origin(value) is Literal else [value])]
+
+
+def _has_fields(schema: Any) -> bool:
+    return _is_model(schema) or _is_dataclass(schema) or is_typeddict(schema)
 
 
 def _is_model(schema: Any) -> TypeGuard[type[BaseModel]]:

@@ -25,6 +25,7 @@ from pydantic import (
     EncodedBytes,
     FutureDate,
     FutureDatetime,
+    HttpUrl,
     NaiveDatetime,
     PastDate,
     PastDatetime,
@@ -33,11 +34,12 @@ from pydantic import (
 from awaithumans_core.form.choices import choices, chosen, form_text, in_order, options
 from awaithumans_core.form.examples import Schema, example_text, resolved
 from awaithumans_core.form.hints import bounds, limits
-from awaithumans_core.form.markers import TEXT_KINDS, currency_of, sdk_marker, zone_of
+from awaithumans_core.form.markers import currency_of, zone_of
 from awaithumans_core.form.numbers import read_decimal, read_float, read_money, read_whole_number
 from awaithumans_core.form.texts import Reader, boxed, lines, read_base64, read_file, stripped, unchanged
 from awaithumans_core.form.times import known_zone, read_in_zone
 from awaithumans_core.schema import bare, config, fields, json_schema, once
+from awaithumans_core.sdk_markers import TEXT_KINDS, sdk_marker
 
 MAX_SHORT_TEXT = 200
 """Maximum length of a text that is typed into one line. A longer one gets a text area."""
@@ -249,7 +251,7 @@ _TYPES: Mapping[Any, Callable[[Any, Rules], Input]] = {
 """The input of each type."""
 
 _BASES: tuple[tuple[tuple[type, ...], Callable[[Any, Rules], Input]], ...] = (
-    ((AnyHttpUrl,), _written("https://example.com/", subtype="url")),
+    ((HttpUrl, AnyHttpUrl), _written("https://example.com/", subtype="url")),
     ((AnyUrl,), _written("https://example.com/")),
     ((uuid.UUID,), _written("123e4567-e89b-42d3-a456-426614174000")),
     ((ipaddress.IPv4Address,), _written("192.0.2.1")),

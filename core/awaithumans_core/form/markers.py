@@ -1,15 +1,15 @@
 """Annotations of a field that say which input it has.
 
-`currency` and `time_zone` are of this package. The markers of the official SDK (`awaithumans.forms`: switch, long_text,
-file_upload, ...) are honoured without importing it: they are recognised by their shape.
+`currency` and `time_zone` are of this package. Markers of the official SDK may say the same.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.times import known_zone
+from awaithumans_core.sdk_markers import sdk_marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +49,6 @@ def time_zone(name: str) -> TimeZone:
     """
     known_zone(name)
     return TimeZone(name)
-
-
-INPUT_KINDS = frozenset(
-    {
-        *("short_text", "long_text", "rich_text"),
-        *("switch", "single_select", "multi_select", "picture_choice"),
-        *("slider", "star_rating", "opinion_scale", "ranking"),
-        *("date", "datetime", "date_range", "time"),
-        *("file_upload", "signature", "table", "subform"),
-    }
-)
-"""Kinds of inputs that the server knows."""
-
-DISPLAY_KINDS = frozenset(
-    {"display_text", "image", "video", "pdf_viewer", "html", "section", "divider", "section_collapse"}
-)
-"""Kinds of parts of a form that show something and submit no value under their own name."""
-
-TEXT_KINDS = frozenset({"short_text", "long_text", "rich_text"})
-"""Kinds of inputs that submit what a person types."""
-
-
-def sdk_marker(rules: tuple[Any, ...]) -> dict[str, Any] | None:
-    """Return the first marker of the official SDK among annotations, as the JSON of a form field; None without one."""
-    for rule in rules:
-        kind, dump = getattr(rule, "kind", None), getattr(rule, "model_dump", None)
-        if isinstance(kind, str) and kind in INPUT_KINDS | DISPLAY_KINDS and callable(dump):
-            return cast("dict[str, Any]", dump(mode="json", exclude_none=True))
-    return None
 
 
 def currency_of(rules: tuple[Any, ...], marker: Mapping[str, Any]) -> str | None:
