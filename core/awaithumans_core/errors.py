@@ -108,6 +108,8 @@ class ResponseSchemaError(QuestionEndedError):
     code = "RESPONSE_INVALID"
     problems: tuple[str, ...] = ()
     """The problems, one line per field, for instance `approved: Input should be a valid boolean`."""
+    refused_fields: tuple[str, ...] = ()
+    """The names of the fields that do not fit. Empty if the answer does not fit as a whole."""
 
 
 class ResponseMissingError(QuestionEndedError):

@@ -8,7 +8,7 @@ Laws:
 - No failure ends in "approved".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar, overload
 
@@ -266,14 +266,16 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         found = invalid.errors(include_input=False)
         problems = [_problem(each) for each in found if not unread.keys() & {*each["loc"][:1]}]
         why = _BY_DEFAULT if not unread and _fits(answer, response_schema) else ""
-        raise _misfit(outcome, response_schema, *unread.values(), *problems, why=why) from None
+        refused = [*unread, *(str(each["loc"][0]) for each in found if each["loc"])]
+        raise _misfit(outcome, response_schema, *unread.values(), *problems, why=why, refused=refused) from None
     except NotGiven as field:
-        raise _misfit(outcome, response_schema, f"{field}: Field required", why=_BY_DEFAULT) from None
+        problem = f"{field}: Field required"
+        raise _misfit(outcome, response_schema, problem, why=_BY_DEFAULT, refused=[str(field)]) from None
     except Exception as error:  # from the class's own validator, or too deep to read as JSON
         problem = f"response: {type(error).__name__}: {error}"
-        raise _misfit(outcome, response_schema, *(unread.values() or [problem])) from error
+        raise _misfit(outcome, response_schema, *(unread.values() or [problem]), refused=[*unread]) from error
     if unread:
-        raise _misfit(outcome, response_schema, *unread.values())
+        raise _misfit(outcome, response_schema, *unread.values(), refused=[*unread])
     return settled
 
 
@@ -290,7 +292,9 @@ def _fits(answer: bytes, response_schema: Any) -> bool:
     return True
 
 
-def _misfit(outcome: Outcome, response_schema: Any, *problems: str, why: str = "") -> ResponseSchemaError:
+def _misfit(
+    outcome: Outcome, response_schema: Any, *problems: str, why: str = "", refused: Iterable[str] = ()
+) -> ResponseSchemaError:
     return ResponseSchemaError(
         f"the answer to task {outcome.task_id} does not fit "
         f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}{why}. With a larger "
@@ -298,6 +302,7 @@ def _misfit(outcome: Outcome, response_schema: Any, *problems: str, why: str = "
         task_id=outcome.task_id,
         outcome=outcome,
         problems=problems,
+        refused_fields=tuple(dict.fromkeys(refused)),
     )
 
 

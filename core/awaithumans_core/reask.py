@@ -1,17 +1,17 @@
 """Ask, settle, and ask again when the answer does not fit: one rule for every caller.
 
 The server accepts any response, so an answer may not fit the response class. With `max_reasks` the person is asked
-again, with a text that names the problems. Without it, a person who has to type a part of the answer is asked again
-once. The key of the re-ask is derived from the first one, so a repeated call, on replay or after a restart, finds the
-same tasks in the same order. A question that is answered by a person whose answer is not accepted is asked again in the
-same way.
+again, with a text that names the problems. Without it, a person is asked again once if a field that people type does
+not fit. The key of the re-ask is derived from the first one, so a repeated call, on replay or after a restart, finds
+the same tasks in the same order. A question that is answered by a person whose answer is not accepted is asked again in
+the same way.
 """
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import TypeVar
 
 from awaithumans_core.errors import AnswererNotAllowedError, ResponseSchemaError
-from awaithumans_core.form import typed_by_people
+from awaithumans_core.form import typed_fields
 from awaithumans_core.outcome import Outcome, settle
 from awaithumans_core.replays import applies
 from awaithumans_core.task import HumanTask
@@ -48,12 +48,13 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
 def _allowed(question: HumanTask[T], invalid: ResponseSchemaError | AnswererNotAllowedError) -> int:
     """Return the maximum number of re-asks.
 
-    A caller who gave none gets one if people type a part of the answer, because they mistype. A workflow that was
-    recorded before this rule existed did not ask again, and does not when it is replayed.
+    A caller who gave none gets one if a field that people type does not fit, because people mistype. A workflow that
+    was recorded before this rule existed did not ask again, and does not when it is replayed.
     """
     if question.max_reasks is not None:
         return question.max_reasks
-    mistyped = isinstance(invalid, ResponseSchemaError) and typed_by_people(question.response_schema)
+    refused = invalid.refused_fields if isinstance(invalid, ResponseSchemaError) else ()
+    mistyped = typed_fields(question.response_schema).intersection(refused)
     return 1 if mistyped and applies("awaithumans-typed-answers-are-asked-again") else 0
 
 

@@ -141,9 +141,9 @@ class HumanTask(Generic[T]):
     max_reasks: int | None = None
     """The maximum number of re-asks after an answer that does not fit `response_schema`.
 
-    None: 1 if a part of the answer is read from what a person types, such as a number or a list; otherwise 0. A re-ask
-    names the problems of the answer, and grants the whole `timeout_seconds` again. If a number is given, an answer of a
-    person whose answer is not accepted (`only_assignee`, `not_by`) counts as one that does not fit.
+    None: 1 if a field does not fit that is read from what a person types, such as a number or a list; otherwise 0. A
+    re-ask names the problems of the answer, and grants the whole `timeout_seconds` again. If a number is given, an
+    answer of a person whose answer is not accepted (`only_assignee`, `not_by`) counts as one that does not fit.
     """
     only_assignee: bool = False
     """Whether to accept only an answer that is recorded under an e-mail address of `assign_to`.

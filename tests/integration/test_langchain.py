@@ -188,7 +188,7 @@ async def test_form_offers_decisions_and_shows_the_arguments(bench: Bench) -> No
     fields = {field["name"]: field for field in (await bench.asked("A"))["form_definition"]["fields"]}
     assert list(fields) == ["decision", "message", "new_order", "new_amount"]
     assert [option["label"] for option in fields["decision"]["options"]] == ["Approve", "Edit", "Reject"]
-    assert fields["new_amount"]["hint"] == "(left blank: 250)"
+    assert fields["new_amount"]["hint"] == "Number (left blank: 250)"
     assert [field["required"] for field in fields.values()] == [True, False, False, False]
 
 
@@ -297,7 +297,7 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("end", "why"), ENDS.values(), ids=ENDS)
 async def test_question_without_a_usable_answer_runs_no_tool(bench: Bench, end: dict[str, Any], why: str) -> None:
     """However a question fails, the tool does not run, and the model receives the reason."""
-    bench.agent(bench.approval(), call("A"))
+    bench.agent(bench.approval(max_reasks=0), call("A"))
     await bench.start()
     await bench.give(await bench.asked("A"), **end)
     (message,) = await bench.told()

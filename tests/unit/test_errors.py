@@ -57,6 +57,7 @@ FACTS: dict[str, Any] = {
     "task_id": "task-1",
     "outcome": Outcome(task_id="task-1", status="completed", response={"approved": True}),
     "problems": ("approved: Input should be a valid boolean",),
+    "refused_fields": ("approved",),
     "differs": ("task", "assign_to"),
     "status_code": 404,
     "server_code": "TASK_NOT_FOUND",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, create_model
 
 from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.errors import (
+    AnswererNotAllowedError,
     AwaitHumansError,
     InvalidTaskError,
     ResponseMissingError,
@@ -401,3 +402,51 @@ def test_attempts_can_be_driven_step_by_step() -> None:
     with pytest.raises(StopIteration) as end:
         steps.send(completed(GOOD))
     assert end.value.value == (Decision(approved=True, reason="fits"), completed(GOOD))
+
+
+# --- without max_reasks
+
+
+@either_way
+@pytest.mark.parametrize("typed", ["1,234", "many", None], ids=["two readings", "no reading", "blank"])
+def test_person_who_mistypes_is_asked_again_once(ask: Any, typed: str | None) -> None:
+    """A field that people type has one re-ask by default, which says what to write."""
+    person = Person(completed({"amount": typed}), completed({"amount": "1234"}))
+    answer, _ = ask(question(response_schema=Refund), person)
+    assert answer == Refund(amount=1234)
+    assert person.keys == ["refund-1", "refund-1:reask:1"]
+    with pytest.raises(ResponseSchemaError) as raised:
+        ask(question(response_schema=Refund), Person(completed({"amount": typed})))
+    assert raised.value.refused_fields == ("amount",)
+
+
+@either_way
+def test_caller_who_wants_no_re_ask_has_none(ask: Any) -> None:
+    """`max_reasks=0` means what it says."""
+    person = Person(completed({"amount": "many"}))
+    with pytest.raises(ResponseSchemaError):
+        ask(question(response_schema=Refund, max_reasks=0), person)
+    assert len(person.asked) == 1
+
+
+@either_way
+@pytest.mark.parametrize("response", [{"amount": "5", "approved": "perhaps"}, {"amount": "5", "other": 1}])
+def test_mistake_in_a_field_that_is_not_typed_is_an_error_at_once(ask: Any, response: dict[str, Any]) -> None:
+    """The default re-ask is for what people mistype, not for answers that are wrong in another way."""
+    schema = create_model("Answer", amount=(int, ...), approved=(bool, False))
+    person = Person(completed(response))
+    with pytest.raises(ResponseSchemaError):
+        ask(question(response_schema=schema), person)
+    assert len(person.asked) == 1
+
+
+@either_way
+def test_person_who_is_not_accepted_does_not_use_the_default_re_ask(ask: Any) -> None:
+    """A mistyped answer, and then that of a person who is not accepted, end the question."""
+    person = Person(
+        completed({"amount": "many"}, completed_by_email="ann@example.com"),
+        completed({"amount": "5"}, completed_by_email="bob@example.com"),
+    )
+    with pytest.raises(AnswererNotAllowedError):
+        ask(question(response_schema=Refund, not_by="bob@example.com"), person)
+    assert len(person.asked) == 2

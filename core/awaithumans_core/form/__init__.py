@@ -7,7 +7,7 @@ converted back to what the response class expects.
 
 from awaithumans_core.form.definition import FORM_VERSION, form_definition
 from awaithumans_core.form.hints import label_of
-from awaithumans_core.form.inputs import typed_by_people
+from awaithumans_core.form.inputs import typed_fields
 from awaithumans_core.form.markers import currency, time_zone
 from awaithumans_core.form.reading import answer_from_form, read_form
 
@@ -19,5 +19,5 @@ __all__ = [
     "label_of",
     "read_form",
     "time_zone",
-    "typed_by_people",
+    "typed_fields",
 ]

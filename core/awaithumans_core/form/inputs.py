@@ -84,9 +84,9 @@ def inputs(response_schema: Any) -> Mapping[str, Marked]:
     return once(response_schema, "__awaithumans_inputs__", lambda: _inputs(response_schema))
 
 
-def typed_by_people(response_schema: Any) -> bool:
-    """Whether a part of the answer is read from what a person types."""
-    return any(marked.input.typed for marked in inputs(response_schema).values())
+def typed_fields(response_schema: Any) -> frozenset[str]:
+    """Return the names of the fields whose values are read from what a person types, so that a mistake is possible."""
+    return frozenset(name for name, marked in inputs(response_schema).items() if marked.input.typed)
 
 
 def _inputs(response_schema: Any) -> dict[str, Marked]:

@@ -92,12 +92,12 @@ def _number(text: str) -> str:
 
 
 def _only(text: str, *, example: str, advice: str) -> str:
-    """Return the only reading of a text.
+    """Return the only reading of a text. An exponent, as in 1e3, is for measured numbers and not read here.
 
     Raises:
         Unreadable: there is none, or more than one.
     """
-    match list(readings(text)):
+    match [reading for reading in readings(text) if "e" not in reading.lower()]:
         case [only]:
             return only
         case []:
