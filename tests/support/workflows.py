@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel
 from temporalio import workflow
@@ -17,6 +18,7 @@ from awaithumans_core import (
     HumanTask,
     Outcome,
     QuestionChangedError,
+    ResponseSchemaError,
     Step,
     Verdict,
     escalate,
@@ -24,6 +26,7 @@ from awaithumans_core import (
     settle,
 )
 from awaithumans_core import await_human as script_await_human
+from awaithumans_core.form import currency
 
 TASK_QUEUE = "tests"
 
@@ -372,6 +375,47 @@ class AskUpTheLadder:
         )
 
 
+class Payment(BaseModel):
+    """What a person types: an amount of money."""
+
+    amount: Annotated[Decimal, currency("EUR")]
+
+
+@workflow.defn
+class AskForMoney:
+    """Asks for an amount without a re-ask, and returns it, or the problems of the answer."""
+
+    options: ClassVar[dict[str, Any]] = {"max_reasks": 0}
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> list[str]:
+        try:
+            answer = await await_human(task=question, response_schema=Payment, via=via, **self.options)
+        except ResponseSchemaError as refused:
+            return list(refused.problems)
+        return [str(answer.amount)]
+
+
+@workflow.defn
+class AskForMoneyAgain(AskForMoney):
+    """Asks for an amount with the re-asks that are the default."""
+
+    options: ClassVar[dict[str, Any]] = {}
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> list[str]:
+        return await super().run(question, via)
+
+
+@workflow.defn(name="AskForMoney")
+class AskForMoneyByTheNextRelease(AskForMoneyAgain):
+    """Asks as `AskForMoney` after a deploy that left the number of re-asks to the default."""
+
+    @workflow.run
+    async def run(self, question: str, via: Literal["signal", "activity"]) -> list[str]:
+        return await super().run(question, via)
+
+
 @workflow.defn(name="AskUncaught")
 class AskUncaughtReworded(AskUncaught):
     """The workflow `AskUncaught` after a deployment that changed the question."""
@@ -576,6 +620,8 @@ WORKFLOWS: list[type] = [
     Ask,
     AskFor,
     AskForFacts,
+    AskForMoney,
+    AskForMoneyAgain,
     AskUncaught,
     AskSeveral,
     AskImpatiently,

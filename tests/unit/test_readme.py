@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 NAMES = [
     *("temporal", "combine", "langgraph", "except", "engine", "thread", "langchain", "interrupts", "script", "many"),
+    "units",
     *("relay", "mounted", "included late", "testing", "testing workflows"),
 ]
 
