@@ -502,7 +502,7 @@ def test_infinite_number_is_refused(kind: Any, typed: str) -> None:
 
 def test_default_of_an_optional_input_is_shown() -> None:
     """A person who leaves a number blank can see its default."""
-    assert form_definition(answer_class(float, 1000.0))["fields"][0]["hint"] == "(left blank: 1000.0)"
+    assert form_definition(answer_class(float, 1000.0))["fields"][0]["hint"] == "Number (left blank: 1000.0)"
 
 
 def test_any_error_of_a_validator_is_an_invalid_answer() -> None:
