@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-relay bench-temporal bench-temporal-many bench-sweep lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -30,6 +30,9 @@ compat-constraints: $(READY) ## Update the versions that test-compat uses: const
 
 test-pgbouncer: $(READY) ## Test two relays behind a real PgBouncer in transaction mode (seconds). Requires Debian's package pgbouncer
 	@$(BIN)/python -m tests.pgbouncer
+
+test-browser: $(READY) ## Test the reviewer's way in headless Chromium: forms, rows, mails (two minutes). Requires Debian's package chromium
+	@$(BIN)/python -m tests.browser $(ARGS)
 
 soak: $(READY) ## Run the soak test: 2,000 waits, two relays killed at random, hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)

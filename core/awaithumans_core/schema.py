@@ -37,6 +37,14 @@ class Preset:
     value: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """Annotation of a field: the form shows this text above it. It is no part of the response's JSON Schema."""
+
+    label: str
+    text: str
+
+
 class Field(NamedTuple):
     """One named field of a response class, as a form sees it."""
 

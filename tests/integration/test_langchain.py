@@ -43,6 +43,11 @@ class ScriptedModel(FakeMessagesListChatModel):
         return self
 
 
+def inputs_of(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the fields of a task's form that people fill in."""
+    return [field for field in task["form_definition"]["fields"] if field["kind"] != "display_text"]
+
+
 class Heard(TypedDict, total=False):
     said: Any
     also: Any
@@ -185,11 +190,33 @@ async def test_form_offers_decisions_and_shows_the_arguments(bench: Bench) -> No
     """The reviewer chooses among three decisions and sees each argument's current value."""
     bench.agent(bench.approval(), call("A"))
     await bench.start()
-    fields = {field["name"]: field for field in (await bench.asked("A"))["form_definition"]["fields"]}
+    description, *inputs = (await bench.asked("A"))["form_definition"]["fields"]
+    assert (description["label"], description["text"]) == ("refund", "\u2502 Pay back.")
+    fields = {field["name"]: field for field in inputs}
     assert list(fields) == ["decision", "message", "new_order", "new_amount"]
     assert [option["label"] for option in fields["decision"]["options"]] == ["Approve", "Edit", "Reject"]
     assert fields["new_amount"]["hint"] == "Number (left blank: 250)"
     assert [field["required"] for field in fields.values()] == [True, False, False, False]
+
+
+async def test_call_that_cannot_be_shown_in_full_is_not_offered(bench: Bench) -> None:
+    """Nobody is asked to approve what they cannot see, and the model is informed of the reason."""
+
+    def pay(orders: list[str]) -> str:
+        """Pay all."""
+        bench.ran.append(tuple(orders))
+        return "paid"
+
+    turn = [{"name": "pay", "args": {"orders": [f"A-{n}" for n in range(150)]}, "id": "call-0"}]
+    model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
+    gate = HumanApproval(["pay"], human_tasks=bench.human_tasks)
+    bench.use(create_agent(model, [pay], middleware=[gate], checkpointer=bench.saver))
+    await bench.start()
+    (message,) = await bench.told()
+    assert await bench.done()
+    assert bench.ran == []
+    assert message.status == "error"
+    assert "it has 151 values, and at most 100 are shown" in message.content
 
 
 @pytest.mark.parametrize("decision", ["edit", "approve"])
@@ -469,7 +496,7 @@ async def test_respond_decision_replaces_the_tool_result(bench: Bench) -> None:
     bench.agent(bench.approval(allowed_decisions=["respond", "reject"]), call("A"))
     await bench.start()
     task = await bench.asked("A")
-    fields = {field["name"]: field for field in task["form_definition"]["fields"]}
+    fields = {field["name"]: field for field in inputs_of(task)}
     assert list(fields) == ["decision", "message"]
     assert [option["label"] for option in fields["decision"]["options"]] == ["Reject", "Respond"]
     await bench.give(task, {"decision": "respond", "message": "paid by hand"})
@@ -502,7 +529,7 @@ async def test_decisions_can_be_set_per_tool(bench: Bench) -> None:
     own: Any = {"refund": {"allowed_decisions": ["approve"], "question": f"Refund A {bench.thread_id}?"}}
     bench.agent(HumanApproval(own, human_tasks=bench.human_tasks), call("A"))
     await bench.start()
-    fields = (await bench.asked("A"))["form_definition"]["fields"]
+    fields = inputs_of(await bench.asked("A"))
     assert [option["label"] for field in fields for option in field["options"]] == ["Approve"]
 
     def restart() -> str:

@@ -1,10 +1,14 @@
 """Decisions about a tool call whose arguments contain a True."""
 
-from typing import Any
+import json
+from decimal import Decimal
+from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 from awaithumans_adapters.tool_approval.decisions import Call, Decided, decision_type, decisions
+from awaithumans_adapters.tool_approval.json_types import arguments_schema
 from awaithumans_core import Outcome, settle
 from awaithumans_core.form import form_definition
 
@@ -41,3 +45,42 @@ def test_blank_argument_keeps_the_models_value(blank: str | None) -> None:
 def test_changed_argument_is_used() -> None:
     """An argument that the person switched off is off, however the call is approved."""
     assert decided(decision="approve", new_force=False) == ("edit", {**ARGS, "force": False}, "")
+
+
+def test_form_shows_what_the_tool_does() -> None:
+    """The description of the tool is shown above the decision, each line with a margin."""
+    call = Call("delete", ARGS, ["approve", "reject"], description="Delete files.\nApproved: yes")
+    shown, decision, *_ = form_definition(decision_type([call]))["fields"]
+    assert (shown["kind"], shown["label"]) == ("display_text", "delete")
+    assert shown["text"].split("\n") == ["\u2502 Delete files.", "\u2502 Approved: yes"]
+    assert decision["name"] == "decision"
+
+
+def test_description_is_no_part_of_the_answers_schema() -> None:
+    """An open question is the same one after an update that shows the description."""
+    described = CALL._replace(description="Delete files.")
+    assert decision_type([described]).model_json_schema() == decision_type([CALL]).model_json_schema()
+
+
+def test_redacted_call_leaves_no_argument_in_the_form() -> None:
+    """A reviewer may replace an argument, and sees none."""
+    call = Call("mail", {"to": "ann@secret.example", "parts": ["secret"]}, ["approve", "edit"], redacted=True)
+    form = json.dumps(form_definition(decision_type([call])))
+    assert "secret" not in form
+    assert "new_to" in form
+
+
+def test_exact_decimal_is_typed_as_a_number() -> None:
+    """The argument of a tool that takes an exact decimal needs no JSON, and may have a decimal comma."""
+
+    class Refund(BaseModel):
+        amount: Annotated[Decimal, Field(gt=0)]
+
+    call = Call("refund", {"amount": "250"}, ["edit"], arguments_schema(Refund))
+    schema = decision_type([call])
+    _, amount = form_definition(schema)["fields"]
+    assert amount["kind"] == "short_text"
+    made = settle(
+        Outcome(task_id="t", status="completed", response={"decision": "edit", "new_amount": "12,50"}), schema
+    )
+    assert decisions(made, [call]) == [Decided("edit", {"amount": "12.50"}, "")]

@@ -23,8 +23,11 @@ from awaithumans_adapters.langgraph.node.await_human import await_human, await_h
 from awaithumans_adapters.langgraph.node.tool_condition import Condition
 from awaithumans_adapters.langgraph.unmodified.human_interrupts import PeopleOptions, check_options
 from awaithumans_adapters.tool_approval.decisions import KINDS, Call, Decided, Kind, decision_type, decisions, not_run
+from awaithumans_adapters.tool_approval.json_types import arguments_schema
+from awaithumans_core.display.rows import not_shown
 from awaithumans_core.errors import QuestionEndedError, SettingsError
 from awaithumans_core.human_tasks import HumanTasks
+from awaithumans_core.json_values import json_object
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import MAX_TASK_CHARS, TaskOptions
@@ -71,7 +74,8 @@ _OWN_OPTIONS = ("question", "may_reword", "when", "allowed_decisions")
 class HumanApproval(AgentMiddleware[Any, Any, Any]):
     """Have a person approve, edit, reject or answer chosen tool calls of an agent made by `create_agent`.
 
-    People see the tool and its arguments. Rejected calls go back to the model with the person's reason. Edited calls
+    People see the tool, what it does, and each argument. A call that they cannot be shown as a whole does not run, and
+    the model is informed of the reason. Rejected calls go back to the model with the person's reason. Edited calls
     run with the person's arguments, which are checked first, and the model is informed. Each call is a question of its
     own: all calls of a turn are asked at once, and answered in any order. If there is no decision in time, or the
     question is cancelled, or the answer does not fit, the tool does not run, and the model is informed of the reason.
@@ -124,6 +128,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         call = self._gated_call(request)
         if call is None or (call.when is not None and not Condition(call.when, request).holds_sync()):
             return handler(request)
+        if call.not_shown is not None:
+            return call.refused(call.not_shown)
         try:
             answer = await_human_sync(
                 task=call.task,
@@ -144,6 +150,8 @@ class HumanApproval(AgentMiddleware[Any, Any, Any]):
         call = self._gated_call(request)
         if call is None or (call.when is not None and not await Condition(call.when, request).holds()):
             return await handler(request)
+        if call.not_shown is not None:
+            return call.refused(call.not_shown)
         try:
             answer = await await_human(
                 task=call.task,
@@ -184,7 +192,8 @@ class _GatedCall:
                 f"allowed_decisions of the tool {name!r} has only edit, and the tool has no arguments: add approve, "
                 "reject or respond"
             )
-        self._call = Call(name, args, allowed, schema)
+        described = request.tool.description if request.tool is not None else ""
+        self._call = Call(name, args, allowed, schema, described, redacted=bool(options.get("redact_payload")))
         self.response = decision_type([self._call], _checker(expected))
         self.when = options.get("when")
         people = {option: value for option, value in options.items() if option not in ("when", "allowed_decisions")}
@@ -192,7 +201,10 @@ class _GatedCall:
         question = people.pop("question", f"May the agent run {name}?")
         words = question(request.tool_call) if callable(question) else question
         self.task = one_line(words, MAX_TASK_CHARS)  # a model may have written it; the payload has the whole call
-        self.options = cast("TaskOptions", {**people, "payload": {"tool": name, "arguments": args}})
+        payload = {"tool": name, "arguments": args}
+        self.not_shown = None if self._call.redacted else _not_shown(payload)
+        """The message to the model if a person cannot be shown the whole call, so that nobody is asked."""
+        self.options = cast("TaskOptions", {**people, "payload": payload})
 
     def decided(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:
         """Return the call to run, or the message that the model gets in its place."""
@@ -262,9 +274,16 @@ def _noted_content(content: str | Sequence[Any], note: str) -> str | list[Any]:
     return f"{note}\n{content}" if isinstance(content, str) else [{"type": "text", "text": note}, *content]
 
 
+def _not_shown(payload: Mapping[str, Any]) -> str | None:
+    why = not_shown(json_object(payload, "the call"))
+    if why is None:
+        return None
+    return f"The tool was not run: no person can be shown the whole call, because {why}. Make a smaller call."
+
+
 def _json_schema(expected: Any) -> Mapping[str, Any] | None:
     if isinstance(expected, type) and issubclass(expected, BaseModel):
-        return expected.model_json_schema()
+        return arguments_schema(expected)
     return cast("Mapping[str, Any]", expected) if isinstance(expected, Mapping) else None
 
 

@@ -21,7 +21,7 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
-from awaithumans_core.schema import Preset
+from awaithumans_core.schema import Above, Preset
 
 Kind: TypeAlias = Literal["approve", "edit", "reject", "respond"]
 
@@ -43,6 +43,10 @@ class Call(NamedTuple):
     """The decisions that the person may choose from."""
     schema: Schema | None = None
     """JSON Schema of the arguments, if known. Otherwise the types of the current arguments are used."""
+    description: str = ""
+    """What the tool does. It is shown above the decision."""
+    redacted: bool = False
+    """Whether nothing of the arguments may appear in the form."""
 
 
 class Decided(NamedTuple):
@@ -67,20 +71,18 @@ def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None
     for call, end in zip(calls, _ends(calls), strict=True):
         title = f"{end.removeprefix('_')}. {call.tool}" if end else "Decision"
         choices = Enum("Decision", {kind: kind for kind in call.allowed})  # type: ignore[misc]  # made at run time
-        fields[f"decision{end}"] = (choices, Field(title=title))
+        about = [Above(call.tool, call.description)] if call.description else []
+        fields[f"decision{end}"] = (Annotated[choices, Field(title=title), *about], ...)
         if hints := [_HINTS[kind] for kind in call.allowed if kind in _HINTS]:
             fields[f"message{end}"] = (
                 str,
                 Field("", title="Message", description=f"For the model: {', or '.join(hints)}"),
             )
         for number, name in enumerate(_editable(call)):
-            about: dict[str, Any] = {
-                "title": f"New {name}",
-                "description": _shown(call, name),
-                "alias": f"new_{name}{end}",
-            }
-            kind, present = _argument_type(call, name), Preset(_present(call, name))
-            fields[f"new_{number}{end}"] = (Annotated[kind, present], Field(None, **about))
+            described = None if call.redacted else _shown(call, name)
+            given: dict[str, Any] = {"title": f"New {name}", "description": described, "alias": f"new_{name}{end}"}
+            present = Preset(None if call.redacted else _present(call, name))
+            fields[f"new_{number}{end}"] = (Annotated[_argument_type(call, name), present], Field(None, **given))
 
     def fits(answer: BaseModel) -> BaseModel:
         for decided in decisions(answer, calls):

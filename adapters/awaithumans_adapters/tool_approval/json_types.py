@@ -6,12 +6,14 @@ checked. If such a part has defaults that are a yes, an answer must state its va
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Optional, Union, cast
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from awaithumans_core.form import label_of
 from awaithumans_core.json_values import holds_yes
+from awaithumans_core.schema import bare
 
 Schema = Mapping[str, Any]
 
@@ -26,13 +28,17 @@ _PLAIN: Mapping[tuple[Any, Any], Any] = {
     ("integer", None): int,
     ("null", None): None,
     ("number", None): float,
+    ("number", "decimal"): Decimal,
     ("object", None): dict[str, Any],
     ("string", None): str,
     ("string", "date"): date,
     ("string", "date-time"): datetime,
     ("string", "time"): time,
 }
-"""JSON type and format -> Python type. A string with an unknown format is text."""
+"""JSON type and format -> Python type. A string with an unknown format is text.
+
+The format `decimal` is that of `arguments_schema`.
+"""
 
 _RULES = {
     "minLength": "min_length",
@@ -44,6 +50,22 @@ _RULES = {
     "exclusiveMaximum": "lt",
     "multipleOf": "multiple_of",
 }
+
+
+def arguments_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a class, in which a property that is an exact decimal is a number of that format.
+
+    pydantic writes it as a number or any text, from which it could not be told.
+    """
+    schema = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        kind, _, _ = bare(field.annotation)
+        if kind is Decimal:
+            part = schema["properties"][field.alias or name]
+            either: list[dict[str, Any]] = part.pop("anyOf", [])
+            part |= next(each for each in [*either, {}] if each.get("type", "number") == "number")
+            part |= {"type": "number", "format": "decimal"}
+    return schema
 
 
 def object_type(schema: Schema, root: Schema, depth: int = 0) -> type[BaseModel]:
@@ -93,7 +115,11 @@ def json_type(schema: Schema, root: Schema, depth: int = 0) -> Any:
         return _unchecked(Any, said, root)
     if kind == "object":
         return _unchecked(dict[str, Any], said, root)
-    rules = {rule: said[word] for word, rule in _RULES.items() if word in said and _PLAIN[plain] in {str, int, float}}
+    rules = {
+        rule: said[word]
+        for word, rule in _RULES.items()
+        if word in said and _PLAIN[plain] in {str, int, float, Decimal}
+    }
     return Annotated[_PLAIN[plain], Field(**rules)] if rules else _PLAIN[plain]
 
 

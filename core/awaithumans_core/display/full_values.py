@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from awaithumans_core.safe_text import BLOCK_CHARS, block
+from awaithumans_core.display.text_block import text_block
 
 MAX_CHARS: Mapping[str, int] = {"email": 300, "slack": 200}
 """Maximum length of a value that a channel shows in full, as of awaithumans 0.1.11."""
@@ -22,9 +22,6 @@ ONLY_IN_DASHBOARD = "only_in_dashboard"
 
 _TITLE = "Open in the dashboard: mails and Slack do not show this question in full"
 
-_MARGIN = "\u2502 "
-"""Begins every line of a text of several lines, so that no line of it can be taken for something else on the page."""
-
 
 def full_values(shown: Mapping[str, Any], channels: Collection[str]) -> list[dict[str, Any]]:
     """Return the fields to show above the form; none if the rows show everything well.
@@ -34,7 +31,7 @@ def full_values(shown: Mapping[str, Any], channels: Collection[str]) -> list[dic
         channels: The channels on which people are notified: `email`, `slack`.
     """
     cut = any(_is_cut(shown, channel) for channel in channels)
-    texts = [_text(path, text) for path, text in _several_lines(shown)]
+    texts = [text_block(path, text) for path, text in _several_lines(shown)]
     if cut:
         title = "Open in the dashboard: mails and Slack do not show this question in full"
         return [
@@ -56,13 +53,3 @@ def _several_lines(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, value in shown.items():
         if isinstance(value, str) and value.startswith('"') and "\n" in (text := str(json.loads(value))).strip():
             yield path, text
-
-
-def _text(path: str, text: str) -> dict[str, Any]:
-    lines = block(text, BLOCK_CHARS).split("\n")
-    return {
-        "kind": "display_text",
-        "label": path,
-        "text": "\n".join(f"{_MARGIN}{line}" for line in lines),
-        "required": False,
-    }

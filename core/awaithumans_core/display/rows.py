@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from awaithumans_core.binding import PAYLOAD_DIGEST
-from awaithumans_core.safe_text import json_line, one_line
+from awaithumans_core.safe_text import BLOCK_CHARS, json_line, one_line
 
 MAX_ROWS = 100
 """Maximum number of rows. The values of further rows are shown together, as JSON, in the last one."""
@@ -49,6 +49,15 @@ def rows(payload: Mapping[str, Any], *, slack: bool = False) -> dict[str, Any]:
     if rest:
         shown[f"({len(rest)} more value{'s' if len(rest) > 1 else ''})"] = json_line(rest)
     return shown
+
+
+def not_shown(payload: Mapping[str, Any]) -> str | None:
+    """Return why a person cannot be shown each value of a payload on its own; None if that is possible."""
+    found = _found(payload, slack=False)
+    if len(found) > MAX_ROWS:
+        return f"it has {len(found)} values, and at most {MAX_ROWS} are shown"
+    long = next((each for each in found if isinstance(each.value, str) and len(each.value) > BLOCK_CHARS), None)
+    return None if long is None else f"{long.path} has more than the {BLOCK_CHARS:,} characters that are shown"
 
 
 def original_payload(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from awaithumans_core.display.text_block import text_block
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.hints import hint_of, label_of
 from awaithumans_core.form.inputs import MAX_SHORT_TEXT, Input, Marked, inputs
 from awaithumans_core.json_values import holds_yes, json_object
-from awaithumans_core.schema import Field, fields, once
+from awaithumans_core.schema import Above, Field, fields, once
 from awaithumans_core.sdk_markers import DISPLAY_KINDS
 
 FORM_VERSION = 1
@@ -57,8 +58,12 @@ def form_definition(response_schema: Any) -> dict[str, Any]:
 
 def _form(response_schema: Any, found: Sequence[Field]) -> dict[str, Any]:
     known = inputs(response_schema)
-    shown = [_shown(field, known[field.name]) for field in found]
+    shown = [part for field in found for part in (*_above(field), _shown(field, known[field.name]))]
     return json_object({"version": FORM_VERSION, "fields": shown or [_CONFIRMATION]}, "the form")
+
+
+def _above(field: Field) -> list[dict[str, Any]]:
+    return [text_block(rule.label, rule.text) for rule in field.rules if isinstance(rule, Above)]
 
 
 def _shown(field: Field, marked: Marked) -> dict[str, Any]:

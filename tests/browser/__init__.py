@@ -1,0 +1,1 @@
+"""A person's way in a real browser: the dashboard of the awaithumans server in headless Chromium."""
