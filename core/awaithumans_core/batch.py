@@ -48,20 +48,20 @@ R = TypeVar("R")
 CONNECTIONS = 20
 """Maximum number of connections for a batch of questions: httpx's own default for idle connections."""
 
-LOOK_SECONDS = 4.0
+CHECK_SECONDS = 4.0
 """Seconds between two checks of young questions. Including the check's own time, an answer is seen within 5 s."""
 
-LOOK_SHARE = 0.04
+CHECK_SHARE = 0.04
 """Interval of checks as a share of the age of the youngest question.
 
 With it, an answer is seen within 5 % of the time that the person took.
 """
 
-LOOK_MOST_SECONDS = DETECT_SECONDS
+MAX_CHECK_SECONDS = DETECT_SECONDS
 """Maximum number of seconds between two checks, as in the relay's sweep."""
 
 REST = 10.0
-REST_MOST_SECONDS = 60.0
+MAX_REST_SECONDS = 60.0
 """After a check, the pause is at least `REST` times as long as the check took, up to a minute.
 
 This keeps the checks from overloading a slow server.
@@ -122,12 +122,12 @@ class _Wait:
     created_at: datetime | None
     opened: float
     until: float
-    looked: float
+    checked_at: float
     ended: "asyncio.Future[Outcome | None]"
     """How the task ended. None: poll the task directly, since there is a connection for it now or its time is up."""
 
 
-class Crowd:
+class Batch:
     """Asks all the questions of one `as_completed`, and checks their tasks together."""
 
     def __init__(self, run: Run, clock: Clock, connections: int) -> None:
@@ -139,7 +139,7 @@ class Crowd:
         # Checks must not queue behind a thousand questions that are still to be asked. They have a connection of their
         # own for as long as they are needed.
         self._slots = asyncio.Semaphore(max(1, connections - 1))
-        self._looks = asyncio.Semaphore(1) if connections > 1 else self._slots
+        self._check_slots = asyncio.Semaphore(1) if connections > 1 else self._slots
         self._open: dict[str, list[_Wait]] = {}
         self._unanswered = 0
         self._page = flow.FIRST_PAGE
@@ -153,20 +153,20 @@ class Crowd:
         running_loop()
         arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
 
-        async def one(place: int, question: HumanTask[T]) -> None:
-            arrived.put_nowait((place, await self._answer(question)))
+        async def one(position: int, question: HumanTask[T]) -> None:
+            arrived.put_nowait((position, await self._answer(question)))
 
-        askers = [asyncio.create_task(one(place, question)) for place, question in enumerate(all_of_them)]
-        self._unanswered = len(askers)
-        tasks = [*askers, asyncio.create_task(self._look())]
+        asking = [asyncio.create_task(one(position, question)) for position, question in enumerate(all_of_them)]
+        self._unanswered = len(asking)
+        tasks = [*asking, asyncio.create_task(self._check_repeatedly())]
         for task in tasks:
             task.add_done_callback(lambda done: _failed(done, arrived))
         try:
-            for _ in askers:
-                came = await arrived.get()
-                if isinstance(came, BaseException):
-                    raise came
-                yield came
+            for _ in asking:
+                arrival = await arrived.get()
+                if isinstance(arrival, BaseException):
+                    raise arrival
+                yield arrival
         finally:
             for task in tasks:
                 task.cancel()
@@ -188,16 +188,16 @@ class Crowd:
             return created
         now = self._clock.now()
         until = now + question.seconds + flow.TIMEOUT_GRACE_SECONDS
-        if self._crowded:
-            ended = await self._seen(_wait(created, question, now, until))
+        if self._exceeds_connections:
+            ended = await self._await_checks(_wait(created, question, now, until))
             if ended is not None:
                 return ended
         left = until - self._clock.now()
         return await self._run(flow.finish(created, left, patience, given=question.seconds, readings=self._readings))
 
-    async def _seen(self, wait: _Wait) -> Outcome | None:
+    async def _await_checks(self, wait: _Wait) -> Outcome | None:
         self._open.setdefault(wait.task_id, []).append(wait)
-        if self._next - wait.opened > LOOK_SECONDS:
+        if self._next - wait.opened > CHECK_SECONDS:
             self._opened.set()
         try:
             return await wait.ended
@@ -208,7 +208,7 @@ class Crowd:
                 del self._open[wait.task_id]
 
     @property
-    def _crowded(self) -> bool:
+    def _exceeds_connections(self) -> bool:
         """Whether there are more unanswered questions than connections.
 
         Once False, it stays False, because a re-ask takes the place of its question.
@@ -219,40 +219,40 @@ class Crowd:
     def _waits(self) -> list[_Wait]:
         return [wait for waits in self._open.values() for wait in waits]
 
-    async def _look(self) -> None:
+    async def _check_repeatedly(self) -> None:
         """Check all open questions repeatedly, until there is a connection for each."""
-        looked = self._clock.now()
-        self._next = looked + self._interval()
-        while self._crowded:
+        checked_at = self._clock.now()
+        self._next = checked_at + self._interval()
+        while self._exceeds_connections:
             if (left := self._next - self._clock.now()) > 0:
                 await self._pause(left)
                 if self._opened.is_set():  # a question opened meanwhile may need an earlier check
                     self._opened.clear()
-                    self._next = looked + self._interval()
+                    self._next = checked_at + self._interval()
                 continue
-            looked = self._clock.now()
-            listed = await self._look_once() if self._open else True
-            self._rest = min((self._clock.now() - looked) * (REST if listed else 1.0), REST_MOST_SECONDS)
+            checked_at = self._clock.now()
+            listed = await self._check_once() if self._open else True
+            self._rest = min((self._clock.now() - checked_at) * (REST if listed else 1.0), MAX_REST_SECONDS)
             for wait in self._waits:
                 if wait.until <= self._clock.now():
-                    _tell(wait, None)
-            # Yield, so that the resolved waits run and count as answered before `_crowded` is evaluated again.
+                    _resolve(wait, None)
+            # Yield, so that the resolved waits run and count as answered before the loop condition is evaluated again.
             await asyncio.sleep(0)
-            self._next = looked + self._interval()
-        if self._looks is not self._slots:
+            self._next = checked_at + self._interval()
+        if self._check_slots is not self._slots:
             self._slots.release()
         for wait in self._waits:
-            _tell(wait, None)
+            _resolve(wait, None)
 
     def _interval(self) -> float:
         """Return the number of seconds from one check to the next."""
         now, waits = self._clock.now(), self._waits
         youngest = min((now - wait.opened for wait in waits), default=0.0)
-        deadline = min((wait.until - now for wait in waits), default=LOOK_MOST_SECONDS)
-        usual = min(max(LOOK_SECONDS, LOOK_SHARE * youngest), LOOK_MOST_SECONDS)
+        deadline = min((wait.until - now for wait in waits), default=MAX_CHECK_SECONDS)
+        usual = min(max(CHECK_SECONDS, CHECK_SHARE * youngest), MAX_CHECK_SECONDS)
         if self._readings.missing_tasks.keys() & self._open.keys():
             usual = min(usual, self._readings.rule.recheck_seconds)
-        return max(min(usual, max(deadline, LOOK_SECONDS)), self._rest)
+        return max(min(usual, max(deadline, CHECK_SECONDS)), self._rest)
 
     async def _pause(self, seconds: float) -> None:
         waiting = [
@@ -265,22 +265,22 @@ class Crowd:
             for task in waiting:
                 task.cancel()
 
-    async def _look_once(self) -> bool:
+    async def _check_once(self) -> bool:
         """Check the list of ended tasks and read the patrol's tasks. Return whether the list could be read."""
-        waits = sorted(self._waits, key=lambda wait: wait.looked)
+        waits = sorted(self._waits, key=lambda wait: wait.checked_at)
         created = [wait.created_at for wait in waits if wait.created_at is not None]
         patrol = self._patrolled(waits)
         rest = [wait for wait in waits if wait not in patrol]
         try:
             self._page, reached = await self._run_flow(
-                flow.ended(created, self._page, self._brief), on_status=self._found, slots=self._looks
+                flow.ended(created, self._page, self._brief), on_status=self._found, slots=self._check_slots
             )
         except (RequestRefusedError, ServerUnreachableError):
-            read = await self._patrol(patrol, self._looks)
+            read = await self._patrol(patrol, self._check_slots)
             if read:  # the server answers but gives no list, so every task must be read
                 await self._patrol(rest, self._slots)
             return False
-        await self._patrol(patrol, self._looks)
+        await self._patrol(patrol, self._check_slots)
         await self._patrol([wait for wait in rest if self._is_due(wait) and not _listed(wait, reached)], self._slots)
         return True
 
@@ -292,20 +292,20 @@ class Crowd:
         now, missing = self._clock.now(), self._readings.missing_tasks
         share = math.ceil(len(waits) * self._interval() / DETECT_SECONDS)
         recheck = self._readings.rule.recheck_seconds
-        again = [wait for wait in waits if wait.task_id in missing and now - wait.looked >= recheck * RECHECK_SHARE]
+        again = [wait for wait in waits if wait.task_id in missing and now - wait.checked_at >= recheck * RECHECK_SHARE]
         return [*again, *(wait for wait in waits[: max(PATROL, share)] if wait not in again)]
 
     def _is_due(self, wait: _Wait) -> bool:
         """Whether a question that no list shows is due to be read again, judged by its own age."""
         now = self._clock.now()
-        return now - wait.looked >= min(max(LOOK_SECONDS, LOOK_SHARE * (now - wait.opened)), LOOK_MOST_SECONDS)
+        return now - wait.checked_at >= min(max(CHECK_SECONDS, CHECK_SHARE * (now - wait.opened)), MAX_CHECK_SECONDS)
 
     async def _patrol(self, waits: list[_Wait], slots: asyncio.Semaphore) -> bool:
         """Read the tasks of these waits one by one. Return whether the server replied to any read."""
         return any(await asyncio.gather(*(self._read(wait, slots) for wait in waits)))
 
     async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
-        wait.looked = self._clock.now()
+        wait.checked_at = self._clock.now()
         try:
             outcome = await self._run_flow(flow.get(wait.task_id, self._brief, key=wait.key), slots=slots)
             self._readings.present(wait.task_id, self._clock.now())
@@ -327,29 +327,29 @@ class Crowd:
             gone = Outcome(task_id=wait.task_id, status=NOT_FOUND)
             wait.ended.set_exception(end_without_answer(gone) or unknown)
         elif verdict == Verdict.DOUBTED and not doubted_before:
-            told = "%s: it may be running on another database, so no question ends"
-            logger.warning(told, self._readings.census(missing.since))
+            message = "%s: it may be running on another database, so no question ends"
+            logger.warning(message, self._readings.census(missing.since))
         elif missing.count == 1:
             logger.warning("task %s is not on the server (%s); it is read again", wait.task_id, unknown)
 
     @property
     def _brief(self) -> Patience:
         """The patience of one check. It is short, because the next check tries again after an outage."""
-        return Patience(LOOK_SECONDS, clock=self._clock.now)
+        return Patience(CHECK_SECONDS, clock=self._clock.now)
 
     def _found(self, outcome: Outcome) -> None:
         """Resolve the waits of a task with its record, from the list or from a single read, if the task has ended."""
         if outcome.terminal:
             for wait in self._open.get(outcome.task_id, ()):
                 if outcome.idempotency_key in (None, wait.key):
-                    _tell(wait, outcome)
+                    _resolve(wait, outcome)
 
     async def _run(self, steps: Flow[R]) -> R:
         return await self._run_flow(steps, slots=self._slots)
 
 
 def in_a_thread(
-    crowd: Callable[[], AsyncGenerator[tuple[int, Answer[T]]]],
+    batch: Callable[[], AsyncGenerator[tuple[int, Answer[T]]]],
 ) -> Generator[tuple[int, Answer[T]]]:
     """Yield the answers of a batch without an event loop of the caller.
 
@@ -360,32 +360,32 @@ def in_a_thread(
     arrived: queue.SimpleQueue[tuple[int, Answer[T]] | BaseException | None] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
 
-    async def work() -> None:
-        answers = crowd()
+    async def run() -> None:
+        answers = batch()
         try:
-            async for came in answers:
-                arrived.put(came)
+            async for arrival in answers:
+                arrived.put(arrival)
         except Exception as error:  # raised again in the caller's thread
             arrived.put(error)
         finally:
             await answers.aclose()
             arrived.put(None)
 
-    def serve() -> None:
+    def run_loop() -> None:
         asyncio.set_event_loop(loop)
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(working)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
-    working = loop.create_task(work())
-    thread = threading.Thread(target=serve, name="awaithumans-crowd", daemon=True)
+    working = loop.create_task(run())
+    thread = threading.Thread(target=run_loop, name="awaithumans-batch", daemon=True)
     thread.start()
     try:
-        while (came := arrived.get()) is not None:
-            if isinstance(came, BaseException):
-                raise came
-            yield came
+        while (arrival := arrived.get()) is not None:
+            if isinstance(arrival, BaseException):
+                raise arrival
+            yield arrival
             if begun_in != generation():
                 raise SettingsError(
                     "as_completed was begun before this process forked, and its thread is in the parent. Call it again "
@@ -408,7 +408,7 @@ def _listed(wait: _Wait, reached: datetime | None) -> bool:
     return reached is None or (wait.created_at is not None and wait.created_at > reached)
 
 
-def _tell(wait: _Wait, ended: Outcome | None) -> None:
+def _resolve(wait: _Wait, ended: Outcome | None) -> None:
     if not wait.ended.done():
         wait.ended.set_result(ended)
 

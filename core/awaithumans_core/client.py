@@ -15,7 +15,7 @@ import httpx
 
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
-from awaithumans_core.batch import CONNECTIONS, Answer, Crowd, in_a_thread
+from awaithumans_core.batch import CONNECTIONS, Answer, Batch, in_a_thread
 from awaithumans_core.clock import Clock
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Flow, Lost, Notice, Patience, Pause, Reply
@@ -226,7 +226,7 @@ class TaskClient(_Client):
                 if answer.error is None:
                     print(answer.question.task, answer.result())
         """
-        async with aclosing(self._crowd(tasks, connections)) as answers:
+        async with aclosing(self._batch(tasks, connections)) as answers:
             async for _, answer in answers:
                 yield answer
 
@@ -235,11 +235,13 @@ class TaskClient(_Client):
 
         The answers are collected as by `as_completed`.
         """
-        async with aclosing(self._crowd(tasks, connections)) as answers:
-            return [answer for _, answer in sorted([came async for came in answers], key=lambda came: came[0])]
+        async with aclosing(self._batch(tasks, connections)) as answers:
+            return [
+                answer for _, answer in sorted([arrival async for arrival in answers], key=lambda arrival: arrival[0])
+            ]
 
-    def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> AsyncGenerator[tuple[int, Answer[T]]]:
-        return Crowd(self.run, self.clock, connections).answers(tasks)
+    def _batch(self, tasks: Iterable[HumanTask[T]], connections: int) -> AsyncGenerator[tuple[int, Answer[T]]]:
+        return Batch(self.run, self.clock, connections).answers(tasks)
 
     async def run(
         self, steps: Flow[R], *, on_status: OnStatus | None = None, slots: asyncio.Semaphore | None = None
@@ -299,7 +301,7 @@ class SyncTaskClient(_Client):
 
         It uses a thread and connections of its own.
         """
-        with closing(self._crowd(tasks, connections)) as answers:
+        with closing(self._batch(tasks, connections)) as answers:
             for _, answer in answers:
                 yield answer
 
@@ -308,22 +310,22 @@ class SyncTaskClient(_Client):
 
         The answers are collected as by `as_completed`.
         """
-        return [answer for _, answer in sorted(self._crowd(tasks, connections), key=lambda came: came[0])]
+        return [answer for _, answer in sorted(self._batch(tasks, connections), key=lambda arrival: arrival[0])]
 
-    def _crowd(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
+    def _batch(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
         if self._own_transport:
             raise ValueError("many questions are asked in a thread of their own, which a sync transport cannot reach")
         questions = list(tasks)
 
-        async def crowd() -> AsyncGenerator[tuple[int, Answer[T]]]:
+        async def batch() -> AsyncGenerator[tuple[int, Answer[T]]]:
             async with (
                 TaskClient(settings=self.settings, clock=self.clock) as client,
-                aclosing(Crowd(client.run, client.clock, connections).answers(questions)) as answers,
+                aclosing(Batch(client.run, client.clock, connections).answers(questions)) as answers,
             ):
-                async for came in answers:
-                    yield came
+                async for arrival in answers:
+                    yield arrival
 
-        return in_a_thread(crowd)
+        return in_a_thread(batch)
 
     def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
         """Drive a flow of `awaithumans_core.flow` over this client's connections."""

@@ -159,11 +159,11 @@ async def quorum(
     ballots: list[_Ballot[T]] = []
     votes: list[Vote[T]] = []
     for_it = 0
-    async with _asking("quorum") as crowd:
+    async with _asking("quorum") as questions:
         for person in people:
-            crowd.ask(person, ask(assign_to=person, **options, **_key(idempotency_key, _name(person))))
+            questions.ask(person, ask(assign_to=person, **options, **_key(idempotency_key, _name(person))))
         for heard in range(1, len(people) + 1):
-            vote = _vote(*await crowd.next(), yes, whole=_wants_outcome(ask))
+            vote = _vote(*await questions.next(), yes, whole=_wants_outcome(ask))
             ballots.append(_Ballot(vote, _voter(vote, ballots, asked, count_unnamed=count_unnamed)))
             votes = _counted(ballots)
             for_it = sum(vote.said == "yes" for vote in votes)
@@ -224,12 +224,12 @@ async def escalate(
     whole, starts = schedule(steps, within)
     _refuse_shared_key(ask)
 
-    async with _asking("escalate") as crowd:
+    async with _asking("escalate") as questions:
         for place, (step, start) in enumerate(zip(steps, starts, strict=True)):
             options = {"assign_to": step.assign_to, **step.options, **step_key(idempotency_key, place)}
-            crowd.ask(place, ask(timeout_seconds=whole - start, **options))
+            questions.ask(place, ask(timeout_seconds=whole - start, **options))
             pause = starts[place + 1] - start if place + 1 < len(steps) else None
-            answer: tuple[T] | None = await _first(crowd, pause)
+            answer: tuple[T] | None = await _first(questions, pause)
             if answer is not None:
                 return answer[0]
     return otherwise
@@ -254,18 +254,18 @@ def step_key(idempotency_key: str | None, place: int) -> dict[str, str]:
     return _key(idempotency_key, f"step:{place}")
 
 
-async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
+async def _first(questions: "_OpenQuestions[T]", seconds: float | None) -> tuple[T] | None:
     """Return the first answer within `seconds`, in a tuple; None if there is none or no question is left open."""
     if seconds is None:
-        while crowd.left:
-            _, outcome = await crowd.next()
+        while questions.left:
+            _, outcome = await questions.next()
             if not isinstance(outcome, QuestionEndedError):
                 return (outcome,)
         return None
     alarm = asyncio.ensure_future(clocks.SYSTEM.sleep(seconds))
     try:
-        while crowd.left:
-            came = await crowd.next_or(alarm)
+        while questions.left:
+            came = await questions.next_or(alarm)
             if came is None:
                 return None
             if not isinstance(came[1], QuestionEndedError):
@@ -275,7 +275,7 @@ async def _first(crowd: "_Crowd[T]", seconds: float | None) -> tuple[T] | None:
         alarm.cancel()
 
 
-class _Crowd(Generic[T]):
+class _OpenQuestions(Generic[T]):
     """Questions that are being asked, and their results in the order of arrival."""
 
     def __init__(self, group: Group) -> None:
@@ -344,26 +344,26 @@ class _Crowd(Generic[T]):
 
 
 @asynccontextmanager
-async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_Crowd[Any]]":
+async def _asking(kind: Literal["quorum", "escalate"]) -> "AsyncGenerator[_OpenQuestions[Any]]":
     """Provide a set of questions, all of which are over when the block ends, in whatever way it ends."""
     running_loop()
     with deciding(kind) as group:
-        crowd = _Crowd[Any](group)
+        questions = _OpenQuestions[Any](group)
         try:
-            yield crowd
+            yield questions
         except AwaitHumansError:
-            await crowd.cancel(NOT_NEEDED)
+            await questions.cancel(NOT_NEEDED)
             await group.cancel_suspended()
             raise
         except Exception:
             # Nothing is awaited here. A workflow with a bug is suspended in its current state, and continues with its
             # votes once the bug is fixed. A LangGraph node that is interrupted leaves its questions open, too.
-            crowd.stop(NOT_NEEDED)
+            questions.stop(NOT_NEEDED)
             raise
         except asyncio.CancelledError:  # the caller is stopped: each question handles its own cancellation
-            await crowd.cancel(None)
+            await questions.cancel(None)
             raise
-        await crowd.cancel(NOT_NEEDED)
+        await questions.cancel(NOT_NEEDED)
         await group.cancel_suspended()
 
 

@@ -29,9 +29,9 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
         QuestionEndedError: the error that `settle` raises for the last outcome.
         AnswererNotAllowedError: the last answer was given by a person whose answer is not accepted.
     """
-    asked, key, reasks = question, question.idempotency_key, 0
+    current, key, reasks = question, question.idempotency_key, 0
     while True:
-        outcome = yield asked
+        outcome = yield current
         if not reasks:  # an adapter may have named the question itself; then only the outcome knows its key
             key = outcome.idempotency_key or key
         try:
@@ -42,7 +42,7 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
                 raise
             reasks += 1
             problems = invalid.problems if isinstance(invalid, ResponseSchemaError) else (ANOTHER_PERSON,)
-            asked = asked.again(f"{key}:reask:{reasks}", problems)
+            current = current.again(f"{key}:reask:{reasks}", problems)
 
 
 def _allowed(question: HumanTask[T], invalid: ResponseSchemaError | AnswererNotAllowedError) -> int:
@@ -61,10 +61,10 @@ def _allowed(question: HumanTask[T], invalid: ResponseSchemaError | AnswererNotA
 async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitable[Outcome]]) -> tuple[T, Outcome]:
     """Drive `attempts` with an async `ask`."""
     steps = attempts(question)
-    asked = next(steps)
+    current = next(steps)
     try:
         while True:
-            asked = steps.send(await ask(asked))
+            current = steps.send(await ask(current))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time
 
@@ -72,9 +72,9 @@ async def answered(question: HumanTask[T], ask: Callable[[HumanTask[T]], Awaitab
 def answered_sync(question: HumanTask[T], ask: Callable[[HumanTask[T]], Outcome]) -> tuple[T, Outcome]:
     """Drive `attempts` with an `ask` that blocks."""
     steps = attempts(question)
-    asked = next(steps)
+    current = next(steps)
     try:
         while True:
-            asked = steps.send(ask(asked))
+            current = steps.send(ask(current))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # a generator's return value has no type at run time

@@ -140,26 +140,26 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-_TWINS: dict[str, dict[str, Any]] = {}
+_CACHED_SCHEMAS: dict[str, dict[str, Any]] = {}
 """Cache of JSON Schemas, by the core schema that pydantic builds for a class.
 
 Every run of a workflow has classes of its own, which its sandbox creates from the same source. Generating their schema
 again would be most of the cost of asking.
 """
 
-MOST_TWINS = 500
+MAX_CACHED_SCHEMAS = 500
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:
     known = adapter(schema)
     twin = _IDENTITY.sub(r"\1", repr([known.core_schema, *_said(known.core_schema)]))
-    if twin not in _TWINS:
-        if len(_TWINS) >= MOST_TWINS:
-            _TWINS.clear()
+    if twin not in _CACHED_SCHEMAS:
+        if len(_CACHED_SCHEMAS) >= MAX_CACHED_SCHEMAS:
+            _CACHED_SCHEMAS.clear()
         by_alias = config(schema).get("validate_by_alias") is not False
         told = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
-        _TWINS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), told)
-    return _TWINS[twin]
+        _CACHED_SCHEMAS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), told)
+    return _CACHED_SCHEMAS[twin]
 
 
 def _said(part: Any) -> Iterator[object]:

@@ -28,7 +28,7 @@ except ImportError:
 
 TRACER = "awaithumans"
 
-LOOK_SECONDS = 1.0
+PROVIDER_CHECK_SECONDS = 1.0
 """Seconds between two checks for a tracer provider while none is set: a check takes as long as reading an answer."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
@@ -65,19 +65,19 @@ def span(
 class _Provider:
     """Detects whether the application has set a tracer provider."""
 
-    looked_at = -LOOK_SECONDS
+    checked_at = -PROVIDER_CHECK_SECONDS
 
     def is_set(self) -> bool:
-        if _otel is None or time.monotonic() - self.looked_at < LOOK_SECONDS:
+        if _otel is None or time.monotonic() - self.checked_at < PROVIDER_CHECK_SECONDS:
             return False
         if isinstance(_otel.get_tracer_provider(), _otel.ProxyTracerProvider):
-            self.looked_at = time.monotonic()
+            self.checked_at = time.monotonic()
             return False
         return True
 
 
 tracing = _Provider().is_set
-"""Whether spans are recorded. A provider that is set later is detected within `LOOK_SECONDS`."""
+"""Whether spans are recorded. A provider that is set later is detected within `PROVIDER_CHECK_SECONDS`."""
 
 
 def note(**facts: str) -> None:

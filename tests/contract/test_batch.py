@@ -22,11 +22,11 @@ from tests.support.people import People
 from tests.support.servers import TaskServer
 from tests.support.workflows import Decision
 
-Crowd = Callable[..., AsyncGenerator[Answer[Decision]]]
+Batch = Callable[..., AsyncGenerator[Answer[Decision]]]
 
 
 @pytest.fixture(params=["async", "sync"])
-async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> AsyncGenerator[Crowd]:
+async def as_completed(request: pytest.FixtureRequest, server: TaskServer) -> AsyncGenerator[Batch]:
     """Yield `as_completed` of the async or of the sync client."""
     if request.param == "async":
         async with TaskClient(server.url, server.token, clock=FastClock()) as client:
@@ -61,7 +61,7 @@ async def answered(somebody: People, tasks: Sequence[HumanTask[Any]]) -> None:
 @pytest.mark.edges
 @pytest.mark.parametrize("connections", [1, 3, 20], ids="{}-connections".format)
 async def test_each_question_of_a_batch_gets_its_own_answer(
-    as_completed: Crowd, somebody: People, question: str, connections: int
+    as_completed: Batch, somebody: People, question: str, connections: int
 ) -> None:
     """Whatever the number of connections, every question gets its answer once."""
     asked = questions(question, 8)
@@ -75,7 +75,7 @@ async def test_each_question_of_a_batch_gets_its_own_answer(
     assert {answer.outcome.completed_by_email for answer in answers if answer.outcome} == {"anna@example.com"}
 
 
-async def test_answers_are_yielded_as_they_are_given(as_completed: Crowd, somebody: People, question: str) -> None:
+async def test_answers_are_yielded_as_they_are_given(as_completed: Batch, somebody: People, question: str) -> None:
     """The first answer is yielded while the other questions are open."""
     asked = questions(question, 5)
     answers = as_completed(asked, connections=2)
@@ -88,7 +88,7 @@ async def test_answers_are_yielded_as_they_are_given(as_completed: Crowd, somebo
 
 
 async def test_failed_question_does_not_lose_the_other_answers(
-    as_completed: Crowd, somebody: People, question: str
+    as_completed: Batch, somebody: People, question: str
 ) -> None:
     """Each kind of failure is yielded as an answer with its error, beside the other answers."""
     good, cancelled, invalid, refused = questions(question, 3) + questions("refused", 1, task_metadata={"k": 1})
@@ -110,7 +110,7 @@ async def test_failed_question_does_not_lose_the_other_answers(
 
 
 async def test_max_reasks_applies_to_each_question_of_a_batch(
-    as_completed: Crowd, somebody: People, question: str
+    as_completed: Batch, somebody: People, question: str
 ) -> None:
     """Every question of a batch is asked again after an invalid answer."""
     asked = questions(question, 3, max_reasks=1)
@@ -128,7 +128,7 @@ async def test_max_reasks_applies_to_each_question_of_a_batch(
     assert [answer.result().approved for answer in answers] == [True, True, True]
 
 
-async def test_questions_with_one_key_share_the_task(as_completed: Crowd, somebody: People, question: str) -> None:
+async def test_questions_with_one_key_share_the_task(as_completed: Batch, somebody: People, question: str) -> None:
     """A shared question is asked once, and both entries get its answer."""
     shared = [HumanTask(task=question, response_schema=Decision, idempotency_key=question) for _ in range(3)]
     answering = asyncio.create_task(somebody.answer(question, {"approved": True}))
@@ -138,7 +138,7 @@ async def test_questions_with_one_key_share_the_task(as_completed: Crowd, somebo
 
 
 async def test_leaving_as_completed_early_leaves_the_questions_open(
-    as_completed: Crowd, somebody: People, question: str
+    as_completed: Batch, somebody: People, question: str
 ) -> None:
     """After an early exit the other questions stay open, and their keys find them again."""
     asked = questions(question, 5)

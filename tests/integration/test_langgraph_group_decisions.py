@@ -1,4 +1,4 @@
-"""`quorum` and `escalate` in a LangGraph node: the promises of tests/contract/test_combine.py, for threads."""
+"""`quorum` and `escalate` in a LangGraph node: the promises of tests/contract/test_group_decisions.py, for threads."""
 
 import asyncio
 from datetime import timedelta

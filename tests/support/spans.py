@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.contrib.opentelemetry import create_tracer_provider
 
-from awaithumans_core.trace import LOOK_SECONDS
+from awaithumans_core.trace import PROVIDER_CHECK_SECONDS
 
 
 @cache
@@ -18,5 +18,5 @@ def exporter() -> InMemorySpanExporter:
     provider = create_tracer_provider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     trace.set_tracer_provider(provider)
-    time.sleep(LOOK_SECONDS)  # a new provider is noticed within this time
+    time.sleep(PROVIDER_CHECK_SECONDS)  # a new provider is noticed within this time
     return kept

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from awaithumans_core.batch import LOOK_MOST_SECONDS, PATROL, Answer, Crowd, in_a_thread
+from awaithumans_core.batch import MAX_CHECK_SECONDS, PATROL, Answer, Batch, in_a_thread
 from awaithumans_core.errors import (
     AwaitHumansError,
     PermissionDeniedError,
@@ -96,12 +96,12 @@ class Server:
         self.shown_at: dict[str, float] = {}
         """Time at which the list first showed the end of a task."""
 
-    def crowd(self, connections: int) -> Crowd:
-        return Crowd(self.run, self.clock, connections)
+    def batch(self, connections: int) -> Batch:
+        return Batch(self.run, self.clock, connections)
 
     async def all(self, asked: Iterable[HumanTask[Decision]], connections: int) -> list[tuple[int, Answer[Decision]]]:
         """Return everything that is yielded, in order."""
-        async with asyncio.timeout(60), aclosing(self.crowd(connections).answers(asked)) as answers:
+        async with asyncio.timeout(60), aclosing(self.batch(connections).answers(asked)) as answers:
             return [came async for came in answers]
 
     async def run(
@@ -266,7 +266,7 @@ async def test_all_connections_are_used() -> None:
 def test_less_than_one_connection_is_refused(connections: int) -> None:
     """A batch needs at least one connection."""
     with pytest.raises(ValueError, match=f"connections is {connections}"):
-        Server().crowd(connections)
+        Server().batch(connections)
 
 
 async def test_empty_batch_ends_immediately() -> None:
@@ -357,7 +357,7 @@ async def test_deleted_task_among_many_is_found_within_fifteen_minutes() -> None
             server.tasks.pop("key-37", None)
 
     server.trouble = deleting
-    async with aclosing(server.crowd(2).answers(questions(60))) as answers:
+    async with aclosing(server.batch(2).answers(questions(60))) as answers:
         place, answer = await anext(answers)
     assert (place, type(answer.error)) == (37, TaskNotFoundError)
     assert hours + 300 <= server.clock.now() <= hours + 900
@@ -433,11 +433,11 @@ async def test_list_is_read_less_often_as_questions_age() -> None:
     assert sorted(right(came)) == list(range(6))
     planned, age = 0, 0.0
     while age < DAY:
-        planned, age = planned + 1, age + min(max(4.0, 0.04 * age), LOOK_MOST_SECONDS)
+        planned, age = planned + 1, age + min(max(4.0, 0.04 * age), MAX_CHECK_SECONDS)
     assert 0.95 * planned <= len(server.listings) <= planned + 2
     for before, look in itertools.pairwise([0.0, *server.listings]):
-        at_least = min(max(4.0, 0.04 * before), LOOK_MOST_SECONDS)
-        assert at_least - 0.001 <= look - before <= min(at_least * 1.05, LOOK_MOST_SECONDS) + 0.001
+        at_least = min(max(4.0, 0.04 * before), MAX_CHECK_SECONDS)
+        assert at_least - 0.001 <= look - before <= min(at_least * 1.05, MAX_CHECK_SECONDS) + 0.001
 
 
 async def test_cost_of_a_check_is_independent_of_batch_size() -> None:
@@ -452,18 +452,18 @@ async def test_cost_of_a_check_is_independent_of_batch_size() -> None:
         return len([when for when, made in server.calls if 0 < when < 1400])
 
     ten, two_hundred = await calls_while_waiting(10), await calls_while_waiting(200)
-    assert two_hundred - ten <= 200 * (1400 / LOOK_MOST_SECONDS + 1)
+    assert two_hundred - ten <= 200 * (1400 / MAX_CHECK_SECONDS + 1)
 
 
 async def test_answer_is_found_within_5_s_and_5_percent() -> None:
     """The caller gets an answer after at most a twentieth of the person's time, and at most nine minutes."""
     after = {number: 3.0 * 1.5**number for number in range(24)}
     server = Server(after)
-    async with aclosing(server.crowd(1).answers(questions(26))) as answers:
+    async with aclosing(server.batch(1).answers(questions(26))) as answers:
         came = [await anext(answers) for _ in after]
     assert sorted(right(came)) == list(after)
     for number, took in after.items():
-        assert 0 <= server.shown_at[f"task-key-{number}"] - took <= min(5 + 0.05 * took, LOOK_MOST_SECONDS)
+        assert 0 <= server.shown_at[f"task-key-{number}"] - took <= min(5 + 0.05 * took, MAX_CHECK_SECONDS)
 
 
 async def test_many_simultaneous_answers_are_found_in_one_listing() -> None:
@@ -491,7 +491,7 @@ async def test_repeated_question_is_checked_like_a_new_one() -> None:
             return {"number": number if ":reask:" in key else "wrong"}
 
     server = Hasty({0: 3000.0, 1: DAY, 2: DAY, 3: DAY})
-    async with aclosing(server.crowd(1).answers(questions(4, max_reasks=1))) as answers:
+    async with aclosing(server.batch(1).answers(questions(4, max_reasks=1))) as answers:
         async for _ in answers:
             break
     asked_again = server.calls_with(CREATE)[4]
@@ -595,7 +595,7 @@ async def test_passed_deadline_is_a_timeout(connections: int, *, scheduler: bool
     """A question times out soon after its own deadline, whatever the others do, and its task is closed."""
     asked = [question(number, timeout_seconds=600 if number in {2, 4} else 30 * DAY) for number in range(6)]
     server = Server(dict.fromkeys([0, 1, 3, 5], 1500.0), scheduler=scheduler)
-    async with aclosing(server.crowd(connections).answers(asked)) as answers:
+    async with aclosing(server.batch(connections).answers(asked)) as answers:
         came = [await anext(answers), await anext(answers)]
         assert 600 <= server.clock.now() <= 600 + TIMEOUT_GRACE_SECONDS + 30
         assert failed(came) == {2: TaskTimeoutError, 4: TaskTimeoutError}
@@ -626,7 +626,7 @@ async def test_leaving_early_leaves_no_asyncio_task(connections: int) -> None:
     """No asyncio task continues, and the questions stay open on the server for a later call."""
     server = Server({0: 100.0}, takes=0.05)
     before = others()
-    answers = server.crowd(connections).answers(questions(6))
+    answers = server.batch(connections).answers(questions(6))
     assert (await anext(answers))[0] == 0
     assert others() > before
     await answers.aclose()
@@ -673,7 +673,7 @@ async def test_unexpected_error_ends_the_batch(word: str) -> None:
 
 
 async def three(server: Server) -> AsyncGenerator[tuple[int, Answer[Decision]]]:
-    async with aclosing(server.crowd(1).answers(questions(3))) as answers:
+    async with aclosing(server.batch(1).answers(questions(3))) as answers:
         async for came in answers:
             yield came
 

@@ -35,7 +35,7 @@ from awaithumans_core.flow import (
     ASKED_BY,
     FIRST_PAGE,
     HEAVY_PAGE_BYTES,
-    MOST_ON_PAGE,
+    MAX_PAGE_TASKS,
     Call,
     Flow,
     Lost,
@@ -1348,10 +1348,10 @@ def test_empty_list_is_read_once() -> None:
         (2, 2, HEAVY_PAGE_BYTES + 1, 1),
         (1, 1, HEAVY_PAGE_BYTES + 1, 1),
         (1, 1, 0, 2),
-        (100, 100, 0, MOST_ON_PAGE),
-        (150, 150, 0, MOST_ON_PAGE),
-        (MOST_ON_PAGE, MOST_ON_PAGE, 0, MOST_ON_PAGE),
-        (MOST_ON_PAGE, MOST_ON_PAGE, HEAVY_PAGE_BYTES + 1, MOST_ON_PAGE // 2),
+        (100, 100, 0, MAX_PAGE_TASKS),
+        (150, 150, 0, MAX_PAGE_TASKS),
+        (MAX_PAGE_TASKS, MAX_PAGE_TASKS, 0, MAX_PAGE_TASKS),
+        (MAX_PAGE_TASKS, MAX_PAGE_TASKS, HEAVY_PAGE_BYTES + 1, MAX_PAGE_TASKS // 2),
     ],
     ids=[
         "full and light: doubled",
@@ -1382,7 +1382,7 @@ def test_growing_page_starts_where_previous_ended() -> None:
     talk = Conversation(
         [page_of(25), page_of(50, first=25), page_of(100, first=75), page_of(200, first=175), page_of(7)]
     )
-    assert talk.run(ended(MANY, 25, talk.patience)) == (MOST_ON_PAGE, None)
+    assert talk.run(ended(MANY, 25, talk.patience)) == (MAX_PAGE_TASKS, None)
     assert pages(talk) == [(25, 0), (50, 25), (100, 75), (200, 175), (200, 375)]
     assert reported_tasks(talk)[:375] == [f"task-{number}" for number in range(375)]
 
@@ -1409,7 +1409,7 @@ def test_further_pages_are_read_only_while_worth_their_cost(older: int, turned: 
     """A page costs the server as much as six reads, so few old questions do not justify a long list."""
     talk = Conversation([], then=lambda call: page_of(call.params["limit"] if call.params else 0))
     young, old = [NOON + timedelta(seconds=1)] * 50, [NOON - timedelta(days=9)] * older
-    _, reached = talk.run(ended([*young, *old], MOST_ON_PAGE, talk.patience))
+    _, reached = talk.run(ended([*young, *old], MAX_PAGE_TASKS, talk.patience))
     assert len(pages(talk)) == turned
     assert reached == NOON
 
@@ -1553,7 +1553,7 @@ def test_tasks_ending_between_pages_cause_no_gap(
     talk = Conversation([], then=server)
     created = [NOON - timedelta(seconds=place) for place in range(len(newest_first))] * each
     following, reached = talk.run(ended(created, page, talk.patience))
-    assert 1 <= following <= MOST_ON_PAGE
+    assert 1 <= following <= MAX_PAGE_TASKS
     back_to = [place for place in tasks if reached is None or NOON - timedelta(seconds=place) > reached]
     assert {task for task in asked_for if int(task.removeprefix("task-")) in back_to} <= set(reported_tasks(talk))
     if each > 40:  # they are worth every page

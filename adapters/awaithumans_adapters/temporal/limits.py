@@ -15,10 +15,10 @@ from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import markdown, one_line
 
-MOST_BYTES = 1_900_000
+MAX_BYTES = 1_900_000
 """Maximum size of one payload: a question on its way out, or an answer on its way in."""
 
-MEASURED_FROM_BYTES = MOST_BYTES // 2
+MEASURED_FROM_BYTES = MAX_BYTES // 2
 """Size before the codec from which a question is measured after the codec.
 
 A smaller question fits whatever the codec does, since no codec in use more than doubles a payload. The limit is a
@@ -40,9 +40,9 @@ def check_question(size: int) -> None:
     Raises:
         InvalidTaskError: the question is too large.
     """
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise InvalidTaskError(
-            f"the question is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB: keep the document "
+            f"the question is {size / 1e6:.1f} MB, and Temporal carries {MAX_BYTES / 1e6:.1f} MB: keep the document "
             "elsewhere and put a link into the payload, or give the workers and the relay external storage"
         )
 
@@ -54,7 +54,7 @@ async def encoded_size(value: Any, converter: DataConverter, context: Serializat
     """
     without_storage = replace(converter, external_storage=None).with_context(context)
     size = size_of(await without_storage.encode([value]))
-    if size <= MOST_BYTES or converter.external_storage is None:
+    if size <= MAX_BYTES or converter.external_storage is None:
         return size
     return size_of(await converter.with_context(context).encode([value]))
 
@@ -75,10 +75,10 @@ def fitting(outcome: Outcome, size: int) -> Outcome:
 
     A response that is too large is left out, and the outcome gives the reason.
     """
-    if size <= MOST_BYTES:
+    if size <= MAX_BYTES:
         return outcome
     return outcome.without_response(
-        f"it is {size / 1e6:.1f} MB, and Temporal carries {MOST_BYTES / 1e6:.1f} MB; read it from the server"
+        f"it is {size / 1e6:.1f} MB, and Temporal carries {MAX_BYTES / 1e6:.1f} MB; read it from the server"
     )
 
 

@@ -23,7 +23,7 @@ to `timeout` seconds (1 to 30). It replies at once if the status is terminal. Ot
 and the client polls again.
 """
 
-from awaithumans_core.flow.listing import FIRST_PAGE, HEAVY_PAGE_BYTES, MOST_ON_PAGE, READS_A_PAGE, ended, ended_page
+from awaithumans_core.flow.listing import FIRST_PAGE, HEAVY_PAGE_BYTES, MAX_PAGE_TASKS, READS_A_PAGE, ended, ended_page
 from awaithumans_core.flow.replies import SAME_KEY, answered_by_proxy, is_refusal
 from awaithumans_core.flow.steps import (
     POLL_SECONDS,
@@ -45,7 +45,7 @@ __all__ = [
     "ASKED_BY",
     "FIRST_PAGE",
     "HEAVY_PAGE_BYTES",
-    "MOST_ON_PAGE",
+    "MAX_PAGE_TASKS",
     "POLL_SECONDS",
     "READS_A_PAGE",
     "SAME_KEY",

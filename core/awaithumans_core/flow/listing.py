@@ -9,7 +9,7 @@ from awaithumans_core.flow.steps import Call, Flow, Notice, Patience, Reply
 from awaithumans_core.outcome import Outcome
 
 FIRST_PAGE = 25
-MOST_ON_PAGE = 200
+MAX_PAGE_TASKS = 200
 """How many tasks a page of the list holds: at first, and at most (the server's limit)."""
 
 READS_A_PAGE = 6
@@ -88,7 +88,7 @@ def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
     if weight > HEAVY_PAGE_BYTES:
         size = max(1, size // 2)
     elif full and weight < HEAVY_PAGE_BYTES / 4:
-        size = min(MOST_ON_PAGE, size * 2)
+        size = min(MAX_PAGE_TASKS, size * 2)
     return EndedPage(listed, full, size, covered)
 
 

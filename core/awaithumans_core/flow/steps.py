@@ -22,7 +22,7 @@ CALL_SECONDS = 15.0
 RETRY_AFTER_SECONDS = 60.0
 """A longer Retry-After is cut to this: a proxy's maintenance page must not outlast a person's question."""
 
-LAST_LOOK_SECONDS = 30.0
+FINAL_CHECK_SECONDS = 30.0
 """How long a plain script tries to close its task at the deadline, and to learn who answered it."""
 
 TIMEOUT_GRACE_SECONDS = 15.0
@@ -124,5 +124,5 @@ class Patience:
 
 
 def brief(patience: Patience) -> Patience:
-    """The same patience, cut to `LAST_LOOK_SECONDS`."""
-    return Patience(min(LAST_LOOK_SECONDS, patience.seconds), patience.backoff, patience.clock)
+    """The same patience, cut to `FINAL_CHECK_SECONDS`."""
+    return Patience(min(FINAL_CHECK_SECONDS, patience.seconds), patience.backoff, patience.clock)

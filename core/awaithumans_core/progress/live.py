@@ -22,7 +22,7 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
 
-MOST_SHOWN = 10
+MAX_SHOWN = 10
 """Maximum number of waits that are shown at once, because a terminal has few lines."""
 
 WATCHED_POLL_SECONDS = 5
@@ -151,7 +151,7 @@ class LiveProgress(Progress):
 
 def _block() -> RenderableType:
     shown = list(LiveProgress._shown)  # pyright: ignore[reportPrivateUsage]  # all waits share the block
-    lines = [wait.lines() for wait in shown[:MOST_SHOWN]]
-    if len(shown) > MOST_SHOWN:
-        lines.append(Text(f"and {len(shown) - MOST_SHOWN} more"))
+    lines = [wait.lines() for wait in shown[:MAX_SHOWN]]
+    if len(shown) > MAX_SHOWN:
+        lines.append(Text(f"and {len(shown) - MAX_SHOWN} more"))
     return Group(*lines)

@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError
 from awaithumans_adapters.temporal.failures import typed
 from awaithumans_adapters.temporal.limits import summary
 from awaithumans_adapters.temporal.names import AWAIT_HUMAN
-from awaithumans_adapters.temporal.workflow.mailbox import Asked, Mailbox
+from awaithumans_adapters.temporal.workflow.mailbox import Mailbox, Wait
 from awaithumans_adapters.temporal.workflow.signal_mode import checked_body, let_go
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
@@ -34,32 +34,32 @@ well. One activity has one interval.
 """
 
 
-async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
+async def wait_for_activity(question: HumanTask[Any], mailbox: Mailbox, wait: Wait, attempt: timedelta) -> Outcome:
     """Create the task and wait for its outcome. An outcome of another question is not the answer and is ignored."""
-    while mailbox.is_foreign(asked, outcome := await _wait_once(question, mailbox, asked, attempt)):
+    while mailbox.is_foreign(wait, outcome := await _wait_once(question, mailbox, wait, attempt)):
         workflow.logger.warning("an outcome of another workflow's question was ignored; waiting again")
     return outcome
 
 
-async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, asked: Asked, attempt: timedelta) -> Outcome:
+async def _wait_once(question: HumanTask[Any], mailbox: Mailbox, wait: Wait, attempt: timedelta) -> Outcome:
     waiting = workflow.start_activity(
         AWAIT_HUMAN,
-        await checked_body(question, asked),
+        await checked_body(question, wait),
         result_type=dict[str, Any],
-        activity_id=mailbox.activity_id(asked),
+        activity_id=mailbox.activity_id(wait),
         start_to_close_timeout=attempt,
         summary=summary(question.task),
-        **asked.activities.of_waiting(),
+        **wait.activities.of_waiting(),
     )
-    mailbox.waits(asked, question, "activity")
+    mailbox.waits(wait, question, "activity")
     try:
         return Outcome.model_validate(await asyncio.shield(waiting))
     except ActivityError as failed:
         raise typed(failed) from failed
     except asyncio.CancelledError:
-        if not waiting.done() and asked.on_cancel != "leave":
+        if not waiting.done() and wait.on_cancel != "leave":
             waiting.cancel()
-            await let_go(mailbox, asked)
+            await let_go(mailbox, wait)
         raise
 
 

@@ -148,20 +148,20 @@ async def await_human(
     limits = None if ask_within is None else _time("ask_within", ask_within), _time("cancel_within", cancel_within)
     own = chosen(activities)
     mailbox = Mailbox.here()
-    asked = mailbox.asks(question, named=named)
-    mailbox.schedule(asked, own)
-    asked.on_cancel = on_cancel
-    asked.ask_within, asked.cancel_within = limits
-    question = question.under(asked.key)
+    wait = mailbox.asks(question, named=named)
+    mailbox.schedule(wait, own)
+    wait.on_cancel = on_cancel
+    wait.ask_within, wait.cancel_within = limits
+    question = question.under(wait.key)
 
     async def ask(attempt: HumanTask[Any]) -> Outcome:
         if via == "activity":
-            outcome = await wait_for_activity(attempt, mailbox, asked, attempt_time)
+            outcome = await wait_for_activity(attempt, mailbox, wait, attempt_time)
         else:
-            outcome = await wait_for_signal(attempt, mailbox, asked)
-        outcome = mailbox.joined(asked, attempt.idempotency_key, outcome)
+            outcome = await wait_for_signal(attempt, mailbox, wait)
+        outcome = mailbox.joined(wait, attempt.idempotency_key, outcome)
         if not mailbox.closed:
-            mailbox.ends(asked, outcome)
+            mailbox.ends(wait, outcome)
         return outcome
 
     try:
@@ -170,13 +170,13 @@ async def await_human(
             _refuse_reworded(question, outcome)
     except Exception:
         await _still_there(mailbox)
-        mailbox.leaves(asked)
+        mailbox.leaves(wait)
         raise
     except asyncio.CancelledError:
-        mailbox.leaves(asked)
+        mailbox.leaves(wait)
         raise
     await _still_there(mailbox)
-    mailbox.leaves(asked)
+    mailbox.leaves(wait)
     return (decision, outcome) if return_outcome else decision
 
 

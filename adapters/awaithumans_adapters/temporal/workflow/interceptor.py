@@ -112,5 +112,5 @@ async def _free_all(mailbox: Mailbox | None) -> None:
         mailbox.closed = True
         # An activity whose result is not awaited is dropped with the run. So for "request", too, the relay cancels the
         # task.
-        open_ = [asked for asked in (*mailbox.inherited, *mailbox.open) if asked.on_cancel == "wait"]
-        await freed(*[freeing(mailbox, asked) for asked in open_])
+        open_ = [wait for wait in (*mailbox.inherited, *mailbox.open) if wait.on_cancel == "wait"]
+        await freed(*[freeing(mailbox, wait) for wait in open_])

@@ -25,7 +25,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import markdown, one_line
 from awaithumans_core.task import HumanTask, subject
 
-MOST_TOLD = 10
+MAX_DECISIONS_SHOWN = 10
 """Maximum number of decisions that are shown in the current details."""
 
 MAX_SHOWN = 20
@@ -51,7 +51,7 @@ Address = tuple[Literal["name", "task"], str]
 
 
 @dataclass
-class Waiting:
+class PendingTask:
     """A task that a person has been asked to answer, as shown to people and by the query."""
 
     key: str
@@ -70,13 +70,13 @@ class Waiting:
 
 
 @dataclass(eq=False)
-class Asked:
+class Wait:
     """One active `await_human` call: its key, what it asks, and its task once there is one."""
 
     key: str
     """Key of the question itself. `Mailbox.own_task` returns the key of its recorded task."""
     about: str
-    waiting: Waiting | None = None
+    pending: PendingTask | None = None
     named: bool = False
     """Whether the caller has named the question with a key. Otherwise the mailbox has made the key."""
     inherited: bool = False
@@ -114,16 +114,16 @@ class Asked:
         """Identifies which questions of the next run may continue this one."""
         return self.about, self.key if self.named else None
 
-    def carried(self, key: str, waiting: Waiting | None) -> dict[str, Any]:
+    def carried(self, key: str, pending: PendingTask | None) -> dict[str, Any]:
         """Return JSON for the next run: which task, and its deadline.
 
         It contains no question texts and no answers, because headers are not always encrypted.
 
         Args:
             key: The key under which the next run asks.
-            waiting: Its task. None: it is not known or was answered, and the next run finds the answer on the server.
+            pending: Its task. None: it is not known or was answered, and the next run finds the answer on the server.
         """
-        shown = None if waiting is None else asdict(waiting) | {"question": "", "who": ""}
+        shown = None if pending is None else asdict(pending) | {"question": "", "who": ""}
         # the next run asks in the new words, which counts as another question
         about = "" if self.reworded else self.about
         held = {"key": key, "about": about, "named": self.named, "waiting": shown}
@@ -144,17 +144,17 @@ class Asked:
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it has another form.
         """
-        waiting = None
+        pending = None
         if held["waiting"] is not None:
-            known = {each.name for each in fields(Waiting)}
-            waiting = Waiting(**{name: value for name, value in held["waiting"].items() if name in known})
-            datetime.fromisoformat(waiting.until)
-        asked = cls(held["key"], held["about"], waiting, bool(held["named"]), inherited=True)
-        asked.activity = asked.activity_before = held.get("activity")
-        asked.place = place_of(asked.key)
-        asked.original_run = held.get("original_run", workflow.info().original_execution_run_id)
-        asked.task_queue, asked.on_cancel = held.get("task_queue"), held.get("on_cancel", "wait")
-        return asked
+            known = {each.name for each in fields(PendingTask)}
+            pending = PendingTask(**{name: value for name, value in held["waiting"].items() if name in known})
+            datetime.fromisoformat(pending.until)
+        wait = cls(held["key"], held["about"], pending, bool(held["named"]), inherited=True)
+        wait.activity = wait.activity_before = held.get("activity")
+        wait.place = place_of(wait.key)
+        wait.original_run = held.get("original_run", workflow.info().original_execution_run_id)
+        wait.task_queue, wait.on_cancel = held.get("task_queue"), held.get("on_cancel", "wait")
+        return wait
 
 
 @dataclass
@@ -163,21 +163,21 @@ class Mailbox:
 
     answers: dict[Address, Outcome] = field(default_factory=dict[Address, Outcome])
     """Received answers. An answer is kept until every call that waits for it has ended."""
-    open: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    open: dict[Wait, None] = field(default_factory=dict[Wait, None])
     """Active calls, as a set in the order of asking, like the next two: a workflow may ask thousands at once."""
-    inherited: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    inherited: dict[Wait, None] = field(default_factory=dict[Wait, None])
     """Questions of the previous run that this run has not asked yet."""
-    _waiting: dict[Asked, None] = field(default_factory=dict[Asked, None])
+    _waiting: dict[Wait, None] = field(default_factory=dict[Wait, None])
     """Questions, inherited or not, that a person has been asked."""
     closed: bool = False
     """Whether the run is about to end: no more answers are received, and no call continues."""
     activities: ActivityOptions = field(default_factory=ActivityOptions)
     """The worker's activity options."""
     listing: Listing = field(default_factory=lambda: Listing(wanted=False))
-    _families: dict[tuple[str, str | None], deque[Asked]] = field(
-        default_factory=dict[tuple[str, str | None], deque[Asked]]
+    _families: dict[tuple[str, str | None], deque[Wait]] = field(
+        default_factory=dict[tuple[str, str | None], deque[Wait]]
     )
-    """The questions in `inherited`, grouped by `Asked.family`."""
+    """The questions in `inherited`, grouped by `Wait.family`."""
     _arrivals: dict[Address, list[asyncio.Future[None]]] = field(
         default_factory=dict[Address, list[asyncio.Future[None]]]
     )
@@ -191,7 +191,7 @@ class Mailbox:
     _recorded: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Key and task id of each task that the history has recorded, by `place_of` its key."""
     _activities: int = 0
-    _told: deque[str] = field(default_factory=lambda: deque[str](maxlen=MOST_TOLD))
+    _decisions_shown: deque[str] = field(default_factory=lambda: deque[str](maxlen=MAX_DECISIONS_SHOWN))
     _outdated: bool = False
     """Whether the current details have changed. They are published at the end of this iteration of the event loop."""
     _unlisted: bool = False
@@ -260,37 +260,37 @@ class Mailbox:
                 if not arrival.done():
                     arrival.set_result(None)
 
-    def answer(self, asked: Asked, key: str) -> Outcome | None:
+    def answer(self, wait: Wait, key: str) -> Outcome | None:
         """Return the answer to a question, if it has arrived: by its recorded task, or by `key` while no task is known.
 
         Args:
-            asked: The question.
+            wait: The question.
             key: The key of what is asked now.
         """
-        waiting, (_, task_id) = asked.waiting, self.own_task(asked)
-        if waiting is None or task_id is None:
+        pending, (_, task_id) = wait.pending, self.own_task(wait)
+        if pending is None or task_id is None:
             return self.answers.get(("name", within(key)))
         found = self.answers.get(("task", task_id))
-        if found is None and self._is_anothers(asked, waiting.key):  # the answer for that task belongs to other calls
+        if found is None and self._is_anothers(wait, pending.key):  # the answer for that task belongs to other calls
             found = self.answers.get(("name", within(key)))
         return found
 
-    def own_task(self, asked: Asked) -> tuple[str, str | None]:
+    def own_task(self, wait: Wait) -> tuple[str, str | None]:
         """Return key and task id of a question. The task id is None while no task is known.
 
         If the history has recorded the task of another question for this one, the task recorded at this question's own
         place is returned.
         """
-        waiting = asked.waiting
-        key, task_id = (asked.recorded or asked.key, None) if waiting is None else (waiting.key, waiting.task_id)
-        if self._is_anothers(asked, key):
-            return self._recorded.get(asked.place, (asked.key, None))
+        pending = wait.pending
+        key, task_id = (wait.recorded or wait.key, None) if pending is None else (pending.key, pending.task_id)
+        if self._is_anothers(wait, key):
+            return self._recorded.get(wait.place, (wait.key, None))
         return key, task_id
 
-    def _is_anothers(self, asked: Asked, key: str) -> bool:
+    def _is_anothers(self, wait: Wait, key: str) -> bool:
         """Whether this key belongs to another question of this run, because the code now asks in another order."""
         place = place_of(key)
-        return place != asked.place and self._asked_about.get(place, asked.about) != asked.about
+        return place != wait.place and self._asked_about.get(place, wait.about) != wait.about
 
     def other_order(self, task_id: str | None) -> workflow.NondeterminismError:
         """Return the error for a question for which the history has recorded the task of another question."""
@@ -300,16 +300,16 @@ class Mailbox:
         )
 
     @staticmethod
-    def is_foreign(asked: Asked, outcome: Outcome) -> bool:
+    def is_foreign(wait: Wait, outcome: Outcome) -> bool:
         """Whether an outcome has a key that no mailbox made, although the question has a key made by a mailbox."""
         key = outcome.idempotency_key
-        return not asked.named and key is not None and within(key) == key
+        return not wait.named and key is not None and within(key) == key
 
-    def joined(self, asked: Asked, key: str, outcome: Outcome) -> Outcome:
+    def joined(self, wait: Wait, key: str, outcome: Outcome) -> Outcome:
         """Return the outcome of the recorded task, with whether the person was asked in other words than are asked now.
 
         Args:
-            asked: The question.
+            wait: The question.
             key: The key of what is asked now.
             outcome: The outcome of the task that is recorded in the history.
 
@@ -317,52 +317,52 @@ class Mailbox:
             workflow.NondeterminismError: the task belongs to another question of this run.
         """
         recorded = outcome.idempotency_key or key
-        if self._is_anothers(asked, recorded):
+        if self._is_anothers(wait, recorded):
             raise self.other_order(outcome.task_id)
-        self._claim(asked, lambda held: place_of(held.key) == place_of(recorded))
-        self._compare(asked, key, recorded)
-        if asked.reworded:
-            told = "task %s: the code now asks in other words than the person was asked in (it asks %r)"
-            question = asked.waiting.question if asked.waiting else asked.key
-            workflow.logger.warning(told, outcome.task_id, one_line(question))
-        return outcome.model_copy(update={"reworded": asked.reworded or None})
+        self._claim(wait, lambda held: place_of(held.key) == place_of(recorded))
+        self._compare(wait, key, recorded)
+        if wait.reworded:
+            message = "task %s: the code now asks in other words than the person was asked in (it asks %r)"
+            question = wait.pending.question if wait.pending else wait.key
+            workflow.logger.warning(message, outcome.task_id, one_line(question))
+        return outcome.model_copy(update={"reworded": wait.reworded or None})
 
-    def _compare(self, asked: Asked, key: str, recorded: str) -> None:
+    def _compare(self, wait: Wait, key: str, recorded: str) -> None:
         """Record whether the task was created for other words, as its key shows.
 
         The key is derived from the words.
         """
         place = place_of(recorded)
         if place != place_of(key) and place not in self._asked_about:
-            asked.reworded = True
+            wait.reworded = True
 
-    def _claim(self, asked: Asked, is_it: Callable[[Asked], bool]) -> Asked | None:
+    def _claim(self, wait: Wait, is_it: Callable[[Wait], bool]) -> Wait | None:
         """Take over a question of the previous run whose task this run has recorded for the given question."""
         found = next((held for held in self.inherited if is_it(held)), None)
         if found is not None:
             self._families[found.family].remove(found)
             del self.inherited[found]
             self._waiting.pop(found, None)
-            asked.awaited += found.awaited
+            wait.awaited += found.awaited
             found.awaited = []
         return found
 
-    def arrival(self, asked: Asked, key: str) -> asyncio.Future[None]:
+    def arrival(self, wait: Wait, key: str) -> asyncio.Future[None]:
         """Return a future that is done once an answer arrives that may belong to this question; see `answer`."""
         arrival = asyncio.get_running_loop().create_future()
-        if self.answer(asked, key) is not None:
+        if self.answer(wait, key) is not None:
             arrival.set_result(None)
             return arrival
         addresses: list[Address] = [("name", within(key))]
-        tasks = {self.own_task(asked)[1], None if asked.waiting is None else asked.waiting.task_id}
+        tasks = {self.own_task(wait)[1], None if wait.pending is None else wait.pending.task_id}
         addresses.extend(("task", task_id) for task_id in sorted(filter(None, tasks)))
         for address in addresses:
             self._arrivals.setdefault(address, []).append(arrival)
         return arrival
 
-    def _await(self, asked: Asked, address: Address) -> None:
+    def _await(self, wait: Wait, address: Address) -> None:
         """Keep the answer with this address, which may have arrived already, until this call has ended."""
-        asked.awaited.append(address)
+        wait.awaited.append(address)
         self._awaited[address] += 1
 
     def _release(self, addresses: Iterable[Address]) -> None:
@@ -378,35 +378,35 @@ class Mailbox:
 
     # Questions
 
-    def asks(self, question: HumanTask[Any], *, named: bool) -> Asked:
+    def asks(self, question: HumanTask[Any], *, named: bool) -> Wait:
         """Begin a question, or continue one that the previous run had open."""
         body = question.body()
         about = _about(question, body)
-        asked = self._inherited(about, question.idempotency_key if named else None)
-        if asked is None:
-            asked = Asked(question.idempotency_key if named else self._fresh_key(about), about, named=named)
-            asked.original_run = workflow.info().original_execution_run_id
-        asked.place = place_of(asked.key)
-        self._asked_about[asked.place] = about
-        asked.who = _assignee(body)
-        if asked.waiting is not None:
-            asked.waiting.question, asked.waiting.who = question.task, asked.who
+        wait = self._inherited(about, question.idempotency_key if named else None)
+        if wait is None:
+            wait = Wait(question.idempotency_key if named else self._fresh_key(about), about, named=named)
+            wait.original_run = workflow.info().original_execution_run_id
+        wait.place = place_of(wait.key)
+        self._asked_about[wait.place] = about
+        wait.who = _assignee(body)
+        if wait.pending is not None:
+            wait.pending.question, wait.pending.who = question.task, wait.who
             self._relist()
-        self.open[asked] = None
-        return asked
+        self.open[wait] = None
+        return wait
 
-    def _inherited(self, about: str, key: str | None) -> Asked | None:
+    def _inherited(self, about: str, key: str | None) -> Wait | None:
         """Take the oldest question of the previous run that this one continues, if any."""
         held = self._families.get((about, key))
         if not held:
             return None
-        asked = held.popleft()
-        del self.inherited[asked]
-        return asked
+        wait = held.popleft()
+        del self.inherited[wait]
+        return wait
 
-    def schedule(self, asked: Asked, own: ActivityOptions) -> None:
+    def schedule(self, wait: Wait, own: ActivityOptions) -> None:
         """Set the activity options of a question: those of its caller, and for the rest the worker's."""
-        asked.task_queue, asked.activities = own.task_queue, own.over(self.activities)
+        wait.task_queue, wait.activities = own.task_queue, own.over(self.activities)
 
     def _fresh_key(self, about: str) -> str:
         """Return a unique key for a question, which is the same on replay and after a reset.
@@ -420,92 +420,92 @@ class Mailbox:
         place = f"{info.original_execution_run_id}: {about}, {self._used[about]}"
         return default_key(info.namespace, info.workflow_id, place)
 
-    def waits(self, asked: Asked, question: HumanTask[Any], via: str) -> Waiting:
+    def waits(self, wait: Wait, question: HumanTask[Any], via: str) -> PendingTask:
         """Record that a person is asked, and show it in the workflow's details."""
         now = workflow.now()
-        asked.place = place_of(question.idempotency_key)
-        asked.waiting = Waiting(
+        wait.place = place_of(question.idempotency_key)
+        wait.pending = PendingTask(
             question.idempotency_key,
             question.task,
-            asked.who,
+            wait.who,
             via,
             now.isoformat(),
             (now + timedelta(seconds=question.seconds)).isoformat(),
         )
-        self._await(asked, ("name", within(question.idempotency_key)))
-        self._waiting[asked] = None
+        self._await(wait, ("name", within(question.idempotency_key)))
+        self._waiting[wait] = None
         self._relist()
-        return asked.waiting
+        return wait.pending
 
     def opened(
-        self, asked: Asked, question: HumanTask[Any], task_id: str, review_url: str, idempotency_key: str | None = None
-    ) -> Waiting:
+        self, wait: Wait, question: HumanTask[Any], task_id: str, review_url: str, idempotency_key: str | None = None
+    ) -> PendingTask:
         """Record the task of a question and where a person answers it. People's time begins only now.
 
         The deadline of a task that the previous run had open is kept.
 
         Args:
-            asked: The question.
+            wait: The question.
             question: The question as it is asked now.
             task_id: The recorded task, which may have been created for other words.
             review_url: Where a person answers it.
             idempotency_key: The key of the task. Earlier releases did not record it.
         """
-        waiting = asked.waiting or self.waits(asked, question, "signal")
+        pending = wait.pending or self.waits(wait, question, "signal")
         before = (
-            asked
-            if waiting.task_id == task_id
-            else self._claim(asked, lambda held: held.waiting is not None and held.waiting.task_id == task_id)
+            wait
+            if pending.task_id == task_id
+            else self._claim(wait, lambda held: held.pending is not None and held.pending.task_id == task_id)
         )
-        if before is not None and before.waiting is not None:
-            waiting.since, waiting.until = before.waiting.since, before.waiting.until
+        if before is not None and before.pending is not None:
+            pending.since, pending.until = before.pending.since, before.pending.until
         else:
-            waiting.until = (workflow.now() + timedelta(seconds=question.seconds)).isoformat()
-        waiting.task_id, waiting.review_url = task_id, review_url
-        self._await(asked, ("task", task_id))
+            pending.until = (workflow.now() + timedelta(seconds=question.seconds)).isoformat()
+        pending.task_id, pending.review_url = task_id, review_url
+        self._await(wait, ("task", task_id))
         if idempotency_key is not None:
-            self._compare(asked, question.idempotency_key, idempotency_key)
-            waiting.key, waiting.reworded = idempotency_key, asked.reworded
-            self._await(asked, ("name", within(idempotency_key)))
+            self._compare(wait, question.idempotency_key, idempotency_key)
+            pending.key, pending.reworded = idempotency_key, wait.reworded
+            self._await(wait, ("name", within(idempotency_key)))
             self._recorded[place_of(idempotency_key)] = idempotency_key, task_id
             if question.reask is None:
-                asked.recorded = idempotency_key
+                wait.recorded = idempotency_key
         self._outdate()
-        return waiting
+        return pending
 
-    def ends(self, asked: Asked, outcome: Outcome) -> None:
+    def ends(self, wait: Wait, outcome: Outcome) -> None:
         """Record that the task has ended, and keep who decided in the current details."""
-        assigned = asked.waiting.who if asked.waiting is not None and "@" in asked.waiting.who else None
+        assigned = wait.pending.who if wait.pending is not None and "@" in wait.pending.who else None
         who = outcome.completed_by_display_name or outcome.completed_by_email or (outcome.answered and assigned)
         by = f" by {markdown(who)}" if who else ""
         where = f" ({markdown(outcome.completed_via_channel)})" if outcome.completed_via_channel else ""
         at = outcome.completed_at or outcome.timed_out_at
         when = f", {at:%Y-%m-%d %H:%M} UTC" if at is not None else ""
-        question = markdown(asked.waiting.question if asked.waiting else asked.key)
+        question = markdown(wait.pending.question if wait.pending else wait.key)
         reworded = f" ({REWORDED})" if outcome.reworded else ""
-        self._told.append(f"**{question}** {markdown(outcome.status)}{by}{where}{when}{reworded}")
-        self._settled(asked)
+        self._decisions_shown.append(f"**{question}** {markdown(outcome.status)}{by}{where}{when}{reworded}")
+        self._settled(wait)
 
-    def leaves(self, asked: Asked) -> None:
+    def leaves(self, wait: Wait) -> None:
         """Record that the call has ended, and drop its answers."""
-        self.open.pop(asked, None)
-        self._release(asked.awaited)
-        asked.awaited = []
-        if asked.waiting is not None:
-            self._settled(asked)
+        self.open.pop(wait, None)
+        self._release(wait.awaited)
+        wait.awaited = []
+        if wait.pending is not None:
+            self._settled(wait)
 
-    def _settled(self, asked: Asked) -> None:
+    def _settled(self, wait: Wait) -> None:
         """Record that no person is asked any more."""
-        asked.waiting = None
-        self._waiting.pop(asked, None)
+        wait.pending = None
+        self._waiting.pop(wait, None)
         self._relist()
 
-    def activity_id(self, asked: Asked) -> str:
+    def activity_id(self, wait: Wait) -> str:
         """Return the id for the next activity that waits for this question."""
         self._activities += 1
         info = workflow.info()
         made = activity_id(info.original_execution_run_id, self._activities)
-        asked.activity = {"activity_id": made, "run_id": info.run_id}
+        wait.activity = {"activity_id": made, "run_id": info.run_id}
         return made
 
     # From run to run
@@ -515,41 +515,41 @@ class Mailbox:
         going_on = [*self.inherited, *self.open]
         if not going_on:
             return None
-        return {"version": HEADER_VERSION, "asked": [self._carried(asked) for asked in going_on]}
+        return {"version": HEADER_VERSION, "asked": [self._carried(wait) for wait in going_on]}
 
-    def _carried(self, asked: Asked) -> dict[str, Any]:
-        key, task_id = self.own_task(asked)
-        waiting = None
-        if asked.waiting is not None and self.answer(asked, key) is None:
-            waiting = replace(asked.waiting, key=key, task_id=task_id)
-        first = asked.recorded or asked.key
-        return asked.carried(key if self._is_anothers(asked, first) else first, waiting)
+    def _carried(self, wait: Wait) -> dict[str, Any]:
+        key, task_id = self.own_task(wait)
+        pending = None
+        if wait.pending is not None and self.answer(wait, key) is None:
+            pending = replace(wait.pending, key=key, task_id=task_id)
+        first = wait.recorded or wait.key
+        return wait.carried(key if self._is_anothers(wait, first) else first, pending)
 
     def inherit(self, carried: Mapping[str, Any]) -> None:
         """Take over the open questions of the previous run. A question that this release cannot read is asked anew."""
         for held in carried.get("asked", ()):
             try:
-                asked = Asked.read(held)
+                wait = Wait.read(held)
             except (AttributeError, KeyError, TypeError, ValueError) as unreadable:
                 version = carried.get("version")
-                told = "a question of the run before (header version %s) cannot be read and is asked anew: %r"
-                workflow.logger.warning(told, version, unreadable)
+                message = "a question of the run before (header version %s) cannot be read and is asked anew: %r"
+                workflow.logger.warning(message, version, unreadable)
                 continue
-            self.schedule(asked, ActivityOptions(task_queue=asked.task_queue))
-            self.inherited[asked] = None
-            self._families.setdefault(asked.family, deque()).append(asked)
-            if asked.waiting is not None:
-                self._await(asked, ("name", within(asked.waiting.key)))
-                if asked.waiting.task_id is not None:
-                    self._await(asked, ("task", asked.waiting.task_id))
-                self._waiting[asked] = None
+            self.schedule(wait, ActivityOptions(task_queue=wait.task_queue))
+            self.inherited[wait] = None
+            self._families.setdefault(wait.family, deque()).append(wait)
+            if wait.pending is not None:
+                self._await(wait, ("name", within(wait.pending.key)))
+                if wait.pending.task_id is not None:
+                    self._await(wait, ("task", wait.pending.task_id))
+                self._waiting[wait] = None
         self._outdate()
 
     # What people see
 
     def pending(self) -> list[dict[str, Any]]:
         """Query handler: return every task that a person has been asked to answer, oldest first."""
-        return [asdict(asked.waiting) for asked in self._waiting if asked.waiting is not None]
+        return [asdict(wait.pending) for wait in self._waiting if wait.pending is not None]
 
     def _outdate(self) -> None:
         """Schedule publishing, once per iteration of the event loop, however many questions change in it."""
@@ -569,7 +569,7 @@ class Mailbox:
         """
         if self._unlisted and not self.closed:
             self._unlisted = False
-            self.listing.show(asked.waiting.who for asked in self._waiting if asked.waiting is not None)
+            self.listing.show(wait.pending.who for wait in self._waiting if wait.pending is not None)
 
     def _publish(self) -> None:
         """Publish the Temporal UI's current details: open questions, decisions, and what the workflow itself has set.
@@ -581,24 +581,24 @@ class Mailbox:
         now = workflow.get_current_details()
         if now != self._shown:
             self._users = now
-        lines = [_line(asked.waiting) for asked in islice(self._waiting, MAX_SHOWN) if asked.waiting is not None]
+        lines = [_line(wait.pending) for wait in islice(self._waiting, MAX_SHOWN) if wait.pending is not None]
         if (more := len(self._waiting) - MAX_SHOWN) > 0:
             lines.append(f"and {more} more; the query `{QUERY}` lists all of them")
-        self._shown = "\n\n".join([*lines, *self._told, *([self._users] if self._users else [])])
+        self._shown = "\n\n".join([*lines, *self._decisions_shown, *([self._users] if self._users else [])])
         workflow.set_current_details(self._shown)
         self.list_assignees()
 
     @staticmethod
-    def until(waiting: Waiting) -> timedelta:
+    def until(pending: PendingTask) -> timedelta:
         """Return the remaining part of the person's time."""
-        return max(timedelta(), datetime.fromisoformat(waiting.until) - workflow.now())
+        return max(timedelta(), datetime.fromisoformat(pending.until) - workflow.now())
 
 
-def _line(waiting: Waiting) -> str:
+def _line(pending: PendingTask) -> str:
     """Return the text of one open question in the current details."""
-    address = f"{waiting.review_url}\n\n" if waiting.review_url else ""
-    who, question = waiting.who or "a person", waiting.question or "asked by the run before"
-    reworded = f" ({REWORDED})" if waiting.reworded else ""
+    address = f"{pending.review_url}\n\n" if pending.review_url else ""
+    who, question = pending.who or "a person", pending.question or "asked by the run before"
+    reworded = f" ({REWORDED})" if pending.reworded else ""
     return f"{address}Waiting for {markdown(who)}: **{markdown(question)}**{reworded}"
 
 

@@ -22,7 +22,7 @@ from awaithumans_adapters.temporal.names import (
     ORIGINAL_RUN,
     WITHDRAW,
 )
-from awaithumans_adapters.temporal.workflow.mailbox import Asked, Mailbox
+from awaithumans_adapters.temporal.workflow.mailbox import Mailbox, Wait
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_text import one_line
@@ -33,39 +33,39 @@ NOT_REGISTERED = "NotFoundError"
 MEASURE_RETRY = replace(RETRY, non_retryable_error_types=[NOT_REGISTERED])
 
 
-async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, asked: Asked) -> Outcome:
+async def wait_for_signal(question: HumanTask[Any], mailbox: Mailbox, wait: Wait) -> Outcome:
     """Create the task and wait for its outcome.
 
     A question inherited from the previous run is asked once more under its key, which finds its task. So a run has the
     same commands whatever was handed on to it, and the task is recorded in its own history.
     """
     key = question.idempotency_key
-    if asked.waiting is None or asked.waiting.key != key:
-        mailbox.waits(asked, question, "signal")
-    opened = await _open(mailbox, asked, question)
+    if wait.pending is None or wait.pending.key != key:
+        mailbox.waits(wait, question, "signal")
+    opened = await _open(mailbox, wait, question)
     standing = Outcome.model_validate({"status": "created"} | opened)
     if standing.terminal:
         return standing
-    waiting = mailbox.opened(asked, question, **opened)
-    task_id, recorded = str(waiting.task_id), opened.get("idempotency_key")
+    pending = mailbox.opened(wait, question, **opened)
+    task_id, recorded = str(pending.task_id), opened.get("idempotency_key")
     try:
         while True:
             await workflow.wait_condition(
-                mailbox.arrival(asked, key).done,
-                timeout=mailbox.until(waiting) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
+                mailbox.arrival(wait, key).done,
+                timeout=mailbox.until(pending) + timedelta(seconds=TIMEOUT_GRACE_SECONDS),
                 timeout_summary="the person's deadline",
             )
-            if (answer := mailbox.answer(asked, key)) is not None:
+            if (answer := mailbox.answer(wait, key)) is not None:
                 return answer
     except TimeoutError:
-        return await _last_look(mailbox, asked, question, task_id, recorded)
+        return await _last_look(mailbox, wait, question, task_id, recorded)
     except asyncio.CancelledError:
-        if mailbox.answer(asked, key) is None:
-            await let_go(mailbox, asked)
+        if mailbox.answer(wait, key) is None:
+            await let_go(mailbox, wait)
         raise
 
 
-async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dict[str, Any]:
+async def _open(mailbox: Mailbox, wait: Wait, question: HumanTask[Any]) -> dict[str, Any]:
     """Create the task and register the wait. Return the activity's result.
 
     If the call is cancelled before the task is known, the question is withdrawn by its key.
@@ -74,32 +74,32 @@ async def _open(mailbox: Mailbox, asked: Asked, question: HumanTask[Any]) -> dic
         QuestionNotAskedError: no worker ran the activity in time.
         AwaitHumansError: the activity failed.
     """
-    limit = asked.ask_within or timedelta(seconds=question.seconds)
-    calling = asked.activities.of_call()
+    limit = wait.ask_within or timedelta(seconds=question.seconds)
+    calling = wait.activities.of_call()
     opening = workflow.start_activity(
         OPEN_WAIT,
-        await checked_body(question, asked),
+        await checked_body(question, wait),
         result_type=dict[str, Any],
-        schedule_to_close_timeout=None if asked.inherited else limit + calling["start_to_close_timeout"],
+        schedule_to_close_timeout=None if wait.inherited else limit + calling["start_to_close_timeout"],
         summary=summary(question.task),
         **calling,
     )
     try:
         opened: dict[str, Any] = await asyncio.shield(opening)
     except ActivityError as failed:
-        if (answer := mailbox.answer(asked, question.idempotency_key)) is not None:
+        if (answer := mailbox.answer(wait, question.idempotency_key)) is not None:
             return answer.value()
         if isinstance(failed.cause, TemporalTimeoutError):  # no worker ran the activity, which itself ends before that
             raise not_asked(question.idempotency_key, limit.total_seconds(), one_line(failed.cause)) from failed
         raise typed(failed) from failed
     except asyncio.CancelledError:
         opening.cancel()
-        await let_go(mailbox, asked)
+        await let_go(mailbox, wait)
         raise
     return opened
 
 
-async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]:
+async def checked_body(question: HumanTask[Any], wait: Wait) -> dict[str, Any]:
     """Return the input of the activity that asks, if Temporal can carry it.
 
     A workflow has no access to the codec and to external storage, so a large question is measured by a local activity.
@@ -108,11 +108,11 @@ async def checked_body(question: HumanTask[Any], asked: Asked) -> dict[str, Any]
     Raises:
         InvalidTaskError: the question is too large.
     """
-    body = question.body() | ({CARRIED: asked.activity_before or True} if asked.inherited else {})
-    if not asked.named:
-        body[ORIGINAL_RUN] = asked.original_run
-    if asked.ask_within is not None:
-        body[ASK_WITHIN] = asked.ask_within.total_seconds()
+    body = question.body() | ({CARRIED: wait.activity_before or True} if wait.inherited else {})
+    if not wait.named:
+        body[ORIGINAL_RUN] = wait.original_run
+    if wait.ask_within is not None:
+        body[ASK_WITHIN] = wait.ask_within.total_seconds()
     size = size_of(workflow.payload_converter().to_payloads([body]))
     if size >= MEASURED_FROM_BYTES:
         try:
@@ -131,20 +131,20 @@ def _not_registered(failed: ActivityError) -> bool:
 
 
 async def _last_look(
-    mailbox: Mailbox, asked: Asked, question: HumanTask[Any], task_id: str, recorded: str | None
+    mailbox: Mailbox, wait: Wait, question: HumanTask[Any], task_id: str, recorded: str | None
 ) -> Outcome:
     """Read the task at its deadline. An answer that arrives in the meantime, as a signal or in the task, counts.
 
     Args:
         mailbox: The run's mailbox.
-        asked: The question.
+        wait: The question.
         question: The question as it is asked now.
         task_id: The recorded task.
         recorded: The key of that task. None: the history is of a release that did not record it, and any key is
             accepted.
     """
     key = question.idempotency_key
-    own_key, own_task = mailbox.own_task(asked)
+    own_key, own_task = mailbox.own_task(wait)
     if own_task is None:
         raise mailbox.other_order(task_id)
     if own_task != task_id:
@@ -154,51 +154,51 @@ async def _last_look(
         {"task_id": task_id, "timeout_seconds": question.seconds, "idempotency_key": recorded},
         result_type=dict[str, Any],
         summary="a last look",
-        **asked.activities.of_call(),
+        **wait.activities.of_call(),
     )
     try:
         looked = await asyncio.shield(looking)
     except asyncio.CancelledError:
         looking.cancel()
-        await let_go(mailbox, asked)
+        await let_go(mailbox, wait)
         raise
     except ActivityError as failed:
-        if (answer := mailbox.answer(asked, key)) is not None:
+        if (answer := mailbox.answer(wait, key)) is not None:
             return answer
         error = typed(failed)
         raise error from failed
-    return mailbox.answer(asked, key) or Outcome.model_validate(looked)
+    return mailbox.answer(wait, key) or Outcome.model_validate(looked)
 
 
-async def let_go(mailbox: Mailbox, asked: Asked) -> None:
+async def let_go(mailbox: Mailbox, wait: Wait) -> None:
     """Cancel the question of a cancelled call, in the way that its `on_cancel` selects."""
-    if asked.on_cancel == "leave":
+    if wait.on_cancel == "leave":
         return
-    cancelling = freeing(mailbox, asked)
-    if asked.on_cancel == "wait":
+    cancelling = freeing(mailbox, wait)
+    if wait.on_cancel == "wait":
         await freed(cancelling)
     else:
         cancelling.add_done_callback(_log_failure)
 
 
-def freeing(mailbox: Mailbox, asked: Asked) -> workflow.ActivityHandle[Any]:
+def freeing(mailbox: Mailbox, wait: Wait) -> workflow.ActivityHandle[Any]:
     """Start cancelling a question: by its task, or by its key while its task is not known here."""
-    key, task_id = mailbox.own_task(asked)
-    how, what = (WITHDRAW, _withdrawal(asked, key)) if task_id is None else (CLOSE_WAIT, task_id)
+    key, task_id = mailbox.own_task(wait)
+    how, what = (WITHDRAW, _withdrawal(wait, key)) if task_id is None else (CLOSE_WAIT, task_id)
     return workflow.start_activity(
         how,
         what,
         result_type=dict[str, Any],
-        schedule_to_close_timeout=asked.cancel_within,
+        schedule_to_close_timeout=wait.cancel_within,
         summary="nobody waits any more",
-        **asked.activities.of_call(),
+        **wait.activities.of_call(),
     )
 
 
-def _withdrawal(asked: Asked, key: str) -> dict[str, Any]:
+def _withdrawal(wait: Wait, key: str) -> dict[str, Any]:
     """Return the input of the activity that cancels a question by its key."""
-    original = {} if asked.named else {ORIGINAL_RUN: asked.original_run}
-    return {"idempotency_key": key} | original | (asked.activity or {})
+    original = {} if wait.named else {ORIGINAL_RUN: wait.original_run}
+    return {"idempotency_key": key} | original | (wait.activity or {})
 
 
 async def freed(*freeing: workflow.ActivityHandle[Any]) -> None:
