@@ -19,10 +19,10 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.status import TaskStatus
 
 INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
-"""Unicode categories of what cannot be seen in an address: controls, format characters, blanks."""
+"""Unicode categories of invisible characters in an address: controls, format characters, blanks."""
 
 EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO"}
-"""Scripts that are written beside Latin letters."""
+"""Scripts that are commonly mixed with Latin letters."""
 
 SHOWN_CHARS = 100
 """Maximum number of characters of a recorded address in an error."""
@@ -30,7 +30,7 @@ SHOWN_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class Answerers:
-    """Whose answer a question accepts."""
+    """The people whose answer a question accepts."""
 
     only: tuple[str, ...] | None = None
     """The assignees' addresses, if only their answers are accepted. None: every person's answer is."""
@@ -145,7 +145,7 @@ def _is_invisible(character: str) -> bool:
 
 
 def is_named(email: str, asked: Iterable[str]) -> bool:
-    """Whether an address identifies a person: not if it could be a look-alike of another and belongs to no assignee."""
+    """Whether an address identifies a person. One that may imitate another does so only if it is an assignee's."""
     plain = email.isascii() and "xn--" not in email.lower()
     return plain or address(email) in map(address, asked)
 

@@ -17,14 +17,14 @@ from typing import Any, cast
 from awaithumans_core.task import REASK, reask_mark
 
 PARTS = ("task", "payload", "assign_to", "response_schema")
-"""What is compared, by the names of the options."""
+"""The parts of a question that are compared, by the names of the options."""
 
 Parts = Mapping[str, str]
 """Digests of the parts of one question, by name. A part that is hidden by a server is missing."""
 
 
 def parts(body: Mapping[str, Any]) -> Parts:
-    """Digests of the parts of a task record.
+    """Return digests of the parts of a task record.
 
     A name that is missing in it, and a payload that was redacted or erased, are not compared.
     """
@@ -37,7 +37,7 @@ def parts_asked(body: Mapping[str, Any]) -> Parts:
 
 
 def differences(asked: Parts, known: Parts, *, payload_only: bool = False) -> tuple[str, ...]:
-    """Names of the parts that both questions have and that differ.
+    """Return the names of the parts that both questions have and that differ.
 
     Args:
         asked: What is asked now.
@@ -80,7 +80,7 @@ the caller's payload, so that another layout is not another question. People are
 
 
 def payload_digest(payload: Any) -> str:
-    """Digest of a payload as the caller gave it."""
+    """Return the digest of a payload as the caller gave it."""
     return _digest(payload)
 
 
@@ -112,7 +112,7 @@ def _people(assign_to: Any) -> Any:
 
 
 def schema_digest(schema: Mapping[str, Any]) -> str:
-    """Digest of the answers that a JSON Schema describes, and of the words beside the fields.
+    """Return a digest of the answers that a JSON Schema describes, and of the texts beside the fields.
 
     It does not depend on what different releases of pydantic write differently for the same class: where a definition
     is placed and how it is called, the order of names, patterns, `const` or `enum`. The name and the docstring of a

@@ -1,4 +1,4 @@
-"""A callback, verified: headers + body + token -> route + outcome, or a typed rejection with the HTTP status to answer.
+"""Verifies a callback: headers + body + token -> route + outcome, or a typed rejection with the HTTP status to reply.
 
 Law: verify, then parse, then join. Nothing of a body is read before its signature is checked, and a body that is
 properly signed still answers only the question its URL was issued for. Both signatures are checked, whichever of them
@@ -24,12 +24,12 @@ MAX_BODY_BYTES = 6 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A callback with both proofs checked."""
+    """A callback whose two proofs are verified."""
 
     route: Route
-    """From the URL token."""
+    """The route, from the URL token."""
     outcome: Outcome
-    """From the signed body."""
+    """The outcome, from the signed body."""
 
 
 def open_callback(

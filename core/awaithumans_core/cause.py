@@ -39,10 +39,10 @@ _BY_TYPE: tuple[tuple[type[AwaitHumansError], Cause], ...] = (
     (UnexpectedReplyError, Cause.SETTING),
     (ServerUnreachableError, Cause.OUTAGE),
 )
-"""The first that fits."""
+"""Causes by type of error. The first matching type applies."""
 
 _BY_SERVER_CODE: Mapping[str, Cause] = {ENGINE_UNKNOWN: Cause.SETTING}
-"""Codes of refusals whose status alone says too little."""
+"""Causes by server code, for refusals whose status is ambiguous."""
 
 _BY_STATUS: Mapping[int, Cause] = {
     401: Cause.SETTING,  # another token or secret
@@ -54,7 +54,7 @@ _BY_STATUS: Mapping[int, Cause] = {
     421: Cause.SETTING,  # another host
     426: Cause.SETTING,  # another protocol
 }
-"""Of refusals with any other status: the question is refused, unless a proxy or another service has answered."""
+"""Causes by status. With any other status the question is refused, unless a proxy or another service replied."""
 
 
 def cause_of(error: AwaitHumansError) -> Cause:

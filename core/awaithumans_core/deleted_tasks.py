@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 READINGS = 3
-"""How many replies in a row confirm a deletion."""
+"""Number of consecutive replies that confirm a deletion."""
 CONFIRM_SECONDS = 300.0
 """Minimum time between the first and the last of them."""
 DEADLINE_SECONDS = 15 * 60.0
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     """What the readings say about a task that was just read as missing."""
 
     UNCONFIRMED = "unconfirmed"
-    """Too few readings, or over too short a time."""
+    """There are too few readings, or they cover too short a time."""
     DOUBTED = "doubted"
     """Most tasks are missing: the server may be running on another database."""
     DELETED = "deleted"
@@ -90,16 +90,16 @@ class Readings:
 
     @property
     def missing_tasks(self) -> Mapping[str, Missing]:
-        """The tasks whose last reading was a 404."""
+        """The tasks whose last reading was a 404, by id."""
         return self._missing
 
     def present(self, task_id: str, now: float) -> None:
-        """The task was read."""
+        """Record that the task was read."""
         self._present[task_id] = now
         self._missing.pop(task_id, None)
 
     def missing(self, task_id: str, now: float) -> Verdict:
-        """The server answered `TASK_NOT_FOUND`."""
+        """Record a `TASK_NOT_FOUND` of the server, and return the verdict."""
         known = self._missing.get(task_id)
         missing = self._missing[task_id] = Missing(now) if known is None else known.again(now)
         self._present.pop(task_id, None)

@@ -17,7 +17,7 @@ class Group:
     """One call of `quorum` or `escalate`."""
 
     kind: Literal["quorum", "escalate"]
-    """Which of them."""
+    """Which of the two was called."""
     suspended: list[tuple[Exception, Callable[[], Awaitable[None]]]] = field(
         default_factory=list[tuple[Exception, Callable[[], Awaitable[None]]]]
     )

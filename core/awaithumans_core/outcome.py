@@ -192,13 +192,13 @@ def at_deadline(closed: Outcome) -> Outcome:
 _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     TaskStatus.TIMED_OUT: (
         TaskTimeoutError,
-        "nobody answered task {id} before its deadline. "
-        "Ask again under another idempotency_key, of someone else or with more time",
+        "no person answered task {id} before its deadline. "
+        "Ask again under another idempotency_key, ask someone else or give more time",
     ),
     TaskStatus.CANCELLED: (
         TaskCancelledError,
-        "task {id} was cancelled before anybody answered it. Under its idempotency_key it stays so: ask again under "
-        "another one",
+        "task {id} was cancelled before a person answered it. It stays cancelled under its idempotency_key: ask again "
+        "under another one",
     ),
     TaskStatus.VERIFICATION_EXHAUSTED: (
         VerificationExhaustedError,
@@ -206,8 +206,8 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     ),
     NOT_FOUND: (
         TaskNotFoundError,
-        "task {id} was deleted on the awaithumans server before anybody answered it. The question is not asked again "
-        "by itself: to ask again, call again",
+        "task {id} was deleted on the awaithumans server before a person answered it. The question is not asked again "
+        "automatically: to ask again, call again",
     ),
 }
 
@@ -249,10 +249,9 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
     if outcome.status != TaskStatus.COMPLETED:
         raise ValueError(f"task {outcome.task_id} is {outcome.status}: it has not ended, so it cannot be settled")
     if outcome.response is None:
-        gone = "it is gone from the server (redacted after another receiver took it)"
+        why = outcome.response_omitted or "it was removed from the server (redacted after another receiver took it)"
         raise ResponseMissingError(
-            f"task {outcome.task_id} is completed, but its response is not here: {outcome.response_omitted or gone}. "
-            "The decision is not known here",
+            f"task {outcome.task_id} is completed, but its response is not here: {why}. The decision is not known here",
             task_id=outcome.task_id,
             outcome=outcome,
         )
@@ -298,7 +297,7 @@ def _misfit(
     return ResponseSchemaError(
         f"the answer to task {outcome.task_id} does not fit "
         f"{getattr(response_schema, '__name__', response_schema)}: {'; '.join(problems)}{why}. With a larger "
-        "max_reasks the person is told so and asked again",
+        "max_reasks the person is shown the problems and asked again",
         task_id=outcome.task_id,
         outcome=outcome,
         problems=problems,

@@ -1,4 +1,4 @@
-"""Runs that a delivery starts: counted before they start, so that one that may have acted does not run again and again.
+"""Counts the runs that a delivery starts, before they start, so that a run that may have acted is not repeated.
 
 Law: a run whose result could not be stored is started at most once more from the same position. After that the wait is
 parked, because each further run could act on the same answer again. Only an operator's redrive starts another one.
@@ -20,7 +20,7 @@ MAX_STARTS = 2
 
 @dataclass(frozen=True, slots=True)
 class StartedRuns:
-    """The runs started so far to deliver one answer."""
+    """The number of runs that were started to deliver one answer."""
 
     position: str | None = None
     """Where the last run started: a fingerprint of the caller's stored state. None: no run was started."""
@@ -28,7 +28,7 @@ class StartedRuns:
     """How often the work that follows this position may have been done."""
 
     def after_start(self, position: str, *, settled: bool) -> "StartedRuns":
-        """Count one more start.
+        """Return the count with one more start.
 
         Args:
             position: The caller's stored state now. If it is not the position of the last start, that run made progress
@@ -52,11 +52,11 @@ class StartedRuns:
 
 
 NO_RUNS = StartedRuns()
-"""No run was started yet."""
+"""The count before the first run is started."""
 
 
 class RunRecord(Protocol):
-    """Where the starts of one delivery are recorded."""
+    """Records the starts of one delivery."""
 
     @property
     def started(self) -> bool:
@@ -84,13 +84,13 @@ class RunsInMemory:
         return self._runs.starts > 0
 
     async def start(self, position: str, *, settled: bool) -> None:
-        """Record a start, as `RunRecord.start`."""
+        """Record a start in the same way as `RunRecord.start`."""
         self._runs = self._runs.after_start(position, settled=settled)
 
 
 @runtime_checkable
 class RecordsRuns(Protocol):
-    """An engine that runs the caller itself, instead of waking a process that does.
+    """Engine that runs the caller itself, instead of waking a process that runs it.
 
     The relay calls `deliver_recorded` in place of `deliver` and `redrive`.
     """

@@ -21,7 +21,7 @@ def safe_logger(name: str) -> logging.Logger:
 
 
 def indented(text: str) -> str:
-    """A traceback, safe to show below a log line."""
+    """Return a traceback that is safe to show below a log line."""
     return "\n".join(INDENT + line for line in block(text).split("\n"))
 
 
@@ -41,7 +41,7 @@ class SafeText(logging.Filter):
 
 
 def _safe(value: object) -> object:
-    """The value itself, unless its text is not safe."""
+    """Return the value itself if its text is safe, otherwise its safe text."""
     if value is None or isinstance(value, int | float):
         return value
     try:

@@ -63,9 +63,9 @@ _PLAIN_MARKDOWN = re.compile(
     rf"(?!\d+[.)])[{_WORD}](?:[{_WORD} ,;?!$%'\"()/#+=-]|[.:](?=[ \d]|$))*"
     r"|(?!www\.)[a-zA-Z0-9.+-]+@[a-zA-Z0-9.-]+"
 )
-"""Words that no dialect of Markdown changes: no markup, and nothing that becomes a link by itself.
+"""Text that no dialect of Markdown changes: no markup, and nothing that is turned into a link.
 
-Or an e-mail address, which may become a link, but leads where it says.
+Or an e-mail address, which may become a link, but only to the address that it shows.
 """
 
 

@@ -1,7 +1,7 @@
 """Whether a secret is hard to guess, and the command that generates one that is."""
 
 MIN_SECRET_CHARS = 32
-"""Shorter secrets are refused."""
+"""Minimum length of a secret. Shorter ones are refused."""
 
 GENERATE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 """Prints a random secret of 43 characters, which is also base64 of 32 random bytes."""

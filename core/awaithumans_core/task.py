@@ -164,7 +164,7 @@ class HumanTask(Generic[T]):
     def __post_init__(self) -> None:
         _check_text("task", self.task)
         if not self.task.strip():
-            raise InvalidTaskError("task is empty: say in one line what the person is to decide")
+            raise InvalidTaskError("task is empty: state in one line what the person is to decide")
         _check_line(self.task)
         _check_key(self.idempotency_key)
         if not MIN_TIMEOUT_SECONDS <= self.seconds <= MAX_TIMEOUT_SECONDS:
@@ -175,7 +175,7 @@ class HumanTask(Generic[T]):
         if self.max_reasks is not None and (type(self.max_reasks) is not int or self.max_reasks < 0):
             raise InvalidTaskError(f"max_reasks is {self.max_reasks!r}: give 0 (do not ask again) or a whole number")
         if self.form is not None and not self.form.get("fields"):
-            raise InvalidTaskError("form has no fields, so nobody could answer: leave it out for the derived one")
+            raise InvalidTaskError("form has no fields, so no person could answer: leave it out for the derived one")
         object.__setattr__(self, "not_by", self.answerers.not_by)  # a copy: the caller may change its list later
         if reserved := [name for name in self._schema_given() if name.startswith(RESERVED)]:
             raise InvalidTaskError(
@@ -324,7 +324,7 @@ def _assignee(given: str | Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     odd = [str(address) for address in addresses if "@" not in str(address)] + sorted(set(asked) - _ASSIGNEES)
     if odd or not asked:
         raise InvalidTaskError(
-            f"assign_to {given!r} reaches nobody: give an e-mail address, several, or "
+            f"assign_to {given!r} reaches no person: give an e-mail address, several, or "
             '{"pool": ...}, {"role": ..., "access_level": ...}, {"user_id": ...}'
         )
     return dict(asked)

@@ -196,7 +196,7 @@ async def test_cancel_on_interrupt_cancels_the_task(
         await asyncio.wait_for(asking, 0.2)
     assert asking.cancelled()
     assert (await somebody.task(task["id"]))["status"] == "cancelled"
-    assert "nobody is asked any more" in capsys.readouterr().err
+    assert "no person is asked any more" in capsys.readouterr().err
 
 
 async def test_withdraw_cancels_by_key_without_a_task_id(server: TaskServer, somebody: People, question: str) -> None:

@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_wait_at_once(humans: FakeHumans, tmp_path: Path, *, syn
     task = humans.task("Approve")
     if cancels:
         assert task.status == "cancelled"
-        assert "nobody is asked any more" in shown
+        assert "no person is asked any more" in shown
         return
     assert task.status == "created"
     assert "To pick it up, ask again with idempotency_key='refund:1'" in shown.replace("\n", "")

@@ -100,14 +100,14 @@ async def test_entered_fake_cannot_be_served() -> None:
 async def test_serving_an_entered_fake_names_the_reason() -> None:
     """The error names what is wrong, as it does in the other order."""
     async with FakeHumans() as humans:
-        with pytest.raises(RuntimeError, match="it is entered, or it is serving, not both"), humans.serving():
+        with pytest.raises(RuntimeError, match="either enter it or let it serve, not both"), humans.serving():
             pass
 
 
 async def test_served_fake_cannot_be_entered() -> None:
     """A fake that is served on a port cannot be entered."""
     humans = FakeHumans()
-    with humans.serving(), pytest.raises(RuntimeError, match="it is entered, or it is serving, not both"):
+    with humans.serving(), pytest.raises(RuntimeError, match="either enter it or let it serve, not both"):
         async with humans:
             pass
 

@@ -281,7 +281,7 @@ async def test_unanswered_question_is_logged(caplog: pytest.LogCaptureFixture) -
     async with FakeHumans() as humans, humans.client() as client:
         humans.answer("refund", {"approved": True})
         await client.create(task_body("key", task="Refund $250?"))
-    assert "no script fits the task 'Refund $250?'" in caplog.text
+    assert "no script matches the task 'Refund $250?'" in caplog.text
 
 
 async def test_by_sets_the_person() -> None:

@@ -66,7 +66,7 @@ def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> App
 def not_asked(key: str, seconds: float, why: str) -> errors.QuestionNotAskedError:
     """Return the error for a question that could not be asked within this number of seconds."""
     return errors.QuestionNotAskedError(
-        f"the question was not asked within {seconds:.0f} s, so nobody will answer it ({key}; last: "
+        f"the question was not asked within {seconds:.0f} s, so no person will answer it ({key}; last: "
         f"{why.removesuffix(SAME_KEY)}). Ask again under another idempotency_key, or give ask_within more time"
     )
 

@@ -135,7 +135,7 @@ class HumansForTemporal(FakeHumans):
     # Time
 
     async def catch_up(self) -> None:
-        """Perform the scripted acts that are due by the environment's clock."""
+        """Run the scripted actions that are due by the environment's clock."""
         now = await self._env.get_current_time()
         self._time.advance(max(0.0, (now - self._state.moment()).total_seconds()))
         self._state.catch_up()

@@ -17,7 +17,7 @@ MAX_MAIL_OPTIONS = 4
 """Maximum number of options that a mail shows as buttons."""
 
 _DISPLAYED = {"display_text", "section", "divider", "section_collapse", "image", "video", "pdf_viewer", "html"}
-"""Kinds that people read and do not fill in."""
+"""Kinds of fields that people read and do not fill in."""
 
 _NOT_IN_SLACK = {
     *("rich_text", "ranking", "date_range", "signature", "video", "pdf_viewer"),
@@ -30,7 +30,7 @@ class Unrendered(NamedTuple):
     """A channel that a person is notified on, and the fields of the form that cannot be answered there."""
 
     channel: str
-    """`mail` or `Slack`."""
+    """The channel: `mail` or `Slack`."""
     fields: tuple[str, ...]
 
 

@@ -64,7 +64,7 @@ def original_payload(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a task record, or of a body as it was sent, as the caller gave it.
 
     Raises:
-        ValueError: the record says that it has rows, and they are not rows of this release.
+        ValueError: the record is marked as rows, but they are not rows of this release.
     """
     payload: dict[str, Any] = record["payload"]
     if PAYLOAD_DIGEST not in (record.get("payload_schema") or {}):

@@ -1,4 +1,4 @@
-"""The conversations with the task API and the relay, without a socket and without a clock (sans-IO).
+"""The protocol of the task API and the relay, without a socket and without a clock (sans-IO).
 
 A flow is a generator. It yields steps: a `Call` to send, a `Pause` to wait out, a `Notice` to show. A `Call` is
 answered with a `Reply`, or with `Lost` if no reply came. Two small drivers in `http/drivers.py` send the calls, one

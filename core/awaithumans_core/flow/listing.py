@@ -10,34 +10,35 @@ from awaithumans_core.outcome import Outcome
 
 FIRST_PAGE = 25
 MAX_PAGE_TASKS = 200
-"""How many tasks a page of the list holds: at first, and at most (the server's limit)."""
+"""Number of tasks on a page of the list: on the first page, and at most (the server's limit)."""
 
 READS_A_PAGE = 6
-"""How many tasks can be read one by one at the cost of a page of 200 (measured: 24 ms of the server against 4 ms)."""
+"""Number of single reads that cost the server as much as a page of 200 tasks (measured: 24 ms and 4 ms)."""
 
 HEAVY_PAGE_BYTES = 1_000_000
-"""A page that weighs more is halved: lists hold whole payloads, of up to 5 MB each."""
+"""Size in bytes above which the next page is halved, since a list contains whole payloads of up to 5 MB each."""
 
 
 def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tuple[int, datetime | None]]:
-    """`GET /api/tasks?terminal=true`: notice the ended tasks among which those created at these moments (UTC) may be.
+    """`GET /api/tasks?terminal=true`: notice the ended tasks, as far back as a page may contain one of the given tasks.
 
     The list is newest first and holds whole payloads, so pages are small at first and grow while they stay light. Pages
-    are turned while that costs less than reading one by one the tasks that are older than what was listed. A task that
-    ends while pages are turned moves others to later ones: some are noticed twice, none is left out.
+    are read while that costs less than reading the tasks one by one that are older than the last page. A task that ends
+    meanwhile moves others to later pages: some are noticed twice, none is left out.
 
     Args:
-        created: When the tasks were created that are waited for.
-        page: How many tasks the first page may hold: `FIRST_PAGE`, then what the last look returned.
-        patience: For each page.
+        created: Creation times (UTC) of the tasks that are waited for.
+        page: Maximum number of tasks on the first page: `FIRST_PAGE`, then what the last check returned.
+        patience: Limit of the retries for each page.
 
     Returns:
-        How many tasks a page of the next look may hold, and how far back the list was read: tasks created at that
-        moment or before may have ended all the same. None: all of it was read.
+        The maximum number of tasks on a page of the next check, and the time back to which the list was read. Tasks
+        created at that time or before may have ended as well. None: the whole list was read.
 
     Raises:
-        RequestRefusedError: this token lists nothing.
-        ServerUnreachableError: no list within the patience; as `UnexpectedReplyError`, this server has none.
+        RequestRefusedError: this token may not list tasks.
+        ServerUnreachableError: there was no list within the patience. It is an `UnexpectedReplyError` if this server
+            has no such list.
     """
     offset = turned = 0
     while True:
@@ -53,7 +54,7 @@ def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tu
 
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
-"""How far back a page reaches of which no task could be read: any task may have ended."""
+"""Time that a page reaches back to if none of its tasks could be read. Any task may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +62,27 @@ class EndedPage:
     """A page of the list of ended tasks."""
 
     ended: Sequence[Outcome]
-    """Newest first, by when they were created; without those that cannot be read."""
+    """The tasks that could be read, newest first by creation time."""
     full: bool
-    """Whether there may be more after it."""
+    """Whether there may be another page."""
     next_size: int
-    """How many tasks the next page may hold, by what this one weighed."""
+    """Maximum number of tasks on the next page, derived from the size of this one."""
     covered: int
-    """How many places further the next page begins; 0 if this one was too large and is read again in smaller ones."""
+    """Offset from this page to the next. 0: this page was too large, and is read again in smaller pages."""
 
     @property
     def reached(self) -> datetime | None:
-        """When the last task on it was created."""
+        """The creation time of the last task on the page."""
         return next((outcome.created_at for outcome in reversed(self.ended) if outcome.created_at is not None), None)
 
 
 def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
-    """`GET /api/tasks?terminal=true`: `size` tasks from this place on, `FIRST_PAGE` at first, then `next_size`."""
+    """`GET /api/tasks?terminal=true`: `size` tasks from this offset, `FIRST_PAGE` at first, then `next_size`."""
     call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": size, "offset": offset})
     reply = yield from insist(call, patience, _page)
     if isinstance(reply, Reply):
         raise refusal(reply)
-    if reply is None:  # a single task that is too large is left out, as one that cannot be read
+    if reply is None:  # a single task that is too large is skipped, like one that cannot be read
         return EndedPage([], full=True, next_size=max(1, size // 2), covered=0 if size > 1 else 1)
     listed, held, weight = reply
     full, covered = held >= size, size
@@ -93,5 +94,5 @@ def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
 
 
 def _page(reply: Reply) -> tuple[list[Outcome], int, int] | None:
-    """The records of a page that can be read, how many there are, and its bytes; None: it was too large to read."""
+    """Return the readable records of a page, its number of records, and its size. None: it was too large to read."""
     return None if reply.cut else (*read_records(reply), len(reply.body))

@@ -23,16 +23,16 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import retry_after_seconds
 
 SAME_KEY = ". The same call with the same key picks up where this one stopped"
-"""How `ServerUnreachableError` and `UnexpectedReplyError` end."""
+"""Last sentence of `ServerUnreachableError` and `UnexpectedReplyError`."""
 
 
 def insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
-    """Send until there is a usable reply: what was read of a 2xx, or the `Reply` of a refusal (4xx)."""
+    """Send until there is a usable reply. Return what `read` returns for a 2xx, or the `Reply` of a refusal (4xx)."""
     until = patience.clock() + patience.seconds
     attempt = 0
     while True:
         attempt += 1
-        reply = cast("Reply | Lost", (yield call))  # what a driver answers every `Call` with
+        reply = cast("Reply | Lost", (yield call))  # a driver replies to every `Call` with one of them
         if isinstance(reply, Reply) and 200 <= reply.status < 300:
             try:
                 return read(reply)
@@ -74,7 +74,7 @@ def _final(reply: Reply) -> bool:
 
 
 def _away(reply: Reply) -> bool:
-    """Not now: timed out, too early, too many requests, or broken."""
+    """Whether a later request may succeed: timeout, too early, too many requests, or a server error."""
     return reply.status in {408, 425, 429} or reply.status >= 500
 
 
@@ -91,7 +91,7 @@ _GATEWAY = (
 )
 
 _ACCESS = frozenset({401, 403})
-"""Refusals with which a gateway refuses access, as the API does."""
+"""Statuses with which both a gateway and the API refuse access."""
 
 _ADVICE: Mapping[int, str] = {
     401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
@@ -111,15 +111,15 @@ _RELAY_ADVICE: Mapping[int | str, str] = {
     ENGINE_UNKNOWN: "start the relay with this engine, or set AWAITHUMANS_RELAY_URL of this process to a relay that "
     "has it",
 }
-"""What to do about a refusal of the relay, by its code, else by its status."""
+"""Advice on a refusal of the relay, by its code, else by its status."""
 
 
 def refusal(
     reply: Reply, *, task_id: str | None = None, at_create: bool = False, relay: str | None = None
 ) -> RequestRefusedError | UnexpectedReplyError:
-    """The typed error of a 3xx or 4xx, in the server's own words. Reads all three of its error shapes."""
-    server_code, told = _error_words(reply)
-    text = f"{reply.status}: {told}"
+    """Return the typed error of a 3xx or 4xx, with the server's own text. It reads all three error shapes."""
+    server_code, message = _error_words(reply)
+    text = f"{reply.status}: {message}"
     setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
     proxy = answered_by_proxy(reply)
     if 300 <= reply.status < 400:
@@ -166,7 +166,7 @@ def refusal(
 
 
 def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:
-    """What to do about a refusal: the usual, if it is the API that refuses."""
+    """Return the advice on a refusal: `usual` if the API refused, otherwise advice about the proxy or gateway."""
     if (proxy := answered_by_proxy(reply)) is not None:
         return f"the reply came through {proxy} and is not the API's. {proxy.advice}"
     if reply.status in _ACCESS and _quiet_json(reply) is None:
@@ -175,7 +175,7 @@ def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:
 
 
 def answered_by_proxy(reply: Reply | Lost) -> Proxy | None:
-    """The proxy this reply came through, if the reply is neither the API's nor lost."""
+    """Return the proxy of a reply that is not from the API, or None."""
     return reply.proxy if isinstance(reply, Reply) and not _api_form(reply) else None
 
 
@@ -189,10 +189,10 @@ def _api_form(reply: Reply) -> bool:
 
 
 def _error_words(reply: Reply) -> tuple[str | None, str]:
-    """Code and text of a refusal.
+    """Return code and text of a refusal.
 
-    It comes as `{"error": CODE, "message"}`, as `{"error_code", ...}`, which is the documented form, as
-    `{"detail": text}` or as `{"detail": [{loc, msg}]}`.
+    Its form is `{"error": CODE, "message"}`, `{"error_code", ...}`, which is the documented form,
+    `{"detail": text}` or `{"detail": [{loc, msg}]}`.
     """
     match _quiet_json(reply):
         case {"detail": list(found)}:
@@ -213,7 +213,11 @@ def _problem(entry: Mapping[str, JsonValue]) -> str:
 
 
 def read_record(reply: Reply, task_id: str, key: str | None) -> Outcome:
-    """The record, if it is that of this task and of the question with this key."""
+    """Return the record, if it is that of this task and of the question with this key.
+
+    Raises:
+        ValueError: it is the record of another task or question.
+    """
     outcome = Outcome.model_validate(read_object(reply)).from_server()
     if outcome.task_id != task_id:
         raise ValueError("the record of another task")
@@ -223,7 +227,7 @@ def read_record(reply: Reply, task_id: str, key: str | None) -> Outcome:
 
 
 def read_records(reply: Reply) -> tuple[list[Outcome], int]:
-    """Those that can be read, and how many there are."""
+    """Return the readable records of a list, and its number of records."""
     held = _content(reply)
     if not isinstance(held, list):
         raise ValueError("not a JSON list")  # noqa: TRY004 - malformed data, not a wrong argument
@@ -231,7 +235,7 @@ def read_records(reply: Reply) -> tuple[list[Outcome], int]:
 
 
 def _lenient(record: JsonValue) -> Outcome | None:
-    """One record that cannot be read does not hide the others."""
+    """Return one record of a list, or None if it cannot be read, so that it does not hide the others."""
     try:
         return Outcome.model_validate(record).from_server()
     except ValidationError:
@@ -245,7 +249,7 @@ def _content(reply: Reply) -> JsonValue:
 
 
 def read_object(reply: Reply) -> dict[str, JsonValue]:
-    """The JSON object in the body. Anything else is a ValueError."""
+    """Return the JSON object in the body. Raises ValueError for anything else."""
     held = _content(reply)
     if not isinstance(held, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - malformed data, not a wrong argument
@@ -260,11 +264,11 @@ def _quiet_json(reply: Reply) -> dict[str, JsonValue] | None:
 
 
 MAX_TROUBLE_CHARS = 300
-"""Of the words in which a reply says why it is none."""
+"""Maximum length of the reason that is quoted from an error reply."""
 
 
 def _trouble(reply: Reply) -> str:
-    """Why this reply is not usable, in its own words if it has the form of the API."""
+    """Return why this reply is not usable, with its own text if it has the form of the API."""
     if _api_form(reply):
         return f"{reply.status}: {_error_words(reply)[1][:MAX_TROUBLE_CHARS]}"
     return _summary(reply) + _through(reply)

@@ -1,4 +1,4 @@
-"""The vocabulary of a flow: the steps that it yields, what the driver replies, and the limits of both."""
+"""The steps that a flow yields, the replies of the driver, and the limits of both."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -11,30 +11,30 @@ from awaithumans_core.retry import Backoff
 R = TypeVar("R")
 
 POLL_SECONDS = 25
-"""How long one poll is held: the server's default, under the 60 s after which common gateways cut a connection."""
+"""Default duration of one long poll: the server's default, below the 60 s after which common gateways time out."""
 
 POLL_MARGIN_SECONDS = 10.0
-"""What a held poll may take longer than asked before the connection counts as dead."""
+"""Seconds beyond the duration of a long poll after which the connection counts as dead."""
 
 CALL_SECONDS = 15.0
-"""Limit of every other call."""
+"""Timeout of every other call in seconds."""
 
 RETRY_AFTER_SECONDS = 60.0
-"""A longer Retry-After is cut to this: a proxy's maintenance page must not outlast a person's question."""
+"""Maximum of a Retry-After in seconds, so that a proxy's maintenance page does not outlast a person's question."""
 
 FINAL_CHECK_SECONDS = 30.0
-"""How long a plain script tries to close its task at the deadline, and to learn who answered it."""
+"""Seconds for which a plain script tries to close its task at the deadline, and to read who answered it."""
 
 TIMEOUT_GRACE_SECONDS = 15.0
-"""What a caller allows the server past a task's deadline.
+"""Seconds that a caller waits beyond the deadline of a task.
 
-Its scheduler looks every 5 s, its callback queue every 5 s.
+The server's scheduler and its callback queue run every 5 s.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Send this request; answer with a `Reply` or `Lost`. Its repr shows neither a proof nor content."""
+    """Step: send this request. The driver replies with `Reply` or `Lost`. The repr shows no proof and no content."""
 
     method: str
     url: str
@@ -45,24 +45,25 @@ class Call:
     bearer: str | None = field(default=None, repr=False)
     """Proof to send. None: the driver's own API token, which goes to the task server and nowhere else."""
     timeout: float = CALL_SECONDS
-    """Seconds until it counts as lost."""
+    """Seconds after which the request counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait this many seconds; answer with None. `reason` says what is being waited out."""
+    """Step: wait this number of seconds. The driver replies with None."""
 
     seconds: float
     reason: str
+    """Why the flow waits."""
     missing: bool = False
-    """Whether the server replies, and does not know the task; otherwise there was no usable reply."""
+    """Whether the server replied that it does not know the task. Otherwise there was no usable reply."""
     logged: bool = True
-    """False: the same reason was logged before."""
+    """Whether to log the pause. False: the same reason was logged before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The task's status has changed, or is known for the first time; answer with None."""
+    """Step: report a changed status, or the first known one. The driver replies with None."""
 
     outcome: Outcome
 
@@ -72,9 +73,9 @@ class Proxy:
     """The proxy that a request was sent through, from the environment of this process."""
 
     variable: str
-    """Which variable names it."""
+    """Name of the environment variable that sets it."""
     address: str
-    """Its address, without user name and password."""
+    """Address of the proxy, without user name and password."""
     host: str
     """The host that was to be reached through it."""
 
@@ -89,20 +90,20 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the other side answered. Header names are lower case."""
+    """An HTTP reply. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     cut: bool = False
-    """Whether the body was larger than a client reads, and so is missing."""
+    """Whether the body is missing because it was larger than a client reads."""
     proxy: Proxy | None = None
     """The proxy that may have made this reply, unless it is usable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No reply came: refused, reset, timed out, cut short."""
+    """There was no complete reply: the connection was refused, reset or cut, or timed out."""
 
     error: str
 
@@ -114,15 +115,15 @@ Flow = Generator[Step, Reply | Lost | None, R]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to keep trying while there is no usable reply."""
+    """Limit of the retries while there is no usable reply."""
 
     seconds: float = 60.0
-    """From the first try on."""
+    """Seconds from the first attempt."""
     backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = field(default_factory=lambda: clocks.SYSTEM.now)
-    """Seconds that only ever grow."""
+    """Returns monotonic seconds."""
 
 
 def brief(patience: Patience) -> Patience:
-    """The same patience, cut to `FINAL_CHECK_SECONDS`."""
+    """Return a patience of at most `FINAL_CHECK_SECONDS`."""
     return Patience(min(FINAL_CHECK_SECONDS, patience.seconds), patience.backoff, patience.clock)

@@ -18,10 +18,10 @@ from awaithumans_core.task_id import MAX_TASK_ID_CHARS, TASK_ID_RULE, is_task_id
 
 
 def task_url(task_id: str, below: str = "") -> str:
-    """Path of a task on the server.
+    """Return the path of a task on the server.
 
     Raises:
-        InvalidTaskError: no task has such an id; nothing was sent.
+        InvalidTaskError: no task can have this id. Nothing was sent.
     """
     if not is_task_id(task_id):
         raise InvalidTaskError(
@@ -32,9 +32,9 @@ def task_url(task_id: str, below: str = "") -> str:
 
 
 def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
-    """`POST /api/tasks`. The same key gives the same task, whatever its status, so trying again is safe.
+    """`POST /api/tasks`: create the task, or find the task with this key in any status. Repeating it is safe.
 
-    A key that belongs to a question about something else is refused, as its answer is not the answer to this one.
+    A key of a different question is refused, because the answer to that question is not the answer to this one.
     """
     outcome, _ = yield from create_or_find(body, patience)
     return outcome
@@ -43,7 +43,7 @@ def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
 def create_or_find(
     body: Mapping[str, Any], patience: Patience, *, same_words: bool = True
 ) -> Flow[tuple[Outcome, bool]]:
-    """The task, and whether it was created for this caller: by this call, or by an earlier one with the same mark."""
+    """Return the task, and whether this call, or an earlier one with the same mark, created it for this caller."""
     sent = displayed(body)
     warn_if_unrendered(sent)
     reply = yield from insist(Call("POST", "/api/tasks", json=sent), patience, lambda reply: _created(reply, body))
@@ -55,7 +55,7 @@ def create_or_find(
 
 
 def _created(reply: Reply, body: Mapping[str, Any]) -> tuple[Outcome, Mapping[str, Any], bool]:
-    """The task, its record, and whether it was created for this caller."""
+    """Return the task, its record, and whether it was created for this caller."""
     record, key = read_object(reply), body.get("idempotency_key")
     shown = record.get("idempotency_key")
     if not (_is_about(record, body) if shown is None else shown == key):
@@ -87,11 +87,11 @@ def _check_same(body: Mapping[str, Any], record: Mapping[str, Any], task_id: str
 
 
 def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
-    """`GET /api/tasks/{id}`: one look, with who answered and on which channel.
+    """`GET /api/tasks/{id}`: read the record once, with who answered and on which channel.
 
     Args:
-        task_id: Which task. The record of another task is no usable reply.
-        patience: How long to keep trying.
+        task_id: Id of the task. The record of another task is not a usable reply.
+        patience: Limit of the retries.
         key: The idempotency key that the record must have, unless the server hides it. None: any.
     """
     call = Call("GET", task_url(task_id))
@@ -104,9 +104,9 @@ def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Out
 def reread(
     task_id: str, body: Mapping[str, Any], patience: Patience, *, same_words: bool
 ) -> Flow[tuple[Outcome, bool] | None]:
-    """A task that was created for this question, and whether it carries this caller's mark.
+    """Return a task that was created for this question, and whether it has this caller's mark.
 
-    None: the server does not know it, or has another one by its id.
+    None: the server does not know the task, or has another one with its id.
     """
     call = Call("GET", task_url(task_id))
     reply = yield from insist(call, patience, lambda reply: (read_record(reply, task_id, None), read_object(reply)))
@@ -123,9 +123,9 @@ def reread(
 
 
 def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Outcome]:
-    """Cancel the task unless it has ended, and say how it ended: an answer given in the meantime wins.
+    """Cancel the task unless it has ended, and return how it ended. An answer given in the meantime wins.
 
-    `POST /api/tasks/{id}/cancel`, and a look if that is too late. Both again while the record that comes back is open.
+    `POST /api/tasks/{id}/cancel`, and a read if that is too late. Both are repeated while the returned record is open.
     """
     call = Call("POST", task_url(task_id, "/cancel"))
     until = patience.clock() + patience.seconds
@@ -146,22 +146,22 @@ def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[O
 
 
 def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
-    """Cancel the question, whether or not its task is known to exist yet; say how it ended.
+    """Cancel the question, whether or not its task is known to exist. Return how it ended.
 
-    A caller that is stopped while it asks cannot know whether the task was created. The key finds it if it was.
+    A caller that is stopped while it asks cannot know whether the task was created. If it was, the key finds it.
     """
     outcome = yield from create(body, patience)
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
 
 
 def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -> Flow[Outcome]:
-    """Cancel the question with this key, whether or not its task is known to exist yet.
+    """Cancel the question with this key, whether or not its task is known to exist.
 
     If no task has this key, create an unassigned one, notice it, and cancel it.
 
     Args:
         key: The idempotency key.
-        patience: For each call.
+        patience: Limit of the retries of each call.
         asked_by: Cancel only a task that was created for this caller (see `open_wait`). Default: a task of any caller.
     """
     stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
@@ -182,9 +182,9 @@ def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Pat
     """Close a task, unless it was created for another caller under a shared key. Return its status either way.
 
     Args:
-        task_id: Which.
-        asked_by: The mark this caller's tasks carry under that key; None if the key is never shared.
-        patience: For each call.
+        task_id: Id of the task.
+        asked_by: Returns the mark of this caller's tasks with that key. None: the key is never shared.
+        patience: Limit of the retries of each call.
     """
 
     def own(key: str | None, mark: str | None) -> bool:
@@ -219,23 +219,23 @@ def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, pati
 ASKED_BY = "x-awaithumans-asked-by"
 """Annotation in a task's payload_schema: a digest that names the caller it was created for.
 
-People are not shown it, and the server returns it with the record. So a later attempt, in another process, knows
-whether a task that it finds under its key was created for its own question, or is another caller's.
+It is not shown to people, and the server returns it with the record. So a later attempt, in another process, knows
+whether a task with its key was created for its own question or for another caller.
 """
 
 
 def marked(schema: Mapping[str, Any], asked_by: str | None) -> dict[str, Any]:
-    """A copy of the payload_schema that carries this mark, if there is one."""
+    """Return a copy of the payload_schema with this mark, if there is one."""
     return {**schema} if asked_by is None else {**schema, ASKED_BY: asked_by}
 
 
 def _mark(body: Mapping[str, Any]) -> str | None:
-    """The mark of a task body, or of a task record."""
+    """Return the mark of a task body or task record."""
     schema = body.get("payload_schema")
     mark = cast("Mapping[str, Any]", schema).get(ASKED_BY) if isinstance(schema, Mapping) else None
     return mark if isinstance(mark, str) else None
 
 
 def _is_marked(record: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    """Whether a record carries the mark of this body, which has one."""
+    """Whether a record has the mark of this body, which has one."""
     return (mark := _mark(body)) is not None and _mark(record) == mark

@@ -30,7 +30,7 @@ from awaithumans_core.status import NOT_FOUND, TaskStatus
 
 
 def ask(body: Mapping[str, Any], seconds: float, patience: Patience, *, held: int = POLL_SECONDS) -> Flow[Outcome]:
-    """The whole way of a plain script: create, follow to the end, and read who answered."""
+    """Ask a question for a plain script: create the task, follow it to its end, and read who answered."""
     outcome = yield from create(body, patience)
     if outcome.terminal:
         return outcome
@@ -47,7 +47,7 @@ def finish(
     given: float = math.inf,
     readings: Readings | None = None,
 ) -> Flow[Outcome]:
-    """`follow` an open task to its end, for at most `seconds`. The record it ends with also says who answered."""
+    """`follow` an open task to its end, for at most `seconds`. The final record contains who answered."""
     return follow(
         opened.task_id,
         seconds,
@@ -61,7 +61,7 @@ def finish(
 
 
 def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Flow[Outcome]:
-    """One long poll of `seconds` (1 to 30). An end that it reports is read from the record."""
+    """Hold one long poll of `seconds` (1 to 30). If it reports an end, the end is read from the record."""
     reported = yield from _poll(task_id, patience, seconds)
     if not reported.terminal:
         return reported
@@ -72,7 +72,7 @@ def poll(task_id: str, patience: Patience, *, seconds: int = POLL_SECONDS) -> Fl
 
 
 def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
-    """What one long poll reports about this task, or about another one if the reply was delivered wrongly."""
+    """Return what one long poll reports, about this task or, if the reply was delivered wrongly, about another one."""
     call = Call(
         "GET",
         task_url(task_id, "/poll"),
@@ -98,23 +98,23 @@ def follow(
     key: str | None = None,
     readings: Readings | None = None,
 ) -> Flow[Outcome]:
-    """Long-poll, `held` seconds at a time, until the record shows the end, for at most `seconds`; then a last look.
+    """Long-poll for at most `seconds` until the record shows the end, then make a final check.
 
     Unknown statuses are pending. Every status other than the `known` one is noticed once. A task that the server does
     not know is polled until it is confirmed that it was deleted; see `deleted_tasks.py`.
 
     Args:
-        task_id: Which.
-        seconds: For how long.
-        patience: For the last look.
-        known: The status that needs no notice.
-        held: How long a poll may be held.
-        given: The seconds this caller gives people to answer.
+        task_id: Id of the task.
+        seconds: Maximum duration.
+        patience: Limit of the retries of the final check.
+        known: The status that is known already, so that it is not noticed.
+        held: Duration of one poll in seconds.
+        given: Seconds that this caller gives people to answer.
         key: The idempotency key of the question, as in `get`.
-        readings: Shared by the questions of one caller. Default: this task's own.
+        readings: Readings of missing tasks, shared by the questions of one caller. Default: those of this task.
 
     Raises:
-        TaskNotFoundError: the task was deleted, which is confirmed.
+        TaskNotFoundError: it is confirmed that the task was deleted.
     """
     clock = patience.clock
     until = clock() + seconds
@@ -175,7 +175,7 @@ def last_look(task_id: str, given: float, patience: Patience, *, key: str | None
 
 
 def _misled(reported: Outcome, record: Outcome) -> str:
-    """The log line about a poll that reports an end which the record does not have."""
+    """Return the log line about a poll that reports an end which the record does not show."""
     return (
         f"a poll of task {record.task_id} reported {reported.status!r} while its record is {record.status!r}: that "
         "reply belongs to another request. Does a proxy mix up replies?"
@@ -183,9 +183,9 @@ def _misled(reported: Outcome, record: Outcome) -> str:
 
 
 def _unless_erased(record: Outcome, reported: Outcome | None) -> Outcome:
-    """The record; with the response a poll reported, if the server erased it between the poll and the read.
+    """Return the record, with the response from the poll if the server erased it between poll and read.
 
-    A poll names no task. That it reports the completion which the record shows is known by its moment.
+    A poll names no task. Its completion time shows that it reports the same completion as the record.
     """
     if (
         reported is None
@@ -198,7 +198,7 @@ def _unless_erased(record: Outcome, reported: Outcome | None) -> Outcome:
 
 
 def _same_moment(one: datetime | None, other: datetime | None) -> bool:
-    """Whether these are equal to the second, millisecond or microsecond, by which of them is given less precisely."""
+    """Whether these times are equal, at the precision of the less precise one."""
     if one is None or other is None:
         return False
     unit = next(unit for unit in (1_000_000, 1_000, 1) if 0 in (one.microsecond % unit, other.microsecond % unit))
@@ -207,14 +207,14 @@ def _same_moment(one: datetime | None, other: datetime | None) -> bool:
 
 
 MISSING_BACKOFF = Backoff(first=2.0, most=60.0)
-"""Between the polls of a task that the server does not know."""
+"""Pauses between the polls of a task that the server does not know."""
 
 
 def _missing(task_id: str, unknown: TaskNotFoundError, readings: Readings, now: float, until: float) -> Pause:
-    """What to wait for after a 404 that does not confirm a deletion.
+    """Return the pause after a 404 that does not confirm a deletion.
 
     Raises:
-        TaskNotFoundError: this one confirms it.
+        TaskNotFoundError: the 404 confirms the deletion.
     """
     doubted_before = readings.doubted
     verdict = readings.missing(task_id, now)
@@ -237,14 +237,14 @@ def _missing(task_id: str, unknown: TaskNotFoundError, readings: Readings, now: 
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What a caller signs for its route."""
+    """The signed proofs of a caller for its route."""
 
     token: str
-    """Of the callback URL."""
+    """Token of the callback URL."""
     of_wait: Callable[[str], str]
-    """Task id -> the bearer that registers the wait on it."""
+    """Returns the bearer token that registers the wait for a task id."""
     of_asking: Callable[[], str]
-    """The bearer that asks the relay which task the route has open."""
+    """Returns the bearer token for asking the relay which task the route has open."""
 
 
 def open_wait(
@@ -261,25 +261,25 @@ def open_wait(
 ) -> Flow[Outcome]:
     """Create the task with its callback URL, then `PUT {relay}/waits/{task_id}`.
 
-    The second is there so that the relay can also sweep for the answer.
-
-    In this order, because a registration names the task. An answer that comes between the two is kept by the relay all
-    the same. A task that has ended already (its key was used before) needs no wait.
+    With the registration the relay can also sweep for the answer. It comes second, because it names the task. The relay
+    keeps an answer that arrives between the two. A task that has already ended, because its key was used before, needs
+    no wait.
 
     Args:
         body: `HumanTask.body()`.
-        relay: Its address.
-        proofs: Those of the caller's route.
-        patience: For each call.
-        same_words: Whether text, assignee and response class must be those the key was first asked with, and not the
-            payload alone.
-        asked_by: Names the caller, in the same words at every attempt. A task that it finds under its key and that
-            carries this mark was created for it by an earlier attempt.
-        gives_up: Whether the caller gives the question up because of this error. Then a task that was created for it is
-            cancelled. A task is never cancelled between two attempts, because that uses up its key.
-        known: The task that an earlier attempt created for this question. It is read and never created again: if the
-            server does not know it, the relay finds out whether it was deleted. A new task is noticed when it is made.
-        may_repeat: Whether an earlier attempt that left no trace may have created the task: the relay is asked.
+        relay: Address of the relay.
+        proofs: Proofs of the caller's route.
+        patience: Limit of the retries of each call.
+        same_words: Whether text, assignee and response class must match those first asked under the key, and not only
+            the payload.
+        asked_by: Identifies the caller, equal at every attempt. A task with its key and this mark was created for it
+            by an earlier attempt.
+        gives_up: Whether the caller gives up the question because of this error. Then a task that was created for it is
+            cancelled. A task is never cancelled between two attempts, because its key could not be used again.
+        known: Id of the task that an earlier attempt created for this question. It is read and never created again. If
+            the server does not know it, the relay determines whether it was deleted. A new task is noticed.
+        may_repeat: Whether an earlier attempt may have created the task without a record of it here. Then the relay is
+            asked for the task.
     """
     if known is None and may_repeat:
         try:
@@ -318,10 +318,10 @@ def open_wait(
 
 
 def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
-    """`GET {relay}/waits/asked`: the task of the wait that this route has open. None: it has none, or an older relay.
+    """`GET {relay}/waits/asked`: return the task of this route's open wait. None: it has none, or the relay is older.
 
     Raises:
-        AwaitHumansError: the relay refuses the route, or is not there. It would refuse the registration as well.
+        AwaitHumansError: the relay refuses the route or is unreachable. The registration would fail as well.
     """
     call = Call("GET", f"{relay}/waits/asked", bearer=proof)
     reply = yield from _insist_relay(call, patience, lambda reply: read_object(reply).get("task_id"))
@@ -335,7 +335,7 @@ def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
 def _insist_relay(
     call: Call, patience: Patience, read: Callable[[Reply], R], *, task_id: str | None = None
 ) -> Flow[R | Reply]:
-    """`insist`, with the name of the relay's setting in the error."""
+    """Send a call to the relay like `insist`, with the name of the relay's setting in the error."""
     try:
         return (yield from insist(call, patience, read))
     except ServerUnreachableError as away:

@@ -21,7 +21,7 @@ class Closable(Protocol):
     """What `PerLoop` keeps: anything that is closed with `aclose`."""
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the client."""
         ...
 
 
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 
 def generation() -> int:
-    """How often this process and those it descends from were forked: differs between a parent and its child.
+    """Return the number of forks from the first process to this one, which differs between a parent and its child.
 
     Unlike a process id it cannot be used again by a descendant.
     """
@@ -50,7 +50,7 @@ def generation() -> int:
 
 
 class PerProcess(Generic[V]):
-    """A value that each process makes for itself at its first use. Safe to share between threads.
+    """A value that each process creates at its first use. Safe to share between threads.
 
     Args:
         make: Makes the value. Two threads may both call it; the value of the slower one is dropped.
@@ -61,7 +61,7 @@ class PerProcess(Generic[V]):
         self._made: dict[int, V] = {}
 
     def get(self) -> V:
-        """The value of this process."""
+        """Return the value of this process."""
         here = generation()
         if (made := self._made.get(here)) is None:
             _inherited.extend(self._made.pop(other) for other in list(self._made) if other != here)
@@ -74,7 +74,7 @@ class PerProcess(Generic[V]):
 
 
 class PerLoop(Generic[C]):
-    """A client that each event loop of each process makes for itself, closed at the latest when its loop ends.
+    """A client that each event loop of each process creates. It is closed when its loop ends, at the latest.
 
     Args:
         make: Makes the client, inside the event loop that will use it.
@@ -85,7 +85,7 @@ class PerLoop(Generic[C]):
         self._clients: PerProcess[_Clients[C]] = PerProcess(dict)
 
     async def get(self) -> C:
-        """The client of the running event loop.
+        """Return the client of the running event loop.
 
         Raises:
             SettingsError: no asyncio event loop is running here.
@@ -124,7 +124,7 @@ async def _closed_with_its_loop(
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that runs this code.
+    """Return the running event loop.
 
     Raises:
         SettingsError: no asyncio event loop is running here.

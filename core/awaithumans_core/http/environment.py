@@ -1,4 +1,4 @@
-"""What HTTP clients take from the environment: proxies and certificates, and which variable is wrong.
+"""Settings that HTTP clients read from the environment: proxies and certificates, with errors that name the variable.
 
 Law: an error of the environment names its variable and value. httpx reads the variables when a client is created, also
 for addresses that need neither a proxy nor a certificate, and its own errors name none of them.

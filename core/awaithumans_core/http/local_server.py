@@ -24,7 +24,7 @@ _CONNECTIONS = {"http": HTTPConnection, "https": HTTPSConnection}
 
 
 class LocalServer(BaseModel):
-    """What the file announces."""
+    """The local server, as its file announces it."""
 
     url: str
     admin_token: str | None = None
@@ -65,7 +65,7 @@ def _in_event_loop() -> bool:
 
 
 def announced_server() -> LocalServer | None:
-    """The server that the file announces, which may have ended since. None: there is no file, or it cannot be read.
+    """Return the server that the file announces, which may have ended since. None: the file is missing or unreadable.
 
     A process without a home directory has no such file.
     """

@@ -55,7 +55,7 @@ class Progress:
             self.say(f"stopped, but the question could not be cancelled: it is open until its deadline ({self._again})")
         elif ended.status == TaskStatus.CANCELLED:
             self.say(
-                "stopped, and the question is cancelled: nobody is asked any more. "
+                "stopped, and the question is cancelled: no person is asked any more. "
                 "To ask again, give it another idempotency_key"
             )
         else:

@@ -1,4 +1,4 @@
-"""Test code that asks people, without a server and without people.
+"""Test kit for code that asks people, without a server and without people.
 
     async with FakeHumans() as humans:
         humans.answer("Approve", {"approved": True}).after(3600)

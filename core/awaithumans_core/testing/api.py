@@ -1,6 +1,6 @@
 """The task API of a `FakeHumans`, as a FastAPI app: the routes, the statuses and the three error shapes of the server.
 
-`{"error", "message", "docs"}` for what the server itself says, `{"detail": text}` for 401 and 403, and
+`{"error", "message", "docs"}` for errors of the server itself, `{"detail": text}` for 401 and 403, and
 `{"detail": [{"loc", "msg", ...}]}` for 422.
 """
 
@@ -26,7 +26,7 @@ MAX_LISTED = 200
 
 
 class TaskCreate(BaseModel):
-    """The body of `POST /api/tasks`."""
+    """The request body of `POST /api/tasks`, which creates a task."""
 
     task: str
     payload: dict[str, Any]
@@ -46,7 +46,7 @@ class TaskCreate(BaseModel):
 
 
 class TaskCompletion(BaseModel):
-    """The body of `POST /api/tasks/{id}/complete`."""
+    """The request body of `POST /api/tasks/{id}/complete`, which submits an answer."""
 
     response: dict[str, Any]
     completed_by_email: str | None = None
@@ -55,7 +55,7 @@ class TaskCompletion(BaseModel):
 
 @dataclass(frozen=True)
 class ServerContext:
-    """What the routes work with."""
+    """The state, clock and tokens that the routes use."""
 
     state: TaskServerState
     clock: Clock
@@ -102,13 +102,13 @@ router = APIRouter(prefix="/api")
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Whether it is there."""
+    """Report that the server is running."""
     return {"status": "ok", "version": "fake"}
 
 
 @router.post("/tasks", status_code=201, dependencies=[Depends(_admin)])
 async def create(asked: TaskCreate, response: Response, context: Context) -> dict[str, Any]:
-    """A new task, or the one that has this key already."""
+    """Create a task, or return the one that already has this key."""
     task, replayed = context.state.create(asked.model_dump())
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
@@ -124,7 +124,7 @@ async def listed(
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[dict[str, Any]]:
-    """Newest first; somebody who is no operator sees none that is not theirs."""
+    """List the tasks, newest first. A caller that is not an operator gets an empty list."""
     if given != context.token:
         return []
     found = context.state.listed(status, terminal=terminal, limit=limit, offset=offset)
@@ -133,7 +133,7 @@ async def listed(
 
 @router.get("/tasks/{task_id}")
 async def get(task: Readable) -> dict[str, Any]:
-    """One look."""
+    """Return the record of one task."""
     return task.record()
 
 
@@ -141,7 +141,7 @@ async def get(task: Readable) -> dict[str, Any]:
 async def poll(
     task: Readable, context: Context, timeout: Annotated[int, Query(ge=1, le=MAX_POLL_SECONDS)] = POLL_SECONDS
 ) -> dict[str, Any]:
-    """Held until the task ends, or until the time is up."""
+    """Reply once the task has ended, or when the timeout has passed."""
     until = context.clock.now() + timeout
     async with Changes(context.state, context.clock) as changes:
         while not context.state.get(task.id).terminal and context.clock.now() < until:
@@ -152,20 +152,20 @@ async def poll(
 
 @router.post("/tasks/{task_id}/complete")
 async def complete(task: Readable, submitted: TaskCompletion, context: Context) -> dict[str, Any]:
-    """Any response is taken."""
+    """Complete the task with any response, since the server does not check it."""
     by, via = submitted.completed_by_email, submitted.completed_via_channel
     return context.state.complete(task.id, submitted.response, by=by, via=via).record()
 
 
 @router.post("/tasks/{task_id}/cancel", dependencies=[Depends(_operator)])
 async def cancel(task_id: str, context: Context) -> dict[str, Any]:
-    """Unless it has ended."""
+    """Cancel the task, unless it has ended."""
     return context.state.cancel(task_id).record()
 
 
 @router.delete("/tasks/{task_id}", status_code=204, dependencies=[Depends(_admin)])
 async def delete(task_id: str, context: Context) -> Response:
-    """Altogether."""
+    """Remove the task and its key."""
     context.state.delete(task_id)
     return Response(status_code=204)
 
@@ -180,7 +180,7 @@ async def _ended(request: Request, error: Exception) -> JSONResponse:
 
 
 def create_api(context: ServerContext, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
-    """The app."""
+    """Return the task API of the fake server as a FastAPI app."""
     app = FastAPI(
         title="FakeHumans",
         lifespan=lifespan,

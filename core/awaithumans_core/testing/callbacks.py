@@ -1,4 +1,4 @@
-"""The callbacks of a `FakeHumans`: signed, one after another, tried again as the server does it, or at once."""
+"""The callbacks of a `FakeHumans`: signed, sent in sequence, and retried on the server's schedule."""
 
 import math
 import secrets
@@ -15,33 +15,33 @@ from awaithumans_core.testing.faults import CallbackFault
 from awaithumans_core.testing.task_server_state import FakeTask
 
 Schedule: TypeAlias = Literal["at once", "server"]
-"""`server`: the queue wakes every 5 s and sends up to 50, one after another. Retries follow the server's in both."""
+"""When callbacks are sent. `server`: every 5 s, up to 50 in sequence. Both retry on the server's schedule."""
 
 TICK_SECONDS = 5.0
 BATCH = 50
 ATTEMPT_SECONDS = 10.0
-"""What one attempt may take."""
+"""Maximum duration of one attempt in seconds."""
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 RETRY_SECONDS = (
     *(30.0, 1 * MINUTE, 2 * MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE),
     *(1 * HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY),
 )
-"""The pause after the first failure, the second, ...; the last one repeats."""
+"""Pauses after the first failure, the second, and so on. The last one repeats."""
 
 ABANDONED_SECONDS = 3 * DAY
 
 
 @dataclass
 class Delivery:
-    """One callback on its way. Its attributes are there to be read by tests."""
+    """One callback. Tests may read its attributes."""
 
     task_id: str
     url: str
     body: bytes
     queued_at: float
     next_at: float
-    """On the fake's clock."""
+    """Time of the next attempt, on the fake's clock."""
     task: FakeTask = field(repr=False)
     fault: CallbackFault | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -50,11 +50,11 @@ class Delivery:
     last_status_code: int | None = None
     last_error: str | None = None
     behind: int | None = None
-    """It goes out after so many others have."""
+    """Number of callbacks that must have been sent before it. None: no limit."""
 
 
 class CallbackQueue:
-    """What is to be sent, and when."""
+    """Queue of the callbacks that have to be sent."""
 
     def __init__(self, clock: Clock, key: bytes, schedule: Schedule, *, delivered: Callable[[FakeTask], None]) -> None:
         self.deliveries: list[Delivery] = []
@@ -66,7 +66,7 @@ class CallbackQueue:
         self._not_before = 0.0
 
     def enqueue(self, task: FakeTask, fault: CallbackFault | None) -> None:
-        """Send this task's end to its callback URL, if it has one."""
+        """Queue a callback with the end of this task, if the task has a callback URL."""
         url = task.asked.get("callback_url")
         if not url:
             return
@@ -79,12 +79,12 @@ class CallbackQueue:
         self.deliveries.append(delivery)
 
     def due(self) -> float | None:
-        """When the next one is to be sent, on the clock; None: nothing is waiting."""
+        """Return when the next callback is due, on the fake's clock. None: none is pending."""
         waiting = [delivery.next_at for delivery in self._waiting()]
         return max(min(waiting), self._not_before) if waiting else None
 
     async def send_due(self, http: httpx.AsyncClient) -> None:
-        """Send what is due, one after another; the first failure of one does not keep the next from going."""
+        """Send the callbacks that are due, in sequence. A failure does not stop the others."""
         now = self._clock.now()
         if now < self._not_before:
             return
@@ -113,7 +113,7 @@ class CallbackQueue:
                 delivery.last_status_code, delivery.last_error = reply.status_code, None
                 if reply.status_code >= 400:
                     delivery.last_error = f"HTTP {reply.status_code}"
-            except Exception as error:  # also what a receiver in process raises, or an address that is none
+            except Exception as error:  # also an error of an in-process receiver, or a malformed address
                 delivery.last_status_code, delivery.last_error = None, f"{type(error).__name__}: {error}"
         self._sent += 1
         now = self._clock.now()

@@ -1,4 +1,4 @@
-"""Waiting for the next change on a `TaskServerState`, from any event loop."""
+"""Waits for the next change of a `TaskServerState`, from any event loop."""
 
 import asyncio
 from contextlib import suppress
@@ -10,7 +10,7 @@ from awaithumans_core.testing.task_server_state import TaskServerState
 
 
 class Changes:
-    """A context in which every change of the state, and every move of virtual time, is noticed."""
+    """Context manager that notices every change of the server state and every move of virtual time."""
 
     def __init__(self, state: TaskServerState, clock: Clock) -> None:
         self._state = state
@@ -31,7 +31,7 @@ class Changes:
         self._end()
 
     async def next(self, due: float | None) -> None:
-        """Wait for a change, or until this moment on the clock. Virtual time will come to it when nothing happens."""
+        """Wait for a change, or until this time on the clock. Virtual time jumps to it once nothing else happens."""
         alarm = None if due is None else asyncio.create_task(self._wake_at(due))
         try:
             await self._changed.wait()
@@ -41,7 +41,7 @@ class Changes:
         self._changed.clear()
 
     async def next_during_poll(self, until: float) -> None:
-        """Wait during a poll: virtual time does not move because of it, but when it moves, that is noticed."""
+        """Wait for a change during a long poll. Virtual time does not jump to the end of the poll, unlike in `next`."""
         if isinstance(self._clock, VirtualClock):
             with self._clock.idle():
                 await self._changed.wait()

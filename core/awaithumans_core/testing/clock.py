@@ -1,8 +1,9 @@
-"""A clock on which waiting takes no time.
+"""A virtual clock, on which waiting takes no time.
 
-It stands still while anything happens, and jumps to the next thing that is due once nothing has happened for a moment:
-an autojump clock, as trio's. Only what is planned is jumped to (a person's answer, a deadline, a client's pause). A
-held poll is not: it is answered when its task ends, or when a jump has passed its time, so a month passes in one poll.
+Its time does not move while anything happens. Once nothing has happened for a moment, it jumps to the next planned
+event, like the autojump clock of trio. Planned events are a person's answer, a deadline and a client's pause. The end
+of a long poll is not one: the poll is answered when its task ends, or when a jump has passed the end of the poll. So a
+month passes within one poll.
 """
 
 import asyncio
@@ -17,19 +18,22 @@ from weakref import WeakSet
 from awaithumans_core.clock import steady
 
 QUIET_SECONDS = 0.01
-"""How long (by the machine's clock) nothing must have happened before time jumps."""
+"""Real seconds without any activity before time jumps."""
 
 EXPECTED_ACTION_SECONDS = 0.25
-"""The same while somebody has been woken, or replied to, and is bound to do something next: a busy machine is slow."""
+"""Real seconds without any activity before time jumps while an action is expected.
+
+A client that was woken, or got a reply, acts next. On a busy machine that takes longer.
+"""
 
 PASSES = 5
-"""How often the event loops that use the clock are waited for before a jump: what one sends is for another to take."""
+"""Number of times that the event loops are waited for before a jump, since what one loop sends, another receives."""
 
 ITERATIONS = 10
-"""How often a loop comes round in each pass: a task that is woken wakes another one."""
+"""Number of iterations of each event loop in each pass, since a task that is woken may wake another one."""
 
 ITERATIONS_SECONDS = 5
-"""How long that may take on a busy machine. A loop that is blocked does not come round."""
+"""Maximum real seconds to wait for these iterations, since a blocked event loop never completes them."""
 
 
 @dataclass(order=True)
@@ -38,17 +42,17 @@ class _Sleeper:
     order: int
     wake: Callable[[], None] = field(compare=False)
     expects_action: bool = field(compare=False)
-    """Whether it is bound to do something when it has been woken."""
+    """Whether an action of the sleeper is expected once it is woken."""
     loop: asyncio.AbstractEventLoop | None = field(compare=False)
-    """Where it sleeps; None: in a thread of its own."""
+    """The event loop in which it sleeps. None: it blocks a thread."""
     woken: bool = field(default=False, compare=False)
 
 
 class VirtualClock:
-    """Give it to `FakeHumans` and to the clients that speak to it. Safe to share between threads and event loops.
+    """Virtual time for `FakeHumans` and its clients. It is safe to share between threads and event loops.
 
-    Time knows nothing of work that is done elsewhere. Script the people before the question is asked, or use
-    `auto=False` and move time by `advance`, when a test takes its time between asking and answering.
+    The clock does not notice work that does not use it. Script the people before the question is asked. A test that
+    does other work between asking and answering uses `auto=False` and moves time by `advance`.
 
     Args:
         auto: Jump when nothing happens. False: only `advance` moves time.
@@ -76,25 +80,25 @@ class VirtualClock:
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     def now(self) -> float:
-        """Seconds since the clock was made. Whose event loop asks is waited for before time jumps."""
+        """Return the seconds since the clock was made. Time does not jump while the calling event loop has work."""
         with self._state, suppress(RuntimeError):  # in a thread without a loop
             self._loops.add(asyncio.get_running_loop())
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until so much time has passed on this clock."""
+        """Wait until this number of seconds has passed on this clock."""
         self.expected_action_done()
         await self._sleep(seconds, expects_action=True)
 
     def sleep_sync(self, seconds: float) -> None:
-        """The same, blocking the calling thread."""
+        """Block the calling thread until this number of seconds has passed on this clock."""
         self.expected_action_done()
         woken = threading.Event()
         with self._sleeping(seconds, woken.set, expects_action=True):
             woken.wait()
 
     async def alarm(self, seconds: float) -> None:
-        """The same for the fake itself, of which nobody expects anything afterwards."""
+        """Wait like `sleep`, for the fake server itself: no action is expected afterwards."""
         await self._sleep(seconds, expects_action=False)
 
     async def _sleep(self, seconds: float, *, expects_action: bool) -> None:
@@ -108,19 +112,19 @@ class VirtualClock:
             await woken.wait()
 
     def expected_action_done(self) -> None:
-        """Somebody has done what was expected of them."""
+        """Record that an expected action was done."""
         with self._state:
             self._expected_actions = max(0, self._expected_actions - 1)
             self._record_activity()
 
     def expect_action(self) -> None:
-        """Somebody is bound to do something next: send a request, or sleep."""
+        """Record that an action is expected next: a request, or a sleep."""
         with self._state:
             self._expected_actions += 1
             self._record_activity()
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass, at once. What is due meanwhile is woken in its order, and sees the new time.
+        """Move time by this number of seconds. Sleepers that are due are woken in order, and see the new time.
 
         Raises:
             ValueError: time does not go back.
@@ -135,12 +139,12 @@ class VirtualClock:
         self._notify()
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call this after every move of time."""
+        """Register a function that is called after every move of time."""
         self._listeners.append(listener)
 
     @contextmanager
     def busy(self) -> Generator[None]:
-        """Time stands still in here."""
+        """Context manager within which time does not move."""
         with self._state:
             self._busy += 1
         try:
@@ -152,7 +156,7 @@ class VirtualClock:
 
     @contextmanager
     def idle(self) -> Generator[None]:
-        """Inside of `busy`: here nothing is done but waiting."""
+        """Context manager within `busy` for code that only waits. Time may move in it."""
         with self._state:
             self._busy -= 1
             self._record_activity()
@@ -204,13 +208,13 @@ class VirtualClock:
             with self._state:
                 if self._busy or self._last_activity != last_activity or not self._sleepers:
                     continue
-                self._expected_actions = 0  # whoever still owes something has had the time for it
+                self._expected_actions = 0  # an action that is still expected has had time enough
                 self._jump()
                 self._last_activity = steady()
             self._notify()
 
     def _left(self) -> float:
-        """Real seconds until a jump may be made."""
+        """Return the real seconds until a jump is allowed."""
         quiet = max(self._quiet, EXPECTED_ACTION_SECONDS) if self._expected_actions else self._quiet
         return quiet if self._busy else self._last_activity + quiet - steady()
 
@@ -228,7 +232,7 @@ class VirtualClock:
 
 
 def _wait_for_loops(loops: Collection[asyncio.AbstractEventLoop]) -> None:
-    """Wait until these loops have come round: what was about to happen there has happened, however slow the machine."""
+    """Wait for iterations of these event loops, so that work which was ready there is done, also on a slow machine."""
     until = steady() + ITERATIONS_SECONDS
     for _ in range(PASSES):
         for done in [_iterations_done(loop) for loop in loops]:
@@ -236,7 +240,7 @@ def _wait_for_loops(loops: Collection[asyncio.AbstractEventLoop]) -> None:
 
 
 def _iterations_done(loop: asyncio.AbstractEventLoop) -> threading.Event:
-    """Set once this loop has come round so often, or has ended."""
+    """Return an event that is set once this loop has run `ITERATIONS` more iterations, or has ended."""
     done = threading.Event()
 
     def turn(left: int) -> None:

@@ -48,7 +48,7 @@ from awaithumans_core.testing.task_server_state import FakeTask, TaskServerState
 Verb: TypeAlias = Literal["create", "list", "get", "poll", "complete", "cancel", "delete", "callback", "any"]
 
 ADDRESS = "http://humans.test"
-"""Where the fake is in process; nothing is ever sent there."""
+"""Address of a fake that is used in process. Nothing is ever sent to it."""
 
 START_SECONDS = 60.0
 
@@ -57,7 +57,7 @@ _PATH = re.compile(r"/api/tasks(?:/(?P<task_id>[^/]+)(?:/(?P<verb>\w+))?)?/?")
 
 @dataclass
 class _PendingFault:
-    """A fault that waits for its request."""
+    """A fault that waits for a request that it applies to."""
 
     fault: Fault | CallbackFault
     on: Verb
@@ -96,11 +96,11 @@ class FakeHumans:
         self.outsider_token = secrets.token_urlsafe(32)
         """The token of a caller that is neither operator nor assignee, which gets 403."""
         self.payload_key = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
-        """What callbacks are signed with, as `AWAITHUMANS_PAYLOAD_KEY`."""
+        """Key that callbacks are signed with, as `AWAITHUMANS_PAYLOAD_KEY`."""
         self.url = ADDRESS
-        """Its address: on a port while it is serving, in process otherwise."""
+        """Address of the fake: on a port while it is serving, otherwise in process."""
         self.calls: list[tuple[float, Verb]] = []
-        """Every request that came, and when, on the clock."""
+        """Every received request, with its time on the clock."""
         self._state = TaskServerState(self.clock)
         self._queue = CallbackQueue(
             self.clock, derive_webhook_key(self.payload_key), callbacks, delivered=self._state.redact
@@ -122,11 +122,11 @@ class FakeHumans:
     # People
 
     def answer(self, match: Match, response: Mapping[str, Any]) -> Script:
-        """Somebody answers every matching task with this; see `Script` for when, who and where."""
+        """Let a person answer every matching task with this response. See `Script` for time, person and channel."""
         return self.on(match).answers(response)
 
     def on(self, match: Match = None) -> Script:
-        """A new script for matching tasks. The first script that fits a task is the one that counts."""
+        """Add a script for matching tasks. The first script that matches a task applies to it."""
         script = Script(match)
         with self._state.lock:
             self._state.scripts.append(script)
@@ -135,11 +135,11 @@ class FakeHumans:
     def complete(
         self, task_id: str, response: Mapping[str, Any], *, by: str | None = None, user_id: str | None = None
     ) -> None:
-        """Answer this task now; see `Script.by` for who."""
+        """Answer this task now. See `Script.by` for the person."""
         self._state.complete(task_id, response, by=by, user_id=user_id, via="dashboard")
 
     def cancel(self, task_id: str) -> None:
-        """Cancel this task now."""
+        """Cancel this task now, as an operator does."""
         self._state.cancel(task_id)
 
     def delete(self, task_id: str) -> None:
@@ -148,7 +148,7 @@ class FakeHumans:
 
     @contextmanager
     def another_database(self) -> Generator[None]:
-        """In here the server runs on another, empty database: it knows no task that was created before."""
+        """Context manager within which the server uses another, empty database, without the earlier tasks."""
         self._state.swap()
         try:
             yield
@@ -157,21 +157,21 @@ class FakeHumans:
 
     @property
     def tasks(self) -> list[FakeTask]:
-        """All tasks, oldest first."""
+        """All tasks of the server, oldest first."""
         with self._state.lock:
             return list(self._state.tasks.values())
 
     def task(self, match: Match) -> FakeTask:
-        """The one task that matches. Raises LookupError when there is none, or more than one."""
+        """Return the task that matches. Raises LookupError if there is none, or more than one."""
         found = [task for task in self.tasks if Script(match).fits(task.record())]
         if len(found) != 1:
             raise LookupError(f"{len(found)} tasks match {match!r}, of {[task.asked['task'] for task in self.tasks]}")
         return found[0]
 
-    # Trouble
+    # Faults
 
     def fault(self, fault: Fault | CallbackFault, *, on: Verb = "any", match: Match = None, times: int = 1) -> None:
-        """Let this happen to the next requests (or callbacks) that fit, `times` times.
+        """Apply this fault to the next matching requests or callbacks, `times` times.
 
         Example:
             humans.fault(faults.status(502), on="poll", times=3)
@@ -179,7 +179,7 @@ class FakeHumans:
         """
         if not isinstance(fault, Fault | CallbackFault):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
-                f"{fault!r} is no fault: give one of awaithumans_core.testing.faults, as faults.status(502)"
+                f"{fault!r} is not a fault: give one of awaithumans_core.testing.faults, as faults.status(502)"
             )
         if on not in get_args(Verb) or (isinstance(fault, CallbackFault) and on not in ("any", "callback")):
             raise ValueError(f"on={on!r}: {fault.name} happens on one of {', '.join(get_args(Verb))}")
@@ -189,28 +189,28 @@ class FakeHumans:
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """Every callback, sent or to be sent."""
+        """Every callback, whether it was sent or not."""
         return list(self._queue.deliveries)
 
-    # Ways in
+    # Clients
 
     def settings(self, **more: Any) -> Settings:
-        """Settings for clients and relays of this server."""
+        """Return settings for clients and relays of this server."""
         return Settings.load(**{"url": self.url, "admin_api_token": self.token, "payload_key": self.payload_key} | more)
 
     def client(self) -> TaskClient:
-        """An async client on the fake's clock: in process, or over the port while serving."""
+        """Return an async client on the fake's clock: in process, or over the port while serving."""
         in_process = self.transport() if self.url == ADDRESS else None
         return TaskClient(settings=self.settings(), transport=in_process, clock=self.clock)
 
     def sync_client(self) -> SyncTaskClient:
-        """A sync client on the fake's clock, over the port; only while serving."""
+        """Return a sync client on the fake's clock. It needs the port, so it works only while serving."""
         if self.url == ADDRESS:
             raise RuntimeError("a sync client needs a port: with humans.serving(): ...")
         return SyncTaskClient(settings=self.settings(), clock=self.clock)
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """For `httpx.AsyncClient(transport=...)`: requests come here without a socket."""
+        """Return a transport for `httpx.AsyncClient(transport=...)` that sends requests here without a socket."""
         return InProcessTransport(self.app, self._track_request)
 
     async def __aenter__(self) -> Self:
@@ -226,10 +226,10 @@ class FakeHumans:
 
     @contextmanager
     def serving(self, port: int = 0) -> Generator[str]:
-        """Listen on 127.0.0.1, in a thread of its own, until the end of the block; yields the address.
+        """Listen on 127.0.0.1, in a thread of its own, until the end of the block. Yield the address.
 
-        It may be served again afterwards, on the same port if that is wanted: what is on the server stays, as with a
-        server that is restarted.
+        The fake may be served again afterwards, also on the same port. As after a restart of a server, its tasks are
+        kept.
         """
         self._must_be_idle()
         listener = socket.create_server(("127.0.0.1", port))
@@ -264,7 +264,7 @@ class FakeHumans:
             thread.join()
             listener.close()
 
-    # Inside
+    # Internals
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI | None) -> AsyncGenerator[None]:
@@ -282,10 +282,10 @@ class FakeHumans:
 
     def _must_be_idle(self) -> None:
         if self._running:
-            raise RuntimeError("this FakeHumans is running already: it is entered, or it is serving, not both")
+            raise RuntimeError("this FakeHumans is running already: either enter it or let it serve, not both")
 
     def _track_request(self, request: "asyncio.Task[httpx.Response]") -> None:
-        """A request in process."""
+        """Track a request of the in-process transport, which is cancelled when the fake is closed."""
         if not self._running:
             request.cancel()
             raise RuntimeError("FakeHumans is not running: async with FakeHumans() as humans: ...")
@@ -293,14 +293,14 @@ class FakeHumans:
         request.add_done_callback(self._requests.discard)
 
     async def _run_scripts(self) -> None:
-        """People, and deadlines."""
-        self.clock.now()  # from here on virtual time waits for this loop, also for the first request
+        """Run the scripts of people, and the deadlines."""
+        self.clock.now()  # from now on virtual time waits for this loop, also for the first request
         async with Changes(self._state, self.clock) as changes:
             while True:
                 await changes.next(self._state.catch_up())
 
     async def _send_callbacks(self) -> None:
-        """Callbacks."""
+        """Send the callbacks that are due."""
         async with (
             async_client(timeout=ATTEMPT_SECONDS, transport=self._callback_transport) as http,
             Changes(self._state, self.clock) as changes,
@@ -314,7 +314,7 @@ class FakeHumans:
                     await changes.next(due)
 
     def busy(self) -> AbstractContextManager[None]:
-        """Time stands still in here, if it is virtual."""
+        """Context manager within which virtual time does not move."""
         return self.clock.busy() if isinstance(self.clock, VirtualClock) else nullcontext()
 
     def _call_back(self, task: FakeTask) -> None:
@@ -322,7 +322,7 @@ class FakeHumans:
         self._queue.enqueue(task, fault if isinstance(fault, CallbackFault) else None)
 
     def _take_fault(self, verb: Verb, record: Mapping[str, Any] | None) -> Fault | CallbackFault | None:
-        """The trouble that waits for such a request, about this task."""
+        """Return the pending fault for such a request about this task, and count it as used."""
         with self._state.lock:
             for pending in self._pending_faults:
                 wanted = pending.on == verb or (pending.on == "any" and verb != "callback")
@@ -333,7 +333,7 @@ class FakeHumans:
         return None
 
     def fault_for(self, method: str, path: str, body: bytes) -> Fault | None:
-        """What is to happen to this request; counts it."""
+        """Return the fault that happens to this request, and count the request."""
         verb, task_id = _verb_and_task(method, path)
         if verb is None:
             return None
@@ -347,7 +347,7 @@ class FakeHumans:
 
     @contextmanager
     def request_in_progress(self, method: str, path: str) -> Generator[None]:
-        """While a request is answered, virtual time stands still; and then somebody may be bound to go on."""
+        """Context manager around a request: virtual time does not move, and afterwards the client may have to act."""
         if not isinstance(self.clock, VirtualClock):
             yield
             return
@@ -361,11 +361,11 @@ class FakeHumans:
 
 
 _FOLLOWED_BY_ANOTHER = frozenset({"create", "list", "poll"})
-"""Calls after which a client is not done."""
+"""Requests after which a client continues with another action."""
 
 
 def _verb_and_task(method: str, path: str) -> tuple[Verb | None, str]:
-    """What a request is, and which task it is about."""
+    """Return the verb of a request, and the id of its task."""
     found = _PATH.fullmatch(path)
     if found is None:
         return None, ""
@@ -377,7 +377,7 @@ _OBJECT = TypeAdapter(dict[str, Any])
 
 
 def _question_of(body: bytes) -> dict[str, Any] | None:
-    """What is asked with a create, if that can be read."""
+    """Return the question in the body of a create, or None if it cannot be read."""
     with suppress(ValidationError):
         asked = _OBJECT.validate_json(body)
         return asked if isinstance(asked.get("task"), str) else None

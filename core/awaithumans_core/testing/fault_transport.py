@@ -1,4 +1,4 @@
-"""The way to a `FakeHumans` and back: in process or over a socket, and what goes wrong on it."""
+"""Transports to a `FakeHumans`, in process or over a socket, and the faults on the way."""
 
 import asyncio
 import socket
@@ -23,25 +23,25 @@ BufferedReply = tuple[Message, bytes]
 HALF_A_REPLY = b'{"status": "compl'
 
 _patience: ContextVar[float | None] = ContextVar("patience", default=None)
-"""In process: how long the client waits for a reply. There it is the transport that keeps read timeouts."""
+"""Read timeout of the client in seconds, which the in-process transport has to enforce. None: over a socket."""
 
 
 class ServerHooks(Protocol):
-    """What the wire needs to know of the server behind it."""
+    """What the middleware needs of the server behind it."""
 
     clock: Clock
 
     def fault_for(self, method: str, path: str, body: bytes) -> Fault | None:
-        """What is to happen to this request."""
+        """Return the fault that happens to this request, if any."""
         ...
 
     def request_in_progress(self, method: str, path: str) -> AbstractContextManager[None]:
-        """While a request is answered, virtual time stands still."""
+        """Context manager around the handling of a request, within which virtual time does not move."""
         ...
 
 
 class _ConnectionEndedError(Exception):
-    """The connection ends here, as this error of httpx."""
+    """Raised to end the connection, as this error of httpx."""
 
     def __init__(self, kind: Callable[..., httpx.TransportError], why: str) -> None:
         super().__init__(why)
@@ -49,7 +49,7 @@ class _ConnectionEndedError(Exception):
 
 
 class _HeldReply:
-    """A reply that is kept until there is another one to swap it for."""
+    """A reply that is held until there is another one to swap it with."""
 
     def __init__(self, own: BufferedReply) -> None:
         self.own = own
@@ -58,7 +58,7 @@ class _HeldReply:
         self._loop = asyncio.get_running_loop()
 
     def swap(self, other: BufferedReply) -> BufferedReply:
-        """Take this reply and leave the other one in its place; from any event loop."""
+        """Return this reply and store the other one in its place. It may be called from any event loop."""
         self.other = other
         with suppress(RuntimeError):  # the loop of the first request has ended meanwhile
             self._loop.call_soon_threadsafe(self.swapped.set)
@@ -66,7 +66,7 @@ class _HeldReply:
 
 
 class FaultMiddleware:
-    """The app, with what goes wrong on the way to it and back."""
+    """ASGI middleware that injects the faults of requests and replies."""
 
     def __init__(self, app: ASGIApp, hooks: ServerHooks) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class FaultMiddleware:
         self._swapping = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -124,7 +124,7 @@ class FaultMiddleware:
             raise _ConnectionEndedError(httpx.ReadTimeout, fault.name)
 
     async def _swap_reply(self, own: BufferedReply, seconds: float) -> BufferedReply:
-        """The reply of another request; this one, if there is no other in time."""
+        """Return the reply of another request, or the own one if there is no other in time."""
         with self._swapping:
             first, self._held = self._held, None
             if first is not None:
@@ -139,7 +139,7 @@ class FaultMiddleware:
         return held.other or own
 
     async def _wait_until(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for the event, or until so much time has passed on the fake's clock."""
+        """Wait for the event, or until this number of seconds has passed on the fake's clock."""
         clock = self._hooks.clock
         if isinstance(clock, VirtualClock):
             with clock.idle():
@@ -148,7 +148,7 @@ class FaultMiddleware:
             await _first(event.wait(), clock.sleep(seconds))
 
     async def _buffered_reply(self, scope: Scope, receive: Receive) -> BufferedReply:
-        """What the server says, kept back."""
+        """Return the complete reply of the server without sending it."""
         start: Message = {}
         parts: list[bytes] = []
 
@@ -173,7 +173,7 @@ class FaultMiddleware:
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of these and stop the others."""
+    """Wait until the first of these has ended, and cancel the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -184,7 +184,7 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
 
 
 async def _body(receive: Receive) -> bytes:
-    """All of it: what is to happen may depend on what is asked."""
+    """Read the whole request body, since the fault may depend on the question."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -194,7 +194,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """The same, for the app."""
+    """Return a `receive` for the app that begins with the body that was read already."""
     replayed = False
 
     async def receive_again() -> Message:
@@ -214,15 +214,15 @@ async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], 
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Requests without a socket, with the errors a socket has and the read timeout it would keep."""
+    """Sends requests without a socket, with the errors and the read timeout of a socket."""
 
     def __init__(self, app: ASGIApp, enter: Callable[["asyncio.Task[httpx.Response]"], None]) -> None:
         self._inner = httpx.ASGITransport(app=app)
         self._enter = enter
-        """Told of every request under way: when the fake is left, it cancels them."""
+        """Called with every request in progress, since the fake cancels them when it is closed."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Hand it to the app."""
+        """Send a request to the app and return its reply."""
         waits: float | None = request.extensions.get("timeout", {}).get("read")
         kept = _patience.set(float("inf") if waits is None else waits)
         try:
@@ -235,7 +235,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         finally:
             handling.cancel()
         if handling.cancelled():
-            raise httpx.ReadError("FakeHumans was left (FakeHumans)", request=request)
+            raise httpx.ReadError("FakeHumans was closed (FakeHumans)", request=request)
         try:
             return handling.result()
         except _ConnectionEndedError as broken:
@@ -243,7 +243,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
 
 class TrackedConnection(H11Protocol):
-    """uvicorn's HTTP protocol. It remembers each connection, so that a fault can reset it, and sends without delay.
+    """uvicorn's HTTP protocol, which tracks each connection so that a fault can reset it, and sends without delay.
 
     asyncio sets TCP_NODELAY only on sockets whose protocol number is IPPROTO_TCP, which `socket.create_server` does not
     set; uvloop sets it always. Without it the body of a reply waits up to 40 ms for the client's delayed ACK, and
@@ -253,32 +253,32 @@ class TrackedConnection(H11Protocol):
     _open: ClassVar[dict[tuple[object, object], asyncio.Transport]] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there."""
+        """Track the connection of a new client."""
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open[self.client, self.server] = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """Forget a connection that was closed."""
         self._open.pop((self.client, self.server), None)
         super().connection_lost(exc)
 
     @classmethod
     def connection(cls, scope: Scope) -> asyncio.Transport | None:
-        """What a request came over, if it came over a socket."""
+        """Return the connection of a request, or None if it did not come over a socket."""
         return cls._open.get((scope.get("client"), scope.get("server")))
 
 
 class MonotonicLoop(asyncio.SelectorEventLoop):
-    """The event loop of a fake that is served, whose clock moves while a test library has frozen the time of a test."""
+    """Event loop of a fake on a port. Its clock also moves while a test library has frozen the time of a test."""
 
     def time(self) -> float:
-        """Seconds of the machine's monotonic clock."""
+        """Return the seconds of the machine's monotonic clock."""
         return steady()
 
 
 def _reset(connection: asyncio.Transport) -> None:
-    """Close it as a crashed peer does: RST instead of FIN."""
+    """Close a connection like a crashed peer does: with RST instead of FIN."""
     at_once = struct.pack("ii", 1, 0)
     connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
     connection.abort()

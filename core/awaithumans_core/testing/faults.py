@@ -1,7 +1,7 @@
-"""What can go wrong between a client and the server, and between the server and a receiver of callbacks.
+"""Faults of requests to the fake server, and of its callbacks.
 
-Over the in-process transport, a fault of the connection arrives as the httpx error it is; on a port it happens to the
-real socket.
+With the in-process transport, a connection fault is raised as the corresponding httpx error. On a port it happens to
+the real socket.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,24 +15,24 @@ Break = Literal["refused", "reset", "reset after"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request."""
+    """A fault that happens to one request."""
 
     name: str
     reply: tuple[int, bytes, Mapping[str, str]] | None = None
     """Reply sent in place of the server, which never receives the request."""
     change: Callable[[bytes], bytes] | None = None
-    """Done to the body of the server's reply."""
+    """Changes the body of the server's reply."""
     seconds: float = 0.0
-    """By how much the reply is late."""
+    """Delay of the reply in seconds."""
     swaps: bool = False
-    """The reply goes to the next request with such a fault, whose own reply comes here, within `seconds`."""
+    """Whether the reply is swapped with that of the next request with such a fault, if one comes within `seconds`."""
     breaks: Break | None = None
-    """How the connection ends; `reset after`: when the server has done what was asked."""
+    """How the connection ends. `reset after`: once the server has handled the request."""
 
 
 @dataclass(frozen=True)
 class CallbackFault:
-    """What happens to one callback."""
+    """A fault that happens to one callback."""
 
     name: Literal["duplicate", "late", "reordered", "bad signature", "lost"]
     seconds: float = field(default=0.0)
@@ -48,13 +48,13 @@ def status(code: int, *, retry_after: float | str | None = None, body: Any = Non
 
 
 def html(code: int = 200) -> Fault:
-    """A proxy's page, as HTML."""
+    """Reply with an HTML page, as a proxy does."""
     page = b"<html><body><h1>Please stand by</h1></body></html>"
     return Fault(f"html {code}", reply=(code, page, {"content-type": "text/html"}))
 
 
 def redirect(location: str, code: int = 307) -> Fault:
-    """A redirect."""
+    """Reply with a redirect to this location."""
     return Fault(f"redirect {code}", reply=(code, b"", {"location": location}))
 
 
@@ -64,22 +64,22 @@ def refused() -> Fault:
 
 
 def reset(*, after: bool = False) -> Fault:
-    """The connection is reset in the middle of the reply. `after`: when the server has done what was asked."""
+    """Reset the connection in the middle of the reply. With `after`, the server has handled the request before."""
     return Fault("reset after" if after else "reset", breaks="reset after" if after else "reset")
 
 
 def slow(seconds: float) -> Fault:
-    """The reply is so late: on the fake's clock in process, where a client's read timeout counts; really on a port."""
+    """Delay the reply: in process on the fake's clock, with the client's read timeout; on a port in real time."""
     return Fault(f"slow {seconds} s", seconds=seconds)
 
 
 def truncated() -> Fault:
-    """Half of the body, as if it were all of it."""
+    """Send half of the body as if it were complete."""
     return Fault("truncated", change=lambda body: body[: len(body) // 2])
 
 
 def changed(**fields: Any) -> Fault:
-    """The server's JSON (each record of a list) with these fields set: `status="paused"`, or an unknown one."""
+    """Set these fields in the server's JSON, or in each record of a list, for instance `status="paused"`."""
 
     def change(body: bytes) -> bytes:
         held: dict[str, Any] | list[dict[str, Any]] = from_json(body)
@@ -89,9 +89,9 @@ def changed(**fields: Any) -> Fault:
 
 
 def swapped(seconds: float = 5.0) -> Fault:
-    """A proxy mixes up two requests: each gets the other's reply. Two requests are needed, so give an even `times`.
+    """Swap the replies of two requests, as a faulty proxy does. Two requests are needed, so give an even `times`.
 
-    Whatever the requests ask for, the server does. With `on="any"` the reply to a poll may go to a request that reads
+    The server handles both requests. With `on="any"` the reply to a poll may go to a request that reads
     a record.
 
     Args:
@@ -105,7 +105,7 @@ def swapped(seconds: float = 5.0) -> Fault:
 
 
 def duplicate() -> CallbackFault:
-    """The callback is sent twice."""
+    """Send the callback twice."""
     return CallbackFault("duplicate")
 
 
@@ -115,15 +115,15 @@ def late(seconds: float) -> CallbackFault:
 
 
 def reordered() -> CallbackFault:
-    """The callback is sent after the one that comes next."""
+    """Send the callback after the next one."""
     return CallbackFault("reordered")
 
 
 def bad_signature() -> CallbackFault:
-    """The callback is signed with another key, once; then, when it is tried again, with the right one."""
+    """Sign the first attempt of the callback with a wrong key, and each retry with the right key."""
     return CallbackFault("bad signature")
 
 
 def lost() -> CallbackFault:
-    """The callback is never sent."""
+    """Drop the callback without sending it."""
     return CallbackFault("lost")

@@ -1,4 +1,4 @@
-"""People, scripted in a line: who answers which question, when, and how."""
+"""Scripts of people: who answers which question, when, and how."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from awaithumans_core.display.rows import original_payload
 from awaithumans_core.status import TERMINAL, TaskStatus
 
 Match: TypeAlias = str | re.Pattern[str] | Callable[[Mapping[str, Any]], bool] | None
-"""Which tasks: those whose text holds this, or fits this pattern, or whose record this says yes to. None: all."""
+"""Selects tasks: by a part of their text, by a pattern, or by a function of their record. None: all tasks."""
 
 Channel: TypeAlias = Literal["dashboard", "email", "slack"]
 
@@ -20,7 +20,7 @@ CALLED_BACK = frozenset({"dashboard"})
 
 @dataclass
 class Script:
-    """What a person does with the tasks that match. Every method returns the script, so it reads as one line.
+    """What a person does with the tasks that match. Every method returns the script, so calls can be chained.
 
     Example:
         humans.answer("refund", {"approved": True}).after(3600).by("anna@example.com")
@@ -32,30 +32,30 @@ class Script:
     """How the task ends. None: no person acts, so the deadline ends it."""
     response: dict[str, Any] | None = None
     delay: float | None = None
-    """Seconds from the creation of the task; None: at once."""
+    """Seconds from the creation of the task. None: immediately."""
     who: str | None = "person@example.com"
-    """Who answers a task that is assigned to no address, and every task once `by` was called."""
+    """The person who answers a task without an assigned address, and every task once `by` was called."""
     named: bool = False
     """Whether `by` was called."""
     user_id: str | None = None
     """The server's own id of a person who is signed in."""
     channel: Channel = "dashboard"
     way: tuple[TaskStatus, ...] = ()
-    """Statuses the task passes on its way, spread evenly over the delay."""
+    """Statuses that the task passes before its end, spread evenly over the delay."""
     left: int | None = None
-    """For how many more tasks; None: for all."""
+    """Number of further tasks that the script is used for. None: no limit."""
     answered: list[str] = field(default_factory=list[str])
     """Ids of the tasks this script was used for."""
 
     def answers(self, response: Mapping[str, Any]) -> Self:
-        """The person submits this. The server takes any response, and so does this one."""
+        """Let the person submit this response. Like the server, the fake accepts any response."""
         if not isinstance(response, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f'{response!r} is no response: give the fields of the form, as {{"approved": True}}')
         self.ends, self.response = TaskStatus.COMPLETED, dict(response)
         return self
 
     def submits_invalid(self, response: Mapping[str, Any] | None = None) -> Self:
-        """The person submits what does not fit: this, or for every field something that is no value of it."""
+        """Let the person submit an invalid response: this one, or one with a value of a wrong type in every field."""
         self.ends, self.response = TaskStatus.COMPLETED, None if response is None else dict(response)
         return self
 
@@ -65,12 +65,12 @@ class Script:
         return self
 
     def cancels(self) -> Self:
-        """An operator cancels the task."""
+        """Let an operator cancel the task."""
         self.ends = TaskStatus.CANCELLED
         return self
 
     def exhausts_verification(self) -> Self:
-        """The verifier rejects every attempt."""
+        """Let the verifier reject every attempt."""
         self.ends = TaskStatus.VERIFICATION_EXHAUSTED
         return self
 
@@ -83,7 +83,7 @@ class Script:
         return self
 
     def passes(self, *statuses: str) -> Self:
-        """The task passes these statuses before it ends, spread evenly over the delay."""
+        """Let the task pass these statuses before it ends, spread evenly over the delay."""
         if unknown := set(statuses) - set(TaskStatus):
             raise ValueError(f"{', '.join(unknown)}: there is no such status; there are {', '.join(TaskStatus)}")
         self.way = tuple(map(TaskStatus, statuses))
@@ -92,27 +92,27 @@ class Script:
         return self
 
     def by(self, email: str | None, *, user_id: str | None = None) -> Self:
-        """Who answers, as the server records it: an e-mail address, and the user id of a person who is signed in.
+        """Set who answers, as the server records it: an e-mail address, and the user id of a person who is signed in.
 
-        Without it the person answers whom the task is assigned to by address, else `person@example.com`.
-        `by(None)` is a caller of the API that states no address. A callback carries the address only.
+        By default the assignee answers, or `person@example.com` if no address is assigned. `by(None)` is a caller of
+        the API that states no address. A callback carries only the address.
         """
         self.who, self.user_id, self.named = email, user_id, True
         return self
 
     def via(self, channel: Channel) -> Self:
-        """On which channel. An answer by e-mail or in Slack is not called back."""
+        """Set the channel of the answer. An answer by e-mail or in Slack is not called back."""
         if channel not in get_args(Channel):
             raise ValueError(f"{channel!r} is no channel; there are {', '.join(get_args(Channel))}")
         self.channel = channel
         return self
 
     def by_email(self, email: str | None = None) -> Self:
-        """Through the link in the mail (to this address): no callback is sent."""
+        """Let the person answer with the link in the e-mail to this address. No callback is sent."""
         return (self if email is None else self.by(email)).via("email")
 
     def once(self) -> Self:
-        """For the first matching task only; the next script is asked for the others."""
+        """Use the script for the first matching task only. Later tasks go to the next script that matches."""
         return self.times(1)
 
     def times(self, count: int) -> Self:
@@ -121,7 +121,7 @@ class Script:
         return self
 
     def fits(self, record: Mapping[str, Any]) -> bool:
-        """Whether this script is for that task."""
+        """Whether this script applies to the task with this record."""
         if self.left == 0:
             return False
         match self.match:
@@ -131,21 +131,21 @@ class Script:
                 return words in record["task"]
             case re.Pattern() as pattern:
                 return pattern.search(record["task"]) is not None
-            case says_yes:
-                return says_yes({**record, "payload": original_payload(record)})
+            case selects:
+                return selects({**record, "payload": original_payload(record)})
 
     def use(self, record: Mapping[str, Any]) -> None:
-        """Count it as used for that task."""
+        """Record that the script was used for this task."""
         self.answered.append(record["id"])
         if self.left is not None:
             self.left -= 1
 
     def answerer_of(self, record: Mapping[str, Any]) -> str | None:
-        """The address that is recorded for the answer."""
+        """Return the address that is recorded for the answer."""
         return self.who if self.named else record["assigned_to_email"] or self.who
 
     def response_to(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What is submitted."""
+        """Return the response that the person submits."""
         if self.response is not None:
             return dict(self.response)
         schema = record["response_schema"]
@@ -156,13 +156,13 @@ _NO_VALUES: Mapping[str, Any] = {"object": {"not": "a value"}, "string": "not a 
 
 
 def _no_value_of(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
-    """Something of a type the field does not have."""
+    """Return a value of a type that the field does not accept."""
     types = _types(field, schema)
     return next((value for name, value in _NO_VALUES.items() if name not in types), None)
 
 
 def _types(field: Mapping[str, Any], schema: Mapping[str, Any]) -> set[str]:
-    """The JSON types a field may have, through references and alternatives."""
+    """Return the JSON types that a field accepts, following references and alternatives."""
     if "$ref" in field:
         return _types(schema.get("$defs", {}).get(field["$ref"].rsplit("/", 1)[-1], {}), schema)
     found: set[str] = set()

@@ -1,7 +1,7 @@
-"""The tasks of a `FakeHumans`, without a socket: what is on the server, what people will do, and what time does to it.
+"""The state of a `FakeHumans`, without a socket: its tasks, the scripts of its people, and deadlines.
 
-As the awaithumans server of 0.1.11 behaves where it differs from its documentation: a known key returns its task
-whatever was asked now, any response is taken, what has ended stays as it is.
+It behaves like the awaithumans server 0.1.11, also where that differs from its documentation. A known key returns its
+task, whatever the new request contains. Any response is accepted. A task that has ended does not change any more.
 """
 
 import heapq
@@ -24,20 +24,20 @@ logger = safe_logger("awaithumans.testing")
 
 
 class UnknownTaskError(LookupError):
-    """There is no such task."""
+    """Raised when there is no task with this id."""
 
 
 class EndedError(Exception):
-    """The task has ended; nothing can be done to it any more."""
+    """Raised when a task has ended, so that it cannot be changed any more."""
 
 
 @dataclass
 class FakeTask:
-    """One task. Its attributes are there to be read by tests."""
+    """One task of the fake server. Tests may read its attributes."""
 
     id: str
     asked: dict[str, Any]
-    """The body it was created with, with the payload as the caller gave it."""
+    """The request that created it, with the payload as the caller gave it."""
     created_at: datetime
     updated_at: datetime
     status: TaskStatus = TaskStatus.CREATED
@@ -50,17 +50,17 @@ class FakeTask:
     verification_attempt: int = 0
     response_redacted_at: datetime | None = None
     history: list[TaskStatus] = field(default_factory=lambda: [TaskStatus.CREATED])
-    """Every status it has had."""
+    """Every status that the task has had."""
     rows: dict[str, Any] = field(default_factory=dict[str, Any])
     """The payload as it was sent: rows that people can read."""
 
     @property
     def terminal(self) -> bool:
-        """Whether it has ended."""
+        """Whether the task has ended."""
         return self.status in TERMINAL
 
     def record(self, *, listed: bool = False) -> dict[str, Any]:
-        """As create, get, complete and cancel answer with it; lists hide a redacted payload."""
+        """Return the task record of the API. Lists hide a redacted payload."""
         asked = self.asked
         hidden = listed and asked.get("redact_payload")
         assigned: dict[str, Any] = asked.get("assign_to") or {}
@@ -91,7 +91,7 @@ class FakeTask:
         }
 
     def polled(self) -> dict[str, Any]:
-        """As a poll answers: nothing but the status until the end."""
+        """Return the reply to a poll: only the status, until the task has ended."""
         ended = self.terminal
         return {
             "status": self.status.value,
@@ -101,7 +101,7 @@ class FakeTask:
         }
 
     def callback_body(self) -> bytes:
-        """As a callback says it: compact JSON, times without a zone."""
+        """Return the body of the callback: compact JSON, with times without a zone."""
         body = {
             "task_id": self.id,
             "idempotency_key": self.asked["idempotency_key"],
@@ -138,14 +138,14 @@ class _Planned:
 
 
 class TaskServerState:
-    """All of it, behind one lock: requests, tests and time may come from different threads."""
+    """The tasks, scripts and planned events of the fake, behind one lock, since several threads may use them."""
 
     def __init__(self, clock: Clock) -> None:
         self.lock = threading.RLock()
         self.tasks: dict[str, FakeTask] = {}
         self.scripts: list[Script] = []
         self.ended: Callable[[FakeTask], None] = lambda task: None
-        """Called when a task has ended in a way that is called back."""
+        """Called when a task has ended and a callback is due."""
         self._clock = clock
         self._began, self._began_at = clock.now(), datetime.now(UTC)
         self._keys: dict[str, str] = {}
@@ -155,11 +155,11 @@ class TaskServerState:
         self._watchers: set[Callable[[], None]] = set()
 
     def moment(self) -> datetime:
-        """What time it is, on the fake's clock."""
+        """Return the current time as a date, on the fake's clock."""
         return self._began_at + timedelta(seconds=self._clock.now() - self._began)
 
     def create(self, body: Mapping[str, Any]) -> tuple[FakeTask, bool]:
-        """The task with that key, and whether it has been there already."""
+        """Return the task with that key, and whether it existed already."""
         with self.lock:
             known = self._keys.get(body["idempotency_key"])
             if known is not None:
@@ -174,7 +174,7 @@ class TaskServerState:
         return task, False
 
     def get(self, task_id: str) -> FakeTask:
-        """One task. Raises `UnknownTaskError`."""
+        """Return one task. Raises `UnknownTaskError` if there is none with this id."""
         with self.lock:
             try:
                 return self.tasks[task_id]
@@ -182,7 +182,7 @@ class TaskServerState:
                 raise UnknownTaskError(task_id) from None
 
     def listed(self, status: str | None, *, terminal: bool, limit: int, offset: int) -> list[FakeTask]:
-        """Newest first."""
+        """Return the tasks of one page of the list, newest first."""
         with self.lock:
             wanted = [
                 task
@@ -192,14 +192,14 @@ class TaskServerState:
         return wanted[offset : offset + limit]
 
     def delete(self, task_id: str) -> None:
-        """Remove it altogether."""
+        """Remove the task and its key."""
         with self.lock:
             task = self.get(task_id)
             del self.tasks[task_id], self._keys[task.asked["idempotency_key"]]
         self.notify()
 
     def swap(self) -> None:
-        """Go on with the other of two databases, which is empty at first. Time passes in both."""
+        """Switch to the other of two databases, which is empty at first. Time passes in both."""
         with self.lock:
             here = (self.tasks, self._keys, self._plan)
             (self.tasks, self._keys, self._plan), self._other = self._other, here
@@ -215,7 +215,7 @@ class TaskServerState:
         via: str | None = None,
         called_back: bool = True,
     ) -> FakeTask:
-        """A person submits a response, whatever it is."""
+        """Complete the task with any response."""
         return self._end(
             task_id,
             TaskStatus.COMPLETED,
@@ -227,11 +227,11 @@ class TaskServerState:
         )
 
     def cancel(self, task_id: str) -> FakeTask:
-        """Somebody cancels it."""
+        """Cancel the task, which must not have ended."""
         return self._end(task_id, TaskStatus.CANCELLED)
 
     def move(self, task_id: str, status: TaskStatus) -> FakeTask:
-        """It passes into this status, or ends in it."""
+        """Change the status of the task. A terminal status ends it."""
         if status in TERMINAL:
             return self._end(task_id, status)
         with self.lock:
@@ -277,7 +277,7 @@ class TaskServerState:
         return task
 
     def redact(self, task: FakeTask) -> None:
-        """Erase the response once it has been called back, if that was asked for."""
+        """Erase the response after its callback, if the request asked for that."""
         with self.lock:
             if task.asked.get("redact_response_after_submit"):
                 task.response, task.response_redacted_at = None, self.moment()
@@ -285,14 +285,14 @@ class TaskServerState:
     # Time and people
 
     def _plan_script(self, task: FakeTask) -> None:
-        """Plan its deadline, and what a person will do with it."""
+        """Plan the deadline of a task, and the actions of the first script that matches it."""
         begun, timeout = self._clock.now(), float(task.asked["timeout_seconds"])
         self._at(begun + timeout, task, lambda: self.move(task.id, TaskStatus.TIMED_OUT))
         record = task.record()
         script = next((script for script in self.scripts if script.fits(record)), None)
         if script is None:
             if self.scripts:
-                logger.warning("no script fits the task %r: nobody answers it", task.asked["task"])
+                logger.warning("no script matches the task %r, so it will not be answered", task.asked["task"])
             return
         script.use(record)
         delay = script.delay or 0.0
@@ -317,7 +317,7 @@ class TaskServerState:
         heapq.heappush(self._plan, _Planned(at, next(self._order), task, action))
 
     def catch_up(self) -> float | None:
-        """Do what is due; the time (on the clock) of what comes next."""
+        """Run the planned events that are due. Return the time of the next one on the clock, or None."""
         with self.lock:
             while self._plan:
                 planned = self._plan[0]
@@ -330,20 +330,20 @@ class TaskServerState:
         return None
 
     def next_change(self, task_id: str) -> float | None:
-        """When a task changes next, on the clock. None: it has ended, or is unknown."""
+        """Return when a task changes next, on the clock. None: it has ended, or is unknown."""
         with self.lock:
             if task_id not in self.tasks or self.tasks[task_id].terminal:
                 return None
             return min((planned.at for planned in self._plan if planned.task.id == task_id), default=None)
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call this after every change; returns what ends it."""
+        """Call the watcher after every change. Return a function that ends this."""
         with self.lock:
             self._watchers.add(watcher)
         return lambda: self._watchers.discard(watcher)
 
     def notify(self) -> None:
-        """Something has changed, or time has moved."""
+        """Call all watchers, after a change or a move of time."""
         with self.lock:
             watchers = list(self._watchers)
         for watcher in watchers:

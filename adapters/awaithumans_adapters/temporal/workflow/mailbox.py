@@ -306,7 +306,7 @@ class Mailbox:
         return not wait.named and key is not None and within(key) == key
 
     def joined(self, wait: Wait, key: str, outcome: Outcome) -> Outcome:
-        """Return the outcome of the recorded task, with whether the person was asked in other words than are asked now.
+        """Return the outcome of the recorded task, marked if the person was asked in other words than the current ones.
 
         Args:
             wait: The question.
