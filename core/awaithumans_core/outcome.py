@@ -36,9 +36,9 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
-from awaithumans_core.explicit_yes import NotGiven
 from awaithumans_core.form import read_form
-from awaithumans_core.schema import adapter, answer_reader, extra
+from awaithumans_core.schema.classes import adapter, answer_reader, extra
+from awaithumans_core.schema.explicit_yes import NotGiven
 from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
 
 T = TypeVar("T")

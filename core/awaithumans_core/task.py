@@ -19,9 +19,9 @@ from awaithumans_core.json_values import json_object
 from awaithumans_core.notification_routes import check_routes
 from awaithumans_core.replays import applies
 from awaithumans_core.safe_text import one_line
-from awaithumans_core.schema import fields as fields_of
-from awaithumans_core.schema import json_schema
-from awaithumans_core.secret_answers import refuse_secrets
+from awaithumans_core.schema.classes import fields as fields_of
+from awaithumans_core.schema.classes import json_schema
+from awaithumans_core.schema.secret_answers import refuse_secrets
 
 T = TypeVar("T")
 

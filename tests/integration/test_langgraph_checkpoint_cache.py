@@ -7,8 +7,8 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import CheckpointCache
 from awaithumans_adapters.langgraph.graph_engine.deliveries import MAX_STARTING
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.checkpoint_cache import CheckpointCache
 from awaithumans_core import Outcome, Route
 from tests.support.clocks import ManualClock
 from tests.support.counting_savers import CountingSaver, YieldingSaver

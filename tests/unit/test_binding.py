@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from awaithumans_core.binding import differences, parts, parts_asked, schema_digest
-from awaithumans_core.schema import json_schema
+from awaithumans_core.schema.classes import json_schema
 from awaithumans_core.task import HumanTask
 
 

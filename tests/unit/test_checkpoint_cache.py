@@ -8,12 +8,12 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import (
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import StoredAnswers
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.checkpoint_cache import (
     BRANCH_FRESH_SECONDS,
     FRESH_SECONDS,
     CheckpointCache,
 )
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers
 from tests.support.clocks import ManualClock
 from tests.support.counting_savers import CountingSaver
 

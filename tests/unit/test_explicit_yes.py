@@ -28,8 +28,8 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from awaithumans_core import HumanTask, InvalidTaskError, Outcome, ResponseSchemaError, settle
-from awaithumans_core.explicit_yes import NO_SCHEMAS  # pyright: ignore[reportPrivateUsage]
 from awaithumans_core.json_values import holds_yes, json_object
+from awaithumans_core.schema.explicit_yes import NO_SCHEMAS  # pyright: ignore[reportPrivateUsage]
 
 Yes = TypeAliasType("Yes", bool)
 Noted = TypeAliasType("Noted", Annotated[bool, "a note"])

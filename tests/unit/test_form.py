@@ -30,7 +30,7 @@ from typing_extensions import TypeAliasType, TypedDict, TypeVar
 from awaithumans_core.errors import InvalidTaskError, ResponseSchemaError
 from awaithumans_core.form import answer_from_form, form_definition
 from awaithumans_core.outcome import Outcome, settle
-from awaithumans_core.schema import fields, json_schema
+from awaithumans_core.schema.classes import fields, json_schema
 
 
 class Size(enum.Enum):

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from awaithumans_core import HumanTask, InvalidTaskError, Outcome, settle
 from awaithumans_core.form import form_definition
-from awaithumans_core.schema import json_schema
+from awaithumans_core.schema.classes import json_schema
 
 
 class Level(Enum):

@@ -21,7 +21,7 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
-from awaithumans_core.schema import Above, Preset
+from awaithumans_core.schema.classes import Above, Preset
 
 Kind: TypeAlias = Literal["approve", "edit", "reject", "respond"]
 

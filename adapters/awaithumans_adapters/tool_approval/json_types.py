@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from awaithumans_core.form import label_of
 from awaithumans_core.json_values import holds_yes
-from awaithumans_core.schema import bare
+from awaithumans_core.schema.classes import bare
 
 Schema = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_origin
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.schema import literal_values
+from awaithumans_core.schema.classes import literal_values
 
 
 def choices(kind: Any) -> dict[str, Any] | None:

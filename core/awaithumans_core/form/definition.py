@@ -8,8 +8,8 @@ from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.hints import hint_of, label_of
 from awaithumans_core.form.inputs import MAX_SHORT_TEXT, Input, Marked, inputs
 from awaithumans_core.json_values import holds_yes, json_object
-from awaithumans_core.schema import Above, Field, fields, once
-from awaithumans_core.sdk_markers import DISPLAY_KINDS
+from awaithumans_core.schema.classes import Above, Field, fields, once
+from awaithumans_core.schema.sdk_markers import DISPLAY_KINDS
 
 FORM_VERSION = 1
 """The form `version` that the server of 2026 understands."""

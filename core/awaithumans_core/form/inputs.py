@@ -38,8 +38,8 @@ from awaithumans_core.form.markers import currency_of, zone_of
 from awaithumans_core.form.numbers import read_decimal, read_float, read_money, read_whole_number
 from awaithumans_core.form.texts import Reader, boxed, lines, read_base64, read_file, stripped, unchanged
 from awaithumans_core.form.times import known_zone, read_in_zone
-from awaithumans_core.schema import bare, config, fields, json_schema, once
-from awaithumans_core.sdk_markers import TEXT_KINDS, sdk_marker
+from awaithumans_core.schema.classes import bare, config, fields, json_schema, once
+from awaithumans_core.schema.sdk_markers import TEXT_KINDS, sdk_marker
 
 MAX_SHORT_TEXT = 200
 """Maximum length of a text that is typed into one line. A longer one gets a text area."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.times import known_zone
-from awaithumans_core.sdk_markers import sdk_marker
+from awaithumans_core.schema.sdk_markers import sdk_marker
 
 
 @dataclass(frozen=True, slots=True)

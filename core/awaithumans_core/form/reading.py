@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from awaithumans_core.form.definition import CONFIRMED
 from awaithumans_core.form.inputs import Input, inputs
 from awaithumans_core.form.refusal import Unreadable
-from awaithumans_core.schema import Field, fields
+from awaithumans_core.schema.classes import Field, fields
 
 
 class Reading(NamedTuple):

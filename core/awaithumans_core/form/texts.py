@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.refusal import Unreadable
-from awaithumans_core.schema import adapter
+from awaithumans_core.schema.classes import adapter
 
 Reader = Callable[[Any], Any]
 """Turns what an input submits into a value that the class accepts. Raises `Unreadable`."""

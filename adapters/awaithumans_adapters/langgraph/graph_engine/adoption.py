@@ -18,7 +18,7 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import foreign_answered, interrupts
 from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread
 from awaithumans_adapters.langgraph.internals import bound_config, threads_in_memory
 from awaithumans_adapters.langgraph.names import GRAPH, is_ours
 from awaithumans_adapters.langgraph.unmodified.human_interrupts import HumanInterrupts

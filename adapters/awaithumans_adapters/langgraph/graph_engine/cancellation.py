@@ -5,7 +5,7 @@ from typing import Any
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import open_tasks
 from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, graph_in, is_ours
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of
 from awaithumans_core.human_tasks import HumanTasks

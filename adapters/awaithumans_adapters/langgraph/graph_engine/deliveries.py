@@ -18,13 +18,13 @@ from awaithumans_adapters.langgraph.delivery.failed_runs import FailedRuns, Grap
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
 from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, reason_for, rule_of
 from awaithumans_adapters.langgraph.delivery.seen_threads import MAX_REMEMBERED, SeenThreads
-from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import FRESH_SECONDS
 from awaithumans_adapters.langgraph.graph_engine.events import Events
 from awaithumans_adapters.langgraph.graph_engine.facts import Candidate, GraphFacts
 from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
-from awaithumans_adapters.langgraph.graph_engine.question import Question
 from awaithumans_adapters.langgraph.graph_engine.slots import Slots
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.checkpoint_cache import FRESH_SECONDS
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import Question
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread
 from awaithumans_core.engine import TargetNotReady
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route

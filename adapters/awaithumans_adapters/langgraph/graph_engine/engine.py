@@ -21,7 +21,7 @@ from awaithumans_adapters.langgraph.graph_engine.deliveries import Deliveries
 from awaithumans_adapters.langgraph.graph_engine.event_loop_thread import GraphThread, RunsOfCaller
 from awaithumans_adapters.langgraph.graph_engine.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.graph_engine.graphs import NOT_GIVEN, Graphs
-from awaithumans_adapters.langgraph.graph_engine.thread import Graph
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import Graph
 from awaithumans_adapters.langgraph.names import ENGINE
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError

@@ -15,11 +15,11 @@ from langgraph.checkpoint.base import CheckpointTuple
 from awaithumans_adapters.langgraph.delivery.classification import Fact, Snapshot
 from awaithumans_adapters.langgraph.delivery.seen_threads import SeenThreads
 from awaithumans_adapters.langgraph.graph_engine.events import Events
-from awaithumans_adapters.langgraph.graph_engine.question import BY_PRECEDENCE, Question
 from awaithumans_adapters.langgraph.graph_engine.run import ThreadRun
-from awaithumans_adapters.langgraph.graph_engine.step import Step
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import Waiting
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import Waiting
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import BY_PRECEDENCE, Question
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.step import Step
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread
 from awaithumans_core.runs import RunRecord
 
 

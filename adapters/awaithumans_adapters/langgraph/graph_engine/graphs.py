@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from awaithumans_adapters.langgraph.graph_engine.event_loop_thread import GraphThread
-from awaithumans_adapters.langgraph.graph_engine.thread import Graph, StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import Graph, StoredThread
 from awaithumans_adapters.langgraph.internals import loop_of, without_remote_states
 from awaithumans_adapters.langgraph.names import GRAPH
 from awaithumans_core.engine import TargetNotReady

@@ -20,10 +20,10 @@ from awaithumans_adapters.langgraph.delivery.checkpoint_reader import answers_of
 from awaithumans_adapters.langgraph.delivery.failed_runs import GraphFailedError
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.graph_engine.events import Events, GraphEvent
-from awaithumans_adapters.langgraph.graph_engine.question import Question
-from awaithumans_adapters.langgraph.graph_engine.step import Step, not_applied
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers, Waiting
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import StoredAnswers, Waiting
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import Question
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.step import Step, not_applied
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread
 from awaithumans_adapters.langgraph.internals import (
     INTERRUPT,
     RESUME,

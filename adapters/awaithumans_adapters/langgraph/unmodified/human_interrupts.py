@@ -1,6 +1,6 @@
 """Creates a task for every interrupt at which a graph that does not know this package pauses.
 
-This module creates the tasks, and `graph_engine.thread` resumes the threads in the relay. Both read what an interrupt
+This module creates the tasks, and `graph_engine.run` resumes the threads in the relay. Both read what an interrupt
 asks with `interrupt_question`. LangGraph reports an interrupt to its callbacks when a run has ended, but not if the
 caller leaves the stream there or its process dies. In these cases the relay creates the task, see `adoption`.
 """

@@ -10,10 +10,10 @@ from typing import Any, cast
 from pydantic import SecretBytes, SecretStr
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.explicit_yes import NO_SCHEMAS
 from awaithumans_core.form.markers import asks_for_a_secret
 from awaithumans_core.replays import applies
-from awaithumans_core.schema import adapter, fields, once
+from awaithumans_core.schema.classes import adapter, fields, once
+from awaithumans_core.schema.explicit_yes import NO_SCHEMAS
 
 
 def refuse_secrets(response_schema: Any) -> None:

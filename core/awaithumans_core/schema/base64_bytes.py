@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import EncodedBytes
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from awaithumans_core.explicit_yes import NO_SCHEMAS
+from awaithumans_core.schema.explicit_yes import NO_SCHEMAS
 
 
 def base64_bytes(core: Mapping[str, Any]) -> CoreSchema | None:

@@ -10,12 +10,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.types import Durability, StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.history import PAGE, namespaces, newest_first
-from awaithumans_adapters.langgraph.graph_engine.checkpoint_cache import CheckpointCache
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import (
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import (
     StoredAnswers,
     Writes,
     end_failed_transaction,
 )
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.checkpoint_cache import CheckpointCache
 
 
 class Graph(Protocol):

@@ -21,11 +21,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticUndefined, SchemaError, SchemaValidator, to_json
 from typing_extensions import TypeAliasType, is_typeddict
 
-from awaithumans_core.base64_bytes import base64_bytes
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.explicit_yes import explicit_yes
 from awaithumans_core.json_values import json_object
-from awaithumans_core.sdk_markers import corrected, is_marker, unmarked
+from awaithumans_core.schema.base64_bytes import base64_bytes
+from awaithumans_core.schema.explicit_yes import explicit_yes
+from awaithumans_core.schema.sdk_markers import corrected, is_marker, unmarked
 
 R = TypeVar("R")
 

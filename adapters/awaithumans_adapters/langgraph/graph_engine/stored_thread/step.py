@@ -15,9 +15,9 @@ from awaithumans_adapters.langgraph.delivery.checkpoint_reader import (
     handled,
 )
 from awaithumans_adapters.langgraph.delivery.classification import NextQuestion
-from awaithumans_adapters.langgraph.graph_engine.breakpoints import Breakpoints
-from awaithumans_adapters.langgraph.graph_engine.question import waiting_at
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread, id_of
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.breakpoints import Breakpoints
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import waiting_at
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread, id_of
 from awaithumans_adapters.langgraph.internals import parents_of, was_cancelled
 from awaithumans_adapters.langgraph.names import is_ours
 

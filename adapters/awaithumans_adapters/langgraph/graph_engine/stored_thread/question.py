@@ -21,8 +21,8 @@ from awaithumans_adapters.langgraph.delivery.checkpoint_reader import (
     updated_from,
 )
 from awaithumans_adapters.langgraph.delivery.history import Search, named, search
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import Waiting
-from awaithumans_adapters.langgraph.graph_engine.thread import StoredThread, id_of, namespace_of
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import Waiting
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread, id_of, namespace_of
 from awaithumans_adapters.langgraph.names import NODE, is_ours, names_key, node_in
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id, keys_of
 

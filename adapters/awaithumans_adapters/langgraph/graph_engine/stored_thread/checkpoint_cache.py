@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, copy
 from langgraph.types import StateSnapshot
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import UNFINISHED
-from awaithumans_adapters.langgraph.graph_engine.stored_answers import StoredAnswers, location_of
+from awaithumans_adapters.langgraph.graph_engine.stored_thread.answers import StoredAnswers, location_of
 from awaithumans_adapters.langgraph.internals import CHECKPOINTER, RETURN
 
 LATEST = ("", None)
