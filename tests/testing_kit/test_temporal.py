@@ -1,16 +1,25 @@
 """`HumansForTemporal`: people in the virtual time of a Temporal test server, in both modes and without a relay."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from devservers import tool
+from temporalio.client import (
+    Client,
+    Interceptor,
+    OutboundInterceptor,
+    SignalWorkflowInput,
+    WorkflowExecutionStatus,
+)
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from awaithumans_adapters.temporal.testing import HumansForTemporal
+from awaithumans_core.route import Route
 from awaithumans_core.testing import Script
 from tests.support.temporal import result, start
 from tests.support.workflows import (
@@ -162,3 +171,57 @@ async def test_leaving_ends_open_workflows(env: WorkflowEnvironment) -> None:
                 answered = await start(humans.temporal_client, AskUncaught.run, {"task": "Refund?"}, task_queue=queue)
                 assert await result(answered) is True
                 await left.terminate()
+
+
+class ActsDuringASignal(Interceptor):
+    """Calls a function once, while a signal of the client is under way."""
+
+    act: Callable[[], Awaitable[None]] | None = None
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - its name in the SDK
+        interceptor = self
+
+        class Outbound(OutboundInterceptor):
+            async def signal_workflow(self, input: SignalWorkflowInput) -> None:  # noqa: A002 - its name in the SDK
+                act, interceptor.act = interceptor.act, None
+                if act is not None:
+                    await act()
+                await super().signal_workflow(input)
+
+        return Outbound(next)
+
+
+async def register_question(humans: HumansForTemporal, key: str) -> str:
+    """Ask a question that is never answered, register it, and return the id of the workflow that visits its task."""
+    question = {
+        "task": "Never answered?",
+        "payload": {},
+        "payload_schema": {},
+        "response_schema": {},
+        "timeout_seconds": 86400,
+        "idempotency_key": key,
+    }
+    async with humans.client() as tasks:
+        created = await tasks.create(question)
+    route = Route("temporal", {"namespace": "default", "workflow_id": key}, key)
+    await humans.register(created.task_id, humans.relay_settings.signer().prove(route, created.task_id))
+    return f"{humans.task_queue}:{created.task_id}:{route.digest}"
+
+
+@pytest.mark.edges
+async def test_question_registered_while_leaving_is_ended_too(env: WorkflowEnvironment) -> None:
+    """A question that is registered while the open ones are being ended does not disturb this, and is ended too."""
+    visits: list[str] = []
+
+    async def register() -> None:
+        visits.append(await register_question(humans, secrets.token_hex(8)))
+
+    signals = ActsDuringASignal()
+    config = env.client.config()
+    config["interceptors"] = [signals]
+    client = Client(**config)
+    async with HumansForTemporal(WorkflowEnvironment.from_client(client)) as humans:
+        await register()
+        signals.act = register
+    ends = [await client.get_workflow_handle(each).describe() for each in visits]
+    assert [end.status for end in ends] == [WorkflowExecutionStatus.COMPLETED] * 2

@@ -121,12 +121,14 @@ class HumansForTemporal(FakeHumans):
         )
 
     async def _end_visits(self) -> None:
-        """End the workflows of this kit while its worker runs.
+        """End the workflows of this object while its worker runs.
 
-        The server skips no time while one of them has a task, nor after one was terminated that had a task.
+        The server skips no time while one of them has a task, nor after one was terminated that had a task. A question
+        may still be registered meanwhile, so the waits are taken one by one until none is left.
         """
         with self._env.auto_time_skipping_disabled():
-            for wait_id in self._waits:
+            while self._waits:
+                wait_id, _ = self._waits.popitem()
                 visits = self._client.get_workflow_handle(wait_id)
                 with suppress(RPCError):  # the workflow has ended
                     await visits.signal(_LEAVE)
@@ -149,6 +151,8 @@ class HumansForTemporal(FakeHumans):
     async def _visit(self, wait_id: str) -> list[float]:
         """Deliver the end of a task. If it has not ended, return the seconds until the next visit in a list."""
         await self.catch_up()
+        if wait_id not in self._waits:  # its workflow is being ended
+            return []
         task_id, route = self._waits[wait_id]
         try:
             task = self._state.get(task_id)
