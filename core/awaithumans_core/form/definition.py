@@ -85,7 +85,7 @@ def _shown(field: Field, marked: Marked) -> dict[str, Any]:
     shown = {"name": field.name, "label": label, "required": field.required and not field.nullable}
     if known.box:
         shown["required"] = shown["required"] or holds_yes(field.default)
-    if hint := hint_of(field.info.description or marked.hint, known.form, known.limit, blank):
+    if hint := hint_of(field.info.description or marked.hint, known.expected, known.limit, blank):
         shown["hint"] = hint
     return shown | shape
 

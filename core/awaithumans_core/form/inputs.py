@@ -53,7 +53,7 @@ class Input:
 
     shape: Mapping[str, Any]
     """The kind of input in the server's form, with its options."""
-    form: str = ""
+    expected: str = ""
     """How a value is written. Part of the hint, unless the class describes the field."""
     limit: str = ""
     """The bounds of a value, in words."""
@@ -61,7 +61,7 @@ class Input:
     """The currency or the time zone of a value. Part of the label."""
     read: Reader = unchanged
     """Turns what the input submits into a value that the class accepts."""
-    line: str | None = None
+    example: str | None = None
     """An example of a value as a line of text; "" if any text is one, None if a value is not written on a line."""
     initial: Callable[[Any], Any] | None = None
     """Turns a default into the initial value of the input; None if the input does not show a default."""
@@ -131,7 +131,7 @@ def _with_marker(found: Input, marker: Mapping[str, Any]) -> Input:
     return replace(
         found,
         shape=shape,
-        form=found.form if text else "",
+        expected=found.expected if text else "",
         read=read,
         initial=None if text else initial,
         typed=found.typed and text,
@@ -162,12 +162,12 @@ def _text(_: Any, rules: Rules) -> Input:
     shape = {"kind": "long_text"} if long else _short()
     if long:
         known.pop("pattern", None)  # a text area has no pattern
-    return Input(shape=shape | known, limit=bounds(rules, "characters"), line="")
+    return Input(shape=shape | known, limit=bounds(rules, "characters"), example="")
 
 
-def _number(form: str, read: Reader, line: str) -> Callable[[Any, Rules], Input]:
+def _number(expected: str, read: Reader, example: str) -> Callable[[Any, Rules], Input]:
     def made(_: Any, rules: Rules) -> Input:
-        return Input(shape=_short(), form=form, limit=bounds(rules), read=read, line=line, typed=True)
+        return Input(shape=_short(), expected=expected, limit=bounds(rules), read=read, example=example, typed=True)
 
     return made
 
@@ -179,11 +179,11 @@ def _money(found: Input, code: str, limit: str) -> Input:
     return replace(
         found,
         shape=_short(),
-        form="an amount, for instance 1234.50",
+        expected="an amount, for instance 1234.50",
         limit=limit,
         unit=code,
         read=read if found.typed else partial(read_money, code=code),
-        line="1234.50",
+        example="1234.50",
         typed=True,
     )
 
@@ -194,24 +194,31 @@ def _zoned(found: Input, zone: str) -> Input:
     return replace(found, shape=shape, unit=zone, read=partial(read_in_zone, zone=zone), typed=True)
 
 
-def _picker(kind: str, line: str, form: str = "") -> Callable[[Any, Rules], Input]:
+def _picker(kind: str, example: str, expected: str = "") -> Callable[[Any, Rules], Input]:
     def made(_: Any, rules: Rules) -> Input:
-        return Input(shape={"kind": kind}, form=form, limit=bounds(rules), line=line)
+        return Input(shape={"kind": kind}, expected=expected, limit=bounds(rules), example=example)
 
     return made
 
 
 def _aware(_: Any, rules: Rules) -> Input:
-    return _zoned(Input(shape={}, limit=bounds(rules), line="2026-01-31T14:30"), "UTC")
+    return _zoned(Input(shape={}, limit=bounds(rules), example="2026-01-31T14:30"), "UTC")
 
 
-def _written(line: str, *, subtype: str = "plain") -> Callable[[Any, Rules], Input]:
+def _written(example: str, *, subtype: str = "plain") -> Callable[[Any, Rules], Input]:
     """Return the row of a type whose values people write as text that pydantic parses."""
 
     def made(_: Any, rules: Rules) -> Input:
-        form = f"for instance {line}" if line else ""
+        expected = f"for instance {example}" if example else ""
         shape = _short(subtype=subtype)
-        return Input(shape=shape, form=form, limit=bounds(rules, "characters"), read=stripped, line=line, typed=True)
+        return Input(
+            shape=shape,
+            expected=expected,
+            limit=bounds(rules, "characters"),
+            read=stripped,
+            example=example,
+            typed=True,
+        )
 
     return made
 
@@ -220,10 +227,10 @@ def _bytes(_: Any, rules: Rules, encoding: str = "base64") -> Input:
     if encoding == "utf8":
         return Input(shape={"kind": "long_text"}, limit=bounds(rules, "bytes"))
     own = any(isinstance(rule, EncodedBytes) for rule in rules) or encoding != "base64"  # the class decodes it itself
-    form = "hexadecimal digits, for instance 68656c6c6f" if encoding == "hex" else "base64, for instance aGVsbG8="
+    expected = "hexadecimal digits, for instance 68656c6c6f" if encoding == "hex" else "base64, for instance aGVsbG8="
     return Input(
         shape={"kind": "long_text"},
-        form=form,
+        expected=expected,
         limit=bounds(rules, "bytes"),
         read=read_file if own else read_base64,
         typed=True,
@@ -305,14 +312,14 @@ def _of_collection(kind: Any, rules: Rules, settings: Mapping[str, Any]) -> Inpu
             initial=lambda default: in_order(item, default) or None,
         )
     row = _of_type(item, item_rules, settings)
-    if row is None or row.line is None:
+    if row is None or row.example is None:
         return None
     if (code := currency_of(item_rules, sdk_marker(item_rules) or {})) is not None:
         row = _money(row, code, row.limit)
-    form = f"one per line, for instance {row.line}" if row.line else "one per line"
+    expected = f"one per line, for instance {row.example}" if row.example else "one per line"
     return Input(
         shape={"kind": "long_text"},
-        form=form,
+        expected=expected,
         limit=", ".join(part for part in (limit, row.limit and f"each {row.limit}") if part),
         unit=row.unit,
         read=lines(row.read, of_text=item is str),
@@ -362,7 +369,7 @@ def _of_schema(kind: Any, schema: SchemaOf) -> Input:
         return Input(shape=_short(), read=stripped, typed=True)
     return Input(
         shape={"kind": "long_text"},
-        form=f"JSON, for instance {example_text(part, root)}",
+        expected=f"JSON, for instance {example_text(part, root)}",
         read=boxed(kind),
         box=True,
         typed=True,

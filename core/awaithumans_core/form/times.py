@@ -29,7 +29,14 @@ def known_zone(name: str) -> tzinfo:
 
 
 def read_in_zone(value: object, zone: str) -> object:
-    """Read the text of a time without a zone as a time in this zone; return anything else unchanged."""
+    """Read the text of a time without a zone as a time in this zone, and return it as ISO 8601 text with its offset.
+
+    Any other value is returned unchanged.
+
+    Raises:
+        Unreadable: the zone has this time twice, or not at all, because clocks are changed.
+        InvalidTaskError: there is no such zone on this machine.
+    """
     if not isinstance(value, str):
         return value
     try:
