@@ -156,7 +156,7 @@ class VirtualClock:
 
     @contextmanager
     def idle(self) -> Generator[None]:
-        """Context manager within `busy` for code that only waits. Time may move in it."""
+        """Lift `busy` for this block, so that time may pass. Use only inside `busy`."""
         with self._state:
             self._busy -= 1
             self._record_activity()
