@@ -192,7 +192,7 @@ class ActsDuringASignal(Interceptor):
 
 
 async def register_question(humans: HumansForTemporal, key: str) -> str:
-    """Ask a question that is never answered, register it, and return the id of the workflow that visits its task."""
+    """Ask a question that is never answered, register it, and return the id of the workflow that polls its task."""
     question = {
         "task": "Never answered?",
         "payload": {},
@@ -211,17 +211,17 @@ async def register_question(humans: HumansForTemporal, key: str) -> str:
 @pytest.mark.edges
 async def test_question_registered_while_leaving_is_ended_too(env: WorkflowEnvironment) -> None:
     """A question that is registered while the open ones are being ended does not disturb this, and is ended too."""
-    visits: list[str] = []
+    polling: list[str] = []
 
     async def register() -> None:
-        visits.append(await register_question(humans, secrets.token_hex(8)))
+        polling.append(await register_question(people, secrets.token_hex(8)))
 
     signals = ActsDuringASignal()
     config = env.client.config()
     config["interceptors"] = [signals]
     client = Client(**config)
-    async with HumansForTemporal(WorkflowEnvironment.from_client(client)) as humans:
+    async with HumansForTemporal(WorkflowEnvironment.from_client(client)) as people:
         await register()
         signals.act = register
-    ends = [await client.get_workflow_handle(each).describe() for each in visits]
+    ends = [await client.get_workflow_handle(each).describe() for each in polling]
     assert [end.status for end in ends] == [WorkflowExecutionStatus.COMPLETED] * 2

@@ -1,7 +1,7 @@
 """`HumansForTemporal`: scripted people for workflows on a Temporal test server, where a wait of days takes a moment.
 
 Law: people act in the server's time. Temporal's test server jumps to its next timer as soon as no task is active, so
-each act of a person is such a timer. In signal mode it is a timer of a small workflow that visits the task. In activity
+each scripted action is such a timer. In signal mode it is a timer of a small workflow that polls the task. In activity
 mode it is the pause before the next attempt of the activity that waits. Everything else is what runs in production: the
 activities, the signed registration, the engine that delivers.
 
@@ -42,7 +42,7 @@ from awaithumans_core.testing.task_server_state import UnknownTaskError
 SERVER, RELAY = "https://humans.test", "https://relay.test"
 """Addresses of the awaithumans server and the relay, which run in this process. Nothing is sent over a network."""
 
-_VISIT, _LEAVE = "awaithumans.testing.visit", "awaithumans.testing.leave"
+_POLL, _LEAVE = "awaithumans.testing.visit", "awaithumans.testing.leave"
 _OWN_PLUGINS = (HumanTasksPlugin, HumanTasksWorkflowPlugin, HumanTasksActivityPlugin)
 
 
@@ -52,7 +52,7 @@ class HumansForTemporal(FakeHumans):
     Script them as with `FakeHumans`, before the workflow asks. `after(...)` counts on the environment's clock. Workers
     use `temporal_client`, or the plugin `plugin()`. Both modes of `await_human` work, with time skipping and without.
     This object's own worker runs the activities, so workflows under test need no settings. `complete` and `cancel` by
-    the test itself reach a workflow in signal mode. An activity that waits notices them at the next act of its script.
+    the test itself reach a workflow in signal mode. An activity that waits notices them at the next scripted action.
 
     Args:
         env: `await WorkflowEnvironment.start_time_skipping()`, or `start_local()` for real time.
@@ -105,7 +105,7 @@ class HumansForTemporal(FakeHumans):
             await self.catch_up()
             for queue in self._queues:
                 await self._stack.enter_async_context(self._worker(queue))
-            self._stack.push_async_callback(self._end_visits)
+            self._stack.push_async_callback(self._end_polling)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -115,12 +115,12 @@ class HumansForTemporal(FakeHumans):
         return Worker(
             self._client,
             task_queue=task_queue,
-            workflows=[_Visits] if task_queue == self.task_queue else [],
-            activities=[*self._activities.all(), self._visit],
+            workflows=[_Polling] if task_queue == self.task_queue else [],
+            activities=[*self._activities.all(), self._poll],
             workflow_runner=UnsandboxedWorkflowRunner(),
         )
 
-    async def _end_visits(self) -> None:
+    async def _end_polling(self) -> None:
         """End the workflows of this object while its worker runs.
 
         The server skips no time while one of them has a task, nor after one was terminated that had a task. A question
@@ -129,10 +129,10 @@ class HumansForTemporal(FakeHumans):
         with self._env.auto_time_skipping_disabled():
             while self._waits:
                 wait_id, _ = self._waits.popitem()
-                visits = self._client.get_workflow_handle(wait_id)
+                polling = self._client.get_workflow_handle(wait_id)
                 with suppress(RPCError):  # the workflow has ended
-                    await visits.signal(_LEAVE)
-                    await visits.result()
+                    await polling.signal(_LEAVE)
+                    await polling.result()
 
     # Time
 
@@ -147,9 +147,9 @@ class HumansForTemporal(FakeHumans):
         due = self._state.next_change(task_id)
         return timedelta(seconds=max(0.0, (due or 0.0) - self._time.now()), milliseconds=10)
 
-    @activity.defn(name=_VISIT)
-    async def _visit(self, wait_id: str) -> list[float]:
-        """Deliver the end of a task. If it has not ended, return the seconds until the next visit in a list."""
+    @activity.defn(name=_POLL)
+    async def _poll(self, wait_id: str) -> list[float]:
+        """Deliver the end of a task. If it has not ended, return the seconds until the next poll in a list."""
         await self.catch_up()
         if wait_id not in self._waits:  # its workflow is being ended
             return []
@@ -166,14 +166,14 @@ class HumansForTemporal(FakeHumans):
     # The relay's part
 
     async def register(self, task_id: str, proof: str) -> None:
-        """Accept a registration. A waiting activity needs no visits, because its attempts check the task themselves."""
+        """Accept a registration. A waiting activity is not polled, because its attempts check the task themselves."""
         route = self.relay_settings.signer().open_proof(proof, task_id)
         if "activity_id" in route.target:
             return
         wait_id = f"{self.task_queue}:{task_id}:{route.digest}"
         self._waits[wait_id] = task_id, route
         with suppress(WorkflowAlreadyStartedError):
-            await self._client.start_workflow(_Visits.run, wait_id, id=wait_id, task_queue=self.task_queue)
+            await self._client.start_workflow(_Polling.run, wait_id, id=wait_id, task_queue=self.task_queue)
 
     async def receive(self, token: str, request: httpx.Request) -> None:
         """Accept a callback, and deliver its outcome."""
@@ -220,7 +220,7 @@ class _Activities(HumanTaskActivities):
         self._humans = humans
 
     def _leave_open(self, task_id: str, memory: Memory) -> NoReturn:
-        """Make Temporal retry the activity when the person acts.
+        """Make Temporal retry the activity when the next scripted action is due.
 
         The test server skips no time while an activity is active.
         """
@@ -233,23 +233,23 @@ class _Activities(HumanTaskActivities):
 
 
 @workflow.defn(name="awaithumans.testing.Visits", sandboxed=False)
-class _Visits:
-    """Visits one task whenever something happens to it, until its outcome is delivered or the kit is closed."""
+class _Polling:
+    """Polls one task whenever something happens to it, until its outcome is delivered or the helper is closed."""
 
     def __init__(self) -> None:
         self._left = False
 
     @workflow.signal(name=_LEAVE)
     def leave(self) -> None:
-        """Stop visiting the task."""
+        """Stop polling the task."""
         self._left = True
 
     @workflow.run
     async def run(self, wait_id: str) -> None:
-        """Visit the task, sleep until the next visit, and repeat."""
+        """Poll the task, sleep until the next poll, and repeat."""
         while not self._left:
             seconds: list[float] = await workflow.execute_activity(
-                _VISIT, wait_id, result_type=list[float], start_to_close_timeout=timedelta(seconds=60)
+                _POLL, wait_id, result_type=list[float], start_to_close_timeout=timedelta(seconds=60)
             )
             if not seconds:
                 return
