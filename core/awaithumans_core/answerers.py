@@ -51,8 +51,14 @@ class Answerers:
         if outcome.status != TaskStatus.COMPLETED or (self.only is None and not self.not_by):
             return
         email = outcome.completed_by_email
-        own = email is not None and address(email) in map(address, self.only or ()) and not _is_another(outcome)
-        barred = email is None or not is_named(email, self.asked) or mailbox(email) in map(mailbox, self.not_by)
+        own = (
+            email is not None
+            and accepted_form(email) in map(accepted_form, self.only or ())
+            and not _is_another(outcome)
+        )
+        barred = (
+            email is None or not is_named(email, self.asked) or counted_form(email) in map(counted_form, self.not_by)
+        )
         if (self.only is None or own) and not (self.not_by and barred):
             return
         who = "a person whose e-mail address is not recorded" if email is None else ascii(email[:SHOWN_CHARS])
@@ -73,7 +79,7 @@ class Answerers:
         )
 
 
-def answerers(assign_to: Mapping[str, Any] | None, *, only_assignee: Any, not_by: Any) -> Answerers:
+def read_answerers(assign_to: Mapping[str, Any] | None, *, only_assignee: Any, not_by: Any) -> Answerers:
     """Read these options of a question.
 
     Args:
@@ -96,8 +102,8 @@ def answerers(assign_to: Mapping[str, Any] | None, *, only_assignee: Any, not_by
     barred = (cast("Any", not_by),) if one else tuple(cast("Any", not_by))
     if odd := [repr(who) for who in barred if not isinstance(who, str) or "@" not in who]:
         raise InvalidTaskError(f"not_by holds {', '.join(odd)}: give e-mail addresses")
-    keep_out = set(map(mailbox, barred))
-    left = [who for who in asked if mailbox(who) not in keep_out]
+    keep_out = set(map(counted_form, barred))
+    left = [who for who in asked if counted_form(who) not in keep_out]
     if asked and not left:
         raise InvalidTaskError(
             f"not_by names every person the question is assigned to ({', '.join(asked)}): assign it to another person"
@@ -117,18 +123,18 @@ def addresses(assign_to: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(who for who in named if isinstance(who, str))
 
 
-def address(email: str) -> str:
+def accepted_form(email: str) -> str:
     """One address in one form, for accepting: only letter case and the dot of the root domain are the same.
 
-    The server lowers addresses, of all scripts, when it creates a user for one. A letter whose lower case belongs to
-    another capital letter as well (the Kelvin sign and K) keeps its case, so no two letters become one.
+    The server lowers addresses, of all scripts, when it creates a user for one. If any letter's lower case belongs to
+    another capital as well (the Kelvin sign and K), the whole address keeps its case, so no two letters become one.
     """
     email = email.strip().rstrip(".")
     lowered = email.lower()
     return lowered if lowered.upper() == email.upper() else email
 
 
-def mailbox(email: str) -> str:
+def counted_form(email: str) -> str:
     """One mailbox in one form, for counting: also sub-addresses (`anna+1@`) and compatibility characters are merged."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold())
     local, at, domain = "".join(each for each in folded if not _is_invisible(each)).rpartition("@")
@@ -147,7 +153,7 @@ def _is_invisible(character: str) -> bool:
 def is_named(email: str, asked: Iterable[str]) -> bool:
     """Whether an address identifies a person. One that may imitate another does so only if it is an assignee's."""
     plain = email.isascii() and "xn--" not in email.lower()
-    return plain or address(email) in map(address, asked)
+    return plain or accepted_form(email) in map(accepted_form, asked)
 
 
 def identifiers(outcome: Outcome, asked: Iterable[str]) -> frozenset[str]:
@@ -160,11 +166,11 @@ def identifiers(outcome: Outcome, asked: Iterable[str]) -> frozenset[str]:
         found.add(f"user:{outcome.completed_by_user_id}")
     email = outcome.completed_by_email
     if email and "@" in email and is_named(email, asked):
-        found.add(mailbox(email))
+        found.add(counted_form(email))
     return frozenset(found)
 
 
-def unclear(email: str) -> str | None:
+def lookalike_reason(email: str) -> str | None:
     """Return why an address may be mistaken for another one; None if it cannot be."""
     if any(map(_is_invisible, email.strip())):
         return "it has invisible characters"

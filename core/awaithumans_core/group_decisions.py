@@ -24,12 +24,12 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from awaithumans_core import clock as clocks
-from awaithumans_core.answerers import SHOWN_CHARS, addresses, identifiers, mailbox, unclear
+from awaithumans_core.answerers import SHOWN_CHARS, addresses, counted_form, identifiers, lookalike_reason
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, InvalidTaskError, QuestionEndedError
 from awaithumans_core.group_context import Group, deciding
 from awaithumans_core.http.connections import running_loop
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.replays import applies
+from awaithumans_core.temporal_patches import applies
 
 T = TypeVar("T")
 
@@ -425,7 +425,7 @@ def _voter(
         return frozenset()
     voter = identifiers(vote.outcome, asked)
     if count_unnamed and not voter and not vote.answered_by:
-        voter = frozenset(map(mailbox, _addresses(vote.person))) or frozenset({f"asked:{_name(vote.person)}"})
+        voter = frozenset(map(counted_form, _addresses(vote.person))) or frozenset({f"asked:{_name(vote.person)}"})
     counts = bool(voter) and not any(ballot.voter & voter for ballot in earlier)
     return voter if counts or _counts_people(vote.outcome.task_id) else frozenset({f"task:{vote.outcome.task_id}"})
 
@@ -443,11 +443,11 @@ def _problem(people: Sequence[Person], *, groups: bool) -> str | None:
         if not groups and len(named) != 1 and not (isinstance(person, Mapping) and "user_id" in person):
             return f"{person!r} is not one person: name people one by one, or give groups=True"
         for email in named:
-            if (why := unclear(email)) is not None:
+            if (why := lookalike_reason(email)) is not None:
                 return f"the address {email!a} may be read as another one: {why}. Write it as the server has it"
-        if len(named) == 1 and (other := mailboxes.get(mailbox(named[0]))) is not None:
+        if len(named) == 1 and (other := mailboxes.get(counted_form(named[0]))) is not None:
             return f"{other!a} and {named[0]!a} are one mailbox, and would have two votes: name each person once"
-        mailboxes |= {mailbox(named[0]): named[0]} if len(named) == 1 else {}
+        mailboxes |= {counted_form(named[0]): named[0]} if len(named) == 1 else {}
     return None
 
 

@@ -124,7 +124,7 @@ class HumanTasks:
                 regardless of which caller created it.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
-        closing = flow.close(task_id, patience) if asked_by is None else flow.close_own(task_id, asked_by, patience)
+        closing = flow.close(task_id, patience) if asked_by is None else flow.close_if_mine(task_id, asked_by, patience)
         return await self._client.run(closing)
 
     async def last_look(self, task_id: str, given: float, *, key: str | None = None) -> Outcome:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from awaithumans_core.errors import InvalidTaskError
-from awaithumans_core.replays import applies
+from awaithumans_core.temporal_patches import applies
 
 _ROUTE = re.compile(r"(?:slack(?:\+[^:\s]+)?:[@#]?[^@#\s].*|email(?:\+[^:\s]+)?:[^@\s]+@[^@\s]+)")
 """An entry of `notify`. The server accepts any other text, but then notifies no person."""

@@ -5,7 +5,7 @@ Laws:
 - An outcome crosses every process boundary as a value: as a signal argument, a resume value, or a row of the relay.
 - Typed errors are raised only by `settle`, in the caller's own process.
 - `completed` without a response is not an answer.
-- No failure ends in "approved".
+- No error path yields an approval.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ from awaithumans_core.errors import (
 )
 from awaithumans_core.form import read_form
 from awaithumans_core.schema.classes import adapter, answer_reader, extra
-from awaithumans_core.schema.explicit_yes import NotGiven
+from awaithumans_core.schema.explicit_yes import YesNotGiven
 from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
 
 T = TypeVar("T")
@@ -197,8 +197,8 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     ),
     TaskStatus.CANCELLED: (
         TaskCancelledError,
-        "task {id} was cancelled before a person answered it. It stays cancelled under its idempotency_key: ask again "
-        "under another one",
+        "task {id} was cancelled before a person answered it. It stays cancelled under this idempotency_key; "
+        "use a new key to ask again",
     ),
     TaskStatus.VERIFICATION_EXHAUSTED: (
         VerificationExhaustedError,
@@ -207,7 +207,7 @@ _ENDED: Mapping[str, tuple[type[QuestionEndedError], str]] = {
     NOT_FOUND: (
         TaskNotFoundError,
         "task {id} was deleted on the awaithumans server before a person answered it. The question is not asked again "
-        "automatically: to ask again, call again",
+        "automatically; call await_human again",
     ),
 }
 
@@ -251,7 +251,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
     if outcome.response is None:
         why = outcome.response_omitted or "it was removed from the server (redacted after another receiver took it)"
         raise ResponseMissingError(
-            f"task {outcome.task_id} is completed, but its response is not here: {why}. The decision is not known here",
+            f"task {outcome.task_id} is completed, but its response is missing: {why}. The decision is not known here",
             task_id=outcome.task_id,
             outcome=outcome,
         )
@@ -267,7 +267,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         why = _BY_DEFAULT if not unread and _fits(answer, response_schema) else ""
         refused = [*unread, *(str(each["loc"][0]) for each in found if each["loc"])]
         raise _misfit(outcome, response_schema, *unread.values(), *problems, why=why, refused=refused) from None
-    except NotGiven as field:
+    except YesNotGiven as field:
         problem = f"{field}: Field required"
         raise _misfit(outcome, response_schema, problem, why=_BY_DEFAULT, refused=[str(field)]) from None
     except Exception as error:  # from the class's own validator, or too deep to read as JSON

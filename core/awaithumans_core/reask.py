@@ -13,8 +13,8 @@ from typing import TypeVar
 from awaithumans_core.errors import AnswererNotAllowedError, ResponseSchemaError
 from awaithumans_core.form import typed_fields
 from awaithumans_core.outcome import Outcome, settle
-from awaithumans_core.replays import applies
 from awaithumans_core.task import HumanTask
+from awaithumans_core.temporal_patches import applies
 
 T = TypeVar("T")
 

@@ -22,26 +22,26 @@ MAX_STARTS = 2
 class StartedRuns:
     """The number of runs that were started to deliver one answer."""
 
-    position: str | None = None
-    """Where the last run started: a fingerprint of the caller's stored state. None: no run was started."""
+    state_fingerprint: str | None = None
+    """Fingerprint of the caller's stored state where the last run started. None: no run was started."""
     starts: int = 0
-    """How often the work that follows this position may have been done."""
+    """How often the work that follows this state may have been done."""
 
     def after_start(self, position: str, *, settled: bool) -> "StartedRuns":
         """Return the count with one more start.
 
         Args:
-            position: The caller's stored state now. If it is not the position of the last start, that run made progress
-                and ended here, so what follows may have been done once already.
+            position: Fingerprint of the caller's stored state now. If the last start had another one, that run
+                made progress and ended here, so what follows may have been done once already.
             settled: The caller's stored state shows how its last run ended (a recorded failure, a new question), or an
                 operator redrives. Then nothing that was done is unknown, and counting begins again.
 
         Raises:
             TargetGone: the limit is reached; the wait is to be parked.
         """
-        if settled or self.position is None:
+        if settled or self.state_fingerprint is None:
             return StartedRuns(position, 1)
-        starts = self.starts + 1 if position == self.position else 2
+        starts = self.starts + 1 if position == self.state_fingerprint else 2
         if starts > MAX_STARTS:
             raise TargetGone(
                 f"the caller was run {self.starts} times from the same position and no result was stored, so it may "
@@ -66,8 +66,9 @@ class RunRecord(Protocol):
     async def start(self, position: str, *, settled: bool) -> None:
         """Record that a run is about to start, and return once that is stored.
 
-        Takes what `StartedRuns.after_start` takes, and raises as it does; any other error means that nothing was
-        recorded, so no run may start.
+        `settled` means that the caller's stored state shows how its last run ended, or that an operator redrives. Then
+        counting begins again. The arguments and the error at the limit are those of `StartedRuns.after_start`. After
+        any other error nothing was recorded, so no run may start.
         """
         ...
 
@@ -84,7 +85,7 @@ class RunsInMemory:
         return self._runs.starts > 0
 
     async def start(self, position: str, *, settled: bool) -> None:
-        """Record a start in the same way as `RunRecord.start`."""
+        """Record a start as `RunRecord.start` requires; `settled` has the meaning it has there."""
         self._runs = self._runs.after_start(position, settled=settled)
 
 

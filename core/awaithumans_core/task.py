@@ -12,16 +12,16 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel
 
-from awaithumans_core.answerers import Answerers, answerers
+from awaithumans_core.answerers import Answerers, read_answerers
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form import form_definition
 from awaithumans_core.json_values import json_object
 from awaithumans_core.notification_routes import check_routes
-from awaithumans_core.replays import applies
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.schema.classes import fields as fields_of
 from awaithumans_core.schema.classes import json_schema
 from awaithumans_core.schema.secret_answers import refuse_secrets
+from awaithumans_core.temporal_patches import applies
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class HumanTask(Generic[T]):
     def answerers(self) -> Answerers:
         """The people whose answer is accepted. `check(outcome)` raises `AnswererNotAllowedError` for anyone else's."""
         assign_to = None if self.assign_to is None else _assignee(self.assign_to)
-        return answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
+        return read_answerers(assign_to, only_assignee=self.only_assignee, not_by=self.not_by)
 
     def under(self, key: str) -> Self:
         """Return this question under another key.

@@ -16,7 +16,7 @@ from devservers import HumansServer, RelayServer, TemporalServer, started
 
 from awaithumans_core import HumanTask, Outcome, Route, Settings
 from awaithumans_core.signing import derive_webhook_key, sign
-from awaithumans_relay.commands import server_check
+from awaithumans_relay.commands import startup_checks
 from tests.support.engines import CollectingEngine
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
@@ -247,12 +247,12 @@ async def logged(relay: RelayServer, words: str, seconds: float = 30.0) -> None:
 async def test_start_warns_about_unreachable_addresses() -> None:
     """The relay warns about a server that does not reply and an address at which it cannot be reached itself."""
     elsewhere = {"url": "http://humans.invalid", "admin_api_token": "t"}
-    unset = await server_check.problems(Settings.load(**elsewhere))
-    local = await server_check.problems(Settings.load(**elsewhere, relay_url="http://localhost:8787"))
+    unset = await startup_checks.problems(Settings.load(**elsewhere))
+    local = await startup_checks.problems(Settings.load(**elsewhere, relay_url="http://localhost:8787"))
     assert ["is not set" in unset[0], "does not answer at http://humans.invalid" in unset[1]] == [True, True]
     assert "AWAITHUMANS_RELAY_URL is http://localhost:8787" in local[0]
 
 
 async def test_start_of_a_correct_relay_logs_no_warning(fake: FakeServer) -> None:
     """A relay with correct settings logs no warning."""
-    assert await server_check.problems(Settings.load(url=fake.url, admin_api_token=fake.token)) == []
+    assert await startup_checks.problems(Settings.load(url=fake.url, admin_api_token=fake.token)) == []

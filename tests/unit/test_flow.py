@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.deleted_tasks import Readings
 from awaithumans_core.errors import (
     AuthenticationError,
@@ -31,6 +30,7 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     UnexpectedReplyError,
 )
+from awaithumans_core.failure_cause import Cause, cause_of
 from awaithumans_core.flow import (
     ASKED_BY,
     FIRST_PAGE,
@@ -47,8 +47,8 @@ from awaithumans_core.flow import (
     Reply,
     ask,
     close,
-    close_of,
-    close_own,
+    close_if_marked,
+    close_if_mine,
     create,
     ended,
     ended_page,
@@ -1861,7 +1861,7 @@ def test_caller_closes_only_its_own_task(own: str | None, mark: str | None, canc
     """A task that was created for another caller under the same key stays open."""
     asked: list[str] = []
     talk = Conversation([reply(200, marked(mark))], then=reply(200, record("cancelled")))
-    outcome = talk.run(close_own("task-1", lambda key: asked.append(key) or own, talk.patience))  # type: ignore[func-returns-value]
+    outcome = talk.run(close_if_mine("task-1", lambda key: asked.append(key) or own, talk.patience))  # type: ignore[func-returns-value]
     assert outcome.status == ("cancelled" if cancelled else "created")
     assert talk.requests == [GET, *([CANCEL] if cancelled else [])]
     assert asked == ["question-1"]
@@ -1870,9 +1870,9 @@ def test_caller_closes_only_its_own_task(own: str | None, mark: str | None, canc
 def test_close_keeps_answer_and_raises_refusal() -> None:
     """An answer that was given in the meantime is returned, and a refusal is an error."""
     talk = Conversation([reply(200, marked("caller-2", "completed", response=ANSWER))])
-    assert talk.run(close_own("task-1", lambda key: None, talk.patience)).response == ANSWER
+    assert talk.run(close_if_mine("task-1", lambda key: None, talk.patience)).response == ANSWER
     talk = Conversation([reply(401, {"detail": "no"})])
-    refused_with(AuthenticationError, talk, close_own("task-1", lambda key: None, talk.patience))
+    refused_with(AuthenticationError, talk, close_if_mine("task-1", lambda key: None, talk.patience))
 
 
 # --- classification of refusals
@@ -2016,7 +2016,7 @@ def test_longer_conversation_always_ends(name: str, heard: list[Reply | Lost]) -
     "odd", ["..", ".", "", "a/b", "a?b=1", "a#b", "%2e%2e%2fstatus", "a b", "a\n", "\u0430", "a" * 65], ids=repr
 )
 @pytest.mark.parametrize(
-    "asking", [get, poll, close, lambda odd, patience: close_own(odd, lambda _: None, patience)], ids=range(4)
+    "asking", [get, poll, close, lambda odd, patience: close_if_mine(odd, lambda _: None, patience)], ids=range(4)
 )
 def test_invalid_task_id_is_never_put_into_a_url(asking: Callable[..., Any], odd: str) -> None:
     """The URL is sent with the API token, so an id that names another endpoint is refused and nothing is sent."""
@@ -2048,7 +2048,7 @@ def test_only_task_of_given_callers_is_closed(shown: str | None, mark: str | Non
     schema = {} if mark is None else {"x-awaithumans-asked-by": mark}
     found = reply(200, record(idempotency_key=shown, payload_schema=schema))
     talk = Conversation([found, *([reply(200, record("cancelled", idempotency_key=shown))] if closed else [])])
-    outcome = talk.run(close_of("task-1", "question-1", {"ours"}, talk.patience))
+    outcome = talk.run(close_if_marked("task-1", "question-1", {"ours"}, talk.patience))
     assert outcome.terminal is closed
     assert talk.requests == ([GET, CANCEL] if closed else [GET])
 

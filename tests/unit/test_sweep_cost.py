@@ -14,7 +14,7 @@ import pytest
 from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MAX_CHECK_SECONDS, next_check
-from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.due_for_check import Checks
 from awaithumans_relay.store.waits.missing_tasks import MissingTasks
 from awaithumans_relay.sweep.rate_limit import RateLimiter
 from awaithumans_relay.sweep.sweeper import Sweeper

@@ -18,9 +18,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory
 
 from awaithumans_core import errors
-from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.declared_facts import declared_facts
 from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.failure_cause import Cause, cause_of
 from awaithumans_core.flow import SAME_KEY
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff

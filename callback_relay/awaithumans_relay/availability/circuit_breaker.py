@@ -64,7 +64,10 @@ class CircuitBreaker:
         self._opened, self._until = 0, 0.0
 
     def failed(self, target: str, error: BaseException) -> None:
-        """Note a failure that may be the engine's and not only the target's."""
+        """Note a failure that may be the engine's and not only the target's.
+
+        Opens if this shows that all work fails.
+        """
         if self._tracker.subject_failed(target, error):
             self._open()
 

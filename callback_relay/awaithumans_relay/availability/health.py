@@ -14,7 +14,7 @@ from awaithumans_relay.availability.tracker import AvailabilityTracker
 FAILED_TARGETS = 5
 """Number of different targets of an engine that must fail in a row.
 
-One target that cannot be woken is only that target's problem.
+If one target cannot be woken, the engine may still work.
 """
 FAILED_CHECKS = 4
 """Number of consecutive failed checks of tasks, or of different tasks with odd replies, that concern the server."""
@@ -49,12 +49,12 @@ class Health:
             tracker = self._unlisted[name] = _engine_tracker(name)
         return tracker
 
-    def report(self, waiting: Iterable[str]) -> dict[str, Any]:
-        """Return the body of `/readyz`, given the engines that unfinished waits name.
+    def report(self, engines_with_waits: Iterable[str]) -> dict[str, Any]:
+        """Return the body of `/readyz`, given the names of the engines of unfinished waits.
 
         Degraded is ready: a relay that can store callbacks must receive them, whichever dependency is unreachable.
         """
-        missing = set(waiting) - self.engines.keys()
+        missing = set(engines_with_waits) - self.engines.keys()
         degraded = (
             missing
             or self.missing_tasks is not None
@@ -75,7 +75,7 @@ def _engine_tracker(name: str) -> AvailabilityTracker:
 
 
 def _missing_tasks(census: Census) -> dict[str, Any]:
-    reason = f"{census}: it may be running on another database, so no wait ends"
+    reason = f"{census}: the awaithumans server may be using another database, so these waits are kept"
     return {"missing": census.missing, "read": census.read, "reason": reason}
 
 

@@ -9,7 +9,7 @@ from awaithumans_core.engine import ChecksThreads, Reachable, Remarks
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 from awaithumans_core.settings import Settings
-from awaithumans_relay.commands import server_check
+from awaithumans_relay.commands import startup_checks
 from awaithumans_relay.commands.engines import EngineFactory
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url
 
@@ -52,7 +52,7 @@ def setting_checks(settings: Settings) -> list[tuple[str, Callable[[], Awaitable
         return check
 
     def relay_url() -> str:
-        if wrong := server_check.relay_address_problem(settings):
+        if wrong := startup_checks.relay_address_problem(settings):
             raise SettingsError(wrong)
         return settings.relay()
 
@@ -98,7 +98,7 @@ def _keys(settings: Settings) -> str:
 
 async def check_server(settings: Settings) -> str:
     """Check that the server responds and accepts the token."""
-    if wrong := await server_check.server_problem(settings):
+    if wrong := await startup_checks.server_problem(settings):
         raise SettingsError(wrong)
     return f"reachable at {settings.url}, and accepts the token"
 

@@ -22,7 +22,7 @@ from awaithumans_core.http.clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay.app import create_app
-from awaithumans_relay.commands import server_check
+from awaithumans_relay.commands import startup_checks
 from awaithumans_relay.commands.engines import EngineFlags
 from awaithumans_relay.commands.existing_waits import shown_url
 from awaithumans_relay.commands.terminal import UnreachableError
@@ -90,7 +90,7 @@ async def serve(
             shown_url(database),
             page,
         )
-        stack.callback(asyncio.create_task(server_check.log_problems()).cancel)
+        stack.callback(asyncio.create_task(startup_checks.log_problems()).cancel)
         tune()
         await uvicorn.Server(config).serve()
 

@@ -1,6 +1,6 @@
-"""Problems with the settings of a relay that starts, as far as it can detect them by itself.
+"""Problems with a starting relay's settings. They are logged, and the relay starts anyway.
 
-It starts in spite of them: the server may become reachable again, and callbacks are accepted meanwhile.
+The server may become reachable again, and callbacks are accepted meanwhile.
 """
 
 from urllib.parse import urlsplit

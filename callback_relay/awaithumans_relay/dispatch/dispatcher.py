@@ -188,9 +188,9 @@ class Dispatcher:
 
     async def _until_due(self, engine: Engine) -> float:
         """Return how long to sleep when there is nothing to lease, unless an answer comes to this relay."""
-        if (closed_for := self.circuit_breakers[engine.name].probes_in) > 0:
+        if (open_for := self.circuit_breakers[engine.name].probes_in) > 0:
             self._note_blocked(engine)
-            return closed_for
+            return open_for
         due = await self._leases.next_delivery(engine.name)
         due_in = TICK_SECONDS if due is None else due - self._leases.clock()
         if due_in <= 0:  # due but not leased: its target has a delivery under way, here or in another relay

@@ -15,7 +15,7 @@ from awaithumans_relay.store.readiness import PROBE_ENGINE, Readiness
 from awaithumans_relay.store.table.conditions import this_wait
 from awaithumans_relay.store.table.rows import add_row, open_row
 from awaithumans_relay.store.table.schema import waits
-from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.due_for_check import Checks
 from awaithumans_relay.store.waits.intake import Intake
 from awaithumans_relay.store.waits.lease_clock import LeaseClock
 from awaithumans_relay.store.waits.leases import Leases

@@ -18,7 +18,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.store import Wait
-from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.due_for_check import Checks
 from awaithumans_relay.sweep.found_answers import FoundAnswers
 from awaithumans_relay.sweep.rate_limit import RateLimiter
 

@@ -17,7 +17,7 @@ from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.availability.health import Health
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.store import Wait, WaitState
-from awaithumans_relay.store.waits.checks import Checks
+from awaithumans_relay.store.waits.due_for_check import Checks
 from awaithumans_relay.store.waits.queries import Queries
 
 logger = safe_logger("awaithumans.relay")
@@ -47,10 +47,10 @@ class Orphans:
         self._engines = engines
         self._gates = {name: asyncio.Semaphore(MAX_REQUESTS) for name in engines}
 
-    async def all_gone(self, waits: Sequence[Wait]) -> str | None:
-        """Return why no caller of this task exists any more, or None if one may exist.
+    async def cancel_reason(self, waits: Sequence[Wait]) -> str | None:
+        """Return why the task is to be cancelled, because no caller exists any more. None: a caller may still exist.
 
-        If one caller still waits, the waits of callers that are gone are parked.
+        If another caller still waits, this also parks the waits of the callers that are gone.
 
         Args:
             waits: Waits on one task, with its key.

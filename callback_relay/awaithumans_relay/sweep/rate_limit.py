@@ -9,6 +9,7 @@ import asyncio
 CHECKS_PER_SECOND = 50.0
 """Checks per second. A check costs the server about 4 ms, so a relay uses at most a fifth of its one process."""
 BURST = 25
+"""Maximum number of checks at once after an idle period: half a second of the long-run rate."""
 
 
 class RateLimiter:
@@ -24,12 +25,12 @@ class RateLimiter:
         self._burst = burst
         self._left = float(burst)
         self._counted_at: float | None = None
-        self._held_until = 0.0
+        self._paused_until = 0.0
 
-    async def room(self) -> int:
+    async def wait_for_budget(self) -> int:
         """Wait until at least one check is allowed, and return how many are."""
-        while (missing := self._missing()) > 0:  # noqa: ASYNC110 - time alone brings more
-            await asyncio.sleep(missing)
+        while (seconds := self._seconds_until_budget()) > 0:  # noqa: ASYNC110 - time alone brings more
+            await asyncio.sleep(seconds)
         return int(self._left)
 
     def spend(self, checks: int) -> None:
@@ -38,23 +39,23 @@ class RateLimiter:
 
     async def take(self, checks: int) -> None:
         """Wait until at least one check is allowed, and deduct this many."""
-        await self.room()
+        await self.wait_for_budget()
         self.spend(checks)
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Send nothing for this many seconds, as the server requested (Retry-After)."""
-        self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
+        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
-    async def rested(self) -> None:
+    async def wait_for_pause(self) -> None:
         """Wait until the pause that the server requested is over."""
-        while (left := self._held_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - as above
+        while (left := self._paused_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(left)
 
-    def _missing(self) -> float:
+    def _seconds_until_budget(self) -> float:
         """Return the seconds until at least one check is allowed."""
         now = asyncio.get_running_loop().time()
         since = 0.0 if self._counted_at is None else now - self._counted_at
         self._counted_at = now
         self._left = min(self._left + since * self._per_second, float(self._burst))
         owed = 0.0 if self._left >= 1 else (1 - self._left) / self._per_second + 1e-6  # allows for rounding
-        return max(owed, self._held_until - now)
+        return max(owed, self._paused_until - now)

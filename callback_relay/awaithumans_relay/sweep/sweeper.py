@@ -136,7 +136,7 @@ class Sweeper:
                 if probing:
                     self._probes += 1
                     await asyncio.sleep(PROBE_BACKOFF.delay(self._probes))
-                room = min(await self._rate_limiter.room(), 1 if probing else MAX_CHECKS - len(under_way))
+                room = min(await self._rate_limiter.wait_for_budget(), 1 if probing else MAX_CHECKS - len(under_way))
                 try:
                     by_task = await self._claim(room)
                     failures = 0
@@ -201,7 +201,7 @@ class Sweeper:
     async def _read(self, task_id: str, *, probe: bool) -> Outcome | None:
         """Return the task's record, or None when the server has become unreachable since the check began."""
         async with self._requests:
-            await self._rate_limiter.rested()
+            await self._rate_limiter.wait_for_pause()
             if self._server.unresponsive and not probe:
                 return None
             outcome = await self._client.get(task_id)
@@ -223,7 +223,7 @@ class Sweeper:
 
     async def _handle_open_task(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Handle an open task: cancel it if no caller exists any more, and park waits whose deadline is long past."""
-        if why := await self._orphans.all_gone(waits):
+        if why := await self._orphans.cancel_reason(waits):
             outcome = await self._cancel(outcome, waits)
             if outcome.terminal:
                 logger.warning(
@@ -250,7 +250,7 @@ class Sweeper:
         marks = await self._orphans.marks(outcome.task_id, key)
         self._rate_limiter.spend(2)
         async with self._requests:
-            closed = await self._client.run(flow.close_of(outcome.task_id, key, marks, Patience(0)))
+            closed = await self._client.run(flow.close_if_marked(outcome.task_id, key, marks, Patience(0)))
         return _with_key(closed, key)
 
     async def _park(self, waits: Sequence[Wait], reason: str) -> None:
@@ -275,7 +275,7 @@ class Sweeper:
                 logger.warning("check of task %s failed: %s", task_id, error, extra={"task_id": task_id})
             self._server.failed(error)
             rest = error.retry_after if isinstance(error, ServerUnreachableError) else 0.0
-            self._rate_limiter.hold(rest)
+            self._rate_limiter.pause(rest)
             return max(RETRY_SECONDS, rest)
         count = self._odd_replies.pop(task_id, 0) + 1
         self._odd_replies[task_id] = count

@@ -65,7 +65,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         with suppress(AttributeError):  # uvloop, which reads as little by default
             transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        self._enter(h11.IDLE)
+        self._start_phase(h11.IDLE)
         if len(self.connections) > MAX_CONNECTIONS:
             open_here = [each for each in self.connections if isinstance(each, BoundedProtocol)]
             min((each for each in open_here if each.expendable), key=_rank, default=self).cut()
@@ -81,12 +81,12 @@ class BoundedProtocol(H11Protocol):
         if self.scope is not None:  # pyright: ignore[reportUnnecessaryComparison] - None until the first request
             cast("Scope", self.scope).setdefault(JUDGE, self.judge)
         if self.conn.their_state is not self._phase:
-            self._enter(self.conn.their_state)
+            self._start_phase(self.conn.their_state)
 
     def on_response_complete(self) -> None:
         """Start the deadline for the caller's next request."""
         self.proven = None
-        self._enter(self.conn.their_state)
+        self._start_phase(self.conn.their_state)
         super().on_response_complete()
 
     def judge(self, proven: bool) -> None:  # noqa: FBT001 - the only argument of a callback
@@ -105,7 +105,7 @@ class BoundedProtocol(H11Protocol):
         self.connections.discard(self)
         self.transport.abort()
 
-    def _enter(self, phase: object) -> None:
+    def _start_phase(self, phase: object) -> None:
         self._phase, self.since = phase, self.loop.time()
         self._stop_clock()
         self._deadline = self.loop.call_later(_DEADLINES.get(phase, ANSWER_SECONDS), self.cut)

@@ -38,7 +38,16 @@ from awaithumans_core.flow.steps import (
     Reply,
     Step,
 )
-from awaithumans_core.flow.tasks import ASKED_BY, close, close_of, close_own, create, get, withdraw, withdraw_key
+from awaithumans_core.flow.tasks import (
+    ASKED_BY,
+    close,
+    close_if_marked,
+    close_if_mine,
+    create,
+    get,
+    withdraw,
+    withdraw_key,
+)
 from awaithumans_core.flow.waits import Proofs, ask, finish, follow, last_look, open_wait, poll
 
 __all__ = [
@@ -63,8 +72,8 @@ __all__ = [
     "answered_by_proxy",
     "ask",
     "close",
-    "close_of",
-    "close_own",
+    "close_if_marked",
+    "close_if_mine",
     "create",
     "ended",
     "ended_page",

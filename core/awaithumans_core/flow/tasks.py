@@ -43,7 +43,19 @@ def create(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
 def create_or_find(
     body: Mapping[str, Any], patience: Patience, *, same_words: bool = True
 ) -> Flow[tuple[Outcome, bool]]:
-    """Return the task, and whether this call, or an earlier one with the same mark, created it for this caller."""
+    """Return the task, and whether this call, or an earlier one with the same mark, created it for this caller.
+
+    Args:
+        body: The task body, with its idempotency key.
+        patience: Limit of the retries.
+        same_words: Whether text, assignee and response class must be those first asked under the key. False: only the
+            payload must be the same.
+
+    Raises:
+        QuestionChangedError: the key belongs to a different question.
+        RequestRefusedError: the server refused the request; the subclass says why.
+        ServerUnreachableError: there was no usable reply within the patience.
+    """
     sent = displayed(body)
     warn_if_unrendered(sent)
     reply = yield from insist(Call("POST", "/api/tasks", json=sent), patience, lambda reply: _created(reply, body))
@@ -178,7 +190,7 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     return (yield from close(outcome.task_id, patience, key=key))
 
 
-def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
+def close_if_mine(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
     """Close a task, unless it was created for another caller under a shared key. Return its status either way.
 
     Args:
@@ -194,7 +206,7 @@ def close_own(task_id: str, asked_by: Callable[[str], str | None], patience: Pat
     return _close_if(own, task_id, patience)
 
 
-def close_of(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
+def close_if_marked(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
     """Close a task if it has this key and one of these marks of callers. Return its status either way.
 
     A task that was created for another caller is never closed.

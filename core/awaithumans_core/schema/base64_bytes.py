@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import EncodedBytes
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from awaithumans_core.schema.explicit_yes import NO_SCHEMAS
+from awaithumans_core.schema.explicit_yes import VALUE_KEYS
 
 
 def base64_bytes(core: Mapping[str, Any]) -> CoreSchema | None:
@@ -40,7 +40,7 @@ class _Copier:
         if _decodes_itself(held):
             return held
         named = not isinstance(held.get("type"), str)  # schemas by name: fields, choices, parameters
-        return {key: self.copy(value) if named or key not in NO_SCHEMAS else value for key, value in held.items()}
+        return {key: self.copy(value) if named or key not in VALUE_KEYS else value for key, value in held.items()}
 
 
 def _decodes_itself(held: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Validation against a response class without the yes that one of its defaults would give.
+"""Validates responses so that a default can never stand for a person's yes.
 
 Law: only a person's own yes is a yes. pydantic fills a field that an answer leaves out with the field's default. If
 that default is True, or contains a True, the class would report a decision that no person made. So the core schema of
@@ -20,7 +20,7 @@ from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.json_values import holds_yes
 
 
-class NotGiven(Exception):
+class YesNotGiven(Exception):
     """An answer omits a field whose default, computed at this moment, is a yes. The text is the field's name."""
 
 
@@ -40,7 +40,7 @@ def explicit_yes(core: Mapping[str, Any], name: str) -> CoreSchema | None:
     return cast("CoreSchema", copied) if copier.changed else None
 
 
-NO_SCHEMAS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
+VALUE_KEYS = {"config", "custom_error_context", "default", "expected", "members", "metadata", "serialization"}
 """Parts of a core schema that hold values. They are not copied as schemas, although they may look like them."""
 
 _EMPTY: tuple[Any, ...] = (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
@@ -70,7 +70,7 @@ class _Copier:
             self._refuse_yes_of_init(held)
         elif kind == "default":
             return self._default(held, field)
-        copied = {key: value if key in NO_SCHEMAS else self.copy(value, field) for key, value in held.items()}
+        copied = {key: value if key in VALUE_KEYS else self.copy(value, field) for key, value in held.items()}
         if kind == "typed-dict-field" and held["schema"]["type"] == "default" != copied["schema"]["type"]:
             copied["required"] = True  # the other kinds of field are required if they have no default
         return copied
@@ -95,7 +95,7 @@ class _Copier:
         return copied
 
     def _checked(self, factory: Callable[..., Any], inner: Any, field: str) -> Callable[..., Any]:
-        """Wrap a default factory so that it raises `NotGiven` if its value is a yes.
+        """Wrap a default factory so that it raises `YesNotGiven` if its value is a yes.
 
         The value must be checked at each call, because it may vary or depend on the other answers.
         """
@@ -103,7 +103,7 @@ class _Copier:
         def checked(*given: Any) -> Any:
             value = factory(*given)
             if self._is_yes(value, inner):
-                raise NotGiven(field)
+                raise YesNotGiven(field)
             return value
 
         return checked
@@ -147,7 +147,7 @@ class _Copier:
         ):
             raise _unchangeable(self._class, field)
         for key, value in held.items():
-            if key not in NO_SCHEMAS:
+            if key not in VALUE_KEYS:
                 self._refuse_yes(value, field, seen)
 
 

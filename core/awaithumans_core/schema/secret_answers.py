@@ -11,9 +11,9 @@ from pydantic import SecretBytes, SecretStr
 
 from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.markers import asks_for_a_secret
-from awaithumans_core.replays import applies
 from awaithumans_core.schema.classes import adapter, fields, once
-from awaithumans_core.schema.explicit_yes import NO_SCHEMAS
+from awaithumans_core.schema.explicit_yes import VALUE_KEYS
+from awaithumans_core.temporal_patches import applies
 
 
 def refuse_secrets(response_schema: Any) -> None:
@@ -49,7 +49,7 @@ def _within(part: Any, field: str) -> str:
     if isinstance(held.get("type"), str):
         if _is_secret(held):
             return field or "response"
-        held = {key: value for key, value in held.items() if key not in NO_SCHEMAS}
+        held = {key: value for key, value in held.items() if key not in VALUE_KEYS}
         return next(filter(None, (_within(each, field) for each in _named(held, field))), "")
     if isinstance(held.get("name"), str):  # a parameter of a function or a dataclass
         return _within(list(held.values()), cast("str", held["name"]))

@@ -31,8 +31,8 @@ from awaithumans_adapters.temporal.names import (
     mark_of,
     within,
 )
-from awaithumans_core.cause import Cause, cause_of
 from awaithumans_core.errors import AwaitHumansError, InvalidTaskError, RequestRefusedError, SettingsError
+from awaithumans_core.failure_cause import Cause, cause_of
 from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route

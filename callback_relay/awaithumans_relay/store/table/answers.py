@@ -141,7 +141,10 @@ def write_run_starts(db: Connection, starts: Sequence[RunStart]) -> list[bool]:
     """Record the starts. Returns for each whether its owner still held the lease; without it nothing is recorded."""
     mine = _still_leased(db, starts)
     rows = [
-        ((this.task_id, this.route_digest), {"run_position": this.runs.position, "run_starts": this.runs.starts})
+        (
+            (this.task_id, this.route_digest),
+            {"run_position": this.runs.state_fingerprint, "run_starts": this.runs.starts},
+        )
         for this, still in zip(starts, mine, strict=True)
         if still
     ]

@@ -73,22 +73,22 @@ waits = Table(
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 
-def _redriven_and_forgotten(db: Connection) -> None:
+def _add_redrive_column_and_indexes(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN redriven_at FLOAT"))
     db.execute(text("CREATE INDEX waits_leased ON waits (lease_owner)"))
     db.execute(text("CREATE INDEX waits_finished ON waits (state, delivered_at)"))
 
 
-def _traced(db: Connection) -> None:
+def _add_trace_column(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN traceparent VARCHAR(55)"))
 
 
-def _runs_recorded(db: Connection) -> None:
+def _add_run_columns(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN run_position VARCHAR(64)"))
     db.execute(text("ALTER TABLE waits ADD COLUMN run_starts INTEGER DEFAULT 0 NOT NULL"))
 
 
-def _missing(db: Connection) -> None:
+def _add_missing_task_columns(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN missing_since FLOAT"))
     db.execute(text("ALTER TABLE waits ADD COLUMN missing_count INTEGER"))
     db.execute(text("ALTER TABLE waits ADD COLUMN seen_at FLOAT"))
@@ -97,32 +97,32 @@ def _missing(db: Connection) -> None:
     db.execute(text("CREATE INDEX waits_of_route ON waits (route_digest)"))
 
 
-def _redelivered(db: Connection) -> None:
+def _add_redelivery_columns(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN redeliveries INTEGER DEFAULT 0 NOT NULL"))
     db.execute(text("ALTER TABLE waits ADD COLUMN redelivered_at FLOAT"))
 
 
-def _encoded(db: Connection) -> None:
+def _add_encoded_column(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN encoded BOOLEAN"))
 
 
-def _asked_at(db: Connection) -> None:
+def _add_asked_at_column(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN asked_at JSON"))
 
 
-def _caller(db: Connection) -> None:
+def _add_caller_column(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN caller JSON"))
 
 
 _STEPS: dict[int, Callable[[Connection], None]] = {
-    2: _redriven_and_forgotten,
-    3: _traced,
-    4: _runs_recorded,
-    5: _missing,
-    6: _redelivered,
-    7: _encoded,
-    8: _asked_at,
-    9: _caller,
+    2: _add_redrive_column_and_indexes,
+    3: _add_trace_column,
+    4: _add_run_columns,
+    5: _add_missing_task_columns,
+    6: _add_redelivery_columns,
+    7: _add_encoded_column,
+    8: _add_asked_at_column,
+    9: _add_caller_column,
 }
 """Schema version -> the step that migrates a database from the version before. A released step is never changed."""
 
