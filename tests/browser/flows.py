@@ -128,7 +128,7 @@ class Flows:
 
 async def _until_idle(graph: Any, config: Any) -> None:
     async with asyncio.timeout(60):
-        while (await graph.aget_state(config)).next:
+        while (await graph.aget_state(config)).tasks:
             await asyncio.sleep(0.1)
 
 

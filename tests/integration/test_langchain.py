@@ -1,6 +1,7 @@
 """`HumanApproval` for the tool calls of agents, and `HumanInterrupts` for graphs with unmodified nodes."""
 
 import asyncio
+import json
 import os
 import secrets
 import sys
@@ -586,6 +587,39 @@ def asks(bench: Bench, value: Any, name: Literal["said", "also"] = "said", **sch
         return {"said": said} if name == "said" else {"also": said}
 
     return run
+
+
+async def test_review_that_cannot_be_shown_in_full_can_only_be_rejected(bench: Bench) -> None:
+    """Nobody is asked to approve what they cannot see, and the model receives the reason."""
+
+    def pay(orders: list[str]) -> str:
+        """Pay all."""
+        bench.ran.append(tuple(orders))
+        return "paid"
+
+    turn = [{"name": "pay", "args": {"orders": [f"A-{n}" for n in range(150)]}, "id": "call-0"}]
+    model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
+    gate = HumanInTheLoopMiddleware(interrupt_on={"pay": True})
+    bench.use(create_agent(model, [pay], middleware=[gate], checkpointer=bench.saver))
+    await bench.start(bench.interrupts())
+    (task,) = await bench.adopted()
+    decision = next(field for field in inputs_of(task) if field["name"] == "decision")
+    assert [option["value"] for option in decision["options"]] == ["reject"]
+    await bench.give(task, {"decision": "reject"})
+    (message,) = await bench.told()
+    assert bench.ran == []
+    assert "at most 100 are shown" in message.content
+
+
+async def test_redacted_review_shows_no_argument(bench: Bench) -> None:
+    """Neither the form nor the text of the question contains anything of the call."""
+    bench.agent(review("batched"), call("SECRET-ORDER"))
+    redacted = HumanInterrupts(
+        human_tasks=bench.human_tasks, question=lambda shown: f"Adopted {bench.thread_id}", redact_payload=True
+    )
+    await bench.start(redacted)
+    (task,) = await bench.adopted()
+    assert "SECRET-ORDER" not in json.dumps([task["form_definition"], task["task"]])
 
 
 async def test_batched_review_is_one_task_with_a_decision_per_call(bench: Bench) -> None:

@@ -48,6 +48,30 @@ def test_channel_that_cuts_a_value_sends_people_to_the_dashboard(payload: dict[s
     assert sum("name" in field for field in fields) == 2  # a mail has buttons for a form with a single name only
 
 
+ABOUT = {"kind": "display_text", "text": "Pay a refund."}
+LINK = {"kind": "display_text", "text": "<https://evil.example|Approve here>"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "task", "notify", "cut"),
+    [
+        ([ABOUT], "Refund?", MAIL, True),
+        ([ABOUT], "Refund?", SLACK, False),
+        ([LINK], "Refund?", SLACK, True),
+        ([{**ABOUT, "text": "x" * 3000}], "Refund?", SLACK, True),
+        ([], "x" * 151, SLACK, True),
+        ([], "x" * 151, MAIL, False),
+    ],
+)
+def test_channel_that_hides_a_text_sends_people_to_the_dashboard(
+    parts: list[dict[str, Any]], task: str, notify: list[str], *, cut: bool
+) -> None:
+    """A mail shows no text of a form, Slack cuts long ones and makes links of markup, and cuts a long question."""
+    form = {"version": 1, "fields": [*parts, SWITCH]}
+    sent = displayed({"task": task, "payload": {}, "payload_schema": {}, "notify": notify, "form_definition": form})
+    assert (sent["form_definition"]["fields"][0]["kind"] == "section_collapse") == cut
+
+
 @pytest.mark.parametrize("notify", [None, MAIL, SLACK])
 def test_short_values_change_no_form(notify: list[str] | None) -> None:
     """What every channel shows in full needs nothing more."""

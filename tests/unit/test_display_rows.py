@@ -36,10 +36,17 @@ LAYOUTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"a / b": 1}, {'"a / b"': 1}),
     ({"tags [1]": "a"}, {'"tags [1]"': "a"}),
     ({"line\nbreak": 1}, {'"line\\nbreak"': 1}),
+    (
+        {"account": 9007199254740993, "text": "9007199254740993"},
+        {"account": "9007199254740993", "text": '"9007199254740993"'},
+    ),
+    ({"none": None, "word": "null"}, {"none": None, "word": '"null"'}),
+    ({"note": "a" + "\u2003" * 2 + "total: 5"}, {"note": '"a\\u2003\\u2003total: 5"'}),
+    ({"x \u2215 y": 1}, {'"x \\u2215 y"': 1}),
 ]
 
 
-@pytest.mark.parametrize(("payload", "shown"), LAYOUTS, ids=[str(list(given)) for given, _ in LAYOUTS])
+@pytest.mark.parametrize(("payload", "shown"), LAYOUTS, ids=[ascii(list(given)) for given, _ in LAYOUTS])
 def test_each_value_is_one_row(payload: dict[str, Any], shown: dict[str, Any]) -> None:
     """A nested value, and a text that is more than a line, become rows of one line."""
     assert rows(payload) == shown
@@ -73,7 +80,7 @@ DISTINCT: list[dict[str, Any]] = [
     {"a": "x\ny"},
     {"a": "x\\ny"},
     {"a": '"x\\ny"'},
-    {"(1 more value)": "{}"},
+    {"(1 more; all values as JSON)": "{}"},
 ]
 
 
@@ -114,22 +121,31 @@ def test_ordinary_text_is_not_escaped_for_slack(text: str) -> None:
 
 
 def test_many_values_are_bounded_and_the_note_says_how_many() -> None:
-    """The rows of the upper levels are shown. Those of a long list are cut, counted, and kept as JSON."""
+    """The rows of the upper levels are shown. The others are counted, and the last row holds the payload as JSON."""
     shown = rows({"items": [{"n": {"sku": str(n)}} for n in range(500)], "total": 7})
     assert len(shown) == MAX_ROWS + 1
     assert shown["total"] == 7
-    rest = json.loads(shown["(401 more values)"])
-    assert rest["items [500] / n / sku"] == "499"
+    whole = json.loads(shown["(401 more; all values as JSON)"])
+    assert whole["items"][499] == {"n": {"sku": "499"}}
 
 
-NAMES = st.text(max_size=8) | st.sampled_from(["a", "a / b", "a [1]", '"a"', "(1 more value)", "", " a ", "[1]"])
+def test_many_long_names_do_not_multiply_the_size() -> None:
+    """Each name of a nested payload is repeated in the rows that are shown, and not for each value that is not."""
+    payload = {"a" * 100: {"b" * 100: {"c" * 100: list(range(20_000))}}}
+    assert len(json.dumps(rows(payload))) < len(json.dumps(payload)) + 100 * 400
+
+
+NAMES = st.text(max_size=8) | st.sampled_from(
+    ["a", "a / b", "a [1]", '"a"', "(1 more; all values as JSON)", "", " a ", "[1]"]
+)
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
+    | st.sampled_from([2**53 + 1, -(10**30)])
     | st.floats(allow_nan=False)
     | st.text(max_size=12)
-    | st.sampled_from(["{}", "[]", '"', '"x"']),
+    | st.sampled_from(["{}", "[]", '"', '"x"', "9007199254740993", "null"]),
     lambda part: st.lists(part, max_size=4) | st.dictionaries(NAMES, part, max_size=4),
     max_leaves=150,
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from awaithumans_adapters.tool_approval.decisions import Call, Decided, decision_type, decisions
 from awaithumans_adapters.tool_approval.json_types import arguments_schema
-from awaithumans_core import Outcome, settle
+from awaithumans_core import Outcome, ResponseSchemaError, settle
 from awaithumans_core.form import form_definition
 
 ARGS: dict[str, Any] = {"force": True, "options": {"recursive": True}}
@@ -56,6 +56,18 @@ def test_form_shows_what_the_tool_does() -> None:
     assert decision["name"] == "decision"
 
 
+def test_hint_shows_the_current_value_as_people_write_it() -> None:
+    """A structure keeps its letters, and a text of several lines is not repeated without its line breaks."""
+    args = {"ship_to": {"city": "Köln"}, "letter": "Dear Ann,\n\nbye"}
+    fields = {
+        field["name"]: field for field in form_definition(decision_type([Call("mail", args, ["edit"])]))["fields"]
+    }
+    assert fields["new_ship_to"]["hint"] == 'JSON (left blank: {"city": "Köln"})'
+    assert fields["new_letter"]["hint"] == "(left blank: unchanged, as shown above)"
+    assert fields["new_letter"]["kind"] == "long_text"
+    assert "used with Approve and with Edit" in fields["decision"]["hint"]
+
+
 def test_description_is_no_part_of_the_answers_schema() -> None:
     """An open question is the same one after an update that shows the description."""
     described = CALL._replace(description="Delete files.")
@@ -84,3 +96,33 @@ def test_exact_decimal_is_typed_as_a_number() -> None:
         Outcome(task_id="t", status="completed", response={"decision": "edit", "new_amount": "12,50"}), schema
     )
     assert decisions(made, [call]) == [Decided("edit", {"amount": "12.50"}, "")]
+
+
+@pytest.mark.parametrize("schema", [None, {"properties": {"account": {"type": "integer"}}}])
+def test_digits_of_a_long_number_stay(schema: dict[str, Any] | None) -> None:
+    """An account number is no float, whether or not the schema of the tool is known."""
+    call = Call("transfer", {"account": 2**53 + 3}, ["approve", "edit"], schema)
+    made = settle(
+        Outcome(task_id="t", status="completed", response={"decision": "edit", "new_account": str(2**53 + 1)}),
+        decision_type([call]),
+    )
+    assert decisions(made, [call]) == [Decided("edit", {"account": 2**53 + 1}, "")]
+
+
+@pytest.mark.parametrize(("current", "typed"), [([1, 2], "[1,2"), ({"dry_run": True}, "{dry_run: true")])
+def test_half_typed_structure_is_refused(current: Any, typed: str) -> None:
+    """Text that is no JSON does not replace a list or an object, though the schema of the tool is not known."""
+    call = Call("run", {"options": current}, ["edit"])
+    with pytest.raises(ResponseSchemaError, match="new_options"):
+        settle(
+            Outcome(task_id="t", status="completed", response={"decision": "edit", "new_options": typed}),
+            decision_type([call]),
+        )
+
+
+def test_names_and_values_of_arguments_cannot_imitate_a_field() -> None:
+    """A label and a hint are one line, in which hidden characters are escaped."""
+    args = {"memo": "50\u202e00 RUE", "note": "x)\nNew amount: 5 (left blank: 1", "na\nme": "a"}
+    form = form_definition(decision_type([Call("pay", args, ["edit"])]))
+    texts = [field.get(part, "") for field in form["fields"] for part in ("label", "hint")]
+    assert not any(char in text for text in texts for char in "\n\u202e")

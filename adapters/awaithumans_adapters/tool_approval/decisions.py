@@ -5,11 +5,13 @@ counts, whichever decision lets the call run.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, WithJsonSchema, create_model, model_validator
 
 from awaithumans_adapters.tool_approval.json_types import Schema, json_type, optional
 from awaithumans_core.errors import (
@@ -21,7 +23,8 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
-from awaithumans_core.schema.classes import Above, Preset
+from awaithumans_core.safe_text import json_line
+from awaithumans_core.schema.classes import Above, Hint, Preset
 
 Kind: TypeAlias = Literal["approve", "edit", "reject", "respond"]
 
@@ -31,6 +34,12 @@ _HINTS: Mapping[str, str] = {
     "reject": "why, when rejected",
     "respond": "the answer to give in place of running the tool",
 }
+
+
+_CHANGES = "Values entered below are used with Approve and with Edit. A field that is left blank changes nothing."
+
+MAX_HINT_CHARS = 200
+"""Length of a text that is repeated in the hint of its field. A longer one is shown above the form only."""
 
 
 class Call(NamedTuple):
@@ -71,18 +80,23 @@ def decision_type(calls: Sequence[Call], check: Callable[[Decided], None] | None
     for call, end in zip(calls, _ends(calls), strict=True):
         title = f"{end.removeprefix('_')}. {call.tool}" if end else "Decision"
         choices = Enum("Decision", {kind: kind for kind in call.allowed})  # type: ignore[misc]  # made at run time
-        about = [Above(call.tool, call.description)] if call.description else []
+        about: list[Any] = [Above(call.tool, call.description)] if call.description else []
+        about += [Hint(_CHANGES)] if _editable(call) else []
         fields[f"decision{end}"] = (Annotated[choices, Field(title=title), *about], ...)
-        if hints := [_HINTS[kind] for kind in call.allowed if kind in _HINTS]:
+        if asked_for := [_HINTS[kind] for kind in call.allowed if kind in _HINTS]:
             fields[f"message{end}"] = (
                 str,
-                Field("", title="Message", description=f"For the model: {', or '.join(hints)}"),
+                Field("", title="Message", description=f"For the model: {', or '.join(asked_for)}"),
             )
         for number, name in enumerate(_editable(call)):
             described = None if call.redacted else _shown(call, name)
             given: dict[str, Any] = {"title": f"New {name}", "description": described, "alias": f"new_{name}{end}"}
             present = Preset(None if call.redacted else _present(call, name))
-            fields[f"new_{number}{end}"] = (Annotated[_argument_type(call, name), present], Field(None, **given))
+            hints = [] if call.redacted else _hints(call, name)
+            fields[f"new_{number}{end}"] = (
+                Annotated[_argument_type(call, name), present, *hints],
+                Field(None, **given),
+            )
 
     def fits(answer: BaseModel) -> BaseModel:
         for decided in decisions(answer, calls):
@@ -102,8 +116,8 @@ def decisions(answer: BaseModel, calls: Sequence[Call]) -> list[Decided]:
 def _decided(given: Mapping[str, Any], call: Call, end: str) -> Decided:
     typed = {name: given.get(f"new_{name}{end}") for name in _editable(call)}
     changed = {
-        name: _whole(value, call.args.get(name))
-        for name, value in typed.items()
+        name: value
+        for name, value in ((name, _read_back(call, name, value)) for name, value in typed.items())
         if value not in (None, "") and value != _present(call, name)
     }
     kind: Kind = given[f"decision{end}"]
@@ -156,20 +170,52 @@ def _argument_type(call: Call, name: str) -> Any:
 
     Null means "unchanged": people leave fields alone that they do not change.
     """
-    return optional(json_type(_argument(call, name) or _described(call.args.get(name)), call.schema or {}))
+    known, current = _argument(call, name), call.args.get(name)
+    if not known and type(current) is int:
+        return optional(_AMOUNT)
+    return optional(json_type(known or _described(current), call.schema or {}))
 
 
 def _described(value: Any) -> Schema:
-    # An integer may be meant as an amount, so a person may change it to a number with a fraction.
-    kinds: dict[type, str] = {bool: "boolean", int: "number", float: "number", str: "string"}
+    kinds: dict[type, str] = {bool: "boolean", float: "number", str: "string", list: "array", dict: "object"}
     return {"type": kinds[type(value)]} if type(value) in kinds else {}
+
+
+_AMOUNT = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+"""A number in place of an integer whose schema is not known. It may be meant as an amount, so it may have a fraction.
+
+It is read exactly, because a float would change the digits of a long account number.
+"""
 
 
 def _whole(value: Any, current: Any) -> Any:
     """Return a number typed in place of an integer as an integer, if it has no fraction."""
-    if isinstance(value, float) and type(current) is int and value.is_integer():
-        return int(value)
-    return value
+    if type(current) is not int or isinstance(value, bool):
+        return value
+    number = Decimal(value) if isinstance(value, int | float | Decimal) or _NUMERAL.fullmatch(str(value)) else None
+    if number is None:
+        return value
+    return int(number) if number == number.to_integral_value() else float(number)
+
+
+def _read_back(call: Call, name: str, value: Any) -> Any:
+    """Return a value of the answer as the tool takes it."""
+    if _argument(call, name) and not isinstance(value, float):
+        return value
+    return _whole(value, call.args.get(name))
+
+
+_NUMERAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _hints(call: Call, name: str) -> list[Hint]:
+    """Return the hint of an argument's field, unless it is the one that the form derives from the current value."""
+    value = _present(call, name)
+    if isinstance(value, dict | list):
+        return [Hint(f"JSON (left blank: {json_line(value)})")]
+    if isinstance(value, str) and ("\n" in value or len(value) > MAX_HINT_CHARS):
+        return [Hint("(left blank: unchanged, as shown above)")]
+    return []
 
 
 def _shown(call: Call, name: str) -> str | None:

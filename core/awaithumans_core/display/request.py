@@ -21,16 +21,16 @@ def displayed(body: Mapping[str, Any]) -> Mapping[str, Any]:
     Args:
         body: `HumanTask.body()`, with the payload as the caller gave it.
     """
+    channels, sent = channels_of(body.get("notify")), dict(body)
+    shown: Mapping[str, Any] = {}
     payload = body.get("payload")
-    if not isinstance(payload, Mapping) or body.get("redact_payload"):
-        return body
-    given, channels = cast("Mapping[str, Any]", payload), channels_of(body.get("notify"))
-    shown = rows(given, slack="slack" in channels)
-    sent = dict(body)
-    if shown != given:
-        sent["payload"] = shown
-        sent["payload_schema"] = {**body.get("payload_schema", {}), PAYLOAD_DIGEST: payload_digest(given)}
+    if isinstance(payload, Mapping) and not body.get("redact_payload"):
+        given = cast("Mapping[str, Any]", payload)
+        shown = rows(given, slack="slack" in channels)
+        if shown != given:
+            sent["payload"] = shown
+            sent["payload_schema"] = {**body.get("payload_schema", {}), PAYLOAD_DIGEST: payload_digest(given)}
     form = body.get("form_definition")
-    if isinstance(form, Mapping) and (above := full_values(shown, channels)):
+    if isinstance(form, Mapping) and (above := full_values(body, shown, channels)):
         sent["form_definition"] = {**form, "fields": [*above, *cast("Mapping[str, Any]", form).get("fields", ())]}
     return sent

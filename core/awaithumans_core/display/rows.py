@@ -23,12 +23,14 @@ from awaithumans_core.binding import PAYLOAD_DIGEST
 from awaithumans_core.safe_text import BLOCK_CHARS, json_line, one_line
 
 MAX_ROWS = 100
-"""Maximum number of rows. The values of further rows are shown together, as JSON, in the last one."""
+"""Maximum number of rows. If there are more values, the last row holds the whole payload as JSON."""
 
-_LAST_ROW = re.compile(r"\(\d+ more values?\)")
-_PATH_CHARS = re.compile(r'[/\[\]"]|^[(\s]|\s$|^$')
+_LAST_ROW = re.compile(r"\(\d+ more; all values as JSON\)")
+_PATH_CHARS = re.compile(r'[/\[\]"\u2044\u2215\u29f8\uff0f]|^[(\s]|\s$|^$')
 """Characters by which a name could be taken for a path, for a note or for no name."""
 _STEP = re.compile(r'("(?:[^"\\]|\\.)*"|[^/\[\]"]+?)((?: \[\d+\])*)(?: / |$)')
+_WIDE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\u2044\u2215\u29f8\uff0f]| {4,}")
+"""Spaces by which a text could reach the next line of a page, and characters that look like the slash of a path."""
 _SLACK_PAIR = re.compile(r"(?<![^\W_])([*_~`])(?=\S)(?=[^\n]*?\S\1(?![^\W_]))")
 """The first of two characters between which Slack formats a text."""
 
@@ -42,38 +44,36 @@ def rows(payload: Mapping[str, Any], *, slack: bool = False) -> dict[str, Any]:
         payload: The payload as the caller gave it.
         slack: Whether the rows are shown in Slack, which formats text.
     """
-    found = _found(payload, slack=slack)
+    found = _found(payload)
+    if len(found) <= MAX_ROWS:
+        return {each.path(slack=slack): each.shown(slack=slack) for each in found}
     kept = set(sorted(range(len(found)), key=lambda index: found[index].depth)[:MAX_ROWS])
-    shown = {each.path: each.value for index, each in enumerate(found) if index in kept}
-    rest = {each.path: each.value for index, each in enumerate(found) if index not in kept}
-    if rest:
-        shown[f"({len(rest)} more value{'s' if len(rest) > 1 else ''})"] = json_line(rest)
-    return shown
+    shown = {each.path(slack=slack): each.shown(slack=slack) for index, each in enumerate(found) if index in kept}
+    return shown | {f"({len(found) - MAX_ROWS} more; all values as JSON)": json_line(payload)}
 
 
 def not_shown(payload: Mapping[str, Any]) -> str | None:
     """Return why a person cannot be shown each value of a payload on its own; None if that is possible."""
-    found = _found(payload, slack=False)
+    found = _found(payload)
     if len(found) > MAX_ROWS:
         return f"it has {len(found)} values, and at most {MAX_ROWS} are shown"
     long = next((each for each in found if isinstance(each.value, str) and len(each.value) > BLOCK_CHARS), None)
-    return None if long is None else f"{long.path} has more than the {BLOCK_CHARS:,} characters that are shown"
+    return None if long is None else f"{long.path()} has more than the {BLOCK_CHARS:,} characters that are shown"
 
 
 def original_payload(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a task record, or of a body as it was sent, as the caller gave it.
 
     Raises:
-        ValueError: the record is marked as rows, but they are not rows of this release.
+        ValueError: the record says that it has rows, and they are not rows of this release.
     """
     payload: dict[str, Any] = record["payload"]
     if PAYLOAD_DIGEST not in (record.get("payload_schema") or {}):
         return payload
-    given: dict[str, Any] = {}
-    for name, value in payload.items():
-        given |= json.loads(value) if _LAST_ROW.fullmatch(name) else {name: value}
     tree: dict[str | int, Any] = {}
-    for name, value in given.items():
+    for name, value in payload.items():
+        if _LAST_ROW.fullmatch(name):
+            return cast("dict[str, Any]", json.loads(value))
         *steps, last = _steps(name)
         place = tree
         for step in steps:
@@ -115,65 +115,93 @@ def _value(shown: Any) -> Any:
         return shown
     if shown in _EMPTY:
         return _EMPTY[shown]()
+    if _LONG_INTEGER.fullmatch(shown):
+        return int(shown)
     return json.loads(shown) if shown.startswith('"') else shown
 
 
 _EMPTY: Mapping[str, type] = {"{}": dict, "[]": list}
+_LONG_INTEGER = re.compile(r"-?\d{16,}")
+"""An integer that JavaScript may not represent, so it is shown as text."""
+_OTHER_VALUES = {"null", "true", "false", "None", "True", "False", *_EMPTY}
+"""Texts that look like another value in a channel, so they are shown in quotes."""
 
 
 class _Found(NamedTuple):
     """A value in a payload."""
 
     depth: int
-    path: str
+    steps: Any
+    """The names and item numbers that lead to it, the last one first: `(last, (parent, ...))`."""
     value: Any
 
+    def path(self, *, slack: bool = False) -> str:
+        """Return the path as people read it."""
+        steps: list[str] = []
+        link = self.steps
+        while link is not None:
+            step, link = link
+            steps.append(f" [{step}]" if isinstance(step, int) else f" / {_name(step, slack=slack)}")
+        return "".join(reversed(steps)).removeprefix(" / ")
 
-def _found(payload: Mapping[str, Any], *, slack: bool) -> list[_Found]:
+    def shown(self, *, slack: bool) -> Any:
+        """Return the value as a row shows it."""
+        value = self.value
+        if isinstance(value, Mapping):
+            return "{}"
+        if isinstance(value, list | tuple):
+            return "[]"
+        if isinstance(value, str):
+            return _text(value, slack=slack)
+        long = isinstance(value, int) and not isinstance(value, bool) and _LONG_INTEGER.fullmatch(str(value))
+        return str(value) if long else value
+
+
+def _found(payload: Mapping[str, Any]) -> list[_Found]:
     """Return every value in the payload, in its order."""
     found: list[_Found] = []
-    left = [_Found(0, "", payload)]
+    left = [_Found(0, None, payload)]
     while left:
-        depth, path, value = left.pop()
-        inside: list[tuple[str, Any]] = []
-        if isinstance(value, Mapping):
-            begin = f"{path} / " if path else ""
-            named = cast("Mapping[str, Any]", value)
-            inside = [(f"{begin}{_name(name, slack=slack)}", part) for name, part in named.items()]
-        elif isinstance(value, list | tuple):
-            inside = [(f"{path} [{number}]", part) for number, part in enumerate(cast("list[Any]", value), 1)]
-        elif isinstance(value, str):
-            value = _text(value, slack=slack)
+        each = left.pop()
+        inside: list[tuple[Any, Any]] = []
+        if isinstance(each.value, Mapping):
+            inside = list(cast("Mapping[str, Any]", each.value).items())
+        elif isinstance(each.value, list | tuple):
+            inside = list(enumerate(cast("list[Any]", each.value), 1))
         if inside:
-            left += (_Found(depth + 1, *each) for each in reversed(inside))
-        elif path:
-            empty = "{}" if isinstance(value, Mapping) else "[]" if isinstance(value, list | tuple) else None
-            found.append(_Found(depth, path, cast("Any", value) if empty is None else empty))
+            left += (_Found(each.depth + 1, (step, each.steps), part) for step, part in reversed(inside))
+        elif each.steps is not None:
+            found.append(each)
     return found
 
 
 def _name(name: str, *, slack: bool) -> str:
-    plain = not _PATH_CHARS.search(name) and name == one_line(name, len(name) or 1)
-    return name if plain and not (slack and _is_markup(name)) else _literal(name, slack=slack)
+    plain = not _PATH_CHARS.search(name) and _is_line(name)
+    return name if plain and not (slack and is_markup(name)) else _literal(name, slack=slack)
 
 
 def _text(text: str, *, slack: bool) -> str:
-    plain = not text.startswith('"') and text not in _EMPTY and text == one_line(text, len(text) or 1)
-    return text if plain and not (slack and _is_markup(text)) else _literal(text, slack=slack)
+    other = text.startswith('"') or text in _OTHER_VALUES or _LONG_INTEGER.fullmatch(text)
+    return text if not other and _is_line(text) and not (slack and is_markup(text)) else _literal(text, slack=slack)
+
+
+def _is_line(text: str) -> bool:
+    """Whether a channel shows the text as it is, in one line."""
+    return not _WIDE.search(text) and text == one_line(text, len(text) or 1)
 
 
 def _literal(text: str, *, slack: bool) -> str:
-    """Return the text as a JSON string, in which hidden characters and, for Slack, markup are escaped."""
-    shown = json_line(text)
+    """Return the text as a JSON string, in which hidden characters, wide spaces and, for Slack, markup are escaped."""
+    shown = _WIDE.sub(_escaped, json_line(text))
     if slack:
         shown = _SLACK_PAIR.sub(_escaped, shown.replace("<", "\\u003c").replace("&", "\\u0026"))
     return shown
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    return "".join(f"\\u{ord(char):04x}" for char in found[0])
 
 
-def _is_markup(text: str) -> bool:
+def is_markup(text: str) -> bool:
     """Whether Slack would show something else than this text: a link, a mention, an entity or a format."""
     return "<" in text or "&" in text or _SLACK_PAIR.search(text) is not None

@@ -8,7 +8,8 @@ from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.hints import hint_of, label_of
 from awaithumans_core.form.inputs import MAX_SHORT_TEXT, Input, Marked, inputs
 from awaithumans_core.json_values import holds_yes, json_object
-from awaithumans_core.schema.classes import Above, Field, fields, once
+from awaithumans_core.safe_text import one_line
+from awaithumans_core.schema.classes import Above, Field, Hint, fields, once
 from awaithumans_core.schema.sdk_markers import DISPLAY_KINDS
 
 FORM_VERSION = 1
@@ -73,7 +74,7 @@ def _shown(field: Field, marked: Marked) -> dict[str, Any]:
             f"field {field.name!r} only shows something ({known.shape['kind']}), so no answer contains it: give it a "
             "default"
         )
-    label = field.info.title or marked.label or label_of(field.attribute)
+    label = one_line(field.info.title or marked.label or label_of(field.attribute))
     if known.unit and known.unit not in label:
         label = f"{label} ({known.unit})"
     blank, shape = "", _shape(field, known)
@@ -85,8 +86,11 @@ def _shown(field: Field, marked: Marked) -> dict[str, Any]:
     shown = {"name": field.name, "label": label, "required": field.required and not field.nullable}
     if known.box:
         shown["required"] = shown["required"] or holds_yes(field.default)
-    if hint := hint_of(field.info.description or marked.hint, known.expected, known.limit, blank):
-        shown["hint"] = hint
+    own = next((rule.text for rule in field.rules if isinstance(rule, Hint)), None)
+    if hint := own or hint_of(field.info.description or marked.hint, known.expected, known.limit, blank):
+        shown["hint"] = one_line(hint)
+    if shape["kind"] == "single_select" and "default" in shape:
+        shown["required"] = True  # the dashboard omits a choice that is not required and was cleared
     return shown | shape
 
 

@@ -45,6 +45,13 @@ class Above:
     text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Hint:
+    """Annotation of a field: the form shows this hint. It is no part of the response's JSON Schema."""
+
+    text: str
+
+
 class Field(NamedTuple):
     """One named field of a response class, as a form sees it."""
 

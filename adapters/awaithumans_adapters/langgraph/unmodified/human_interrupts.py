@@ -167,7 +167,7 @@ class HumanInterrupts(GraphCallbackHandler):
     def _question_about(
         self, shown: Interrupt, target: Mapping[str, str], asked_at: Mapping[str, str] | None = None
     ) -> tuple[dict[str, Any], Route]:
-        default = question_of(shown)
+        default = question_of(shown, redacted=bool(self._options.get("redact_payload")))
         question = HumanTask(
             task=one_line(self._question(shown), MAX_TASK_CHARS) if self._question else default.task,
             payload=default.payload,

@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from awaithumans_adapters.tool_approval.decisions import KINDS, Call, Decided, Kind, decision_type, decisions, not_run
 from awaithumans_adapters.tool_approval.json_types import Schema, json_type, object_type, resolved
 from awaithumans_core.binding import schema_digest
+from awaithumans_core.display.rows import not_shown
 from awaithumans_core.engine import TargetGone
 from awaithumans_core.errors import QuestionEndedError
 from awaithumans_core.outcome import Outcome, settle
@@ -98,31 +99,43 @@ def resume_with(shown: Interrupt, outcome: Outcome) -> Any:
         ) from ended
 
 
-def question_of(shown: Interrupt) -> Question:
-    """Read an interrupt: tool calls of `HumanInTheLoopMiddleware`, a response schema, or anything that takes text."""
+def question_of(shown: Interrupt, *, redacted: bool = False) -> Question:
+    """Read an interrupt: tool calls of `HumanInTheLoopMiddleware`, a response schema, or anything that takes text.
+
+    Args:
+        shown: The interrupt.
+        redacted: Whether nothing of its value may appear in the text of the question and in the form.
+    """
     schema: Schema | None = shown.response_schema if isinstance(shown.response_schema, dict) else None
     value: Any = shown.value
     if isinstance(value, dict):
         shape = cast("Mapping[str, Any]", value)
         with suppress(KeyError, TypeError, AttributeError):  # another value that happens to use these keys
             if shape.get("type") == "tool_approval" and schema and (call := _per_call(shape, schema)):
-                return _review([call], shape, one=True)
+                return _review([call], shape, one=True, redacted=redacted)
             if "action_requests" in shape and (calls := _batched(shape)):
-                return _review(calls, shape, one=False)
-    return _plain(value, schema)
+                return _review(calls, shape, one=False, redacted=redacted)
+    question = _plain(value, schema)
+    return question._replace(task=OPEN_QUESTION) if redacted else question
 
 
-def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
+def _review(calls: Sequence[Call], value: Any, *, one: bool, redacted: bool) -> Question:
     """Return the question about tool calls that are held back.
 
     With `one`, it is about a single call that is answered by itself. Otherwise it is about all calls of a turn at once.
+    Calls that no person can be shown in full can only be rejected, if the application allows that.
     """
+    why = not_shown(to_jsonable_python(value, fallback=repr))
+    calls = [(_only_rejected(call, why) if why else call)._replace(redacted=redacted) for call in calls]
 
     def answer(made: Sequence[Any]) -> Any:
         return made[0] if one else {"decisions": made}
 
     def decided(said: BaseModel) -> Any:
-        return answer([_decision(call, made) for call, made in zip(calls, decisions(said, calls), strict=True)])
+        made = zip(calls, decisions(said, calls), strict=True)
+        return answer(
+            [_decision(call, each if each.message else each._replace(message=why or "")) for call, each in made]
+        )
 
     def refused(why: str) -> Any:
         return answer([{"type": "reject", "message": why} for _ in calls])
@@ -136,6 +149,12 @@ def _review(calls: Sequence[Call], value: Any, *, one: bool) -> Question:
         decided,
         refusal=refused if can_refuse else None,
     )
+
+
+def _only_rejected(call: Call, why: str) -> Call:
+    if "reject" not in call.allowed:
+        return call
+    return call._replace(allowed=["reject"], description=f"This call can only be rejected, because {why}.")
 
 
 def _decision(call: Call, made: Decided) -> dict[str, Any]:
