@@ -36,7 +36,7 @@ class Answerers:
     """The assignees' addresses, if only their answers are accepted. None: every person's answer is."""
     not_by: tuple[str, ...] = ()
     """Addresses of people whose answer is not accepted."""
-    asked: tuple[str, ...] = ()
+    assignee_addresses: tuple[str, ...] = ()
     """The assignees' addresses, as far as they are named by address."""
 
     def check(self, outcome: Outcome) -> None:
@@ -57,7 +57,9 @@ class Answerers:
             and not _is_another(outcome)
         )
         barred = (
-            email is None or not is_named(email, self.asked) or counted_form(email) in map(counted_form, self.not_by)
+            email is None
+            or not is_named(email, self.assignee_addresses)
+            or counted_form(email) in map(counted_form, self.not_by)
         )
         if (self.only is None or own) and not (self.not_by and barred):
             return

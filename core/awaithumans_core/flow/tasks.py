@@ -191,7 +191,7 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
 
 
 def close_if_mine(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:
-    """Close a task, unless it was created for another caller under a shared key. Return its status either way.
+    """Close a task, unless it was created for another caller under a shared key. Return its outcome either way.
 
     Args:
         task_id: Id of the task.
@@ -207,7 +207,7 @@ def close_if_mine(task_id: str, asked_by: Callable[[str], str | None], patience:
 
 
 def close_if_marked(task_id: str, key: str, marks: Collection[str], patience: Patience) -> Flow[Outcome]:
-    """Close a task if it has this key and one of these marks of callers. Return its status either way.
+    """Close a task if it has this key and one of these marks of callers. Return its outcome either way.
 
     A task that was created for another caller is never closed.
     """
@@ -215,7 +215,7 @@ def close_if_marked(task_id: str, key: str, marks: Collection[str], patience: Pa
 
 
 def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, patience: Patience) -> Flow[Outcome]:
-    """Close a task if `ours` accepts the key and the mark of its record. Return its status either way."""
+    """Close a task if `ours` accepts the key and the mark of its record. Return its outcome either way."""
     call = Call("GET", task_url(task_id))
     reply = yield from insist(
         call, patience, lambda reply: (read_record(reply, task_id, None), _mark(read_object(reply)))
