@@ -117,7 +117,7 @@ async def test_langgraph_auth_user_id_is_the_user_in_the_route(
 REFUSED: dict[str, tuple[Any, str]] = {
     "another user": (bearer("bob"), r"404 .*'alice'.*LangGraphServerEngine\(headers=...\) \(Authorization\)"),
     "the relay for no user": (bearer("relay"), r"404 .*'alice'"),
-    "the user, without the notes": (bearer("alice"), r"store/items/search \(403\)"),
+    "the user, without the receipts": (bearer("alice"), r"store/items/search \(403\)"),
     "an unknown token": ({"Authorization": "Bearer other"}, r"\(401\)"),
     "a function that fails": (
         lambda target: {"Authorization": TOKENS[f"{target.user}'s"]},

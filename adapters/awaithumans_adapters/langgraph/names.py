@@ -65,7 +65,8 @@ def names_key(value: object, key: str) -> bool:
 def answer_to(value: object, key: str) -> Outcome | None:
     """Return the outcome of the question with this key if a resume value contains it, else None.
 
-    A thread may be resumed by other code with any value, so the value is validated.
+    None also if that outcome is not terminal. A thread may be resumed by other code with any value, so the value is
+    validated.
     """
     if not names_key(value, key):
         return None
@@ -87,7 +88,7 @@ def is_ours(value: object) -> bool:
     return isinstance(value, dict) and MARK in cast("dict[object, object]", value)
 
 
-def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
+def receipt_namespace(thread_id: str, key: str) -> tuple[str, ...]:
     """Return the namespace in a server's store for the receipts of this question's answer.
 
     Each receipt names a node that has taken the answer.
@@ -95,7 +96,7 @@ def note_namespace(thread_id: str, key: str) -> tuple[str, ...]:
     return ("awaithumans", "taken", thread_id, _short(key))
 
 
-def note_name(node: str) -> str:
+def receipt_name(node: str) -> str:
     """Return the name of the receipt for one node."""
     return _short(node)
 

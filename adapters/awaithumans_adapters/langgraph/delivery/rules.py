@@ -1,8 +1,8 @@
 """Says what follows from the state of a thread: one rule for each case, shared by both engines.
 
 Law: an engine acts on the case and never on the thread itself. It reads the thread again for a decision only if the
-rule says so: before a wait is given up the thread is read twice, because a run may have started and ended between two
-reads. That is the only repeated read.
+rule says so: before a wait is given up the thread is read twice in a row, because a run may have started and ended
+between two reads. That is the only repeated read (`read_to_act`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -166,6 +166,16 @@ def error_for(case: Case, found: Snapshot) -> TargetGone | TargetNotReady:
             raise ValueError(f"{case} does not end a delivery with an error")
 
 
+async def read_to_act(read: Callable[[], Awaitable[tuple[Case, Snapshot]]]) -> tuple[Case, Snapshot]:
+    """Return the case that an engine acts on. If its rule says so, the thread is read twice and the second read counts.
+
+    Args:
+        read: Reads the thread anew and classifies it.
+    """
+    case, found = await read()
+    return await read() if rule_of(case).read_again else (case, found)
+
+
 async def orphan_reason(read: Callable[[], Awaitable[tuple[Case, Snapshot]]]) -> str | None:
     """Return why the wait for an open question has no caller any more, or None if it has one or may have one.
 
@@ -175,9 +185,7 @@ async def orphan_reason(read: Callable[[], Awaitable[tuple[Case, Snapshot]]]) ->
     Raises:
         RelayNotReady: the relay's credentials may hide the thread.
     """
-    case, found = await read()
-    if rule_of(case).orphaned and rule_of(case).read_again:
-        case, found = await read()
+    case, found = await read_to_act(read)
     if rule_of(case).action is Action.REFUSE:
         raise error_for(case, found)
     return reason_for(case, found) if rule_of(case).orphaned else None

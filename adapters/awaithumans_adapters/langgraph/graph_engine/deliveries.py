@@ -16,11 +16,19 @@ from langgraph.types import RetryPolicy
 from awaithumans_adapters.langgraph.delivery.classification import Case, Snapshot, read_case
 from awaithumans_adapters.langgraph.delivery.failed_runs import FailedRuns, GraphFailedError
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS, Searches, SearchUnfinishedError
-from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, reason_for, rule_of
+from awaithumans_adapters.langgraph.delivery.rules import (
+    Action,
+    error_for,
+    orphan_reason,
+    read_to_act,
+    reason_for,
+    rule_of,
+)
 from awaithumans_adapters.langgraph.delivery.seen_threads import MAX_REMEMBERED, SeenThreads
 from awaithumans_adapters.langgraph.graph_engine.events import Events
 from awaithumans_adapters.langgraph.graph_engine.facts import Candidate, GraphFacts
 from awaithumans_adapters.langgraph.graph_engine.graphs import Graphs
+from awaithumans_adapters.langgraph.graph_engine.run import ThreadRun
 from awaithumans_adapters.langgraph.graph_engine.slots import Slots
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.checkpoint_cache import FRESH_SECONDS
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import Question
@@ -125,26 +133,30 @@ class Deliveries:
     async def _deliver(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, known: Snapshot
     ) -> Ended:
-        facts, was_read_again = self._facts(route), False
+        facts = self._facts(route)
+
+        async def read() -> tuple[Case, Snapshot]:
+            facts.renew_cache()
+            return await read_case(facts, known, route.idempotency_key)
+
+        def run() -> ThreadRun:
+            return facts.of.run(runs, events, partial(self._graphs.context, facts.of.thread.name, facts.of.thread.id))
+
         while True:
             with facts.cached():
-                case, found = await read_case(facts, known, route.idempotency_key)
+                case, found = await read_to_act(read)
                 rule, thread = rule_of(case), facts.of.thread
-                if rule.read_again and not was_read_again:
-                    was_read_again = True
-                    continue
-                run = facts.of.run(runs, events, partial(self._graphs.context, thread.name, thread.id))
                 match rule.action:
                     case Action.RESUME:
-                        await run.resume(facts.of.waiting, outcome)
+                        await run().resume(facts.of.waiting, outcome)
                         return Ended(thread)
                     case Action.FINISH:
                         return Ended(thread)
                     case Action.RUN_ON:
-                        await run.run_on(settled=rule.settled)
+                        await run().run_on(settled=rule.settled)
                         return Ended(thread)
                     case Action.RUN_ON_TO_QUESTION:
-                        await run.run_on(settled=rule.settled)
+                        await run().run_on(settled=rule.settled)
                         known = replace(known, was_run_on=True)
                     case Action.PARK_NOT_TAKEN:
                         return Ended(thread, not_taken=reason_for(case, found))

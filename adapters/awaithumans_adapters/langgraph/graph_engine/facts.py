@@ -84,6 +84,11 @@ class GraphFacts:
                 caches.enter_context(each.thread.cached())
             yield
 
+    def renew_cache(self) -> None:
+        """Read the checkpoints anew from now on, and cache those. Only within a block of `cached`."""
+        for each in self.candidates:
+            each.thread.renew_cache()
+
     async def read(self, fact: Fact, found: Snapshot) -> Snapshot:
         """Return the snapshot with this fact added."""
         match fact:

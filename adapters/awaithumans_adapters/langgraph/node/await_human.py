@@ -144,7 +144,7 @@ async def await_human(
             if is_not_needed(stopped):
                 await withdraw()
             raise
-        await server_receipts.note_taken(opened["key"])
+        await server_receipts.record_taken(opened["key"])
         return outcome
 
     decision, outcome = await answered(question, ask)
@@ -194,7 +194,7 @@ def await_human_sync(
         while not _of_this_call(opened, body, position, again=again):
             opened = _open_sync(asking)
         outcome = _outcome(body, position, opened, may_reword=may_reword)
-        server_receipts.note_taken_sync(opened["key"])
+        server_receipts.record_taken_sync(opened["key"])
         return outcome
 
     decision, outcome = answered_sync(question, ask)

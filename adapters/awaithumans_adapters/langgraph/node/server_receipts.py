@@ -26,8 +26,8 @@ from awaithumans_adapters.langgraph.names import (
     NODE,
     RESUMED_WITH,
     SERVER_ENGINE,
-    note_name,
-    note_namespace,
+    receipt_name,
+    receipt_namespace,
 )
 from awaithumans_adapters.langgraph.server_engine.target import RUN, USER
 from awaithumans_core.errors import SettingsError
@@ -88,35 +88,35 @@ def _caller(configurable: Mapping[str, Any]) -> dict[str, str]:
     return {RUN: str(configurable["run_id"]), **({USER: str(user)} if user else {})}
 
 
-async def note_taken(key: str) -> None:
+async def record_taken(key: str) -> None:
     """Record that the node has taken this answer. Outside of a LangGraph server this does nothing.
 
     Raises:
         AnswerTakenError: another run of the thread has brought the answer to this node before.
     """
     if is_served():
-        store, namespace, name = _note(key)
+        store, namespace, name = _receipt(key)
         _refuse_second(key, await store.aget(namespace, name))
         await store.aput(namespace, name, _written())
 
 
-def note_taken_sync(key: str) -> None:
-    """Record that a sync node has taken this answer; errors as in `note_taken`."""
+def record_taken_sync(key: str) -> None:
+    """Record that a sync node has taken this answer; errors as in `record_taken`."""
     if is_served():
-        store, namespace, name = _note(key)
+        store, namespace, name = _receipt(key)
         _refuse_second(key, store.get(namespace, name))
         store.put(namespace, name, _written())
 
 
-def _note(key: str) -> tuple[BaseStore, tuple[str, ...], str]:
-    return _store(), note_namespace(str(_configurable()["thread_id"]), key), note_name(_node())
+def _receipt(key: str) -> tuple[BaseStore, tuple[str, ...], str]:
+    return _store(), receipt_namespace(str(_configurable()["thread_id"]), key), receipt_name(_node())
 
 
 def _written() -> dict[str, Any]:
     return {NODE: _node(), "run_id": str(_configurable()["run_id"])}
 
 
-def _refuse_second(key: str, note: Item | None) -> None:
+def _refuse_second(key: str, receipt: Item | None) -> None:
     """Stop a run that was started to bring this answer after another run has brought it.
 
     Runs that the application started itself are not stopped.
@@ -125,14 +125,18 @@ def _refuse_second(key: str, note: Item | None) -> None:
         AnswerTakenError: the receipt is of another run.
     """
     metadata = cast("Mapping[str, Any]", get_config().get("metadata", {}))
-    if note is not None and metadata.get(RESUMED_WITH) == key and note.value["run_id"] != _configurable()["run_id"]:
-        raise AnswerTakenError(f"run {note.value['run_id']} has brought the answer to {key!r} here before")
+    if (
+        receipt is not None
+        and metadata.get(RESUMED_WITH) == key
+        and receipt.value["run_id"] != _configurable()["run_id"]
+    ):
+        raise AnswerTakenError(f"run {receipt.value['run_id']} has brought the answer to {key!r} here before")
 
 
 def _store() -> BaseStore:
     store = cast("BaseStore | None", get_store())
     if store is None:
-        raise SettingsError("this LangGraph server has no store, in which a node notes that it has taken its answer")
+        raise SettingsError("this LangGraph server has no store, in which a node records that it has taken its answer")
     return store
 
 

@@ -17,7 +17,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from awaithumans_adapters.langgraph.delivery.classification import Case, Snapshot, read_case
-from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, rule_of
+from awaithumans_adapters.langgraph.delivery.rules import Action, error_for, orphan_reason, read_to_act, rule_of
 from awaithumans_adapters.langgraph.delivery.seen_threads import SeenThreads
 from awaithumans_adapters.langgraph.names import SERVER_ENGINE
 from awaithumans_adapters.langgraph.server_engine.facts import ServerFacts
@@ -130,17 +130,17 @@ class LangGraphServerEngine:
     async def _deliver(self, route: Route, outcome: Outcome, *, redriven: bool) -> None:
         thread = await self._thread(route)
         facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=True)
-        known, was_read_again = self._known(thread, redriven=redriven), False
+        known = self._known(thread, redriven=redriven)
+
+        async def read() -> tuple[Case, Snapshot]:
+            return await read_case(facts, known, route.idempotency_key)
+
         with self._refusals(thread):
             while True:
-                case, found = await read_case(facts, known, route.idempotency_key)
+                case, found = await read_to_act(read)
                 if found.exists:
                     self._hidden.pop(thread.id, None)
-                rule = rule_of(case)
-                if rule.read_again and not was_read_again:
-                    was_read_again = True
-                    continue
-                match rule.action:
+                match rule_of(case).action:
                     case Action.RESUME:
                         run_id = await self._started(thread, thread.resume(facts.waiting, outcome))
                         if run_id is not None:
@@ -152,12 +152,12 @@ class LangGraphServerEngine:
                             await thread.ended(run_id)
                     case Action.FINISH:
                         return
-                    case Action.PARK | Action.PARK_NOT_TAKEN | Action.PARK_FAILED:
+                    case (Action.PARK | Action.PARK_NOT_TAKEN | Action.PARK_FAILED) | (
+                        Action.TRY_LATER | Action.TRY_LATER_BUSY | Action.REFUSE
+                    ):
                         raise error_for(case, found)
-                    case Action.TRY_LATER | Action.TRY_LATER_BUSY | Action.REFUSE:
-                        raise error_for(case, found)
-                    case _:
-                        assert_never(rule.action)
+                    case action:
+                        assert_never(action)
 
     async def orphaned(self, route: Route) -> str | None:
         """Return the reason if the thread has asked this question and moved on without an answer, else None.
@@ -197,7 +197,7 @@ class LangGraphServerEngine:
             raise SettingsError(f"{reasons[-1]} (threads that are hidden so: {len(reasons)})")
 
     async def check_thread(self, route: Route) -> str:
-        """Read a thread as a delivery would, without resuming it. Return a description of its state for an operator.
+        """Read a thread as a delivery would, and change nothing. Return a description of its state for an operator.
 
         Args:
             route: A route of one of its questions. If the target has no `assistant_id` and there is no key, only the
@@ -212,13 +212,13 @@ class LangGraphServerEngine:
         with self._refusals(thread):
             try:
                 busy = await thread.busy()
-                await thread.taken()
+                await thread.taken(delete_stale=False)
                 questions = await thread.questions()
             except ThreadUnknownError as unknown:
                 raise await self._not_found(thread) from unknown
         self._hidden.pop(thread.id, None)
         return (
-            f"the LangGraph server shows thread {thread.id!r} and its notes with "
+            f"the LangGraph server shows thread {thread.id!r} and its receipts with "
             f"{self._credentials.described(thread.target)}. It {'runs' if busy else 'is idle'}, and waits at "
             f"{questions} question{'' if questions == 1 else 's'} of this package. No run was started, so whether one "
             "may be is not known"

@@ -19,7 +19,7 @@ from awaithumans_adapters.langgraph.names import (
     is_ours,
     names_key,
     node_in,
-    note_namespace,
+    receipt_namespace,
 )
 from awaithumans_adapters.langgraph.server_engine.run import ChangesRun, RunOptions, changed, options_of
 from awaithumans_adapters.langgraph.server_engine.target import RUN, target_of
@@ -31,7 +31,7 @@ AGAIN_SECONDS = 0.1
 """Seconds between two checks of a run or a thread that should have become idle and has not."""
 CHECKPOINTS = 100
 """Number of checkpoints per page of the history, in which the question of an old route is searched for."""
-MAX_NOTES = 1000
+MAX_RECEIPTS = 1000
 """Maximum number of receipts that are read.
 
 It exceeds the number of nodes that ask one question in a thread.
@@ -120,9 +120,15 @@ class ServerThread:
         taken = await self.taken()
         return {interrupt_id for interrupt_id, value in shown.items() if value.get(NODE) not in taken}
 
-    async def taken(self) -> set[str]:
-        """Return the nodes that have taken the answer. When a run is rolled back, its receipt no longer counts."""
-        return await self._taken(self._key)
+    async def taken(self, *, delete_stale: bool = True) -> set[str]:
+        """Return the nodes that have taken the answer, and delete receipts of runs that were rolled back.
+
+        Such a receipt does not count, and would make the node refuse the answer of its next run.
+
+        Args:
+            delete_stale: Whether to delete them. If not, nothing on the server is changed.
+        """
+        return await self._taken(self._key, delete_stale=delete_stale)
 
     async def asked(self) -> bool:
         """Whether the question was ever shown.
@@ -263,16 +269,16 @@ class ServerThread:
             raise
         return run["run_id"]
 
-    async def _taken(self, key: str) -> set[str]:
-        namespace = note_namespace(self.id, key)
+    async def _taken(self, key: str, *, delete_stale: bool = True) -> set[str]:
+        namespace = receipt_namespace(self.id, key)
         nodes: set[str] = set()
-        found = await self._client.store.search_items(namespace, limit=MAX_NOTES, headers=await self._headers())
-        for note in found["items"]:
-            if await self._run(note["value"]["run_id"]) is not None:
-                nodes.add(note["value"][NODE])
-            else:
+        found = await self._client.store.search_items(namespace, limit=MAX_RECEIPTS, headers=await self._headers())
+        for receipt in found["items"]:
+            if await self._run(receipt["value"]["run_id"]) is not None:
+                nodes.add(receipt["value"][NODE])
+            elif delete_stale:
                 await self._thread()  # if the thread itself is no longer shown, the run was not rolled back
-                await self._client.store.delete_item(namespace, note["key"], headers=await self._headers())
+                await self._client.store.delete_item(namespace, receipt["key"], headers=await self._headers())
         return nodes
 
     async def _asked_with(self) -> RunOptions:

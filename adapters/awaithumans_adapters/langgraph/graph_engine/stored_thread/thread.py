@@ -143,6 +143,10 @@ class StoredThread:
         cache.end(stored)
         return cache.lent(config)
 
+    def renew_cache(self) -> None:
+        """Read the thread anew from now on, and cache these reads until the block of `cached` ends."""
+        self._cache = CheckpointCache(self.saver)
+
     def drop_cache(self) -> None:
         """Read the thread anew from now on."""
         self._cache = None
