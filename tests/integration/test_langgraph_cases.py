@@ -442,7 +442,7 @@ async def case_of(engine: GraphEngine, prepared: Prepared) -> Case:
     """Read a thread as a delivery does, and return its case."""
     deliveries = engine._deliveries
     facts = deliveries._facts(prepared.route)
-    known = deliveries._known(prepared.route, RunsInMemory(), redriven=prepared.redriven, run_ended=False)
+    known = deliveries._unread_snapshot(prepared.route, RunsInMemory(), redriven=prepared.redriven, run_ended=False)
     with facts.cached():
         case, _ = await read_case(
             facts, known if prepared.answer_known else Snapshot(answer_known=False), prepared.route.idempotency_key

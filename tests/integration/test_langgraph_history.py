@@ -116,7 +116,7 @@ async def test_search_that_ran_out_of_time_continues_where_it_stopped(bench: Ben
     while not found:
         calls += 1
         try:
-            found = await search(bench.saver, bench.thread_id, key, so_far, matches, threaded=False, seconds=0)
+            found = await search(bench.saver, bench.thread_id, key, so_far, matches, saver_is_sync=False, seconds=0)
         except SearchUnfinishedError:
             continue
     assert calls > HISTORY // PAGE

@@ -556,7 +556,7 @@ async def case_of(engine: LangGraphServerEngine, route: Route, *, answer_known: 
     """Read a thread as a delivery does, or as a check for orphans does, and return its case."""
     thread = await engine._thread(route)
     facts = ServerFacts(thread, engine._seen, engine._why_hidden, wait_until_idle=answer_known)
-    case, _ = await read_case(facts, engine._known(thread, answer_known=answer_known), route.idempotency_key)
+    case, _ = await read_case(facts, engine._unread_snapshot(thread, answer_known=answer_known), route.idempotency_key)
     return case
 
 

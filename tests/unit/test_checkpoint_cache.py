@@ -149,7 +149,7 @@ async def test_cancelled_run_ends_the_storing(cache: CheckpointCache) -> None:
     with suppress(asyncio.CancelledError):
         await reading
     assert storing.cancelled()
-    assert await stored.refused()
+    assert await stored.storing_failed()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ READ: dict[Fact, tuple[str, ...]] = {
     Fact.STOPPED: ("stopped_in",),
     Fact.FAILED: ("failed",),
     Fact.NEXT_QUESTION: ("next_question",),
-    Fact.ASKED: ("asked",),
+    Fact.EVER_SHOWN: ("ever_shown",),
     Fact.QUEUED: ("queued",),
     Fact.SHOWS_ANSWERED: ("shows_answered",),
     Fact.NODE_MISSING: ("node_missing",),
@@ -50,11 +50,11 @@ READ: dict[Fact, tuple[str, ...]] = {
 
 THREAD: dict[str, Any] = {"exists": True, "deleted": False, "hidden": "", "run_active": False, "shown_by": ()}
 SHOWN: dict[str, Any] = {**THREAD, "shown_by": ("a",), "running_beside": "", "failed_beside": "", "unstored_beside": ""}
-TAKEN: dict[str, Any] = {**THREAD, "answered": True, "asked": True}
+TAKEN: dict[str, Any] = {**THREAD, "answered": True, "ever_shown": True}
 STOPPED: dict[str, Any] = {**TAKEN, "stopped_in": ("a",), "failed": ""}
 ENDED: dict[str, Any] = {**TAKEN, "stopped_in": (), "run_cut_short": True}
-ASKED: dict[str, Any] = {**THREAD, "answered": False, "asked": True, "queued": False, "node_missing": False}
-NEVER_SHOWN: dict[str, Any] = {**THREAD, "answered": False, "asked": False, "untaken": Untaken.NOT_OPENED}
+ASKED: dict[str, Any] = {**THREAD, "answered": False, "ever_shown": True, "queued": False, "node_missing": False}
+NEVER_SHOWN: dict[str, Any] = {**THREAD, "answered": False, "ever_shown": False, "untaken": Untaken.NOT_RECORDED}
 
 EXAMPLES: list[tuple[Case, dict[str, Any]]] = [
     (Case.PENDING, SHOWN),
@@ -78,7 +78,7 @@ EXAMPLES: list[tuple[Case, dict[str, Any]]] = [
     (Case.FAILED_REDRIVEN, {**STOPPED, "failed": "node 'x' failed", "redriven": True, "may_retry": True}),
     (Case.NEXT_UNASKED, {**ENDED, "next_question": NextQuestion.NEXT_STEP}),
     (Case.NEXT_UNASKED_IN_STEP, {**ENDED, "next_question": NextQuestion.SAME_STEP}),
-    (Case.LOST, {**STOPPED, "failed": "node 'x' failed", "asked": False}),
+    (Case.LOST, {**STOPPED, "failed": "node 'x' failed", "ever_shown": False}),
     (Case.QUEUED, {**ASKED, "queued": True, "shows_answered": False}),
     (Case.QUEUED, {**ASKED, "queued": True, "was_run_on": True}),
     (Case.QUEUED, {**ASKED, "queued": True, "answer_known": False}),
@@ -86,7 +86,7 @@ EXAMPLES: list[tuple[Case, dict[str, Any]]] = [
     (Case.BEHIND_ANSWERED, {**ASKED, "queued": True, "shows_answered": True}),
     (Case.OTHER_RELEASE, {**ASKED, "node_missing": True}),
     (Case.SUPERSEDED, {**ASKED, "untaken": Untaken.REPLACED}),
-    (Case.SUPERSEDED, {**ASKED, "untaken": Untaken.NOT_OPENED}),
+    (Case.SUPERSEDED, {**ASKED, "untaken": Untaken.NOT_RECORDED}),
     (Case.SUPERSEDED, {**NEVER_SHOWN, "untaken": Untaken.REPLACED}),
     (Case.UPDATED, {**ASKED, "untaken": Untaken.UPDATED}),
     (Case.CONTINUED, {**NEVER_SHOWN, "untaken": Untaken.CONTINUED}),
@@ -150,7 +150,7 @@ complete = st.builds(
     stopped_in=names,
     failed=texts,
     next_question=st.sampled_from(NextQuestion),
-    asked=flags,
+    ever_shown=flags,
     queued=flags,
     shows_answered=flags,
     node_missing=flags,
@@ -213,7 +213,7 @@ def test_only_a_wait_without_a_caller_is_orphaned(everything: Snapshot, key: str
     case = classify(everything, key)
     if isinstance(case, Case) and rule_of(case).orphaned:
         assert not (everything.exists and everything.shown_by)
-        assert not (everything.exists and not everything.answered and everything.asked and everything.queued)
+        assert not (everything.exists and not everything.answered and everything.ever_shown and everything.queued)
         assert everything.exists or everything.deleted
 
 

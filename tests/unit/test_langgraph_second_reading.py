@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -127,7 +127,11 @@ async def test_check_of_a_thread_deletes_no_receipt(server: OneThread) -> None:
     assert not [request for request in server.requests if request.startswith("DELETE")]
 
 
-SUPERSEDED = {"shown_by": (), "answered": False, "asked": True, "queued": False, "node_missing": False}
+class State(TypedDict):
+    pass
+
+
+SUPERSEDED = {"shown_by": (), "answered": False, "ever_shown": True, "queued": False, "node_missing": False}
 READS: list[dict[str, Any]] = [
     {**SUPERSEDED, "untaken": Untaken.REPLACED},
     {**SUPERSEDED, "queued": True, "shows_answered": True},
@@ -146,12 +150,12 @@ async def test_graph_thread_is_read_twice_after_a_run(monkeypatch: pytest.Monkey
             assert fact is Fact.THREAD
             return replace(found, exists=True, **next(reads))
 
-    def ask(state: dict[str, Any]) -> None:
+    def ask(_: Any) -> None:
         nonlocal runs
         runs += 1
         interrupt("the question of another node")
 
-    builder = StateGraph(dict)
+    builder: Any = StateGraph(State)
     builder.add_node("ask", ask)
     builder.add_edge(START, "ask")
     graph: Any = builder.compile(checkpointer=InMemorySaver())

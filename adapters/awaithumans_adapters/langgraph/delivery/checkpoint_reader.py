@@ -93,7 +93,7 @@ def record_of(saved: CheckpointTuple, key: str) -> Mapping[str, Any] | None:
 class Untaken(Enum):
     """The states of a question of this package whose answer no node has taken."""
 
-    NOT_OPENED = "no checkpoint records that it was asked"
+    NOT_RECORDED = "no checkpoint records that it was asked"
     OPEN = "the node that asks it is at its step"
     CONTINUED = "the node that asked it has finished without its answer"
     DECIDED = "the quorum that asked it has decided without its answer"
@@ -113,7 +113,7 @@ def untaken(saved: CheckpointTuple, key: str, *, current: bool, updated: bool) -
     """
     record = record_of(saved, key)
     if record is None:
-        return Untaken.NOT_OPENED
+        return Untaken.NOT_RECORDED
     if answered_tasks(saved, key, ran=not updated) or Outcome.model_validate(record["outcome"]).terminal:
         return Untaken.OPEN
     if updated:

@@ -1,6 +1,7 @@
 """Classifies the state of a thread with regard to one question: one case out of a closed set.
 
-Law: this is the only place that decides what the state of a thread means for an answer. `classify` is pure: it decides
+Law: before a run, this is the only place that decides what the state of a thread means for an answer. (`ThreadRun` and
+`ServerThread.check_taken` judge the run itself.) `classify` is pure: it decides
 from a snapshot, and if a fact is missing it names the fact that it needs next. Each engine reads the facts in its own
 way. So both engines decide in the same order, and no fact is read that cannot change the case. `rules` says what
 follows from each case.
@@ -35,8 +36,8 @@ class Fact(Enum):
     """`failed`."""
     NEXT_QUESTION = auto()
     """`next_question`."""
-    ASKED = auto()
-    """`asked`."""
+    EVER_SHOWN = auto()
+    """`ever_shown`."""
     QUEUED = auto()
     """`queued`."""
     SHOWS_ANSWERED = auto()
@@ -59,7 +60,7 @@ class NextQuestion(Enum):
     SAME_STEP = auto()
     """A node that has an answer waits at a later question, or has not finished."""
     NEXT_STEP = auto()
-    """No node that has an answer belongs to the current step, so the thread can be run on without repeating one."""
+    """No node that has an answer belongs to the current step, so the thread can be continued without repeating one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Snapshot:
     delivered_before: bool = False
     """Whether a run with this answer was started before, according to this process or to the record of runs."""
     was_run_on: bool = False
-    """Whether this delivery has already run the thread on to make it show the question."""
+    """Whether this delivery has already continued the thread to make it show the question."""
     thread_id: str = ""
     """Id of the thread. For messages, as the next two fields."""
     where: str = ""
@@ -100,7 +101,10 @@ class Snapshot:
     run_active: bool | None = None
     """Whether a run of the thread is active. Only a LangGraph server knows."""
     shown_by: tuple[str, ...] | None = None
-    """Names of the graphs whose thread shows the question, or can take its answer in place of the one shown."""
+    """Where the question is shown, or its answer can be taken in place of the one shown.
+
+    Names of graphs, or the thread id on a LangGraph server.
+    """
     running_beside: str | None = None
     """Nodes of the same step without a result, a failure or a question. They may still run in another process."""
     running_timed_out: bool = False
@@ -112,12 +116,12 @@ class Snapshot:
     answered: bool | None = None
     """Whether the thread has taken the answer."""
     stopped_in: tuple[str, ...] | None = None
-    """Names of the graphs in which the run with the answer failed or was cut off."""
+    """Where the run with the answer failed or was cut off: names of graphs, or the thread id on a LangGraph server."""
     failed: str | None = None
     """Failed nodes of the current step, with their errors."""
     next_question: NextQuestion | None = None
     """The question at which the thread waits now."""
-    asked: bool | None = None
+    ever_shown: bool | None = None
     """Whether the thread has ever shown the question."""
     queued: bool | None = None
     """Whether the question waits behind another one that its node shows."""
@@ -192,9 +196,9 @@ def classify(found: Snapshot, key: str) -> Case | Fact:
         return Fact.ANSWERED
     if found.answered:
         return _answered(found, key)
-    if found.asked is None:
-        return Fact.ASKED
-    return _asked(found) if found.asked else _never_shown(found)
+    if found.ever_shown is None:
+        return Fact.EVER_SHOWN
+    return _was_shown(found) if found.ever_shown else _never_shown(found)
 
 
 def _shown(found: Snapshot) -> Case | Fact:
@@ -233,9 +237,9 @@ def _answered(found: Snapshot, key: str) -> Case | Fact:
         return Fact.FAILED
     if not found.failed:
         return Case.CUT_OFF
-    if found.asked is None:
-        return Fact.ASKED
-    if not found.asked:
+    if found.ever_shown is None:
+        return Fact.EVER_SHOWN
+    if not found.ever_shown:
         return Case.LOST
     if found.redriven:
         return Case.FAILED_REDRIVEN
@@ -255,7 +259,7 @@ def _next_question(found: Snapshot) -> Case | Fact:
             return Case.NEXT_UNASKED
 
 
-def _asked(found: Snapshot) -> Case | Fact:
+def _was_shown(found: Snapshot) -> Case | Fact:
     """Classify a question that was shown once, is not shown now, and has no answer."""
     if found.queued is None:
         return Fact.QUEUED

@@ -17,6 +17,16 @@ REDRIVE_ADVICE = "Fix it and redrive: the thread runs on from there"
 """What an operator can do about a graph that failed after it received the answer."""
 
 
+def failed_after_answer(failures: str) -> TargetGone:
+    """Return the error that parks a wait because nodes failed after they had the answer."""
+    return TargetGone(f"{failures}, after it had the answer. {REDRIVE_ADVICE}")
+
+
+def node_failed(name: str, error: object) -> str:
+    """Return the text that reports a failed node to an operator."""
+    return f"node {name!r} failed ({error})"
+
+
 class GraphFailedError(Exception):
     """The graph failed after it had taken the answer, and the thread has recorded the failure."""
 
@@ -53,7 +63,7 @@ class FailedRuns:
                 f"{failed}; it runs again, after try {tries} of {policy.max_attempts}", retry_after=interval + spread
             )
         self.forget(route)
-        return TargetGone(f"{failed}, after it had the answer. {REDRIVE_ADVICE}")
+        return failed_after_answer(str(failed))
 
 
 def _worth_it(policy: RetryPolicy, failure: BaseException | None) -> bool:

@@ -94,7 +94,7 @@ async def search(
     so_far: Search,
     matches: Matches,
     *,
-    threaded: bool,
+    saver_is_sync: bool,
     seconds: float | None = None,
 ) -> list[RunnableConfig]:
     """Page backwards through the history for the checkpoints in which a question was asked or answered, newest first.
@@ -106,7 +106,7 @@ async def search(
             match.
         so_far: Where the search continues. It is updated as the search proceeds.
         matches: Whether the question was asked or answered in a checkpoint.
-        threaded: Whether the checkpointer has sync methods only.
+        saver_is_sync: Whether the checkpointer has sync methods only.
         seconds: Time limit. None: search to the beginning of the history.
 
     Raises:
@@ -115,7 +115,7 @@ async def search(
     until = None if seconds is None else time.monotonic() + seconds
     graph = graph_in(key, thread_id)
     for each in namespaces(saver, thread_id) if graph is None else [graph]:
-        pages = newest_first(saver, thread_id, each, before=so_far.before.get(each), threaded=threaded)
+        pages = newest_first(saver, thread_id, each, before=so_far.before.get(each), saver_is_sync=saver_is_sync)
         async for page in pages:
             if so_far.complete:
                 break
@@ -134,7 +134,7 @@ async def newest_first(
     graph: str | None = None,
     *,
     before: RunnableConfig | None = None,
-    threaded: bool,
+    saver_is_sync: bool,
     source: str | None = None,
     size: int = PAGE,
 ) -> AsyncGenerator[list[CheckpointTuple]]:
@@ -145,7 +145,7 @@ async def newest_first(
         thread_id: The thread.
         graph: A namespace. None: all namespaces.
         before: Where to continue: only checkpoints older than this one.
-        threaded: Whether the checkpointer has sync methods only.
+        saver_is_sync: Whether the checkpointer has sync methods only.
         source: Only checkpoints with this source in their metadata.
         size: Checkpoints per page.
     """
@@ -154,7 +154,7 @@ async def newest_first(
     if graph is not None:
         where["configurable"]["checkpoint_ns"] = graph
     while True:
-        if threaded:
+        if saver_is_sync:
             page = await asyncio.to_thread(_listed, saver, where, which, before, size)
         else:
             page = [saved async for saved in saver.alist(where, filter=which, before=before, limit=size)]

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import assert_never
 
 from awaithumans_adapters.langgraph.delivery.classification import Case, Snapshot
-from awaithumans_adapters.langgraph.delivery.failed_runs import REDRIVE_ADVICE
+from awaithumans_adapters.langgraph.delivery.failed_runs import failed_after_answer
 from awaithumans_adapters.langgraph.delivery.seen_threads import DELETED
 from awaithumans_core.engine import RelayNotReady, TargetBusy, TargetGone, TargetNotReady
 
@@ -52,9 +52,12 @@ class Action(Enum):
     FINISH = auto()
     """Report the answer as delivered."""
     RUN_ON = auto()
-    """Run the thread on from its last checkpoint. Then report the answer as delivered, or classify again."""
+    """Continue the thread from its last checkpoint.
+
+    `GraphEngine` then reports the answer as delivered. `LangGraphServerEngine` classifies again.
+    """
     RUN_ON_TO_QUESTION = auto()
-    """Run the thread on so that it shows the question. Then classify again."""
+    """Continue the thread so that it shows the question. Then classify again."""
     TRY_LATER = auto()
     """Raise `TargetNotReady`."""
     TRY_LATER_BUSY = auto()
@@ -161,7 +164,7 @@ def error_for(case: Case, found: Snapshot) -> TargetGone | TargetNotReady:
         case Action.PARK | Action.PARK_NOT_TAKEN:
             return TargetGone(reason)
         case Action.PARK_FAILED:
-            return TargetGone(f"{reason}, after it had the answer. {REDRIVE_ADVICE}")
+            return failed_after_answer(reason)
         case Action.RESUME | Action.FINISH | Action.RUN_ON | Action.RUN_ON_TO_QUESTION:
             raise ValueError(f"{case} does not end a delivery with an error")
 

@@ -110,9 +110,9 @@ class Deliveries:
         lock = self._locks.setdefault(route.target["thread_id"], asyncio.Lock())
         # LangGraph has no lock on a thread: two concurrent resumes would both run the rest.
         async with lock, self._slots.slot():
-            known = self._known(route, runs, redriven=redriven, run_ended=run_ended)
+            known = self._unread_snapshot(route, runs, redriven=redriven, run_ended=run_ended)
             try:
-                ended = await self._deliver(route, outcome, runs, events, known)
+                ended = await self._act_on_case(route, outcome, runs, events, known)
             except TargetNotReady:
                 raise
             except GraphFailedError as failed:
@@ -130,7 +130,7 @@ class Deliveries:
                 self._delivered.popitem(last=False)
             return ended
 
-    async def _deliver(
+    async def _act_on_case(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, known: Snapshot
     ) -> Ended:
         facts = self._facts(route)
@@ -167,7 +167,7 @@ class Deliveries:
                     case _:
                         assert_never(rule.action)
 
-    def _known(self, route: Route, runs: RunRecord, *, redriven: bool, run_ended: bool) -> Snapshot:
+    def _unread_snapshot(self, route: Route, runs: RunRecord, *, redriven: bool, run_ended: bool) -> Snapshot:
         return Snapshot(
             redriven=redriven,
             may_retry=self._failed.may_run_again,
@@ -220,5 +220,5 @@ class Deliveries:
         return (
             f"no thread {route.target['thread_id']!r} with this question in {self._graphs} yet; "
             "do the relay and the calling process share the checkpointer? If they do, the process may have stopped "
-            "before LangGraph stored the interrupt: then run the thread on with graph.invoke(None, config)"
+            "before LangGraph stored the interrupt: then continue the thread with graph.invoke(None, config)"
         )

@@ -151,8 +151,8 @@ class GraphEngine:
         self._events = None if on_event is None else Events(on_event, stream_mode)
         self._records: dict[str, RunsInMemory] = {}
         """Runs started so far for the answers that `deliver` was called with and that are not delivered yet."""
-        self._run_ended: set[str] = set()
-        """Digests of the answers whose run has ended, and of which the application could not be informed."""
+        self._to_report: set[str] = set()
+        """Digests of the answers whose run has ended, and of which `on_result` has not been informed yet."""
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.
@@ -186,12 +186,12 @@ class GraphEngine:
         caller = asyncio.get_running_loop()
         events = None if self._events is None else self._events.on(caller)
         recorded = RunsOfCaller(runs, caller)
-        delivery = self._deliver(route, outcome, recorded, events, redriven=redriven)
+        delivery = self._resume_and_report(route, outcome, recorded, events, redriven=redriven)
         resumed, not_taken = await self.in_thread(delivery, to_its_end=True)
         if self._on_result is not None and resumed is not None:
-            self._run_ended.add(route.digest)
+            self._to_report.add(route.digest)
             await self._on_result(resumed)
-            self._run_ended.discard(route.digest)
+            self._to_report.discard(route.digest)
         if not_taken is not None:
             raise TargetGone(not_taken)
 
@@ -199,11 +199,11 @@ class GraphEngine:
         """Run a coroutine on the event loop of the graphs. Arguments as for `GraphThread.run`."""
         return await (work if self._thread is None else self._thread.run(work, to_its_end=to_its_end))
 
-    async def _deliver(
+    async def _resume_and_report(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> tuple[Resumed | None, str | None]:
-        """Deliver one answer. Return the argument of `on_result`, and why the answer was not taken."""
-        run_ended = route.digest in self._run_ended
+        """Deliver one answer. Return the argument for `on_result`, if there is a hook, and why the answer was not taken."""
+        run_ended = route.digest in self._to_report
         ended = await self._deliveries.deliver(route, outcome, runs, events, redriven=redriven, run_ended=run_ended)
         await self._adoption.adopt_delivered(route.target["thread_id"])
         if self._on_result is None:
@@ -229,7 +229,7 @@ class GraphEngine:
         """Cancel the open tasks of a thread that the application abandons, so that people do not work in vain.
 
         Call it before the thread is deleted, and then delete the thread. Otherwise the relay delivers
-        `TaskCancelledError` to its nodes, which then run on. A task that was created for another caller under a shared
+        `TaskCancelledError` to its nodes, which then continue. A task that was created for another caller under a shared
         key stays open.
 
         Args:
@@ -288,8 +288,8 @@ class GraphEngine:
         """
         found = [(thread.name, await thread.state()) for thread in self._graphs.threads_of(route)]
         shown = [
-            f"graph {name} has thread {route.target['thread_id']!r}, which "
-            + (f"comes to {', '.join(state.next)} next" if state.next else "has ended")
+            f"graph {name} has thread {route.target['thread_id']!r}, "
+            + (f"whose next nodes are {', '.join(state.next)}" if state.next else "which has ended")
             + f" and shows {len(state.interrupts)} interrupt{'' if len(state.interrupts) == 1 else 's'}"
             for name, state in found
             if state.created_at is not None

@@ -97,12 +97,12 @@ class GraphFacts:
             case Fact.SHOWN:
                 return await self._shown(found)
             case Fact.RUNNING_BESIDE:
-                return self._running(found, await self.of.step.running())
+                return self._running(found, await self.of.step.running_nodes())
             case Fact.FAILED_BESIDE:
-                return replace(found, failed_beside=await self.of.step.failed_with_answer())
+                return replace(found, failed_beside=await self.of.step.nodes_failed_with_answer())
             case Fact.UNSTORED_BESIDE:
-                return replace(found, unstored_beside=await self.of.step.unstored(self._key))
-            case Fact.ANSWERED | Fact.ASKED:
+                return replace(found, unstored_beside=await self.of.step.unstored_nodes(self._key))
+            case Fact.ANSWERED | Fact.EVER_SHOWN:
                 return await self._history(found)
             case Fact.STOPPED:
                 return await self._stopped(found)
@@ -157,8 +157,8 @@ class GraphFacts:
         for each in self.candidates:
             if await each.find_answer() or each.question.asked_in(each.recorded_in or ()):
                 self.of = each
-                return replace(found, answered=each.answered_in is not None, asked=True)
-        return replace(found, answered=False, asked=False)
+                return replace(found, answered=each.answered_in is not None, ever_shown=True)
+        return replace(found, answered=False, ever_shown=False)
 
     async def _stopped(self, found: Snapshot) -> Snapshot:
         answered_in = self.of.answered_in
@@ -175,7 +175,7 @@ class GraphFacts:
         return replace(found, failed=await self.of.step.failures())
 
     async def _untaken(self, found: Snapshot) -> Snapshot:
-        candidates = [self.of] if found.asked else self.candidates
+        candidates = [self.of] if found.ever_shown else self.candidates
         states = [(await each.question.untaken(each.recorded_in or ()), each) for each in candidates]
         state, self.of = min(states, key=lambda read: BY_PRECEDENCE.index(read[0]))
         return replace(found, untaken=state)

@@ -27,7 +27,7 @@ class Graphs:
         graphs: The graphs.
         config: The config with which threads are resumed, or a function that builds it.
         context: The runtime context with which threads are resumed, or a function that builds it.
-        thread: The thread in which the graphs run, if it is not the caller's.
+        loop_thread: The operating-system thread with the event loop in which the graphs run, unless it is the caller's.
 
     Raises:
         SettingsError: a graph cannot be resumed; see `GraphEngine`.
@@ -38,15 +38,15 @@ class Graphs:
         graphs: Mapping[str, Graph],
         config: RunnableConfig | Callable[[str, str], RunnableConfig] | None,
         context: Any,
-        thread: GraphThread | None,
+        loop_thread: GraphThread | None,
     ) -> None:
         for name, graph in graphs.items():
             if not hasattr(graph, "checkpointer"):  # usually an uncompiled StateGraph
                 raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
             if not isinstance(graph.checkpointer, BaseCheckpointSaver):
                 raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
-            if thread is not None:
-                _check_loop(name, graph.checkpointer, thread)
+            if loop_thread is not None:
+                _check_loop(name, graph.checkpointer, loop_thread)
             if context is NOT_GIVEN and (schema := getattr(graph, "context_schema", None)) is not None:
                 raise SettingsError(
                     f"graph {name!r} has the context_schema {getattr(schema, '__name__', schema)}, and LangGraph does "
@@ -98,14 +98,14 @@ class Graphs:
         return await made if inspect.isawaitable(made) else made
 
 
-def _check_loop(name: str, saver: BaseCheckpointSaver[Any], thread: GraphThread) -> None:
+def _check_loop(name: str, saver: BaseCheckpointSaver[Any], loop_thread: GraphThread) -> None:
     """Refuse a checkpointer that belongs to another event loop. Checkpointers with async methods belong to one.
 
     Raises:
-        SettingsError: the checkpointer belongs to another event loop than that of `thread`.
+        SettingsError: the checkpointer belongs to another event loop than that of `loop_thread`.
     """
     loop = loop_of(saver)
-    if loop is not None and loop is not thread.loop:
+    if loop is not None and loop is not loop_thread.loop:
         raise SettingsError(
             f"the {type(saver).__name__} of graph {name!r} belongs to another event loop than that of the thread: open "
             "it, and compile the graph, in an async context manager, and enter that with thread.enter_async_context"

@@ -89,10 +89,11 @@ class ThreadRun:
                 await self._thread.write(each.config, each.writes(answers[each.shown.id]), each.task_id)
             await self._runs.start(position, settled=settled)
 
-        if self._thread.threaded or not self._thread.is_cached:
+        if self._thread.saver_is_sync or not self._thread.is_cached:
             await store()
             stored = StoredAnswers(waiting)
         else:
+            # The run's first checkpoint read waits for `store()`, so no node runs before it is done.
             stored = StoredAnswers(waiting, asyncio.create_task(store()))
         try:
             result = await self._run(Command(resume=answers), stored)
@@ -158,11 +159,12 @@ class ThreadRun:
             Exception: the graph has not taken the answer. A node may fail before it comes to its question again.
         """
         graph, context = self._thread.graph, await self._context()
+        # With `stored`, the run's first checkpoint read waits for `store()` of `resume`.
         config = self._thread.end_cache(_strict(self._thread.config) if stored else self._thread.config, stored)
         try:
             if self._events is not None:
                 return await self._run_streamed(command, config, context, self._events)
-            if self._thread.threaded:
+            if self._thread.saver_is_sync:
                 invoked = asyncio.to_thread(graph.invoke, command, config, durability="sync", context=context)
                 return await _to_its_end(invoked)
             return await graph.ainvoke(command, config, durability="sync", context=context)
@@ -176,7 +178,7 @@ class ThreadRun:
             await self._take_back(stored, cancelled)
             await self._raise_failure(cancelled, of_graph=True)
         except Exception as failure:
-            if stored is not None and await stored.refused():
+            if stored is not None and await stored.storing_failed():
                 raise
             await self._take_back(stored, failure)
             if is_invalid_resume(failure):
@@ -194,7 +196,7 @@ class ThreadRun:
             "context": context,
         }
         graph, name, thread_id = self._thread.graph, self._thread.name, self._thread.id
-        if not self._thread.threaded:
+        if not self._thread.saver_is_sync:
             async with aclosing(cast("AsyncGenerator[Any]", graph.astream(command, config, **options))) as stream:
                 async for namespace, mode, data in stream:
                     await events.emit(GraphEvent(name, thread_id, mode, data, tuple(namespace)))

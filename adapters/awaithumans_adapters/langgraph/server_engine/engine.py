@@ -130,7 +130,7 @@ class LangGraphServerEngine:
     async def _deliver(self, route: Route, outcome: Outcome, *, redriven: bool) -> None:
         thread = await self._thread(route)
         facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=True)
-        known = self._known(thread, redriven=redriven)
+        known = self._unread_snapshot(thread, redriven=redriven)
 
         async def read() -> tuple[Case, Snapshot]:
             return await read_case(facts, known, route.idempotency_key)
@@ -144,12 +144,12 @@ class LangGraphServerEngine:
                     case Action.RESUME:
                         run_id = await self._started(thread, thread.resume(facts.waiting, outcome))
                         if run_id is not None:
-                            await thread.ended(run_id)
+                            await thread.wait_for_run(run_id)
                             await thread.check_taken(facts.waiting, run_id)
                     case Action.RUN_ON | Action.RUN_ON_TO_QUESTION:
                         known = replace(known, redriven=False)  # a redrive permits one more run
                         if run_id := await self._started(thread, thread.run_on()):
-                            await thread.ended(run_id)
+                            await thread.wait_for_run(run_id)
                     case Action.FINISH:
                         return
                     case (Action.PARK | Action.PARK_NOT_TAKEN | Action.PARK_FAILED) | (
@@ -169,7 +169,7 @@ class LangGraphServerEngine:
         """
         thread = await self._thread(route)
         facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=False)
-        known = self._known(thread, answer_known=False)
+        known = self._unread_snapshot(thread, answer_known=False)
 
         async def read() -> tuple[Case, Snapshot]:
             return await read_case(facts, known, route.idempotency_key)
@@ -228,7 +228,7 @@ class LangGraphServerEngine:
         client, target = await self._clients.get(), target_of(route)
         return ServerThread(client, route, lambda: self._credentials.headers(target), self._run_options)
 
-    def _known(self, thread: ServerThread, *, answer_known: bool = True, redriven: bool = False) -> Snapshot:
+    def _unread_snapshot(self, thread: ServerThread, *, answer_known: bool = True, redriven: bool = False) -> Snapshot:
         where = f"the LangGraph server at {self._url}"
         not_yet = f"thread {thread.id!r} on {where} does not show this question yet"
         return Snapshot(answer_known=answer_known, redriven=redriven, thread_id=thread.id, where=where, not_yet=not_yet)
@@ -236,7 +236,7 @@ class LangGraphServerEngine:
     async def _not_found(self, thread: ServerThread) -> TargetGone | TargetNotReady:
         """Return the error for a thread that the server does not show."""
         facts = ServerFacts(thread, self._seen, self._why_hidden, wait_until_idle=False)
-        case, found = await read_case(facts, await facts.not_found(self._known(thread)), "")
+        case, found = await read_case(facts, await facts.not_found(self._unread_snapshot(thread)), "")
         return error_for(case, found)
 
     async def _started(self, thread: ServerThread, starting: Coroutine[Any, Any, str | None]) -> str | None:

@@ -65,7 +65,7 @@ class ServerFacts:
             case Fact.RUNNING_BESIDE:
                 return replace(found, running_beside="")
             case Fact.FAILED_BESIDE:
-                return replace(found, failed_beside=await self._thread.failed_with_answer() or "")
+                return replace(found, failed_beside=await self._thread.nodes_failed_with_answer() or "")
             case Fact.UNSTORED_BESIDE:
                 return replace(found, unstored_beside="")
             case Fact.ANSWERED:
@@ -73,8 +73,8 @@ class ServerFacts:
             case Fact.STOPPED | Fact.FAILED:
                 failed = await self._thread.failure() or ""
                 return replace(found, failed=failed, stopped_in=(self._thread.id,) if failed else ())
-            case Fact.ASKED:
-                return replace(found, asked=await self._thread.asked())
+            case Fact.EVER_SHOWN:
+                return replace(found, ever_shown=await self._thread.asked())
             case Fact.QUEUED | Fact.SHOWS_ANSWERED:
                 return replace(found, queued=False, shows_answered=False)
             case Fact.NODE_MISSING:
@@ -93,7 +93,7 @@ class ServerFacts:
     async def _read_thread(self, found: Snapshot) -> Snapshot:
         active = False
         if self._wait_until_idle:
-            await self._thread.idle()
+            await self._thread.wait_until_idle()
         else:
             active = await self._thread.busy()
         self._seen.was_deleted(self._thread.id, exists=True)
@@ -106,6 +106,6 @@ class ServerFacts:
         question seems to have finished without its answer, the question counts as replaced.
         """
         state = await self._thread.untaken()
-        if found.asked and state not in (Untaken.DECIDED, Untaken.UPDATED):
+        if found.ever_shown and state not in (Untaken.DECIDED, Untaken.UPDATED):
             state = Untaken.REPLACED
         return replace(found, untaken=state)

@@ -10,6 +10,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Checkpoint, Run, Thread, ThreadState, ThreadTask
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken, task_ids
+from awaithumans_adapters.langgraph.delivery.failed_runs import node_failed
 from awaithumans_adapters.langgraph.delivery.history import SEARCH_SECONDS
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.names import (
@@ -87,12 +88,12 @@ class ServerThread:
         """
         return (await self._thread())["status"] == "busy"
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no run of the thread is active. Errors are those of `busy`."""
         while await self.busy() and (runs := await self._under_way()):
-            await self.ended(runs[0]["run_id"])
+            await self.wait_for_run(runs[0]["run_id"])
 
-    async def ended(self, run_id: str) -> None:
+    async def wait_for_run(self, run_id: str) -> None:
         """Wait for the end of a run, whatever its result."""
         while True:
             run = await self._run(run_id)
@@ -168,11 +169,11 @@ class ServerThread:
         """
         node = node_in(self._key, self.id)
         if node is None:
-            return Untaken.NOT_OPENED
+            return Untaken.NOT_RECORDED
         graph, path = node.rpartition("|")[0], task_ids(node)
         state = await self._reached(path[-1], graph)
-        around = await self._reached(path[0], "") if graph and state is Untaken.OPEN else Untaken.NOT_OPENED
-        if around not in (Untaken.OPEN, Untaken.NOT_OPENED):
+        around = await self._reached(path[0], "") if graph and state is Untaken.OPEN else Untaken.NOT_RECORDED
+        if around not in (Untaken.OPEN, Untaken.NOT_RECORDED):
             return around if around is Untaken.UPDATED else Untaken.REPLACED
         return state
 
@@ -192,7 +193,7 @@ class ServerThread:
             else:
                 after = _AFTER.get((newer["metadata"] or {}).get("source"), Untaken.REPLACED)
                 return _continued(task) if after is Untaken.CONTINUED else after
-        return Untaken.NOT_OPENED
+        return Untaken.NOT_RECORDED
 
     async def questions(self) -> int:
         """Return the number of questions of this package that the thread shows."""
@@ -205,7 +206,7 @@ class ServerThread:
             return None
         return "; ".join(_failures(await self._state())) or f"the graph failed ({thread.get('error')})"
 
-    async def failed_with_answer(self) -> str | None:
+    async def nodes_failed_with_answer(self) -> str | None:
         """Return, as text, a node of the current step that failed after it had the answer to another question."""
         state = await self._state()
         for task, failed in zip((task for task in state["tasks"] if task["error"]), _failures(state), strict=True):
@@ -325,4 +326,4 @@ def _continued(task: ThreadTask) -> Untaken:
 
 
 def _failures(state: ThreadState) -> list[str]:
-    return [f"node {task['name']!r} failed ({task['error']})" for task in state["tasks"] if task["error"]]
+    return [node_failed(task["name"], task["error"]) for task in state["tasks"] if task["error"]]

@@ -57,7 +57,7 @@ class StoredAnswers:
     _took: set[str] = field(default_factory=set[str])
     """Ids of tasks that wrote more than their failure."""
 
-    async def accepted(self) -> None:
+    async def wait_until_stored(self) -> None:
         """Wait until the answers are stored and the start of the run is recorded.
 
         Raises:
@@ -66,7 +66,7 @@ class StoredAnswers:
         if self.storing is not None:
             await self.storing
 
-    async def refused(self) -> bool:
+    async def storing_failed(self) -> bool:
         """Whether the answers could not be stored, or the start of the run was refused."""
         if self.storing is None:
             return False

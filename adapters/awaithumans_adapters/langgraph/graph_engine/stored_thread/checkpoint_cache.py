@@ -107,7 +107,7 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
         A run receives it once the answers are stored in advance.
         """
         if self.stored is not None:
-            await self.stored.accepted()
+            await self.stored.wait_until_stored()
         self._forget_old()
         saved = await self.aread(config)
         return saved if self._over else _to_work_on(saved)

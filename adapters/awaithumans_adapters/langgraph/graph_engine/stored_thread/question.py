@@ -32,7 +32,7 @@ BY_PRECEDENCE = (
     Untaken.DECIDED,
     Untaken.UPDATED,
     Untaken.REPLACED,
-    Untaken.NOT_OPENED,
+    Untaken.NOT_RECORDED,
 )
 """Order of precedence of the states of a question that several checkpoints record.
 
@@ -165,7 +165,7 @@ class Question:
                 self.key,
                 self._search,
                 lambda saved, _: self._is_recorded_in(saved),
-                threaded=self._thread.threaded,
+                saver_is_sync=self._thread.saver_is_sync,
                 seconds=self._seconds,
             )
         return [saved for config in self._search.found if (saved := await self._thread.checkpoint(config))]
@@ -224,7 +224,7 @@ class Question:
     async def untaken(self, recorded_in: Sequence[CheckpointTuple]) -> Untaken:
         """Return the state of a question of this package that is neither shown nor queued and has no answer."""
         states = {await self._untaken_in(saved) for saved in recorded_in if record_of(saved, self.key)}
-        return next((state for state in BY_PRECEDENCE if state in states), Untaken.NOT_OPENED)
+        return next((state for state in BY_PRECEDENCE if state in states), Untaken.NOT_RECORDED)
 
     async def _untaken_in(self, saved: CheckpointTuple) -> Untaken:
         current = await self._is_latest(saved)

@@ -15,6 +15,7 @@ from awaithumans_adapters.langgraph.delivery.checkpoint_reader import (
     handled,
 )
 from awaithumans_adapters.langgraph.delivery.classification import NextQuestion
+from awaithumans_adapters.langgraph.delivery.failed_runs import node_failed
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.breakpoints import Breakpoints
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.question import waiting_at
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import StoredThread, id_of
@@ -28,7 +29,7 @@ class Step:
     def __init__(self, thread: StoredThread) -> None:
         self._thread = thread
 
-    async def running(self) -> str:
+    async def running_nodes(self) -> str:
         """Return the names of the nodes that run in the process that asked, or were cut off with it."""
         return ", ".join(task.name for task in _leaves(await self._thread.state()) if _under_way(task))
 
@@ -36,7 +37,7 @@ class Step:
         """Return the failed nodes with their errors, as text. Empty if no node failed."""
         return _in_words([task for task in await self._stopped_tasks() if not was_cancelled(task)])
 
-    async def failed_with_answer(self) -> str:
+    async def nodes_failed_with_answer(self) -> str:
         """Return the nodes that failed or were cut off after an answer, as text like `failures`."""
         if not (stopped := await self._stopped_tasks()):
             return ""
@@ -47,7 +48,7 @@ class Step:
         """Whether a failure of a node is stored, answered or not."""
         return any(_failed(task) for level in await self._thread.levels() for task in level.tasks)
 
-    async def unstored(self, key: str) -> str:
+    async def unstored_nodes(self, key: str) -> str:
         """Return the names of nodes that have the answer to a question other than this one and no stored result."""
         nodes = [
             node.rpartition("|")[2].partition(":")[0]
@@ -63,7 +64,7 @@ class Step:
 
         Two concurrent runs, or a run that was cut off, leave a thread in this state.
         """
-        return await self._answered_not_run() and not await self.unstored(key) and not await self.running()
+        return await self._answered_not_run() and not await self.unstored_nodes(key) and not await self.running_nodes()
 
     async def next_question(self) -> NextQuestion:
         """Return the kind of question at which the thread waits."""
@@ -80,7 +81,7 @@ class Step:
         A run is cut off if it reached neither its end nor its next question.
         """
         unfinished = (
-            await self.running()
+            await self.running_nodes()
             or await self._stopped_tasks()
             or any(not_applied(level) for level in await self._thread.levels())
             or await self._answered_not_run()
@@ -207,4 +208,4 @@ def _failed(task: PregelTask) -> bool:
 
 
 def _in_words(failed: Sequence[PregelTask]) -> str:
-    return ", ".join(f"node {task.name!r} failed ({task.error})" for task in failed)
+    return ", ".join(node_failed(task.name, task.error) for task in failed)

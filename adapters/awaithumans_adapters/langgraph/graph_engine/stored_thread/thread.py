@@ -93,7 +93,7 @@ class StoredThread:
         self.name = name
         self.graph = graph
         self.config = config
-        self.threaded = False
+        self.saver_is_sync = False
         """Whether the checkpointer is known to have sync methods only."""
         self._read_graph = read_graph
         self._cache: CheckpointCache | None = None
@@ -156,11 +156,11 @@ class StoredThread:
     async def checkpoint(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint with its pending writes."""
         cache = self._cache
-        if not self.threaded:
+        if not self.saver_is_sync:
             try:
                 return await (cache.aread if cache else self.saver.aget_tuple)(config)
             except NotImplementedError:
-                self.threaded = True
+                self.saver_is_sync = True
         return await asyncio.to_thread(cache.read if cache else self.saver.get_tuple, config)
 
     async def at(self, graph: str, checkpoint_id: str | None = None) -> CheckpointTuple | None:
@@ -171,7 +171,7 @@ class StoredThread:
         return await self.checkpoint({"configurable": where})
 
     async def latest(self) -> CheckpointTuple | None:
-        """Return the checkpoint from which the thread is run on."""
+        """Return the checkpoint from which the thread continues."""
         return await self.checkpoint(self.config)
 
     async def exists(self) -> bool:
@@ -182,7 +182,7 @@ class StoredThread:
         self, graph: str | None, *, source: str | None = None, size: int = PAGE
     ) -> AsyncGenerator[list[CheckpointTuple]]:
         """Yield the checkpoints of a graph in pages, as `newest_first` does."""
-        return newest_first(self.saver, self.id, graph, threaded=self.threaded, source=source, size=size)
+        return newest_first(self.saver, self.id, graph, saver_is_sync=self.saver_is_sync, source=source, size=size)
 
     async def checkpoints(self) -> AsyncGenerator[CheckpointTuple]:
         """Yield the checkpoints of the thread, newest first, subgraphs included. The reader may stop early."""
@@ -207,7 +207,7 @@ class StoredThread:
 
     async def write(self, config: RunnableConfig, writes: Writes, task_id: str) -> None:
         """Store writes of a task with a checkpoint."""
-        if self.threaded:
+        if self.saver_is_sync:
             await asyncio.to_thread(self.saver.put_writes, config, writes, task_id)
             return
         try:
@@ -236,11 +236,11 @@ class StoredThread:
         return list(_levels(await self.state()))
 
     async def _read_state(self, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
-        if not self.threaded:
+        if not self.saver_is_sync:
             try:
                 return await self._read_graph.aget_state(config, subgraphs=subgraphs)
             except NotImplementedError:
-                self.threaded = True
+                self.saver_is_sync = True
         return await asyncio.to_thread(self._read_graph.get_state, config, subgraphs=subgraphs)
 
 
