@@ -202,7 +202,7 @@ class GraphEngine:
     async def _resume_and_report(
         self, route: Route, outcome: Outcome, runs: RunRecord, events: Events | None, *, redriven: bool
     ) -> tuple[Resumed | None, str | None]:
-        """Deliver one answer. Return the argument for `on_result`, if there is a hook, and why the answer was not taken."""
+        """Deliver one answer. Return the argument for `on_result`, if one is set, and why the answer was not taken."""
         run_ended = route.digest in self._to_report
         ended = await self._deliveries.deliver(route, outcome, runs, events, redriven=redriven, run_ended=run_ended)
         await self._adoption.adopt_delivered(route.target["thread_id"])
@@ -229,8 +229,8 @@ class GraphEngine:
         """Cancel the open tasks of a thread that the application abandons, so that people do not work in vain.
 
         Call it before the thread is deleted, and then delete the thread. Otherwise the relay delivers
-        `TaskCancelledError` to its nodes, which then continue. A task that was created for another caller under a shared
-        key stays open.
+        `TaskCancelledError` to its nodes, which then continue. A task that was created for another caller under a
+        shared key stays open.
 
         Args:
             thread_id: The thread.

@@ -140,7 +140,8 @@ class LangGraphServerEngine:
                 case, found = await read_to_act(read)
                 if found.exists:
                     self._hidden.pop(thread.id, None)
-                match rule_of(case).action:
+                action = rule_of(case).action
+                match action:
                     case Action.RESUME:
                         run_id = await self._started(thread, thread.resume(facts.waiting, outcome))
                         if run_id is not None:
@@ -156,7 +157,7 @@ class LangGraphServerEngine:
                         Action.TRY_LATER | Action.TRY_LATER_BUSY | Action.REFUSE
                     ):
                         raise error_for(case, found)
-                    case action:
+                    case _:
                         assert_never(action)
 
     async def orphaned(self, route: Route) -> str | None:
