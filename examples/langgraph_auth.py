@@ -47,7 +47,7 @@ async def own_threads(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> dic
 
 
 @auth.on.store
-async def own_notes(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> bool | None:
+async def own_items(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> bool | None:
     """Restrict the receipts of answers to the relay, and other items to a namespace of their user."""
     namespace = tuple(value.get("namespace") or ())
     if namespace[:1] == ("awaithumans",):

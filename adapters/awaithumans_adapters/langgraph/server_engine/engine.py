@@ -153,8 +153,13 @@ class LangGraphServerEngine:
                             await thread.wait_for_run(run_id)
                     case Action.FINISH:
                         return
-                    case (Action.PARK | Action.PARK_NOT_TAKEN | Action.PARK_FAILED) | (
-                        Action.TRY_LATER | Action.TRY_LATER_BUSY | Action.REFUSE
+                    case (
+                        Action.PARK
+                        | Action.PARK_NOT_TAKEN
+                        | Action.PARK_FAILED
+                        | Action.TRY_LATER
+                        | Action.TRY_LATER_BUSY
+                        | Action.REFUSE
                     ):
                         raise error_for(case, found)
                     case _:
