@@ -13,7 +13,7 @@ from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.route import Route
 
-REDRIVE_ADVICE = "Fix it and redrive: the thread runs on from there"
+REDRIVE_ADVICE = "Fix it and redrive: the thread continues from there"
 """What an operator can do about a graph that failed after it received the answer."""
 
 

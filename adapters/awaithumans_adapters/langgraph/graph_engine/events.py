@@ -60,7 +60,7 @@ class Events:
         try:
             await run_on(self._caller or asyncio.get_running_loop(), self._call(event))
         except Exception:
-            logger.exception("GraphEngine(on_event=...) failed for thread %s; the graph runs on", event.thread_id)
+            logger.exception("GraphEngine(on_event=...) failed for thread %s; the graph continues", event.thread_id)
 
     async def _call(self, event: GraphEvent) -> None:
         await self._on_event(event)
