@@ -582,3 +582,24 @@ def test_bytes_inside_a_structure_are_base64() -> None:
     assert problems(schema, submitted(schema, value='{"a": "?"}')) == (
         "value.a: Input should be base64, for instance aGVsbG8=",
     )
+
+
+@pytest.mark.parametrize("kind", [date, datetime, AwareDatetime, list[date], list[datetime], list[AwareDatetime]])
+@pytest.mark.parametrize("number", ["2026", "20260131", "0", "1.5"])
+def test_number_is_no_date(kind: Any, number: str) -> None:
+    """pydantic reads a number as seconds since 1970. A person who types one means something else and is asked again."""
+    schema = create_model("Answer", when=(kind, ...))
+    with pytest.raises(ResponseSchemaError, match=r"when.*write 2026-01-31"):
+        settle(Outcome(task_id="t", status="completed", response={"when": number}), schema)
+
+
+def test_each_time_of_a_list_is_read_in_its_zone() -> None:
+    """The label names the zone, and a time that clocks skip is refused."""
+    kind = list[Annotated[datetime, time_zone("Europe/Berlin")]]
+    schema = create_model("Answer", when=(kind, ...))
+    (field,) = form_definition(schema)["fields"]
+    assert field["label"] == "When (Europe/Berlin)"
+    answer = settle(Outcome(task_id="t", status="completed", response={"when": "2026-07-31T14:30"}), schema)
+    assert answer.when == [datetime(2026, 7, 31, 12, 30, tzinfo=UTC)]  # type: ignore[attr-defined]
+    with pytest.raises(ResponseSchemaError, match="clocks"):
+        settle(Outcome(task_id="t", status="completed", response={"when": "2026-03-29T02:30"}), schema)

@@ -37,7 +37,7 @@ from awaithumans_core.form.hints import bounds, limits
 from awaithumans_core.form.markers import currency_of, zone_of
 from awaithumans_core.form.numbers import read_decimal, read_float, read_money, read_whole_number
 from awaithumans_core.form.texts import Reader, boxed, lines, read_base64, read_file, stripped, unchanged
-from awaithumans_core.form.times import known_zone, read_in_zone
+from awaithumans_core.form.times import known_zone, read_in_zone, read_written
 from awaithumans_core.schema.classes import bare, config, fields, json_schema, once
 from awaithumans_core.schema.sdk_markers import TEXT_KINDS, sdk_marker
 
@@ -196,7 +196,8 @@ def _zoned(found: Input, zone: str) -> Input:
 
 def _picker(kind: str, example: str, expected: str = "") -> Callable[[Any, Rules], Input]:
     def made(_: Any, rules: Rules) -> Input:
-        return Input(shape={"kind": kind}, expected=expected, limit=bounds(rules), example=example)
+        read = partial(read_written, example=example)
+        return Input(shape={"kind": kind}, expected=expected, limit=bounds(rules), read=read, example=example)
 
     return made
 
@@ -316,6 +317,8 @@ def _of_collection(kind: Any, rules: Rules, settings: Mapping[str, Any]) -> Inpu
         return None
     if (code := currency_of(item_rules, sdk_marker(item_rules) or {})) is not None:
         row = _money(row, code, row.limit)
+    elif (zone := zone_of(item_rules, sdk_marker(item_rules) or {})) is not None:
+        row = _zoned(row, zone)
     expected = f"one per line, for instance {row.example}" if row.example else "one per line"
     return Input(
         shape={"kind": "long_text"},

@@ -4,6 +4,7 @@ A field for a time with a zone shows the zone in its label, and a time without a
 the zone has twice, or not at all, because clocks are changed, has no single reading and is refused.
 """
 
+import re
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -28,17 +29,36 @@ def known_zone(name: str) -> tzinfo:
         ) from None
 
 
+def read_written(value: object, example: str) -> object:
+    """Return the text of a date or a time, unless it is only a number, which pydantic would read as a timestamp.
+
+    Args:
+        value: What was entered. A value that is no text is returned unchanged.
+        example: How a value is written, for the person who is asked again.
+
+    Raises:
+        Unreadable: the text is a number, so that 2026 would be a moment in 1970.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        raise Unreadable(f"write {example}")
+    return value
+
+
+_NUMBER = re.compile(r"[+-]?[\d_]+(?:\.[\d_]*)?(?:[eE][+-]?\d+)?")
+
+
 def read_in_zone(value: object, zone: str) -> object:
     """Read the text of a time without a zone as a time in this zone, and return it as ISO 8601 text with its offset.
 
     Any other value is returned unchanged.
 
     Raises:
-        Unreadable: the zone has this time twice, or not at all, because clocks are changed.
+        Unreadable: the text is only a number. Or the zone has this time twice, or not at all, as clocks are changed.
         InvalidTaskError: there is no such zone on this machine.
     """
     if not isinstance(value, str):
         return value
+    read_written(value, "2026-01-31T14:30")
     try:
         moment = datetime.fromisoformat(value.strip())
     except ValueError:
