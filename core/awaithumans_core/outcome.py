@@ -37,6 +37,7 @@ from awaithumans_core.errors import (
     VerificationExhaustedError,
 )
 from awaithumans_core.form import read_form
+from awaithumans_core.form.problems import NOTHING_ENTERED
 from awaithumans_core.schema.classes import adapter, answer_reader, extra
 from awaithumans_core.schema.explicit_yes import YesNotGiven
 from awaithumans_core.status import NOT_FOUND, TERMINAL, TaskStatus
@@ -255,7 +256,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
             task_id=outcome.task_id,
             outcome=outcome,
         )
-    answer, unread = b"", dict[str, str]()
+    values, answer, unread = dict[str, Any](), b"", dict[str, str]()
     try:
         values, unread = read_form(outcome.response, response_schema)
         # Validated as JSON, which is how it was transported: from JSON, a strict class also reads dates and enums.
@@ -263,7 +264,7 @@ def settle(outcome: Outcome, response_schema: Any) -> Any:
         settled = answer_reader(response_schema).validate_json(answer, extra=extra(response_schema))
     except ValidationError as invalid:
         found = invalid.errors(include_input=False)
-        problems = [_problem(each) for each in found if not unread.keys() & {*each["loc"][:1]}]
+        problems = [_problem(each, values) for each in found if not unread.keys() & {*each["loc"][:1]}]
         why = _BY_DEFAULT if not unread and _fits(answer, response_schema) else ""
         refused = [*unread, *(str(each["loc"][0]) for each in found if each["loc"])]
         raise _misfit(outcome, response_schema, *unread.values(), *problems, why=why, refused=refused) from None
@@ -305,7 +306,13 @@ def _misfit(
     )
 
 
-def _problem(found: Any) -> str:
+def _problem(found: Any, values: Mapping[str, Any]) -> str:
     """Return one line about a field, without its value: answers may hold what logs must not."""
     words = "none of the expected kinds" if found["type"] == "union_tag_invalid" else found["msg"]
+    if len(found["loc"]) == 1 and found["loc"][0] in values and _is_blank(values[found["loc"][0]]):
+        words = NOTHING_ENTERED
     return f"{'.'.join(map(str, found['loc'])) or 'response'}: {words}"
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

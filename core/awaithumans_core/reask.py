@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from awaithumans_core.errors import AnswererNotAllowedError, ResponseSchemaError
 from awaithumans_core.form import typed_fields
+from awaithumans_core.form.problems import shown_problems
 from awaithumans_core.outcome import Outcome, settle
 from awaithumans_core.task import HumanTask
 from awaithumans_core.temporal_patches import applies
@@ -20,6 +21,12 @@ T = TypeVar("T")
 
 ANOTHER_PERSON = "it was given by a person whose answer is not accepted"
 """Text of a re-ask about an answer that is not accepted. It does not name the answerer, whose name may be any text."""
+
+ONCE_MORE = "Fill in all fields again"
+"""Advice of a re-ask. The form starts empty."""
+
+LAST = "This is the last time: fill in all fields again"
+"""Advice of a re-ask after which the person is not asked again."""
 
 
 def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T, Outcome]]:
@@ -38,11 +45,13 @@ def attempts(question: HumanTask[T]) -> Generator[HumanTask[T], Outcome, tuple[T
             question.answerers.check(outcome)
             return settle(outcome, question.response_schema), outcome
         except (ResponseSchemaError, AnswererNotAllowedError) as invalid:
-            if reasks >= _allowed(question, invalid):
+            allowed = _allowed(question, invalid)
+            if reasks >= allowed:
                 raise
             reasks += 1
             problems = invalid.problems if isinstance(invalid, ResponseSchemaError) else (ANOTHER_PERSON,)
-            current = current.again(f"{key}:reask:{reasks}", problems)
+            shown = shown_problems(problems, question.body()["form_definition"])
+            current = current.again(f"{key}:reask:{reasks}", shown, advice=ONCE_MORE if reasks < allowed else LAST)
 
 
 def _allowed(question: HumanTask[T], invalid: ResponseSchemaError | AnswererNotAllowedError) -> int:

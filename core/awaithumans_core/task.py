@@ -215,15 +215,22 @@ class HumanTask(Generic[T]):
         object.__setattr__(renamed, "idempotency_key", key)
         return renamed
 
-    def again(self, key: str, problems: Sequence[str]) -> Self:
-        """Return the re-ask of this question: another key, and a text that names the problems of the answer."""
+    def again(self, key: str, problems: Sequence[str], *, advice: str = "") -> Self:
+        """Return the re-ask of this question: another key, and a text that names the problems of the answer.
+
+        Args:
+            key: The idempotency key of the re-ask.
+            problems: What does not fit. It is shortened if the text is too long.
+            advice: What the person is to do; appended in full.
+        """
         last = self.reask or Reask(0, self.task)
-        room = MAX_TASK_CHARS - len(AGAIN) - len(")")
+        end = f". {advice})" if advice else ")"
+        room = MAX_TASK_CHARS - len(AGAIN) - len(end)
         shown = one_line(last.text, room - MIN_PROBLEMS_CHARS)
         wrong = one_line("; ".join(problems), room - len(shown))
         return replace(
             self,
-            task=f"{shown}{AGAIN}{wrong})",
+            task=f"{shown}{AGAIN}{wrong}{end}",
             idempotency_key=key,
             reask=Reask(last.number + 1, last.text),
         )

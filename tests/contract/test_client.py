@@ -124,7 +124,7 @@ async def test_invalid_answer_is_asked_for_again_under_a_derived_key(ask: Ask, s
     await somebody.answer(question, {"approved": "maybe"})
     again = await somebody.by_key(f"{key}:reask:1")
     assert again["task"].startswith(question)
-    assert "approved: Input should be a valid boolean" in again["task"]
+    assert "Approved: Input should be a valid boolean" in again["task"]
     assert again["payload"] == {"amount": 5}
     await somebody.complete(again["id"], {"approved": False})
     assert (await asking).approved is False

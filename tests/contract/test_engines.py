@@ -214,7 +214,7 @@ async def test_invalid_answer_is_asked_for_again(
     first = await answer(asked, {"approved": "maybe"})
     again = await people.by_key(f"{first['idempotency_key']}:reask:1")
     assert again["task"].startswith(question)
-    assert "approved: Input should be a valid boolean" in again["task"]
+    assert "Approved: Input should be a valid boolean" in again["task"]
     assert again["payload"] == first["payload"]
     await people.complete(again["id"], {"approved": True})
     await call_back(

@@ -178,7 +178,7 @@ def test_title_and_description_become_label_and_hint() -> None:
         "hint": "One line.",
         "required": True,
     }
-    assert only_field(answer_class(list[str], told))["hint"] == "One line."
+    assert only_field(answer_class(list[str], told))["hint"] == "One line. One per line"
 
 
 def test_field_name_without_title_becomes_a_readable_label() -> None:

@@ -79,7 +79,9 @@ def test_point_is_the_decimal_mark_of_a_plain_number(kind: str) -> None:
 def test_money_may_be_written_with_its_currency(text: str) -> None:
     """The code of the field's own currency is no part of the number; another one is refused."""
     assert read("money", text) == 150
-    assert refusal("money", text.upper().replace("EUR", "USD")) == "value: write a number, for instance 1234 or 1234.50"
+    assert refusal("money", text.upper().replace("EUR", "USD")) == (
+        "value: write an amount in EUR, for instance 1234.50 EUR"
+    )
 
 
 @pytest.mark.parametrize(

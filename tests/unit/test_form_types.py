@@ -384,6 +384,22 @@ def test_example_of_a_structure_is_an_answer_without_a_yes(row: Row) -> None:
         assert not holds_yes(json.loads(example))
 
 
+WITHOUT_EXAMPLE = ("FutureDate", "FutureDatetime", "NaiveDatetime", "constrained str")
+"""Types of a nested field for which no valid example is known: the hint shows the form of the value only."""
+
+
+@every_row
+def test_example_of_a_list_of_models_is_accepted_unchanged(row: Row) -> None:
+    """The example in the hint can be pasted as it is, whatever type the nested class has."""
+    line: Any = create_model("Line", part=(row.annotation, ...))
+    schema = a_model(list[line])
+    shown = only_field(schema)["hint"]
+    _, json_hint, example = shown.partition("JSON, for instance ")
+    assert bool(json_hint) is not any(row is TABLE[name] for name in WITHOUT_EXAMPLE), shown
+    for each in example.split(" or ") if json_hint else ():
+        settled(schema, submitted(schema, value=each))
+
+
 @every_row
 def test_mistake_is_possible_only_where_people_type(row: Row) -> None:
     """A person who types is asked again once by default; who chooses is not."""
@@ -434,10 +450,10 @@ def test_long_default_gets_a_text_area() -> None:
     assert only_field(a_model(str, "a\nb"))["kind"] == "long_text"
 
 
-def test_description_replaces_how_a_value_is_written_and_not_its_bounds() -> None:
-    """What the class says about a field comes first."""
+def test_description_precedes_how_a_value_is_written() -> None:
+    """What the class says about a field comes first, and does not hide what to write."""
     described = a_model(Annotated[int, Field(ge=1)], Field(5, description="Of the year."))
-    assert only_field(described)["hint"] == "Of the year. (at least 1) (left blank: 5)"
+    assert only_field(described)["hint"] == "Of the year. Whole number, at least 1 (left blank: 5)"
 
 
 def test_yes_of_a_marker_that_is_cleared_is_no_yes() -> None:
@@ -533,6 +549,28 @@ def test_time_zone_is_known(zone: str) -> None:
     """A time zone that is not known is refused before a person is asked."""
     with pytest.raises(InvalidTaskError, match="no time zone"):
         time_zone(zone)
+
+
+@pytest.mark.parametrize("kind", [date, time, str, date | None])
+def test_time_zone_of_something_else_than_a_datetime_is_refused(kind: Any) -> None:
+    """Only a datetime can have a zone; the mistake is found when the question is made, not in the answer."""
+    with pytest.raises(InvalidTaskError, match="is for a field of type datetime"):
+        HumanTask(task="When?", response_schema=a_model(Annotated[kind, time_zone("Europe/Berlin")]))
+
+
+def test_time_of_a_clock_change_is_refused_with_the_case() -> None:
+    """A time that is skipped and one that exists twice are different mistakes."""
+    schema = a_model(Annotated[datetime, time_zone("Europe/Berlin")])
+    advice = "value: choose another time: clocks in Europe/Berlin are set "
+    assert problems(schema, {"value": "2026-03-29T02:30"}) == (f"{advice}forward then, so it is skipped",)
+    assert problems(schema, {"value": "2026-10-25T02:30"}) == (f"{advice}back at this one, so it exists twice",)
+
+
+def test_bounds_are_in_order() -> None:
+    """The lower bound comes first."""
+    assert (
+        only_field(a_model(Annotated[int, Field(gt=0, le=5000)]))["hint"] == "Whole number, more than 0, at most 5000"
+    )
 
 
 def test_field_that_only_shows_something_needs_a_default() -> None:

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.errors import (
@@ -23,8 +24,9 @@ from awaithumans_core.errors import (
     TaskTimeoutError,
     VerificationExhaustedError,
 )
+from awaithumans_core.form import currency
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.reask import answered, answered_sync, attempts
+from awaithumans_core.reask import LAST, ONCE_MORE, answered, answered_sync, attempts
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import AGAIN, MAX_TASK_CHARS, MIN_PROBLEMS_CHARS, REASK, HumanTask, subject
 
@@ -190,24 +192,46 @@ def test_repeated_question_describes_the_problem(ask: Ask) -> None:
     person = Person(completed(WRONG), completed(GOOD))
     ask(question(max_reasks=1), person)
     text = person.texts[1]
-    assert text.startswith("Approve? (asked again, as the answer given does not fit: approved: ")
+    assert text.startswith("Approve? (asked again, as the answer given does not fit: Approved: ")
     assert "valid boolean" in text
-    assert text.endswith(")")
+    assert text.endswith(f". {LAST})")
 
 
 def test_repeated_question_names_every_problem() -> None:
     """All problems are named at once, so that one more question is enough."""
     person = Person(completed({"approved": "perhaps"}), completed(GOOD))
     answered_sync(question(max_reasks=1), person)
-    assert "approved: " in person.texts[1]
-    assert "; reason: Field required" in person.texts[1]
+    assert "Approved: " in person.texts[1]
+    assert "; Reason: nothing was entered" in person.texts[1]
 
 
 def test_repeated_question_describes_the_last_answer_only() -> None:
     """A third attempt does not contain the text that the second one added."""
     person = Person(completed(WRONG), completed(ALSO_WRONG), completed(GOOD))
     answered_sync(question(max_reasks=2), person)
-    assert person.texts[2] == "Approve? (asked again, as the answer given does not fit: reason: Field required)"
+    assert person.texts[1].endswith(f". {ONCE_MORE})")
+    assert person.texts[2] == f"Approve?{AGAIN}Reason: nothing was entered. {LAST})"
+
+
+def test_repeated_question_uses_the_labels_of_the_form() -> None:
+    """A person knows the label of an input, not its name, and counts the entries of a list from 1."""
+
+    class Line(BaseModel):
+        unit_price: int
+
+    class Budget(BaseModel):
+        amount: Annotated[Decimal, currency("EUR")] = Field(title="Budget")
+        lines: list[Line]
+
+    person = Person(
+        completed({"amount": None, "lines": '[{"unit_price": 1}, {"unit_price": "1,000"}]'}),
+        completed({"amount": "5", "lines": "[]"}),
+    )
+    answered_sync(question(response_schema=Budget), person)
+    assert person.texts[1] == (
+        f"Approve?{AGAIN}Lines [2] Unit price: write 1234 (a comma or a point before three digits has two readings); "
+        f"Budget (EUR): nothing was entered. {LAST})"
+    )
 
 
 def test_long_list_of_problems_is_shortened() -> None:
@@ -217,8 +241,8 @@ def test_long_list_of_problems_is_shortened() -> None:
     person = Person(completed({}), completed({f"field_{number}": 1 for number in range(200)}))
     answered_sync(question(response_schema=many, max_reasks=1), person)
     again = person.texts[1]
-    assert again.startswith(f"Approve?{AGAIN}field_0: Field required; field_1: ")
-    assert again.endswith("…)")
+    assert again.startswith(f"Approve?{AGAIN}Field 0: nothing was entered; Field 1: ")
+    assert again.endswith(f"…. {LAST})")
     assert len(again) == MAX_TASK_CHARS
 
 

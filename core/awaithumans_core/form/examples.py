@@ -11,12 +11,19 @@ Schema = Mapping[str, Any]
 MAX_DEPTH = 6
 """Depth to which an example is made. A class may contain itself."""
 
+MAX_ENTRIES = 3
+"""Maximum number of equal entries in a list that needs several."""
+
 MAX_CHARS = 300
 """Maximum length of an example in a hint. A longer one contains the required parts only."""
 
 
-def example_text(schema: Schema, root: Schema) -> str:
-    """Return an example of a JSON value on one line, or one of each alternative.
+def _any_value(_: Any) -> bool:
+    return True
+
+
+def example_text(schema: Schema, root: Schema, accepts: Callable[[Any], bool] = _any_value) -> str:
+    """Return an example of a JSON value on one line, or one of each alternative; "" if none is accepted.
 
     It contains no True: a person who submits the example unchanged has not said yes. Alternatives are sorted, because
     Python may change the order of a union's types from run to run.
@@ -24,13 +31,25 @@ def example_text(schema: Schema, root: Schema) -> str:
     Args:
         schema: The schema of the value.
         root: The schema that `$ref`s refer to.
+        accepts: Whether a value fits. A schema does not state every rule of a class.
     """
-    choices = alternatives(schema, root)
+    choices = _preferred(alternatives(schema, root))
+    fitting: list[str] = []
     for everything in (True, False):
-        found = sorted({_written(each, root, everything=everything) for each in choices})
-        if len(text := " or ".join(found)) <= MAX_CHARS:
+        made = {_written(each, root, everything=everything) for each in choices}
+        found = sorted(text for text in made if accepts(json.loads(text)))
+        if found and len(text := " or ".join(found)) <= MAX_CHARS:
             return text
-    return found[0]
+        fitting = found or fitting
+    return fitting[0] if fitting else ""
+
+
+def _preferred(choices: list[Schema]) -> list[Schema]:
+    """Return the alternatives without texts that must match a pattern, such as those of a Decimal, if there are others.
+
+    An example of such a text cannot be made from the pattern.
+    """
+    return [each for each in choices if "pattern" not in each] or choices
 
 
 def alternatives(schema: Schema, root: Schema, depth: int = 0) -> list[Schema]:
@@ -63,7 +82,10 @@ class _Examples:
     def make(self, given: Schema, depth: int) -> Any:
         if depth > MAX_DEPTH:
             return None
-        return min((self._made(each, depth) for each in alternatives(given, self._root)), key=json.dumps, default=None)
+        choices = _preferred(alternatives(given, self._root))
+        if any(each.get("type") == "number" for each in choices):  # a Decimal is a number or the text of one
+            choices = [each for each in choices if each.get("type") != "string"]
+        return min((self._made(each, depth) for each in choices), key=json.dumps, default=None)
 
     def _made(self, schema: Schema, depth: int) -> Any:
         if (examples := schema.get("examples")) and not holds_yes(examples[0]):
@@ -86,14 +108,16 @@ class _Examples:
             if name in required or (self._everything and depth < MAX_DEPTH // 2)
         }
         if not properties and isinstance(others := schema.get("additionalProperties", {}), Mapping):
-            return {"key": self.make(cast("Schema", others), depth + 1) if others else "value"}
+            keys: Any = self.make(schema["propertyNames"], depth + 1) if "propertyNames" in schema else "key"
+            return {str(keys): self.make(cast("Schema", others), depth + 1) if others else "value"}
         return shown
 
     def array(self, schema: Schema, depth: int) -> Any:
         if places := schema.get("prefixItems"):
             return [self.make(place, depth + 1) for place in places]
         items: Schema = schema.get("items", {})
-        return [self.make(items, depth + 1)] if items else ["a", "b"]
+        count = 1 if schema.get("uniqueItems") else min(max(schema.get("minItems", 1), 1), MAX_ENTRIES)
+        return [self.make(items, depth + 1)] * count if items else ["a", "b"]
 
 
 def _text(_: _Examples, schema: Schema, __: int) -> Any:
@@ -110,7 +134,11 @@ _FORMATS: Mapping[str, str] = {
     "duration": "PT1H30M",
     "email": "person@example.com",
     "ipv4": "192.0.2.1",
+    "ipv4interface": "192.0.2.1/24",
+    "ipv4network": "192.0.2.0/24",
     "ipv6": "2001:db8::1",
+    "ipv6interface": "2001:db8::1/32",
+    "ipv6network": "2001:db8::/32",
     "time": "12:00:00",
     "uri": "https://example.com/",
     "uuid": "123e4567-e89b-42d3-a456-426614174000",

@@ -43,8 +43,8 @@ def bounds(rules: tuple[Any, ...], unit: str = "") -> str:
     return ", ".join(
         part
         for part in (
-            _range(known.get("ge"), known.get("le")),
             f"more than {known['gt']}" if "gt" in known else "",
+            _range(known.get("ge"), known.get("le")),
             f"less than {known['lt']}" if "lt" in known else "",
             f"a multiple of {known['multiple_of']}" if "multiple_of" in known else "",
             f"at most {_counted(known['max_digits'], 'digits')}" if "max_digits" in known else "",
@@ -76,14 +76,18 @@ def hint_of(description: str | None, form: str, limit: str, blank: str) -> str:
     """Return the hint of a field.
 
     Args:
-        description: What the class says about the field. It replaces `form`.
+        description: What the class says about the field. It precedes `form`.
         form: How to write a value.
         limit: The bounds of the value, in words.
         blank: What the field is if it is left blank; "" if the form does not say so.
     """
-    if description:
-        said = f"{description} ({limit})" if limit else description
+    written = ", ".join(part for part in (form, limit) if part)
+    written = written[:1].upper() + written[1:]
+    if description and form:
+        end = "" if description.rstrip().endswith((".", "!", "?", ":")) else "."
+        hint = f"{description.rstrip()}{end} {written}"
+    elif description:
+        hint = f"{description} ({limit})" if limit else description
     else:
-        said = ", ".join(part for part in (form, limit) if part)
-        said = said[:1].upper() + said[1:]
-    return f"{said} (left blank: {blank})".strip() if blank else said
+        hint = written
+    return f"{hint} (left blank: {blank})".strip() if blank else hint

@@ -4,18 +4,16 @@ Numbers are typed into plain text boxes. The number input of browsers drops a de
 15000, and the one of Slack has no decimals. A number input would also submit a binary float, which is not exact.
 """
 
-import collections
 import datetime
+import enum
 import ipaddress
 import pathlib
 import uuid
 from collections.abc import Callable, Mapping
-from collections.abc import Sequence as AbstractSequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import (
     AnyHttpUrl,
@@ -29,16 +27,20 @@ from pydantic import (
     NaiveDatetime,
     PastDate,
     PastDatetime,
+    ValidationError,
 )
+from pydantic_core import to_json
 
+from awaithumans_core.errors import InvalidTaskError
 from awaithumans_core.form.choices import choices, chosen, form_text, in_order, options
 from awaithumans_core.form.examples import Schema, example_text, resolved
 from awaithumans_core.form.hints import bounds, limits
 from awaithumans_core.form.markers import currency_of, zone_of
+from awaithumans_core.form.nested import entry_of, read_nested
 from awaithumans_core.form.numbers import read_decimal, read_float, read_money, read_whole_number
 from awaithumans_core.form.texts import Reader, boxed, lines, read_base64, read_file, stripped, unchanged
 from awaithumans_core.form.times import known_zone, read_in_zone, read_written
-from awaithumans_core.schema.classes import bare, config, fields, json_schema, once
+from awaithumans_core.schema.classes import answer_reader, bare, config, fields, json_schema, once
 from awaithumans_core.schema.sdk_markers import TEXT_KINDS, sdk_marker
 
 MAX_SHORT_TEXT = 200
@@ -54,7 +56,7 @@ class Input:
     shape: Mapping[str, Any]
     """The kind of input in the server's form, with its options."""
     expected: str = ""
-    """How a value is written. Part of the hint, unless the class describes the field."""
+    """How a value is written. Part of the hint, after the description of the field."""
     limit: str = ""
     """The bounds of a value, in words."""
     unit: str = ""
@@ -92,7 +94,11 @@ def typed_fields(response_schema: Any) -> frozenset[str]:
 def _inputs(response_schema: Any) -> dict[str, Marked]:
     return {
         field.name: _marked(
-            field.type, field.rules, partial(_part, response_schema, field.name), config(response_schema)
+            field.type,
+            field.rules,
+            partial(_part, response_schema, field.name),
+            partial(_accepts, response_schema, field.name),
+            config(response_schema),
         )
         for field in fields(response_schema)
     }
@@ -104,16 +110,31 @@ def _part(response_schema: Any, name: str) -> tuple[Schema, Schema]:
     return resolved(root.get("properties", {}).get(name, {}), root), root
 
 
+def _accepts(response_schema: Any, name: str, value: Any) -> bool:
+    """Whether a class accepts a value of one of its fields, as far as that depends on this field."""
+    try:
+        answer_reader(response_schema).validate_json(to_json({name: value}))
+    except ValidationError as invalid:
+        return not any(error["loc"][:1] == (name,) for error in invalid.errors(include_input=False))
+    except Exception:  # a validator of the class's own, which sees no complete answer here
+        return True
+    return True
+
+
 SchemaOf: TypeAlias = Callable[[], tuple[Schema, Schema]]
+Accepts: TypeAlias = Callable[[Any], bool]
 
 
-def _marked(kind: Any, rules: Rules, schema: SchemaOf, settings: Mapping[str, Any]) -> Marked:
+def _marked(kind: Any, rules: Rules, schema: SchemaOf, accepts: Accepts, settings: Mapping[str, Any]) -> Marked:
     """Return the input of a field: that of its type, changed by its markers."""
     marker = sdk_marker(rules) or {}
-    found = _of_type(kind, rules, settings) or _of_collection(kind, rules, settings) or _of_schema(kind, schema)
+    found = _of_type(kind, rules, settings) or _of_collection(kind, rules, settings)
+    found = found or _of_schema(kind, schema, accepts)
     if (code := currency_of(rules, marker)) is not None:
         found = _money(found, code, bounds(rules))
     elif (zone := zone_of(rules, marker)) is not None:
+        if found.shape["kind"] != "datetime" and schema()[0].get("format") != "date-time":
+            raise InvalidTaskError(f"time_zone({zone!r}) is for a field of type datetime, not for {kind!r}")
         found = _zoned(found, zone)
     elif marker and marker.get("subtype") != "number":
         found = _with_marker(found, marker)
@@ -298,7 +319,7 @@ def _row(kind: Any) -> Callable[[Any, Rules], Input] | None:
 
 def _of_collection(kind: Any, rules: Rules, settings: Mapping[str, Any]) -> Input | None:
     """Return the input of a list, set or tuple of any length: a multi select, or one entry per line."""
-    annotation = _entry(kind)
+    annotation = entry_of(kind)
     if annotation is None:
         return None
     item, item_rules, nullable = bare(annotation)
@@ -331,21 +352,6 @@ def _of_collection(kind: Any, rules: Rules, settings: Mapping[str, Any]) -> Inpu
     )
 
 
-def _entry(kind: Any) -> Any:
-    """Return the X of `list[X]`, `set[X]`, `tuple[X, ...]` and the like; None for every other type."""
-    args = get_args(kind)
-    match get_origin(kind):
-        case origin if origin in _COLLECTIONS and len(args) == 1:
-            return args[0]
-        case origin if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
-            return args[0]
-        case _:
-            return None
-
-
-_COLLECTIONS = (list, set, frozenset, collections.deque, AbstractSequence, AbstractSet)
-
-
 def _counts(rules: Rules) -> dict[str, Any]:
     known = limits(rules)
     return {
@@ -365,15 +371,32 @@ def _several(known: Mapping[str, Any], read_text: Reader) -> Reader:
 # --- everything else
 
 
-def _of_schema(kind: Any, schema: SchemaOf) -> Input:
+def _of_schema(kind: Any, schema: SchemaOf, accepts: Accepts) -> Input:
     """Return the input of a type that is not in the table: text, or a box for JSON, according to its JSON Schema."""
     part, root = schema()
     if part.get("type") == "string":
         return Input(shape=_short(), read=stripped, typed=True)
+    read_json = boxed(kind, of_list=part.get("type") == "array")
+
+    def read(value: Any) -> Any:
+        return read_nested(read_json(value), kind, _reader_of_number)
+
+    example = example_text(part, root, accepts)
     return Input(
         shape={"kind": "long_text"},
-        expected=f"JSON, for instance {example_text(part, root)}",
-        read=boxed(kind),
+        expected=f"JSON, for instance {example}" if example else f"JSON of this form: {example_text(part, root)}",
+        read=read,
         box=True,
         typed=True,
     )
+
+
+def _reader_of_number(kind: Any, rules: Rules) -> Reader | None:
+    """Return the reader of a number inside a structure; None for every other type."""
+    if not isinstance(kind, type) or not issubclass(kind, int | float | Decimal) or issubclass(kind, bool | enum.Enum):
+        return None
+    found = _of_type(kind, rules, {})
+    if found is None:
+        return None
+    code = currency_of(rules, sdk_marker(rules) or {})
+    return found.read if code is None else _money(found, code, "").read

@@ -75,15 +75,28 @@ def read_decimal(value: object) -> object:
 
 
 def read_money(value: object, code: str) -> object:
-    """Read text as the text of an amount in a currency, whose code may precede or follow it."""
+    """Read text as the text of an amount in a currency, whose code or symbol may precede or follow it.
+
+    Raises:
+        Unreadable: it is no amount, has two readings, or names another currency.
+    """
     if not isinstance(value, str):
         return _finite(value)
-    amount = value.strip()
-    if amount.upper().startswith(code.upper()):
-        amount = amount[len(code) :]
-    elif amount.upper().endswith(code.upper()):
-        amount = amount[: -len(code)]
-    return _only(amount, example="1234 or 1234.50", advice=ANY_POINT)
+    found = _AMOUNT.fullmatch(value.strip().translate(_UNIFORM)) if len(value) <= _MAX_AMOUNT_CHARS else None
+    if found is None:
+        return _only(value, example="1234 or 1234.50", advice=ANY_POINT)
+    units = {unit.upper() for unit in (found["before"], found["after"]) if unit}
+    if units - {code.upper(), _SYMBOLS.get(code.upper())}:
+        raise Unreadable(f"write an amount in {code}, for instance 1234.50 {code}")
+    return _only(found["sign"] + found["number"], example="1234 or 1234.50", advice=ANY_POINT)
+
+
+_MAX_AMOUNT_CHARS = 100
+_UNIT = r"[^\W\d_]{3}|[$€£¥]"
+_AMOUNT = re.compile(rf"(?P<sign>[+-]?) *(?P<before>{_UNIT})? *(?P<number>[+-]?[\d.,'_ ]*[\d.]) *(?P<after>{_UNIT})?")
+"""An amount, and the code or symbol of a currency before or after it."""
+
+_SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥"}
 
 
 def _number(text: str) -> str:

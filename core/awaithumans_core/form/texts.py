@@ -59,11 +59,12 @@ def _each(read: Reader, entries: Sequence[Any]) -> list[Any]:
         try:
             found.append(read(entry))
         except Unreadable as problem:
-            raise Unreadable(problem.advice, number) from None
+            raise problem.inside(number) from None
     return found
 
 
 def _json_list(text: str) -> list[Any] | None:
+    text = unfenced(text)
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -73,11 +74,15 @@ def _json_list(text: str) -> list[Any] | None:
     return cast("list[Any]", given) if isinstance(given, list) else None  # type: ignore[redundant-cast]
 
 
-def boxed(kind: Any) -> Reader:
+def boxed(kind: Any, *, of_list: bool = False) -> Reader:
     """Return the reader of a box that takes JSON, for this type.
 
     Text that the type accepts as it is stays text, unless the type accepts other values, too: `false` typed for
     `bool | str` is not the word "false".
+
+    Args:
+        kind: The type of the value.
+        of_list: Whether the value is a list, so that a single object is refused with what to write.
     """
     several = kind is Any or get_origin(kind) in {typing.Union, types.UnionType}
 
@@ -85,11 +90,35 @@ def boxed(kind: Any) -> Reader:
         if not isinstance(value, str) or (not several and _takes(kind, value)):
             return value
         try:
-            return json_value(value)
-        except (ValueError, RecursionError):
-            return value
+            found = json_value(unfenced(value))
+        except (ValueError, RecursionError) as error:
+            if several and _takes(kind, value):
+                return value
+            raise Unreadable(_not_json(error)) from None
+        if of_list and isinstance(found, dict):
+            raise Unreadable("write [ ... ] around it, because this is a list")
+        return found
 
     return read
+
+
+def _not_json(error: ValueError | RecursionError) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"this is not JSON: line {error.lineno}, column {error.colno}"
+        case RecursionError():
+            return "this JSON is nested too deep"
+        case _:
+            return "this is not JSON: NaN and infinite numbers are not allowed"
+
+
+_FENCE = re.compile(r"\s*```(?:json)?[ \t]*(?=\r?\n)(.*?)```\s*", re.DOTALL | re.IGNORECASE)
+
+
+def unfenced(text: str) -> str:
+    """Return the text in a fence of Markdown, with the line numbers that it has there; other texts unchanged."""
+    found = _FENCE.fullmatch(text)
+    return text if found is None else "\n" * text[: found.start(1)].count("\n") + found[1]
 
 
 def _takes(kind: Any, text: str) -> bool:

@@ -67,6 +67,8 @@ def read_in_zone(value: object, zone: str) -> object:
         return value
     known = known_zone(zone)
     early, late = (moment.replace(tzinfo=known, fold=fold) for fold in (0, 1))
-    if early.utcoffset() != late.utcoffset():
-        raise Unreadable(f"choose another time: clocks in {zone} are changed at this one, so it is not a single moment")
+    offsets = early.utcoffset(), late.utcoffset()
+    if offsets[0] is not None and offsets[1] is not None and offsets[0] != offsets[1]:
+        change = "back at this one, so it exists twice" if offsets[0] > offsets[1] else "forward then, so it is skipped"
+        raise Unreadable(f"choose another time: clocks in {zone} are set {change}")
     return early.isoformat()

@@ -40,8 +40,14 @@ def is_marker(rule: object) -> bool:
 
 def sdk_marker(rules: Iterable[Any]) -> dict[str, Any] | None:
     """Return the first marker of the official SDK among annotations, as the JSON of a form field; None without one."""
-    marker = next(filter(is_marker, rules), None)
-    return None if marker is None else cast("dict[str, Any]", marker.model_dump(mode="json", exclude_none=True))
+    marker: Any = next(filter(is_marker, rules), None)
+    if marker is None:
+        return None
+    return cast("dict[str, Any]", marker.model_dump(mode="json", exclude_none=marker.kind not in _WITH_NULLS))
+
+
+_WITH_NULLS = frozenset({"table", "subform"})
+"""Kinds of inputs whose maximum the dashboard compares with null: without it, no row can be added."""
 
 
 def unmarked(annotation: Any, rules: Iterable[Any] = ()) -> Any:

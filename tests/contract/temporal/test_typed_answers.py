@@ -5,6 +5,7 @@ from temporalio.worker import Replayer
 
 from awaithumans_adapters.temporal import HumanTasksPlugin
 from awaithumans_core.form.numbers import ANY_POINT
+from awaithumans_core.reask import LAST
 from awaithumans_core.task import AGAIN
 from tests.support.people import People
 from tests.support.temporal import result, start
@@ -17,7 +18,7 @@ async def test_amount_with_two_readings_is_asked_for_again(
     """The person is told what to write, and the workflow goes on with the very amount; its history can be replayed."""
     handle = await start(client, AskForMoneyAgain.run, question, via)
     await people.answer(question, {"amount": "1,234"})
-    await people.answer(f"{question}{AGAIN}amount: {ANY_POINT})", {"amount": "1 234,50"})
+    await people.answer(f"{question}{AGAIN}Amount (EUR): {ANY_POINT}. {LAST})", {"amount": "1 234,50"})
     assert await result(handle) == ["1234.50"]
     replayer = Replayer(workflows=[AskForMoneyAgain], plugins=[HumanTasksPlugin()])
     await replayer.replay_workflow(await handle.fetch_history())
