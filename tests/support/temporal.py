@@ -113,12 +113,23 @@ async def worker_and_relay(
 ) -> AsyncGenerator[WorkerAndRelay]:
     """Run a worker with this converter, and a relay that connects to Temporal with `connect` or the same converter."""
     connect = connect or connecting(temporal, converter)
-    async with running_relay([TemporalEngine(connect)], humans, folder) as relay:
-        plugin = HumanTasksPlugin(relay.settings)
-        client = await Client.connect(temporal.address, data_converter=converter, plugins=[plugin])
-        queue = uuid.uuid4().hex
-        async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
-            yield WorkerAndRelay(client, queue, relay)
+    async with (
+        running_relay([TemporalEngine(connect)], humans, folder) as relay,
+        worker_beside(relay, converter, temporal) as parts,
+    ):
+        yield parts
+
+
+@asynccontextmanager
+async def worker_beside(
+    relay: RunningRelay, converter: DataConverter, temporal: TemporalServer
+) -> AsyncGenerator[WorkerAndRelay]:
+    """Run a worker with this converter, whose workflows register at this relay."""
+    plugin = HumanTasksPlugin(relay.settings)
+    client = await Client.connect(temporal.address, data_converter=converter, plugins=[plugin])
+    queue = uuid.uuid4().hex
+    async with Worker(client, task_queue=queue, workflows=WORKFLOWS):
+        yield WorkerAndRelay(client, queue, relay)
 
 
 def connecting(temporal: TemporalServer, converter: DataConverter) -> Callable[[], Awaitable[Client]]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from devservers import HumansServer, TemporalServer
+from devservers import HumansServer, TemporalServer, free_port
 from temporalio.client import Client, WorkflowHandle
 from temporalio.converter import DataConverter
 
@@ -17,7 +18,7 @@ from awaithumans_core.engine import RelayNotReady
 from tests.support.payloads import Encrypting
 from tests.support.people import People
 from tests.support.relay import running_relay
-from tests.support.temporal import connecting, result, start, worker_and_relay
+from tests.support.temporal import connecting, result, start, worker_and_relay, worker_beside
 from tests.support.workflows import AskUncaught
 
 pytestmark = pytest.mark.edges
@@ -69,29 +70,26 @@ async def test_relay_without_the_codec_keeps_the_answer_until_it_has_it(
     via: str,
     codec: str,
 ) -> None:
-    """A relay without the codec writes nothing and keeps the answer; it delivers once it has the codec."""
-    without = connecting(temporal, PLAIN)
-    async with worker_and_relay(ENCRYPTED[codec], temporal, humans, tmp_path, connect=without) as parts:
-        handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
-        task_id = await answered(people, question)
-        await parts.relay.check_now(task_id)
-        (wait,) = await parts.relay.wait_for(task_id, "answered")
-        async with asyncio.timeout(30):
-            while wait.last_error is None:
-                await asyncio.sleep(0.05)
-                (wait,) = await parts.relay.store.queries.find(task_id)
-        assert wait.state == "answered"
-        assert "--temporal-data-converter" in wait.last_error
-        assert not await in_clear(handle)
+    """A relay without the codec writes nothing and keeps the answer; it delivers once it is started with the codec."""
+    without, port = TemporalEngine(connecting(temporal, PLAIN)), free_port()
+    async with AsyncExitStack() as stack:
+        async with running_relay([without], humans, tmp_path, port=port) as relay:
+            parts = await stack.enter_async_context(worker_beside(relay, ENCRYPTED[codec], temporal))
+            handle = await parts.start(AskUncaught.run, {"task": question, "via": via})
+            task_id = await answered(people, question)
+            await relay.check_now(task_id)
+            (wait,) = await relay.wait_for(task_id, "answered")
+            async with asyncio.timeout(30):
+                while wait.last_error is None:
+                    await asyncio.sleep(0.05)
+                    (wait,) = await relay.store.queries.find(task_id)
+            assert wait.state == "answered"
+            assert "--temporal-data-converter" in wait.last_error
+            assert not await in_clear(handle)
         engine = TemporalEngine(connecting(temporal, ENCRYPTED[codec]))
-        database = f"sqlite:///{tmp_path / 'relay.db'}"
-        settings = parts.relay.settings
-        async with running_relay([engine], humans, tmp_path, settings=settings, database=database):
-            # The relay without the codec is still running. If it leases the wait, it only postpones the delivery again.
-            ended = asyncio.ensure_future(result(handle))
-            while not (await asyncio.wait([ended], timeout=1))[0]:
-                await parts.relay.store.leases.hasten(await parts.relay.store.queries.find(task_id))
-            assert await ended is True
+        async with running_relay([engine], humans, tmp_path, settings=relay.settings, port=port) as restarted:
+            await restarted.store.leases.hasten(await restarted.store.queries.find(task_id))
+            assert await result(handle) is True
         assert not await in_clear(handle)
 
 
