@@ -70,6 +70,8 @@ class Dashboard:
         elif kind == "multi_select":
             for label in [entry] if isinstance(entry, str) else entry:  # type: ignore[union-attr]
                 await self._field(name).locator("label", has_text=str(label)).locator("input").check()
+        elif kind == "table":
+            await self._fill_table(name, [entry] if isinstance(entry, str) else list(entry))  # type: ignore[arg-type]
         elif kind == "file_upload":
             await self._field(name).locator("input[type=file]").set_input_files(str(entry))
         else:
@@ -78,6 +80,14 @@ class Dashboard:
                 await control.press_sequentially(str(entry))  # as typed: the browser accepts no other characters
             else:
                 await control.fill(str(entry))
+
+    async def _fill_table(self, name: str, cells: Sequence[str]) -> None:
+        """Enter the cells of one row, from the left."""
+        field = self._field(name)
+        if not await field.locator("input").count():
+            await field.get_by_role("button", name="Add row").click()
+        for cell, text in zip(await field.locator("input").all(), cells, strict=True):
+            await cell.press_sequentially(text)
 
     async def submit(self) -> None:
         """Submit the form and wait until the task has ended."""

@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 
 from devservers import HumansServer, TemporalServer, free_port
 from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
-from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, await_human
+from awaithumans_adapters.langgraph import GraphEngine, HumanApproval, HumanInterrupts, await_human
 from awaithumans_core import HumanTasks
 from tests.browser.dashboard import REVIEWER, Dashboard, Entry
 from tests.support.callers import TemporalCaller
@@ -51,12 +52,18 @@ class Flows:
         self._thread: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
         self._agent_thread: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
         self._paid: list[tuple[str, Decimal, str]] = []
-        self._graph, self._agent = self._make_graph(), self._make_agent()
+        self._review_thread: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
+        arguments = {"order": "A-1", "amount": "250", "letter": LETTER}
+        approval = HumanApproval(["refund"], human_tasks=self._human_tasks, assign_to=REVIEWER)
+        small = [{"order": f"A-{number}", "amount": "5", "letter": "x"} for number in (1, 2)]
+        self._graph, self._agent = self._make_graph(), self._make_agent(approval, arguments)
+        self._reviewed = self._make_agent(HumanInTheLoopMiddleware(interrupt_on={"refund": True}), *small)
 
     async def run(self, temporal: TemporalServer, folder: Path) -> None:
         """Run all three. Raises AssertionError for the first that does not go on with what the person entered."""
         caller = TemporalCaller(temporal.address)
-        engines = [caller.engine, GraphEngine({"graph": self._graph, "agent": self._agent})]
+        graphs = {"graph": self._graph, "agent": self._agent, "reviewed": self._reviewed}
+        engines = [caller.engine, GraphEngine(graphs)]
         async with running_relay(engines, self._humans, folder, settings=self._settings, port=self._port) as relay:
             async with caller.ready(relay.settings):
                 await self._workflow(caller, relay)
@@ -66,6 +73,7 @@ class Flows:
             answer = (await self._graph.aget_state(self._thread)).values["answer"]
             _expect("the thread", answer, {"approved": False, "note": "too early"})
             await self._tool_call(relay)
+            await self._review(relay)
 
     async def _workflow(self, caller: TemporalCaller, relay: RunningRelay) -> None:
         options = {"task": "Temporal asks?", "payload": PAYLOAD, "assign_to": REVIEWER, "via": "signal"}
@@ -81,6 +89,18 @@ class Flows:
         await self._answer("May the agent run refund?", "tool-call", entered, relay, rows=["arguments / order: A-1"])
         await _until_idle(self._agent, self._agent_thread)
         _expect("the tool", self._paid, [("A-1", Decimal("12.50"), f"{LETTER}\n\nBob")])
+        self._paid.clear()
+
+    async def _review(self, relay: RunningRelay) -> None:
+        """Two calls that LangChain's own middleware holds back: one is approved, one is rejected."""
+        asks = HumanInterrupts(human_tasks=self._human_tasks, assign_to=REVIEWER)
+        config = {**self._review_thread, "callbacks": [asks]}
+        await self._reviewed.ainvoke({"messages": [HumanMessage("please")]}, config)
+        entered = {"decision_1": "Approve", "decision_2": "Reject", "message_2": "too much"}
+        rows = ["action_requests [1] / args / order: A-1", "action_requests [2] / args / order: A-2"]
+        await self._answer("May the agent run refund, refund?", "review", entered, relay, rows=rows)
+        await _until_idle(self._reviewed, self._review_thread)
+        _expect("the reviewed tool", self._paid, [("A-1", Decimal(5), "x")])
 
     async def _answer(
         self, question: str, name: str, entered: Mapping[str, Entry], relay: RunningRelay, rows: list[str] | None = None
@@ -113,17 +133,15 @@ class Flows:
         builder.add_edge(START, "ask")
         return builder.compile(checkpointer=InMemorySaver())
 
-    def _make_agent(self) -> Any:
+    def _make_agent(self, gate: Any, *calls: dict[str, str]) -> Any:
         def refund(order: str, amount: Decimal, letter: str) -> str:
             """Pay a refund and write a letter about it."""
             self._paid.append((order, amount, letter))
             return "paid"
 
-        arguments = {"order": "A-1", "amount": "250", "letter": LETTER}
-        turn = [{"name": "refund", "args": arguments, "id": "call-1"}]
+        turn = [{"name": "refund", "args": args, "id": f"call-{number}"} for number, args in enumerate(calls)]
         model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
-        approval = HumanApproval(["refund"], human_tasks=self._human_tasks, assign_to=REVIEWER)
-        return create_agent(model, [refund], middleware=[approval], checkpointer=InMemorySaver())
+        return create_agent(model, [refund], middleware=[gate], checkpointer=InMemorySaver())
 
 
 async def _until_idle(graph: Any, config: Any) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, NewType
 
+from awaithumans.forms import table  # type: ignore[import-untyped]
 from pydantic import AwareDatetime, BaseModel, EmailStr, Field, HttpUrl, SecretStr, create_model
 from typing_extensions import TypedDict
 
@@ -47,6 +48,10 @@ class Cash(BaseModel):
     by: Literal["cash"]
 
 
+def _column(name: str, kind: str) -> dict[str, object]:
+    return {"name": name, "label": name, "kind": kind}
+
+
 OrderId = NewType("OrderId", str)
 
 
@@ -69,16 +74,20 @@ KINDS: Mapping[str, Kind] = {
     "bool | None": Kind(bool | None, "No", False, blank=None),
     "int": Kind(int, "1 234", 1234, "1,234"),
     "int | None": Kind(int | None, "7", 7, "seven", None),
-    "int, ge and le": Kind(Annotated[int, Field(ge=1, le=5)], "5", 5, "6"),
-    "int, multiple_of": Kind(Annotated[int, Field(multiple_of=5)], "15", 15, "16"),
+    "Annotated[int, Field(ge=1, le=5)]": Kind(Annotated[int, Field(ge=1, le=5)], "5", 5, "6"),
+    "Annotated[int, Field(multiple_of=5)]": Kind(Annotated[int, Field(multiple_of=5)], "15", 15, "16"),
     "float": Kind(float, "2,5", 2.5, "NaN"),
-    "float, gt": Kind(Annotated[float, Field(gt=0)], "0.5", 0.5, "0"),
+    "Annotated[float, Field(gt=0)]": Kind(Annotated[float, Field(gt=0)], "0.5", 0.5, "0"),
     "Decimal": Kind(Decimal, "1.234", Decimal("1.234"), "1,234"),
-    "Decimal, money": Kind(Annotated[Decimal, currency("EUR")], "1 234,50", Decimal("1234.50"), "1.234"),
+    'Annotated[Decimal, currency("EUR")]': Kind(
+        Annotated[Decimal, currency("EUR")], "1 234,50", Decimal("1234.50"), "1.234"
+    ),
     "str": Kind(str, "Dear Ann", "Dear Ann", blank=REFUSED),
     "str | None": Kind(str | None, "x", "x", blank=None),
-    "str, long": Kind(Annotated[str, Field(max_length=2000)], "two\nlines", "two\nlines"),
-    "str, pattern": Kind(Annotated[str, Field(pattern="^A-[0-9]+$")], "A-17", "A-17", "B-17"),
+    "Annotated[str, Field(max_length=2000)]": Kind(Annotated[str, Field(max_length=2000)], "two\nlines", "two\nlines"),
+    'Annotated[str, Field(pattern="^A-[0-9]+$")]': Kind(
+        Annotated[str, Field(pattern="^A-[0-9]+$")], "A-17", "A-17", "B-17"
+    ),
     "EmailStr": Kind(EmailStr, "ann@example.com", "ann@example.com", "ann@"),
     "HttpUrl": Kind(HttpUrl, "https://example.com/a", HttpUrl("https://example.com/a"), "example"),
     "UUID": Kind(uuid.UUID, str(uuid.UUID(int=7)), uuid.UUID(int=7), "7"),
@@ -86,38 +95,45 @@ KINDS: Mapping[str, Kind] = {
     "date": Kind(datetime.date, "2026-01-31", datetime.date(2026, 1, 31)),
     "time": Kind(datetime.time, "14:30", datetime.time(14, 30)),
     "datetime": Kind(datetime.datetime, "2026-01-31T14:30", datetime.datetime(2026, 1, 31, 14, 30)),
-    "datetime, zoned": Kind(
+    "AwareDatetime": Kind(
         AwareDatetime, "2026-01-31T14:30", datetime.datetime(2026, 1, 31, 14, 30, tzinfo=datetime.UTC)
     ),
-    "datetime, in a named zone": Kind(
+    'Annotated[datetime, time_zone("Europe/Berlin")]': Kind(
         Annotated[datetime.datetime, time_zone("Europe/Berlin")],
         "2026-07-31T14:30",
         datetime.datetime(2026, 7, 31, 12, 30, tzinfo=datetime.UTC),
     ),
     "timedelta": Kind(datetime.timedelta, "01:30:00", datetime.timedelta(hours=1.5), "soon"),
-    "Literal": Kind(Literal["red", "blue"], "blue", "blue"),
-    "Literal of numbers": Kind(Literal[1, 2], "2", 2),
-    "Literal with None": Kind(Literal["red", None], "red", "red", blank=None),  # noqa: PYI061
+    'Literal["red", "blue"]': Kind(Literal["red", "blue"], "blue", "blue"),
+    "Literal[1, 2]": Kind(Literal[1, 2], "2", 2),
+    'Literal["red", None]': Kind(Literal["red", None], "red", "red", blank=None),  # noqa: PYI061
     "Enum": Kind(Size, "Large", Size.LARGE),
     "list[str]": Kind(list[str], "a\nb", ["a", "b"]),
     "list[int]": Kind(list[int], "1\n2", [1, 2], "1\ntwo"),
     "list[Enum]": Kind(list[Size], ["Small", "Large"], [Size.SMALL, Size.LARGE], blank=[]),
     "set[Enum]": Kind(set[Size], ["Small"], {Size.SMALL}, blank=set[Size]()),
-    "tuple": Kind(tuple[str, ...], "a\nb", ("a", "b")),
-    "tuple of two": Kind(tuple[str, int], '["a", 1]', ("a", 1), "a"),
-    "nested model": Kind(Address, '{"street": "High", "number": 1}', Address(street="High", number=1), "High 1"),
+    "tuple[str, ...]": Kind(tuple[str, ...], "a\nb", ("a", "b")),
+    "tuple[str, int]": Kind(tuple[str, int], '["a", 1]', ("a", 1), "a"),
+    "Model": Kind(Address, '{"street": "High", "number": 1}', Address(street="High", number=1), "High 1"),
     "list[Model]": Kind(
         list[Address], '[{"street": "High", "number": 1}]', [Address(street="High", number=1)], '[{"street": 1}]'
     ),
-    "dict": Kind(dict[str, int], '{"a": 1}', {"a": 1}, "a: 1"),
-    "discriminated union": Kind(
+    "Annotated[list[Model], table(...)]": Kind(
+        Annotated[list[Address], table(columns=[_column("street", "short_text"), _column("number", "number")])],
+        ["High", "1 200"],
+        [Address(street="High", number=1200)],
+        ["High", "one"],
+        blank=[],
+    ),
+    "dict[str, int]": Kind(dict[str, int], '{"a": 1}', {"a": 1}, "a: 1"),
+    "Annotated[ModelA | ModelB, Field(discriminator=...)]": Kind(
         Annotated[Card | Cash, Field(discriminator="by")],
         '{"by": "card", "digits": "42"}',
         Card(by="card", digits="42"),
         '{"by": "cheque"}',
     ),
-    "named type": Kind(OrderId, "A-1", "A-1"),
-    "alias": Kind(Annotated[bool, Field(alias="isOk")], "Yes", True),
+    'NewType("OrderId", str)': Kind(OrderId, "A-1", "A-1"),
+    'Annotated[bool, Field(alias="isOk")]': Kind(Annotated[bool, Field(alias="isOk")], "Yes", True),
 }
 """Each type that the issue of forms names, by its name in the table."""
 
