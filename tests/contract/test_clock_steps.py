@@ -256,9 +256,12 @@ async def test_step_forward_parks_nothing_early(url: str, clocks: Clocks, early:
 
     async with dispatcher.running():
         await tried(TRIES_BEFORE_GIVING_UP + 1)
-        for step in (HOUR, 100 * GIVE_UP_SECONDS):
+        for step, passed in ((HOUR, 1.0), (100 * GIVE_UP_SECONDS, 0.0)):
+            await asyncio.sleep(0.3)  # the last attempt is recorded
+            clocks.passes(passed)  # the next attempt is due at the first step, and not yet at the second
             clocks.is_set(step)
-            await asyncio.sleep(0.1)
+            dispatcher.wake()
+            await asyncio.sleep(0.3)
             await tried(3)
     assert await store.queries.counts() == {"answered": 1}
     await store.stop()

@@ -210,7 +210,9 @@ class Attempts:
         late = self._age(wait.next_attempt_at) - MAX_RETRY_SECONDS
         if wait.not_ready_since is None or late <= 0:
             return wait
-        return replace(wait, not_ready_since=wait.not_ready_since + late)
+        # Not simply later by the gap: steps of the clock before that time would no longer be subtracted.
+        tried_for = max(self._age(wait.not_ready_since) - late, 0.0)
+        return replace(wait, not_ready_since=self._steps.ago(tried_for, self._leases.clock()))
 
     def _age(self, since: float | None) -> float:
         """Return the seconds since then, without those that the clock has skipped."""
