@@ -26,6 +26,11 @@ def select(options: int) -> dict[str, Any]:
         ([TEXT], ["email+acme:a@example.com"], [Unrendered("mail", ("reason",))]),
         ([SWITCH, TEXT], ["email:a@example.com"], [Unrendered("mail", ("approved", "reason"))]),
         ([{"kind": "section", "title": "About"}, SWITCH], ["email:a@example.com"], []),
+        (
+            [{"kind": "section_collapse", "name": "more"}, SWITCH],
+            ["email:a@x.org"],
+            [Unrendered("mail", ("more", "approved"))],
+        ),
         ([SWITCH, TEXT], ["slack:#refunds"], []),
         ([SWITCH, TABLE], ["slack+T1:#refunds"], [Unrendered("Slack", ("rows",))]),
         ([TABLE], [], []),

@@ -1,4 +1,4 @@
-"""`notify=` is checked when a question is asked: what reaches nobody is refused, with what to write."""
+"""`notify=` is checked when a question is asked: what reaches no person is refused, with what to write."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def test_route_of_the_server_is_accepted(route: str) -> None:
 
 def test_bare_address_is_refused_with_what_to_write() -> None:
     """The server would accept it, and notify nobody."""
-    with pytest.raises(InvalidTaskError, match=r"'ann@example\.com' reaches nobody: write 'email:ann@example\.com'"):
+    with pytest.raises(InvalidTaskError, match=r"'ann@example\.com' reaches no person: write 'email:ann@example\.com'"):
         ask("ann@example.com")
 
 
@@ -54,5 +54,5 @@ def test_bare_address_is_refused_with_what_to_write() -> None:
 )
 def test_route_that_reaches_nobody_is_refused(route: Any) -> None:
     """Other channels, and targets without a person, have no notifier."""
-    with pytest.raises(InvalidTaskError, match="reaches nobody"):
+    with pytest.raises(InvalidTaskError, match="reaches no person"):
         ask(["slack:#refunds", route])

@@ -1,23 +1,21 @@
 """Which channels of the server can show a form, so that a caller learns of it when the question is asked.
 
-The facts are those of awaithumans 0.1.11. A mail has buttons for a form with a single field, if that is a switch or a
-select with at most four options. Slack shows a form in a modal, unless it has a kind of field that Slack has no block
-for. In every other case the notification contains only a link to the dashboard.
+The facts are those of awaithumans 0.1.11. A mail has buttons for a form with a single named field, if that is a switch
+or a select with at most four options. Slack shows a form in a modal, unless it has a kind of field that Slack has no
+block for. In every other case the notification contains only a link to the dashboard.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+from awaithumans_core.notification_routes import channels_of
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans")
 
 MAX_MAIL_OPTIONS = 4
 """Maximum number of options that a mail shows as buttons."""
-
-_DISPLAYED = {"display_text", "section", "divider", "section_collapse", "image", "video", "pdf_viewer", "html"}
-"""Kinds of fields that people read and do not fill in."""
 
 _NOT_IN_SLACK = {
     *("rich_text", "ranking", "date_range", "signature", "video", "pdf_viewer"),
@@ -34,12 +32,6 @@ class Unrendered(NamedTuple):
     fields: tuple[str, ...]
 
 
-def channels_of(notify: Any) -> frozenset[str]:
-    """Return the channels of the `notify` of a task: `email`, `slack`. An entry is `channel[+identity]:target`."""
-    targets: Sequence[Any] = [notify] if isinstance(notify, str) else notify or []
-    return frozenset(str(target).partition(":")[0].partition("+")[0].strip() for target in targets)
-
-
 def unrendered(form: Mapping[str, Any], notify: str | Sequence[str]) -> Iterator[Unrendered]:
     """Yield each channel of `notify` that cannot show the form, with the names of the fields.
 
@@ -50,9 +42,11 @@ def unrendered(form: Mapping[str, Any], notify: str | Sequence[str]) -> Iterator
     shown: list[Mapping[str, Any]] = list(form.get("fields", ()))
     channels = channels_of(notify)
     if "email" in channels:
-        asked = [field for field in shown if field.get("kind") not in _DISPLAYED]
-        if len(asked) != 1 or not _has_buttons(asked[0]):
-            yield Unrendered("mail", tuple(str(field.get("name")) for field in asked))
+        named = [
+            field for field in shown if field.get("name")
+        ]  # the server counts names, also of parts without an input
+        if len(named) != 1 or not _has_buttons(named[0]):
+            yield Unrendered("mail", tuple(str(field["name"]) for field in named))
     if "slack" in channels and (hard := [field for field in shown if field.get("kind") in _NOT_IN_SLACK]):
         yield Unrendered("Slack", tuple(str(field.get("name") or field.get("kind")) for field in hard))
 

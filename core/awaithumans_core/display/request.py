@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from awaithumans_core.binding import PAYLOAD_DIGEST, payload_digest
-from awaithumans_core.display.channels import channels_of
 from awaithumans_core.display.full_values import full_values
 from awaithumans_core.display.rows import rows
+from awaithumans_core.notification_routes import channels_of
 
 
 def displayed(body: Mapping[str, Any]) -> Mapping[str, Any]:
