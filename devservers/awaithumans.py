@@ -1,6 +1,8 @@
 """The awaithumans server as a process."""
 
+import asyncio
 import base64
+import re
 import secrets
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import httpx
 
 from devservers.ports import free_port
 from devservers.processes import Process, tool
+
+SET_UP_SECONDS = 60.0
+"""Limit of the wait for the set-up link, which the server prints soon after its start."""
 
 
 class HumansServer:
@@ -42,3 +47,18 @@ class HumansServer:
     def people(self) -> httpx.AsyncClient:
         """Return an authenticated client for the server's API, which the dashboard uses too."""
         return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=15.0)
+
+    async def make_operator(self, email: str, display_name: str) -> str:
+        """Create the first operator of the dashboard and return the password.
+
+        Raises:
+            TimeoutError: the server has not printed its set-up link within `SET_UP_SECONDS`.
+        """
+        async with asyncio.timeout(SET_UP_SECONDS):
+            while not (found := re.search(r"/setup\?token=([\w-]+)", self.process.output())):
+                await asyncio.sleep(0.1)
+        password = secrets.token_urlsafe(12)
+        body = {"token": found[1], "email": email, "password": password, "display_name": display_name}
+        async with self.people() as people:
+            (await people.post("/api/setup/operator", json=body)).raise_for_status()
+        return password

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import secrets
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ REVIEWER = "reviewer@example.com"
 MAIL_IDENTITY = "demo"
 PATIENCE_SECONDS = 120.0
 """Limit of a scripted scene, which takes about ten seconds."""
-SET_UP_SECONDS = 60.0
-"""Limit of the wait for the set-up link, which the server prints soon after its start."""
 HUMAN_PATIENCE_SECONDS = 15 * 60.0
 
 COLOURS = {"workflow": "cyan", "graph": "magenta", "script": "green", "reviewer": "yellow", "relay": "blue"}
@@ -101,14 +98,7 @@ class Stage:
 
     async def make_operator(self) -> tuple[str, str]:
         """Create the first operator of the dashboard and return e-mail and password."""
-        async with asyncio.timeout(SET_UP_SECONDS):
-            while not (found := re.search(r"/setup\?token=([\w-]+)", self.humans.process.output())):
-                await asyncio.sleep(0.1)
-        password = secrets.token_urlsafe(9)
-        body = {"token": found[1], "email": REVIEWER, "password": password, "display_name": "Demo reviewer"}
-        async with self.humans.people() as people:
-            (await people.post("/api/setup/operator", json=body)).raise_for_status()
-        return REVIEWER, password
+        return REVIEWER, await self.humans.make_operator(REVIEWER, "Demo reviewer")
 
     async def until(self, goal: Awaitable[Any], what: str) -> Any:
         """Wait for the result of `goal` and print every ten seconds that the wait goes on."""

@@ -1,9 +1,7 @@
 """The dashboard as a reviewer uses it: log in, open a task, read it, fill in its form, submit."""
 
-import asyncio
 import os
 import re
-import secrets
 import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +15,6 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MISSING = "No Chromium was found; run: apt-get update && apt-get install -y chromium (or name the program as CHROMIUM)"
 REVIEWER = "reviewer@example.com"
 SCREENSHOTS = Path(".screenshots")
-SET_UP_SECONDS = 20.0
 
 Entry: TypeAlias = str | Sequence[str] | Path | None
 """What a person enters: a text, the label of a choice, the labels of several choices, a file, or nothing."""
@@ -103,18 +100,6 @@ class Dashboard:
         return self.page.locator(f"div.space-y-1\\.5:has(> label[for='{name}'])")
 
 
-async def make_operator(humans: HumansServer) -> tuple[str, str]:
-    """Create the first operator of a server. Returns e-mail and password."""
-    async with asyncio.timeout(SET_UP_SECONDS):
-        while not (found := re.search(r"/setup\?token=([\w-]+)", humans.process.output())):
-            await asyncio.sleep(0.1)
-    password = secrets.token_urlsafe(12)
-    body = {"token": found[1], "email": REVIEWER, "password": password, "display_name": "Reviewer"}
-    async with humans.people() as people:
-        (await people.post("/api/setup/operator", json=body)).raise_for_status()
-    return REVIEWER, password
-
-
 @asynccontextmanager
 async def reviewing(humans: HumansServer) -> AsyncGenerator[Dashboard]:
     """Yield the dashboard of this server with a new operator logged in.
@@ -125,12 +110,12 @@ async def reviewing(humans: HumansServer) -> AsyncGenerator[Dashboard]:
     program = chromium()
     if program is None:
         raise SystemExit(MISSING)
-    email, password = await make_operator(humans)
+    password = await humans.make_operator(REVIEWER, "Reviewer")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
             dashboard = Dashboard(await browser.new_page(viewport={"width": 1100, "height": 900}), humans.url)
-            await dashboard.log_in(email, password)
+            await dashboard.log_in(REVIEWER, password)
             yield dashboard
         finally:
             await browser.close()
