@@ -10,8 +10,7 @@ from typing import Any, TypedDict
 from devservers import HumansServer, TemporalServer, free_port
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
-from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
@@ -21,6 +20,7 @@ from tests.browser.dashboard import REVIEWER, Dashboard, Entry
 from tests.support.callers import TemporalCaller
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.scripted_model import calling
 from tests.support.workflows import TASK_QUEUE, AskFor, Decision
 
 PAYLOAD = {"customer": {"name": "Ann", "address": {"city": "Paris"}}, "items": [{"sku": "A-1", "price": 12.5}]}
@@ -30,13 +30,6 @@ LETTER = "Dear Ann,\n\nyour refund is on its way."
 
 class State(TypedDict, total=False):
     answer: Any
-
-
-class ScriptedModel(FakeMessagesListChatModel):
-    """A model that makes the given tool calls and then ends."""
-
-    def bind_tools(self, tools: Any, **_: Any) -> Any:
-        return self
 
 
 class Flows:
@@ -139,9 +132,7 @@ class Flows:
             self._paid.append((order, amount, letter))
             return "paid"
 
-        turn = [{"name": "refund", "args": args, "id": f"call-{number}"} for number, args in enumerate(calls)]
-        model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
-        return create_agent(model, [refund], middleware=[gate], checkpointer=InMemorySaver())
+        return create_agent(calling("refund", *calls), [refund], middleware=[gate], checkpointer=InMemorySaver())
 
 
 async def _until_idle(graph: Any, config: Any) -> None:

@@ -13,7 +13,6 @@ import pytest
 from devservers import HumansServer, RelayServer, free_port, started
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
-from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId
 from langgraph.callbacks import GraphInterruptEvent
@@ -31,17 +30,11 @@ from awaithumans_core.safe_text import one_line
 from awaithumans_relay.store import Store
 from tests.support.people import People
 from tests.support.relay import RunningRelay, running_relay, settings_for
+from tests.support.scripted_model import ScriptedModel, calling
 from tests.support.workflows import Decision
 
 ROOT = Path(__file__).resolve().parents[2]
 Mode = Literal["batched", "per_call"]
-
-
-class ScriptedModel(FakeMessagesListChatModel):
-    """A model that makes the given tool calls and then ends."""
-
-    def bind_tools(self, tools: Any, **_: Any) -> Any:
-        return self
 
 
 def inputs_of(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,6 +78,17 @@ class Bench:
         turn = [{"name": "refund", "id": f"call-{number}", **call} for number, call in enumerate(calls)]
         model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
         self.use(create_agent(model, [refund, look_up], middleware=[middleware], checkpointer=self.saver))
+
+    def large_call(self, middleware: Any) -> None:
+        """Use an agent whose only call, of `pay`, has more arguments than a person can be shown."""
+
+        def pay(orders: list[str]) -> str:
+            """Pay all."""
+            self.ran.append(tuple(orders))
+            return "paid"
+
+        model = calling("pay", {"orders": [f"A-{n}" for n in range(150)]})
+        self.use(create_agent(model, [pay], middleware=[middleware], checkpointer=self.saver))
 
     def approval(self, **options: Any) -> HumanApproval:
         return HumanApproval(
@@ -202,16 +206,7 @@ async def test_form_offers_decisions_and_shows_the_arguments(bench: Bench) -> No
 
 async def test_call_that_cannot_be_shown_in_full_is_not_offered(bench: Bench) -> None:
     """Nobody is asked to approve what they cannot see, and the model is informed of the reason."""
-
-    def pay(orders: list[str]) -> str:
-        """Pay all."""
-        bench.ran.append(tuple(orders))
-        return "paid"
-
-    turn = [{"name": "pay", "args": {"orders": [f"A-{n}" for n in range(150)]}, "id": "call-0"}]
-    model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
-    gate = HumanApproval(["pay"], human_tasks=bench.human_tasks)
-    bench.use(create_agent(model, [pay], middleware=[gate], checkpointer=bench.saver))
+    bench.large_call(HumanApproval(["pay"], human_tasks=bench.human_tasks))
     await bench.start()
     (message,) = await bench.told()
     assert await bench.done()
@@ -591,16 +586,7 @@ def asks(bench: Bench, value: Any, name: Literal["said", "also"] = "said", **sch
 
 async def test_review_that_cannot_be_shown_in_full_can_only_be_rejected(bench: Bench) -> None:
     """Nobody is asked to approve what they cannot see, and the model receives the reason."""
-
-    def pay(orders: list[str]) -> str:
-        """Pay all."""
-        bench.ran.append(tuple(orders))
-        return "paid"
-
-    turn = [{"name": "pay", "args": {"orders": [f"A-{n}" for n in range(150)]}, "id": "call-0"}]
-    model = ScriptedModel(responses=[AIMessage("", tool_calls=turn), AIMessage("done")])
-    gate = HumanInTheLoopMiddleware(interrupt_on={"pay": True})
-    bench.use(create_agent(model, [pay], middleware=[gate], checkpointer=bench.saver))
+    bench.large_call(HumanInTheLoopMiddleware(interrupt_on={"pay": True}))
     await bench.start(bench.interrupts())
     (task,) = await bench.adopted()
     decision = next(field for field in inputs_of(task) if field["name"] == "decision")

@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from devservers import Process, free_port
+from devservers import free_port
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -29,6 +28,7 @@ from awaithumans_relay import create_app, create_router
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.table.schema import waits
 from tests.support.engines import CollectingEngine
+from tests.support.relay import uvicorn_process
 
 OPERATOR = secrets.token_urlsafe(32)
 PAYLOAD_KEY = secrets.token_urlsafe(32)
@@ -346,16 +346,7 @@ async def test_sigterm_ends_a_process_whose_relay_never_started(
     caplog.set_level(logging.CRITICAL)
     (tmp_path / "mounted.py").write_text(MOUNTED)
     port = free_port()
-    process = Process(
-        [sys.executable, "-m", "uvicorn", "mounted:app", "--port", str(port)],
-        tmp_path,
-        {
-            "AWAITHUMANS_RELAY_SECRET": settings.relay_secret[0].get_secret_value(),
-            "AWAITHUMANS_PAYLOAD_KEY": PAYLOAD_KEY,
-            "AWAITHUMANS_ADMIN_API_TOKEN": "token",
-            "PYTHONPATH": str(tmp_path),
-        },
-    )
+    process = uvicorn_process(tmp_path, "mounted:app", port, settings)
     process.start()
     try:
         await process.answers(f"http://127.0.0.1:{port}/relay/healthz")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from devservers import Process, free_port
+from devservers import free_port
 from sqlalchemy import text
 
 from awaithumans_core import Outcome, Route, Settings
@@ -28,6 +28,7 @@ from awaithumans_relay.store.database.connections import REOPEN_SECONDS
 from awaithumans_relay.store.errors import StoreUnavailableError
 from awaithumans_relay.store.readiness import PROBE_EVERY_SECONDS, Readiness
 from tests.support.postgres import PostgresServer
+from tests.support.relay import uvicorn_process
 
 pytestmark = pytest.mark.edges
 
@@ -430,16 +431,7 @@ async def test_full_disk_makes_the_relay_not_ready(settings: Settings, tmp_path:
     """/readyz is 503 without a callback, the callback is 503, and both recover."""
     (tmp_path / "relay_app.py").write_text(APP)
     port = free_port()
-    process = Process(
-        [sys.executable, "-m", "uvicorn", "relay_app:app", "--port", str(port), "--log-level", "warning"],
-        tmp_path,
-        {
-            "AWAITHUMANS_RELAY_SECRET": settings.relay_secret[0].get_secret_value(),
-            "AWAITHUMANS_PAYLOAD_KEY": PAYLOAD_KEY,
-            "AWAITHUMANS_ADMIN_API_TOKEN": "token",
-            "PYTHONPATH": str(tmp_path),
-        },
-    )
+    process = uvicorn_process(tmp_path, "relay_app:app", port, settings, "--log-level", "warning")
     process.start()
 
     def file_size_limit(limit: int) -> None:

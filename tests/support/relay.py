@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from devservers import free_port
+from devservers import Process, free_port
 from fastapi import FastAPI
 from sqlalchemy import update
 
@@ -110,6 +111,20 @@ def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) 
         relay_url=relay_url,
         relay_secret=secret or secrets.token_urlsafe(32),
         payload_key=humans.payload_key,
+    )
+
+
+def uvicorn_process(folder: Path, app: str, port: int, settings: Settings, *flags: str) -> Process:
+    """Return the process of an application of its own, for instance `mounted:app` from `mounted.py` in the folder."""
+    return Process(
+        [sys.executable, "-m", "uvicorn", app, "--port", str(port), *flags],
+        folder,
+        {
+            "AWAITHUMANS_RELAY_SECRET": settings.relay_secret[0].get_secret_value(),
+            "AWAITHUMANS_PAYLOAD_KEY": settings.payload_key[0].get_secret_value(),
+            "AWAITHUMANS_ADMIN_API_TOKEN": "token",
+            "PYTHONPATH": str(folder),
+        },
     )
 
 

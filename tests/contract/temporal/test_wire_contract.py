@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from devservers import TemporalServer
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import ActivityHandle, Client, WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
@@ -94,11 +94,9 @@ async def test_unusable_input_fails_at_once_and_names_the_field(
     assert field in cause.message
 
 
-async def test_standalone_activity_gets_the_outcome(
-    foreign: Client, people: People, relay: RunningRelay, question: str
-) -> None:
-    """`awaithumans.await_human` started by a client gets the outcome, and a second delivery changes nothing."""
-    handle = await foreign.start_activity(
+async def start_standalone(foreign: Client, question: str) -> ActivityHandle[dict[str, Any]]:
+    """Start the activity by its name, without a workflow."""
+    return await foreign.start_activity(
         "awaithumans.await_human",
         asks(question),
         id=question,
@@ -106,6 +104,13 @@ async def test_standalone_activity_gets_the_outcome(
         start_to_close_timeout=timedelta(hours=1),
         result_type=dict[str, Any],
     )
+
+
+async def test_standalone_activity_gets_the_outcome(
+    foreign: Client, people: People, relay: RunningRelay, question: str
+) -> None:
+    """`awaithumans.await_human` started by a client gets the outcome, and a second delivery changes nothing."""
+    handle = await start_standalone(foreign, question)
     (task,) = await people.find(question)
     (wait,) = await relay.wait_for(task["id"], "open")
     await people.complete(task["id"], {"approved": True})
@@ -120,13 +125,7 @@ async def test_ended_standalone_activity_is_orphaned(
     foreign: Client, people: People, relay: RunningRelay, question: str
 ) -> None:
     """The wait of an ended standalone activity is orphaned, and its answer cannot be delivered."""
-    handle = await foreign.start_activity(
-        "awaithumans.await_human",
-        asks(question),
-        id=question,
-        task_queue=f"{question} python",
-        start_to_close_timeout=timedelta(hours=1),
-    )
+    handle = await start_standalone(foreign, question)
     (task,) = await people.find(question)
     (wait,) = await relay.wait_for(task["id"], "open")
     engine = TemporalEngine(foreign)
