@@ -203,7 +203,7 @@ class _GatedCall:
         self.task = one_line(words, MAX_TASK_CHARS)  # a model may have written it; the payload has the whole call
         payload = {"tool": name, "arguments": args}
         self.not_shown = None if self._call.redacted else _not_shown(payload)
-        """The message to the model if a person cannot be shown the whole call, so that nobody is asked."""
+        """The message to the model if a person cannot be shown the whole call. In this case no person is asked."""
         self.options = cast("TaskOptions", {**people, "payload": payload})
 
     def decided(self, answer: BaseModel) -> ToolCallRequest | ToolMessage:

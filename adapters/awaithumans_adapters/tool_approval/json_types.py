@@ -55,7 +55,7 @@ _RULES = {
 def arguments_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON Schema of a class, in which a property that is an exact decimal is a number of that format.
 
-    pydantic writes it as a number or any text, from which it could not be told.
+    pydantic writes it as a number or any text, like a property that may be either.
     """
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():

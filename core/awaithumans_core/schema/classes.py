@@ -164,8 +164,8 @@ def _json_schema(schema: Any) -> dict[str, Any]:
         if len(_CACHED_SCHEMAS) >= MAX_CACHED_SCHEMAS:
             _CACHED_SCHEMAS.clear()
         by_alias = config(schema).get("validate_by_alias") is not False
-        told = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
-        _CACHED_SCHEMAS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), told)
+        name = f"the JSON Schema of {getattr(schema, '__name__', schema)}"
+        _CACHED_SCHEMAS[twin] = json_object(known.json_schema(by_alias=by_alias, schema_generator=_Untitled), name)
     return _CACHED_SCHEMAS[twin]
 
 

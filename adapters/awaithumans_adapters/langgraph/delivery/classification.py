@@ -108,7 +108,7 @@ class Snapshot:
     running_beside: str | None = None
     """Nodes of the same step without a result, a failure or a question. They may still run in another process."""
     running_timed_out: bool = False
-    """Whether those nodes have been running for so long that they are assumed to have died."""
+    """Whether those nodes have been running longer than the time after which they are assumed to have died."""
     failed_beside: str | None = None
     """Nodes of the same step that failed after they had their own answer."""
     unstored_beside: str | None = None

@@ -195,7 +195,7 @@ async def orphan_reason(read: Callable[[], Awaitable[tuple[Case, Snapshot]]]) ->
 
 
 _AMBIGUOUS = (
-    "the graphs {graphs} share a checkpointer and a node name, so nobody can tell whose thread this is: run "
+    "the graphs {graphs} share a checkpointer and a node name, so it is not known whose thread this is: run "
     'them with {{"configurable": {{"thread_id": ..., "graph_id": "{graph}"}}}}, or give them '
     "different node names, and redrive"
 )

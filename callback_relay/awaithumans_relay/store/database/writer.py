@@ -37,7 +37,7 @@ class Writer:
         self._queue = WriteQueue()
         self._thread: threading.Thread | None = None
         self._changing = threading.Lock()
-        """Held while the thread is started or told to stop."""
+        """Held while the thread is started or stopped."""
         self._stopped = False
 
     def open(self) -> None:
