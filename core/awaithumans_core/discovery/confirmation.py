@@ -1,0 +1,86 @@
+"""Confirm that the relay at an address is the one that wrote the discovery file.
+
+The client sends a random challenge, and the relay answers with an HMAC of it under the relay secret. Only the challenge
+is sent, so a program that has taken the relay's port learns nothing.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from threading import Thread
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from awaithumans_core.discovery.instance import DevInstance
+
+T = TypeVar("T")
+
+INSTANCE_PATH = "/dev/instance"
+"""Path of the relay's endpoint that answers `?challenge=...` with `{"proof": ...}`."""
+
+CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""The exact form of a challenge: base64url of 32 random bytes."""
+
+LIMIT_SECONDS = 3.0
+"""Maximum seconds that a process waits for the confirmation.
+
+A running instance answers within milliseconds and a closed port refuses at once. Only a program that accepts the
+connection and does not answer takes this long.
+"""
+
+_CHALLENGE_BYTES = 32
+_MAX_REPLY_BYTES = 1024
+
+
+class _Reply(BaseModel):
+    proof: str
+
+
+def proof_of(relay_secret: str, challenge: str) -> str:
+    """Return the proof that the relay gives for a challenge: an HMAC-SHA256 under its secret, in hex."""
+    return hmac.new(relay_secret.encode(), f"awaithumans-dev:{challenge}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_running(instance: DevInstance) -> bool:
+    """Ask the relay of this instance for the proof. It must not be called in an event loop, because it blocks.
+
+    No proxy is used, no redirect is followed and no secret is sent.
+    """
+    challenge = secrets.token_urlsafe(_CHALLENGE_BYTES)
+    place = urlsplit(instance.relay_url)
+    try:
+        with closing(HTTPConnection(place.hostname or "", place.port, timeout=LIMIT_SECONDS)) as connection:
+            connection.request("GET", f"{INSTANCE_PATH}?challenge={challenge}")
+            reply = connection.getresponse()
+            body = reply.read(_MAX_REPLY_BYTES)
+            if reply.status != HTTPStatus.OK:
+                return False
+            given = _Reply.model_validate_json(body).proof
+    except (HTTPException, OSError, ValidationError):
+        return False
+    expected = proof_of(instance.relay_secret.get_secret_value(), challenge)
+    return hmac.compare_digest(expected.encode(), given.encode())
+
+
+def within_limit(ask: Callable[[], T], otherwise: T, seconds: float = LIMIT_SECONDS) -> T:
+    """Return what this function returns, or the other value if it takes too long or no thread may be used.
+
+    It runs in a thread of its own, which has no event loop. So it reads files and sockets where a caller in an event
+    loop must not. LangGraph's server refuses such calls in its loop, and allows to wait for a thread. The time limit
+    also ends a reply that arrives byte by byte.
+    """
+    results: list[T] = []
+    thread = Thread(target=lambda: results.append(ask()), name="awaithumans-discovery", daemon=True)
+    try:
+        thread.start()
+        thread.join(seconds)
+    except Exception:  # no thread can be started, or a tool that detects blocking calls refuses to wait for one
+        return otherwise
+    return results[0] if results else otherwise
