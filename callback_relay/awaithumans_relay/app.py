@@ -23,9 +23,10 @@ from awaithumans_relay.dispatch.probe_engine import PROBE
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.monitoring.repeated_lines import Repeats
 from awaithumans_relay.monitoring.status import Status
-from awaithumans_relay.store import DEFAULT_DATABASE, Store
+from awaithumans_relay.store import Store
+from awaithumans_relay.store.defaults import DEFAULT_DATABASE, RETENTION
 from awaithumans_relay.store.readiness import PROBE_ENGINE
-from awaithumans_relay.store.retention import RETENTION, Retention
+from awaithumans_relay.store.retention import Retention
 from awaithumans_relay.sweep.adoption import Adoption
 from awaithumans_relay.sweep.sweeper import Sweeper
 from awaithumans_relay.web.endpoints import PlainRoute, add_endpoints

@@ -1,26 +1,27 @@
-"""The command line `awaithumans-relay`. This module declares the options; the package `commands` does the work."""
+"""The command line `awaithumans-relay`. This module declares the options; the package `commands` does the work.
 
-import asyncio
+Each command imports what it runs, so that `--help` and completion load no server, database or HTTP client.
+"""
+
 import os
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from awaithumans_relay.commands import redrive as redriving
-from awaithumans_relay.commands import serve as serving
-from awaithumans_relay.commands import waits as listing
-from awaithumans_relay.commands.derive_key import derived_keys
-from awaithumans_relay.commands.doctor import examine
-from awaithumans_relay.commands.engines import EngineFlags
 from awaithumans_relay.commands.terminal import Database, Json, errors_reported
 from awaithumans_relay.monitoring import logs
 from awaithumans_relay.monitoring.logs import LogFormat
-from awaithumans_relay.store import DEFAULT_DATABASE, WaitState
-from awaithumans_relay.store.retention import RETENTION
+from awaithumans_relay.store.defaults import DEFAULT_DATABASE, RETENTION
+from awaithumans_relay.store.wait_state import WaitState
+
+if TYPE_CHECKING:
+    from awaithumans_relay.commands.engines import EngineFlags
+
+R = TypeVar("R")
 
 Temporal = Annotated[
     str | None,
@@ -106,6 +107,8 @@ cli = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's way
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"awaithumans-relay {version('awaithumans-workflows')}")
         raise typer.Exit
 
@@ -130,6 +133,14 @@ def relay(
     """
 
 
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    """Run a command's work in an event loop, and report an error of ours in one line."""
+    import asyncio
+
+    with errors_reported():
+        return asyncio.run(work)
+
+
 def _wanted(
     temporal: str | None,
     namespaces: list[str] | None,
@@ -138,7 +149,9 @@ def _wanted(
     graphs: list[str] | None,
     server: str | None,
     headers: str | None,
-) -> EngineFlags:
+) -> "EngineFlags":
+    from awaithumans_relay.commands.engines import EngineFlags
+
     if headers is not None and server is None:
         raise typer.BadParameter("add --langgraph-server URL", param_hint="--langgraph-server-headers")
     if profiles and len(profiles) > 1 and (temporal is not None or namespaces):
@@ -234,6 +247,8 @@ def serve(
       awaithumans-relay serve --graph refunds=my_app.graphs:graph --port 9000
       awaithumans-relay serve --langgraph-server http://localhost:2024
     """
+    from awaithumans_relay.commands import serve as serving
+
     if log_level.lower() not in LEVELS:
         raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
@@ -247,18 +262,17 @@ def serve(
         langgraph_server,
         langgraph_server_headers,
     )
-    with errors_reported():
-        asyncio.run(
-            serving.serve(
-                replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread),
-                host=host,
-                port=port,
-                database=database,
-                retention=timedelta(days=retention_days),
-                log_level=log_level.lower(),
-                tls=tls,
-            )
+    _run(
+        serving.serve(
+            replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread),
+            host=host,
+            port=port,
+            database=database,
+            retention=timedelta(days=retention_days),
+            log_level=log_level.lower(),
+            tls=tls,
         )
+    )
 
 
 @cli.command()
@@ -286,8 +300,9 @@ def waits(
       awaithumans-relay waits --engine temporal --limit 10
       awaithumans-relay waits --json | jq -r '.[].last_error' | sort | uniq -c
     """
-    with errors_reported():
-        asyncio.run(listing.show(database, state or [], engine, limit=limit, offset=offset, as_json=as_json))
+    from awaithumans_relay.commands import waits as listing
+
+    _run(listing.show(database, state or [], engine, limit=limit, offset=offset, as_json=as_json))
 
 
 @cli.command()
@@ -319,9 +334,9 @@ def redrive(
         raise typer.BadParameter("give a task id, or --all")
     if task_id is not None and engine is not None:
         raise typer.BadParameter("--engine needs --all", param_hint="--engine")
-    with errors_reported():
-        code = asyncio.run(redriving.redrive(database, task_id, engine, sure=yes))
-    raise typer.Exit(code)
+    from awaithumans_relay.commands import redrive as redriving
+
+    raise typer.Exit(_run(redriving.redrive(database, task_id, engine, sure=yes)))
 
 
 @cli.command()
@@ -336,6 +351,8 @@ def derive_key() -> None:
     Example, on the server's machine:
       AWAITHUMANS_WEBHOOK_KEY=$(awaithumans-relay derive-key)
     """
+    from awaithumans_relay.commands.derive_key import derived_keys
+
     with errors_reported():
         typer.echo(derived_keys())
 
@@ -375,6 +392,8 @@ def doctor(
     \b
     Exit codes: 0 all checks passed, 1 a check failed.
     """
+    from awaithumans_relay.commands.doctor import examine
+
     wanted = _wanted(
         temporal,
         temporal_namespace,
@@ -385,8 +404,7 @@ def doctor(
         langgraph_server_headers,
     )
     wanted = replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread)
-    with errors_reported():
-        well = asyncio.run(examine(database, wanted.separately(), as_json=as_json, thread=thread))
+    well = _run(examine(database, wanted.separately(), as_json=as_json, thread=thread))
     raise typer.Exit(0 if well else 1)
 
 

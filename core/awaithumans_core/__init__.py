@@ -4,8 +4,9 @@ Every name is imported at its first use. So importing this package, for instance
 no HTTP client and opens no socket.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from awaithumans_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from awaithumans_core.ask import await_human, await_human_sync
@@ -80,7 +81,7 @@ __all__ = [
     "settle",
 ]
 
-_HOME = {
+_HOMES = dict.fromkeys(__all__, "errors") | {
     "await_human": "ask",
     "await_human_sync": "ask",
     "SyncTaskClient": "client",
@@ -104,14 +105,4 @@ _HOME = {
     "TaskStatus": "status",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

@@ -54,7 +54,7 @@ def loaded_by(code: str) -> set[str]:
     """Return the modules that a fresh interpreter holds after this code."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=180)
-    return set(json.loads(done.stdout))
+    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_public_names_are_pinned() -> None:
@@ -86,7 +86,7 @@ def test_dir_lists_the_public_names() -> None:
 
 def test_import_loads_no_other_package() -> None:
     """The import alone loads no other package and opens no socket."""
-    assert loaded_by("import awaithumans_core").isdisjoint({"httpx", "itsdangerous", "pydantic", "socket"})
+    assert loaded_by("import awaithumans_core").isdisjoint({"asyncio", "httpx", "itsdangerous", "pydantic", "socket"})
 
 
 @pytest.mark.parametrize("name", ["HumanTask", "Outcome", "Route", "settle"])
@@ -94,3 +94,12 @@ def test_workflow_names_load_no_http_client(name: str) -> None:
     """Names used inside a workflow sandbox load neither the HTTP client nor the signer."""
     loaded = loaded_by(f"import awaithumans_core; awaithumans_core.{name}")
     assert loaded.isdisjoint({"httpx", "itsdangerous"})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]], ids=" ".join)
+def test_help_of_the_command_line_loads_only_what_it_shows(arguments: list[str]) -> None:
+    """Help and version load no server, database, HTTP client or engine. (Typer itself loads pydantic for options.)"""
+    loaded = loaded_by(f"from awaithumans_relay.cli import cli; cli({arguments}, standalone_mode=False)")
+    heavy = {"asyncio", "fastapi", "httpx", "jinja2", "langgraph", "prometheus_client", "sqlalchemy", "temporalio"}
+    assert "typer" in loaded
+    assert loaded.isdisjoint(heavy | {"uvicorn"})

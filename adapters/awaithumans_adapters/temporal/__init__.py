@@ -8,8 +8,9 @@ decision = await await_human(task=..., payload=..., response_schema=Decision)   
 Everything loads on first touch, so that a workflow that asks brings no HTTP client into its sandbox.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from awaithumans_core.lazy_names import lazy_names
 
 try:
     import temporalio as _  # noqa: F401  # imported only to check that it is installed
@@ -39,7 +40,7 @@ __all__ = [
     "await_human",
 ]
 
-_HOME = {
+_HOMES = {
     "ActivityOptions": "activities.options",
     "HumanTaskActivities": "activities.human_tasks",
     "HumanTasksActivityPlugin": "plugin",
@@ -49,14 +50,4 @@ _HOME = {
     "await_human": "workflow.await_human",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

@@ -15,11 +15,11 @@ from datetime import timedelta
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.runtime.clock_steps import ClockSteps
+from awaithumans_relay.store.defaults import RETENTION
 from awaithumans_relay.store.waits.upkeep import Upkeep
 
 logger = safe_logger("awaithumans.relay")
 
-RETENTION = timedelta(days=30)
 EVERY_SECONDS = 3600.0
 CHUNK = 1000
 """Number of waits deleted in one transaction. The limit keeps callbacks from waiting behind a month's waits."""

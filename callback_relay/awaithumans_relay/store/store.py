@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL
 from awaithumans_core.route import Route
 from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store.database import Database
+from awaithumans_relay.store.defaults import DEFAULT_DATABASE
 from awaithumans_relay.store.readiness import PROBE_ENGINE, Readiness
 from awaithumans_relay.store.table.conditions import this_wait
 from awaithumans_relay.store.table.rows import add_row, open_row
@@ -22,8 +23,6 @@ from awaithumans_relay.store.waits.leases import Leases
 from awaithumans_relay.store.waits.missing_tasks import MissingTasks
 from awaithumans_relay.store.waits.queries import Queries
 from awaithumans_relay.store.waits.upkeep import Upkeep
-
-DEFAULT_DATABASE = "sqlite:///awaithumans-relay.db"
 
 
 class Store:

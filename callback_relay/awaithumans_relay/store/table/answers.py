@@ -15,8 +15,9 @@ from awaithumans_core.route import Route
 from awaithumans_core.runs import StartedRuns
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_relay.store.table.batch_statements import Select, Update
-from awaithumans_relay.store.table.rows import MISSING, RELEASED, WaitState, answered, open_row
+from awaithumans_relay.store.table.rows import MISSING, RELEASED, answered, open_row
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 logger = safe_logger("awaithumans.relay")
 

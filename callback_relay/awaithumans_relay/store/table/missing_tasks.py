@@ -16,8 +16,9 @@ from awaithumans_core.deleted_tasks import Census, Missing, Rule
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_relay.store.table.answers import Answer, write_answers
-from awaithumans_relay.store.table.rows import MISSING, READABLE, WaitState
+from awaithumans_relay.store.table.rows import MISSING, READABLE
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 WITNESSES = 10
 """Number of other open waits whose tasks are read soon after one is found missing.

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
@@ -14,17 +13,9 @@ from awaithumans_core.route import Route
 from awaithumans_core.runs import NO_RUNS, StartedRuns
 from awaithumans_relay.store.schedule import next_check
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 _JSON = json.JSONEncoder(allow_nan=False)
-
-
-class WaitState(StrEnum):
-    """The states of a wait."""
-
-    OPEN = "open"
-    ANSWERED = "answered"
-    DELIVERED = "delivered"
-    PARKED = "parked"
 
 
 MISSING = "missing"

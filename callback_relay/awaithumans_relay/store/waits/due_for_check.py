@@ -7,8 +7,9 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 from awaithumans_relay.store.database import Database
 from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS, next_check
 from awaithumans_relay.store.table.conditions import this_wait
-from awaithumans_relay.store.table.rows import Wait, WaitState, kept, wait_of
+from awaithumans_relay.store.table.rows import Wait, kept, wait_of
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 
 class Checks:

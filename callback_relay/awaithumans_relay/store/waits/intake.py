@@ -20,7 +20,6 @@ from awaithumans_relay.store.table.rows import (
     MISSING,
     READABLE,
     RELEASED,
-    WaitState,
     add_row,
     answered,
     asked_at,
@@ -28,6 +27,7 @@ from awaithumans_relay.store.table.rows import (
     storable,
 )
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 MAX_OPEN_WAITS = 8
 """Maximum number of unanswered waits of one route. A route is one question, which has one task at a time."""

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, select, tuple_, update
 
 from awaithumans_relay.store.schedule import MAX_RETRY_SECONDS
-from awaithumans_relay.store.table.rows import Wait, WaitState, wait_of
+from awaithumans_relay.store.table.rows import Wait, wait_of
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 MAX_SCANNED = 1000
 """Maximum number of answered waits to scan for one per target, so that a target with many does not hide the others."""

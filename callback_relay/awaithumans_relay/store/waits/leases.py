@@ -16,8 +16,9 @@ from awaithumans_relay.store.schedule import MAX_LEASE_SECONDS, MAX_RETRY_SECOND
 from awaithumans_relay.store.table.answers import Delivery, RunStart, write_deliveries, write_run_starts
 from awaithumans_relay.store.table.batch_statements import Update
 from awaithumans_relay.store.table.conditions import this_wait
-from awaithumans_relay.store.table.rows import RELEASED, Wait, WaitState, kept
+from awaithumans_relay.store.table.rows import RELEASED, Wait, kept
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 from awaithumans_relay.store.waits.leasable import is_leased, leasable, make_due
 from awaithumans_relay.store.waits.lease_clock import LeaseClock
 

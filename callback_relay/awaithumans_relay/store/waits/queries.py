@@ -6,8 +6,9 @@ from collections.abc import Collection
 from sqlalchemy import func, select
 
 from awaithumans_relay.store.database import Database
-from awaithumans_relay.store.table.rows import Wait, WaitState, wait_of
+from awaithumans_relay.store.table.rows import Wait, wait_of
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 
 class Queries:

@@ -6,8 +6,9 @@ from sqlalchemy import Connection, and_, delete, select, tuple_, union_all, upda
 
 from awaithumans_relay.store.database import Database
 from awaithumans_relay.store.table.conditions import this_wait
-from awaithumans_relay.store.table.rows import RELEASED, Wait, WaitState
+from awaithumans_relay.store.table.rows import RELEASED, Wait
 from awaithumans_relay.store.table.schema import waits
+from awaithumans_relay.store.wait_state import WaitState
 
 
 class Upkeep:

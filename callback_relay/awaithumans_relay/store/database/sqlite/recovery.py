@@ -8,8 +8,8 @@ since then is not set back. Carrying the same rows twice, or rows that another r
 from sqlalchemy import Connection, Table, and_, func, or_, select
 from sqlalchemy.dialects import sqlite
 
-from awaithumans_relay.store.table.rows import WaitState
 from awaithumans_relay.store.table.schema import metadata, schema_version, waits
+from awaithumans_relay.store.wait_state import WaitState
 
 CHUNK = 500
 """Number of rows in one statement."""
