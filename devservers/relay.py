@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from devservers.awaithumans import HumansServer
-from devservers.ports import free_port
-from devservers.processes import Process, tool
+from awaithumans_relay.dev.humans_server import HumansServer
+from awaithumans_relay.dev.ports import free_port
+from awaithumans_relay.dev.processes import Process, tool
 
 
 class RelayServer:

@@ -5,17 +5,38 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from devservers.ports import free_port
-from devservers.processes import READY_SECONDS, Process, tool
+from awaithumans_relay.dev.ports import free_port
+from awaithumans_relay.dev.processes import READY_SECONDS, TAIL_CHARS, Process, ServerFailedError, tool
+
+NAMESPACE = "default"
+"""The namespace that the dev server always has."""
 
 
 class TemporalServer:
-    """The real Temporal dev server with a database file of its own."""
+    """The real Temporal dev server with a database file of its own.
 
-    def __init__(self, folder: Path, *, ui: bool = False, flags: Sequence[str] = ()) -> None:
-        self.port = free_port()
+    Args:
+        folder: Where it keeps its files.
+        ui: Whether to serve the web page.
+        flags: More flags of `temporal server start-dev`.
+        port: Its port on 127.0.0.1. Default: a free one.
+        ui_port: The port of the web page. Default: a free one.
+        kept_open: File descriptors that its process inherits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ui: bool = False,
+        flags: Sequence[str] = (),
+        port: int | None = None,
+        ui_port: int | None = None,
+        kept_open: Sequence[int] = (),
+    ) -> None:
+        self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
-        self.ui_port = free_port() if ui else None
+        self.ui_port = (ui_port or free_port()) if ui else None
         shown = ["--ui-port", str(self.ui_port)] if ui else ["--headless"]
         self.process = Process(
             [
@@ -38,9 +59,11 @@ class TemporalServer:
                 *flags,
             ],
             folder,
+            kept_open=kept_open,
         )
 
     async def start(self) -> None:
+        """Start it, and return when it accepts workflows."""
         from temporalio.client import Client
 
         self.process.start()
@@ -51,10 +74,11 @@ class TemporalServer:
                 await client.count_workflows()
             except RuntimeError:
                 if time.monotonic() > until or not self.process.alive:
-                    raise RuntimeError(f"Temporal did not start:\n{self.process.output()[-2000:]}") from None
+                    raise ServerFailedError(f"Temporal did not start:\n{self.process.output()[-TAIL_CHARS:]}") from None
                 await asyncio.sleep(0.2)
             else:
                 return
 
     def stop(self) -> None:
+        """Stop it."""
         self.process.stop()

@@ -1,4 +1,4 @@
-"""Free ports of 127.0.0.1 for servers that other processes start at the same time."""
+"""Ports of 127.0.0.1: the usual one of a server if it is free, or one that no other process chooses meanwhile."""
 
 import atexit
 import functools
@@ -11,6 +11,7 @@ from contextlib import suppress
 PORTS = range(10_240, 32_640)
 """Below the ephemeral ports: the system could give one of those to a client between its choice and its use."""
 BLOCK = 128
+"""Number of ports from which one process chooses."""
 
 
 @functools.cache
@@ -38,3 +39,21 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("all ports of this process are in use")
+
+
+def is_free(port: int) -> bool:
+    """Whether no process of this machine listens on the port of 127.0.0.1."""
+    with socket.socket() as caller:
+        caller.settimeout(1.0)
+        if caller.connect_ex(("127.0.0.1", port)) == 0:  # some systems let two processes listen on it
+            return False
+    with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may still be closing
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def usual_port(*usual: int | None) -> int:
+    """Return the first of these ports that is free, or another free port."""
+    return next((port for port in usual if port is not None and is_free(port)), None) or free_port()
