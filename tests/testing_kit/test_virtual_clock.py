@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from awaithumans_core.testing import VirtualClock
+from awaithumans_core.testing.clock import EXPECTED_ACTION_SECONDS
 from tests.testing_kit.questions import DAY, threads, until, until_sync
 
 CALM = 0.05
@@ -337,6 +338,27 @@ async def test_clock_waits_for_messages_between_slow_event_loops() -> None:
     other.call_soon_threadsafe(stop.set)
     await server
     assert seen == [1.0, 10.0]
+
+
+def test_clock_waits_for_a_thread_that_computes() -> None:
+    """Time does not jump while a thread that was woken computes before it acts, however long that takes."""
+    clock, seen = VirtualClock(), list[float]()
+
+    def client() -> None:
+        clock.sleep_sync(1.0)
+        until = time.process_time() + 4 * EXPECTED_ACTION_SECONDS
+        while time.process_time() < until:
+            pass
+        clock.sleep_sync(1.0)
+        seen.append(clock.now())
+
+    later = threading.Thread(target=clock.sleep_sync, args=(10.0,))
+    threads = [threading.Thread(target=client), later]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [2.0]
 
 
 async def test_thousands_of_sleepers_wake_in_order() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 import threading
+import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,11 +21,18 @@ from awaithumans_core.clock import steady
 QUIET_SECONDS = 0.01
 """Real seconds without any activity before time jumps."""
 
-EXPECTED_ACTION_SECONDS = 0.25
+EXPECTED_ACTION_SECONDS = 0.5
 """Real seconds without any activity before time jumps while an action is expected.
 
-A client that was woken, or got a reply, acts next. On a busy machine that takes longer.
+A client that was woken, or got a reply, acts next. Time during which the process was kept from running, or was busy
+itself, does not count.
 """
+
+SLICE_SECONDS = 0.01
+"""Real seconds between two looks at whether the process gets to run, while an action is expected."""
+
+STARVED_SECONDS = 20.0
+"""Maximum real seconds that do not count, since a process may be busy with something else for ever."""
 
 PASSES = 5
 """Number of times that the event loops are waited for before a jump, since what one loop sends, another receives."""
@@ -34,6 +42,10 @@ ITERATIONS = 10
 
 ITERATIONS_SECONDS = 5
 """Maximum real seconds to wait for these iterations, since a blocked event loop never completes them."""
+
+
+_process_seconds = time.process_time
+"""CPU seconds of this process. A reference, so that no library that freezes time in tests replaces it."""
 
 
 @dataclass(order=True)
@@ -74,6 +86,7 @@ class VirtualClock:
         self._busy = 0
         self._expected_actions = 0
         self._last_activity = steady()
+        self._starved = 0.0
         self._state = threading.Condition()
         self._jumper: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -192,13 +205,14 @@ class VirtualClock:
 
     def _record_activity(self) -> None:
         self._last_activity = steady()
+        self._starved = 0.0
         self._state.notify_all()
 
     def _jump_when_quiet(self) -> None:
         while True:
             with self._state:
                 while self._sleepers and (left := self._left()) > 0:
-                    self._state.wait(left)
+                    self._wait(left)
                 if not self._sleepers:
                     self._jumper = None
                     return
@@ -210,13 +224,30 @@ class VirtualClock:
                     continue
                 self._expected_actions = 0  # an action that is still expected has had time enough
                 self._jump()
-                self._last_activity = steady()
+                self._record_activity()
             self._notify()
 
     def _left(self) -> float:
         """Return the real seconds until a jump is allowed."""
-        quiet = max(self._quiet, EXPECTED_ACTION_SECONDS) if self._expected_actions else self._quiet
+        quiet = self._quiet
+        if self._expected_actions:
+            quiet = max(quiet, EXPECTED_ACTION_SECONDS) + min(self._starved, STARVED_SECONDS)
         return quiet if self._busy else self._last_activity + quiet - steady()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for activity, at most this long, and note the time in which an expected action could not be done.
+
+        On a busy machine the thread that acts next may not run for a while. Then this thread wakes late as well, or
+        the process computes all the time.
+        """
+        if not self._expected_actions:
+            self._state.wait(seconds)
+            return
+        began, computed = steady(), _process_seconds()
+        if not self._state.wait(min(seconds, SLICE_SECONDS)):
+            passed = steady() - began
+            if passed > 2 * SLICE_SECONDS or _process_seconds() - computed > passed / 10:
+                self._starved += passed
 
     def _jump(self) -> None:
         self._now = max(self._now, self._sleepers[0].until)
