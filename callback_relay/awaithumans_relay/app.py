@@ -16,7 +16,7 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_core.settings import Settings
+from awaithumans_core.settings import Settings, check_all
 from awaithumans_relay.availability.engine_checks import EngineChecks
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.dispatch.probe_engine import PROBE
@@ -173,7 +173,7 @@ def create_router(
     Raises:
         SettingsError: A required setting is missing or wrong.
     """
-    settings = settings or Settings.load()
+    settings = _checked(settings)
     relay = Relay(engines, settings, _store(database, settings), retention)
     router = APIRouter(lifespan=relay.lifespan, tags=["awaithumans relay"])
     add_endpoints(router, relay, settings)
@@ -193,7 +193,7 @@ def create_app(
     not do by themselves: `async with relay_app.router.lifespan_context(relay_app):`. Until it runs, every endpoint but
     `/healthz` and `/metrics` answers 503.
     """
-    settings = settings or Settings.load()
+    settings = _checked(settings)
     relay = Relay(engines, settings, _store(database, settings), retention)
     app = FastAPI(
         title="awaithumans callback relay",
@@ -206,6 +206,17 @@ def create_app(
     # The endpoints are not in an included router, because a request would then search through all routes several times.
     add_endpoints(app.router, relay, settings, callback_route=PlainRoute)
     return app
+
+
+def _checked(settings: Settings | None) -> Settings:
+    """Return the settings of a relay.
+
+    Raises:
+        SettingsError: settings are missing or wrong. The text lists all of them.
+    """
+    settings = settings or Settings.load()
+    check_all(settings.token, settings.signer, settings.key_ring, settings.operator_token)
+    return settings
 
 
 def _store(database: str | None, settings: Settings) -> Store:

@@ -23,7 +23,7 @@ from awaithumans_core.http.clients import async_client, sync_client, warn_if_exp
 from awaithumans_core.http.connections import generation
 from awaithumans_core.http.drivers import AsyncDriver, OnStatus, SyncDriver
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.settings import Settings
+from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.task import HumanTask
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class _Client:
         self.settings = _settings(server_url, api_key, settings)
         self.clock = clock or clocks.SYSTEM
         self._patience = Patience(patience, clock=self.clock.now)
+        check_all(self.settings.token)
         self._token = self.settings.token()
         if not own_transport:
             warn_if_exposed("AWAITHUMANS_URL", self.settings.url, "the API token")

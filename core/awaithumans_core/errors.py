@@ -209,10 +209,13 @@ class UnexpectedReplyError(ServerUnreachableError):
     code = "UNEXPECTED_REPLY"
 
 
+@declares_facts
 class SettingsError(AwaitHumansError):
     """A setting is missing or malformed. The text names it and explains how to set it."""
 
     code = "SETTINGS"
+    missing: tuple[str, ...] = ()
+    """The variables that are not set, for instance `AWAITHUMANS_RELAY_SECRET`. Empty if the problem is another one."""
 
     @staticmethod
     def _safe(message: str) -> str:

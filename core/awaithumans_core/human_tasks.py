@@ -14,7 +14,7 @@ from awaithumans_core.flow import Flow, Patience, Proofs
 from awaithumans_core.http.clients import warn_if_exposed
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
-from awaithumans_core.settings import Settings
+from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.trace import asking, note
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class HumanTasks:
     Safe to share between event loops and threads, and to use after a fork.
 
     Args:
-        settings: Default: from the environment, or from a local `awaithumans dev`.
+        settings: Default: from the environment, or from a local `awaithumans-relay dev` or `awaithumans dev`.
         patience: Seconds that an operation keeps trying while server or relay give no usable reply. Default: the task's
             own timeout for opening a wait, a minute for closing one.
         transport: An httpx transport for the async operations. In tests it reaches server and relay without a socket.
 
     Raises:
-        SettingsError: token, relay address or relay secret is not known.
+        SettingsError: token, relay address or relay secret is not known. The text lists all that are missing.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class HumanTasks:
         transport: "httpx.AsyncBaseTransport | None" = None,
     ) -> None:
         self.settings = settings or Settings.load()
-        self.settings.token()
+        check_all(self.settings.token, self.settings.relay, self.settings.signer)
         self._relay = self.settings.relay()
         warn_if_exposed("AWAITHUMANS_RELAY_URL", self._relay, "the proofs of registrations")
         self._signer = self.settings.signer()

@@ -116,7 +116,10 @@ class RouteSigner:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         if not secrets:
-            raise SettingsError(f"AWAITHUMANS_RELAY_SECRET is not set: {_GENERATE}")
+            raise SettingsError(
+                f"AWAITHUMANS_RELAY_SECRET is not set: the secret that signs callback URLs; {_GENERATE}",
+                missing=("AWAITHUMANS_RELAY_SECRET",),
+            )
         for number, secret in enumerate(secrets, 1):
             if (weak := weakness(secret)) is not None:
                 which = f" (number {number} of {len(secrets)})" if len(secrets) > 1 else ""

@@ -1,10 +1,17 @@
 """Every environment name in one place; secrets are masked in repr.
 
-An explicit argument wins over the environment, the environment over what a local `awaithumans dev` wrote to
-`~/.awaithumans-dev.json`, and that over the default.
+The sources, the first of them wins:
+
+1. an argument
+2. a variable, `AWAITHUMANS_...`
+3. an env file that the caller names: `Settings.load(env_file=".env")`. The command line reads `.env` by itself
+4. the running `awaithumans-relay dev` of the project: `.awaithumans/dev.json`
+5. a running `awaithumans dev`: `~/.awaithumans-dev.json`
+6. the default
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -12,9 +19,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from awaithumans_core.discovery.values import discovered_values
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.http.addresses import cleaned, http_address
-from awaithumans_core.http.local_server import announced_server
+from awaithumans_core.http.addresses import http_address
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.secret_strength import GENERATE, weakness
 from awaithumans_core.signing import KeyRing
@@ -69,14 +76,20 @@ class Settings(BaseSettings):
     """
 
     @classmethod
-    def load(cls, **given: Any) -> "Settings":
+    def load(cls, *, env_file: str | Path | None = None, **given: Any) -> "Settings":
         """Read the settings; arguments that are not None win.
 
+        Args:
+            env_file: Also read this file of `NAME=value` lines. A variable of the environment wins over a line of it.
+            given: Values by field name.
+
         Raises:
-            SettingsError: a value is malformed. The text names it and never repeats it.
+            SettingsError: a value is malformed, or the file cannot be read. The text names it and never repeats the
+                value.
         """
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            values: dict[str, Any] = {"_env_file": _readable(env_file)}
+            return cls(**values | {name: value for name, value in given.items() if value is not None})
         except ValidationError as invalid:
             wrong = "; ".join(
                 f"{_name(str(e['loc'][0]), given)}: {e['msg'].removeprefix('Value error, ')}" for e in invalid.errors()
@@ -92,8 +105,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then what a local `awaithumans dev` wrote."""
-        return init_settings, _Stripped(env_settings), _Discovery(settings_cls)
+        """Combine the sources in the order that the module documents."""
+        return (_Combined(settings_cls, init_settings, _Stripped(env_settings), _Stripped(dotenv_settings)),)
 
     def token(self) -> str:
         """The API token, in clear.
@@ -104,8 +117,9 @@ class Settings(BaseSettings):
         token = self.admin_api_token.get_secret_value().strip() if self.admin_api_token is not None else ""
         if not token:
             raise SettingsError(
-                "AWAITHUMANS_ADMIN_API_TOKEN is not set and no local `awaithumans dev` was found: set it to the "
-                "server's token"
+                f"AWAITHUMANS_ADMIN_API_TOKEN is not set: the token for the API of the awaithumans server at "
+                f"{self.url}. Use the value that this variable has on the server",
+                missing=("AWAITHUMANS_ADMIN_API_TOKEN",),
             )
         if not (token.isascii() and token.isprintable()):
             raise SettingsError("AWAITHUMANS_ADMIN_API_TOKEN holds characters that no HTTP header can carry")
@@ -119,8 +133,9 @@ class Settings(BaseSettings):
         """
         if not self.relay_url:
             raise SettingsError(
-                "AWAITHUMANS_RELAY_URL is not set: give the address at which the awaithumans server reaches your "
-                "relay, for instance http://localhost:8787"
+                "AWAITHUMANS_RELAY_URL is not set: the address at which the awaithumans server and the callers reach "
+                "your relay (`awaithumans-relay serve`), for instance http://localhost:8787",
+                missing=("AWAITHUMANS_RELAY_URL",),
             )
         return self.relay_url.rstrip("/")
 
@@ -154,22 +169,50 @@ class Settings(BaseSettings):
         return f"{(self.public_url or self.url).rstrip('/')}/task?id={quote(task_id, safe='', errors='replace')}"
 
 
-class _Discovery(PydanticBaseSettingsSource):
-    """The address and the token of a running `awaithumans dev`. A file left behind by an ended one is ignored."""
+def check_all(*checks: Callable[[], object]) -> None:
+    """Make all checks of settings, and list everything that is wrong in one error.
+
+    Args:
+        checks: For instance `settings.token` and `settings.signer`.
+
+    Raises:
+        SettingsError: a check failed. Each problem has a line of its own.
+    """
+    wrong: list[str] = []
+    missing: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except SettingsError as error:
+            wrong.append(str(error))
+            missing.extend(error.missing)
+    if missing:
+        wrong.append(_WHERE_TO_SET)
+    if wrong:
+        raise SettingsError("\n".join(wrong), missing=tuple(missing))
+
+
+_WHERE_TO_SET = (
+    "For development start `awaithumans-relay dev` in the folder of the project: nothing needs to be set then. "
+    "Otherwise set the variables; `awaithumans-relay init` writes a `.env` that explains them"
+)
+
+
+class _Combined(PydanticBaseSettingsSource):
+    """All sources in one. The first source that has a value wins, and development servers fill in what is missing."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._sources = sources
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        if {"url", "admin_api_token"} <= self.current_state.keys():
-            return {}
-        dev = announced_server()
-        chosen = self.current_state.get("url")
-        if dev is None or (chosen is not None and _place(chosen) != _place(dev.url)):
-            return {}  # its token must not be sent to another server
-        if not dev.is_running():
-            return {}
-        return {"url": dev.url} | ({"admin_api_token": dev.admin_token} if dev.admin_token else {})
+        given: dict[str, Any] = {}
+        for source in self._sources:
+            given = source() | given
+        return given | discovered_values(given)
 
 
 class _Stripped(PydanticBaseSettingsSource):
@@ -190,6 +233,18 @@ class _Stripped(PydanticBaseSettingsSource):
         return {name: value for name, value in stripped.items() if value != ""}
 
 
-def _place(url: str) -> str:
-    """Return a form of a local address that is the same for every spelling of it."""
-    return cleaned(url).rstrip("/").replace("//localhost", "//127.0.0.1")
+def _readable(file: str | Path | None) -> Path | None:
+    """Return the path of an env file.
+
+    Raises:
+        SettingsError: it cannot be read as text. A settings library would ignore a missing file without a word.
+    """
+    if file is None:
+        return None
+    path = Path(file).expanduser()
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        reason = unreadable.strerror if isinstance(unreadable, OSError) else "it is not text in UTF-8"
+        raise SettingsError(f"the env file {path} cannot be read: {reason}") from None
+    return path

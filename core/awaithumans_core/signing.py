@@ -59,8 +59,10 @@ class KeyRing:
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
             raise SettingsError(
-                "no webhook key: set AWAITHUMANS_WEBHOOK_KEY (derived) or AWAITHUMANS_PAYLOAD_KEY (the server's own), "
-                "so that callbacks can be verified"
+                "AWAITHUMANS_WEBHOOK_KEY is not set: the key that proves that a callback is from your awaithumans "
+                "server. Run `awaithumans-relay derive-key` on the server's machine, or give the server's own key as "
+                "AWAITHUMANS_PAYLOAD_KEY (`awaithumans dev` keeps it in payload.key beside its database)",
+                missing=("AWAITHUMANS_WEBHOOK_KEY",),
             )
         if any(len(key) != KEY_BYTES for key in keys):
             raise SettingsError(f"a webhook key must be {KEY_BYTES} bytes")

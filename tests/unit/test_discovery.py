@@ -323,7 +323,7 @@ def test_other_replies_prove_nothing(reply: bytes, project: Path) -> None:
 
 def test_silent_listener_does_not_block_the_caller(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that accepts connections and does not answer delays the caller for the limit only."""
-    monkeypatch.setattr(discovery.confirmation, "LIMIT_SECONDS", 0.05)
+    monkeypatch.setattr(discovery.confirmation, "REPLY_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert not discovery.is_running(dev_instance(f"http://127.0.0.1:{server.getsockname()[1]}"))
 

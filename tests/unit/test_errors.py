@@ -69,6 +69,7 @@ FACTS: dict[str, Any] = {
     "answered_by": "mallory@example.com",
     "allowed": ("anna@example.com",),
     "not_by": ("ben@example.com",),
+    "missing": ("AWAITHUMANS_RELAY_URL",),
 }
 
 HTTPX_REQUEST_ERRORS = {

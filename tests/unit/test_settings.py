@@ -250,11 +250,12 @@ def test_malformed_discovery_file_is_ignored(content: bytes, home: Path, dev: Fa
     assert Settings.load() == Settings(url="http://localhost:3001")
 
 
-async def test_local_server_is_not_checked_inside_an_event_loop(home: Path) -> None:
-    """The check would block the loop, so the first call detects a stopped server."""
-    url = unused_url()
-    discover(home, url)
-    assert (Settings.load().url, Settings.load().token()) == (url, "dev-token")
+async def test_local_server_is_checked_inside_an_event_loop(home: Path, dev: FakeHumans) -> None:
+    """The token of a local server is not sent to a program that may have taken its port."""
+    discover(home, dev.url)
+    assert (Settings.load().url, Settings.load().token()) == (dev.url, "dev-token")
+    discover(home, unused_url())
+    assert Settings.load() == Settings(url="http://localhost:3001")
 
 
 def test_unreadable_discovery_file_is_ignored(home: Path) -> None:

@@ -52,9 +52,17 @@ class EngineFlags:
     graph_config: str | None = None
     """Config of the graphs, or a function that creates it, as module:attribute."""
 
-    def any_given(self) -> bool:
-        """Whether at least one engine is requested."""
-        return bool(self.temporal is not None or self.profiles or self.graphs or self.langgraph_server is not None)
+    def check_any_given(self) -> None:
+        """Check that at least one engine is requested.
+
+        Raises:
+            SettingsError: None is.
+        """
+        if self.temporal is None and not self.profiles and not self.graphs and self.langgraph_server is None:
+            raise SettingsError(
+                "no engine: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
+                "--langgraph-server URL, or several of them"
+            )
 
     async def engines(self, stack: AsyncExitStack) -> list[Engine]:
         """Create all requested engines. Graphs share one.

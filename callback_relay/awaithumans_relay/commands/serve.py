@@ -20,7 +20,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.http.addresses import cleaned, in_brackets
 from awaithumans_core.http.clients import check_environment
 from awaithumans_core.safe_logging import safe_logger
-from awaithumans_core.settings import Settings
+from awaithumans_core.settings import Settings, check_all
 from awaithumans_relay.app import create_app
 from awaithumans_relay.commands import startup_checks
 from awaithumans_relay.commands.engines import EngineFlags
@@ -138,20 +138,8 @@ def _check_settings(flags: EngineFlags) -> None:
     Graphs of this process ask their next question from here, so they also need the relay's URL.
     """
     settings = Settings.load()
-    wrong: list[str] = []
     checks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
-    for check in [*checks, settings.relay] if flags.graphs else checks:
-        try:
-            check()
-        except SettingsError as error:
-            wrong.append(str(error))
-    if not flags.any_given():
-        wrong.append(
-            "no engine: give --temporal ADDRESS, --temporal-profile NAME, --graph NAME=module:attribute, "
-            "--langgraph-server URL, or several of them"
-        )
-    if wrong:
-        raise SettingsError("\n".join(wrong))
+    check_all(*checks, *([settings.relay] if flags.graphs else []), flags.check_any_given)
 
 
 async def _check_store(database: str) -> None:

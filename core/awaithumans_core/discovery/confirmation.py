@@ -29,11 +29,14 @@ CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 """The exact form of a challenge: base64url of 32 random bytes."""
 
 LIMIT_SECONDS = 3.0
-"""Maximum seconds that a process waits for the confirmation.
+"""Maximum seconds that a process waits for local servers altogether.
 
-A running instance answers within milliseconds and a closed port refuses at once. Only a program that accepts the
+A running server answers within milliseconds and a closed port refuses at once. Only a program that accepts the
 connection and does not answer takes this long.
 """
+
+REPLY_SECONDS = 2.0
+"""Maximum seconds between two parts of the relay's reply."""
 
 _CHALLENGE_BYTES = 32
 _MAX_REPLY_BYTES = 1024
@@ -56,7 +59,7 @@ def is_running(instance: DevInstance) -> bool:
     challenge = secrets.token_urlsafe(_CHALLENGE_BYTES)
     place = urlsplit(instance.relay_url)
     try:
-        with closing(HTTPConnection(place.hostname or "", place.port, timeout=LIMIT_SECONDS)) as connection:
+        with closing(HTTPConnection(place.hostname or "", place.port, timeout=REPLY_SECONDS)) as connection:
             connection.request("GET", f"{INSTANCE_PATH}?challenge={challenge}")
             reply = connection.getresponse()
             body = reply.read(_MAX_REPLY_BYTES)

@@ -4,7 +4,6 @@ Whether the server still runs, only its health endpoint knows. No signal is sent
 Ctrl-C, and a process id can belong to another process by now.
 """
 
-import asyncio
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -16,8 +15,8 @@ from pydantic import BaseModel
 DISCOVERY_FILE = ".awaithumans-dev.json"
 """Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
 
-HEALTH_SECONDS = 3
-"""How long the server may take for the reply of its health endpoint."""
+HEALTH_SECONDS = 2
+"""Maximum seconds between two parts of the reply of its health endpoint."""
 
 _HEALTH_BYTES = 64 * 1024
 _CONNECTIONS = {"http": HTTPConnection, "https": HTTPSConnection}
@@ -32,11 +31,8 @@ class LocalServer(BaseModel):
     def is_running(self) -> bool:
         """Whether an awaithumans server answers at this address.
 
-        Inside of an event loop it is not asked, because that would block the loop, which LangGraph's server refuses.
-        Then the file is believed, and the first call fails if the server has ended.
+        It must not be called in an event loop, because it blocks.
         """
-        if _in_event_loop():
-            return True
         try:
             address = urlsplit(self.url)
             connect = _CONNECTIONS.get(address.scheme)
@@ -55,13 +51,6 @@ class _Health(BaseModel):
     """The reply of the health endpoint."""
 
     status: str
-
-
-def _in_event_loop() -> bool:
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        return True
-    return False
 
 
 def announced_server() -> LocalServer | None:
