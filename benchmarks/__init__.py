@@ -1,11 +1,14 @@
 """Benchmarks of this package, measured on real servers and compared with the official SDK and adapters.
 
-many_waits        One process waits for a thousand answers.
-relay             The relay acknowledges callbacks and wakes callers.
-sweep             The relay's sweep of thousands of open waits.
-temporal_cost     One wait in Temporal: history, replay, start on a cold worker.
-temporal_gather   Many questions in one workflow.
-temporal_many     Thousands of workflows that wait at the same time.
-
-`python -m benchmarks.NAME --help` describes what a benchmark measures. Modules with an underscore are their parts.
+Each module without an underscore is a benchmark: it declares its rows and measures them (`BENCHMARK`). `book` runs them
+and writes the report. `python -m benchmarks --help` describes the command. Modules with an underscore are parts of the
+benchmarks.
 """
+
+MODULES = (
+    "many_waits",
+    "temporal_gather",
+    "temporal_many",
+    "import_cost",
+)
+"""The benchmarks, in the order in which they are measured and reported."""

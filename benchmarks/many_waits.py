@@ -1,7 +1,7 @@
-"""Measure what it costs one process to wait for many answers, beside the official SDK.
+"""What it costs one process to wait for many answers, beside the official SDK.
 
-Each client runs in a process of its own, with a real awaithumans server of its own that starts empty. The clients are
-measured one after the other, in three phases:
+Each client (`TaskClient.as_completed` of this package, `asyncio.gather` over the official `await_human`) runs in a
+process of its own, with a real awaithumans server of its own that starts empty. There are three phases:
 
 1. Ask. The client creates all tasks. The phase ends when the server has every task, or after 75 s.
 2. Wait. No task is answered, so the CPU time of server and client is the cost of waiting. The phase ends early if every
@@ -10,29 +10,25 @@ measured one after the other, in three phases:
    runs from just before it is sent to the server until the client has it as a typed value. Both processes read the
    same clock.
 
-Absolute figures depend on the machine, so compare the ratios. Three claims about this package are checked, and the exit
-status is 1 if one of them fails.
+CPU time and memory are the kernel's figures for the process. Requests are lines of the server's access log, where a
+long poll is logged when it ends.
 
-Examples:
-    python -m benchmarks.many_waits
-    python -m benchmarks.many_waits --tasks 60 --seconds 5 --json figures.json
+At 1,000 questions the official SDK is overloaded: it creates an HTTP client with a TLS context for each question, the
+server reads each polled task every second and does not answer the polls in time, and most questions fail. At 60
+questions it works. The cost of waiting grows with the number of questions for the official SDK only, so a quick run
+does not show the difference.
 """
 
-import argparse
 import asyncio
 import json
 import os
 import random
 import resource
-import signal
-import statistics
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +37,8 @@ from devservers import HumansServer, started
 
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import answer_task, open_tasks
-from benchmarks._report import Claim, argument_parser, claim_line, formatted, positive, progress
+from benchmarks.book.rows import Benchmark, Claim, Row
+from benchmarks.book.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, OFFICIAL = "ours", "official"
@@ -52,11 +49,8 @@ ANSWERING_SECONDS = 45.0
 SEEING_SECONDS = 90.0
 """Limits of the third phase: for giving the answers, and for the client to receive the last of them."""
 
-MAX_ANSWERS = 300
 MAX_CONNECTIONS = 20
-MIN_CPU_RATIO = 10.0
-MIN_TASKS_OF_CPU_CLAIM = 500
-"""Minimum for the claim, because the cost of waiting grows with the questions only for the official SDK."""
+MAX_CPU_RATIO = 0.1
 MAX_DELAY_SECONDS = 5.0
 MAX_DELAY_SHARE = 0.05
 
@@ -111,22 +105,74 @@ class ClientProcess:
 class Result:
     """Figures of one client."""
 
-    tasks: int
-    asked: int
     asking_seconds: float
     waiting: Cost | None
     """Cost of the second phase. None if every question had failed before."""
-    still_waiting: int
-    """Questions that had not failed at the end of the second phase."""
     connections: int
     memory_before: float
     memory: float
-    answers: int
     delays: list[float]
     """Seconds of delay of each answer that the client received, sorted."""
     seen_too_late: int
     never_seen: int
-    failed: dict[str, int]
+    failed: int
+
+
+SERVER_CPU = Row(
+    name="many-waits.server-cpu",
+    title="CPU of the server while 1,000 questions wait in one process",
+    unit="s per minute",
+    reference=OFFICIAL,
+    claims=(Claim(side=OURS, bound="at most", value=MAX_CPU_RATIO, to=OFFICIAL),),
+)
+CLIENT_CPU = Row(
+    name="many-waits.client-cpu",
+    title="CPU of the client while 1,000 questions wait in one process",
+    unit="s per minute",
+    reference=OFFICIAL,
+)
+REQUESTS = Row(
+    name="many-waits.requests",
+    title="Requests while 1,000 questions wait in one process",
+    unit="per minute",
+    reference=OFFICIAL,
+)
+CONNECTIONS = Row(
+    name="many-waits.connections",
+    title="Connections of one process that waits for 1,000 questions",
+    unit="connections",
+    what="Maximum of the whole run.",
+    reference=OFFICIAL,
+    claims=(Claim(side=OURS, bound="at most", value=MAX_CONNECTIONS, of="maximum"),),
+)
+MEMORY = Row(
+    name="many-waits.memory",
+    title="Memory of one process that waits for 1,000 questions",
+    unit="MB",
+    what="Maximum less the memory before the first question.",
+    reference=OFFICIAL,
+)
+ASKING = Row(
+    name="many-waits.asking",
+    title="Time in which one process asks 1,000 questions",
+    unit="s",
+    what=f"At most {ASKING_SECONDS:.0f} s, after which those that are asked are measured.",
+    reference=OFFICIAL,
+)
+DELAY = Row(
+    name="many-waits.delay",
+    title="Delay of 300 answers to 1,000 questions of one process",
+    unit="s",
+    what="Only answers that arrived.",
+    reference=OFFICIAL,
+)
+FAILURES = Row(
+    name="many-waits.failures",
+    title="Questions that failed and answers that came late or never",
+    unit="of 1,000",
+    what=f"An answer is late after {MAX_DELAY_SECONDS:g} s plus {MAX_DELAY_SHARE:.0%} of its wait.",
+    claims=(Claim(side=OURS, bound="at most", value=0, of="maximum"),),
+)
 
 
 # --- one client -----------------------------------------------------------------------------------------------------
@@ -169,40 +215,36 @@ async def background(*coroutines: Any) -> AsyncGenerator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def measure(side: str, options: argparse.Namespace, folder: Path) -> Result:
+async def measure_client(run: Run, side: str, folder: Path) -> Result:
+    tasks, seconds, answers = run.size(1000, 60), run.size(45.0, 5.0), run.size(300, 60)
     server = HumansServer(folder / "server")
-    async with started(server), client_process(side, server, options.tasks, folder / "client.log") as client:
+    async with started(server), client_process(side, server, tasks, folder / "client.log") as client:
         log = server.process.folder / server.process.log
         meter = Meter(server.process.pid, client.process.pid, server.port, log)
         before = meter.memory_now()
         async with background(client.read_results(), meter.watch()):
             began = time.monotonic()
             client.start()
-            asked = await wait_until_asked(server, options.tasks, client)
+            asked = await wait_until_asked(server, tasks, client)
             asking_seconds = time.monotonic() - began
-            progress(side, f"{asked} of {options.tasks} asked in {asking_seconds:.0f} s; now waiting without answers")
-            waiting = await meter.cost(options.seconds, client.ended)
-            still_waiting = options.tasks - len(client.failed)
-            progress(side, f"{still_waiting} questions have not failed; now a person answers")
-            given = await answer_some(server, options.answers)
-            progress(side, f"{len(given)} answered; waiting until the client has received them")
+            run.progress(f"{side}: {asked} of {tasks} asked in {asking_seconds:.0f} s; now waiting without answers")
+            waiting = await meter.cost(seconds, client.ended)
+            run.progress(f"{side}: {tasks - len(client.failed)} questions have not failed; now a person answers")
+            given = await answer_some(server, answers)
+            run.progress(f"{side}: {len(given)} answered; waiting until the client has received them")
             await wait_until_seen(given, client)
         return Result(
-            tasks=options.tasks,
-            asked=asked,
             asking_seconds=asking_seconds,
             waiting=waiting,
-            still_waiting=still_waiting,
             connections=meter.connections,
             memory_before=before,
             memory=meter.memory,
-            answers=len(given),
             delays=sorted(measured_delays(given, client)),
             seen_too_late=sum(
                 client.seen[one.order] - one.sent_at > one.max_delay for one in given if one.order in client.seen
             ),
             never_seen=sum(one.order not in client.seen for one in given),
-            failed=dict(Counter(client.failed.values())),
+            failed=len(client.failed),
         )
 
 
@@ -217,14 +259,14 @@ async def wait_until_asked(server: HumansServer, tasks: int, client: ClientProce
         await asyncio.sleep(0.5)
 
 
-async def answer_some(server: HumansServer, limit: int | None) -> list[GivenAnswer]:
+async def answer_some(server: HumansServer, limit: int) -> list[GivenAnswer]:
     """Answer one task at a time until the limit is reached or time is up."""
     given: list[GivenAnswer] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWERING_SECONDS), server.people() as http:
             tasks = await open_tasks(http)
             random.Random(1).shuffle(tasks)  # noqa: S311  # the same order for both sides
-            for task in tasks[: MAX_ANSWERS if limit is None else limit]:
+            for task in tasks[:limit]:
                 at = time.time()
                 if await answer_task(http, task, {"approved": True}):
                     given.append(GivenAnswer(task["payload"]["order"], timestamp(task["created_at"]), at))
@@ -249,89 +291,26 @@ def timestamp(text: str) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-# --- both clients ---------------------------------------------------------------------------------------------------
-
-Figure = Callable[[Result], float | None]
+# --- both clients -----------------------------------------------------------------------------------------------------
 
 
-def waiting_figure(name: str) -> Figure:
-    """Return the figure that reads this field of the waiting cost, if there is any."""
-    return lambda side: None if side.waiting is None else float(getattr(side.waiting, name))
-
-
-FIGURES: list[tuple[str, Figure, int]] = [
-    ("tasks created", lambda side: side.asked, 0),
-    ("time to create them (s)", lambda side: side.asking_seconds, 1),
-    ("waiting without answers (s)", waiting_figure("seconds"), 0),
-    ("  questions that had not failed", lambda side: side.still_waiting, 0),
-    ("  server CPU (s per minute)", waiting_figure("server_cpu"), 2),
-    ("  client CPU (s per minute)", waiting_figure("client_cpu"), 2),
-    ("  requests per minute", waiting_figure("requests"), 0),
-    ("connections, maximum", lambda side: side.connections, 0),
-    ("client memory before asking (MB)", lambda side: side.memory_before, 0),
-    ("client memory, maximum (MB)", lambda side: side.memory, 0),
-    ("answers given", lambda side: side.answers, 0),
-    ("  delay, minimum (s)", lambda side: side.delays[0] if side.delays else None, 2),
-    ("  delay, median (s)", lambda side: statistics.median(side.delays) if side.delays else None, 2),
-    ("  delay, maximum (s)", lambda side: side.delays[-1] if side.delays else None, 2),
-    ("  delayed by more than 5 s + 5 %", lambda side: side.seen_too_late, 0),
-    ("  never received", lambda side: side.never_seen, 0),
-    ("questions that failed", lambda side: sum(side.failed.values()), 0),
-]
-
-
-def table(ours: Result, theirs: Result) -> str:
-    rows = [("", OURS, OFFICIAL, "ratio")]
-    for name, figure, digits in FIGURES:
-        our_figure, official_figure = figure(ours), figure(theirs)
-        ratio = f"{official_figure / our_figure:.1f}" if our_figure and official_figure else "-"
-        rows.append((name, formatted(our_figure, digits), formatted(official_figure, digits), ratio))
-    return "\n".join(f"{name:<38}{our:>10}{official:>10}{ratio:>10}" for name, our, official, ratio in rows)
-
-
-def claims(ours: Result, official: Result) -> list[Claim]:
-    all_seen = ours.never_seen == ours.seen_too_late == sum(ours.failed.values()) == 0 and bool(ours.delays)
-    return [
-        Claim(f"at most {MAX_CONNECTIONS} connections", 0 < ours.connections <= MAX_CONNECTIONS),
-        cpu_claim(ours, official),
-        Claim("no answer delayed by more than 5 s plus 5 % of its wait, none lost, no question failed", all_seen),
-    ]
-
-
-def cpu_claim(ours: Result, official: Result) -> Claim:
-    text = "while waiting, at most a tenth of the server CPU of the official SDK"
-    if ours.waiting is None:
-        return Claim(text, holds=False)
-    if official.waiting is None:
-        return Claim(text, None, "every question of the official SDK had failed before")
-    if ours.tasks < MIN_TASKS_OF_CPU_CLAIM:
-        return Claim(text, None, f"the claim is about {MIN_TASKS_OF_CPU_CLAIM} tasks or more")
-    return Claim(text, ours.waiting.server_cpu * MIN_CPU_RATIO <= official.waiting.server_cpu)
-
-
-def report(ours: Result, official: Result) -> bool:
-    """Print figures and claims, and return whether every claim holds."""
-    checked = claims(ours, official)
-    print(f"\n{ours.tasks} tasks, one client process; ratio: official to ours\n")
-    print(table(ours, official))
-    for side, result in ((OURS, ours), (OFFICIAL, official)):
-        if result.failed:
-            print(f"\n{side}, failed:", ", ".join(f"{kind} ({count})" for kind, count in result.failed.items()))
-    print("", *map(claim_line, checked), sep="\n")
-    return all(claim.holds is not False for claim in checked)
-
-
-async def run(options: argparse.Namespace) -> bool:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+async def measure(run: Run) -> None:
     raise_open_file_limit()
-    with tempfile.TemporaryDirectory() as folder:
-        ours, official = [await measure(side, options, Path(folder, side)) for side in (OURS, OFFICIAL)]
-    if options.json:
-        both = {"ours": asdict(ours), "official": asdict(official), "claims": list(map(asdict, claims(ours, official)))}
-        options.json.write_text(json.dumps(both, indent=2))
-    return report(ours, official)
+    for repeat in run.repeats():
+        for side in (OURS, OFFICIAL):
+            record(run, side, await measure_client(run, side, run.folder / f"{side}-{repeat}"))
+
+
+def record(run: Run, side: str, result: Result) -> None:
+    run.record(ASKING, side, result.asking_seconds)
+    if result.waiting is not None:
+        run.record(SERVER_CPU, side, result.waiting.server_cpu)
+        run.record(CLIENT_CPU, side, result.waiting.client_cpu)
+        run.record(REQUESTS, side, result.waiting.requests)
+    run.record(CONNECTIONS, side, result.connections)
+    run.record(MEMORY, side, result.memory - result.memory_before)
+    run.record(DELAY, side, *result.delays)
+    run.record(FAILURES, side, result.failed + result.seen_too_late + result.never_seen)
 
 
 def raise_open_file_limit() -> None:
@@ -340,18 +319,11 @@ def raise_open_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argument_parser("many_waits", __doc__)
-    parser.add_argument("--tasks", type=positive, default=1000, help="number of questions (default: 1000)")
-    parser.add_argument("--seconds", type=positive, default=60, help="length of the waiting phase (default: 60)")
-    parser.add_argument(
-        "--answers", type=positive, help=f"number of answers (default: one per task, at most {MAX_ANSWERS})"
-    )
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(0 if asyncio.run(run(arguments())) else 1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+BENCHMARK = Benchmark(
+    name="many-waits",
+    title="Waiting for many answers in one process",
+    description=__doc__,
+    rows=(SERVER_CPU, CLIENT_CPU, REQUESTS, CONNECTIONS, MEMORY, ASKING, DELAY, FAILURES),
+    measure=measure,
+    minutes=8,
+)

@@ -1,37 +1,27 @@
-"""Measure thousands of workflows that wait for a person on one worker, and check that every answer arrives once.
+"""Workflows that wait for a person on one worker and are all answered: every answer must arrive once.
 
 Temporal, the awaithumans server, the relay (started by its command line) and the worker have processes of their own.
-There are four phases:
+Each mode is measured on new servers. There are four phases:
 
 1. Ask. All workflows are started, and each asks one question. The phase ends when the relay has every wait and the
    worker is idle.
-2. Wait. No task is answered, so the CPU time of the processes is the cost of waiting.
+2. Wait. No task is answered, so the CPU time of the processes is the cost of waiting. The waits are minutes old.
 3. Answer. A person answers all tasks through the server's API, in random order and several at once. Each answer is
    different and follows from the number of the order.
 4. Finish. Answers arrive by callbacks and by the relay's sweep until every workflow has ended. Before it ends, each
    workflow records its answer with an activity that appends a line to a file. These lines are counted.
 
-The claims are that no answer is lost, that none is recorded twice, and that none reaches another question. The exit
-status is 1 if one of them fails.
-
-Examples:
-    python -m benchmarks.temporal_many
-    python -m benchmarks.temporal_many --mode activity --workflows 60 --seconds 5 --json figures.json
+A worker keeps 1,000 workflows in its cache by default, so its memory grows by the size of a thousand workflows.
 """
 
-import argparse
 import asyncio
-import json
 import random
 import secrets
-import signal
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +31,11 @@ from temporalio.client import Client, WorkflowHandle
 
 from benchmarks._meters import cpu_per_minute, memory
 from benchmarks._people import answer_all, open_tasks
-from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
-from benchmarks._sides import MANY, MODES, SIDES, SIGNAL, ServerAddresses
+from benchmarks._sides import MANY, MODES, SIDES, ServerAddresses
 from benchmarks._temporal_worker import WorkerProcess, worker_process
 from benchmarks._workflows_many import ANSWERS_FILE
+from benchmarks.book.rows import Benchmark, Claim, Row
+from benchmarks.book.run import Run
 
 QUEUE = "many"
 CONCURRENCY = 32
@@ -57,29 +48,37 @@ IDLE_SECONDS = 2.0
 IDLE_CPU = 0.05
 
 
-@dataclass
-class Result:
-    """Figures of one run."""
+LOST, DOUBLED, SWAPPED = "lost", "recorded twice", "of another workflow"
 
-    mode: str
-    workflows: int
-    asking_seconds: float
-    """From the first start until the relay had registered every wait."""
-    memory_before: float
-    """Memory of the worker in megabytes, before the first workflow was started."""
-    memory: float
-    """Memory of the worker in megabytes, while all workflows wait."""
-    waiting: dict[str, float]
-    """CPU seconds per minute of each process in the second phase."""
-    answering_seconds: float
-    answers: int
-    ending_seconds: float
-    """From the first answer until the last workflow had ended, or time was up."""
-    ended: int
-    """Workflows that completed."""
-    lost: int
-    doubled: int
-    swapped: int
+ASKING = Row(name="temporal-many.asking", title="Time until 1,000 workflows wait on one worker", unit="s")
+MEMORY = Row(
+    name="temporal-many.memory",
+    title="Memory of a worker on which 1,000 workflows wait",
+    unit="MB",
+    what="The growth since the first workflow was started.",
+)
+CPU = Row(
+    name="temporal-many.cpu",
+    title="CPU while 1,000 workflows wait",
+    unit="s per minute",
+    what="The CPU of the relay and of the awaithumans server is the cost of the sweep.",
+)
+ENDING = Row(
+    name="temporal-many.ending",
+    title="Time from the first of 1,000 answers to the end of the last workflow",
+    unit="s",
+    what="It includes the time in which the server accepts the answers.",
+)
+ERRORS = Row(
+    name="temporal-many.errors",
+    title="Wrong effects of 1,000 answers",
+    unit="workflows",
+    claims=tuple(
+        Claim(side=f"{mode}, {kind}", bound="at most", value=0, of="maximum")
+        for mode in MODES
+        for kind in (LOST, DOUBLED, SWAPPED)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -141,20 +140,20 @@ def workflow_id(order: int) -> str:
 # --- the phases -----------------------------------------------------------------------------------------------------
 
 
-async def ask_all(servers: Servers, options: argparse.Namespace) -> float:
+async def ask_all(servers: Servers, mode: str, count: int) -> float:
     """Start all workflows and wait until each waits. Return the seconds until the relay had registered all."""
     began = time.monotonic()
     async with asyncio.timeout(ASKING_SECONDS), httpx.AsyncClient() as http:
-        await start_all(servers, options)
-        while (await registered_waits(servers, http)) < options.workflows:
+        await start_all(servers, mode, count)
+        while (await registered_waits(servers, http)) < count:
             await asyncio.sleep(0.2)
         took = time.monotonic() - began
         await wait_until_idle(servers)
     return took
 
 
-async def start_all(servers: Servers, options: argparse.Namespace) -> None:
-    side, addresses = SIDES[MANY[options.mode]], ServerAddresses(servers.humans.url, servers.humans.token)
+async def start_all(servers: Servers, mode: str, count: int) -> None:
+    side, addresses = SIDES[MANY[mode]], ServerAddresses(servers.humans.url, servers.humans.token)
     gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(order: int) -> WorkflowHandle[Any, Any]:
@@ -163,7 +162,7 @@ async def start_all(servers: Servers, options: argparse.Namespace) -> None:
                 side.workflow.__name__, side.argument(order, addresses), id=workflow_id(order), task_queue=QUEUE
             )
 
-    await asyncio.gather(*map(one, range(options.workflows)))
+    await asyncio.gather(*map(one, range(count)))
 
 
 async def registered_waits(servers: Servers, http: httpx.AsyncClient) -> int:
@@ -192,7 +191,7 @@ async def wait_until_ended(servers: Servers, count: int) -> int:
     with suppress(TimeoutError):
         async with asyncio.timeout(ENDING_SECONDS):
             while recorded_answers(servers.answers).total() < count or await count_workflows(servers, "Running"):
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.5)
     return await count_workflows(servers, "Completed")
 
 
@@ -220,88 +219,38 @@ def answer_errors(lines: Counter[str], count: int) -> tuple[int, int, int]:
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> Result:
-    count: int = options.workflows
-    async with serving(options.mode, folder) as servers:
+async def measure(run: Run) -> None:
+    for repeat in run.repeats():
+        for mode in MODES:
+            await measure_mode(run, mode, run.folder / f"{mode}-{repeat}")
+
+
+async def measure_mode(run: Run, mode: str, folder: Path) -> None:
+    count = run.size(1000, 40)
+    folder.mkdir()
+    async with serving(mode, folder) as servers:
         before = memory(servers.worker.pid)
-        asking = await ask_all(servers, options)
-        progress(options.mode, f"{count} wait after {asking:.0f} s; now waiting without answers")
-        waiting = await cpu_per_minute(servers.pids, options.seconds)
-        while_waiting = memory(servers.worker.pid)
-        progress(options.mode, "now a person answers")
+        run.record(ASKING, mode, await ask_all(servers, mode, count))
+        waiting = await cpu_per_minute(servers.pids, run.size(30.0, 3.0))
+        for process, spent in waiting.items():
+            run.record(CPU, f"{mode}, {process}", spent)
+        run.record(MEMORY, mode, memory(servers.worker.pid) - before)
         began = time.monotonic()
         answers = await answer_everything(servers)
-        answering = time.monotonic() - began
-        progress(options.mode, f"{answers} answered after {answering:.0f} s; waiting until every workflow has ended")
-        ended = await wait_until_ended(servers, count)
-        ending = time.monotonic() - began
+        run.progress(f"{mode}: {answers} of {count} answered after {time.monotonic() - began:.0f} s")
+        completed = await wait_until_ended(servers, count)
+        run.record(ENDING, mode, time.monotonic() - began)
         lost, doubled, swapped = answer_errors(recorded_answers(servers.answers), count)
-    return Result(
-        mode=options.mode,
-        workflows=count,
-        asking_seconds=asking,
-        memory_before=before,
-        memory=while_waiting,
-        waiting=waiting,
-        answering_seconds=answering,
-        answers=answers,
-        ending_seconds=ending,
-        ended=ended,
-        lost=lost,
-        doubled=doubled,
-        swapped=swapped,
-    )
+    run.record(ERRORS, f"{mode}, {LOST}", max(lost, count - completed))
+    run.record(ERRORS, f"{mode}, {DOUBLED}", doubled)
+    run.record(ERRORS, f"{mode}, {SWAPPED}", swapped)
 
 
-def table(result: Result) -> str:
-    rows: Sequence[Sequence[str]] = [
-        ("workflows, all waiting at once", str(result.workflows)),
-        ("time until all of them waited (s)", f"{result.asking_seconds:.1f}"),
-        ("worker memory before / while they wait (MB)", f"{result.memory_before:.0f} / {result.memory:.0f}"),
-        *((f"{name} CPU without answers (s per minute)", f"{spent:.2f}") for name, spent in result.waiting.items()),
-        ("answers given", str(result.answers)),
-        ("  time to give them (s)", f"{result.answering_seconds:.1f}"),
-        ("workflows that completed", str(result.ended)),
-        ("  from the first answer to the last workflow (s)", f"{result.ending_seconds:.1f}"),
-        ("answers lost", str(result.lost)),
-        ("answers recorded twice", str(result.doubled)),
-        ("answers to another question", str(result.swapped)),
-    ]
-    return columns(rows, [58, 16])
-
-
-def claims(result: Result) -> list[Claim]:
-    all_done = result.lost == 0 and result.ended == result.answers == result.workflows
-    return [
-        Claim("no answer is lost, every workflow completed", all_done),
-        Claim("no answer is recorded twice", result.doubled == 0),
-        Claim("no answer reaches another question", result.swapped == 0),
-    ]
-
-
-async def run(options: argparse.Namespace) -> bool:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
-    with tempfile.TemporaryDirectory() as folder:
-        result = await measure(options, Path(folder))
-    checked = claims(result)
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result) | {"claims": list(map(asdict, checked))}, indent=2))
-    print(f"\nmode: {result.mode}\n", table(result), "", *map(claim_line, checked), sep="\n")
-    return all(claim.holds is not False for claim in checked)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argument_parser("temporal_many", __doc__)
-    parser.add_argument("--mode", choices=MODES, default=SIGNAL, help="mode of `await_human` (default: signal)")
-    parser.add_argument("--workflows", type=positive, default=2000, help="number of workflows (default: 2000)")
-    parser.add_argument("--seconds", type=positive, default=60, help="length of the waiting phase (default: 60)")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(0 if asyncio.run(run(arguments())) else 1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+BENCHMARK = Benchmark(
+    name="temporal-many",
+    title="Temporal: many workflows that wait at the same time",
+    description=__doc__,
+    rows=(ASKING, MEMORY, CPU, ENDING, ERRORS),
+    measure=measure,
+    minutes=12,
+)

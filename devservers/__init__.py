@@ -2,8 +2,19 @@
 
 from awaithumans_relay.dev.humans_server import HumansServer
 from awaithumans_relay.dev.ports import free_port
-from awaithumans_relay.dev.processes import Process, Server, started, tool
+from awaithumans_relay.dev.processes import Process, Server, guard_group, release_group, started, tool
 from awaithumans_relay.dev.temporal_server import TemporalServer
 from devservers.relay import RelayServer
 
-__all__ = ["HumansServer", "Process", "RelayServer", "Server", "TemporalServer", "free_port", "started", "tool"]
+__all__ = [
+    "HumansServer",
+    "Process",
+    "RelayServer",
+    "Server",
+    "TemporalServer",
+    "free_port",
+    "guard_group",
+    "release_group",
+    "started",
+    "tool",
+]

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+from devservers import guard_group, release_group
 
 
 class PostgresServer:
@@ -26,6 +27,7 @@ class PostgresServer:
         # Not in pytest's folder: under root, the server is another user and must reach every folder above its data.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._server = get_server(self._folder / "data", cleanup_mode="delete")
+        guard_group(self.pid)
         if not durable:
             with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
                 connection.execute("ALTER SYSTEM SET fsync = off")
@@ -65,5 +67,8 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server and remove its data."""
+        pid = self._server.get_pid()
         self._server.cleanup()
+        if pid is not None:
+            release_group(pid)
         self._folder.rmdir()

@@ -93,7 +93,7 @@ class Process:
                 start_new_session=True,
                 pass_fds=self.kept_open,
             )
-        _tell_guard("+", self._running.pid)
+        guard_group(self._running.pid)
 
     @property
     def log_file(self) -> Path:
@@ -134,7 +134,7 @@ class Process:
             with suppress(subprocess.TimeoutExpired):
                 self._running.wait(STOP_SECONDS)
                 break
-        _tell_guard("-", self._running.pid)
+        release_group(self._running.pid)
         self._running = None
 
     def output(self) -> str:
@@ -187,6 +187,16 @@ async def started(*servers: Server) -> AsyncGenerator[None]:
     finally:
         for server in reversed(servers):
             await asyncio.to_thread(server.stop)
+
+
+def guard_group(pid: int) -> None:
+    """End this process group when the calling process ends, however it ends. `pid` leads the group."""
+    _tell_guard("+", pid)
+
+
+def release_group(pid: int) -> None:
+    """Stop guarding a process group, because it has ended."""
+    _tell_guard("-", pid)
 
 
 @cache
