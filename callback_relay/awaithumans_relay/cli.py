@@ -92,6 +92,19 @@ GraphThreads = Annotated[
         help="Run the graphs in a separate thread, so that a node that blocks does not delay callbacks.",
     ),
 ]
+
+
+def Port(whose: str, usual: int) -> Any:  # noqa: N802 - it stands where an option's class would
+    """Return the option for a port of `dev`."""
+    return typer.Option(
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help=f"Port {whose}. Without it: that of the last run, {usual} or a free one.",
+        show_default=False,
+    )
+
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 """The levels that logging and uvicorn both know by these names."""
 OneEngine = Annotated[
@@ -126,6 +139,7 @@ def relay(
 
     \b
     Typical use:
+      awaithumans-relay dev                                start all to develop
       awaithumans-relay serve --temporal localhost:7233    run the relay
       awaithumans-relay doctor --temporal localhost:7233   check the setup
       awaithumans-relay waits --state parked               list failed waits
@@ -273,6 +287,73 @@ def serve(
             tls=tls,
         )
     )
+
+
+@cli.command()
+def dev(
+    graph: Graphs = None,
+    graph_context: GraphContext = None,
+    graph_config: GraphConfig = None,
+    langgraph_server: LangGraphServer = None,
+    langgraph_server_headers: LangGraphServerHeaders = None,
+    temporal: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Use the Temporal server at this address and start none.")
+    ] = None,
+    temporal_data_converter: TemporalDataConverter = None,
+    port: Annotated[int | None, Port("of the relay", 8787)] = None,
+    server_port: Annotated[int | None, Port("of the awaithumans server", 3001)] = None,
+    temporal_port: Annotated[int | None, Port("of the Temporal dev server", 7233)] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the tasks, workflows and keys of earlier runs in this folder first.")
+    ] = False,
+) -> None:
+    """Start everything for development, and show what happens to your questions.
+
+    
+    It starts, on 127.0.0.1 only:
+      the awaithumans server, with a first operator whose e-mail and password
+      are printed; the Temporal dev server, if it is installed; this relay.
+    Workers and scripts in other terminals need no variables, as long as they
+    run in this folder or below it: they find the servers by the file
+    .awaithumans/dev.json, which exists while the command runs.
+
+    
+    One line is printed when a question is
+      asked       with the workflow or thread that asks (or `script`)
+      answered    with the person who answered, and how
+      delivered   to the workflow or thread, which continues
+    and for each warning. Logs are in .awaithumans/dev.
+
+    
+    Tasks, workflows, keys and ports are kept in .awaithumans/dev, so that a
+    restart loses no question (a graph is loaded at the start: restart after a
+    change). Ctrl-C stops everything. For production use `serve`.
+
+    
+    Examples:
+      awaithumans-relay dev
+      awaithumans-relay dev --graph refunds=my_app.graphs:graph
+      awaithumans-relay dev --langgraph-server http://localhost:2024
+
+    
+    Exit codes: 0 stopped by a signal, 1 a server ended, 2 it cannot start.
+    """
+    if langgraph_server_headers is not None and langgraph_server is None:
+        raise typer.BadParameter("add --langgraph-server URL", param_hint="--langgraph-server-headers")
+    from awaithumans_relay.commands.dev import DevOptions, develop
+    from awaithumans_relay.commands.engines import EngineFlags
+
+    flags = EngineFlags(
+        temporal,
+        graph or [],
+        langgraph_server,
+        data_converter=temporal_data_converter,
+        langgraph_headers=langgraph_server_headers,
+        graph_context=graph_context,
+        graph_config=graph_config,
+    )
+    ports = {"server": server_port, "temporal": temporal_port, "relay": port}
+    raise typer.Exit(_run(develop(DevOptions(flags, ports, fresh=fresh))))
 
 
 @cli.command()

@@ -54,6 +54,19 @@ def is_free(port: int) -> bool:
     return False
 
 
-def usual_port(*usual: int | None) -> int:
-    """Return the first of these ports that is free, or another free port."""
-    return next((port for port in usual if port is not None and is_free(port)), None) or free_port()
+_claims: list[socket.socket] = []
+"""Sockets that claim ports until this process ends."""
+
+
+def claim(port: int) -> bool:
+    """Claim a port for a server of this process. Return False if it is in use, or claimed by another process."""
+    if not is_free(port):
+        return False
+    mark = socket.socket(type=socket.SOCK_DGRAM)  # two processes that choose at the same time do not both get it
+    try:
+        mark.bind(("127.0.0.1", port))
+    except OSError:
+        mark.close()
+        return False
+    _claims.append(mark)
+    return True

@@ -6,9 +6,10 @@ formatter of the application. Law: no secret, token, payload or answer appears i
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from textwrap import dedent
 from typing import Any, cast
 
@@ -80,7 +81,19 @@ def configure(level: str, log_format: LogFormat) -> None:
     """Log to stderr, for a process that is only a relay."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == LogFormat.JSON else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    install(level, [handler])
+
+
+def file_handler(file: Path) -> logging.Handler:
+    """Return a handler that writes lines for people into a new file."""
+    handler = logging.FileHandler(file, mode="w", encoding="utf-8", errors="replace")
+    handler.setFormatter(TextFormatter())
+    return handler
+
+
+def install(level: str, handlers: Sequence[logging.Handler]) -> None:
+    """Log to these handlers, in a process that is only a relay."""
+    logging.basicConfig(level=level.upper(), handlers=handlers)
     for chatty in ("httpx", "httpcore"):  # they would log every check of the sweep
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

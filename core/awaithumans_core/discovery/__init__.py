@@ -16,7 +16,7 @@ from awaithumans_core.discovery.confirmation import (
     proof_of,
     within_limit,
 )
-from awaithumans_core.discovery.file import FOLDER, DevFile, announce, nearest_file, read, withdraw
+from awaithumans_core.discovery.file import FOLDER, DevFile, announce, nearest_file, project_folder, read, withdraw
 from awaithumans_core.discovery.instance import DevInstance, UnusableFileError
 from awaithumans_core.discovery.search import running_instance
 
@@ -31,6 +31,7 @@ __all__ = [
     "announce",
     "is_running",
     "nearest_file",
+    "project_folder",
     "proof_of",
     "read",
     "running_instance",

@@ -46,6 +46,25 @@ class DevFile:
     """Whether this process has written it."""
 
 
+def project_folder(project: Path) -> Path:
+    """Return the folder `.awaithumans` of a project. It is created, with a `.gitignore` that keeps it out of git.
+
+    Raises:
+        SettingsError: it cannot be created, or it is a link or belongs to another user.
+    """
+    folder = project.resolve() / FOLDER
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        _check_owner(folder.lstat(), folder, stat.S_ISDIR)
+        _ignore_in_git(folder)
+    except UnusableFileError as refused:
+        raise SettingsError(str(refused)) from None
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return folder
+
+
 def announce(instance: DevInstance, project: Path) -> Path:
     """Write the discovery file of a project, and a `.gitignore` beside it. Return the file's path.
 
@@ -54,13 +73,9 @@ def announce(instance: DevInstance, project: Path) -> Path:
     Raises:
         SettingsError: it cannot be written, or `.awaithumans` is a link or belongs to another user.
     """
-    folder = project.resolve() / FOLDER
+    folder = project_folder(project)
     path = folder / NAME
     try:
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        _check_owner(folder.lstat(), folder, stat.S_ISDIR)
-        _ignore_in_git(folder)
         unfinished = folder / f".{NAME}.{secrets.token_hex(8)}"
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
         try:
@@ -69,8 +84,6 @@ def announce(instance: DevInstance, project: Path) -> Path:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-    except UnusableFileError as refused:
-        raise SettingsError(f"{path} cannot be written: {refused}") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
     _written_here[path] = instance
