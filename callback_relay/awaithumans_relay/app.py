@@ -16,6 +16,7 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.services import with_flag
 from awaithumans_core.settings import Settings, check_all
 from awaithumans_relay.availability.engine_checks import EngineChecks
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
@@ -122,7 +123,9 @@ class Relay:
 
     async def _report_missing_engines(self) -> None:
         for name in set(await self.store.queries.engines()) - self.engines.keys() - {PROBE_ENGINE}:
-            logger.error("waits name the engine %r, which this relay does not have; they are kept until it does", name)
+            logger.error(
+                "waits name the engine %s, which this relay does not have; they are kept until it does", with_flag(name)
+            )
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncGenerator[None]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from awaithumans_core.errors import CallbackRejectedError, SettingsError
 from awaithumans_core.secret_strength import GENERATE, weakness
+from awaithumans_core.services import WRONG_RELAY_SECRET
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeSerializer
@@ -210,7 +211,7 @@ class RouteSigner:
 
 
 def _refused() -> CallbackRejectedError:
-    return CallbackRejectedError("the token was not signed with this relay's AWAITHUMANS_RELAY_SECRET", http_status=401)
+    return CallbackRejectedError(WRONG_RELAY_SECRET, http_status=401)
 
 
 def _route(held: "JsonValue") -> Route:

@@ -114,6 +114,10 @@ def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) 
     )
 
 
+def changed(settings: Settings, **fields: Any) -> Settings:
+    return Settings.load(**settings.model_dump() | fields)
+
+
 def uvicorn_process(folder: Path, app: str, port: int, settings: Settings, *flags: str) -> Process:
     """Return the process of an application of its own, for instance `mounted:app` from `mounted.py` in the folder."""
     return Process(

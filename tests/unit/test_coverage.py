@@ -132,6 +132,7 @@ def test_conversations_import_no_io() -> None:
             "json_values",
             "outcome",
             "retry",
+            "services",
             "status",
             "task_id",
         )

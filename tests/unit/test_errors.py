@@ -258,8 +258,9 @@ def test_request_error_becomes_a_lost_reply(kind: type[httpx.RequestError]) -> N
 
 
 def test_request_error_without_text_shows_its_class_name() -> None:
-    """Timeouts of httpx have no text, so the class name describes them."""
-    assert _lost(httpx.ReadTimeout("")) == Lost("ReadTimeout")
+    """An error of httpx without a text is described by its class, and a timeout in words as well."""
+    assert _lost(httpx.ReadTimeout("")) == Lost("ReadTimeout: no reply in time")
+    assert _lost(httpx.ReadError("")) == Lost("ReadError")
 
 
 def test_address_without_scheme_is_a_settings_error() -> None:

@@ -499,7 +499,7 @@ def test_404_of_another_service_is_not_a_missing_task(name: str) -> None:
     """A 404 of another service means that the address is wrong, not that the task does not exist."""
     talk = Conversation([reply(404, {"detail": "Not Found"})])
     error = refused_with(UnexpectedReplyError, talk, ONE_CALL[name](talk.patience))
-    assert "no task API at this address" in str(error)
+    assert "Is this the awaithumans server?" in str(error)
 
 
 @pytest.mark.parametrize("name", ["get", "poll", "close"])

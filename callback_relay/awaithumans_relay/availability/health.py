@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from awaithumans_core.deleted_tasks import Census
+from awaithumans_core.errors import AwaitHumansError
+from awaithumans_core.services import ENGINES
 from awaithumans_relay.availability import server_causes
-from awaithumans_relay.availability.tracker import AvailabilityTracker
+from awaithumans_relay.availability.tracker import AvailabilityTracker, described
 
 FAILED_TARGETS = 5
 """Number of different targets of an engine that must fail in a row.
@@ -71,7 +73,11 @@ class Health:
 
 
 def _engine_tracker(name: str) -> AvailabilityTracker:
-    return AvailabilityTracker(f"engine {name}", subject_limit=FAILED_TARGETS)
+    def describe(error: BaseException) -> str:
+        service = None if isinstance(error, AwaitHumansError) else ENGINES.get(name)  # ours say what to do themselves
+        return described(error) if service is None else f"{described(error).removesuffix('.')}. {service.if_silent}"
+
+    return AvailabilityTracker(f"engine {name}", subject_limit=FAILED_TARGETS, describe=describe)
 
 
 def _missing_tasks(census: Census) -> dict[str, Any]:

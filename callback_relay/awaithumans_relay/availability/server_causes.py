@@ -5,7 +5,6 @@ alike), 401, and an environment in which no request can be sent. Any other odd r
 read again later, and the others continue.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 from awaithumans_core.errors import (
@@ -17,8 +16,9 @@ from awaithumans_core.errors import (
     SettingsError,
     UnexpectedReplyError,
 )
-from awaithumans_core.flow import Lost, Reply, answered_by_proxy
+from awaithumans_core.flow import SAME_KEY, Lost, Reply, advice_on, answered_by_proxy
 from awaithumans_core.json_values import read_json
+from awaithumans_core.services import SERVER
 
 
 class ServerCause(StrEnum):
@@ -42,13 +42,6 @@ _CONSEQUENCE = (
     "Waits are kept and callbacks are accepted. Answers that are not called back (by e-mail, in Slack) are not found "
     "until the server can be read again"
 )
-_ADVICE: Mapping[ServerCause, str] = {
-    ServerCause.UNREACHABLE: "start it, or set AWAITHUMANS_URL to its own address",
-    ServerCause.TOKEN_REFUSED: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's own token, and restart the relay",
-    ServerCause.NOT_THE_SERVER: "set AWAITHUMANS_URL to the address of the awaithumans server",
-}
-"""How to fix a cause. The text of the other causes names the fix itself."""
-
 _LATER = frozenset({408, 425, 429})
 
 
@@ -79,9 +72,7 @@ def concerns_server(error: AwaitHumansError) -> bool:
 
 def describe(error: BaseException) -> str:
     """Describe an error, its cause and the way to fix it, for the log."""
-    cause = cause_of_error(error)
-    advice = f". To fix this, {_ADVICE[cause]}" if cause in _ADVICE else ""
-    return f"{cause} ({error}){advice}. {_CONSEQUENCE}"
+    return f"{cause_of_error(error)} ({str(error).removesuffix(SAME_KEY)}). {_CONSEQUENCE}"
 
 
 def cause_of_reply(reply: Reply | Lost) -> ServerCause | None:
@@ -109,17 +100,16 @@ def describe_reply(reply: Reply | Lost, url: str) -> str | None:
     cause = cause_of_reply(reply)
     if cause is None:
         return None
+    at, advice = SERVER.at(url), advice_on(SERVER, reply)
     if isinstance(reply, Lost):
-        problem = f"the awaithumans server does not answer at {url} ({reply.error})"
-    elif (proxy := answered_by_proxy(reply)) is not None and cause == ServerCause.PROXY:
-        return (
-            f"the awaithumans server at {url} is not reached: {proxy} answers {reply.status} in its place. "
-            f"{proxy.advice}. {_CONSEQUENCE}"
-        )
+        problem = f"{SERVER.name} does not answer at {at}: {reply.error}"
+    elif cause == ServerCause.PROXY:
+        problem = f"{SERVER.name} at {at} is not reached: {reply.proxy} answers {reply.status} in its place"
     elif cause == ServerCause.TOKEN_REFUSED:
-        problem = f"the awaithumans server at {url} refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status})"
+        problem = f"{SERVER.name} at {at} refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status})"
+        advice = "Set AWAITHUMANS_ADMIN_API_TOKEN to the token of this server, and restart the relay"
     elif cause == ServerCause.UNREACHABLE:
-        problem = f"the awaithumans server at {url} answers {reply.status}"
+        problem = f"{SERVER.name} at {at} answers {reply.status}"
     else:
-        problem = f"{url} answers {reply.status} to GET /api/tasks, but not as the awaithumans server"
-    return f"{problem}: {_ADVICE[cause]}. {_CONSEQUENCE}"
+        problem, advice = f"{at} answers {reply.status} to GET /api/tasks", SERVER.if_other
+    return ". ".join(part for part in (problem, advice, _CONSEQUENCE) if part)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from awaithumans_core.engine import ChecksThreads, Reachable, Remarks
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
+from awaithumans_core.services import ENGINES
 from awaithumans_core.settings import Settings
 from awaithumans_relay.commands import startup_checks
 from awaithumans_relay.commands.engines import EngineFactory
@@ -136,8 +137,10 @@ async def check_engine(made: EngineFactory) -> str:
         except SettingsError:
             raise
         except Exception as error:  # any error of an engine is the finding
+            found = [ENGINES[engine.name].if_silent for engine in engines if engine.name in ENGINES]
+            advice = found[0] if found else "Start what it needs"
             raise SettingsError(
-                f"unreachable: start it, or correct its address here and in `serve` ({error})"
+                f"unreachable ({type(error).__name__}: {error}). {advice}, here and in `serve`"
             ) from error
     return "; ".join(["reachable", *remarks])
 

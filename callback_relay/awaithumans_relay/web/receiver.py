@@ -15,6 +15,7 @@ from awaithumans_core.errors import CallbackRejectedError, EngineUnknownError
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.services import with_flag
 from awaithumans_core.settings import Settings
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
@@ -92,7 +93,7 @@ class Receiver:
             raise CallbackRejectedError(wrong, http_status=422) from None
         if route.engine not in self._engines:
             raise EngineUnknownError(
-                f"this relay has no engine {route.engine!r}; it has: {', '.join(self._engines) or 'none'}"
+                f"this relay has no engine {with_flag(route.engine)}; it has: {', '.join(self._engines) or 'none'}"
             )
         state = await self._intake.register(
             checked_task_id(task_id), route, given.timeout_seconds, missing=given.missing

@@ -81,7 +81,7 @@ def ended_page(offset: int, size: int, patience: Patience) -> Flow[EndedPage]:
     call = Call("GET", "/api/tasks", params={"terminal": "true", "limit": size, "offset": offset})
     reply = yield from insist(call, patience, _page)
     if isinstance(reply, Reply):
-        raise refusal(reply)
+        raise refusal(reply, call)
     if reply is None:  # a single task that is too large is skipped, like one that cannot be read
         return EndedPage([], full=True, next_size=max(1, size // 2), covered=0 if size > 1 else 1)
     listed, held, weight = reply

@@ -21,13 +21,20 @@ from awaithumans_core.flow.steps import RETRY_AFTER_SECONDS, Call, Flow, Lost, P
 from awaithumans_core.json_values import read_json
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import retry_after_seconds
+from awaithumans_core.services import RELAY, SERVER, WRONG_RELAY_SECRET, Service
 
 SAME_KEY = ". The same call with the same key picks up where this one stopped"
 """Last sentence of `ServerUnreachableError` and `UnexpectedReplyError`."""
 
 
-def insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R | Reply]:
-    """Send until there is a usable reply. Return what `read` returns for a 2xx, or the `Reply` of a refusal (4xx)."""
+def insist(
+    call: Call, patience: Patience, read: Callable[[Reply], R], *, task_id: str | None = None
+) -> Flow[R | Reply]:
+    """Send until there is a usable reply. Return what `read` returns for a 2xx, or the `Reply` of a refusal (4xx).
+
+    Raises:
+        ServerUnreachableError: there was none within the patience. It names the task of this id, if it is given.
+    """
     until = patience.clock() + patience.seconds
     attempt = 0
     while True:
@@ -45,22 +52,41 @@ def insist(call: Call, patience: Patience, read: Callable[[Reply], R]) -> Flow[R
         else:
             trouble = reply.error if isinstance(reply, Lost) else _trouble(reply)
         pause = patience.backoff.delay(attempt, at_least=min(_retry_after(reply), RETRY_AFTER_SECONDS))
+        advice = advice_on(call.service, reply)
         if patience.clock() + pause > until:
             down = isinstance(reply, Lost) or _away(reply)
             error = ServerUnreachableError if down else UnexpectedReplyError
-            server = "AWAITHUMANS_URL the address of an awaithumans server"
-            relay = "AWAITHUMANS_RELAY_URL the address of the relay"
-            address = "" if down else f". Is {server if call.url.startswith('/') else relay}?"
-            if (proxy := answered_by_proxy(reply)) is not None:
-                address = f". {proxy.advice}"
+            attempts = f"{attempt} attempt{'s' if attempt > 1 else ''}"
             raise error(
-                f"{call.method} {call.url}: no usable reply in {patience.seconds:.0f} s and {attempt} attempts; "
-                f"last: {trouble}{address}{SAME_KEY}",
-                url=call.url,
+                f"{_called(call, reply)}: no usable reply in {patience.seconds:.0f} s and {attempts}; last: "
+                f"{trouble}{_sentence(advice)}{SAME_KEY}",
+                task_id=task_id,
+                url=reply.url or call.url,
                 attempts=attempt,
                 retry_after=min(_retry_after(reply), RETRY_AFTER_SECONDS),
             )
-        yield Pause(pause, f"{call.method} {call.url}: {trouble}")
+        yield Pause(pause, f"{_called(call, reply)}: {trouble}", advice=advice)
+
+
+def _called(call: Call, reply: Reply | Lost) -> str:
+    """Return method and URL of a call, with the setting that the address comes from."""
+    return f"{call.method} {call.service.at(reply.url or call.url)}"
+
+
+def advice_on(service: Service, reply: Reply | Lost) -> str:
+    """Return what to do about a reply that is not usable; nothing if the service itself asks for a later request."""
+    if isinstance(reply, Lost):
+        return service.if_silent
+    if (proxy := answered_by_proxy(reply)) is not None:
+        return proxy.advice
+    if not _api_form(reply):
+        return service.if_other
+    return "" if reply.status in _LATER else f"The log of {service.name} has the cause"
+
+
+def _sentence(text: str) -> str:
+    """Return a text to append to another one, as its next sentence."""
+    return f". {text[0].upper()}{text[1:]}" if text else ""
 
 
 def is_refusal(error: AwaitHumansError) -> bool:
@@ -75,7 +101,11 @@ def _final(reply: Reply) -> bool:
 
 def _away(reply: Reply) -> bool:
     """Whether a later request may succeed: timeout, too early, too many requests, or a server error."""
-    return reply.status in {408, 425, 429} or reply.status >= 500
+    return reply.status in _LATER or reply.status >= 500
+
+
+_LATER = frozenset({408, 425, 429})
+"""Statuses that ask for a later request."""
 
 
 _REFUSALS: Mapping[int, type[RequestRefusedError]] = {
@@ -93,84 +123,70 @@ _GATEWAY = (
 _ACCESS = frozenset({401, 403})
 """Statuses with which both a gateway and the API refuse access."""
 
-_ADVICE: Mapping[int, str] = {
-    401: "set AWAITHUMANS_ADMIN_API_TOKEN to the server's token",
-    403: "use a token of an operator, an admin or the task's assignee",
-    404: "is AWAITHUMANS_URL really the address of an awaithumans server?",
-    407: _PROXY,
+_ADVICE: Mapping[Service, Mapping[int | str, str]] = {
+    SERVER: {
+        401: "set AWAITHUMANS_ADMIN_API_TOKEN to the token of this server",
+        403: "use a token of an operator, an admin or the task's assignee",
+        404: SERVER.if_other,
+        405: SERVER.if_other,
+        407: _PROXY,
+    },
+    RELAY: {
+        401: f"{WRONG_RELAY_SECRET}. If AWAITHUMANS_RELAY_SECRET of this process is the same, the relay is of an "
+        "earlier release: update it before the processes that ask",
+        403: "a proxy refuses the request: AWAITHUMANS_RELAY_URL of this process must be an address at which the relay "
+        "itself answers",
+        404: RELAY.if_other,
+        405: RELAY.if_other,
+        407: _PROXY,
+        ENGINE_UNKNOWN: "start the relay with this engine (a flag of `awaithumans-relay serve`: `--temporal`, "
+        "`--graph` or `--langgraph-server`), or set AWAITHUMANS_RELAY_URL of this process to a relay that has it",
+    },
 }
-
-_RELAY_ADVICE: Mapping[int | str, str] = {
-    401: "AWAITHUMANS_RELAY_SECRET of this process is not the relay's: set both to the same value. If they are the "
-    "same, the relay is of an earlier release: update it before the processes that ask",
-    403: "a proxy refuses the request: AWAITHUMANS_RELAY_URL of this process must be an address at which the relay "
-    "itself answers",
-    404: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
-    405: "another service answers: set AWAITHUMANS_RELAY_URL of this process to the address of the relay",
-    407: _PROXY,
-    ENGINE_UNKNOWN: "start the relay with this engine, or set AWAITHUMANS_RELAY_URL of this process to a relay that "
-    "has it",
-}
-"""Advice on a refusal of the relay, by its code, else by its status."""
+"""Advice on a refusal of each service, by its code, else by its status."""
 
 
 def refusal(
-    reply: Reply, *, task_id: str | None = None, at_create: bool = False, relay: str | None = None
+    reply: Reply, call: Call, *, task_id: str | None = None, at_create: bool = False
 ) -> RequestRefusedError | UnexpectedReplyError:
     """Return the typed error of a 3xx or 4xx, with the server's own text. It reads all three error shapes."""
     server_code, message = _error_words(reply)
+    service, called = call.service, _called(call, reply)
     text = f"{reply.status}: {message}"
-    setting = "AWAITHUMANS_URL" if relay is None else "AWAITHUMANS_RELAY_URL"
     proxy = answered_by_proxy(reply)
     if 300 <= reply.status < 400:
         what_to_do = (
-            f"set the address ({setting}) to where it really is"
+            f"set the address ({service.setting}) to where it really is"
             if proxy is None
             else f"through {proxy}. {proxy.advice}"
         )
         return UnexpectedReplyError(
-            f"redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: {what_to_do}",
+            f"{called}: redirected ({reply.status}) to {reply.headers.get('location', 'nowhere')}: {what_to_do}",
             task_id=task_id,
         )
-    from_api = _api_form(reply)
-    if relay is not None:
-        advice = _advice(reply, setting, _RELAY_ADVICE.get(server_code or "") or _RELAY_ADVICE.get(reply.status))
-        what_to_do = f". {advice}" if advice else ""
-        return RequestRefusedError(
-            f"the relay refused the wait: {text} ({relay}, from AWAITHUMANS_RELAY_URL){what_to_do}",
-            task_id=task_id,
-            status_code=reply.status,
-            server_code=server_code,
-            from_api=from_api,
-        )
-    if reply.status == 405 and at_create:
-        return UnexpectedReplyError(
-            f"{text}; there is no task API at this address: AWAITHUMANS_URL is the server's own, without a path",
-            task_id=task_id,
-        )
-    error = _REFUSALS.get(reply.status)
-    if error is None and reply.status == 404 and not at_create:
-        if server_code != "TASK_NOT_FOUND":
-            return UnexpectedReplyError(f"{text}: there is no task API at this address", task_id=task_id)
+    by_code = _ADVICE[service]
+    missing = service is SERVER and reply.status == 404 and not at_create and server_code == "TASK_NOT_FOUND"
+    advice = None if missing else _advice(reply, service, by_code.get(server_code or "") or by_code.get(reply.status))
+    if advice:
+        text = f"{called}: {text.removesuffix('.')}{_sentence(advice)}"
+    if service is RELAY:
+        error: type[RequestRefusedError] = RequestRefusedError
+        text = f"the relay refused the wait: {text}"
+    elif missing:
         error = TaskNotFoundError
-    if error is None:
-        error = TaskRejectedError if at_create else RequestRefusedError
-    advice = None if error is TaskNotFoundError else _advice(reply, setting, _ADVICE.get(reply.status))
-    return error(
-        f"{text} ({advice})" if advice else text,
-        task_id=task_id,
-        status_code=reply.status,
-        server_code=server_code,
-        from_api=from_api,
-    )
+    elif (reply.status == 405 and at_create) or (reply.status == 404 and not at_create):
+        return UnexpectedReplyError(text, task_id=task_id)
+    else:
+        error = _REFUSALS.get(reply.status) or (TaskRejectedError if at_create else RequestRefusedError)
+    return error(text, task_id=task_id, status_code=reply.status, server_code=server_code, from_api=_api_form(reply))
 
 
-def _advice(reply: Reply, setting: str, usual: str | None) -> str | None:
+def _advice(reply: Reply, service: Service, usual: str | None) -> str | None:
     """Return the advice on a refusal: `usual` if the API refused, otherwise advice about the proxy or gateway."""
     if (proxy := answered_by_proxy(reply)) is not None:
         return f"the reply came through {proxy} and is not the API's. {proxy.advice}"
     if reply.status in _ACCESS and _quiet_json(reply) is None:
-        return _GATEWAY.format(setting=setting)
+        return _GATEWAY.format(setting=service.setting)
     return usual
 
 

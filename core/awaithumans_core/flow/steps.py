@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from awaithumans_core import clock as clocks
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
+from awaithumans_core.services import SERVER, Service
 
 R = TypeVar("R")
 
@@ -46,6 +47,8 @@ class Call:
     """Proof to send. None: the driver's own API token, which goes to the task server and nowhere else."""
     timeout: float = CALL_SECONDS
     """Seconds after which the request counts as lost."""
+    service: Service = field(default=SERVER, repr=False, compare=False)
+    """The service that is called, for the text of errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Pause:
     """Whether the server replied that it does not know the task. Otherwise there was no usable reply."""
     logged: bool = True
     """Whether to log the pause. False: the same reason was logged before."""
+    advice: str = ""
+    """What to do if the reason does not pass by itself, as a sentence without its full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,8 @@ class Reply:
     """Whether the body is missing because it was larger than a client reads."""
     proxy: Proxy | None = None
     """The proxy that may have made this reply, unless it is usable."""
+    url: str = field(default="", compare=False)
+    """The whole URL that was called, without its query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,8 @@ class Lost:
     """There was no complete reply: the connection was refused, reset or cut, or timed out."""
 
     error: str
+    url: str = field(default="", compare=False)
+    """The whole URL that was called, without its query."""
 
 
 Step = Call | Pause | Notice

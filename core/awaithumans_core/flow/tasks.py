@@ -58,9 +58,10 @@ def create_or_find(
     """
     sent = displayed(body)
     warn_if_unrendered(sent)
-    reply = yield from insist(Call("POST", "/api/tasks", json=sent), patience, lambda reply: _created(reply, body))
+    call = Call("POST", "/api/tasks", json=sent)
+    reply = yield from insist(call, patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
-        raise refusal(reply, at_create=True)
+        raise refusal(reply, call, at_create=True)
     outcome, record, ours = reply
     _check_same(body, record, outcome.task_id, same_words=same_words)
     return outcome, ours
@@ -110,7 +111,7 @@ def get(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[Out
     reply = yield from insist(call, patience, lambda reply: read_record(reply, task_id, key))
     if isinstance(reply, Outcome):
         return reply
-    raise refusal(reply, task_id=task_id)
+    raise refusal(reply, call, task_id=task_id)
 
 
 def reread(
@@ -123,7 +124,7 @@ def reread(
     call = Call("GET", task_url(task_id))
     reply = yield from insist(call, patience, lambda reply: (read_record(reply, task_id, None), read_object(reply)))
     if isinstance(reply, Reply):
-        refused = refusal(reply, task_id=task_id)
+        refused = refusal(reply, call, task_id=task_id)
         if isinstance(refused, TaskNotFoundError):
             return None
         raise refused
@@ -146,7 +147,7 @@ def close(task_id: str, patience: Patience, *, key: str | None = None) -> Flow[O
         attempt += 1
         reply = yield from insist(call, patience, lambda reply: read_record(reply, task_id, key))
         if isinstance(reply, Reply) and reply.status != 409:
-            raise refusal(reply, task_id=task_id)
+            raise refusal(reply, call, task_id=task_id)
         record = (yield from get(task_id, patience, key=key)) if isinstance(reply, Reply) else reply
         if record.terminal:
             return record
@@ -179,9 +180,10 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     stub: dict[str, Any] = {"task": "(withdrawn before it was asked)", "payload": {}, "timeout_seconds": 60}
     schemas = {"payload_schema": marked({"type": "object"}, asked_by), "response_schema": {"type": "object"}}
     body = {**stub, **schemas, "idempotency_key": key}
-    reply = yield from insist(Call("POST", "/api/tasks", json=body), patience, lambda reply: _created(reply, body))
+    call = Call("POST", "/api/tasks", json=body)
+    reply = yield from insist(call, patience, lambda reply: _created(reply, body))
     if isinstance(reply, Reply):
-        raise refusal(reply, at_create=True)
+        raise refusal(reply, call, at_create=True)
     outcome, record, ours = reply
     if record.get("task") == stub["task"]:
         yield Notice(outcome)
@@ -221,7 +223,7 @@ def _close_if(ours: Callable[[str | None, str | None], bool], task_id: str, pati
         call, patience, lambda reply: (read_record(reply, task_id, None), _mark(read_object(reply)))
     )
     if isinstance(reply, Reply):
-        raise refusal(reply, task_id=task_id)
+        raise refusal(reply, call, task_id=task_id)
     outcome, mark = reply
     if outcome.terminal or not ours(outcome.idempotency_key, mark):
         return outcome

@@ -19,13 +19,13 @@ from awaithumans_core.flow.steps import (
     Notice,
     Patience,
     Pause,
-    R,
     Reply,
     brief,
 )
 from awaithumans_core.flow.tasks import close, create, create_or_find, get, marked, reread, task_url
 from awaithumans_core.outcome import Outcome, at_deadline, end_without_answer
 from awaithumans_core.retry import Backoff
+from awaithumans_core.services import RELAY
 from awaithumans_core.status import NOT_FOUND, TaskStatus
 
 
@@ -84,7 +84,7 @@ def _poll(task_id: str, patience: Patience, seconds: int) -> Flow[Outcome]:
     )
     if isinstance(reply, Outcome):
         return reply
-    raise refusal(reply, task_id=task_id)
+    raise refusal(reply, call, task_id=task_id)
 
 
 def follow(
@@ -302,11 +302,11 @@ def open_wait(
     if outcome.terminal:
         return outcome
     url, proof = f"{relay}/waits/{outcome.task_id}", proofs.of_wait(outcome.task_id)
-    call = Call("PUT", url, json=wait, bearer=proof)
+    call = Call("PUT", url, json=wait, bearer=proof, service=RELAY)
     try:
-        reply = yield from _insist_relay(call, patience, read_object, task_id=outcome.task_id)
+        reply = yield from insist(call, patience, read_object, task_id=outcome.task_id)
         if isinstance(reply, Reply):
-            raise refusal(reply, task_id=outcome.task_id, relay=call.url)
+            raise refusal(reply, call, task_id=outcome.task_id)
     except AwaitHumansError as error:
         if ours and gives_up(error):
             with suppress(AwaitHumansError):
@@ -323,23 +323,10 @@ def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
     Raises:
         AwaitHumansError: the relay refuses the route or is unreachable. The registration would fail as well.
     """
-    call = Call("GET", f"{relay}/waits/asked", bearer=proof)
-    reply = yield from _insist_relay(call, patience, lambda reply: read_object(reply).get("task_id"))
+    call = Call("GET", f"{relay}/waits/asked", bearer=proof, service=RELAY)
+    reply = yield from insist(call, patience, lambda reply: read_object(reply).get("task_id"))
     if not isinstance(reply, Reply):
         return reply if isinstance(reply, str) else None
     if reply.status == 405 and "PUT" in reply.headers.get("allow", ""):  # an older relay: a task by this name
         return None
-    raise refusal(reply, relay=call.url)
-
-
-def _insist_relay(
-    call: Call, patience: Patience, read: Callable[[Reply], R], *, task_id: str | None = None
-) -> Flow[R | Reply]:
-    """Send a call to the relay like `insist`, with the name of the relay's setting in the error."""
-    try:
-        return (yield from insist(call, patience, read))
-    except ServerUnreachableError as away:
-        text = f"the relay (AWAITHUMANS_RELAY_URL) does not take the wait: {away}"
-        raise type(away)(
-            text, url=call.url, attempts=away.attempts, retry_after=away.retry_after, task_id=task_id
-        ) from None
+    raise refusal(reply, call)

@@ -6,6 +6,7 @@ by piece, and only in the two encodings that were requested.
 """
 
 import ipaddress
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ The server allows a task 5 MB of payload and response, and lists hold several ta
 _PIECE_BYTES = 256 * 1024
 """Maximum number of bytes that are decompressed in one step."""
 _ENCODINGS = "gzip, deflate"
+_MAX_CAUSES = 10
+"""Maximum number of exceptions that are followed from an error to its cause."""
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 """OpenSSL's name of the error for a certificate that is not trusted."""
 _ANY_ZLIB = zlib.MAX_WBITS | 32
@@ -99,7 +102,16 @@ def reply_of(response: httpx.Response, *, direct: bool = False) -> Reply:
         {name.lower(): value for name, value in response.headers.items()},
         response.content,
         proxy=None if usable or direct else proxy_for(str(response.url)),
+        url=url_of(response),
     )
+
+
+def url_of(result: httpx.Response | httpx.RequestError) -> str:
+    """Return the URL of a request from its result, without its query. Empty: there was no request yet."""
+    try:
+        return str(result.request.url.copy_with(query=None))
+    except RuntimeError:  # it was raised before there was a request
+        return ""
 
 
 def lost_reason(error: httpx.RequestError, *, direct: bool = False) -> str:
@@ -108,21 +120,35 @@ def lost_reason(error: httpx.RequestError, *, direct: bool = False) -> str:
     Raises:
         SettingsError: the certificate is not trusted because no authority is trusted: SSL_CERT_DIR is missing.
     """
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = str(error) or ("no reply in time" if isinstance(error, httpx.TimeoutException) else "")
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if _UNTRUSTED in reason:
         if (missing := missing_certificates()) is not None:
             raise SettingsError(f"{missing} ({reason})") from None
         reason += " (give the certificate of its authority as SSL_CERT_FILE)"
+    elif (hint := _hint(error, reason)) is not None:
+        reason += f" ({hint})"
     proxy = None if direct else proxy_of(error)
     return reason if proxy is None else f"{reason}, through {proxy}. {proxy.advice}"
 
 
+def _hint(error: httpx.RequestError, reason: str) -> str | None:
+    """Return in plain words what an error of the network shows about the address; None if its own text is enough."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < _MAX_CAUSES:
+        causes.append(cause)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return "no host of this name is known here"
+    if "WRONG_VERSION_NUMBER" in reason:
+        return "it serves plain HTTP: write http://"
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url_of(error).startswith("http://"):
+        return "if it serves TLS, write https://"
+    return None
+
+
 def proxy_of(error: httpx.RequestError) -> Proxy | None:
     """Return the proxy through which the failed request was sent; None if there was no proxy or no request yet."""
-    try:
-        return proxy_for(str(error.request.url))
-    except RuntimeError:  # it was raised before there was a request
-        return None
+    return proxy_for(url) if (url := url_of(error)) else None
 
 
 def bounded(client: httpx.AsyncClient) -> httpx.AsyncClient:

@@ -12,7 +12,7 @@ import httpx
 from awaithumans_core.clock import Clock, SystemClock, refuse_frozen_loop
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Pause, Reply
-from awaithumans_core.http.clients import ReplyTooLarge, lost_reason, proxy_of, reply_of
+from awaithumans_core.http.clients import ReplyTooLarge, lost_reason, proxy_of, reply_of, url_of
 from awaithumans_core.http.connections import PerLoop, PerProcess
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
@@ -70,7 +70,7 @@ class AsyncDriver:
                 refuse_frozen_loop()
             return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
-            return Reply(large.status, {}, b"", cut=True)
+            return Reply(large.status, {}, b"", cut=True, url=url_of(large))
         except httpx.RequestError as error:
             return _lost(error, direct=self._direct)
 
@@ -115,7 +115,7 @@ class SyncDriver:
             http = self._http.get()
             return reply_of(http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
-            return Reply(large.status, {}, b"", cut=True)
+            return Reply(large.status, {}, b"", cut=True, url=url_of(large))
         except httpx.RequestError as error:
             return _lost(error, direct=self._direct)
 
@@ -147,13 +147,16 @@ def _lost(error: httpx.RequestError, *, direct: bool = False) -> Reply | Lost:
         raise SettingsError(f"{error}: an address starts with http:// or https://") from None
     # A proxy that refuses to open a tunnel has replied: "407 Proxy Authentication Required".
     if isinstance(error, httpx.ProxyError) and (refused := _STATUS.match(str(error))):
-        return Reply(int(refused[0]), {}, b"", proxy=proxy_of(error))
-    return Lost(lost_reason(error, direct=direct))
+        return Reply(int(refused[0]), {}, b"", proxy=proxy_of(error), url=url_of(error))
+    return Lost(lost_reason(error, direct=direct), url_of(error))
 
 
 def _paused(pause: Pause, url: str) -> None:
     if pause.logged:
-        logger.warning("awaithumans (server %s): %s; trying again in %.1f s", url, pause.reason, pause.seconds)
+        advice = f". {pause.advice}" if pause.advice else ""
+        logger.warning(
+            "awaithumans (server %s): %s; trying again in %.1f s%s", url, pause.reason, pause.seconds, advice
+        )
 
 
 def _notice(notice: Notice, on_status: OnStatus | None) -> None:

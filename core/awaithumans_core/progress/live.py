@@ -57,6 +57,7 @@ class LiveProgress(Progress):
         self._since = time.monotonic()
         self._standing: Outcome | None = None
         self._away: str | None = None
+        self._advice = ""
         self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def asks(self, question: HumanTask[Any]) -> None:
@@ -79,6 +80,7 @@ class LiveProgress(Progress):
     def trouble(self, pause: Pause) -> None:
         """Show the trouble in the block until there is a new status."""
         self._away = pause.reason if pause.missing else f"the server does not answer ({pause.reason}); trying on"
+        self._advice = pause.advice
 
     def ends(self, outcome: Outcome) -> Outcome:
         """Print one line that stays on the screen and shows how the task ended."""
@@ -102,7 +104,8 @@ class LiveProgress(Progress):
         shown = self._shown_lines()
         if self._away is None:
             return shown
-        return Group(shown, Text(one_line(f"  {self._away}"), style="yellow", no_wrap=True, overflow="ellipsis"))
+        trouble = Text(one_line(f"  {self._away}"), style="yellow", no_wrap=True, overflow="ellipsis")
+        return Group(shown, trouble, *([Text(one_line(f"  {self._advice}"), style="yellow")] if self._advice else []))
 
     def _shown_lines(self) -> RenderableType:
         task = one_line(self.asked.task)

@@ -38,7 +38,10 @@ class PlainProgress(Progress):
             self.say(f"{self.asked.task} - {pause.reason}")
         elif not pause.missing and not self._away:
             self._away = True
-            self.say(f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline")
+            advice = f". {pause.advice}" if pause.advice else ""
+            self.say(
+                f"{self.asked.task} - the server does not answer ({pause.reason}); trying on until the deadline{advice}"
+            )
 
     def say(self, words: str) -> None:
         """Write one line immediately. An error of stderr does not end the wait."""

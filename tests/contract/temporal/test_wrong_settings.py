@@ -22,16 +22,12 @@ from awaithumans_core import Settings, SettingsError
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans, faults
 from tests.support.people import People
-from tests.support.relay import RunningRelay, running_relay, served
+from tests.support.relay import RunningRelay, changed, running_relay, served
 from tests.support.servers import FakeServer
 from tests.support.temporal import YES, result, start
 from tests.support.workflows import WORKFLOWS, AskForFacts, AskUncaught
 
 pytestmark = pytest.mark.edges
-
-
-def changed(settings: Settings, **fields: Any) -> Settings:
-    return Settings.load(**settings.model_dump() | fields)
 
 
 @asynccontextmanager
@@ -78,10 +74,13 @@ async def wrong_settings(
                 changed(right, relay_secret=secrets.token_urlsafe(32)),
                 "AWAITHUMANS_RELAY_SECRET of this process",
             ),
-            "relay-url-of-another-service": (changed(right, relay_url=elsewhere), "AWAITHUMANS_RELAY_URL of this"),
+            "relay-url-of-another-service": (
+                changed(right, relay_url=elsewhere),
+                "Is this the relay? If not, set AWAITHUMANS_RELAY_URL",
+            ),
             "relay-without-the-engine": (
                 changed(without.settings, relay_secret=without.settings.relay_secret),
-                "start the relay with this engine",
+                "Start the relay with this engine",
             ),
             "url-of-another-service": (changed(right, url=elsewhere), "AWAITHUMANS_URL"),
             "another-token": (changed(right, admin_api_token="another"), "AWAITHUMANS_ADMIN_API_TOKEN"),
