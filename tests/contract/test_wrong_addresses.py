@@ -86,7 +86,10 @@ async def node_asks(settings: Settings) -> None:
         await await_human(task="Refund?", response_schema=Decision, human_tasks=impatient(settings))
         return {}
 
-    graph = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").compile(checkpointer=InMemorySaver())
+    builder: Any = StateGraph(State)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    graph = builder.compile(checkpointer=InMemorySaver())
     await graph.ainvoke({}, {"configurable": {"thread_id": secrets.token_hex(8)}})
 
 

@@ -232,14 +232,20 @@ main()
 
 
 @pytest.mark.edges
-@pytest.mark.parametrize("command", [["waits"], ["serve", "--temporal", "127.0.0.1:9"]], ids=lambda given: given[0])
+@pytest.mark.parametrize(
+    "command",
+    [["waits"], ["serve", "--temporal", "127.0.0.1:9"], ["serve", "--graph", "g=graph_on_postgres:graph"]],
+    ids=["waits", "serve", "graph"],
+)
 def test_missing_psycopg_is_reported_with_the_install_line(command: list[str], tmp_path: Path) -> None:
-    """The report is one line without a traceback."""
+    """The report is one line without a traceback, also if the checkpointer of a graph needs it."""
+    (tmp_path / "graph_on_postgres.py").write_text("import psycopg")
     variables = {
         "AWAITHUMANS_URL": ADDRESS,
         "AWAITHUMANS_ADMIN_API_TOKEN": "token",
         "AWAITHUMANS_RELAY_SECRET": "a-secret-of-this-test-0123456789abcdef",
         "AWAITHUMANS_PAYLOAD_KEY": "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoxMjM0NTY=",
+        "AWAITHUMANS_RELAY_URL": ADDRESS,
     }
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PSYCOPG, *command, "--database", "postgresql://me:hush@127.0.0.1:1/db"],

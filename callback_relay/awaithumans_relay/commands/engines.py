@@ -16,6 +16,7 @@ from awaithumans_core.engine import Engine
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.http.addresses import cleaned, http_address, without_user
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_relay.store.database.url import INSTALL_POSTGRES
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -312,4 +313,5 @@ def _attribute(flag: str, reference: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise SettingsError(f"{flag}: {error}") from error
+        install = f". {INSTALL_POSTGRES}" if "psycopg" in str(error) else ""  # a checkpointer of the graph needs it
+        raise SettingsError(f"{flag}: {error}{install}") from error
