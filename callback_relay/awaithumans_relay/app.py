@@ -5,16 +5,17 @@ This module composes, starts and stops the parts. The endpoints are in `web.endp
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
 from fastapi import APIRouter, FastAPI
 
 from awaithumans_core.client import TaskClient
-from awaithumans_core.engine import Engine
+from awaithumans_core.engine import Engine, OpensResources
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.relay_loops import relay_runs_here
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.services import with_flag
 from awaithumans_core.settings import Settings, check_all
@@ -108,18 +109,28 @@ class Relay:
                 await self.store.start()
                 await self._report_missing_engines()
                 async with (
+                    self._engines_opened(),
                     self.engine_checks.running(),
                     self.dispatcher.running(),
                     self.sweeper.running(),
                     self.retention.running(),
                     self.adoption.running(),
                 ):
-                    with self.lifecycle.of_work():
+                    with relay_runs_here(), self.lifecycle.of_work():
                         yield
             finally:
                 self.refusals.flush()
                 await self._client.aclose()
                 await self.store.stop()
+
+    @asynccontextmanager
+    async def _engines_opened(self) -> AsyncGenerator[None]:
+        """Hold the resources of the engines open."""
+        async with AsyncExitStack() as stack:
+            for engine in self.engines.values():
+                if isinstance(engine, OpensResources):
+                    await stack.enter_async_context(engine.opened())
+            yield
 
     async def _report_missing_engines(self) -> None:
         for name in set(await self.store.queries.engines()) - self.engines.keys() - {PROBE_ENGINE}:

@@ -108,12 +108,12 @@ class _Verbs(_Client):
         """
         patience = Patience(task.seconds, clock=self.clock.now)
         steps = flow.ask(task.body(), task.seconds, patience, held=poll_seconds)
-        outcome = yield from _observed(steps, on_status, on_pause)
+        outcome = yield from observed(steps, on_status, on_pause)
         task.answerers.check(outcome)
         return outcome
 
 
-def _observed(steps: Flow[R], on_status: OnStatus | None, on_pause: OnPause | None) -> Flow[R]:
+def observed(steps: Flow[R], on_status: OnStatus | None, on_pause: OnPause | None) -> Flow[R]:
     """Report the notices and pauses of a flow to the caller, and yield every step to the driver."""
     reply: Reply | Lost | None = None
     while True:

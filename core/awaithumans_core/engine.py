@@ -4,6 +4,7 @@ Temporal and LangGraph are two engines. A third one is a single file that implem
 this module are optional features of an engine.
 """
 
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 from awaithumans_core.declared_facts import declares_facts
@@ -109,6 +110,22 @@ class Reachable(Protocol):
 
     async def check(self) -> None:
         """Return if the backend answers; otherwise raise the error that prevents it."""
+        ...
+
+
+@runtime_checkable
+class OpensResources(Protocol):
+    """Optional: the engine needs resources, such as a checkpointer, that are open while the relay runs."""
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Open the resources on the running event loop, and close them at the end of the block.
+
+        The relay enters the block when it starts, before it delivers, and leaves it when it stops. If it raises, the
+        relay does not start.
+
+        Raises:
+            SettingsError: a setting of the engine is wrong.
+        """
         ...
 
 

@@ -53,6 +53,7 @@ _BY_STATUS: Mapping[int, Cause] = {
     413: Cause.QUESTION,  # too large, also for a proxy
     421: Cause.SETTING,  # another host
     426: Cause.SETTING,  # another protocol
+    503: Cause.SETTING,  # a relay that its application does not start
 }
 """Causes by status. With any other status the question is refused, unless a proxy or another service replied."""
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from awaithumans_core import flow
-from awaithumans_core.client import SyncTaskClient, TaskClient
+from awaithumans_core.client import SyncTaskClient, TaskClient, observed
 from awaithumans_core.errors import AwaitHumansError
-from awaithumans_core.flow import Flow, Patience, Proofs
+from awaithumans_core.flow import Flow, Patience, Pause, Proofs
 from awaithumans_core.http.clients import warn_if_exposed
+from awaithumans_core.http.drivers import PAUSED, paused_facts
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.relay_loops import refuse_to_block
 from awaithumans_core.route import Route
+from awaithumans_core.safe_logging import show_if_unconfigured
 from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.trace import asking, note
 
@@ -108,7 +111,12 @@ class HumanTasks:
     def open_sync(
         self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = True
     ) -> Outcome:
-        """Create the task, register the wait, and return the task's status, as `open` does, without an event loop."""
+        """Create the task, register the wait, and return the task's status, as `open` does, without an event loop.
+
+        Raises:
+            SettingsError: the call would block the event loop of the relay that it needs.
+        """
+        refuse_to_block()
         with asking(route) as traced:
             outcome = self._sync_client.run(self._open(body, traced, same_words, None, None, None, may_repeat, None))
             note(task_id=outcome.task_id)
@@ -163,7 +171,7 @@ class HumanTasks:
     ) -> Flow[Outcome]:
         seconds = self._patience or float(body["timeout_seconds"])
         patience = Patience(seconds if within is None else min(seconds, within))
-        return flow.open_wait(
+        opening = flow.open_wait(
             body,
             self._relay,
             self._proofs(route, asked_before or route),
@@ -174,6 +182,11 @@ class HumanTasks:
             known=known,
             may_repeat=may_repeat,
         )
+        return observed(opening, None, self._show)
+
+    def _show(self, pause: Pause) -> None:
+        """Show why a question is not asked yet, which its caller has no other way to report."""
+        show_if_unconfigured(PAUSED, *paused_facts(pause, self.settings.url))
 
     def _proofs(self, route: Route, asked_before: Route) -> Proofs:
         prove = self._signer.prove

@@ -2,6 +2,9 @@
 
 The application's handlers and formatters are its own, so the text is made safe before they get it: by a filter on each
 of our loggers. The filter changes only arguments and tracebacks with hidden characters; others stay as they are.
+
+If the application has configured no logging, warnings go to stderr. The logger `awaithumans` is the exception: scripts
+use it, and they report what happens themselves.
 """
 
 import logging
@@ -13,11 +16,26 @@ INDENT = "    "
 """Before each line of a traceback, so that no line of it looks like the beginning of a log line."""
 
 
+OF_SCRIPTS = "awaithumans"
+"""The logger whose lines only an application sees that has configured logging."""
+
+
 def safe_logger(name: str) -> logging.Logger:
     """The logger of this name, with the filter that makes foreign text safe."""
     logger = logging.getLogger(name)
     logger.addFilter(_SAFE_TEXT)
+    if name == OF_SCRIPTS:
+        logger.addHandler(_SILENT)
+    elif name.rpartition(".")[0] == OF_SCRIPTS:  # loggers below these pass their lines up to them
+        logger.addHandler(_UNCONFIGURED)
     return logger
+
+
+def show_if_unconfigured(message: str, *args: object) -> None:
+    """Write a warning of the logger `OF_SCRIPTS` to stderr if the application has configured no logging."""
+    record = logging.makeLogRecord({"name": OF_SCRIPTS, "levelno": logging.WARNING, "msg": message, "args": args})
+    _SAFE_TEXT.filter(record)
+    _UNCONFIGURED.handle(record)
 
 
 def indented(text: str) -> str:
@@ -40,6 +58,30 @@ class SafeText(logging.Filter):
         return True
 
 
+class Unconfigured(logging.Handler):
+    """Writes warnings to stderr as long as the application has configured no logging.
+
+    Python itself does so only for loggers without any handler, and uvicorn configures its own loggers alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record unless a handler of the application receives it."""
+        if logging.lastResort is not None and not _is_configured(logging.getLogger(record.name)):
+            logging.lastResort.handle(record)
+
+
+def _is_configured(logger: logging.Logger | None) -> bool:
+    """Whether a handler of the application receives what this logger logs."""
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler | Unconfigured) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 def _safe(value: object) -> object:
     """Return the value itself if its text is safe, otherwise its safe text."""
     if value is None or isinstance(value, int | float):
@@ -53,4 +95,6 @@ def _safe(value: object) -> object:
 
 
 _SAFE_TEXT = SafeText()
+_SILENT = logging.NullHandler()
+_UNCONFIGURED = Unconfigured()
 _FORMATTER = logging.Formatter()

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
-from devservers import Process, free_port
+from devservers import HumansServer, Process, free_port
 from fastapi import FastAPI
 
 from awaithumans_core import Route
@@ -19,6 +19,8 @@ from awaithumans_core.route import RouteSigner
 from awaithumans_core.signing import SIGNATURE_HEADER, derive_webhook_key, sign
 from awaithumans_relay import create_router
 from awaithumans_relay.commands.terminal import EXIT_FAILED
+from tests.support.people import People
+from tests.support.relay import settings_for, uvicorn_process
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
@@ -71,6 +73,42 @@ async def test_relay_inside_another_app_stores_callbacks_under_its_prefix(tmp_pa
     async with uvicorn(tmp_path, "/orders", "in_your_app:app") as (app, _):
         assert (await call_back(f"{app}/awaithumans", 1)).status_code == 200
         assert await waits(f"{app}/awaithumans") == {"answered": 1}
+
+
+@pytest.mark.edges
+async def test_graph_inside_another_app_continues_once_after_a_restart(
+    humans: HumansServer, people: People, tmp_path: Path
+) -> None:
+    """The app is killed while a person is asked, and answers while it is down; the next start acts once."""
+    port, order = free_port(), secrets.token_hex(4)
+    url = f"http://127.0.0.1:{port}"
+    settings = settings_for(humans, f"{url}/awaithumans")
+    app = uvicorn_process(tmp_path, "graphs_in_your_app:app", port, settings, "--no-access-log")
+    app.env = {
+        **app.env,
+        "AWAITHUMANS_URL": humans.url,
+        "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+        "AWAITHUMANS_RELAY_URL": f"{url}/awaithumans",
+        "PYTHONPATH": str(DEPLOY),
+    }
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            app.start()
+            await app.answers(f"{url}/awaithumans/readyz")
+            asked = await http.post(f"/refunds/{order}", params={"amount": 250})
+            assert asked.json() == f"asked about {order}"
+            assert (await http.get(f"/refunds/{order}")).json() == "open"
+            app.kill()
+            await people.answer(f"Approve $250 refund for {order}?", {"approved": True})
+            app.start()
+            await app.answers(f"{url}/awaithumans/readyz")
+            async with asyncio.timeout(120):
+                while await waits(f"{url}/awaithumans"):  # delivered waits are not counted
+                    await asyncio.sleep(0.2)
+            assert (await http.get(f"/refunds/{order}")).json() == "paid"
+    finally:
+        app.stop()
+    assert app.output().count(f"{order} is paid") == 1
 
 
 @pytest.mark.edges

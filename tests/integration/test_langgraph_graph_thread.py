@@ -168,7 +168,7 @@ async def test_checks_keep_to_their_time_limit_while_a_node_blocks(bench: Bench,
 async def test_saver_of_another_loop_is_refused(bench: Bench, thread: GraphThread) -> None:
     """The engine refuses it before it reads a thread, and the error names the remedy."""
     bench.graph(ask=bench.act)
-    with pytest.raises(SettingsError, match=r"AsyncSqliteSaver of graph 'bench'.*enter_async_context"):
+    with pytest.raises(SettingsError, match=r"AsyncSqliteSaver of graph 'bench'.*async context manager"):
         GraphEngine({"bench": bench.compiled}, thread=thread)
 
 

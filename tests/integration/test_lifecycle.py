@@ -140,7 +140,8 @@ async def test_relay_without_its_lifespan_refuses_every_request(
         await store.start()
     app = build(settings, database)
     async with app.router.lifespan_context(app), asking(app, "/relay") as http, asyncio.timeout(20):
-        assert reasons(await replies(http, settings)) == {NEW}
+        assert reasons(replied := await replies(http, settings)) == {NEW}
+        assert {each.json()["started"] for each in replied.values()} == {False}  # callers need not try again
         assert (await http.get("healthz")).status_code == 200
         assert "awaithumans_relay_store_up 0.0" in (await http.get("metrics")).text
         assert (await http.get("waits")).status_code == 401

@@ -1909,6 +1909,7 @@ AT_RELAY: dict[str, tuple[Reply | Lost, Cause]] = {
     "a malformed route": (reply(422, {"error": "CALLBACK_REJECTED", "message": "no"}), QUESTION),
     "down": (REFUSED, OUTAGE),
     "not running": (reply(503, {"error": "NOT_RUNNING", "message": "no"}), OUTAGE),
+    "never started": (reply(503, {"error": "NOT_RUNNING", "message": "no", "started": False}), SETTING),
 }
 
 

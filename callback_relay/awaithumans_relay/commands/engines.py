@@ -7,8 +7,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -211,11 +211,14 @@ async def _graphs(flags: EngineFlags, stack: AsyncExitStack) -> list[Engine]:
     named = [_split(spec) for spec in flags.graphs]
     if twice := {name for name, _ in named if [each for each, _ in named].count(name) > 1}:
         raise SettingsError(f"--graph: the name {min(twice)!r} is given more than once; give each graph its own name")
-    given = _graph_options(flags)
-    if not flags.graph_thread:
-        return [GraphEngine(await stack.enter_async_context(_opened(named)), **given)]
-    thread = await stack.enter_async_context(GraphThread())
-    return [GraphEngine(await thread.enter_async_context(_opened(named)), thread=thread, **given)]
+    options = _graph_options(flags)
+    graphs = {name: _attribute(f"--graph {name}={reference}", reference) for name, reference in named}
+    try:
+        engine = GraphEngine(graphs, thread=GraphThread() if flags.graph_thread else None, **options)
+        await stack.enter_async_context(engine.opened())
+    except SettingsError as wrong:
+        raise SettingsError(f"--graph: {wrong}") from wrong
+    return [engine]
 
 
 def _graph_options(flags: EngineFlags) -> dict[str, Any]:
@@ -238,13 +241,6 @@ def _named(flag: str, reference: str) -> Any:
     if not all(reference.partition(":")):
         raise SettingsError(f"{flag} {reference}: write it as module:attribute, for instance my_app.relay:settings")
     return _attribute(f"{flag} {reference}", reference)
-
-
-@asynccontextmanager
-async def _opened(named: Sequence[tuple[str, str]]) -> AsyncGenerator[dict[str, Any]]:
-    """Yield the graphs by name while the resources of their functions are open."""
-    async with AsyncExitStack() as stack:
-        yield {name: await _graph(f"{name}={reference}", stack) for name, reference in named}
 
 
 def _server(url: str | None, headers: str | None, stack: AsyncExitStack) -> list[Engine]:
@@ -280,29 +276,6 @@ def _split(spec: str) -> tuple[str, str]:
     if not (name and module and attribute):
         raise SettingsError(f"--graph {spec}: write it as NAME=module:attribute, for instance refunds=my_app:graph")
     return name, reference
-
-
-async def _graph(spec: str, stack: AsyncExitStack) -> Any:
-    """Return a compiled graph, calling the function that creates it if one is given.
-
-    The function may be plain, async, or an async context manager that holds its checkpointer open.
-    """
-    _, reference = _split(spec)
-    _, _, attribute = reference.partition(":")
-    made = _attribute(f"--graph {spec}", reference)
-    try:
-        if inspect.isroutine(made):
-            made = made()
-        if inspect.isawaitable(made):
-            made = await made
-        if isinstance(made, AbstractAsyncContextManager):
-            made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
-    except Exception as failed:  # any error of the user's function
-        raise SettingsError(
-            f"--graph {spec}: {attribute}() fails ({type(failed).__name__}: {failed}): give a compiled graph, or a "
-            "function without arguments that makes one"
-        ) from failed
-    return made
 
 
 def _attribute(flag: str, reference: str) -> Any:

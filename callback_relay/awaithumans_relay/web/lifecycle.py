@@ -7,7 +7,6 @@ Starlette and FastAPI do not run the lifespan of an application that is mounted 
 is included after the start. Such a relay receives requests and never starts, so it has to refuse them itself.
 """
 
-import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -87,8 +86,8 @@ class Lifecycle:
         fix = _FIXES.get(self._phase)
         if fix is not None and self._reported is not self._phase:
             self._reported = self._phase
-            _report("requests are refused (503): %s; %s", self._phase, fix)
-        return problem(503, "RELAY_NOT_RUNNING", self._phase)
+            logger.error("requests are refused (503): %s; %s", self._phase, fix)
+        return problem(503, "RELAY_NOT_RUNNING", self._phase, started=False if self._phase is Phase.NEW else None)
 
     def gate(self, kind: type[APIRoute]) -> type[APIRoute]:
         """Return a class of routes of this kind that refuse requests, unread, while the relay is not running."""
@@ -98,15 +97,3 @@ class Lifecycle:
             await (kind.handle(route, scope, receive, send) if refusal is None else refusal(scope, receive, send))
 
         return cast("type[APIRoute]", type(kind.__name__, (kind,), {"handle": handle}))
-
-
-def _report(message: str, *facts: object) -> None:
-    """Log an error, to stderr if the application has configured no logging: uvicorn's own does not cover the relay."""
-    logger.error(message, *facts)
-    each: logging.Logger | None = logger
-    while each is not None:
-        if any(not isinstance(handler, logging.NullHandler) for handler in each.handlers):
-            return
-        each = each.parent
-    if logging.lastResort is not None:
-        logging.lastResort.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, message, facts, None))

@@ -22,9 +22,13 @@ class Problem(BaseModel):
     """Stable code of the error."""
     message: str
     """Description of the error."""
+    started: bool | None = None
+    """False if the relay was never started, so that callers need not try again. Otherwise absent."""
 
 
-def problem(status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def problem(
+    status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None, started: bool | None = None
+) -> JSONResponse:
     """Return an error response. Its headers are those of its status unless others are given."""
-    body = Problem(error=error, message=message).model_dump()
+    body = Problem(error=error, message=message, started=started).model_dump(exclude_none=True)
     return JSONResponse(body, status_code=status, headers=HEADERS.get(status) if headers is None else headers)

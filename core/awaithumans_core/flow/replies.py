@@ -47,7 +47,7 @@ def insist(
                 trouble = (
                     f"{reply.status} whose body is not the API's ({str(malformed).splitlines()[0]}){_through(reply)}"
                 )
-        elif isinstance(reply, Reply) and _final(reply):
+        elif isinstance(reply, Reply) and (_final(reply) or _never_started(call, reply)):
             return reply
         else:
             trouble = reply.error if isinstance(reply, Lost) else _trouble(reply)
@@ -99,6 +99,11 @@ def _final(reply: Reply) -> bool:
     return not _away(reply) and not (reply.status == 404 and _quiet_json(reply) is None)
 
 
+def _never_started(call: Call, reply: Reply) -> bool:
+    """Whether this is the reply of a relay that the application which contains it does not start."""
+    return call.service is RELAY and reply.status == 503 and (_quiet_json(reply) or {}).get("started") is False
+
+
 def _away(reply: Reply) -> bool:
     """Whether a later request may succeed: timeout, too early, too many requests, or a server error."""
     return reply.status in _LATER or reply.status >= 500
@@ -139,6 +144,10 @@ _ADVICE: Mapping[Service, Mapping[int | str, str]] = {
         404: RELAY.if_other,
         405: RELAY.if_other,
         407: _PROXY,
+        503: "start the relay in the lifespan of the application that contains it, around its yield: `async with "
+        "relay_app.router.lifespan_context(relay_app):` for create_app, `async with "
+        "relay_router.lifespan_context(app):` for create_router. A router that is included before the application "
+        "starts needs no such line",
         ENGINE_UNKNOWN: "start the relay with this engine (a flag of `awaithumans-relay serve`: `--temporal`, "
         "`--graph` or `--langgraph-server`), or set AWAITHUMANS_RELAY_URL of this process to a relay that has it",
     },

@@ -1,7 +1,6 @@
 """The two drivers of flows: they send the calls that a flow yields, one awaiting and one blocking."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +17,9 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans")
-logger.addHandler(logging.NullHandler())  # only an application that configures logging sees the log
+
+PAUSED = "awaithumans (server %s): %s; trying again in %.1f s%s"
+"""Log line about a pause."""
 
 R = TypeVar("R")
 OnStatus = Callable[[Outcome], None]
@@ -153,10 +154,12 @@ def _lost(error: httpx.RequestError, *, direct: bool = False) -> Reply | Lost:
 
 def _paused(pause: Pause, url: str) -> None:
     if pause.logged:
-        advice = f". {pause.advice}" if pause.advice else ""
-        logger.warning(
-            "awaithumans (server %s): %s; trying again in %.1f s%s", url, pause.reason, pause.seconds, advice
-        )
+        logger.warning(PAUSED, *paused_facts(pause, url))
+
+
+def paused_facts(pause: Pause, url: str) -> tuple[str, str, float, str]:
+    """Return the arguments of the log line `PAUSED`."""
+    return url, pause.reason, pause.seconds, f". {pause.advice}" if pause.advice else ""
 
 
 def _notice(notice: Notice, on_status: OnStatus | None) -> None:

@@ -6,7 +6,8 @@ relay see it; `deliveries` does the work.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -21,7 +22,7 @@ from awaithumans_adapters.langgraph.graph_engine.deliveries import Deliveries
 from awaithumans_adapters.langgraph.graph_engine.event_loop_thread import GraphThread, RunsOfCaller
 from awaithumans_adapters.langgraph.graph_engine.events import MODES, Events, OnEvent
 from awaithumans_adapters.langgraph.graph_engine.graphs import NOT_GIVEN, Graphs
-from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import Graph
+from awaithumans_adapters.langgraph.graph_engine.opening import GraphSource
 from awaithumans_adapters.langgraph.names import ENGINE
 from awaithumans_core.engine import TargetGone, TargetNotReady
 from awaithumans_core.errors import SettingsError
@@ -87,9 +88,12 @@ class GraphEngine:
     """Resumes threads of graphs that live in the relay's process.
 
     Args:
-        graphs: Compiled graphs by name, each with a checkpointer that outlives the process. A thread is found by the
-            key of its question. Graphs that share a checkpointer and have nodes of the same name are distinguished by
-            the thread's config: `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
+        graphs: Graphs by name, each with a checkpointer that outlives the process. A graph is given compiled, or as a
+            function without arguments that returns it: plain, async, or an async context manager that holds its
+            checkpointer open. The relay calls the function when it starts, and closes the graph when it stops. A thread
+            is found by the key of its question. Graphs that share a checkpointer and have nodes of the same name are
+            distinguished by the thread's config:
+            `{"configurable": {"thread_id": ..., "graph_id": "<the name here>"}}`.
         config: The config with which threads are resumed: keys of the application in `configurable`, callbacks, tags,
             recursion limit. Or a function that builds it from graph name and thread id. `thread_id` is added.
         context: The runtime context with which threads are resumed, for graphs with a `context_schema`. LangGraph does
@@ -112,22 +116,33 @@ class GraphEngine:
             must be longer than any node takes that runs concurrently with a question. Default: 24 hours.
         thread: The thread in which the graphs run and their checkpointers are used, so that a node that blocks, or
             computes for long, does not block the relay's callbacks. `on_result` and `on_event` are still called on the
-            caller's event loop. Default: the graphs run on the caller's event loop.
+            caller's event loop. Graphs given as functions are opened and closed in it. Default: the graphs run on the
+            caller's event loop.
+
+    Example:
+        @asynccontextmanager
+        async def refunds():
+            async with AsyncSqliteSaver.from_conn_string("checkpoints.db") as saver:
+                yield builder.compile(checkpointer=saver)
+
+        engine = GraphEngine({"refunds": refunds})
+        app.include_router(create_router([engine]))  # while the app runs: engine.graph("refunds")
 
     A graph runs with LangGraph's durability "sync", and only after the checkpointer has stored the answer. A run whose
     result could not be stored is started at most once more. Then the wait is parked.
 
     Raises:
         SettingsError: a graph is not compiled, or has no checkpointer, or has a checkpointer that belongs to another
-            event loop than that of `thread`, or has a `context_schema` while no `context` is given; or
-            `running_timeout` is not positive.
+            event loop than the one that runs the graph, or has a `context_schema` while no `context` is given; or
+            `running_timeout` is not positive. What can be known only when the graphs are opened is raised by `opened`,
+            so that the relay does not start.
     """
 
     name = ENGINE
 
     def __init__(
         self,
-        graphs: Mapping[str, Graph],
+        graphs: Mapping[str, GraphSource],
         *,
         config: RunnableConfig | Callable[[str, str], RunnableConfig] | None = None,
         context: Any = NOT_GIVEN,
@@ -149,10 +164,45 @@ class GraphEngine:
         self._adoption = Adoption(self._graphs)
         self._on_result = on_result
         self._events = None if on_event is None else Events(on_event, stream_mode)
+        self._is_open = False
         self._records: dict[str, RunsInMemory] = {}
         """Runs started so far for the answers that `deliver` was called with and that are not delivered yet."""
         self._to_report: set[str] = set()
         """Digests of the answers whose run has ended, and of which `on_result` has not been informed yet."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None]:
+        """Open the graphs that are given as functions, and close them at the end of the block. The relay calls this.
+
+        If the graphs are open already, they stay open until the block that opened them ends.
+
+        Raises:
+            SettingsError: a function fails, or returns a graph that cannot be resumed, or a checkpointer belongs to
+                another event loop.
+        """
+        if self._is_open:
+            yield
+            return
+        async with AsyncExitStack() as stack:
+            opening = self._graphs.opened()
+            if self._thread is not None:
+                if not self._thread.started:  # then nothing else closes it
+                    stack.push_async_callback(self._thread.aclose)
+                opening = self._thread.within(opening)
+            await stack.enter_async_context(opening)
+            self._is_open = True
+            stack.callback(setattr, self, "_is_open", False)
+            yield
+
+    def graph(self, name: str) -> Any:  # LangGraph's own class has type parameters that would be unknown here
+        """Return an open graph, for the application that starts its threads.
+
+        With `thread`, run it on the thread's event loop: `await engine.in_thread(graph.ainvoke(...))`.
+
+        Raises:
+            SettingsError: the engine has no such graph, or it is not open, because the relay does not run.
+        """
+        return self._graphs.graph(name)
 
     async def deliver(self, route: Route, outcome: Outcome) -> None:
         """Resume the thread with the outcome and run it to its end or its next question.

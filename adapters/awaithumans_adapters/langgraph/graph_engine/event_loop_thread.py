@@ -7,9 +7,9 @@ no callback.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from threading import Lock, Thread
 from typing import Any, Self, TypeVar
 
@@ -61,12 +61,23 @@ class GraphThread:
         """
         return await run_on(self.loop, work, to_its_end=to_its_end)
 
+    @property
+    def started(self) -> bool:
+        """Whether the thread runs in this process."""
+        return self._running is not None and self._running[0].is_alive()
+
     async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Enter a context manager on the thread's event loop. `aclose` exits it, in the same task that entered it.
 
         Args:
             manager: The context manager; for instance, it opens a checkpointer or a graph.
         """
+        return await self._entered.enter_async_context(self.within(manager))
+
+    @asynccontextmanager
+    async def within(self, manager: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
+        """Enter a context manager on the thread's event loop, and exit it at the end of the block, in the same task."""
+        loop = self.loop
         entered: Future[T] = Future()
         leave = asyncio.Event()
 
@@ -75,7 +86,7 @@ class GraphThread:
                 entered.set_result(value)
                 await leave.wait()
 
-        holding = asyncio.create_task(run_on(self.loop, hold(), to_its_end=True))
+        holding = asyncio.create_task(run_on(loop, hold(), to_its_end=True))
         waiting = asyncio.wrap_future(entered)
         either: list[asyncio.Future[Any]] = [holding, waiting]
         try:
@@ -86,13 +97,11 @@ class GraphThread:
             raise
         if not waiting.done():
             await holding  # raises the reason why it was not entered
-
-        async def exit_() -> None:
-            self.loop.call_soon_threadsafe(leave.set)
+        try:
+            yield waiting.result()
+        finally:
+            loop.call_soon_threadsafe(leave.set)
             await holding
-
-        self._entered.push_async_callback(exit_)
-        return waiting.result()
 
     async def aclose(self) -> None:
         """Exit the entered contexts, cancel running coroutines and end the thread. Waits for a node that blocks."""

@@ -10,6 +10,7 @@ from awaithumans_adapters.langgraph.internals import call_options
 from awaithumans_adapters.langgraph.node.position import configured
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.group_context import current_group
+from awaithumans_core.relay_loops import refuse_to_block
 
 
 def check_async_call() -> None:
@@ -32,14 +33,15 @@ def check_async_call() -> None:
 
 
 def check_sync_call() -> None:
-    """Raise if this call would block the event loop of an async run.
+    """Raise if this call would block the event loop of an async run, or of a relay in this process.
 
     Raises:
-        SettingsError: the calling node is async.
+        SettingsError: the calling node is async, or a relay runs on the event loop of this thread.
     """
     bound = call_options(configured())
     if bound is not None and "loop" in bound and _current_task() is not None:
         raise SettingsError("await_human_sync is called in an async node: call `await await_human(...)` there")
+    refuse_to_block()
 
 
 def check_group() -> None:
