@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Generator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypedDict
 
@@ -148,7 +147,7 @@ async def test_graph_thread_is_read_twice_after_a_run(monkeypatch: pytest.Monkey
     class Scripted(GraphFacts):
         async def read(self, fact: Fact, found: Snapshot) -> Snapshot:
             assert fact is Fact.THREAD
-            return replace(found, exists=True, **next(reads))
+            return found._replace(exists=True, **next(reads))
 
     def ask(_: Any) -> None:
         nonlocal runs

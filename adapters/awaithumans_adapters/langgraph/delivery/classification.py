@@ -7,9 +7,8 @@ way. So both engines decide in the same order, and no fact is read that cannot c
 follows from each case.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import interrupt_id
@@ -63,9 +62,11 @@ class NextQuestion(Enum):
     """No node that has an answer belongs to the current step, so the thread can be continued without repeating one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is known about one question and its thread. None means that a fact was not read yet."""
+class Snapshot(NamedTuple):
+    """What is known about one question and its thread. None means that a fact was not read yet.
+
+    A tuple, because a copy is made for each fact that is read.
+    """
 
     # What the engine knows without reading the thread.
 

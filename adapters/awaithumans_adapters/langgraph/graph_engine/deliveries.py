@@ -6,7 +6,7 @@ It reads the facts of a thread, has them classified, and does what the rule for 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 from weakref import WeakValueDictionary
@@ -157,7 +157,7 @@ class Deliveries:
                         return Ended(thread)
                     case Action.RUN_ON_TO_QUESTION:
                         await run().run_on(settled=rule.settled)
-                        known = replace(known, was_run_on=True)
+                        known = known._replace(was_run_on=True)
                     case Action.PARK_NOT_TAKEN:
                         return Ended(thread, not_taken=reason_for(case, found))
                     case Action.PARK_FAILED:

@@ -7,7 +7,6 @@ and the reader notes to which one the case belongs.
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any, assert_never
 
 from langgraph.checkpoint.base import CheckpointTuple
@@ -99,9 +98,9 @@ class GraphFacts:
             case Fact.RUNNING_BESIDE:
                 return self._running(found, await self.of.step.running_nodes())
             case Fact.FAILED_BESIDE:
-                return replace(found, failed_beside=await self.of.step.nodes_failed_with_answer())
+                return found._replace(failed_beside=await self.of.step.nodes_failed_with_answer())
             case Fact.UNSTORED_BESIDE:
-                return replace(found, unstored_beside=await self.of.step.unstored_nodes(self._key))
+                return found._replace(unstored_beside=await self.of.step.unstored_nodes(self._key))
             case Fact.ANSWERED | Fact.EVER_SHOWN:
                 return await self._history(found)
             case Fact.STOPPED:
@@ -109,27 +108,27 @@ class GraphFacts:
             case Fact.FAILED:
                 return await self._failed(found)
             case Fact.NEXT_QUESTION:
-                return replace(found, next_question=await self.of.step.next_question())
+                return found._replace(next_question=await self.of.step.next_question())
             case Fact.QUEUED:
-                return replace(found, queued=await self.of.question.queued(self.of.recorded_in or ()))
+                return found._replace(queued=await self.of.question.queued(self.of.recorded_in or ()))
             case Fact.SHOWS_ANSWERED:
-                return replace(found, shows_answered=await self.of.step.shows_answered(self._key))
+                return found._replace(shows_answered=await self.of.step.shows_answered(self._key))
             case Fact.NODE_MISSING:
                 missing = [await each.question.node_missing() for each in self.candidates]
-                return replace(found, node_missing=all(missing))
+                return found._replace(node_missing=all(missing))
             case Fact.UNTAKEN:
                 return await self._untaken(found)
             case Fact.OTHERS_SHOWN:
-                return replace(found, others_shown=bool((await self.of.thread.state()).interrupts))
+                return found._replace(others_shown=bool((await self.of.thread.state()).interrupts))
             case Fact.REMOVED:
-                return replace(found, removed=await self._first([each.question.removed for each in self.candidates]))
+                return found._replace(removed=await self._first([each.question.removed for each in self.candidates]))
             case _:
                 assert_never(fact)
 
     async def _thread(self, found: Snapshot) -> Snapshot:
         exists = await self._first([each.thread.exists for each in self.candidates])
         deleted = self._seen.was_deleted(self.of.thread.id, exists=exists)
-        return replace(found, exists=exists, deleted=deleted, hidden="", run_active=False)
+        return found._replace(exists=exists, deleted=deleted, hidden="", run_active=False)
 
     async def _first(self, facts: Sequence[Callable[[], Awaitable[bool]]]) -> bool:
         """Whether a fact is true of one of the graphs. The case then belongs to the first of them."""
@@ -145,20 +144,20 @@ class GraphFacts:
         showing = [each for each in self.candidates if each.waiting]
         if showing:
             self.of = showing[0]
-        return replace(found, shown_by=tuple(each.thread.name for each in showing))
+        return found._replace(shown_by=tuple(each.thread.name for each in showing))
 
     def _running(self, found: Snapshot, running: str) -> Snapshot:
         now = time.monotonic()
         timed_out = bool(running) and now - self._running_since(now) >= self._running_seconds
-        return replace(found, running_beside=running, running_timed_out=timed_out)
+        return found._replace(running_beside=running, running_timed_out=timed_out)
 
     async def _history(self, found: Snapshot) -> Snapshot:
         """Read whether the question was asked and answered. A graph to which neither applies is another one's."""
         for each in self.candidates:
             if await each.find_answer() or each.question.asked_in(each.recorded_in or ()):
                 self.of = each
-                return replace(found, answered=each.answered_in is not None, ever_shown=True)
-        return replace(found, answered=False, ever_shown=False)
+                return found._replace(answered=each.answered_in is not None, ever_shown=True)
+        return found._replace(answered=False, ever_shown=False)
 
     async def _stopped(self, found: Snapshot) -> Snapshot:
         answered_in = self.of.answered_in
@@ -167,15 +166,15 @@ class GraphFacts:
         stopped = [each for each in self.candidates if await each.step.stopped_since(answered_in)]
         if stopped:
             self.of = stopped[0]
-        return replace(found, stopped_in=tuple(each.thread.name for each in stopped))
+        return found._replace(stopped_in=tuple(each.thread.name for each in stopped))
 
     async def _failed(self, found: Snapshot) -> Snapshot:
         if not found.stopped_in:  # after retention, the thread of an answer that was delivered before
             await self._first([each.thread.exists for each in self.candidates])
-        return replace(found, failed=await self.of.step.failures())
+        return found._replace(failed=await self.of.step.failures())
 
     async def _untaken(self, found: Snapshot) -> Snapshot:
         candidates = [self.of] if found.ever_shown else self.candidates
         states = [(await each.question.untaken(each.recorded_in or ()), each) for each in candidates]
         state, self.of = min(states, key=lambda read: BY_PRECEDENCE.index(read[0]))
-        return replace(found, untaken=state)
+        return found._replace(untaken=state)

@@ -9,7 +9,6 @@ delivery waits for it.
 import time
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, assert_never
 
 from httpx import URL, HTTPStatusError
@@ -148,7 +147,7 @@ class LangGraphServerEngine:
                             await thread.wait_for_run(run_id)
                             await thread.check_taken(facts.waiting, run_id)
                     case Action.RUN_ON | Action.RUN_ON_TO_QUESTION:
-                        known = replace(known, redriven=False)  # a redrive permits one more run
+                        known = known._replace(redriven=False)  # a redrive permits one more run
                         if run_id := await self._started(thread, thread.run_on()):
                             await thread.wait_for_run(run_id)
                     case Action.FINISH:

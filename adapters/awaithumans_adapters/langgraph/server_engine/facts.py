@@ -1,7 +1,6 @@
 """Reads the facts by which a question of a thread on a LangGraph server is classified."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import assert_never
 
 from awaithumans_adapters.langgraph.delivery.checkpoint_reader import Untaken
@@ -53,7 +52,7 @@ class ServerFacts:
             f"{found.where} has no thread {self._thread.id!r}: it was deleted, belonged to a run without a thread, or "
             "is on another server"
         )
-        return replace(found, exists=False, deleted=deleted, hidden=hidden, run_active=False, not_yet=not_yet)
+        return found._replace(exists=False, deleted=deleted, hidden=hidden, run_active=False, not_yet=not_yet)
 
     async def _read(self, fact: Fact, found: Snapshot) -> Snapshot:
         match fact:
@@ -61,30 +60,30 @@ class ServerFacts:
                 return await self._read_thread(found)
             case Fact.SHOWN:
                 self.waiting = await self._thread.waiting()
-                return replace(found, shown_by=(self._thread.id,) if self.waiting else ())
+                return found._replace(shown_by=(self._thread.id,) if self.waiting else ())
             case Fact.RUNNING_BESIDE:
-                return replace(found, running_beside="")
+                return found._replace(running_beside="")
             case Fact.FAILED_BESIDE:
-                return replace(found, failed_beside=await self._thread.nodes_failed_with_answer() or "")
+                return found._replace(failed_beside=await self._thread.nodes_failed_with_answer() or "")
             case Fact.UNSTORED_BESIDE:
-                return replace(found, unstored_beside="")
+                return found._replace(unstored_beside="")
             case Fact.ANSWERED:
-                return replace(found, answered=bool(await self._thread.taken()))
+                return found._replace(answered=bool(await self._thread.taken()))
             case Fact.STOPPED | Fact.FAILED:
                 failed = await self._thread.failure() or ""
-                return replace(found, failed=failed, stopped_in=(self._thread.id,) if failed else ())
+                return found._replace(failed=failed, stopped_in=(self._thread.id,) if failed else ())
             case Fact.EVER_SHOWN:
-                return replace(found, ever_shown=await self._thread.asked())
+                return found._replace(ever_shown=await self._thread.asked())
             case Fact.QUEUED | Fact.SHOWS_ANSWERED:
-                return replace(found, queued=False, shows_answered=False)
+                return found._replace(queued=False, shows_answered=False)
             case Fact.NODE_MISSING:
-                return replace(found, node_missing=False)
+                return found._replace(node_missing=False)
             case Fact.UNTAKEN:
                 return await self._read_untaken(found)
             case Fact.OTHERS_SHOWN:
-                return replace(found, others_shown=False)
+                return found._replace(others_shown=False)
             case Fact.REMOVED:
-                return replace(found, removed=False)
+                return found._replace(removed=False)
             case Fact.NEXT_QUESTION:
                 raise ValueError("a LangGraph server has no callbacks that could fail after a run")
             case _:
@@ -97,7 +96,7 @@ class ServerFacts:
         else:
             active = await self._thread.busy()
         self._seen.was_deleted(self._thread.id, exists=True)
-        return replace(found, exists=True, deleted=False, hidden="", run_active=active)
+        return found._replace(exists=True, deleted=False, hidden="", run_active=active)
 
     async def _read_untaken(self, found: Snapshot) -> Snapshot:
         """Read the state of the question from the history of the thread, which does not distinguish its branches.
@@ -108,4 +107,4 @@ class ServerFacts:
         state = await self._thread.untaken()
         if found.ever_shown and state not in (Untaken.DECIDED, Untaken.UPDATED):
             state = Untaken.REPLACED
-        return replace(found, untaken=state)
+        return found._replace(untaken=state)
