@@ -3,7 +3,7 @@
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +71,15 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def names_among(choices: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the argument type of names that are separated by commas, each of them one of the choices."""
+
+    def names(text: str) -> list[str]:
+        given = text.split(",")
+        if unknown := [name for name in given if name not in choices]:
+            raise argparse.ArgumentTypeError(f"no such part: {', '.join(unknown)}. Choose from {', '.join(choices)}")
+        return given
+
+    return names

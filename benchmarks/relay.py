@@ -44,7 +44,7 @@ from benchmarks import _wakes
 from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
 from benchmarks._load_sender import ROOT, LoadResult, request, send_load
 from benchmarks._official_receiver import official_receiver
-from benchmarks._report import Claim, Spread, argument_parser, claim_line, columns, positive, progress
+from benchmarks._report import Claim, Spread, argument_parser, claim_line, columns, names_among, positive, progress
 from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
 
 RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
@@ -283,11 +283,15 @@ def main() -> None:
     parser = argument_parser("relay", __doc__)
     parser.add_argument("--repeats", type=positive, default=5, help="number of repeats (default: 5)")
     parser.add_argument(
-        "--only", default=",".join(PARTS), metavar="PARTS", help="parts, separated by commas (default: all)"
+        "--only",
+        type=names_among(PARTS),
+        default=list(PARTS),
+        metavar="PARTS",
+        help="parts, separated by commas (default: all)",
     )
     options = parser.parse_args()
     tune()  # this process wakes threads and workflows in place of the relay's process
-    figures = asyncio.run(run(options.repeats, options.only.split(",")))
+    figures = asyncio.run(run(options.repeats, options.only))
     print(table(figures))
     checked = claims(figures)
     print("\n".join(claim_line(claim) for claim in checked))

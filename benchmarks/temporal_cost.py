@@ -65,7 +65,8 @@ REPLAYS = 20
 
 MAX_EVENTS = {SIGNAL: 17, ACTIVITY: 11}
 MAX_ACTIONS = {SIGNAL: 4, ACTIVITY: 2}
-MAX_BYTES = {SIGNAL: 3 * 1024, ACTIVITY: 3 * 1024}
+MAX_BYTES = {SIGNAL: 3328, ACTIVITY: 3072}
+"""An answer that the sweep finds is 66 bytes larger than one that is called back: the task's record has more fields."""
 MAX_REPLAY_MS = 25.0
 MAX_COLD_RATIO = 1.10
 
