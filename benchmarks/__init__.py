@@ -6,6 +6,8 @@ benchmarks.
 """
 
 MODULES = (
+    "answer_to_awake",
+    "open_waits",
     "many_waits",
     "temporal_gather",
     "temporal_many",
