@@ -228,7 +228,7 @@ def _checked(settings: Settings | None) -> Settings:
     Raises:
         SettingsError: settings are missing or wrong. The text lists all of them.
     """
-    settings = settings or Settings.load()
+    settings = settings or Settings.load().with_local_key()
     check_all(settings.token, settings.signer, settings.key_ring, settings.operator_token)
     return settings
 

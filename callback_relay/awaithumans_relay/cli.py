@@ -128,6 +128,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's way
 
 @cli.callback()
 def relay(
+    context: typer.Context,
     *,
     _: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
@@ -135,16 +136,27 @@ def relay(
 ) -> None:
     """Receive the awaithumans server's callbacks and wake the waiting Temporal workflows and LangGraph threads.
 
-    Settings are read from the environment: see `awaithumans-relay serve --help`.
+    Settings are read from the environment, then from `.env` in the working
+    directory, then from a running `awaithumans-relay dev` of the project: see
+    `awaithumans-relay serve --help`.
 
     \b
     Typical use:
       awaithumans-relay dev                                start all to develop
+      awaithumans-relay init                               write a `.env`
       awaithumans-relay serve --temporal localhost:7233    run the relay
       awaithumans-relay doctor --temporal localhost:7233   check the setup
       awaithumans-relay waits --state parked               list failed waits
       awaithumans-relay redrive --all                      deliver them again
     """
+    if context.invoked_subcommand not in _WITHOUT_ENV_FILE:
+        from awaithumans_relay.commands.env_file import read_env_file
+
+        context.obj = read_env_file()
+
+
+_WITHOUT_ENV_FILE = ("dev", "init")
+"""Commands that do not read `.env`: it holds the settings of a real installation, which `dev` must not call."""
 
 
 def _run(work: Coroutine[Any, Any, R]) -> R:
@@ -183,6 +195,7 @@ def _wanted(
 
 @cli.command()
 def serve(
+    context: typer.Context,
     temporal: Temporal = None,
     temporal_namespace: TemporalNamespaces = None,
     temporal_profile: TemporalProfiles = None,
@@ -228,7 +241,7 @@ def serve(
     """Run the relay.
 
     \b
-    It needs, in the environment:
+    It needs, in the environment or in `.env` (see `awaithumans-relay init`):
       AWAITHUMANS_URL               the awaithumans server
       AWAITHUMANS_ADMIN_API_TOKEN   its token, to read tasks that are not
                                     called back
@@ -266,6 +279,7 @@ def serve(
     if log_level.lower() not in LEVELS:
         raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
     logs.configure(log_level, log_format)
+    serving.log_env_file(context.obj)
     tls = serving.tls_settings(ssl_certfile, ssl_keyfile, ssl_ca_certs)
     wanted = _wanted(
         temporal,
@@ -436,6 +450,30 @@ def derive_key() -> None:
 
     with errors_reported():
         typer.echo(derived_keys())
+
+
+@cli.command()
+def init(
+    file: Annotated[Path, typer.Option(help="The file to write, or to complete.")] = Path(".env"),
+) -> None:
+    """Write a `.env` for a real installation: each setting explained, with a new relay secret.
+
+    A file that exists is completed: its lines stay as they are, and the secret
+    is made only if it has none. Only you can read the file, and git is told to
+    ignore it. All commands read `.env` of the working directory. Workers read
+    it with Settings.load(env_file=".env"). For development nothing needs to be
+    set: see `awaithumans-relay dev --help`.
+
+    \b
+    Examples:
+      awaithumans-relay init
+      awaithumans-relay init --file /etc/awaithumans-relay.env
+    """
+    from awaithumans_relay.commands.init import init as write
+
+    with errors_reported():
+        for line in write(file):
+            typer.echo(line)
 
 
 @cli.command()

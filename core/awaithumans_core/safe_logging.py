@@ -38,6 +38,13 @@ def show_if_unconfigured(message: str, *args: object) -> None:
     _UNCONFIGURED.handle(record)
 
 
+def log_once(logger: logging.Logger, level: int, line: str) -> None:
+    """Log a line, unless this process has logged the same line before."""
+    if line not in _logged:
+        _logged.add(line)
+        logger.log(level, line)
+
+
 def indented(text: str) -> str:
     """Return a traceback that is safe to show below a log line."""
     return "\n".join(INDENT + line for line in block(text).split("\n"))
@@ -98,3 +105,5 @@ _SAFE_TEXT = SafeText()
 _SILENT = logging.NullHandler()
 _UNCONFIGURED = Unconfigured()
 _FORMATTER = logging.Formatter()
+_logged: set[str] = set()
+"""Lines that `log_once` has logged."""

@@ -19,9 +19,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from awaithumans_core.discovery.server_key import key_beside_server
 from awaithumans_core.discovery.values import discovered_values
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.http.addresses import http_address
+from awaithumans_core.http.local_server import announced_elsewhere
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.secret_strength import GENERATE, weakness
 from awaithumans_core.signing import KeyRing
@@ -116,9 +118,11 @@ class Settings(BaseSettings):
         """
         token = self.admin_api_token.get_secret_value().strip() if self.admin_api_token is not None else ""
         if not token:
+            elsewhere = announced_elsewhere(self.url)
             raise SettingsError(
                 f"AWAITHUMANS_ADMIN_API_TOKEN is not set: the token for the API of the awaithumans server at "
-                f"{self.url}. Use the value that this variable has on the server",
+                f"{self.url}. Use the value that this variable has on the server"
+                + (f"; {elsewhere} (AWAITHUMANS_URL)" if elsewhere else ""),
                 missing=("AWAITHUMANS_ADMIN_API_TOKEN",),
             )
         if not (token.isascii() and token.isprintable()):
@@ -149,6 +153,17 @@ class Settings(BaseSettings):
             webhook_keys=[key.get_secret_value() for key in self.webhook_key],
             payload_keys=[key.get_secret_value() for key in self.payload_key],
         )
+
+    def with_local_key(self) -> "Settings":
+        """Return the settings of a relay: without a key of their own, with that of a local `awaithumans dev`.
+
+        The server keeps it in `.awaithumans/payload.key` of the folder in which it was started. Only the relay needs
+        it, so `load` does not read it.
+        """
+        if self.webhook_key or self.payload_key or self.admin_api_token is None:
+            return self
+        key = key_beside_server(self.url, self.admin_api_token.get_secret_value())
+        return self if key is None else self.model_copy(update={"payload_key": [key]})
 
     def operator_token(self) -> str | None:
         """The operator's token, in clear; None: there is none.

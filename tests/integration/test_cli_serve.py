@@ -131,7 +131,7 @@ def test_settings_that_flags_need_are_reported_with_the_others(
     assert told in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "dev", "serve", "waits", "redrive", "derive-key", "doctor"])
+@pytest.mark.parametrize("command", ["", "dev", "serve", "waits", "redrive", "derive-key", "doctor", "init"])
 def test_help_fits_80_columns(command: str) -> None:
     """Tables and examples keep their layout at 80 columns."""
     told = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "80"}).output

@@ -299,7 +299,7 @@ async def test_derive_key_without_a_usable_root_key_prints_no_key(
     assert "hush" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "waits", "redrive", "derive-key", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "waits", "redrive", "derive-key", "doctor", "init"])
 async def test_help_of_every_command_has_an_example(command: str) -> None:
     """The help of every command shows how to call it."""
     done = await run(command, "--help")

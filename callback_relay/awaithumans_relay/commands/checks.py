@@ -35,12 +35,12 @@ class UnsetError(SettingsError):
 def readable_settings() -> tuple[Settings, dict[str, str]]:
     """Return the settings without the malformed ones, and the errors of those by name."""
     try:
-        return Settings(), {}
+        return Settings().with_local_key(), {}
     except ValidationError as invalid:
         wrong = {str(each["loc"][0]): each["msg"].removeprefix("Value error, ") for each in invalid.errors()}
     fields = Settings.model_fields
     usable = Settings(**{name: fields[name].get_default(call_default_factory=True) for name in wrong})
-    return usable, {f"AWAITHUMANS_{name.upper()}": problem for name, problem in wrong.items()}
+    return usable.with_local_key(), {f"AWAITHUMANS_{name.upper()}": problem for name, problem in wrong.items()}
 
 
 def setting_checks(settings: Settings) -> list[tuple[str, Callable[[], Awaitable[str]]]]:

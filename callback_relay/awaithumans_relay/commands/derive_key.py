@@ -13,7 +13,7 @@ def derived_keys() -> str:
     Raises:
         SettingsError: The environment has no root key, or it is malformed.
     """
-    roots = Settings.load().payload_key
+    roots = Settings.load().with_local_key().payload_key
     if not roots:
         raise SettingsError(
             "AWAITHUMANS_PAYLOAD_KEY is not set: run this where the awaithumans server's key is set, for instance on "

@@ -95,6 +95,12 @@ async def serve(
         await uvicorn.Server(config).serve()
 
 
+def log_env_file(file: Path | None) -> None:
+    """Log which env file the command line has read."""
+    if file is not None:
+        logger.info("settings that the environment lacks are read from %s", file)
+
+
 def tls_settings(certificate: Path | None, key: Path | None, authorities: Path | None) -> dict[str, Any]:
     """Return uvicorn's settings for TLS. Without any file it serves plain HTTP."""
     if certificate is None and (key or authorities):
@@ -137,7 +143,7 @@ def _check_settings(flags: EngineFlags) -> None:
 
     Graphs of this process ask their next question from here, so they also need the relay's URL.
     """
-    settings = Settings.load()
+    settings = Settings.load().with_local_key()
     checks = [check_environment, settings.token, settings.signer, settings.key_ring, settings.operator_token]
     check_all(*checks, *([settings.relay] if flags.graphs else []), flags.check_any_given)
 

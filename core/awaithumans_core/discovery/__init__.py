@@ -4,8 +4,8 @@
 secrets that callers need. The file is found from the working directory or the nearest folder above it that has one.
 
 Law: no secret leaves before the instance has proved itself. The file is used only if it is private to the user, names
-this machine by number, and the relay at its address proves that it knows the secret of the file. A file that was left
-behind by a killed process fails this proof, because every run has a secret of its own.
+this machine by number, and the relay at its address proves that it knows the secret of the file. If a killed process
+has left the file behind, no program that listens on its port can give this proof.
 """
 
 from awaithumans_core.discovery.confirmation import (

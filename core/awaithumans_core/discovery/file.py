@@ -99,10 +99,14 @@ def withdraw(instance: DevInstance, project: Path) -> None:
             path.unlink()
 
 
-def nearest_file(start: Path | None = None) -> Path | None:
+def nearest_file(start: Path | None = None, *, name: str = NAME) -> Path | None:
     """Return the discovery file of this folder, or of the nearest folder above it that has one.
 
     The search ends at the home directory, and at a folder of another user.
+
+    Args:
+        start: The folder where the search begins. Default: the working directory.
+        name: Another file of `.awaithumans` to search for.
 
     Raises:
         UnusableFileError: the nearest file is in a folder of another user.
@@ -111,7 +115,7 @@ def nearest_file(start: Path | None = None) -> Path | None:
     if folder is None:
         return None
     for project in (folder, *folder.parents):
-        path = project / FOLDER / NAME
+        path = project / FOLDER / name
         mine = _is_mine(project.stat())
         if os.path.lexists(path):
             if not mine:
@@ -128,15 +132,7 @@ def read(path: Path) -> DevFile:
     Raises:
         UnusableFileError: it may be from another user, or it is not a discovery file. The text gives the reason.
     """
-    try:
-        with _opened(path) as file:
-            _check_file(os.fstat(file), path)
-            content = b"".join(_pieces(file))
-    except FileNotFoundError:
-        raise UnusableFileError(f"{path} was removed") from None
-    except OSError as error:
-        reason = "it is behind a symbolic link" if error.errno in _LINK_ERRORS else error.strerror or error
-        raise UnusableFileError(f"{path} is not used: {reason}") from None
+    content = read_private(path)
     try:
         instance = DevInstance.model_validate_json(content)
     except ValidationError as wrong:
@@ -145,6 +141,23 @@ def read(path: Path) -> DevFile:
         reason = first["msg"].removeprefix("Value error, ")
         raise UnusableFileError(f"{path} is not used: {where}: {reason}") from None
     return DevFile(path, instance, of_this_process=_written_here.get(path) == instance)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a file of `.awaithumans` that only the user can have written, and only the user can read.
+
+    Raises:
+        UnusableFileError: it is another file. The text gives the reason.
+    """
+    try:
+        with _opened(path) as file:
+            _check_file(os.fstat(file), path)
+            return b"".join(_pieces(file))
+    except FileNotFoundError:
+        raise UnusableFileError(f"{path} was removed") from None
+    except OSError as error:
+        reason = "it is behind a symbolic link" if error.errno in _LINK_ERRORS else error.strerror or error
+        raise UnusableFileError(f"{path} is not used: {reason}") from None
 
 
 def _place(start: Path | None) -> tuple[Path | None, Path | None]:

@@ -1,12 +1,11 @@
 """The content of the discovery file: one running `awaithumans-relay dev`."""
 
-from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
-from awaithumans_core.http.addresses import http_address
+from awaithumans_core.http.addresses import http_address, is_loopback
 from awaithumans_core.secret_strength import MIN_SECRET_CHARS
 
 
@@ -14,34 +13,27 @@ class UnusableFileError(Exception):
     """Raised when a discovery file exists and is not used. The text gives the reason, without its content."""
 
 
-def _is_loopback(host: str | None) -> bool:
-    """Whether this is an address of this machine, as a number.
-
-    The name `localhost` is refused: it can mean two addresses, and a process of another user can listen on the one that
-    the instance does not use.
-    """
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
 def _loopback_url(text: str) -> str:
     url = http_address(text).rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme != "http" or parts.path or parts.port is None or not _is_loopback(parts.hostname):
+    if parts.scheme != "http" or parts.path or parts.port is None or not is_loopback(parts.hostname):
         raise ValueError("it must be http://127.0.0.1:PORT or http://[::1]:PORT")
     return url
 
 
 def _loopback_address(text: str) -> str:
     parts = urlsplit(f"//{text}")
-    if parts.netloc != text or "@" in text or parts.port is None or not _is_loopback(parts.hostname):
+    if parts.netloc != text or "@" in text or parts.port is None or not is_loopback(parts.hostname):
         raise ValueError("it must be 127.0.0.1:PORT or [::1]:PORT")
     return text
 
 
 LoopbackUrl = Annotated[str, AfterValidator(_loopback_url)]
+"""Address of a server on this machine, as a number.
+
+The name `localhost` can mean two addresses, and a process of another user can listen on the one that the instance does
+not use.
+"""
 
 
 class DevInstance(BaseModel):
@@ -61,7 +53,7 @@ class DevInstance(BaseModel):
     relay_url: LoopbackUrl
     """The relay: http://127.0.0.1:PORT."""
     relay_secret: Annotated[SecretStr, Field(min_length=MIN_SECRET_CHARS)]
-    """Secret shared by the relay and its callers. Every run has a new one."""
+    """Secret shared by the relay and its callers. Each project has its own."""
     temporal_address: Annotated[str, AfterValidator(_loopback_address)] | None = None
     """The Temporal dev server: 127.0.0.1:PORT. None: the instance has none."""
 

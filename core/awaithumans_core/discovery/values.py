@@ -13,17 +13,14 @@ from pydantic import SecretStr
 from awaithumans_core.discovery.confirmation import LIMIT_SECONDS, within_limit
 from awaithumans_core.discovery.instance import DevInstance
 from awaithumans_core.discovery.search import confirmed, trusted_file
-from awaithumans_core.http.addresses import cleaned
+from awaithumans_core.http.addresses import is_same_place
 from awaithumans_core.http.local_server import announced_server
-from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.safe_logging import log_once, safe_logger
 
 logger = safe_logger("awaithumans")
 
 _OF_SERVER = frozenset({"url", "admin_api_token"})
 _OF_INSTANCE = _OF_SERVER | {"relay_url", "relay_secret"}
-
-_logged: set[str] = set()
-"""The lines that this process has logged. Settings are loaded for every client, and a line is of use once."""
 
 
 class _Found(NamedTuple):
@@ -46,9 +43,9 @@ def discovered_values(given: Mapping[str, Any]) -> dict[str, Any]:
     found = within_limit(lambda: _searched(given), _NOT_IN_TIME)
     if found.problem is not None:
         # A process that has its own server and token lacks nothing because of the file.
-        _log_once(logging.INFO if given.keys() >= _OF_SERVER else logging.WARNING, found.problem)
+        log_once(logger, logging.INFO if given.keys() >= _OF_SERVER else logging.WARNING, found.problem)
     if found.used is not None:
-        _log_once(logging.INFO, found.used)
+        log_once(logger, logging.INFO, found.used)
     return found.values
 
 
@@ -72,7 +69,7 @@ def _searched(given: Mapping[str, Any]) -> _Found:
 def _of_local_server(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return address and token of a running `awaithumans dev`. A file left behind by an ended one is ignored."""
     server = None if given.keys() >= _OF_SERVER else announced_server()
-    if server is None or (given.get("url") is not None and not _same_place(given["url"], server.url)):
+    if server is None or (given.get("url") is not None and not is_same_place(str(given["url"]), server.url)):
         return {}  # its token must not be sent to another server
     if not server.is_running():
         return {}
@@ -83,7 +80,7 @@ def _of_local_server(given: Mapping[str, Any]) -> dict[str, Any]:
 def _other_setting(given: Mapping[str, Any], dev: DevInstance) -> str | None:
     """Return which of the given settings belongs to other servers than those of the instance; None: none does."""
     for field, address in (("url", dev.server_url), ("relay_url", dev.relay_url)):
-        if given.get(field) is not None and not _same_place(given[field], address):
+        if given.get(field) is not None and not is_same_place(str(given[field]), address):
             return f"AWAITHUMANS_{field.upper()} (or the argument in its place) names another address than {address}"
     for field, secret in (("admin_api_token", dev.api_token), ("relay_secret", dev.relay_secret)):
         if given.get(field) is not None and _secrets(given[field]) != [secret.get_secret_value()]:
@@ -91,21 +88,9 @@ def _other_setting(given: Mapping[str, Any], dev: DevInstance) -> str | None:
     return None
 
 
-def _same_place(url: object, other: str) -> bool:
-    """Whether two spellings of a local address are the same address."""
-    one, two = (cleaned(str(each)).rstrip("/").replace("//localhost", "//127.0.0.1") for each in (url, other))
-    return one == two
-
-
 def _secrets(value: object) -> list[str]:
     parts = cast("list[object]", value) if isinstance(value, list) else [value]
     return [(part.get_secret_value() if isinstance(part, SecretStr) else str(part)).strip() for part in parts]
-
-
-def _log_once(level: int, line: str) -> None:
-    if line not in _logged:
-        _logged.add(line)
-        logger.log(level, line)
 
 
 _NOT_IN_TIME = _Found(

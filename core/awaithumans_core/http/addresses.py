@@ -5,6 +5,7 @@ add blanks, line ends and quotes. These are removed at both ends and refused ins
 """
 
 import re
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _SCHEMES = frozenset({"http", "https"})
@@ -80,3 +81,23 @@ def without_user(url: str) -> str:
 def in_brackets(host: str) -> str:
     """Return a host as it is written in an address: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether this host is an address of this machine, as a number. The name `localhost` is none."""
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether the host of this address is `localhost` or a loopback address."""
+    host = urlsplit(url).hostname
+    return host == "localhost" or is_loopback(host)
+
+
+def is_same_place(url: str, other: str) -> bool:
+    """Whether two spellings of an address of this machine are the same address."""
+    one, two = (cleaned(each).rstrip("/").replace("//localhost", "//127.0.0.1") for each in (url, other))
+    return one == two

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from awaithumans_core.http.addresses import is_on_this_machine, is_same_place, without_user
+
 DISCOVERY_FILE = ".awaithumans-dev.json"
 """Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
 
@@ -61,3 +63,15 @@ def announced_server() -> LocalServer | None:
     with suppress(OSError, RuntimeError, ValueError):
         return LocalServer.model_validate_json((Path.home() / DISCOVERY_FILE).read_bytes(), strict=True)
     return None
+
+
+def announced_elsewhere(url: str) -> str:
+    """Return a note on the local server that announces itself at another address than this one, for the text of errors.
+
+    `awaithumans dev` chooses another port if its own is taken. Empty: there is none, or the address is of another
+    machine. Whether the server still runs is not checked.
+    """
+    server = announced_server() if is_on_this_machine(url) else None
+    if server is None or is_same_place(url, server.url):
+        return ""
+    return f"a local `awaithumans dev` has announced itself at {without_user(server.url)}, and not at {url}"
