@@ -14,7 +14,7 @@ from awaithumans_core.discovery.instance import UnusableFileError
 from awaithumans_core.http.addresses import is_on_this_machine
 from awaithumans_core.safe_logging import log_once, safe_logger
 
-logger = safe_logger("awaithumans")
+logger = safe_logger("awaithumans.settings")
 
 _KEY, _TOKEN = "payload.key", "admin.token"
 

@@ -17,7 +17,7 @@ from awaithumans_core.http.addresses import is_same_place
 from awaithumans_core.http.local_server import announced_server
 from awaithumans_core.safe_logging import log_once, safe_logger
 
-logger = safe_logger("awaithumans")
+logger = safe_logger("awaithumans.settings")
 
 _OF_SERVER = frozenset({"url", "admin_api_token"})
 _OF_INSTANCE = _OF_SERVER | {"relay_url", "relay_secret"}
