@@ -139,7 +139,7 @@ async def test_question_that_is_not_registered_is_one_of_a_script(watched: Watch
 async def test_burst_of_questions_is_counted(watched: Watched) -> None:
     """A batch does not fill the terminal, and its later answers are found although the list has newer tasks."""
     first = await watched.ask("Question 0?")
-    for number in range(1, PAGE + 20):
+    for number in range(1, PAGE + 2):
         await watched.ask(f"Question {number}?")
     await watched.tick()
     watched.now += REGISTERED_WITHIN
@@ -189,7 +189,7 @@ def test_project_is_used_by_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_project_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Whoever made the link chose where the keys would be written."""
+    """The owner of the link would choose where the keys are written."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ".awaithumans").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SettingsError, match="link"), locked(tmp_path):
@@ -206,7 +206,6 @@ def test_kept_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_ports_are_the_last_ones_or_free_ones() -> None:
     """A port in use is replaced, except one that must be used."""
-    free_port()  # its number may be that of the claim of this process
     last = Ports(server=free_port(), temporal=free_port(), temporal_ui=free_port(), relay=free_port())
     with socket.create_server(("127.0.0.1", last.temporal)):
         chosen = choose({}, last)

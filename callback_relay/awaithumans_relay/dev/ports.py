@@ -27,7 +27,7 @@ def _own_ports() -> tuple[Iterator[int], socket.socket]:
             claim.close()
         else:
             atexit.register(claim.close)
-            return itertools.cycle(range(first, first + BLOCK)), claim
+            return itertools.cycle(range(first + 1, first + BLOCK)), claim  # the claim has the first one
     raise RuntimeError(f"too many processes choose ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
 
 

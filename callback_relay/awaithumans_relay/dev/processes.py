@@ -27,7 +27,7 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 """Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.1
-"""Seconds between two looks at a process."""
+"""Seconds between two checks of a process."""
 TAIL_CHARS = 2000
 """Length of the end of a log that an error shows."""
 NOT_INHERITED = ("AWAITHUMANS_", "TEMPORAL_")
