@@ -1,7 +1,9 @@
 """`HumanTasksPlugin` on client or worker, beside converters and other plugins, and its error messages."""
 
 import asyncio
+import secrets
 import uuid
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -28,6 +30,8 @@ from awaithumans_adapters.temporal import (
     HumanTasksWorkflowPlugin,
 )
 from awaithumans_core import Settings, SettingsError
+from awaithumans_core.discovery import announce
+from tests.support.dev_instance import dev_instance, listening
 from tests.support.people import People
 from tests.support.plain_workflow import AskPlainly
 from tests.support.relay import RunningRelay
@@ -49,6 +53,32 @@ async def asked_and_answered(people: People, client: Client, name: str, **option
 
 
 # --- on worker or client
+
+
+def test_worker_on_another_temporal_than_the_development_instance_is_refused(
+    temporal: TemporalServer, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The relay of the instance could not wake its workflows. Settings of its own name another relay."""
+    for variable in ("URL", "ADMIN_API_TOKEN", "RELAY_URL", "RELAY_SECRET"):
+        monkeypatch.delenv(f"AWAITHUMANS_{variable}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    secret = secrets.token_urlsafe(32)
+    with listening(secret) as relay:
+
+        async def worker(address: str, settings: Settings | None = None) -> None:
+            announce(dev_instance(relay.url, relay_secret=secret, temporal_address=address), tmp_path)
+            client = await Client.connect(temporal.address, plugins=[HumanTasksPlugin(settings)])
+            Worker(client, task_queue=name)
+
+        with pytest.raises(
+            SettingsError, match=r"connected to Temporal at .*, which wakes workflows at 127\.0\.0\.1:9:"
+        ):
+            asyncio.run(worker("127.0.0.1:9"))
+        asyncio.run(worker(temporal.address))
+        asyncio.run(worker("127.0.0.1:9", Settings(url="http://127.0.0.1:9")))
+        monkeypatch.setenv("AWAITHUMANS_RELAY_URL", "http://127.0.0.1:9")
+        asyncio.run(worker("127.0.0.1:9"))
 
 
 async def test_plugin_on_the_worker_alone_is_enough(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypedDict, cast
 
 from temporalio import activity
-from temporalio.client import ClientConfig
+from temporalio.client import Client, ClientConfig
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import DataConverter, DefaultPayloadConverter
 from temporalio.plugin import SimplePlugin
@@ -14,6 +14,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from awaithumans_adapters.temporal.activities.human_tasks import HumanTaskActivities, question_size
 from awaithumans_adapters.temporal.activities.options import ActivityOptions, chosen
+from awaithumans_adapters.temporal.dev_instance import check_address
 from awaithumans_adapters.temporal.failures import SettingErrors
 from awaithumans_adapters.temporal.workflow.interceptor import HumanTasksInterceptor
 from awaithumans_core.errors import AwaitHumansError, SettingsError
@@ -28,6 +29,7 @@ _PROBE = {"text": "é", "number": 1, "list": [True, None, 2.5]}
 class WorkerSoFar(TypedDict, total=False):
     """The parts of a `WorkerConfig` that the plugins read, fully typed."""
 
+    client: Client
     activities: Sequence[Callable[..., Any]]
     interceptors: Sequence[Interceptor]
 
@@ -63,9 +65,13 @@ class _Plugin(SimplePlugin):
         """Configure a worker, as the SDK requires. A plugin of both a client and its worker configures the worker once.
 
         Raises:
-            SettingsError: the activities or the interceptor are already registered with another configuration.
+            SettingsError: the activities or the interceptor are already registered with another configuration, or the
+                client is connected to another Temporal server than the running `awaithumans-relay dev` has.
         """
         registered = cast("WorkerSoFar", config)
+        client = registered.get("client")
+        if client is not None and self._activities is not None and self._activities.settings is None:
+            check_address(client)
         activities = self._registered_activities(registered)
         interceptors = [
             each for each in registered.get("interceptors") or () if isinstance(each, HumanTasksInterceptor)
