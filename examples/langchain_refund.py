@@ -1,10 +1,9 @@
 """An agent may look up orders by itself, but a person approves, edits or rejects each refund.
 
-    awaithumans dev                                                                # terminal 1
-    awaithumans-relay serve --graph refunds=examples.langchain_refund:refunds      # terminal 2
-    python -m examples.langchain_refund                                            # here
+    awaithumans-relay dev --graph refunds=examples.langchain_refund:refunds        # terminal 1
+    python -m examples.langchain_refund                                            # terminal 2
 
-Both need the settings that the README lists, and they share the checkpoint file.
+Both run in the same folder and share the checkpoint file.
 """
 
 import asyncio

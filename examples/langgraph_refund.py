@@ -1,10 +1,9 @@
 """A LangGraph node asks a person, and a relay process resumes the thread with the answer.
 
-    awaithumans dev                                                                # terminal 1
-    awaithumans-relay serve --graph refunds=examples.langgraph_refund:refunds      # terminal 2
-    python -m examples.langgraph_refund                                            # here
+    awaithumans-relay dev --graph refunds=examples.langgraph_refund:refunds        # terminal 1
+    python -m examples.langgraph_refund                                            # terminal 2
 
-Both need the settings that the README lists, and they share the checkpoint file.
+Both run in the same folder and share the checkpoint file.
 """
 
 import asyncio

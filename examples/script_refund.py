@@ -1,7 +1,7 @@
 """A plain script asks a person and continues with the typed answer.
 
-awaithumans dev                       # in another terminal; the script finds its address and token
-python -m examples.script_refund
+awaithumans-relay dev                 # terminal 1; the script finds its address and token
+python -m examples.script_refund      # terminal 2, in the same folder
 """
 
 import os

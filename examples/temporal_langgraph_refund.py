@@ -1,13 +1,11 @@
 """A LangGraph graph runs inside a Temporal workflow, and one of its nodes asks a person.
 
-    awaithumans dev                                             # terminal 1
-    temporal server start-dev                                   # terminal 2
-    awaithumans-relay serve --temporal localhost:7233           # terminal 3
     pip install temporalio-langgraph
-    python -m examples.temporal_langgraph_refund                # here
+    awaithumans-relay dev                                       # terminal 1
+    python -m examples.temporal_langgraph_refund                # terminal 2, in the same folder
 
-Terminal 3 and this one need the settings that the README lists. The node that asks runs in the workflow and calls
-Temporal's `await_human`. Nodes that do I/O run as activities. Temporal keeps the graph, so it needs no checkpointer.
+The node that asks runs in the workflow and calls Temporal's `await_human`. Nodes that do I/O run as activities.
+Temporal keeps the graph, so it needs no checkpointer.
 """
 
 import asyncio

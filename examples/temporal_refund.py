@@ -1,11 +1,7 @@
 """A Temporal workflow asks a person and sleeps until the answer comes.
 
-    awaithumans dev                                             # terminal 1
-    temporal server start-dev                                   # terminal 2
-    awaithumans-relay serve --temporal localhost:7233           # terminal 3
-    python -m examples.temporal_refund                          # here
-
-Terminal 3 and this one need the settings that the README lists.
+awaithumans-relay dev                 # terminal 1
+python -m examples.temporal_refund    # terminal 2, in the same folder
 """
 
 import asyncio
