@@ -24,6 +24,7 @@ from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.dispatch.probe_engine import PROBE
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.monitoring.repeated_lines import Repeats
+from awaithumans_relay.monitoring.report import Reporter
 from awaithumans_relay.monitoring.status import Status
 from awaithumans_relay.store import Store
 from awaithumans_relay.store.defaults import DEFAULT_DATABASE, RETENTION
@@ -67,6 +68,7 @@ class Relay:
         """
         self.observer = Observer(self.engines)
         self.status = Status(self.store, self.observer)
+        self.reporter = Reporter(self.engines, self._settings, self.store, self.observer)
         self.receiver = Receiver(
             self.store.intake,
             self.engines,

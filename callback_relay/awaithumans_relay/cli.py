@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from awaithumans_relay.commands.role import Role
 from awaithumans_relay.commands.terminal import Database, Json, errors_reported
 from awaithumans_relay.monitoring import logs
 from awaithumans_relay.monitoring.logs import LogFormat
@@ -492,18 +493,33 @@ def doctor(
         str | None,
         typer.Option(metavar="ID", help="Also read this LangGraph thread as a delivery would, without resuming it."),
     ] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(
+            help="Whose machine this is. Default: relay, if a webhook key or a database of a relay is set, given or "
+            "found here; otherwise worker.",
+        ),
+    ] = None,
     database: Database = DEFAULT_DATABASE,
     as_json: Json = False,
 ) -> None:
-    """Check whether an answer would be delivered: settings, server, database, engines, and the running relay.
+    """Check whether an answer would be delivered. Each failure comes with the way to fix it.
 
-    Run it on the machine of the relay, with the environment and the flags of
-    `serve`. The last check sends a signed probe to AWAITHUMANS_RELAY_URL,
-    follows it into the database and removes it. Each failure comes with the
-    way to fix it.
+    \b
+    On the machine of a worker or script (--role worker) it needs only what
+    they need: AWAITHUMANS_URL, _ADMIN_API_TOKEN, _RELAY_URL and
+    _RELAY_SECRET. It checks these, the server and the given engines, and asks
+    the running relay for its engines, namespaces, server, store and key.
+
+    \b
+    On the machine of the relay (--role relay), run it with the environment
+    and the flags of `serve`. It also checks keys, database and open waits,
+    and sends a signed probe to AWAITHUMANS_RELAY_URL, follows it into the
+    database and removes it.
 
     \b
     Examples:
+      awaithumans-relay doctor
       awaithumans-relay doctor --temporal localhost:7233
       awaithumans-relay doctor --graph refunds=my_app.graphs:graph --json
       awaithumans-relay doctor --langgraph-server http://lg:2024 --thread 1f0e
@@ -523,7 +539,7 @@ def doctor(
         langgraph_server_headers,
     )
     wanted = replace(wanted, graph_context=graph_context, graph_config=graph_config, graph_thread=graph_thread)
-    well = _run(examine(database, wanted.separately(), as_json=as_json, thread=thread))
+    well = _run(examine(database, wanted, as_json=as_json, thread=thread, role=role))
     raise typer.Exit(0 if well else 1)
 
 

@@ -4,6 +4,7 @@ Temporal and LangGraph are two engines. A third one is a single file that implem
 this module are optional features of an engine.
 """
 
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
@@ -135,6 +136,18 @@ class Remarks(Protocol):
 
     async def remark(self) -> str:
         """Return the remark as one line. Raise SettingsError if a setting of the backend is wrong."""
+        ...
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """Optional: the engine wakes only the callers of some namespaces or graphs, and can name these.
+
+    `doctor` on a worker's machine compares them with those of the worker.
+    """
+
+    async def serves(self) -> Collection[str]:
+        """Return the names. Raise any error if they are not known, for instance while the backend is unreachable."""
         ...
 
 

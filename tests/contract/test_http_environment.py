@@ -24,7 +24,7 @@ from awaithumans_core import (
 from awaithumans_core.http.clients import async_client, check_environment, lost_reason, sync_client
 from awaithumans_core.http.environment import proxy_for
 from awaithumans_core.testing import FakeHumans, faults
-from awaithumans_relay.commands import startup_checks
+from awaithumans_relay.availability.server_check import server_problem
 from tests.support.decisions import Decision
 
 VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile"}
@@ -65,9 +65,7 @@ CALLERS: dict[str, Callable[[], object]] = {
     "async client": lambda: asyncio.run(make_async()),
     "script": create_sync,
     "async script": lambda: asyncio.run(create_async()),
-    "doctor": lambda: asyncio.run(
-        startup_checks.server_problem(Settings.load(url="http://127.0.0.1:9", admin_api_token="token"))
-    ),
+    "doctor": lambda: asyncio.run(server_problem(Settings.load(url="http://127.0.0.1:9", admin_api_token="token"))),
     "serve": check_environment,
 }
 
@@ -310,7 +308,7 @@ def test_html_401_of_a_gateway_is_no_wrong_token(answering: ProxyServer) -> None
 
 
 async def _server() -> str | None:
-    return await startup_checks.server_problem(Settings.load(url=SERVER, admin_api_token="token"))
+    return await server_problem(Settings.load(url=SERVER, admin_api_token="token"))
 
 
 @pytest.mark.parametrize("fault", [faults.html(200), faults.html(403)], ids=lambda fault: fault.name)

@@ -198,7 +198,7 @@ def test_container_installs_the_hashed_versions_of_the_constraints() -> None:
 def test_nginx_passes_callbacks_and_registrations_only() -> None:
     """The locations of nginx.conf pass callbacks and registrations, but neither operator API nor probes."""
     (passed,) = re.findall(r"location ~ (\S+) \{", (DEPLOY / "nginx.conf").read_text())
-    for path in ("/callbacks/eyJlI.x-_y", "/waits/0f3a", "/waits/asked"):
+    for path in ("/callbacks/eyJlI.x-_y", "/waits/0f3a", "/waits/asked", "/waits/report"):
         assert re.search(passed, path), path
     for path in ("/waits", "/waits/", "/waits/redrive", "/waits/0f3a/redrive", "/operate", "/metrics", "/readyz"):
         assert not re.search(passed, path), path

@@ -316,6 +316,11 @@ def test_replies_do_not_reveal_which_tasks_exist(relay: ThreadedRelay) -> None:
         relay.http.put("/waits/other", json={"timeout_seconds": 900}, headers=held),
         relay.http.get("/waits/asked", headers=leaked),
         relay.http.get("/waits/asked", headers=held),
+        relay.http.get("/waits/report"),
+        relay.http.get("/waits/report", headers=forged),
+        relay.http.get("/waits/report", headers=leaked),
+        relay.http.get("/waits/report", headers=held),
+        relay.http.get("/waits/report", headers={"Authorization": f"Bearer {relay.proof(key, None)}"}),
         relay.http.put("/waits/known", content=b"{", headers=forged),
         relay.http.put("/waits/known", content=b" " * 5000),
         relay.http.post("/callbacks/forged.token", content=body(key)),
@@ -337,7 +342,13 @@ CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_sche
 @pytest.mark.filterwarnings("ignore")  # schemathesis's own
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 @pytest.mark.parametrize(
-    ("verb", "path"), [("POST", "/callbacks/{token}"), ("PUT", "/waits/{task_id}"), ("GET", "/waits/asked")]
+    ("verb", "path"),
+    [
+        ("POST", "/callbacks/{token}"),
+        ("PUT", "/waits/{task_id}"),
+        ("GET", "/waits/asked"),
+        ("GET", "/waits/report"),
+    ],
 )
 def test_generated_requests_get_documented_replies(relay: ThreadedRelay, verb: str, path: str, signed: bool) -> None:  # noqa: FBT001
     """Every request generated from the OpenAPI document gets a documented reply, with and without proofs."""

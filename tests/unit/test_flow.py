@@ -58,6 +58,7 @@ from awaithumans_core.flow import (
     last_look,
     open_wait,
     poll,
+    relay_report,
     withdraw,
     withdraw_key,
 )
@@ -1777,6 +1778,28 @@ def test_unreachable_relay_is_named() -> None:
     talk = Conversation([reply(201, record())], then=REFUSED)
     error = refused_with(ServerUnreachableError, talk, open_wait(BODY, RELAY, PROOFS, talk.patience))
     assert error.url == f"{RELAY}/waits/task-1"
+
+
+def test_relay_report_is_read_with_the_proof() -> None:
+    """The relay's report comes back as it is."""
+    talk = Conversation([reply(200, {"version": "0.1.0"})])
+    assert talk.run(relay_report(RELAY, "proof", talk.patience)) == {"version": "0.1.0"}
+    assert [(call.url, call.bearer) for call in talk.calls] == [(f"{RELAY}/waits/report", "proof")]
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind", "words"),
+    [
+        (reply(405, {"detail": "no"}, allow="PUT"), UnexpectedReplyError, "of an earlier release"),
+        (reply(405, {"detail": "no"}, allow="GET"), RequestRefusedError, "Is this the relay?"),
+        (reply(401, {"error": "CALLBACK_REJECTED"}), RequestRefusedError, "AWAITHUMANS_RELAY_SECRET"),
+    ],
+    ids=["an older relay", "another service", "another secret"],
+)
+def test_relay_without_a_report_is_an_error(refused: Reply, kind: type[AwaitHumansError], words: str) -> None:
+    """The error distinguishes an older relay, another service and another secret."""
+    talk = Conversation([refused])
+    assert words in str(refused_with(kind, talk, relay_report(RELAY, "proof", talk.patience)))
 
 
 # --- the caller that a task was created for

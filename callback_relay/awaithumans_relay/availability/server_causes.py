@@ -38,10 +38,11 @@ class ServerCause(StrEnum):
     """The server refuses this request for another reason."""
 
 
-_CONSEQUENCE = (
+CONSEQUENCE = (
     "Waits are kept and callbacks are accepted. Answers that are not called back (by e-mail, in Slack) are not found "
     "until the server can be read again"
 )
+"""What follows for a relay that cannot read the server."""
 _LATER = frozenset({408, 425, 429})
 
 
@@ -72,7 +73,7 @@ def concerns_server(error: AwaitHumansError) -> bool:
 
 def describe(error: BaseException) -> str:
     """Describe an error, its cause and the way to fix it, for the log."""
-    return f"{cause_of_error(error)} ({str(error).removesuffix(SAME_KEY)}). {_CONSEQUENCE}"
+    return f"{cause_of_error(error)} ({str(error).removesuffix(SAME_KEY)}). {CONSEQUENCE}"
 
 
 def cause_of_reply(reply: Reply | Lost) -> ServerCause | None:
@@ -107,9 +108,9 @@ def describe_reply(reply: Reply | Lost, url: str) -> str | None:
         problem = f"{SERVER.name} at {at} is not reached: {reply.proxy} answers {reply.status} in its place"
     elif cause == ServerCause.TOKEN_REFUSED:
         problem = f"{SERVER.name} at {at} refuses AWAITHUMANS_ADMIN_API_TOKEN ({reply.status})"
-        advice = "Set AWAITHUMANS_ADMIN_API_TOKEN to the token of this server, and restart the relay"
+        advice = "Set AWAITHUMANS_ADMIN_API_TOKEN to the token of this server"
     elif cause == ServerCause.UNREACHABLE:
         problem = f"{SERVER.name} at {at} answers {reply.status}"
     else:
         problem, advice = f"{at} answers {reply.status} to GET /api/tasks", SERVER.if_other
-    return ". ".join(part for part in (problem, advice, _CONSEQUENCE) if part)
+    return f"{problem}. {advice}" if advice else problem

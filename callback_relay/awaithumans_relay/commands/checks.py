@@ -10,6 +10,7 @@ from awaithumans_core.errors import SettingsError
 from awaithumans_core.route import Route
 from awaithumans_core.services import ENGINES
 from awaithumans_core.settings import Settings
+from awaithumans_relay.availability.server_check import server_problem
 from awaithumans_relay.commands import startup_checks
 from awaithumans_relay.commands.engines import EngineFactory
 from awaithumans_relay.commands.existing_waits import existing_store, shown_url
@@ -99,7 +100,7 @@ def _keys(settings: Settings) -> str:
 
 async def check_server(settings: Settings) -> str:
     """Check that the server responds and accepts the token."""
-    if wrong := await startup_checks.server_problem(settings):
+    if wrong := await server_problem(settings):
         raise SettingsError(wrong)
     return f"reachable at {settings.url}, and accepts the token"
 

@@ -5,18 +5,14 @@ The server may become reachable again, and callbacks are accepted meanwhile.
 
 from urllib.parse import urlsplit
 
-import httpx
-
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.flow import Lost
-from awaithumans_core.http.clients import async_client, lost_reason, reply_of
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.settings import Settings
-from awaithumans_relay.availability.server_causes import describe_reply
+from awaithumans_relay.availability.server_causes import CONSEQUENCE
+from awaithumans_relay.availability.server_check import server_problem
 
 logger = safe_logger("awaithumans.relay")
 
-TIMEOUT_SECONDS = 5.0
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", None)  # noqa: S104 - recognised, not listened on
 
 
@@ -31,7 +27,8 @@ async def log_problems() -> None:
 
 async def problems(settings: Settings) -> list[str]:
     """Return the problems that the operator should know of, each with a way to fix it."""
-    found = (relay_address_problem(settings), await server_problem(settings))
+    server = await server_problem(settings)
+    found = (relay_address_problem(settings), server and f"{server}. {CONSEQUENCE}")
     return [problem for problem in found if problem is not None]
 
 
@@ -50,19 +47,3 @@ def relay_address_problem(settings: Settings) -> str | None:
             "call itself there; give the address at which it reaches this relay"
         )
     return None
-
-
-async def server_problem(settings: Settings) -> str | None:
-    """Return the problem with the server or with our token for it, or None."""
-    try:
-        async with async_client(timeout=TIMEOUT_SECONDS) as http:
-            response = await http.get(
-                f"{settings.url.rstrip('/')}/api/tasks",
-                params={"limit": 1},
-                headers={"Authorization": f"Bearer {settings.token()}"},
-            )
-    except httpx.RequestError as error:
-        return describe_reply(Lost(lost_reason(error)), settings.url)
-    except httpx.InvalidURL as error:
-        return describe_reply(Lost(str(error)), settings.url)
-    return describe_reply(reply_of(response), settings.url)

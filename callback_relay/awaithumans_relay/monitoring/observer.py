@@ -2,17 +2,30 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from awaithumans_core.callback import Callback
+from awaithumans_core.errors import CallbackRejectedError
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.signing import UNSIGNED
 from awaithumans_core.trace import span, tracing
 from awaithumans_relay.availability.health import Health
 from awaithumans_relay.monitoring.metrics import Metrics, Result
 from awaithumans_relay.store import Wait
+from awaithumans_relay.store.readiness import PROBE_ENGINE
 
 logger = safe_logger("awaithumans.relay")
+
+
+@dataclass
+class Signatures:
+    """When callbacks of the server were last verified and refused, which shows whether the webhook key is its key."""
+
+    verified_at: datetime | None = None
+    refused_at: datetime | None = None
 
 
 class Observer:
@@ -25,13 +38,26 @@ class Observer:
     def __init__(self, engines: Iterable[str] = ()) -> None:
         self.metrics = Metrics()
         self.health = Health(engines)
+        self.signatures = Signatures()
 
     def storing(self, callback: Callback) -> AbstractContextManager[None]:
-        """Trace the storing of a callback whose proofs were checked."""
+        """Note a callback whose proofs were checked, and trace its storing."""
+        if callback.route.engine != PROBE_ENGINE:  # a probe is not signed by the server
+            self.signatures.verified_at = datetime.now(UTC)
         if not tracing():
             return nullcontext()
         facts = {"task_id": callback.outcome.task_id, "wait_id": callback.route.digest, "engine": callback.route.engine}
         return span("receive answer", "consumer", links=[callback.route.traceparent], **facts)
+
+    @contextmanager
+    def verifying(self) -> Generator[None]:
+        """Note whether the body of a callback to a valid URL is signed with the relay's key. Probes do not count."""
+        try:
+            yield
+        except CallbackRejectedError as refused:
+            if str(refused) == UNSIGNED:
+                self.signatures.refused_at = datetime.now(UTC)
+            raise
 
     @contextmanager
     def finding(self, task_id: str, waits: Sequence[Wait]) -> Generator[None]:

@@ -25,6 +25,7 @@ from awaithumans_core.status import TERMINAL
 from awaithumans_core.task_id import TASK_ID_PATTERN
 from awaithumans_relay.monitoring.logs import claimed, mask_access_log
 from awaithumans_relay.monitoring.repeated_lines import Repeats
+from awaithumans_relay.monitoring.report import RelayReport, Reporter
 from awaithumans_relay.monitoring.status import Status
 from awaithumans_relay.store import Store, WaitState
 from awaithumans_relay.store.errors import StoreUnavailableError, public_reason
@@ -84,6 +85,8 @@ class Service(Protocol):
     """The receiver of the current run."""
     status: Status
     """The status of the current run."""
+    reporter: Reporter
+    """Collects the report of the current run."""
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -166,6 +169,9 @@ class _Endpoints:
         router.add_api_route(
             "/waits/asked", self.open_task, methods=["GET"], responses=_PROBLEMS, response_model=OpenTask, **gated
         )
+        router.add_api_route(
+            "/waits/report", self.report, methods=["GET"], responses=_PROBLEMS, response_model=RelayReport, **gated
+        )
         router.add_api_route("/healthz", self.healthz, methods=["GET"])
         router.add_api_route(
             "/readyz",
@@ -198,6 +204,15 @@ class _Endpoints:
             return await self._service.receiver.open_task(_bearer(request))
 
         return await self._reply(found(), None, _open_task_body, "question about a wait")
+
+    async def report(self, request: Request) -> Response:
+        """Return what the relay has, for `doctor` on a worker's machine. Authenticated by its proof as bearer."""
+
+        async def found() -> RelayReport:
+            self._service.receiver.check_report_proof(_bearer(request))
+            return await self._service.reporter.report()
+
+        return await self._reply(found(), None, RelayReport.model_dump_json, "request for the report")
 
     async def healthz(self) -> dict[str, str]:
         """Report that the process is running."""

@@ -20,6 +20,7 @@ from awaithumans_core.settings import Settings
 from awaithumans_relay.monitoring.logs import about
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import WaitState
+from awaithumans_relay.store.readiness import PROBE_ENGINE
 from awaithumans_relay.store.waits.intake import Intake
 from awaithumans_relay.web.limits import (
     MAX_REGISTRATION_BYTES,
@@ -36,6 +37,8 @@ _OF_CALLBACK_URL = (
     "the bearer is the token of a callback URL, which registers no wait: update awaithumans-workflows in the processes "
     "that ask. If they are up to date, a stranger has read a callback URL"
 )
+"""A reason that appears only in the log."""
+_OF_CALLER = "the bearer is the proof of a caller, not one for the report of the relay"
 """A reason that appears only in the log."""
 
 
@@ -106,13 +109,23 @@ class Receiver:
         """Return the task of the wait that the proof's route has open."""
         return await self._intake.open_task(self._proven(proof, None))
 
+    def check_report_proof(self, proof: str) -> None:
+        """Check that the proof was made for the report of this relay, by a holder of the relay secret.
+
+        Raises:
+            CallbackRejectedError: 401: it was not.
+        """
+        if self._proven(proof, None).engine != PROBE_ENGINE:
+            raise CallbackRejectedError(_OF_CALLER, http_status=401)
+
     async def receive(self, token: str, request: Request) -> WaitState:
         """Verify and store a callback of the awaithumans server, then wake the dispatcher."""
         with self._observer.metrics.receiving() as reception:
             body = await limited_body(
                 request, MAX_BODY_BYTES, proven=lambda: self._signer.knows(token), unverified=self._unverified
             )
-            callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
+            with self._observer.verifying():
+                callback = open_callback(token, request.headers, body, signer=self._signer, keys=self._keys)
             outcome, route = checked_outcome(callback.outcome), checked_route(callback.route)
             with self._observer.storing(callback):
                 answered = await self._intake.answer(outcome, found_by="callback", route=route)

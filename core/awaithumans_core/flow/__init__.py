@@ -48,7 +48,7 @@ from awaithumans_core.flow.tasks import (
     withdraw,
     withdraw_key,
 )
-from awaithumans_core.flow.waits import Proofs, ask, finish, follow, last_look, open_wait, poll
+from awaithumans_core.flow.waits import Proofs, ask, finish, follow, last_look, open_wait, poll, relay_report
 
 __all__ = [
     "ASKED_BY",
@@ -85,6 +85,7 @@ __all__ = [
     "last_look",
     "open_wait",
     "poll",
+    "relay_report",
     "withdraw",
     "withdraw_key",
 ]

@@ -180,7 +180,7 @@ def refusal(
         text = f"{called}: {text.removesuffix('.')}{_sentence(advice)}"
     if service is RELAY:
         error: type[RequestRefusedError] = RequestRefusedError
-        text = f"the relay refused the wait: {text}"
+        text = f"the relay refused the request: {text}"
     elif missing:
         error = TaskNotFoundError
     elif (reply.status == 405 and at_create) or (reply.status == 404 and not at_create):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic.types import JsonValue
+
 from awaithumans_core.deleted_tasks import Readings, Verdict
-from awaithumans_core.errors import AwaitHumansError, ServerUnreachableError, TaskNotFoundError
+from awaithumans_core.errors import AwaitHumansError, ServerUnreachableError, TaskNotFoundError, UnexpectedReplyError
 from awaithumans_core.flow.replies import insist, is_refusal, read_object, refusal
 from awaithumans_core.flow.steps import (
     POLL_MARGIN_SECONDS,
@@ -329,4 +331,22 @@ def _registered(relay: str, proof: str, patience: Patience) -> Flow[str | None]:
         return reply if isinstance(reply, str) else None
     if reply.status == 405 and "PUT" in reply.headers.get("allow", ""):  # an older relay: a task by this name
         return None
+    raise refusal(reply, call)
+
+
+def relay_report(relay: str, proof: str, patience: Patience) -> Flow[dict[str, JsonValue]]:
+    """`GET {relay}/waits/report`: return what the relay reports about itself.
+
+    Raises:
+        AwaitHumansError: the relay refuses the proof, is unreachable, or is of an earlier release.
+    """
+    call = Call("GET", f"{relay}/waits/report", bearer=proof, service=RELAY)
+    reply = yield from insist(call, patience, read_object)
+    if not isinstance(reply, Reply):
+        return reply
+    if reply.status == 405 and "PUT" in reply.headers.get("allow", ""):
+        raise UnexpectedReplyError(
+            f"the relay at {RELAY.at(relay)} is of an earlier release, which does not report what it has: update it",
+            url=reply.url or call.url,
+        )
     raise refusal(reply, call)

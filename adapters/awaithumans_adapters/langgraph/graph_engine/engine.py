@@ -350,3 +350,7 @@ class GraphEngine:
                 "asking process share the checkpointer?"
             )
         return "; ".join(shown)
+
+    async def serves(self) -> list[str]:
+        """Return the names of the graphs."""
+        return list(self._graphs)

@@ -211,6 +211,10 @@ class TemporalEngine:
             await check_access(client, each, timeout=RPC_TIMEOUT)
         await check_codec(client.data_converter, namespace=client.namespace)
 
+    async def serves(self) -> Collection[str]:
+        """Return the namespaces that answers may go to."""
+        return await self._allowed()
+
     async def remark(self) -> str:
         """Return whether workflows can be listed by assignee in each namespace, for `awaithumans-relay doctor`.
 
