@@ -46,12 +46,14 @@ async def review(state: State) -> dict[str, str]:
     return {"result": "paid" if decision.approved else "declined"}
 
 
+builder = StateGraph(State)
+builder.add_node("review", review)
+builder.add_edge(START, "review")
+builder.add_edge("review", END)
+
+
 @asynccontextmanager
 async def refunds() -> AsyncGenerator[Any]:
-    builder = StateGraph(State)
-    builder.add_node("review", review)
-    builder.add_edge(START, "review")
-    builder.add_edge("review", END)
     async with AsyncSqliteSaver.from_conn_string(CHECKPOINTS) as saver:
         yield builder.compile(checkpointer=saver, name="refunds")
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from devservers import tool
 from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -32,5 +33,12 @@ async def test_refund() -> None:
     ):
         humans.answer("A-1", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
         assert await refund(humans, "A-1") == "paid, decided by anna@example.com"
-        with pytest.raises(WorkflowFailureError):  # no answer for a day
+        with pytest.raises(WorkflowFailureError) as failed:  # no answer for a day
             await refund(humans, "A-2")
+        assert isinstance(failed.value.cause, ApplicationError)
+        assert failed.value.cause.type == "TaskTimeoutError"
+        humans.on("A-3").cancels().after(timedelta(minutes=10))
+        with pytest.raises(WorkflowFailureError) as failed:
+            await refund(humans, "A-3")
+        assert isinstance(failed.value.cause, ApplicationError)
+        assert failed.value.cause.type == "TaskCancelledError"

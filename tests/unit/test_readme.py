@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from langgraph.graph import START, StateGraph
 
 from awaithumans_core.testing import FakeHumans
 
@@ -17,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 NAMES = [
     *("temporal", "combine", "langgraph", "except", "engine", "thread", "langchain", "interrupts", "script", "many"),
     "units",
-    *("relay", "mounted", "included late", "testing", "testing workflows"),
+    *("relay", "mounted", "included late", "testing", "testing workflows", "testing graphs"),
 ]
 
 
@@ -57,6 +58,15 @@ async def test_readme_group_decisions_run(fake_humans: FakeHumans) -> None:
     fake_humans.answer("Release", {"approved": True}).times(2)
     assert await shown["may_release"]("4.2", ["a@example.com", "b@example.com", "c@example.com"]) is True
     assert (await shown["on_call"]("disk full")).approved is False
+
+
+async def test_readme_test_of_a_graph_passes() -> None:
+    """The test of the testing section passes for a graph of the node in the LangGraph section."""
+    shown: dict[str, Any] = {"__name__": "readme"}
+    for section in ("langgraph", "testing graphs"):
+        exec(compile(BLOCKS[NAMES.index(section)], "README.md", "exec"), shown)  # noqa: S102
+    builder = StateGraph(shown["State"]).add_node("review", shown["review"]).add_edge(START, "review")
+    await shown["test_refund_graph"](builder)
 
 
 @pytest.mark.parametrize("name", ["mounted", "included late"])

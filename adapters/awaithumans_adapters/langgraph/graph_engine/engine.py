@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Interrupt, RetryPolicy, StreamMode
 
+from awaithumans_adapters.langgraph.default_human_tasks import replacement
 from awaithumans_adapters.langgraph.graph_engine.adoption import Adoption
 from awaithumans_adapters.langgraph.graph_engine.cancellation import cancel_questions
 from awaithumans_adapters.langgraph.graph_engine.deliveries import Deliveries
@@ -293,7 +294,7 @@ class GraphEngine:
             ServerUnreachableError, AuthenticationError, RequestRefusedError: the server could not cancel a task. The
                 same call may be repeated.
         """
-        return await cancel_questions(self._graphs, thread_id, human_tasks or HumanTasks())
+        return await cancel_questions(self._graphs, thread_id, human_tasks or replacement() or HumanTasks())
 
     @_in_graph_thread
     async def adopt(self) -> int:

@@ -9,12 +9,13 @@ resume value that answers any other question is ignored, and the thread keeps wa
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from langgraph.errors import GraphInterrupt
 from langgraph.types import interrupt
 
+from awaithumans_adapters.langgraph.default_human_tasks import default_human_tasks
 from awaithumans_adapters.langgraph.delivery.resume_value import kept
 from awaithumans_adapters.langgraph.internals import CHECKPOINTER
 from awaithumans_adapters.langgraph.names import (
@@ -271,7 +272,7 @@ def _open_sync(asking: _Asking) -> _Opened:
 
 
 async def _opening(asking: _Asking) -> _Opened:
-    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.position)
+    asker, (named, route) = asking.human_tasks or default_human_tasks(), _named(asking.body, asking.position)
     # If the run dies before its checkpoint is written, the node comes here again without any record of its question.
     # `open` finds the existing task by its key.
     outcome = await asker.open(named, route, same_words=asking.same_words)
@@ -279,7 +280,7 @@ async def _opening(asking: _Asking) -> _Opened:
 
 
 def _opening_sync(asking: _Asking) -> _Opened:
-    asker, (named, route) = asking.human_tasks or _from_environment(), _named(asking.body, asking.position)
+    asker, (named, route) = asking.human_tasks or default_human_tasks(), _named(asking.body, asking.position)
     outcome = asker.open_sync(named, route, same_words=asking.same_words)
     return _opened(outcome, named, asking.position, asker, same_words=asking.same_words)
 
@@ -423,11 +424,6 @@ async def _to_its_end(opening: HiddenCall) -> _Opened:
 async def _withdraw(key: str, human_tasks: HumanTasks | None) -> None:
     """Cancel a question that its group no longer needs. If that fails, the relay cancels it later."""
     try:
-        await (human_tasks or _from_environment()).withdraw(key, asked_by=server_receipts.route(key, {}).digest)
+        await (human_tasks or default_human_tasks()).withdraw(key, asked_by=server_receipts.route(key, {}).digest)
     except AwaitHumansError as failure:
         logger.warning("question %r is not needed any more and could not be cancelled: %s", key, failure)
-
-
-@cache
-def _from_environment() -> HumanTasks:
-    return HumanTasks()

@@ -14,6 +14,7 @@ from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
 from langgraph.types import Interrupt
 from pydantic import BaseModel
 
+from awaithumans_adapters.langgraph.default_human_tasks import replacement
 from awaithumans_adapters.langgraph.names import ENGINE, GRAPH, is_ours
 from awaithumans_adapters.langgraph.unmodified.interrupt_question import key_of, question_of
 from awaithumans_core.errors import SettingsError
@@ -178,6 +179,8 @@ class HumanInterrupts(GraphCallbackHandler):
         return question.body(), Route(ENGINE, target, question.idempotency_key, asked_at=asked_at)
 
     def _opener(self) -> HumanTasks:
+        if (of_test := replacement()) is not None:
+            return of_test
         if self._human_tasks is None:
             self._human_tasks = HumanTasks()
         return self._human_tasks
