@@ -9,6 +9,7 @@ MODULES = (
     "answer_to_awake",
     "open_waits",
     "many_waits",
+    "relay",
     "temporal_gather",
     "temporal_many",
     "import_cost",

@@ -1,33 +1,29 @@
-"""Measure how fast the relay acknowledges callbacks and wakes callers, beside the minimum and the official adapters.
+"""How fast the relay acknowledges callbacks and wakes callers, beside the minimum and the official adapters.
 
-All sides are measured in turn in one run. They are compared as ratios of the same repeat, because absolute figures
-depend on the machine and its other load. `--only` chooses among these parts:
+All sides are measured in turn and compared as ratios of the same repeat. Each server has a process of its own under
+uvicorn (uvloop, httptools). So has the sender, which must not be the bottleneck.
 
-callbacks         Callbacks per second and their latency. `bare` is a FastAPI route that reads the body and checks its
-                  HMAC. The relay stores the answer on disk (SQLite, synchronous=FULL) before it acknowledges, and
-                  delivers it concurrently. The official adapters have their documented receivers. Then the relay is
-                  measured again while 64 wakes of nine seconds are in progress.
-resumes           LangGraph threads resumed per second. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around
-                  a plain `interrupt` with an AsyncSqliteSaver and LangGraph's default durability. A second loop uses
-                  durability "sync", as the engine does. A third loop resumes the engine's own graph with "sync", but
-                  without the write that the engine awaits before any node runs.
-resumes-postgres  The same with an AsyncPostgresSaver, whose server waits for the disk at each commit.
-signals           Temporal workflows signalled per second, 64 at once. `bare` sends raw signals to the dev server.
-
-Examples:
-    python -m benchmarks.relay
-    python -m benchmarks.relay --repeats 1 --only signals --json figures.json
+- Callbacks: `bare` is a FastAPI route that reads the body and checks its HMAC. The relay stores the answer on disk
+  (SQLite, synchronous=FULL) before it acknowledges, and delivers it concurrently to an engine that accepts it
+  immediately. The official adapters have their documented receivers, with a Temporal dev server and with a graph on a
+  SQLite saver, so they do more work per request than the relay. Then the relay is measured again while 64 wakes of nine
+  seconds are in progress. An acknowledgement costs more than the bare route because of two proofs, one row, a share of
+  a commit, and two threads of one interpreter that wait for each other.
+- Threads: LangGraph threads are resumed one by one. `bare` is a loop of `graph.ainvoke(Command(resume=...))` around a
+  plain `interrupt`, with LangGraph's default durability. A second loop uses durability "sync", as the engine does. A
+  third loop resumes the engine's own graph with "sync", but without the write that the engine awaits before any node
+  runs. The engine also reads the thread before it resumes it, so that nothing that runs beside the question is run
+  twice. The node finds its question again in a LangGraph task, and checks it. The dispatcher leases the wait and
+  records the delivery. PostgreSQL waits for the disk at each commit.
+- Workflows: Temporal workflows are signalled, 64 at once. `bare` sends raw signals to the dev server.
 """
 
 import asyncio
-import json
 import os
 import secrets
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +40,9 @@ from benchmarks import _wakes
 from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
 from benchmarks._load_sender import ROOT, LoadResult, request, send_load
 from benchmarks._official_receiver import official_receiver
-from benchmarks._report import Claim, Spread, argument_parser, claim_line, columns, names_among, positive, progress
-from benchmarks._wakes import BARE, BARE_SYNC, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
+from benchmarks._wakes import BARE, DISPATCHER, ENGINE, OFFICIAL, SAME_GRAPH_SYNC
+from benchmarks.book.rows import Benchmark, Bound, Claim, Row
+from benchmarks.book.run import Run
 
 RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "relay",
@@ -53,28 +50,79 @@ RELAY, BUSY, OFFICIAL_TEMPORAL, OFFICIAL_GRAPH = (
     "official Temporal",
     "official LangGraph",
 )
-THREADS, THREADS_POSTGRES = "threads resumed per second, SQLite", "threads resumed per second, PostgreSQL"
-CONCURRENCIES = [64, 16]
+MANY_AT_ONCE, SOME_AT_ONCE = 64, 16
 SLOW = 64
 """Number of slow wakes in progress."""
 OFFICIAL_DIVISOR = 8
 """The official receivers get an eighth of the callbacks and threads, because each of theirs takes longer."""
 
 
-@dataclass
-class Figures:
-    """Figures by metric and side, one for each repeat."""
+def claim(side: str, bound: Bound, value: float, to: str = BARE, goal: float | None = None) -> Claim:
+    return Claim(side=side, bound=bound, value=value, to=to, goal=goal)
 
-    rates: dict[str, dict[str, list[float]]] = field(default_factory=dict[str, dict[str, list[float]]])
 
-    def record(self, metric: str, side: str, figure: float) -> None:
-        self.rates.setdefault(metric, {}).setdefault(side, []).append(figure)
-        progress(metric, f"{side} {figure:.1f}")
-
-    def ratios(self, metric: str, side: str, reference: str | None = None) -> Spread:
-        sides = self.rates[metric]
-        bare = sides[reference or (BARE_SYNC if BARE_SYNC in sides else BARE)]
-        return Spread.of([mine / other for mine, other in zip(sides[side], bare, strict=True)])
+RATES = {
+    MANY_AT_ONCE: Row(
+        name="relay.callbacks-64",
+        title="Callbacks acknowledged, 64 at once",
+        unit="per second",
+        reference=BARE,
+        claims=(claim(RELAY, "at least", 0.4, goal=0.6),),
+    ),
+    SOME_AT_ONCE: Row(
+        name="relay.callbacks-16",
+        title="Callbacks acknowledged, 16 at once",
+        unit="per second",
+        reference=BARE,
+    ),
+}
+P99 = {
+    MANY_AT_ONCE: Row(
+        name="relay.p99-64",
+        title="Latency of callbacks, 64 at once",
+        unit="ms",
+        what="99th percentile.",
+        reference=BARE,
+    ),
+    SOME_AT_ONCE: Row(
+        name="relay.p99-16",
+        title="Latency of callbacks, 16 at once",
+        unit="ms",
+        what="99th percentile.",
+        reference=BARE,
+        claims=(claim(RELAY, "at most", 3, goal=2), claim(BUSY, "at most", 2, RELAY)),
+    ),
+}
+SENDER = Row(
+    name="relay.sender",
+    title="CPU of the process that sends the callbacks",
+    unit="% of a core",
+    what="Near 100 % the sender would be the bottleneck.",
+)
+THREADS = Row(
+    name="relay.threads-sqlite",
+    title="LangGraph threads resumed, SQLite",
+    unit="per second",
+    reference=SAME_GRAPH_SYNC,
+    claims=(
+        claim(ENGINE, "at least", 0.75, SAME_GRAPH_SYNC, goal=0.9),
+        claim(DISPATCHER, "at least", 0.6, SAME_GRAPH_SYNC, goal=0.9),
+    ),
+)
+THREADS_POSTGRES = Row(
+    name="relay.threads-postgres",
+    title="LangGraph threads resumed, PostgreSQL",
+    unit="per second",
+    reference=SAME_GRAPH_SYNC,
+    claims=(claim(ENGINE, "at least", 0.7, SAME_GRAPH_SYNC, goal=0.9),),
+)
+SIGNALS = Row(
+    name="relay.signals",
+    title="Temporal workflows signalled, 64 at once",
+    unit="per second",
+    reference=BARE,
+    claims=(claim(ENGINE, "at least", 0.9), claim(DISPATCHER, "at least", 0.9)),
+)
 
 
 class Servers:
@@ -134,7 +182,8 @@ class Servers:
         )
 
 
-async def callbacks(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
+async def callbacks(servers: Servers, run: Run, stack: AsyncExitStack) -> None:
+    count = run.size(2000, 200)
     receiver = await stack.enter_async_context(
         official_receiver(servers.humans, servers.temporal.address, servers.folder / "r")
     )
@@ -162,25 +211,25 @@ async def callbacks(servers: Servers, figures: Figures, count: int, stack: Async
     async def bare() -> LoadResult:
         return await send_load(servers.ports[BARE], concurrency, requests_to("/callback", fast), servers.folder)
 
-    for concurrency in CONCURRENCIES:
+    for concurrency in (MANY_AT_ONCE, SOME_AT_ONCE):
         fast = await servers.register_callbacks("fast", count)
         sides = {BARE: bare, RELAY: relay, OFFICIAL_TEMPORAL: official_temporal, OFFICIAL_GRAPH: official_graph}
         for side, measure in sides.items():
             result = await measure()
-            _record(figures, concurrency, side, result)
+            _record(run, concurrency, side, result)
         await servers.wait_until_delivered()
     slow, fast = await servers.register_callbacks("slow", SLOW), await servers.register_callbacks("fast", count)
     await send_load(servers.ports[RELAY], SLOW, relay_requests(slow, servers.settings), servers.folder)
-    _record(figures, CONCURRENCIES[-1], BUSY, await relay())
+    _record(run, SOME_AT_ONCE, BUSY, await relay())
     await servers.wait_until_delivered()
 
 
-def _record(figures: Figures, concurrency: int, side: str, result: LoadResult) -> None:
+def _record(run: Run, concurrency: int, side: str, result: LoadResult) -> None:
     if set(result.statuses) != {"200"}:
         raise RuntimeError(f"{side} answered {result.statuses}")
-    figures.record(f"callbacks per second, {concurrency} at once", side, result.rate)
-    figures.record(f"p99 of {concurrency} at once (ms)", side, result.percentile(0.99))
-    figures.record(f"CPU share of the sender, {concurrency} at once", side, result.cpu / result.seconds)
+    run.record(RATES[concurrency], side, result.rate)
+    run.record(P99[concurrency], side, result.percentile(0.99))
+    run.record(SENDER, f"{side}, {concurrency} at once", 100 * result.cpu / result.seconds)
 
 
 async def _graphs(
@@ -190,115 +239,65 @@ async def _graphs(
     return await stack.enter_async_context(graphs)
 
 
-async def resumes(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
-    await _resumes(THREADS, _wakes.sqlite_saver(servers.folder), servers, figures, count, stack)
+async def resumes(servers: Servers, run: Run, stack: AsyncExitStack) -> None:
+    await _resumes(THREADS, _wakes.sqlite_saver(servers.folder), servers, run, stack)
 
 
-async def resumes_postgres(servers: Servers, figures: Figures, count: int, stack: AsyncExitStack) -> None:
+async def resumes_postgres(servers: Servers, run: Run, stack: AsyncExitStack) -> None:
     postgres = PostgresServer(durable=True)
     stack.callback(postgres.stop)
-    await _resumes(THREADS_POSTGRES, _wakes.postgres_saver(postgres.database()), servers, figures, count, stack)
+    await _resumes(THREADS_POSTGRES, _wakes.postgres_saver(postgres.database()), servers, run, stack)
 
 
 async def _resumes(
-    metric: str,
+    row: Row,
     saver: AbstractAsyncContextManager[BaseCheckpointSaver[Any]],
     servers: Servers,
-    figures: Figures,
-    count: int,
+    run: Run,
     stack: AsyncExitStack,
 ) -> None:
-    graphs = await _graphs(servers, stack, saver)
+    graphs, count = await _graphs(servers, stack, saver), run.size(400, 16)
     for side in _wakes.RESUMES:
         key, threads = servers.humans.payload_key, count // OFFICIAL_DIVISOR if side == OFFICIAL else count
         rate = await _wakes.resume_rate(side, graphs[side], threads, key, servers.folder, servers.postpone_checks)
-        figures.record(metric, side, rate)
+        run.record(row, side, rate)
 
 
-async def signals(servers: Servers, figures: Figures, count: int, _: AsyncExitStack) -> None:
+async def signals(servers: Servers, run: Run, _: AsyncExitStack) -> None:
     client = await Client.connect(servers.temporal.address)
     for side in _wakes.SIDES:
-        rate = await _wakes.signal_rate(side, client, count, servers.humans.payload_key, servers.folder)
-        figures.record("workflows signalled per second", side, rate)
+        rate = await _wakes.signal_rate(side, client, run.size(1000, 100), servers.humans.payload_key, servers.folder)
+        run.record(SIGNALS, side, rate)
 
 
 PARTS = {
-    "callbacks": (callbacks, 2000),
-    "resumes": (resumes, 400),
-    "resumes-postgres": (resumes_postgres, 400),
-    "signals": (signals, 1000),
+    callbacks: (*RATES.values(), *P99.values(), SENDER),
+    resumes: (THREADS,),
+    resumes_postgres: (THREADS_POSTGRES,),
+    signals: (SIGNALS,),
 }
-"""Parts of the benchmark, each with its number of callbacks, threads or workflows per repeat."""
+"""Parts of the benchmark, each with the rows that it records."""
 
 
-def claims(figures: Figures) -> list[Claim]:
-    def at_least(metric: str, side: str, minimum: float, reference: str = BARE) -> Claim | None:
-        if metric not in figures.rates:
-            return None
-        text = f"{metric}: {side} reaches at least {minimum} of the rate of {reference} (median)"
-        return Claim(text, figures.ratios(metric, side, reference).median >= minimum)
-
-    checked = [
-        at_least("callbacks per second, 64 at once", RELAY, 0.4),
-        at_least(THREADS, ENGINE, 0.75, SAME_GRAPH_SYNC),
-        at_least(THREADS, DISPATCHER, 0.6, SAME_GRAPH_SYNC),
-        at_least(THREADS_POSTGRES, ENGINE, 0.7, SAME_GRAPH_SYNC),
-        at_least("workflows signalled per second", ENGINE, 0.9),
-        at_least("workflows signalled per second", DISPATCHER, 0.9),
-    ]
-    if (p99 := "p99 of 16 at once (ms)") in figures.rates:
-        within = figures.ratios(p99, RELAY).median
-        checked.append(Claim(f"{p99}: the relay's is at most 3 times the bare route's (median)", within <= 3))
-        beside = figures.ratios(p99, BUSY).median
-        checked.append(Claim("with slow wakes in progress it is at most twice that", beside <= 2 * within))
-    return [claim for claim in checked if claim is not None]
-
-
-def table(figures: Figures) -> str:
-    rows = [["", "min / median / max", "to bare: min / median / max"]]
-    for metric, sides in figures.rates.items():
-        rows.append([metric, "", ""])
-        for side, rates in sides.items():
-            ratio = "" if side == BARE and BARE_SYNC not in sides else figures.ratios(metric, side).text(2)
-            rows.append([f"  {side}", Spread.of(rates).text(2 if max(rates) < 10 else 0), ratio])
-    return columns(rows, [48, 28, 32])
-
-
-async def run(repeats: int, only: Sequence[str]) -> Figures:
-    figures = Figures()
-    with tempfile.TemporaryDirectory() as folder:
-        async with AsyncExitStack() as stack:
-            servers = Servers(Path(folder))
-            os.environ["AWAITHUMANS_PAYLOAD_KEY"] = servers.humans.payload_key  # the official adapter reads it there
-            await servers.start(stack)
-            for _ in range(repeats):
-                for name in only:
-                    measure, count = PARTS[name]
-                    async with AsyncExitStack() as held:
-                        await measure(servers, figures, count, held)
-    return figures
-
-
-def main() -> None:
-    parser = argument_parser("relay", __doc__)
-    parser.add_argument("--repeats", type=positive, default=5, help="number of repeats (default: 5)")
-    parser.add_argument(
-        "--only",
-        type=names_among(PARTS),
-        default=list(PARTS),
-        metavar="PARTS",
-        help="parts, separated by commas (default: all)",
-    )
-    options = parser.parse_args()
+async def measure(run: Run) -> None:
     tune()  # this process wakes threads and workflows in place of the relay's process
-    figures = asyncio.run(run(options.repeats, options.only))
-    print(table(figures))
-    checked = claims(figures)
-    print("\n".join(claim_line(claim) for claim in checked))
-    if options.json:
-        options.json.write_text(json.dumps(asdict(figures), indent=1))
-    sys.exit(any(claim.holds is False for claim in checked))
+    async with AsyncExitStack() as stack:
+        servers = Servers(run.folder)
+        os.environ["AWAITHUMANS_PAYLOAD_KEY"] = servers.humans.payload_key  # the official adapter reads it there
+        await servers.start(stack)
+        for _ in run.repeats():
+            for part, rows in PARTS.items():
+                if run.wants(*rows):
+                    async with AsyncExitStack() as held:
+                        await part(servers, run, held)
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    name="relay",
+    title="The relay: acknowledging callbacks and waking callers",
+    description=__doc__,
+    rows=tuple(row for rows in PARTS.values() for row in rows),
+    measure=measure,
+    repeats=3,
+    minutes=12,
+)
