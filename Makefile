@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-relay bench-temporal bench-sweep lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-sweep lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -42,12 +42,6 @@ bench: $(READY) ## Measure every row of every benchmark (at most 40 minutes) and
 
 bench-quick: $(READY) ## Run every benchmark in a small size, to see that each works (three minutes). Writes nothing to docs
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
-
-bench-relay: $(READY) ## Measure how fast the relay acknowledges and wakes, beside the official adapters (ten minutes). ARGS="--repeats 1 --only signals"
-	@$(BIN)/python -m benchmarks.relay $(ARGS)
-
-bench-temporal: $(READY) ## Measure the cost of one wait in Temporal, beside the official adapter (eight minutes). ARGS="--repeats 1 --workflows 10"
-	@$(BIN)/python -m benchmarks.temporal_cost $(ARGS)
 
 bench-sweep: $(READY) ## Measure the cost of sweeping 5,000 waits, and how fast 300 answers are found (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
 	@$(BIN)/python -m benchmarks.sweep $(ARGS)

@@ -10,6 +10,7 @@ MODULES = (
     "open_waits",
     "many_waits",
     "relay",
+    "temporal_cost",
     "temporal_gather",
     "temporal_many",
     "import_cost",

@@ -55,7 +55,7 @@ class Verdict:
         if self.measured is None or not self.claim.value:
             return None
         distance = (self.measured - self.claim.value) / self.claim.value
-        return distance if self.claim.bound == "at least" else -distance
+        return distance if self.claim.bound == "at least" else 0.0 - distance
 
 
 def within(claim: Claim, figure: float) -> bool:
