@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from awaithumans_core import (
     SyncTaskClient,
     TaskClient,
 )
+from awaithumans_core.http.local_server import DISCOVERY_FILE
 from awaithumans_core.services import RELAY, SERVER, WRONG_RELAY_SECRET
 from awaithumans_relay.availability import server_causes
 from awaithumans_relay.commands import checks
@@ -207,6 +209,24 @@ async def test_error_names_the_url_its_setting_and_what_to_start(
         assert f"({service.setting})" in text, (caller, text)
         assert advice in text, (caller, text)
         assert HINTS.get(situation, "") in text, (caller, text)
+
+
+@pytest.mark.parametrize("situation", sorted(QUICK))
+async def test_local_server_at_another_port_is_named(
+    right: RunningRelay, another_service: str, situation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`awaithumans dev` chooses another port if its own is taken, which AWAITHUMANS_URL then does not follow."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / DISCOVERY_FILE).write_text('{"url": "http://localhost:3004"}')
+    address = SITUATIONS[situation][0].format(another=another_service)
+    settings = changed(right.settings, url=address)
+    for caller, text in [(name, await said(each, settings)) for name, each in OF_SERVER.items()]:
+        assert (
+            f"A local `awaithumans dev` has announced itself at http://localhost:3004, and not at {address}" in text
+        ), (
+            caller,
+            text,
+        )
 
 
 async def test_wrong_token_is_named_with_the_server_that_refuses_it(right: RunningRelay) -> None:

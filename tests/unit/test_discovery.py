@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from awaithumans_core import discovery
 from awaithumans_core.discovery import CHALLENGE, DevInstance, UnusableFileError, announce, running_instance, withdraw
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.time_limit import within_limit
 from tests.support.dev_instance import Listener, dev_instance, listening
 
 OTHER_USER = 54_321
@@ -331,7 +332,7 @@ def test_silent_listener_does_not_block_the_caller(project: Path, monkeypatch: p
 def test_slow_reply_does_not_block_the_caller() -> None:
     """A program that answers byte by byte delays the caller for the limit only."""
     over = Event()
-    assert discovery.within_limit(over.wait, otherwise=False, seconds=0.05) is False
+    assert within_limit(over.wait, otherwise=False, seconds=0.05) is False
     over.set()
 
 

@@ -16,7 +16,7 @@ from awaithumans_core.errors import (
     SettingsError,
     UnexpectedReplyError,
 )
-from awaithumans_core.flow import SAME_KEY, Lost, Reply, advice_on, answered_by_proxy
+from awaithumans_core.flow import SAME_KEY, Lost, Reply, advice_on, advice_on_other, answered_by_proxy
 from awaithumans_core.json_values import read_json
 from awaithumans_core.services import SERVER
 
@@ -112,5 +112,5 @@ def describe_reply(reply: Reply | Lost, url: str) -> str | None:
     elif cause == ServerCause.UNREACHABLE:
         problem = f"{SERVER.name} at {at} answers {reply.status}"
     else:
-        problem, advice = f"{at} answers {reply.status} to GET /api/tasks", SERVER.if_other
+        problem, advice = f"{at} answers {reply.status} to GET /api/tasks", advice_on_other(SERVER, reply)
     return f"{problem}. {advice}" if advice else problem

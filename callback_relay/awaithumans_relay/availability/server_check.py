@@ -3,7 +3,7 @@
 import httpx
 
 from awaithumans_core.flow import Lost
-from awaithumans_core.http.clients import async_client, lost_reason, reply_of
+from awaithumans_core.http.clients import async_client, lost, reply_of
 from awaithumans_core.settings import Settings
 from awaithumans_relay.availability.server_causes import describe_reply
 
@@ -20,7 +20,7 @@ async def server_problem(settings: Settings) -> str | None:
                 headers={"Authorization": f"Bearer {settings.token()}"},
             )
     except httpx.RequestError as error:
-        return describe_reply(Lost(lost_reason(error)), settings.url)
+        return describe_reply(lost(error), settings.url)
     except httpx.InvalidURL as error:
         return describe_reply(Lost(str(error)), settings.url)
     return describe_reply(reply_of(response), settings.url)

@@ -11,10 +11,8 @@ has left the file behind, no program that listens on its port can give this proo
 from awaithumans_core.discovery.confirmation import (
     CHALLENGE,
     INSTANCE_PATH,
-    LIMIT_SECONDS,
     is_running,
     proof_of,
-    within_limit,
 )
 from awaithumans_core.discovery.file import FOLDER, DevFile, announce, nearest_file, project_folder, read, withdraw
 from awaithumans_core.discovery.instance import DevInstance, UnusableFileError
@@ -24,7 +22,6 @@ __all__ = [
     "CHALLENGE",
     "FOLDER",
     "INSTANCE_PATH",
-    "LIMIT_SECONDS",
     "DevFile",
     "DevInstance",
     "UnusableFileError",
@@ -36,5 +33,4 @@ __all__ = [
     "read",
     "running_instance",
     "withdraw",
-    "within_limit",
 ]

@@ -8,32 +8,20 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from threading import Thread
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from awaithumans_core.discovery.instance import DevInstance
 
-T = TypeVar("T")
-
 INSTANCE_PATH = "/dev/instance"
 """Path of the relay's endpoint that answers `?challenge=...` with `{"proof": ...}`."""
 
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 """The exact form of a challenge: base64url of 32 random bytes."""
-
-LIMIT_SECONDS = 3.0
-"""Maximum seconds that a process waits for local servers altogether.
-
-A running server answers within milliseconds and a closed port refuses at once. Only a program that accepts the
-connection and does not answer takes this long.
-"""
 
 REPLY_SECONDS = 2.0
 """Maximum seconds between two parts of the relay's reply."""
@@ -70,20 +58,3 @@ def is_running(instance: DevInstance) -> bool:
         return False
     expected = proof_of(instance.relay_secret.get_secret_value(), challenge)
     return hmac.compare_digest(expected.encode(), given.encode())
-
-
-def within_limit(ask: Callable[[], T], otherwise: T, seconds: float = LIMIT_SECONDS) -> T:
-    """Return what this function returns, or the other value if it takes too long or no thread may be used.
-
-    It runs in a thread of its own, which has no event loop. So it reads files and sockets where a caller in an event
-    loop must not. LangGraph's server refuses such calls in its loop, and allows to wait for a thread. The time limit
-    also ends a reply that arrives byte by byte.
-    """
-    results: list[T] = []
-    thread = Thread(target=lambda: results.append(ask()), name="awaithumans-discovery", daemon=True)
-    try:
-        thread.start()
-        thread.join(seconds)
-    except Exception:  # no thread can be started, or a tool that detects blocking calls refuses to wait for one
-        return otherwise
-    return results[0] if results else otherwise

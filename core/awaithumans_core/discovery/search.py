@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from awaithumans_core.discovery.confirmation import is_running, within_limit
+from awaithumans_core.discovery.confirmation import is_running
 from awaithumans_core.discovery.file import DevFile, nearest_file, read
 from awaithumans_core.discovery.instance import UnusableFileError
+from awaithumans_core.time_limit import within_limit
 
 
 class Searched(NamedTuple):

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from pydantic import SecretStr
 
-from awaithumans_core.discovery.confirmation import within_limit
 from awaithumans_core.discovery.file import nearest_file, read_private
 from awaithumans_core.discovery.instance import UnusableFileError
 from awaithumans_core.http.addresses import is_on_this_machine
 from awaithumans_core.safe_logging import log_once, safe_logger
+from awaithumans_core.time_limit import within_limit
 
 logger = safe_logger("awaithumans.settings")
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import SecretStr
 
-from awaithumans_core.discovery.confirmation import LIMIT_SECONDS, within_limit
 from awaithumans_core.discovery.instance import DevInstance
 from awaithumans_core.discovery.search import confirmed, trusted_file
 from awaithumans_core.http.addresses import is_same_place
 from awaithumans_core.http.local_server import announced_server
 from awaithumans_core.safe_logging import log_once, safe_logger
+from awaithumans_core.time_limit import LIMIT_SECONDS, within_limit
 
 logger = safe_logger("awaithumans.settings")
 

@@ -24,7 +24,7 @@ and the client polls again.
 """
 
 from awaithumans_core.flow.listing import FIRST_PAGE, HEAVY_PAGE_BYTES, MAX_PAGE_TASKS, READS_A_PAGE, ended, ended_page
-from awaithumans_core.flow.replies import SAME_KEY, advice_on, answered_by_proxy, is_refusal
+from awaithumans_core.flow.replies import SAME_KEY, advice_on, advice_on_other, answered_by_proxy, is_refusal
 from awaithumans_core.flow.steps import (
     POLL_SECONDS,
     TIMEOUT_GRACE_SECONDS,
@@ -70,6 +70,7 @@ __all__ = [
     "Reply",
     "Step",
     "advice_on",
+    "advice_on_other",
     "answered_by_proxy",
     "ask",
     "close",

@@ -76,12 +76,17 @@ def _called(call: Call, reply: Reply | Lost) -> str:
 def advice_on(service: Service, reply: Reply | Lost) -> str:
     """Return what to do about a reply that is not usable; nothing if the service itself asks for a later request."""
     if isinstance(reply, Lost):
-        return service.if_silent
+        return service.if_silent + _sentence(reply.elsewhere)
     if (proxy := answered_by_proxy(reply)) is not None:
         return proxy.advice
     if not _api_form(reply):
-        return service.if_other
+        return advice_on_other(service, reply)
     return "" if reply.status in _LATER else f"The log of {service.name} has the cause"
+
+
+def advice_on_other(service: Service, reply: Reply) -> str:
+    """Return what to do about a reply that is not from the service that was called."""
+    return service.if_other + _sentence(reply.elsewhere)
 
 
 def _sentence(text: str) -> str:
@@ -196,7 +201,7 @@ def _advice(reply: Reply, service: Service, usual: str | None) -> str | None:
         return f"the reply came through {proxy} and is not the API's. {proxy.advice}"
     if reply.status in _ACCESS and _quiet_json(reply) is None:
         return _GATEWAY.format(setting=service.setting)
-    return usual
+    return advice_on_other(service, reply) if usual == service.if_other else usual
 
 
 def answered_by_proxy(reply: Reply | Lost) -> Proxy | None:

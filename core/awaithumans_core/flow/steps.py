@@ -106,6 +106,8 @@ class Reply:
     """The proxy that may have made this reply, unless it is usable."""
     url: str = field(default="", compare=False)
     """The whole URL that was called, without its query."""
+    elsewhere: str = field(default="", compare=False)
+    """A note on the awaithumans server of this machine, if it has announced itself at another address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Lost:
     error: str
     url: str = field(default="", compare=False)
     """The whole URL that was called, without its query."""
+    elsewhere: str = field(default="", compare=False)
+    """A note on the awaithumans server of this machine, if it has announced itself at another address."""
 
 
 Step = Call | Pause | Notice

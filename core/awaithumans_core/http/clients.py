@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.flow import Proxy, Reply
+from awaithumans_core.flow import Lost, Proxy, Reply
 from awaithumans_core.http.addresses import in_brackets
 from awaithumans_core.http.environment import certificate_errors, check_proxies, missing_certificates, proxy_for
+from awaithumans_core.http.local_server import announced_elsewhere
 from awaithumans_core.safe_logging import safe_logger
 
 logger = safe_logger("awaithumans")
@@ -103,7 +104,18 @@ def reply_of(response: httpx.Response, *, direct: bool = False) -> Reply:
         response.content,
         proxy=None if usable or direct else proxy_for(str(response.url)),
         url=url_of(response),
+        elsewhere="" if usable or direct else announced_elsewhere(url_of(response)),
     )
+
+
+def lost(error: httpx.RequestError, *, direct: bool = False) -> Lost:
+    """Return an error of the network as a `Lost` for a flow. The arguments are those of `reply_of`.
+
+    Raises:
+        SettingsError: as `lost_reason` does.
+    """
+    url = url_of(error)
+    return Lost(lost_reason(error, direct=direct), url, "" if direct else announced_elsewhere(url))
 
 
 def url_of(result: httpx.Response | httpx.RequestError) -> str:

@@ -11,7 +11,7 @@ import httpx
 from awaithumans_core.clock import Clock, SystemClock, refuse_frozen_loop
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Pause, Reply
-from awaithumans_core.http.clients import ReplyTooLarge, lost_reason, proxy_of, reply_of, url_of
+from awaithumans_core.http.clients import ReplyTooLarge, lost, proxy_of, reply_of, url_of
 from awaithumans_core.http.connections import PerLoop, PerProcess
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
@@ -149,7 +149,7 @@ def _lost(error: httpx.RequestError, *, direct: bool = False) -> Reply | Lost:
     # A proxy that refuses to open a tunnel has replied: "407 Proxy Authentication Required".
     if isinstance(error, httpx.ProxyError) and (refused := _STATUS.match(str(error))):
         return Reply(int(refused[0]), {}, b"", proxy=proxy_of(error), url=url_of(error))
-    return Lost(lost_reason(error, direct=direct), url_of(error))
+    return lost(error, direct=direct)
 
 
 def _paused(pause: Pause, url: str) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from awaithumans_core.http.addresses import is_on_this_machine, is_same_place, without_user
+from awaithumans_core.time_limit import within_limit
 
 DISCOVERY_FILE = ".awaithumans-dev.json"
 """Written to the home directory by `awaithumans dev`: url, pid, admin_token."""
@@ -68,10 +69,16 @@ def announced_server() -> LocalServer | None:
 def announced_elsewhere(url: str) -> str:
     """Return a note on the local server that announces itself at another address than this one, for the text of errors.
 
-    `awaithumans dev` chooses another port if its own is taken. Empty: there is none, or the address is of another
-    machine. Whether the server still runs is not checked.
+    `awaithumans dev` chooses another port if its own is taken. Empty: there is none, or the URL is not one of a server
+    on this machine. Whether the announced server still runs is not checked. Safe to call in an event loop.
+
+    Args:
+        url: Address of the awaithumans server, or a URL of its API.
     """
-    server = announced_server() if is_on_this_machine(url) else None
-    if server is None or is_same_place(url, server.url):
+    base, _, called = url.partition("/api/")
+    if not is_on_this_machine(base) or (urlsplit(base).path.strip("/") and not called):
         return ""
-    return f"a local `awaithumans dev` has announced itself at {without_user(server.url)}, and not at {url}"
+    server = within_limit(announced_server, None)
+    if server is None or is_same_place(base, server.url):
+        return ""
+    return f"a local `awaithumans dev` has announced itself at {without_user(server.url)}, and not at {base}"
