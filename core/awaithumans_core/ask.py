@@ -1,30 +1,21 @@
 """`await_human` and `await_human_sync` for plain scripts.
 
-A script has no engine that could wake it, so it long-polls the server instead.
+A script has no engine that could wake it, so it long-polls the server instead. What the wait needs (`script`) is
+imported by the first call, so that a program that may ask starts as quickly as one that does not.
 """
 
-import asyncio
-import sys
-from typing import Any, Literal, TypeVar, Unpack, overload
+from __future__ import annotations
 
-from awaithumans_core.client import SyncTaskClient, TaskClient
-from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError, SettingsError
-from awaithumans_core.group_decisions import is_not_needed
-from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress import progress_of
-from awaithumans_core.reask import answered, answered_sync
-from awaithumans_core.task import HumanTask, TaskOptions
+import sys
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
+
+from awaithumans_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from awaithumans_core.outcome import Outcome
+    from awaithumans_core.task import TaskOptions
 
 T = TypeVar("T")
-
-INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
-"""Exceptions that stop a wait from outside. Under `asyncio.run`, Ctrl-C arrives as a cancellation."""
-
-WITHDRAW_SECONDS = 5.0
-"""Seconds that a stopped script spends on cancelling its question.
-
-The time is short because a user who pressed Ctrl-C wants the prompt back.
-"""
 
 
 @overload
@@ -96,28 +87,13 @@ async def await_human(
         )
     """
     _refuse_in_workflow()
+    from awaithumans_core.script import answer
+    from awaithumans_core.task import HumanTask
+
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    async with TaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client:
-        with progress_of(question, client.settings, shown=progress) as telling:
-
-            async def ask(asked: HumanTask[Any]) -> Outcome:
-                telling.asks(asked)
-                try:
-                    outcome = await client.ask(
-                        asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
-                    )
-                except AnswererNotAllowedError as refused:  # `answered` checks it again, and may re-ask
-                    outcome = refused.outcome
-                return telling.ends(outcome)
-
-            try:
-                decision, outcome = await answered(question, ask)
-            except INTERRUPTS as stop:
-                if cancel_on_interrupt or is_not_needed(stop):
-                    telling.withdrawn(await _withdrawn(client, telling.asked))
-                else:
-                    telling.left_open()
-                raise stop.with_traceback(None) from None  # its place in the HTTP client is of no use to a reader
+    decision, outcome = await answer(
+        question, server_url, api_key, progress=progress, cancel_on_interrupt=cancel_on_interrupt
+    )
     return (decision, outcome) if return_outcome else decision
 
 
@@ -162,30 +138,13 @@ def await_human_sync(
     in any thread.
     """
     _refuse_in_workflow()
+    from awaithumans_core.script import answer_sync
+    from awaithumans_core.task import HumanTask
+
     question = HumanTask(task=task, response_schema=response_schema, **options)
-    with (
-        SyncTaskClient(server_url, api_key, patience=WITHDRAW_SECONDS) as client,
-        progress_of(question, client.settings, shown=progress) as telling,
-    ):
-
-        def ask(asked: HumanTask[Any]) -> Outcome:
-            telling.asks(asked)
-            try:
-                outcome = client.ask(
-                    asked, on_status=telling.tell, on_pause=telling.trouble, poll_seconds=telling.poll_seconds
-                )
-            except AnswererNotAllowedError as refused:  # `answered` checks it again, and may re-ask
-                outcome = refused.outcome
-            return telling.ends(outcome)
-
-        try:
-            decision, outcome = answered_sync(question, ask)
-        except INTERRUPTS as stop:
-            if cancel_on_interrupt:
-                telling.withdrawn(_withdrawn_sync(client, telling.asked))
-            else:
-                telling.left_open()
-            raise stop.with_traceback(None) from None  # its place in the HTTP client is of no use to a reader
+    decision, outcome = answer_sync(
+        question, server_url, api_key, progress=progress, cancel_on_interrupt=cancel_on_interrupt
+    )
     return (decision, outcome) if return_outcome else decision
 
 
@@ -199,18 +158,3 @@ def _refuse_in_workflow() -> None:
         raise SettingsError(
             "this is the await_human of plain scripts: in a workflow use the one of awaithumans_adapters.temporal"
         )
-
-
-async def _withdrawn(client: TaskClient, question: HumanTask[Any]) -> Outcome | None:
-    """Cancel the question and return how it ended; None if the server could not be reached or refused."""
-    try:
-        return await client.withdraw(question)
-    except AwaitHumansError:
-        return None
-
-
-def _withdrawn_sync(client: SyncTaskClient, question: HumanTask[Any]) -> Outcome | None:
-    try:
-        return client.withdraw(question)
-    except AwaitHumansError:
-        return None

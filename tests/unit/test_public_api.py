@@ -89,6 +89,13 @@ def test_import_loads_no_other_package() -> None:
     assert loaded_by("import awaithumans_core").isdisjoint({"asyncio", "httpx", "itsdangerous", "pydantic", "socket"})
 
 
+@pytest.mark.parametrize("name", ["await_human", "await_human_sync"])
+def test_script_names_load_what_they_need_at_the_first_call(name: str) -> None:
+    """A script that can ask a person starts as quickly as one that cannot."""
+    loaded = loaded_by(f"from awaithumans_core import {name}")
+    assert loaded.isdisjoint({"asyncio", "httpx", "pydantic", "pydantic_settings", "rich"})
+
+
 @pytest.mark.parametrize("name", ["HumanTask", "Outcome", "Route", "settle"])
 def test_workflow_names_load_no_http_client(name: str) -> None:
     """Names used inside a workflow sandbox load neither the HTTP client nor the signer."""
