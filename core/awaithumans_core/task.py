@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -29,8 +30,12 @@ MIN_TIMEOUT_SECONDS = 60
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 """The server's bounds of a timeout in seconds. Outside them it replies 422."""
 
-DEFAULT_TIMEOUT_SECONDS = 15 * 60
-"""Timeout of a question in seconds if none is given, as in the examples of the official SDK."""
+DEFAULT_TIMEOUT_SECONDS = 24 * 3600
+"""Timeout of a question in seconds if none is given, for every caller.
+
+It is a day because people have meetings, nights and time zones. It is no part of a question's identity: a question that
+is open when its timeout changes keeps its task, with the deadline that people were given.
+"""
 
 MAX_TASK_CHARS = 500
 """Maximum length of a question, which is one line."""
@@ -58,6 +63,14 @@ RESERVED = "x-awaithumans-"
 def random_key() -> str:
     """Return a random key, for a question of one caller. Pass it again after a restart to resume the question."""
     return f"script:{secrets.token_hex(16)}"
+
+
+def is_random_key(key: str) -> bool:
+    """Whether a question has its key from `random_key`, which its caller does not know until it is shown."""
+    return _RANDOM_KEY.fullmatch(key) is not None
+
+
+_RANDOM_KEY = re.compile("script:[0-9a-f]{32}")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -116,7 +129,7 @@ class HumanTask(Generic[T]):
     payload_schema: Any = None
     """The class of the payload, if the payload itself is a plain mapping."""
     timeout_seconds: float | timedelta = DEFAULT_TIMEOUT_SECONDS
-    """The time people have to answer: seconds or timedelta, 60 s to 30 days, rounded up to whole seconds."""
+    """The time people have to answer: seconds or timedelta, 60 s to 30 days, rounded up. Default: 24 hours."""
     idempotency_key: str = field(default_factory=random_key)
     """The identity of the question. Two calls with the same key share one task, and both get its answer."""
     assign_to: str | Sequence[str] | Mapping[str, Any] | None = None

@@ -165,9 +165,9 @@ async def answered_key(humans: HumansServer) -> str:
 
 
 async def test_shared_key_returns_the_answer_to_the_same_question(ask: Ask, answered_key: str) -> None:
-    """The same key and question return the stored answer, whatever the case of an address."""
-    same = {**ASKED, "assign_to": {"emails": ["Anna@example.com"]}, "idempotency_key": answered_key}
-    assert await ask(same) == Decision(approved=True)
+    """The same key and question return the stored answer, whatever the timeout and the case of an address."""
+    same = {**ASKED, "assign_to": {"emails": ["Anna@example.com"]}, "timeout_seconds": 900}
+    assert await ask({**same, "idempotency_key": answered_key}) == Decision(approved=True)
 
 
 async def test_shared_key_of_another_question_is_refused(ask: Ask, answered_key: str) -> None:
@@ -269,6 +269,13 @@ async def test_node_that_asks_another_question_on_resume_is_refused(thread: Thre
         with pytest.raises(TargetGone, match=f"differs in {part} .*{thread.task['id']}.*may_reword=True"):
             await thread.resume({**ASKED, **change})
     assert thread.acts == []
+    await thread.resume(ASKED)
+    assert thread.acts == [Decision(approved=True)]
+
+
+async def test_open_question_of_a_node_survives_another_default_timeout(thread: Thread) -> None:
+    """A checkpoint of a release with another default holds the same question."""
+    await thread.ask({**ASKED, "timeout_seconds": 900})
     await thread.resume(ASKED)
     assert thread.acts == [Decision(approved=True)]
 

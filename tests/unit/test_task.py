@@ -196,7 +196,7 @@ def test_minimal_body() -> None:
                 }
             ],
         },
-        "timeout_seconds": 900,
+        "timeout_seconds": 86400,
         "idempotency_key": "question-1",
     }
 
