@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from awaithumans_core import flow
@@ -35,6 +36,7 @@ from awaithumans_core.errors import (
 from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.http.connections import generation, running_loop
 from awaithumans_core.outcome import Outcome, end_without_answer
+from awaithumans_core.progress import BatchProgress
 from awaithumans_core.reask import answered
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.status import NOT_FOUND
@@ -130,10 +132,11 @@ class _Wait:
 class Batch:
     """Asks all the questions of one `as_completed`, and checks their tasks together."""
 
-    def __init__(self, run: Run, clock: Clock, connections: int) -> None:
+    def __init__(self, run: Run, clock: Clock, connections: int, progress: BatchProgress | None = None) -> None:
         if connections < 1:
             raise ValueError(f"connections is {connections}: at least one is needed")
         self._run_flow = run
+        self._progress = progress
         self._clock = clock
         self._connections = connections
         # Checks must not queue behind a thousand questions that are still to be asked. They have a connection of their
@@ -154,7 +157,7 @@ class Batch:
         arrived: asyncio.Queue[tuple[int, Answer[T]] | BaseException] = asyncio.Queue()
 
         async def one(position: int, question: HumanTask[T]) -> None:
-            arrived.put_nowait((position, await self._answer(question)))
+            arrived.put_nowait((position, await self._answer(position, question)))
 
         asking = [asyncio.create_task(one(position, question)) for position, question in enumerate(all_of_them)]
         self._unanswered = len(asking)
@@ -172,20 +175,26 @@ class Batch:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, question: HumanTask[T]) -> Answer[T]:
+    async def _answer(self, position: int, question: HumanTask[T]) -> Answer[T]:
         try:
-            decision, outcome = await answered(question, self._ask)
+            decision, outcome = await answered(question, partial(self._ask, position))
         except AwaitHumansError as error:
-            return Answer(question, getattr(error, "outcome", None), error)
+            answer = Answer(question, getattr(error, "outcome", None), error)
+        else:
+            answer = Answer(question, outcome, decision=decision)
         finally:
             self._unanswered -= 1
-        return Answer(question, outcome, decision=decision)
+        if self._progress is not None:
+            self._progress.ended(position, answered=answer.error is None)
+        return answer
 
-    async def _ask(self, question: HumanTask[Any]) -> Outcome:
+    async def _ask(self, position: int, question: HumanTask[Any]) -> Outcome:
         patience = Patience(question.seconds, clock=self._clock.now)
         created = await self._run(flow.create(question.body(), patience))
         if created.terminal:
             return created
+        if self._progress is not None:
+            self._progress.opened(position, question, created)
         now = self._clock.now()
         until = now + question.seconds + flow.TIMEOUT_GRACE_SECONDS
         if self._exceeds_connections:

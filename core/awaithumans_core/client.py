@@ -23,6 +23,7 @@ from awaithumans_core.http.clients import async_client, sync_client, warn_if_exp
 from awaithumans_core.http.connections import generation
 from awaithumans_core.http.drivers import AsyncDriver, OnStatus, SyncDriver
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.progress import INTERRUPTS, batch_progress_of
 from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.task import HumanTask
 
@@ -212,7 +213,7 @@ class TaskClient(_Client):
     ask = _awaited(_Verbs.ask)
 
     async def as_completed(
-        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS
+        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS, progress: bool = True
     ) -> AsyncGenerator[Answer[T]]:
         """Ask all questions and yield each answer as it arrives. A failed question yields an answer with its error.
 
@@ -222,27 +223,44 @@ class TaskClient(_Client):
         than half a second. A slower server is checked less often. If the loop is left early, the open tasks stay on the
         server, and the same questions with the same keys resume them.
 
+        Args:
+            tasks: The questions.
+            connections: Maximum number of connections.
+            progress: Show the progress on stderr: on a terminal how many questions are open and the oldest of them, and
+                one line when the wait is stopped (Ctrl-C); elsewhere one line for each.
+
         Example:
             async for answer in client.as_completed(questions):
                 if answer.error is None:
                     print(answer.question.task, answer.result())
         """
-        async with aclosing(self._batch(tasks, connections)) as answers:
+        async with aclosing(self._batch(tasks, connections, shown=progress)) as answers:
             async for _, answer in answers:
                 yield answer
 
-    async def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
+    async def wait_all(
+        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS, progress: bool = True
+    ) -> list[Answer[T]]:
         """Ask all questions and return all answers, in the order of the questions. A failure does not lose the others.
 
         The answers are collected as by `as_completed`.
         """
-        async with aclosing(self._batch(tasks, connections)) as answers:
+        async with aclosing(self._batch(tasks, connections, shown=progress)) as answers:
             return [
                 answer for _, answer in sorted([arrival async for arrival in answers], key=lambda arrival: arrival[0])
             ]
 
-    def _batch(self, tasks: Iterable[HumanTask[T]], connections: int) -> AsyncGenerator[tuple[int, Answer[T]]]:
-        return Batch(self.run, self.clock, connections).answers(tasks)
+    async def _batch(
+        self, tasks: Iterable[HumanTask[T]], connections: int, *, shown: bool
+    ) -> AsyncGenerator[tuple[int, Answer[T]]]:
+        questions = list(tasks)
+        with batch_progress_of(questions, self.settings, shown=shown) as progress:
+            try:
+                async with aclosing(Batch(self.run, self.clock, connections, progress).answers(questions)) as answers:
+                    async for arrival in answers:
+                        yield arrival
+            except INTERRUPTS as stop:
+                raise stop.with_traceback(None) from None  # its place in the batch is of no use to a reader
 
     async def run(
         self, steps: Flow[R], *, on_status: OnStatus | None = None, slots: asyncio.Semaphore | None = None
@@ -297,23 +315,30 @@ class SyncTaskClient(_Client):
     withdraw = _blocking(_Verbs.withdraw)
     ask = _blocking(_Verbs.ask)
 
-    def as_completed(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> Generator[Answer[T]]:
+    def as_completed(
+        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS, progress: bool = True
+    ) -> Generator[Answer[T]]:
         """Ask all questions and yield each answer as it arrives, as `TaskClient.as_completed` does.
 
         It uses a thread and connections of its own.
         """
-        with closing(self._batch(tasks, connections)) as answers:
+        with closing(self._batch(tasks, connections, shown=progress)) as answers:
             for _, answer in answers:
                 yield answer
 
-    def wait_all(self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS) -> list[Answer[T]]:
+    def wait_all(
+        self, tasks: Iterable[HumanTask[T]], *, connections: int = CONNECTIONS, progress: bool = True
+    ) -> list[Answer[T]]:
         """Ask all questions and return all answers, in the order of the questions. A failure does not lose the others.
 
         The answers are collected as by `as_completed`.
         """
-        return [answer for _, answer in sorted(self._batch(tasks, connections), key=lambda arrival: arrival[0])]
+        arrivals = self._batch(tasks, connections, shown=progress)
+        return [answer for _, answer in sorted(arrivals, key=lambda arrival: arrival[0])]
 
-    def _batch(self, tasks: Iterable[HumanTask[T]], connections: int) -> Generator[tuple[int, Answer[T]]]:
+    def _batch(
+        self, tasks: Iterable[HumanTask[T]], connections: int, *, shown: bool
+    ) -> Generator[tuple[int, Answer[T]]]:
         if self._own_transport:
             raise ValueError("many questions are asked in a thread of their own, which a sync transport cannot reach")
         questions = list(tasks)
@@ -321,12 +346,16 @@ class SyncTaskClient(_Client):
         async def batch() -> AsyncGenerator[tuple[int, Answer[T]]]:
             async with (
                 TaskClient(settings=self.settings, clock=self.clock) as client,
-                aclosing(Batch(client.run, client.clock, connections).answers(questions)) as answers,
+                aclosing(Batch(client.run, client.clock, connections, progress).answers(questions)) as answers,
             ):
                 async for arrival in answers:
                     yield arrival
 
-        return in_a_thread(batch)
+        with batch_progress_of(questions, self.settings, shown=shown) as progress:
+            try:
+                yield from in_a_thread(batch)
+            except INTERRUPTS as stop:
+                raise stop.with_traceback(None) from None  # its place in the batch is of no use to a reader
 
     def run(self, steps: Flow[R], *, on_status: OnStatus | None = None) -> R:
         """Drive a flow of `awaithumans_core.flow` over this client's connections."""

@@ -1,20 +1,16 @@
 """The wait of a plain script. It asks and shows its progress. A stopped one leaves its question open or cancels it."""
 
-import asyncio
 from typing import Any, TypeVar
 
 from awaithumans_core.client import SyncTaskClient, TaskClient
 from awaithumans_core.errors import AnswererNotAllowedError, AwaitHumansError
 from awaithumans_core.group_decisions import is_not_needed
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress import progress_of
+from awaithumans_core.progress import INTERRUPTS, progress_of
 from awaithumans_core.reask import answered, answered_sync
 from awaithumans_core.task import HumanTask
 
 T = TypeVar("T")
-
-INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
-"""Exceptions that stop a wait from outside. Under `asyncio.run`, Ctrl-C arrives as a cancellation."""
 
 WITHDRAW_SECONDS = 5.0
 """Seconds that a stopped script spends on cancelling its question.

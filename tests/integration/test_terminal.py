@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,34 @@ class Decision(BaseModel):
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would this
 print("working", flush=True)
 question = dict(task="Approve $250?", response_schema=Decision, idempotency_key="refund:1", timeout_seconds=3600)
-options = question | OPTIONS
+options = {name: value for name, value in (question | OPTIONS).items() if value is not None}
 decision = await_human_sync(**options) if SYNC else asyncio.run(await_human(**options))
 print("approved" if decision.approved else "declined", flush=True)
+"""
+
+BATCH = """
+import asyncio, signal
+from pydantic import BaseModel
+from awaithumans_core import HumanTask, SyncTaskClient, TaskClient
+
+class Decision(BaseModel):
+    approved: bool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+questions = [
+    HumanTask(task=f"Approve refund {number}?", response_schema=Decision, idempotency_key=f"refund:{number}")
+    for number in range(3)
+]
+
+async def ask():
+    async with TaskClient() as client:
+        await client.wait_all(questions)
+
+if SYNC:
+    with SyncTaskClient() as client:
+        client.wait_all(questions)
+else:
+    asyncio.run(ask())
 """
 
 WAYS = pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
@@ -84,20 +109,23 @@ def terminal(
     stdout: Path | None = None,
     term: str = "xterm",
     hangs_up: bool = True,
+    program: str = SCRIPT,
+    environment: Mapping[str, str] | None = None,
 ) -> Generator[Terminal]:
     script = folder / "script.py"
     ignored = "" if hangs_up else "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    script.write_text(ignored + SCRIPT.replace("OPTIONS", options).replace("SYNC", str(sync)))
+    script.write_text(ignored + program.replace("OPTIONS", options).replace("SYNC", str(sync)))
     master, slave = pty.openpty()
     out = slave if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT)
-    environment = os.environ | {
+    given = os.environ | {
         "AWAITHUMANS_URL": humans.url,
         "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
         "TERM": term,
         "COLUMNS": "80",
+        **(environment or {}),
     }
     process = subprocess.Popen(
-        [sys.executable, str(script)], stdin=slave, stdout=out, stderr=slave, env=environment, start_new_session=True
+        [sys.executable, str(script)], stdin=slave, stdout=out, stderr=slave, env=given, start_new_session=True
     )
     os.close(slave)
     try:
@@ -119,12 +147,13 @@ def test_live_block_shows_progress_and_the_answerer(humans: FakeHumans, tmp_path
         screen.read("0:01 ")
         task = humans.task("Approve")
         assert f"{humans.url}/task?id={task.id}" in screen.shown
-        assert "idempotency_key='refund:1'" in screen.shown
-        assert re.search(r"0:0\d (created|notified) · 59:5\d left, until \d\d:\d\d · Approve \$250\?", screen.shown)
+        deadline = r"until (\d\d \w+ )?\d\d:\d\d, 59:5\d left"
+        assert re.search(rf"0:0\d (created|notified) · {deadline} · Approve \$250\?", screen.shown)
         screen.read(" in_progress ")
         shown = screen.read("approved\n")
         assert screen.process.wait(5) == 0
     assert "completed by anna@example.com (dashboard) after 0:0" in shown
+    assert "refund:1" not in shown, "the caller knows the key that it chose"
 
 
 def test_progress_does_not_write_to_stdout(humans: FakeHumans, tmp_path: Path) -> None:
@@ -161,7 +190,7 @@ def test_ctrl_c_ends_the_wait_at_once(humans: FakeHumans, tmp_path: Path, *, syn
         assert "no person is asked any more" in shown
         return
     assert task.status == "created"
-    assert "To pick it up, ask again with idempotency_key='refund:1'" in shown.replace("\n", "")
+    assert "the question stays open, and the same call picks it up" in shown.replace("\n", "")
     assert "httpcore" not in shown
     humans.complete(task.id, {"approved": False})
     with terminal(humans, tmp_path, sync=sync) as screen:
@@ -200,13 +229,42 @@ def test_detached_script_gets_its_answer_after_the_terminal_closed(humans: FakeH
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_killed_script_is_resumed_by_its_key(humans: FakeHumans, tmp_path: Path, sign: signal.Signals) -> None:
-    """A script started with the key on the screen gets the answer, and no second task is created."""
-    with terminal(humans, tmp_path, sync=True) as screen:
-        screen.read("idempotency_key='refund:1'")
+def test_killed_script_is_resumed_by_the_key_on_the_screen(
+    humans: FakeHumans, tmp_path: Path, sign: signal.Signals
+) -> None:
+    """A key that the caller did not choose is shown. With it the script gets the answer, without a second task."""
+    with terminal(humans, tmp_path, sync=True, options="{'idempotency_key': None}") as screen:
+        shown = screen.read("/task?id=")
         screen.process.send_signal(sign)
         screen.process.wait(5)
+    key = re.search(r"idempotency_key='(script:\w+)'", shown.replace("\n", ""))
+    assert key is not None, shown
     humans.complete(humans.task("Approve").id, {"approved": True})
-    with terminal(humans, tmp_path, sync=True) as screen:
+    with terminal(humans, tmp_path, sync=True, options=f"{{'idempotency_key': {key[1]!r}}}") as screen:
         screen.read("approved\n")
     assert len(humans.tasks) == 1
+
+
+@pytest.mark.edges
+@WAYS
+@pytest.mark.parametrize("colours", [True, False], ids=["colours", "NO_COLOR"])
+def test_batch_is_one_live_line_and_lists_what_stays_open(
+    humans: FakeHumans, tmp_path: Path, *, sync: bool, colours: bool
+) -> None:
+    """The line counts the questions and links the oldest open one. After Ctrl-C one line names those that stay open."""
+    humans.answer("refund 0", {"approved": True}).after(3)
+    environment = {"NO_COLOR": "" if colours else "1"}
+    with terminal(humans, tmp_path, sync=sync, program=BATCH, environment=environment) as screen:
+        shown = screen.read("2 open, 1 answered")
+        assert "awaithumans: " not in shown
+        screen.read(" · oldest 0:0")
+        screen.process.send_signal(signal.SIGINT)
+        shown = screen.read("KeyboardInterrupt")
+        assert screen.process.wait(30) != 0
+    links = [f"{humans.url}/task?id={task.id}" for task in humans.tasks if "refund 0" not in task.asked["task"]]
+    assert any(link in shown for link in links)
+    assert shown.count("awaithumans: ") == 1
+    stopped = shown[shown.index("awaithumans: ") :].replace("\n", "")
+    assert "stopped waiting; 2 of 3 questions stay open: Approve refund " in stopped
+    assert all(f"Approve refund {number}?" in stopped for number in (1, 2))
+    assert ("\x1b[34m" in screen.raw) is colours

@@ -1,17 +1,25 @@
-"""Progress output of a waiting script whose standard streams are replaced, closed or missing."""
+"""Progress output of a waiting script: any standard streams, and many questions at once."""
 
 import asyncio
 import io
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+import re
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from awaithumans_core import await_human, await_human_sync
+from awaithumans_core import HumanTask, Outcome, Settings, await_human, await_human_sync
 from awaithumans_core.progress import is_terminal
+from awaithumans_core.progress.live import LiveBatchProgress, LiveProgress
+from awaithumans_core.progress.plain import PlainBatchProgress
+from awaithumans_core.task import random_key
 from awaithumans_core.testing import FakeHumans
 from tests.support.workflows import Decision
+
+SETTINGS = Settings(url="http://localhost:3001")
 
 
 class Lines:
@@ -86,9 +94,114 @@ def test_question_is_asked_with_any_standard_streams(
         assert ask(task="Refund?", response_schema=Decision, timeout_seconds=900, **where).approved is True
     if isinstance(stream, Lines):
         assert stream.text.startswith("awaithumans: Refund? - waiting for a person at ")
+        assert re.search(r"\(open until .*\d\d:\d\d, 1[45]:\d\d left; pick up again with idempotency_key=", stream.text)
 
 
 def test_only_a_terminal_counts_as_one() -> None:
     """Every other replacement of a standard stream is not a terminal."""
     assert is_terminal(Broken())
     assert not any(is_terminal(make()) for name, make in STREAMS.items() if name != "a broken terminal")
+
+
+# --- many questions
+
+
+def asked(number: int, *, own_keys: bool) -> list[HumanTask[Decision]]:
+    keys = [f"refund:{each}" if own_keys else random_key() for each in range(number)]
+    return [
+        HumanTask(task=f"Approve the refund of customer {each}?", response_schema=Decision, idempotency_key=key)
+        for each, key in enumerate(keys)
+    ]
+
+
+def created(number: int, *, minutes: float = 0) -> Outcome:
+    at = datetime.now(UTC) - timedelta(minutes=minutes)
+    return Outcome(task_id=f"task-{number}", status="created", created_at=at, timeout_seconds=86400)
+
+
+def shown(batch: LiveBatchProgress, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    with console.capture() as captured:
+        console.print(batch.lines(width))
+    return captured.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 140])
+def test_live_line_of_a_batch_leaves_room_for_the_question(width: int) -> None:
+    """A narrow terminal shows the counts, the age of the oldest question and its beginning; a wide one its deadline."""
+    questions = asked(50, own_keys=True)
+    batch = LiveBatchProgress(questions, SETTINGS)
+    for number, question in enumerate(questions[:48]):
+        batch.opened(number, question, created(number, minutes=65 if number == 7 else 5))
+    for number in range(3):
+        batch.ended(number, answered=number > 0)
+    line, *link = shown(batch, width)
+    assert line.startswith("0:00 45 open, 2 answered, 1 failed, 2 to ask · oldest 1:05:")
+    assert len(line) <= width
+    assert "".join(each.strip() for each in link) == SETTINGS.review_url("task-7")
+    if width == 140:
+        assert re.search(r" · until .*\d\d:\d\d, 22 h 5[45] min left · Approve the", line)
+
+
+def test_live_line_shows_the_beginning_of_the_question_at_sixty_columns() -> None:
+    """The deadline is left out for it."""
+    (question,) = asked(1, own_keys=True)
+    batch = LiveBatchProgress([question], SETTINGS)
+    batch.opened(0, question, created(0, minutes=1))
+    assert re.fullmatch(r"0:00 1 open · oldest 1:0\d · Approve the refund of cust.*", shown(batch, 60)[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "own_keys", "expected"),
+    [
+        (1, True, "1 of 1 question stays open: {0}. The same call goes on with it"),
+        (2, True, "2 of 2 questions stay open: {0} · {1}. The same call goes on with them"),
+        (2, False, "2 of 2 questions stay open: {0} (idempotency_key='{k0}') · {1} (idempotency_key='{k1}'). Asked"),
+        (50, True, "50 of 50 questions stay open: {0} · {1} · {2} and 47 more. The same call goes on with them"),
+        (50, False, "50 of 50 questions stay open: {0} · {1} · {2} and 47 more. Only questions with an idempotency_"),
+    ],
+    ids=["one", "two", "keys shown", "fifty", "fifty without keys"],
+)
+def test_stopped_batch_lists_some_of_its_open_questions(
+    number: int, expected: str, capsys: pytest.CaptureFixture[str], *, own_keys: bool
+) -> None:
+    """One line of bounded length names the number of open questions and how they are picked up."""
+    questions = asked(number, own_keys=own_keys)
+    with suppress(KeyboardInterrupt), PlainBatchProgress(questions, SETTINGS) as batch:
+        for each, question in enumerate(questions):
+            batch.opened(each, question, created(each, minutes=number - each))
+        raise KeyboardInterrupt
+    begun, stopped = capsys.readouterr().err.splitlines()
+    assert begun.startswith(f"awaithumans: {number} question")
+    texts = [question.task for question in questions]
+    keys = {f"k{each}": question.idempotency_key for each, question in enumerate(questions)}
+    assert stopped.startswith(f"awaithumans: stopped waiting; {expected.format(*texts, **keys)}")
+    assert len(stopped) < 400
+
+
+def test_batch_that_the_program_leaves_reports_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A loop that takes the first answer and goes on is no interruption."""
+    questions = asked(2, own_keys=True)
+
+    def first() -> Generator[int]:
+        with PlainBatchProgress(questions, SETTINGS) as batch:
+            batch.opened(0, questions[0], created(0))
+            yield 1
+
+    answers = first()
+    next(answers)
+    answers.close()
+    assert "stopped" not in capsys.readouterr().err
+
+
+def test_keys_of_many_waits_are_shown_three_times(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that asks fifty questions at once keeps its screen."""
+    waits = [LiveProgress(question, SETTINGS) for question in asked(50, own_keys=False)]
+    with ExitStack() as stack:
+        for number, wait in enumerate(waits):
+            stack.enter_context(wait).tell(created(number))
+        for wait in waits:
+            wait.left_open()
+    written = capsys.readouterr().err.splitlines()
+    assert [sum(begin in line for line in written) for begin in ("asked; should", "stopped waiting")] == [3, 3]
+    assert len([line for line in written if line.startswith("awaithumans: ")]) == 8

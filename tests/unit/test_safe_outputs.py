@@ -23,8 +23,9 @@ from awaithumans_adapters.temporal.limits import SUMMARY_BYTES, summary
 from awaithumans_core import HumanTask, Outcome, SettingsError, errors
 from awaithumans_core.errors import AwaitHumansError
 from awaithumans_core.flow import Pause
-from awaithumans_core.progress import PlainProgress, Progress
-from awaithumans_core.progress.live import LiveProgress
+from awaithumans_core.progress import BatchProgress, PlainProgress, Progress
+from awaithumans_core.progress.live import LiveBatchProgress, LiveProgress
+from awaithumans_core.progress.plain import PlainBatchProgress
 from awaithumans_core.safe_logging import SafeText, safe_logger
 from awaithumans_core.settings import Settings
 from awaithumans_relay.commands.terminal import errors_reported
@@ -157,10 +158,27 @@ def test_progress_shows_no_hidden_characters(kind: type[Progress], capsys: pytes
     for report in REPORTS:
         report(progress)
         if isinstance(progress, LiveProgress):
-            Console(file=shown, width=10_000, color_system=None).print(progress.lines())
+            Console(file=shown, width=10_000, color_system=None).print(progress.lines(10_000))
     written = capsys.readouterr().err
     assert written.count("awaithumans: ") >= 4
     assert all(line.startswith("awaithumans: ") for line in written.splitlines())
+    assert hidden(written + shown.getvalue(), allowed="\n") == set()
+
+
+@pytest.mark.parametrize("kind", [PlainBatchProgress, LiveBatchProgress])
+def test_progress_of_a_batch_shows_no_hidden_characters(
+    kind: type[BatchProgress], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Foreign task ids and keys stay in their line, in live and plain output."""
+    asked = HumanTask(task="Approve?", response_schema=Decision, idempotency_key="".join(NOT_BROKEN.values()))
+    progress = kind([asked], Settings(url="http://localhost"))
+    shown = io.StringIO()
+    progress.opened(0, asked, BROUGHT)
+    if isinstance(progress, LiveBatchProgress):
+        Console(file=shown, width=10_000, color_system=None).print(progress.lines(10_000))
+    progress.left_open()
+    written = capsys.readouterr().err
+    assert written.startswith("awaithumans: ")
     assert hidden(written + shown.getvalue(), allowed="\n") == set()
 
 
@@ -264,13 +282,15 @@ def test_every_logger_has_the_filter() -> None:
 
 OUTPUTS = {
     # an output of text: how foreign text is made safe there
-    "core/progress/plain.py PlainProgress.say sys.stderr.write": "one_line",
-    "core/progress/live.py LiveProgress.ends Text": "one_line",
+    "core/progress/plain.py write_line sys.stderr.write": "one_line",
+    "core/progress/block.py Block.end Text": "one_line",
+    "core/progress/block.py Block._print self._console.print": "its callers, end and say",
+    "core/progress/block.py Block._render Text": "a number",
     "core/progress/live.py LiveProgress.lines Text": "one_line",
     "core/progress/live.py LiveProgress._shown_lines Text": "one_line",
     "core/progress/live.py LiveProgress._shown_lines Text.assemble": "one_line",
-    "core/progress/live.py LiveProgress._print self._console.print": "its callers, ends and say",
-    "core/progress/live.py _block Text": "a number",
+    "core/progress/live.py LiveBatchProgress.lines Text.assemble": "numbers",
+    "core/progress/live.py _link Text": "one_line",
     "adapters/temporal/workflow/mailbox.py Mailbox.receive workflow.logger.warning": "a constant",
     "adapters/temporal/workflow/mailbox.py Mailbox.inherit workflow.logger.warning": "a type error's own repr",
     "adapters/temporal/workflow/mailbox.py Mailbox.joined workflow.logger.warning": "one_line",

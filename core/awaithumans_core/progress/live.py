@@ -1,29 +1,22 @@
-"""The live block on a terminal, drawn by Rich: elapsed time, deadline, status of the task, and where to answer.
+"""What a wait and a batch show in the live block: elapsed time, deadline, status of the task, and where to answer."""
 
-All waits of a process share one block, because a terminal has only one last line.
-"""
-
-import sys
-import threading
 import time
-from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress.base import Progress, duration, is_terminal
+from awaithumans_core.progress.base import Progress, clock, duration, time_left
+from awaithumans_core.progress.batch import BatchProgress, questions
+from awaithumans_core.progress.block import BLOCK
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
 from awaithumans_core.task import HumanTask
-
-MAX_SHOWN = 10
-"""Maximum number of waits that are shown at once, because a terminal has few lines."""
 
 WATCHED_POLL_SECONDS = 5
 """Seconds for which a poll is held while a user watches the terminal.
@@ -34,48 +27,36 @@ It is short because a poll returns a change of status only when its time is up.
 NAME_CHARS = 60
 """Maximum length of the name of the person who answered, so that room for the question is left."""
 
-FAR = timedelta(hours=20)
-"""A deadline further away than this is shown with its date."""
+TASK_CHARS = 24
+"""Room for the question on its line. A narrow terminal shows less of the deadline to leave it."""
 
-
-def can_be_live() -> bool:
-    """Whether the terminal on stderr can redraw a line."""
-    return not Console(stderr=True).is_dumb_terminal
+OTHERS_ASKED = "the keys of other questions are not shown: give a question an idempotency_key to be able to pick it up"
+OTHERS_STOPPED = "the wait for other questions is stopped as well"
 
 
 class LiveProgress(Progress):
     """Shows two lines that are kept up to date, and plain lines for messages that stay on the screen."""
 
     poll_seconds = WATCHED_POLL_SECONDS
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-    _shown: ClassVar[list["LiveProgress"]] = []
-    _live: ClassVar[Live | None] = None
 
     def __init__(self, question: HumanTask[Any], settings: Settings) -> None:
         super().__init__(question, settings)
-        self._console = Console(stderr=True)
         self._since = time.monotonic()
         self._standing: Outcome | None = None
         self._away: str | None = None
         self._advice = ""
-        self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def asks(self, question: HumanTask[Any]) -> None:
         """Record the question that is asked next, which has a deadline of its own."""
         super().asks(question)
         self._standing = None
-        self._until = datetime.now() + timedelta(seconds=question.seconds)
 
     def tell(self, outcome: Outcome) -> None:
         """Record the status of the task for the next redraw. The key stays on the screen, in case the script dies."""
-        if self._standing is None:
-            if outcome.created_at is not None and outcome.timeout_seconds is not None:  # resumed: the task may be older
-                with suppress(OverflowError):
-                    deadline = outcome.created_at + timedelta(seconds=outcome.timeout_seconds)
-                    self._until = deadline.astimezone().replace(tzinfo=None)
-            self.say(f"asked; should this script stop, pick it up again with {self._again}")
-        self._standing, self._away = outcome, None
         super().tell(outcome)
+        if self._standing is None and self._key is not None:
+            BLOCK.say(f"asked; should this script stop, pick it up again with {self._key}", others=OTHERS_ASKED)
+        self._standing, self._away = outcome, None
 
     def trouble(self, pause: Pause) -> None:
         """Show the trouble in the block until there is a new status."""
@@ -87,74 +68,95 @@ class LiveProgress(Progress):
         who = outcome.completed_by_display_name or outcome.completed_by_email
         by = f" by {one_line(who, NAME_CHARS)}" if who else ""
         where = f" ({outcome.completed_via_channel})" if outcome.completed_via_channel else ""
-        line = f"awaithumans: {outcome.status}{by}{where} after {self._waited()} · {self.asked.task}"
-        self._print(Text(one_line(line)), no_wrap=True, overflow="ellipsis")  # Rich ignores these on the text itself
+        BLOCK.end(f"{outcome.status}{by}{where} after {self._waited()} · {self.asked.task}")
         return super().ends(outcome)
 
     def say(self, words: str) -> None:
         """Print a message above the block, where it stays."""
-        self._print(f"awaithumans: {one_line(words)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
+        BLOCK.say(words, others=OTHERS_STOPPED)
 
-    def _print(self, shown: RenderableType, **options: Any) -> None:
-        with suppress(Exception):  # a closed terminal or a replaced stderr must not end the wait
-            self._console.print(shown, **options)
-
-    def lines(self) -> RenderableType:
+    def lines(self, width: int) -> RenderableType:
         """Return the lines that show the current state of this wait."""
-        shown = self._shown_lines()
+        shown = self._shown_lines(width)
         if self._away is None:
             return shown
         trouble = Text(one_line(f"  {self._away}"), style="yellow", no_wrap=True, overflow="ellipsis")
         return Group(shown, trouble, *([Text(one_line(f"  {self._advice}"), style="yellow")] if self._advice else []))
 
-    def _shown_lines(self) -> RenderableType:
+    def _shown_lines(self, width: int) -> RenderableType:
         task = one_line(self.asked.task)
         if self._standing is None:
             return Text(f"{self._waited()} asking · {task}", no_wrap=True, overflow="ellipsis")
-        left = self._until - datetime.now()
-        moment = self._until.strftime("%d %b %H:%M" if left > FAR else "%H:%M")
-        deadline = f"{duration(left.total_seconds())} left, until {moment}" if left > timedelta() else "at its deadline"
-        head = Text.assemble(
-            (self._waited(), "bold"), " ", (one_line(self._standing.status), "bold cyan"), f" · {deadline} · {task}"
-        )
-        head.no_wrap, head.overflow = True, "ellipsis"
-        return Group(head, Text(f"  {one_line(self.review_url(self._standing))}", style="blue", overflow="fold"))
+        head = Text.assemble((self._waited(), "bold"), " ", (one_line(self._standing.status), "bold cyan"))
+        _end(head, self._until, task, width)
+        return Group(head, _link(self.review_url(self._standing)))
 
     def _waited(self) -> str:
         return duration(time.monotonic() - self._since)
 
     def __enter__(self) -> Self:
-        cls = LiveProgress
-        with cls._lock:
-            cls._shown.append(self)
-            if cls._live is None:
-                cls._live = Live(
-                    console=self._console,
-                    get_renderable=_block,
-                    refresh_per_second=1,
-                    transient=True,
-                    redirect_stdout=is_terminal(sys.stdout),  # a stdout that is redirected to a file stays there
-                )
-                with suppress(Exception):
-                    cls._live.start()
-            self._console = cls._live.console
+        BLOCK.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        cls = LiveProgress
-        with cls._lock:
-            cls._shown.remove(self)
-            if not cls._shown and cls._live is not None:
-                with suppress(Exception):
-                    cls._live.stop()
-                cls._live = None
+        BLOCK.remove(self)
 
 
-def _block() -> RenderableType:
-    shown = list(LiveProgress._shown)  # pyright: ignore[reportPrivateUsage]  # all waits share the block
-    lines = [wait.lines() for wait in shown[:MAX_SHOWN]]
-    if len(shown) > MAX_SHOWN:
-        lines.append(Text(f"and {len(shown) - MAX_SHOWN} more"))
-    return Group(*lines)
+class LiveBatchProgress(BatchProgress):
+    """Shows a batch as a line that is kept up to date, with the oldest open question and where it is answered."""
+
+    def say(self, words: str) -> None:
+        """Print a message above the block, where it stays."""
+        BLOCK.say(words)
+
+    def finished(self) -> None:
+        """Print one line that stays on the screen."""
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        BLOCK.end(f"{questions(self.total)}: {self.answered:,} answered{failed} after {self.waited}")
+
+    def lines(self, width: int) -> RenderableType:
+        """Return the lines that show the current state of this batch."""
+        still_open = self.open
+        counts = {
+            "open": len(still_open),
+            "answered": self.answered,
+            "failed": self.failed,
+            "to ask": self.total - self.answered - self.failed - len(still_open),
+        }
+        shown = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "open")
+        head = Text.assemble((self.waited, "bold"), " ", (shown, "bold cyan"))
+        if not still_open:
+            return head
+        oldest = still_open[0]
+        head.append(f" · oldest {duration((datetime.now() - oldest.since).total_seconds())}")
+        _end(head, oldest.until, one_line(oldest.question.task), width, shortest="")
+        return Group(head, _link(self.review_url(oldest)))
+
+    def __enter__(self) -> Self:
+        BLOCK.add(self)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        BLOCK.remove(self)
+
+
+def _end(head: Text, until: datetime, task: str, width: int, *, shortest: str | None = None) -> None:
+    """Add the deadline and the question to a line, in the longest form that leaves room for the question.
+
+    The forms are: with the time left, without it, and `shortest`, if it is given.
+    """
+    now = datetime.now()
+    forms = [f"{time_left(until, now)} · ", f"until {clock(until, now)} · ", shortest]
+    room = width - cell_len(head.plain) - len(" · ") - min(cell_len(task), TASK_CHARS)
+    given = [form for form in forms if form is not None]
+    head.append(f" · {next((form for form in given if len(form) <= room), given[-1])}{task}")
+    head.no_wrap, head.overflow = True, "ellipsis"
+
+
+def _link(url: str) -> Text:
+    return Text(f"  {one_line(url)}", style="blue", overflow="fold")

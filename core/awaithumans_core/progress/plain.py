@@ -2,11 +2,13 @@
 
 import sys
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress.base import Progress, duration
+from awaithumans_core.progress.base import Progress, time_left
+from awaithumans_core.progress.batch import BatchProgress, OpenQuestion, questions
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
@@ -26,9 +28,10 @@ class PlainProgress(Progress):
         super().tell(outcome)
         if not self._told:
             self._told = True
+            again = f"; pick up again with {self._key}" if self._key else ""
             self.say(
                 f"{self.asked.task} - waiting for a person at {self.review_url(outcome)} "
-                f"(up to {duration(self.asked.seconds)}; pick up again with {self._again})"
+                f"(open {time_left(self._until, datetime.now())}{again})"
             )
 
     def trouble(self, pause: Pause) -> None:
@@ -44,7 +47,33 @@ class PlainProgress(Progress):
             )
 
     def say(self, words: str) -> None:
-        """Write one line immediately. An error of stderr does not end the wait."""
-        with suppress(Exception):
-            sys.stderr.write(f"awaithumans: {one_line(words)}\n")
-            sys.stderr.flush()
+        """Write one line immediately."""
+        write_line(words)
+
+
+class PlainBatchProgress(BatchProgress):
+    """Writes one line for a log once the first question of a batch is asked, and one if the batch is stopped."""
+
+    _told = False
+
+    def opened(self, position: int, question: HumanTask[Any], created: Outcome) -> OpenQuestion:
+        """Write the line with the first open question."""
+        opened = super().opened(position, question, created)
+        if not self._told:
+            self._told = True
+            self.say(
+                f"{questions(self.total)} - waiting for people, first at {self.review_url(opened)} "
+                f"(open {time_left(opened.until, datetime.now())})"
+            )
+        return opened
+
+    def say(self, words: str) -> None:
+        """Write one line immediately."""
+        write_line(words)
+
+
+def write_line(words: str) -> None:
+    """Write one line to stderr. An error of stderr does not end the wait."""
+    with suppress(Exception):
+        sys.stderr.write(f"awaithumans: {one_line(words)}\n")
+        sys.stderr.flush()
