@@ -23,7 +23,10 @@ KEY_BYTES = 32
 
 _SALT, _INFO = b"awaithumans-webhook-v1", b"v1"
 _PREFIX = "sha256="
-UNSIGNED = "the body is not signed with the server's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY)"
+UNSIGNED = (
+    "the body is not signed with this relay's key (AWAITHUMANS_WEBHOOK_KEY or AWAITHUMANS_PAYLOAD_KEY): give the relay "
+    "what `awaithumans-relay derive-key` prints on the machine of the awaithumans server"
+)
 """Text of the error for a body whose signature is not valid."""
 
 
