@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from awaithumans_core.http.clients import async_client
 from awaithumans_relay.dev.ports import free_port
 from awaithumans_relay.dev.processes import POLL_SECONDS, Process, tool
 
@@ -76,7 +77,7 @@ class HumansServer:
 
     def people(self) -> httpx.AsyncClient:
         """Return an authenticated client for the server's API, which the dashboard uses too."""
-        return httpx.AsyncClient(
+        return async_client(
             base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=15.0, trust_env=False
         )
 

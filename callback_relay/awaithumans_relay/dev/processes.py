@@ -20,6 +20,7 @@ from typing import Protocol
 
 import httpx
 
+from awaithumans_core.http.clients import async_client
 from awaithumans_relay.dev import guard
 
 READY_SECONDS = 60.0
@@ -153,7 +154,7 @@ class Process:
             ServerFailedError: the process has ended, or does not answer in time.
         """
         until = time.monotonic() + READY_SECONDS
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with async_client(trust_env=False) as http:
             while time.monotonic() < until:
                 if not self.alive:
                     raise ServerFailedError(f"{self.command[0]} ended:\n{self.output()[-TAIL_CHARS:]}")
