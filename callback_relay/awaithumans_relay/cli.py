@@ -101,7 +101,7 @@ def Port(whose: str, usual: int) -> Any:  # noqa: N802 - it stands where an opti
         min=1,
         max=65535,
         metavar="PORT",
-        help=f"Port {whose}. Without it: that of the last run, {usual} or a free one.",
+        help=f"Port {whose}. Without it: {usual}, that of the last run, or a free one.",
         show_default=False,
     )
 
@@ -340,9 +340,10 @@ def dev(
     and for each warning. Logs are in .awaithumans/dev.
 
     
-    Tasks, workflows, keys and ports are kept in .awaithumans/dev, so that a
-    restart loses no question (a graph is loaded at the start: restart after a
-    change). Ctrl-C stops everything. For production use `serve`.
+    Tasks, workflows and keys are kept in .awaithumans/dev, so that a restart
+    loses no question (a graph is loaded at the start: restart after a change).
+    Ctrl-C stops everything. For production use `serve`. The relay's waits:
+    awaithumans-relay waits --database sqlite:///.awaithumans/dev/relay/waits.db
 
     
     Examples:

@@ -198,7 +198,7 @@ async def test_killed_run_is_recognised_and_its_questions_are_kept(project: Path
         await killed.ends()
     assert (project / ".awaithumans/dev.json").exists()
     assert running_instance(project) is None
-    with dev(project, ports=False) as running:  # the ports of the last run
+    with dev(project, ports=False) as running:
         await running.shows("1 open question")
         await running.answer(link)
         with running.caller(ASKS) as again:

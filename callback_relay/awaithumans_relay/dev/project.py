@@ -1,8 +1,8 @@
 """The project folder of `awaithumans-relay dev`: one run at a time, and what is kept from run to run.
 
 Tasks, workflows and waits are kept, since a graph is loaded at the start and every change of it needs a restart: a
-person's answer must survive that. So the keys and ports are kept with them: workers and scripts continue after a
-restart, and so do browsers. Everything is in `.awaithumans/dev`, which only the user can read.
+person's answer must survive that. So the keys are kept with them: workers and scripts continue after a restart, and so
+do browsers. Everything is in `.awaithumans/dev`, which only the user can read.
 
 Law: two runs never use the same files. The lock is held by the run and by its servers, so it is free when the last of
 them has ended, however they ended.
@@ -58,7 +58,7 @@ class Kept(BaseModel):
 
 
 def choose(wanted: Mapping[str, int | None], last: Ports) -> Ports:
-    """Choose and claim the ports of a run: those that must be used, else those of the last run, the usual or free ones.
+    """Choose and claim the ports of a run: those that must be used, else the usual, the last or free ones.
 
     Raises:
         SettingsError: a port that must be used is in use, or is wanted twice.
@@ -68,7 +68,7 @@ def choose(wanted: Mapping[str, int | None], last: Ports) -> Ports:
         if not claim(port):
             raise SettingsError(f"port {port} is in use: stop the process that uses it, or give another port")
     for name in Ports.model_fields.keys() - chosen.keys():
-        preferred = (getattr(last, name), getattr(USUAL, name))
+        preferred = (getattr(USUAL, name), getattr(last, name))
         chosen[name] = next((port for port in preferred if claim(port)), None) or free_port()
     return Ports(**chosen)
 
