@@ -3,16 +3,21 @@
 import asyncio
 import secrets
 import uuid
+from contextlib import AbstractContextManager, nullcontext
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import pytest
 from devservers import TemporalServer
+from examples.temporal_two_files import starter as two_files_starter
+from examples.temporal_two_files import worker as two_files_worker
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.client import Client
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
-from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import (
     BinaryProtoPayloadConverter,
     CompositePayloadConverter,
@@ -50,6 +55,61 @@ async def asked_and_answered(people: People, client: Client, name: str, **option
         handle = await client.start_workflow(AskUncaught.run, {"task": name}, id=name, task_queue=name)
         await people.answer(name, {"approved": True})
         assert await asyncio.wait_for(handle.result(), 30) is True
+
+
+# --- worker and starter in files of their own
+
+
+async def test_starter_with_the_plugin_sends_and_receives_decimals_and_dates(
+    people: People,
+    temporal: TemporalServer,
+    temporal_relay: RunningRelay,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    """The example runs as written: the worker asks, and the starter, with another client, gets the typed result."""
+    settings = temporal_relay.settings
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal.address)
+    monkeypatch.setenv("AWAITHUMANS_URL", settings.url)
+    monkeypatch.setenv("AWAITHUMANS_ADMIN_API_TOKEN", settings.token())
+    monkeypatch.setenv("AWAITHUMANS_RELAY_URL", settings.relay())
+    monkeypatch.setenv("AWAITHUMANS_RELAY_SECRET", settings.relay_secret[0].get_secret_value())
+    working = asyncio.create_task(two_files_worker.main())
+    starting = asyncio.create_task(two_files_starter.main(name))
+    try:
+        task = await people.answer(f"Pay invoice {name}?", {"approved": True})
+        await temporal_relay.check_now(task["id"])
+        await asyncio.wait_for(starting, 60)
+    finally:
+        for each in (starting, working):
+            each.cancel()
+        await asyncio.gather(starting, working, return_exceptions=True)
+    assert f"99.90 paid on 2030-01-31 for {name}" in capsys.readouterr().out
+
+
+REFUSED = pytest.raises(TypeError, match="Decimal is not JSON serializable")
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({}, REFUSED),
+        ({"plugins": [HumanTasksPlugin()]}, nullcontext()),
+        ({"data_converter": pydantic_data_converter}, nullcontext()),
+    ],
+    ids=["neither", "plugin", "converter"],
+)
+async def test_starter_needs_the_plugin_or_the_pydantic_converter(
+    temporal: TemporalServer, name: str, options: dict[str, Any], sent: AbstractContextManager[object]
+) -> None:
+    """Without both, Temporal itself refuses the input in the starter's process, as the README says."""
+    client = await Client.connect(temporal.address, **options)
+    invoice = two_files_worker.Invoice(number=name, amount=Decimal("1.10"), due=date(2030, 1, 31))
+    with catch_warnings(), sent:
+        simplefilter("ignore")  # Temporal's own hint at its pydantic converter
+        run = two_files_worker.InvoiceWorkflow.run
+        await (await client.start_workflow(run, invoice, id=name, task_queue=name)).terminate()
 
 
 # --- on worker or client

@@ -127,6 +127,11 @@ class HumanTasksPlugin(_Plugin):
     pydantic models (a payload converter you have set stays). It loads this package once instead of in every sandbox,
     and makes the errors of this package fail a workflow instead of suspending it.
 
+    A client that only starts workflows, in another program, needs the plugin as well, for pydantic models with a
+    `Decimal` or a date: without it, Temporal raises `TypeError: Object of type Decimal is not JSON serializable`. It
+    needs no settings there. `data_converter=temporalio.contrib.pydantic.pydantic_data_converter` does the same.
+    Temporal takes a converter only from a client, so if the plugin is given to a worker, give its client that one.
+
     Args:
         settings: Default: read from the worker's environment when the first question is asked.
         setting_errors: Effect of a wrong setting (an address, a token, a secret, a relay without Temporal) on a
