@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from awaithumans_core.discovery import DevInstance, announce, withdraw
 from awaithumans_core.engine import Engine
+from awaithumans_core.safe_text import one_line
 from awaithumans_relay.dev.humans_server import HumansServer
 from awaithumans_relay.dev.processes import Process, started
 from awaithumans_relay.dev.project import USUAL, Kept, Project
@@ -129,7 +130,7 @@ class Run:
         how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
         self._screen.event("error", f"{name} has ended{how}; the end of its log, {self._shown(log)}:")
         for line in log.read_text(errors="replace").splitlines()[-TAIL_LINES:]:
-            self._screen.plain(f"    {line}")
+            self._screen.plain(f"    {one_line(line)}")
 
     def show_banner(self, set_here: Sequence[str]) -> None:
         """Show what runs, and how to answer and ask.
