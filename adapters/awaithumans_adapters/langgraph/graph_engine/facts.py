@@ -6,7 +6,7 @@ and the reader notes to which one the case belongs.
 
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, assert_never
 
 from langgraph.checkpoint.base import CheckpointTuple
@@ -78,10 +78,12 @@ class GraphFacts:
     @contextmanager
     def cached(self) -> Generator[None]:
         """Cache the checkpoints of the thread within the block, so that none is read twice."""
-        with ExitStack() as caches:
-            for each in self.candidates:
-                caches.enter_context(each.thread.cached())
+        self.renew_cache()
+        try:
             yield
+        finally:
+            for each in self.candidates:
+                each.thread.drop_cache()
 
     def renew_cache(self) -> None:
         """Read the checkpoints anew from now on, and cache those. Only within a block of `cached`."""

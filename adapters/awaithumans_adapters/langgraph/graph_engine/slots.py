@@ -22,7 +22,9 @@ class Slots:
 
         It is released at the end of the block or after its maximum time.
         """
-        free = self._free.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
+        loop = asyncio.get_running_loop()
+        if (free := self._free.get(loop)) is None:
+            free = self._free[loop] = asyncio.Semaphore(self._at_once)
         return Slot(free, self._seconds)
 
 

@@ -61,12 +61,19 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
         self._over = False
         self.snapshot: StateSnapshot | None = None
         """The thread's state, subgraphs included, once it was read."""
+        self.levels: Sequence[StateSnapshot] = ()
+        """The states of the thread and of each active subgraph, once they were listed."""
         self.stored: StoredAnswers | None = None
         """Answers that were stored in advance of the run."""
         self._task_path = _takes_task_path(type(saver).put_writes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._saver, name)  # attributes that a saver has beyond those of the base class
+
+    @property
+    def has_read(self) -> bool:
+        """Whether a checkpoint was read."""
+        return bool(self._seen)
 
     @property
     def config_specs(self) -> list[Any]:

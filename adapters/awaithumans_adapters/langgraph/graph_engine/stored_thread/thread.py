@@ -1,8 +1,7 @@
 """One thread of one graph, as its checkpointer stores it: reads its checkpoints and its state, and writes answers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -118,18 +117,6 @@ class StoredThread:
         """Whether reads are cached now."""
         return self._cache is not None
 
-    @contextmanager
-    def cached(self) -> Generator[None]:
-        """Cache the reads of the thread within the block, so that nothing is read twice.
-
-        The cache ends when the thread is run. The run then starts from the cached checkpoints.
-        """
-        self._cache = CheckpointCache(self.saver)
-        try:
-            yield
-        finally:
-            self._cache = None
-
     def end_cache(self, config: RunnableConfig, stored: StoredAnswers | None) -> RunnableConfig:
         """Return the config with which a run starts from the cached checkpoints, if there are any.
 
@@ -144,8 +131,12 @@ class StoredThread:
         return cache.lent(config)
 
     def renew_cache(self) -> None:
-        """Read the thread anew from now on, and cache these reads until the block of `cached` ends."""
-        self._cache = CheckpointCache(self.saver)
+        """Read the thread anew from now on, and cache these reads, so that nothing is read twice.
+
+        The cache ends when the thread is run. The run then starts from the cached checkpoints.
+        """
+        if self._cache is None or self._cache.has_read:
+            self._cache = CheckpointCache(self.saver)
 
     def drop_cache(self) -> None:
         """Read the thread anew from now on."""
@@ -233,7 +224,12 @@ class StoredThread:
 
     async def levels(self) -> Sequence[StateSnapshot]:
         """Return the thread's current state and that of each active subgraph."""
-        return list(_levels(await self.state()))
+        snapshot, cache = await self.state(), self._cache
+        if cache is None:
+            return list(_levels(snapshot))
+        if not cache.levels:
+            cache.levels = list(_levels(snapshot))
+        return cache.levels
 
     async def _read_state(self, config: RunnableConfig, *, subgraphs: bool) -> StateSnapshot:
         if not self.saver_is_sync:
