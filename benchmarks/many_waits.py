@@ -46,7 +46,7 @@ OURS, OFFICIAL = "ours", "official"
 ASKING_SECONDS = 75.0
 """Limit of the first phase. A client that has not asked every question by then is measured with those it has asked."""
 ANSWERING_SECONDS = 45.0
-SEEING_SECONDS = 90.0
+SEEING_SECONDS = 60.0
 """Limits of the third phase: for giving the answers, and for the client to receive the last of them."""
 
 MAX_CONNECTIONS = 20

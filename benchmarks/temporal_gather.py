@@ -34,7 +34,7 @@ from benchmarks._temporal_worker import worker_process
 from benchmarks.book.rows import Benchmark, Claim, Row
 from benchmarks.book.run import Run
 
-SIZES = (100, 300, 1000)
+SIZES = (300, 1000)
 QUICK_SIZE = 20
 NAMES = [GATHER_PLAIN, GATHER_BY_HAND, *GATHER.values()]
 LIMIT_SECONDS = 180.0

@@ -63,6 +63,21 @@ def test_run_records_figures_without_machine_names(tmp_path: Path) -> None:
     assert (ROOT / "docs" / "performance.md").read_bytes() == published
 
 
+def test_every_benchmark_declares_its_rows() -> None:
+    """Every benchmark is listed, and every row has a name of its own that starts with its benchmark's."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--list"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    modules = {
+        path.stem.replace("_", "-")
+        for path in (ROOT / "benchmarks").glob("[!_]*.py")
+        if "BENCHMARK = Benchmark(" in path.read_text()
+    }
+    rows = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert {row.partition(".")[0] for row in rows} == modules
+    assert len(set(rows)) == len(rows)
+
+
 def test_unknown_row_is_an_error_of_usage() -> None:
     """Nothing is measured, and the exit status is that of a wrong command line."""
     run = subprocess.run(
