@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Generator
 
+import hypothesis
 import pytest
 from devservers import HumansServer, TemporalServer, started
 
@@ -15,6 +16,11 @@ from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer, TaskServer
+
+# The same examples in every run, so that a change is judged by what it changes. `--hypothesis-profile=random` explores.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None, derandomize=False)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, create_model
 
@@ -154,6 +154,8 @@ def test_whole_number_written_in_any_way_is_read_or_refused_and_never_another(
             assert refusal(kind, text).startswith("value: write 1234")
 
 
+@example("- 0", "money")
+@example("-\u00a01.5", "money")
 @given(st.text(alphabet="0123456789.,' -+\u00a0eE_", max_size=12), st.sampled_from([*KINDS]))
 def test_text_of_digits_and_marks_is_never_read_in_two_ways(text: str, kind: str) -> None:
     """Whatever is typed, a value that is accepted is one of the readings, and money and ints have no other."""

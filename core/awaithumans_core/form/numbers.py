@@ -93,8 +93,10 @@ def read_money(value: object, code: str) -> object:
 
 _MAX_AMOUNT_CHARS = 100
 _UNIT = r"[^\W\d_]{3}|[$€£¥]"
-_AMOUNT = re.compile(rf"(?P<sign>[+-]?) *(?P<before>{_UNIT})? *(?P<number>[+-]?[\d.,'_ ]*[\d.]) *(?P<after>{_UNIT})?")
-"""An amount, and the code or symbol of a currency before or after it."""
+_AMOUNT = re.compile(
+    rf"(?P<sign>[+-]?)(?: *(?P<before>{_UNIT}) *)?(?P<number>[+-]?[\d.,'_ ]*[\d.]) *(?P<after>{_UNIT})?"
+)
+"""An amount, and the code or symbol of a currency before or after it. A dash before a blank may be no sign."""
 
 _SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥"}
 
