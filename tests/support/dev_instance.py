@@ -36,7 +36,7 @@ def dev_instance(relay_url: str | None = None, **fields: Any) -> DevInstance:
 class Listener(ThreadingHTTPServer):
     """A server on a free port that records every byte of its requests.
 
-    It answers like the relay of `secret`. Without one it answers 404.
+    It answers like the relay of `secret`, at its own address or at `proven_url`. Without one it answers 404.
     """
 
     daemon_threads = True
@@ -45,6 +45,7 @@ class Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.secret = secret
         self.redirect: str | None = None
+        self.proven_url = self.url
         self.received: list[str] = []
 
     @property
@@ -67,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
         else:
             (challenge,) = parse_qs(place.query)["challenge"]
-            body = json.dumps({"proof": proof_of(self.server.secret, challenge)}).encode()
+            body = json.dumps({"proof": proof_of(self.server.secret, self.server.proven_url, challenge)}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

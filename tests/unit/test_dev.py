@@ -226,11 +226,11 @@ def test_ports_are_the_usual_ones_the_last_ones_or_free_ones(monkeypatch: pytest
 async def test_instance_proves_that_it_knows_the_secret() -> None:
     """The proof is that of the discovery file's format, and only for challenges of the exact form."""
     app = FastAPI()
-    confirm_instance(app, "s" * 43)
+    confirm_instance(app, "s" * 43, "http://127.0.0.1:8787")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as client:
         challenge = "Ab-_" * 10 + "abc"
         reply = await client.get(INSTANCE_PATH, params={"challenge": challenge})
-        assert reply.json() == {"proof": proof_of("s" * 43, challenge)}
+        assert reply.json() == {"proof": proof_of("s" * 43, "http://127.0.0.1:8787", challenge)}
         for wrong in ("", "short", challenge + "a", challenge[:-1] + "\n", challenge[:-1] + "é"):
             assert (await client.get(INSTANCE_PATH, params={"challenge": wrong})).status_code == 422
         assert (await client.get(INSTANCE_PATH)).status_code == 422

@@ -239,8 +239,8 @@ def test_secrets_of_an_instance_are_not_shown(instance: DevInstance) -> None:
 
 def test_proof_is_the_documented_one() -> None:
     """The relay and its clients may be of different releases."""
-    expected = hmac.new(b"secret", b"awaithumans-dev:challenge", hashlib.sha256).hexdigest()
-    assert discovery.proof_of("secret", "challenge") == expected
+    expected = hmac.new(b"secret", b"awaithumans-dev:http://127.0.0.1:8787:challenge", hashlib.sha256).hexdigest()
+    assert discovery.proof_of("secret", "http://127.0.0.1:8787", "challenge") == expected
 
 
 def test_only_a_challenge_is_sent(instance: DevInstance, relay: Listener) -> None:
@@ -272,6 +272,17 @@ def test_listener_on_the_port_of_the_relay_gets_no_secret(instance: DevInstance,
             assert len(stranger.received) == 1
             for hidden in (stale.relay_secret, stale.api_token):
                 assert hidden.get_secret_value() not in stranger.received[0]
+
+
+def test_challenge_passed_on_to_the_relay_proves_nothing(project: Path) -> None:
+    """A copied project has the secret of the original, whose relay answers a program on the copy's old port."""
+    copy = dev_instance()
+    with listening(copy.relay_secret.get_secret_value()) as forwarder:
+        forwarder.proven_url = copy.relay_url
+        announce(copy.model_copy(update={"relay_url": forwarder.url}), project)
+        discovery.file._written_here.clear()
+        assert found() is None
+        assert len(forwarder.received) == 1
 
 
 def test_redirect_is_not_followed(instance: DevInstance, relay: Listener, project: Path) -> None:

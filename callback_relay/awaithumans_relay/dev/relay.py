@@ -43,7 +43,7 @@ async def serving(engines: Sequence[Engine], database: str, port: int) -> AsyncG
     """Run the relay with the settings of the environment. Yield the task that serves, once it serves."""
     settings = Settings.load()
     app = create_app(engines, settings=settings, database=database)
-    confirm_instance(app, settings.relay_secret[0].get_secret_value())
+    confirm_instance(app, settings.relay_secret[0].get_secret_value(), settings.relay())
     config = uvicorn.Config(
         app,
         lifespan="off",  # run here, so that its errors are raised here
@@ -66,7 +66,7 @@ async def serving(engines: Sequence[Engine], database: str, port: int) -> AsyncG
                 await asyncio.wait([task])
 
 
-def confirm_instance(app: FastAPI, relay_secret: str) -> None:
+def confirm_instance(app: FastAPI, relay_secret: str, relay_url: str) -> None:
     """Add the endpoint that proves to a client that this relay has the secret of its discovery file.
 
     The proof is made for one purpose and reveals nothing about the secret. A challenge has one exact form.
@@ -75,7 +75,7 @@ def confirm_instance(app: FastAPI, relay_secret: str) -> None:
     async def instance(challenge: str = "") -> JSONResponse:
         if CHALLENGE.fullmatch(challenge) is None:
             return problem(422, "INVALID_CHALLENGE", "challenge: base64url of 32 random bytes")
-        return JSONResponse({"proof": proof_of(relay_secret, challenge)})
+        return JSONResponse({"proof": proof_of(relay_secret, relay_url, challenge)})
 
     app.add_api_route(INSTANCE_PATH, instance, methods=["GET"], response_model=None, include_in_schema=False)
 

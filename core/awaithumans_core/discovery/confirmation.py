@@ -34,9 +34,14 @@ class _Reply(BaseModel):
     proof: str
 
 
-def proof_of(relay_secret: str, challenge: str) -> str:
-    """Return the proof that the relay gives for a challenge: an HMAC-SHA256 under its secret, in hex."""
-    return hmac.new(relay_secret.encode(), f"awaithumans-dev:{challenge}".encode(), hashlib.sha256).hexdigest()
+def proof_of(relay_secret: str, relay_url: str, challenge: str) -> str:
+    """Return the proof that the relay gives for a challenge: an HMAC-SHA256 under its secret, in hex.
+
+    The relay's own address is part of it. So a program at another address cannot pass on the challenge to the relay
+    and return its proof.
+    """
+    message = f"awaithumans-dev:{relay_url}:{challenge}"
+    return hmac.new(relay_secret.encode(), message.encode(), hashlib.sha256).hexdigest()
 
 
 def is_running(instance: DevInstance) -> bool:
@@ -56,5 +61,5 @@ def is_running(instance: DevInstance) -> bool:
             given = _Reply.model_validate_json(body).proof
     except (HTTPException, OSError, ValidationError):
         return False
-    expected = proof_of(instance.relay_secret.get_secret_value(), challenge)
+    expected = proof_of(instance.relay_secret.get_secret_value(), instance.relay_url, challenge)
     return hmac.compare_digest(expected.encode(), given.encode())
