@@ -4,7 +4,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-ALONE = [word for name in ("xdist", "asyncio", "cacheprovider") for word in ("-p", f"no:{name}")]
+HEAVY = ("anyio", "hypothesispytest", "langsmith_plugin", "schemathesis")
+"""Plugins whose modules take seconds to import."""
+ALONE = [word for name in ("xdist", "asyncio", "cacheprovider", *HEAVY) for word in ("-p", f"no:{name}")]
 """Arguments that disable the plugins of these tests, as in a project without them."""
 
 CODE_UNDER_TEST = """
@@ -44,7 +46,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 60.0) -> pytest.RunResult:
+def passes(pytester: pytest.Pytester, tests: str, *, count: int, seconds: float = 180.0) -> pytest.RunResult:
     """Run these tests in a process of their own, where all of them must pass in the given time."""
     pytester.makepyfile(test_project=CODE_UNDER_TEST + tests)
     result = pytester.runpytest_subprocess(*ALONE, "-W", "error", timeout=seconds)
@@ -144,4 +146,4 @@ def test_pytest_works_without_the_testing_extra(pytester: pytest.Pytester, monke
     (absent / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
     monkeypatch.setenv("PYTHONPATH", str(absent.parent))
     pytester.makepyfile("def test_something():\n    pass")
-    pytester.runpytest_subprocess(*ALONE, "-p", "no:langsmith").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
