@@ -73,8 +73,8 @@ class ThreadRun:
     async def resume(self, waiting: Sequence[Waiting], outcome: Outcome) -> None:
         """Give the answer to every interrupt that waits for it, and run the thread.
 
-        First the answer is stored (see `stored_answers`), then the start of the run is recorded, then the graph runs.
-        With a checkpointer that has async methods, LangGraph prepares the run in the meantime.
+        First the answer is stored (see `stored_thread.answers`), then the start of the run is recorded, then the graph
+        runs.
 
         Errors are those of `_run`.
         """
@@ -82,23 +82,11 @@ class ThreadRun:
         answers = {each.shown.id: _resume_value(each.shown, carried) for each in waiting}
         # A node that failed before its first question may be run again any number of times: it had no answer to act on.
         settled = await self._step.failed() and not any(each.answers for each in waiting)
-        position = await self._position()
-
-        async def store() -> None:
-            for each in waiting:
-                await self._thread.write(each.config, each.writes(answers[each.shown.id]), each.task_id)
-            await self._runs.start(position, settled=settled)
-
-        if self._thread.saver_is_sync or not self._thread.is_cached:
-            await store()
-            stored = StoredAnswers(waiting)
-        else:
-            # The run's first checkpoint read waits for `store()`, so no node runs before it is done.
-            stored = StoredAnswers(waiting, asyncio.create_task(store()))
-        try:
-            result = await self._run(Command(resume=answers), stored)
-        finally:
-            await stored.abandon()
+        position, context = await self._position(), await self._context()
+        for each in waiting:
+            await self._thread.write(each.config, each.writes(answers[each.shown.id]), each.task_id)
+        await self._runs.start(position, settled=settled)
+        result = await self._run(Command(resume=answers), context, StoredAnswers(waiting))
         if self._ended(result):
             return
         saved = await self._thread.latest()
@@ -118,10 +106,10 @@ class ThreadRun:
         """
         self._thread.drop_cache()  # the answers that are written once more must be the latest ones
         settled = settled or not_applied(await self._thread.state())
-        position = await self._position()
+        position, context = await self._position(), await self._context()
         await self._rewrite_answers()
         await self._runs.start(position, settled=settled)
-        await self._run(None)
+        await self._run(None, context)
 
     async def _position(self) -> str:
         """Return a fingerprint of the thread's progress: its checkpoints, and the finished tasks of each."""
@@ -146,11 +134,12 @@ class ThreadRun:
         if saved is not None and tasks:
             await self._thread.write(saved.config, [(RESUME, answers_of(saved, tasks[0].id))], tasks[0].id)
 
-    async def _run(self, command: Command[Any] | None, stored: StoredAnswers | None = None) -> Any:
+    async def _run(self, command: Command[Any] | None, context: Any, stored: StoredAnswers | None = None) -> Any:
         """Run the thread to its end or its next question, and return the graph's result.
 
         Args:
             command: The input of the run.
+            context: The runtime context of the run.
             stored: The answers in the command that were stored in advance.
 
         Raises:
@@ -158,8 +147,7 @@ class ThreadRun:
             GraphFailedError: the graph itself failed, after it had taken the answer.
             Exception: the graph has not taken the answer. A node may fail before it comes to its question again.
         """
-        graph, context = self._thread.graph, await self._context()
-        # With `stored`, the run's first checkpoint read waits for `store()` of `resume`.
+        graph = self._thread.graph
         config = self._thread.end_cache(_strict(self._thread.config) if stored else self._thread.config, stored)
         try:
             if self._events is not None:
@@ -178,8 +166,6 @@ class ThreadRun:
             await self._take_back(stored, cancelled)
             await self._raise_failure(cancelled, of_graph=True)
         except Exception as failure:
-            if stored is not None and await stored.storing_failed():
-                raise
             await self._take_back(stored, failure)
             if is_invalid_resume(failure):
                 raise TargetGone(f"the node does not take this answer, and still waits for one: {failure}") from failure

@@ -2,14 +2,12 @@
 
 Law: a graph whose checkpointer cannot be written does not run. LangGraph runs a node first and notices the failed write
 afterwards, so each retry would act on the same answer again. The engine therefore writes the answer itself, to the
-channel and the task where LangGraph keeps it. The run waits until the checkpointer has accepted that write: its first
-read of the thread, which comes before any node, returns only then.
+channel and the task where LangGraph keeps it, and starts the run once the checkpointer has accepted that write.
 
 The run still receives the answer as its command, because only then does LangGraph check that the interrupt is pending.
 The answers stored in advance are hidden from the run's own reads. Otherwise the node would find its answer twice.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,34 +48,10 @@ class StoredAnswers:
     """The answers stored in advance of one run, and which of them its nodes have taken."""
 
     waiting: Sequence[Waiting]
-    storing: asyncio.Task[None] | None = None
-    """Stores the answers and records the start of the run. None: both are done."""
     _failed: set[str] = field(default_factory=set[str])
     """Ids of tasks that failed without taking an answer."""
     _took: set[str] = field(default_factory=set[str])
     """Ids of tasks that wrote more than their failure."""
-
-    async def wait_until_stored(self) -> None:
-        """Wait until the answers are stored and the start of the run is recorded.
-
-        Raises:
-            Exception: this failed, so the run must not start.
-        """
-        if self.storing is not None:
-            await self.storing
-
-    async def storing_failed(self) -> bool:
-        """Whether the answers could not be stored, or the start of the run was refused."""
-        if self.storing is None:
-            return False
-        await asyncio.wait([self.storing])
-        return self.storing.cancelled() or self.storing.exception() is not None
-
-    async def abandon(self) -> None:
-        """Cancel the storing of the answers if the run has not waited for it."""
-        if self.storing is not None and not self.storing.done():
-            self.storing.cancel()
-            await asyncio.wait([self.storing])
 
     def hidden(self, saved: CheckpointTuple) -> CheckpointTuple:
         """Return a checkpoint as it was before the answers were stored."""

@@ -109,12 +109,7 @@ class CheckpointCache(BaseCheckpointSaver[Any]):
         return saved if self._over else _to_work_on(saved)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return a checkpoint as it was first read, for savers with async methods.
-
-        A run receives it once the answers are stored in advance.
-        """
-        if self.stored is not None:
-            await self.stored.wait_until_stored()
+        """Return a checkpoint as it was when it was first read, for savers with async methods."""
         self._forget_old()
         saved = await self.aread(config)
         return saved if self._over else _to_work_on(saved)

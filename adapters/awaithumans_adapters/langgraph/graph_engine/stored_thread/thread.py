@@ -112,11 +112,6 @@ class StoredThread:
 
     # --- Cached reads -------------------------------------------------------------------------------------------------
 
-    @property
-    def is_cached(self) -> bool:
-        """Whether reads are cached now."""
-        return self._cache is not None
-
     def end_cache(self, config: RunnableConfig, stored: StoredAnswers | None) -> RunnableConfig:
         """Return the config with which a run starts from the cached checkpoints, if there are any.
 
