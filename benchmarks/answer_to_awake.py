@@ -6,9 +6,9 @@ Three sides ask the same question, each on an awaithumans server of its own that
 - `official callback`: a Temporal workflow of the official adapter, whose receiver waits for the server's callback.
 - `bare long-poll`: one connection for each wait, which asks the server again every 25 s.
 
-A number of waits is opened, four at a time. After each of the given times a part of them is answered, spread over a
-second. A single wait is opened and answered several times. The delay runs from just before the answer is sent to the
-server until the workflow has ended, by the clock of its history, or until the poll returns. The server delivers
+A number of waits is opened, four at a time. After each of the given times a part of them is answered, spread over up to
+five seconds. A single wait is opened and answered several times. The delay runs from just before the answer is sent to
+the server until the workflow has ended, by the clock of its history, or until the poll returns. The server delivers
 callbacks from a queue that wakes every five seconds. A long-poll holds a connection for as long as the person thinks.
 """
 
@@ -43,7 +43,8 @@ AFTER = (2, 5, 20, 60)
 ROUNDS_OF_ONE = {2: 6, 5: 3, 20: 1, 60: 1}
 """How often a single wait is opened and answered after this time."""
 KEPT_TASKS = 10_000
-SPREAD_SECONDS = 1.0
+CYCLE_SECONDS = 5.0
+"""The server's queue of callbacks wakes this often. Answers are spread over its cycle, as far as their age allows."""
 ASKING_SECONDS = 60.0
 """Limit of asking. Workflow tasks of the official adapter fail on a busy machine. What it has asked is measured."""
 ASKED_AT_ONCE = 4
@@ -220,8 +221,9 @@ async def _rounds(run: Run, name: str, side: Side) -> None:
     rounds = [after for after, count in ROUNDS_OF_ONE.items() for _ in range(run.size(count, 1))]
 
     async def one(after: int) -> None:
+        await asyncio.sleep(random.uniform(0, CYCLE_SECONDS))  # noqa: S311
         for asked in await side.ask(1):
-            run.record(ROWS[1, after], name, await _delay(side, asked, after + random.uniform(0, SPREAD_SECONDS)))  # noqa: S311
+            run.record(ROWS[1, after], name, await _delay(side, asked, after))
 
     if run.quick:
         await asyncio.gather(*map(one, rounds))
@@ -234,20 +236,15 @@ async def _together(run: Run, name: str, side: Side, waits: int) -> None:
     """Open waits together, and answer a part of them after each time."""
     asked = await side.ask(run.size(waits, len(AFTER)))
     after = [AFTER[place % len(AFTER)] for place in range(len(asked))]
-    delays = await asyncio.gather(
-        *(
-            _delay(side, one, seconds + random.uniform(0, SPREAD_SECONDS))  # noqa: S311
-            for one, seconds in zip(asked, after, strict=True)
-        )
-    )
+    delays = await asyncio.gather(*(_delay(side, one, seconds) for one, seconds in zip(asked, after, strict=True)))
     for seconds in AFTER:
         found = [delay for delay, its in zip(delays, after, strict=True) if its == seconds]
         run.record(ROWS[waits, seconds], name, *found)
 
 
 async def _delay(side: Side, asked: Asked, after: float) -> float:
-    """Answer after this time. Return the seconds until the caller was awake."""
-    await asyncio.sleep(after)
+    """Answer after this time or a little later. Return the seconds until the caller was awake."""
+    await asyncio.sleep(after + random.uniform(0, min(CYCLE_SECONDS, after / 2)))  # noqa: S311
     sent = time.time()
     body = {"response": {"approved": True, "note": None}}
     (await side.people.post(f"/api/tasks/{asked.task_id}/complete", json=body)).raise_for_status()
