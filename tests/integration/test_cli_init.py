@@ -85,9 +85,25 @@ def test_second_init_changes_nothing(folder: Path) -> None:
         "#AWAITHUMANS_RELAY_SECRET=\n#AWAITHUMANS_WEBHOOK_KEY=later\n",
         f"AWAITHUMANS_RELAY_SECRET={'x1' * 20}, {'y2' * 20}\n",
         "AWAITHUMANS_RELAY_SECRET=\nAWAITHUMANS_RELAY_SECRET=short\n",
+        "AWAITHUMANS_RELAY_SECRET=\nOTHER=1\nAWAITHUMANS_RELAY_SECRET= # later\n",
+        f"#\n# the relay\n#\nAWAITHUMANS_RELAY_SECRET={'x1' * 20}\n",
+        f"\tAWAITHUMANS_RELAY_SECRET={'x1' * 20}\n  export AWAITHUMANS_WEBHOOK_KEY=k\n",
+        f"OTHER=1\r\nAWAITHUMANS_RELAY_SECRET={'x1' * 20}\r\n",
         "",
     ],
-    ids=["other settings", "no line end", "empty secret", "comments", "two secrets", "a later line", "empty"],
+    ids=[
+        "other settings",
+        "no line end",
+        "empty secret",
+        "comments",
+        "two secrets",
+        "a later line",
+        "two empty",
+        "below an empty comment",
+        "indented",
+        "line ends of Windows",
+        "empty",
+    ],
 )
 def test_init_completes_a_file(before: str) -> None:
     """Lines, values and comments that are there stay, in their order. A missing secret is made once."""
@@ -97,7 +113,8 @@ def test_init_completes_a_file(before: str) -> None:
     after = dotenv_values(".env")
     assert given.items() <= after.items()
     assert after["AWAITHUMANS_RELAY_SECRET"]
-    kept = [line for line in before.splitlines() if line and not line.endswith("RELAY_SECRET=")]
+    kept = [line for line in before.splitlines() if line and not line.endswith(("RELAY_SECRET=", "# later"))]
+    assert Path(".env").read_bytes().count(b"\r\n") == before.count("\r\n")
     assert [line for line in Path(".env").read_text().splitlines() if line in kept] == kept
     assert ("AWAITHUMANS_WEBHOOK_KEY" in after) is ("#AWAITHUMANS_WEBHOOK_KEY" not in before)
     assert "complete already" in init()

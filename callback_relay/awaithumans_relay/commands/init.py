@@ -103,9 +103,11 @@ def init(path: Path) -> list[str]:
 
 _REQUIRED = ("AWAITHUMANS_URL", "AWAITHUMANS_ADMIN_API_TOKEN", "AWAITHUMANS_RELAY_URL", "AWAITHUMANS_WEBHOOK_KEY")
 _LINE = re.compile(
-    r"^(?P<off>\s*#\s*)?(?:export\s+)?(?P<name>[A-Z][A-Z0-9_]*)\s*=[ \t]*(?P<value>.*?)\s*$", re.MULTILINE
+    r"^[ \t]*(?P<off>#[ \t#]*)?(?:export[ \t]+)?(?P<quote>'?)(?P<name>[A-Z][A-Z0-9_]*)(?P=quote)[ \t]*="
+    r"[ \t]*(?P<value>.*?)[ \t\r]*$",
+    re.MULTILINE,
 )
-"""A line that gives a value to a variable, or that would if it were no comment."""
+"""A line that gives a value to a variable, or that would if it were no comment. All that a reader of `.env` takes."""
 
 
 def _completed(before: str | None) -> tuple[str, bool]:
@@ -113,8 +115,8 @@ def _completed(before: str | None) -> tuple[str, bool]:
     content = TEMPLATE if before is None else _with_missing_parts(before)
     if _value(content, SECRET):
         return content, False
-    made = secrets.token_urlsafe(32)
-    return re.sub(rf"^((?:export\s+)?{SECRET}\s*=).*$", rf"\g<1>{made}", content, count=1, flags=re.MULTILINE), True
+    line = _lines(content, SECRET)[-1]  # the last line wins
+    return content[: line.start("value")] + secrets.token_urlsafe(32) + content[line.end("value") :], True
 
 
 def _with_missing_parts(content: str) -> str:
@@ -129,11 +131,14 @@ def _names(part: str) -> set[str]:
     return {line["name"] for line in _LINE.finditer(part)}
 
 
+def _lines(content: str, name: str) -> list[re.Match[str]]:
+    """Return the lines that give a value to a variable."""
+    return [line for line in _LINE.finditer(content) if line["name"] == name and not line["off"]]
+
+
 def _value(content: str, name: str) -> str:
     """Return the value that the content gives to a variable; the last line wins. Empty: it gives none."""
-    values = [
-        line["value"].strip("\"'") for line in _LINE.finditer(content) if line["name"] == name and not line["off"]
-    ]
+    values = ["" if line["value"].startswith("#") else line["value"].strip("\"'") for line in _lines(content, name)]
     return next((value for value in reversed(values) if value), "")
 
 
@@ -151,7 +156,7 @@ def _content(path: Path) -> str | None:
         raise SettingsError(f"{path} is a link or no file: give the file itself, with --file")
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         raise SettingsError(f"{path} belongs to another user: run this as that user, or give another file with --file")
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes().decode()  # its line ends stay as they are
 
 
 def _write(path: Path, content: str) -> None:
@@ -159,7 +164,7 @@ def _write(path: Path, content: str) -> None:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(file, "w", encoding="utf-8") as opened:
+        with os.fdopen(file, "w", encoding="utf-8", newline="") as opened:
             opened.write(content)
         unfinished.replace(path)
     finally:
