@@ -15,7 +15,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
 
 from awaithumans_adapters.langgraph import GraphEngine, GraphThread, await_human_sync
-from awaithumans_core import HumanTasks, Settings, SettingsError
+from awaithumans_core import HumanTasks, Outcome, Route, Settings, SettingsError, TargetNotReady, TaskStatus
 from awaithumans_core.relay_loops import refuse_to_block
 from awaithumans_relay import create_app
 from tests.support.workflows import Decision
@@ -89,6 +89,36 @@ async def test_graph_is_closed_with_the_engine(tmp_path: Path) -> None:
         engine.graph("refunds")
     with pytest.raises((ValueError, RuntimeError)):  # its connection is closed
         await saver.aget({"configurable": {"thread_id": "t"}})
+
+
+async def test_graph_is_opened_once_by_blocks_that_begin_together() -> None:
+    """The second block waits until the graph is open."""
+    opened: list[str] = []
+
+    async def slow() -> Any:
+        opened.append("refunds")
+        await asyncio.sleep(0)
+        return compiled(InMemorySaver())
+
+    engine = GraphEngine({"refunds": slow})
+    both = asyncio.Barrier(2)
+
+    async def block() -> None:
+        async with engine.opened():
+            engine.graph("refunds")
+            await both.wait()
+
+    await asyncio.gather(block(), block())
+    assert opened == ["refunds"]
+
+
+@pytest.mark.parametrize("graph_id", [{}, {"graph_id": "refunds"}], ids=["any graph", "a graph by its name"])
+async def test_answer_for_a_graph_that_is_not_open_is_kept(graph_id: dict[str, str], tmp_path: Path) -> None:
+    """The delivery is not a failed one: it is repeated when the graph is open."""
+    engine = GraphEngine({"refunds": partial(on_disk, tmp_path)})
+    route = Route(engine="langgraph", target={"thread_id": "t", **graph_id}, idempotency_key="langgraph:k")
+    with pytest.raises(TargetNotReady, match="'refunds' is not open"):
+        await engine.deliver(route, Outcome(task_id="t", status=TaskStatus.COMPLETED, response={"approved": True}))
 
 
 def fails() -> Any:

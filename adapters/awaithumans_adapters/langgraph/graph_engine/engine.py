@@ -166,6 +166,7 @@ class GraphEngine:
         self._on_result = on_result
         self._events = None if on_event is None else Events(on_event, stream_mode)
         self._is_open = False
+        self._opening = asyncio.Lock()
         self._records: dict[str, RunsInMemory] = {}
         """Runs started so far for the answers that `deliver` was called with and that are not delivered yet."""
         self._to_report: set[str] = set()
@@ -181,19 +182,22 @@ class GraphEngine:
             SettingsError: a function fails, or returns a graph that cannot be resumed, or a checkpointer belongs to
                 another event loop.
         """
-        if self._is_open:
-            yield
-            return
         async with AsyncExitStack() as stack:
-            opening = self._graphs.opened()
-            if self._thread is not None:
-                if not self._thread.started:  # then nothing else closes it
-                    stack.push_async_callback(self._thread.aclose)
-                opening = self._thread.within(opening)
-            await stack.enter_async_context(opening)
-            self._is_open = True
-            stack.callback(setattr, self, "_is_open", False)
+            async with self._opening:  # a second block waits until the first one has opened them
+                if not self._is_open:
+                    await self._open(stack)
             yield
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Open the graphs until the end of the stack."""
+        opening = self._graphs.opened()
+        if self._thread is not None:
+            if not self._thread.started:  # then nothing else closes it
+                stack.push_async_callback(self._thread.aclose)
+            opening = self._thread.within(opening)
+        await stack.enter_async_context(opening)
+        self._is_open = True
+        stack.callback(setattr, self, "_is_open", False)
 
     def graph(self, name: str) -> Any:  # LangGraph's own class has type parameters that would be unknown here
         """Return an open graph, for the application that starts its threads.

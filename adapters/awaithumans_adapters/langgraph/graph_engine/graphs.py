@@ -22,6 +22,11 @@ from awaithumans_core.route import Route
 NOT_GIVEN = object()
 """Default of `context`. It differs from None, with which an application states that its graphs have no context."""
 
+_NOT_OPEN = (
+    "graph {name!r} is not open: the relay opens it when it starts, so use it only while the relay runs. "
+    "Without a relay: async with engine.opened(): ..."
+)
+
 
 class Graphs:
     """The graphs of one engine, by name.
@@ -132,10 +137,7 @@ class Graphs:
             return graph
         if name not in self._sources:
             raise SettingsError(f"this engine has no graph {name!r}; it has: {self}")
-        raise SettingsError(
-            f"graph {name!r} is not open: the relay opens it when it starts, so use it only while the relay runs. "
-            "Without a relay: async with engine.opened(): ..."
-        )
+        raise SettingsError(_NOT_OPEN.format(name=name))
 
     def thread(self, name: str, thread_id: str, *, graph_id: str | None = None) -> StoredThread:
         """Return a thread as this graph sees it, run with this graph id in its config if there is one."""
@@ -147,13 +149,16 @@ class Graphs:
         """Return the thread of a route as seen by each graph to which it may belong.
 
         Raises:
-            TargetNotReady: the route names a graph that this relay does not have.
+            TargetNotReady: the route names a graph that this relay does not have, or a graph is not open, so that
+                the thread may be one of it.
         """
         name, thread_id = route.target.get(GRAPH), route.target["thread_id"]
-        if name is None:
-            return [self.thread(each, thread_id) for each in self._graphs]
-        if name not in self._graphs:
+        if name is not None and name not in self:
             raise TargetNotReady(f"this relay has no graph {name!r}; it has: {self}")
+        if closed := [each for each in self if each not in self._graphs and name in {None, each}]:
+            raise TargetNotReady(_NOT_OPEN.format(name=closed[0]))
+        if name is None:
+            return [self.thread(each, thread_id) for each in self]
         return [self.thread(name, thread_id, graph_id=name)]  # the next question must carry the same graph id
 
     async def context(self, name: str, thread_id: str) -> Any:
