@@ -36,9 +36,9 @@ from temporalio.client import Client
 from tests.support.postgres import PostgresServer
 
 from awaithumans_core import Route, Settings
+from awaithumans_core.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.runtime.tuning import tune
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from benchmarks import _wakes
 from benchmarks._callbacks import Callback, callback_for, new_callbacks, register, relay_requests, requests_to
 from benchmarks._load_sender import ROOT, LoadResult, request, send_load

@@ -91,6 +91,7 @@ class Relay:
             self.engines,
             on_answer=self.dispatcher.wake,
             observer=self.observer,
+            share=self._settings.relay_sweep_percent / 100,
             lapsed_before=self.retention.before,
         )
 

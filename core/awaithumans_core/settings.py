@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """
     relay_database: SecretStr | None = None
     """Where the relay keeps its waits (SQLAlchemy URL, which may hold a password). Needed by the relay only."""
+    relay_sweep_percent: float = Field(default=2.0, gt=0, le=100)
+    """Percentage of the time that the requests of the relay's sweep may take, of all relays of a database together."""
     relay_operator_token: SecretStr | None = None
     """Authenticates the operator at the relay's page and its endpoints for listing and redriving waits.
 

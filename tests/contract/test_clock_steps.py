@@ -14,12 +14,13 @@ import pytest
 
 from awaithumans_core import Outcome, Route, TargetBusy, TargetNotReady
 from awaithumans_core.retry import Backoff
+from awaithumans_core.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.dispatch.attempts import GIVE_UP_SECONDS, TRIES_BEFORE_GIVING_UP
 from awaithumans_relay.dispatch.dispatcher import Dispatcher
 from awaithumans_relay.runtime.clock_steps import ClockSteps
 from awaithumans_relay.store import Store, Wait, WaitState
 from awaithumans_relay.store.retention import Retention
-from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS, MAX_LEASE_SECONDS, MAX_RETRY_SECONDS
+from awaithumans_relay.store.schedule import MAX_LEASE_SECONDS, MAX_RETRY_SECONDS
 from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 

@@ -133,8 +133,8 @@ async def test_list_page_that_is_too_large_is_read_again_with_half_the_size(host
     async with TaskClient(hostile, "token", patience=0) as client:
         page = await client.run(ended_page(0, 25, Patience(0)))
         single = await client.run(ended_page(0, 1, Patience(0)))
-    assert (page.ended, page.full, page.covered, page.next_size) == ([], True, 0, 12)
-    assert (single.ended, single.full, single.covered, single.next_size) == ([], True, 1, 1)
+    assert (page.tasks, page.full, page.covered, page.next_size) == ([], True, 0, 12)
+    assert (single.tasks, single.full, single.covered, single.next_size) == ([], True, 1, 1)
 
 
 CONSTRUCTORS = {"httpx.AsyncClient", "httpx.Client", "get_client", "get_sync_client"}

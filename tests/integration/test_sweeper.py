@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 from awaithumans_core import HumanTask, Route, TaskClient
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.deleted_tasks import Rule
+from awaithumans_core.schedule import MAX_CHECK_SECONDS
 from awaithumans_core.testing import FakeHumans, faults
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.store import Store
-from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.engines import CollectingEngine
 from tests.support.relay import running_relay
@@ -87,7 +87,7 @@ async def until(store: Store, state: str, count: int, seconds: float = 60.0) -> 
 @pytest.mark.edges
 @pytest.mark.parametrize(
     ("status", "requests"),
-    [(503, 12), (401, 12), (403, 40)],
+    [(503, 12), (401, 12), (403, 42)],
     ids=["down", "token-revoked", "no-operator-any-more"],
 )
 async def test_sweep_survives_an_outage_with_few_requests(
@@ -101,7 +101,8 @@ async def test_sweep_survives_an_outage_with_few_requests(
 ) -> None:
     """Forty checks due in an outage cause few requests and one log line; afterwards every answer is found.
 
-    A refusal of one task may concern that task only, so each is read once before its check is postponed.
+    A refusal of one task may concern that task only, so each is read once before its check is postponed. The list is
+    asked as well.
     """
     caplog.set_level(logging.WARNING)
     for task_id in await ask(task_server, store, 40):

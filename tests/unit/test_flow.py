@@ -787,7 +787,7 @@ def test_internal_deleted_status_from_server_is_pending() -> None:
     talk = Conversation([claimed, reply(200, record("cancelled"))])  # an open task is cancelled once more
     assert talk.run(close("task-1", talk.patience)).status == "cancelled"
     talk = Conversation([reply(200, [record("not_found")])])
-    assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).ended] == [False]
+    assert [outcome.terminal for outcome in talk.run(ended_page(0, 25, talk.patience)).tasks] == [False]
 
 
 def test_too_large_reply_is_retried() -> None:
@@ -801,7 +801,7 @@ def test_too_large_page_is_read_in_smaller_pages(size: int, next_size: int, cove
     """A page that is too large is read again in smaller pages, and a single task that is too large is left out."""
     talk = Conversation([Reply(200, {}, b"", cut=True)])
     page = talk.run(ended_page(0, size, talk.patience))
-    assert (page.ended, page.full, page.next_size, page.covered) == ([], True, next_size, covered)
+    assert (page.tasks, page.full, page.next_size, page.covered) == ([], True, next_size, covered)
 
 
 # --- ask

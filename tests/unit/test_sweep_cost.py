@@ -4,19 +4,35 @@ The sweeper itself runs, on a clock that jumps, over a table in memory and a ser
 """
 
 import asyncio
-import heapq
+import math
 import random
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
-from awaithumans_core import Outcome, Route, TaskClient, UnexpectedReplyError
+from awaithumans_core import Outcome, PermissionDeniedError, Route, TaskClient, UnexpectedReplyError
+from awaithumans_core.flow import Call, Flow, Reply
+from awaithumans_core.schedule import (
+    AGE_SHARE,
+    FIRST_CHECK_SECONDS,
+    JITTER,
+    MAX_CHECK_SECONDS,
+    SHARE,
+    YOUNG_SECONDS,
+    Budget,
+    interval,
+    next_check,
+)
 from awaithumans_relay.store import Store, Wait, WaitState
-from awaithumans_relay.store.schedule import AGE_SHARE, FIRST_CHECK_SECONDS, JITTER, MAX_CHECK_SECONDS, next_check
-from awaithumans_relay.store.waits.due_for_check import Checks
+from awaithumans_relay.store.waits.due_for_check import Checks, Neighbour, Shortfall
+from awaithumans_relay.store.waits.intake import Intake
 from awaithumans_relay.store.waits.missing_tasks import MissingTasks
-from awaithumans_relay.sweep.rate_limit import RateLimiter
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 
@@ -28,32 +44,82 @@ class ChecksInMemory(Checks):
 
     def __init__(self, ages: Sequence[float]) -> None:
         self.clock = _loop_time
-        self._due: list[tuple[float, int, Wait]] = []
-        self._put_off: dict[str, float] = {}
+        self.waits: dict[str, Wait] = {}
+        self._due: list[tuple[float, int]] = []
+        self._planned: dict[str, float] = {}
+        self._budget: Budget | None = None
         chance = random.Random(5)  # noqa: S311 - spreads waits, guards nothing
         for number, age in enumerate(ages):
             check = next_check(now=0.0, created_at=-age, deadline_at=MONTH) * (chance.random() if age else 1.0)
-            created, deadline = -age, MONTH
-            self._due.append((check, number, _wait(number, created, deadline, check)))
-        heapq.heapify(self._due)
+            self.waits[str(number)] = _wait(number, -age, MONTH, check)
+            self._planned[str(number)] = check
+            self._due.append((check, number))
+        self._due.sort()
+        self._by_age = sorted((wait.created_at, task_id) for task_id, wait in self.waits.items())
+
+    def _plan(self, wait: Wait | Neighbour, due: float) -> None:
+        if wait.task_id not in self.waits:
+            return
+        old = (self._planned[wait.task_id], int(wait.task_id))
+        del self._due[bisect_left(self._due, old)]
+        self._planned[wait.task_id] = due
+        insort(self._due, (due, int(wait.task_id)))
+
+    def remove(self, task_id: str) -> None:
+        """Remove a wait that is answered."""
+        del self._due[bisect_left(self._due, (self._planned.pop(task_id), int(task_id)))]
+        self._by_age = [each for each in self._by_age if each[1] != task_id]
 
     async def claim(self, limit: int) -> list[Wait]:
-        now, found = self.clock(), list[Wait]()
-        while self._due and self._due[0][0] <= now and len(found) < limit:
-            check, number, wait = self._due[0]
-            later = next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at)
-            if (put_off := self._put_off.pop(wait.task_id, 0.0)) > now:
-                heapq.heapreplace(self._due, (put_off, number, wait))
-                continue
-            heapq.heapreplace(self._due, (later, number, wait))
-            found.append(_wait(number, wait.created_at, wait.deadline_at, check))
+        now = self.clock()
+        young, old = list[Wait](), list[Wait]()
+        for at, number in self._due:
+            wait = self.waits[str(number)]
+            if at > now or len(young) + len(old) >= 2 * limit:
+                break
+            (young if now - wait.created_at < YOUNG_SECONDS else old).append(wait)
+        kept = min(len(old), max(limit // 4, limit - len(young)))
+        found = [*young[: limit - kept], *old[:kept]]
+        for wait in found:
+            self._plan(wait, next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at))
         return found
 
+    async def next_due(self) -> float | None:
+        return self._due[0][0] if self._due else None
+
+    async def settle(self, share: float, spent: float) -> float:
+        now = self.clock()
+        self._budget = self._budget or Budget.full(now, share)
+        self._budget.refill(now)
+        self._budget.spend(spent)
+        return self._budget.left
+
+    async def standing(self, created_at: float, limit: int) -> tuple[int, list[Neighbour]]:
+        place = bisect_left(self._by_age, (created_at, "~"))
+        below = self._by_age[max(0, place - limit) : place]
+        return len(self._by_age) - place, [
+            Neighbour(name, "", created, MONTH, self._planned[name], missing=False) for created, name in below[::-1]
+        ]
+
+    async def unanswered(self, task_ids: Sequence[str]) -> list[Wait]:
+        return [self.waits[name] for name in task_ids if name in self.waits]
+
+    async def checked(self, seen: Sequence[Wait | Neighbour], absent: Sequence[Wait | Neighbour] = ()) -> None:
+        now, share = self.clock(), 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
+        for wait in seen:
+            self._plan(wait, now + interval(now - wait.created_at) * share)
+        for wait in absent:
+            self._plan(wait, now)
+
     async def postpone(self, missed: Sequence[Wait], seconds: float) -> None:
-        self._put_off |= {wait.task_id: self.clock() + seconds for wait in missed}
+        for wait in missed:
+            self._plan(wait, self.clock() + seconds)
 
     async def oldest_open(self) -> float | None:
         return None
+
+    async def shortfall(self) -> Shortfall:
+        return Shortfall()
 
 
 class NoMissingTasks(MissingTasks):
@@ -63,12 +129,28 @@ class NoMissingTasks(MissingTasks):
         return False
 
 
+class IntakeInMemory(Intake):
+    """Records when each answer was found, and removes its waits."""
+
+    def __init__(self, checks: ChecksInMemory) -> None:
+        self.found: dict[str, float] = {}
+        self._checks = checks
+
+    async def answer(self, outcome: Outcome, *, found_by: str, route: Route | None = None) -> list[str]:
+        if self._checks.waits.pop(outcome.task_id, None) is None:
+            return []
+        self._checks.remove(outcome.task_id)
+        self.found[outcome.task_id] = _loop_time()
+        return ["nobody"]
+
+
 class StoreInMemory(Store):
     """A store of open waits in memory, on the event loop's clock. Its database is never opened."""
 
     def __init__(self, ages: Sequence[float]) -> None:
         super().__init__("sqlite:///never-opened.db", clock=_loop_time)
-        self.checks = ChecksInMemory(ages)
+        self.checks: ChecksInMemory = ChecksInMemory(ages)
+        self.intake: IntakeInMemory = IntakeInMemory(self.checks)
         self.missing_tasks = NoMissingTasks(self.database, _loop_time)
 
 
@@ -96,35 +178,91 @@ def _wait(number: int, created: float, deadline: float, check: float) -> Wait:
 
 
 class CountingServer(TaskClient):
-    """Every task is open, always."""
+    """Every task is open, always. Reads and pages take some time; without `rows` there is no list."""
 
-    def __init__(self) -> None:
+    def __init__(self, checks: ChecksInMemory, read: float, page: float | None) -> None:
         self.looks: list[tuple[float, str]] = []
-        self._open = Outcome(task_id="", status="created")
+        self.pages: list[tuple[float, Mapping[str, Any]]] = []
+        self.busy = 0.0
         self.odd: set[str] = set()
+        self.ends: dict[str, float] = {}
+        """When tasks end, by id. The others stay open."""
+        self.all = dict(checks.waits)
+        self.ahead = 0.0
+        """Seconds by which the server's clock is ahead."""
+        self.spoil: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows
+        """What the server makes of the rows of a page, or an error."""
+        self._checks = checks
+        self._read = read
+        self._page = page
 
     async def get(self, task_id: str) -> Outcome:
-        self.looks.append((asyncio.get_running_loop().time(), task_id))
+        self.looks.append((_loop_time(), task_id))
+        self.busy += self._read
+        await asyncio.sleep(self._read)
         if task_id in self.odd:
             raise UnexpectedReplyError("there is no task API at this address")
-        return self._open
+        return Outcome.model_validate(self._record(self.all[task_id]))
+
+    async def run(self, steps: Flow[Any], **_: Any) -> Any:
+        call = next(steps)
+        assert isinstance(call, Call)
+        self.pages.append((_loop_time(), call.params or {}))
+        if self._page is None:
+            raise UnexpectedReplyError("there is no list at this address")
+        self.busy += self._page
+        await asyncio.sleep(self._page)
+        try:
+            steps.send(Reply(200, {}, to_json(self.spoil(self._listed(call.params or {})))))
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("a page takes one request")
+
+    def _listed(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        newest_first = sorted(self.all.values(), key=lambda wait: -wait.created_at)
+        status = "completed" if "terminal" in params else params["status"]
+        rows = [record for wait in newest_first if (record := self._record(wait))["status"] == status]
+        return rows[params["offset"] : params["offset"] + params["limit"]]
+
+    def _record(self, wait: Wait) -> dict[str, Any]:
+        ended = self.ends.get(wait.task_id, math.inf) <= _loop_time()
+        return {
+            "id": wait.task_id,
+            "idempotency_key": wait.task_id,
+            "status": "completed" if ended else "created",
+            "response": {"approved": True} if ended else None,
+            "created_at": (BEGINNING + timedelta(seconds=wait.created_at + self.ahead)).isoformat(),
+        }
 
 
-def swept(
-    ages: Sequence[float], seconds: float, *, per_second: float = 1000.0, burst: int = 500, odd: int = 0
-) -> list[tuple[float, str]]:
-    """Return the checks of this many waits of these ages in this time; the first `odd` of them get odd replies."""
+BEGINNING = datetime(2031, 1, 1, tzinfo=UTC)
 
-    async def story() -> list[tuple[float, str]]:
-        store, server = StoreInMemory(ages), CountingServer()
+
+def served(
+    ages: Sequence[float],
+    seconds: float,
+    *,
+    read: float = 0.0,
+    page: float | None = None,
+    odd: int = 0,
+    share: float = SHARE,
+) -> CountingServer:
+    """Sweep this many waits of these ages for this time; the first `odd` of them get odd replies."""
+
+    async def story() -> CountingServer:
+        store = StoreInMemory(ages)
+        server = CountingServer(store.checks, read, page)
         server.odd = set(map(str, range(odd)))
-        async with Sweeper(
-            store, server, {}, on_answer=lambda: None, rate_limiter=RateLimiter(per_second, burst)
-        ).running():
+        async with Sweeper(store, server, {}, on_answer=lambda: None, share=share).running():
             await asyncio.sleep(seconds)
-        return server.looks
+        return server
 
     return travel(story())
+
+
+def swept(ages: Sequence[float], seconds: float, **options: Any) -> list[tuple[float, str]]:
+    """Return the reads of tasks without a list."""
+    return served(ages, seconds, **options).looks
 
 
 def planned(age: float, seconds: float) -> float:
@@ -158,31 +296,122 @@ def test_waits_opened_together_spread_over_the_interval(two_days: list[tuple[flo
     assert max(quarters.values()) < 1.75 * sum(quarters.values()) / 48
 
 
-def test_sixty_thousand_waits_cost_the_planned_checks() -> None:
-    """Waits of six hours to a month take a check every nine minutes each, which is 117 per second."""
-    count, seconds = 60_000, 60
+def test_twenty_thousand_waits_cost_the_planned_checks() -> None:
+    """Waits of six hours to a month take a check every nine minutes each, which is 39 per second."""
+    count, seconds = 20_000, 60
     ages = [6 * HOUR + (MONTH - 6 * HOUR) * number / count for number in range(count)]
     looks = [task_id for _, task_id in swept(ages, seconds)]
     assert len(looks) == pytest.approx(count * seconds / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.03)
     assert len(set(looks)) == len(looks)
 
 
-def test_checks_keep_to_the_rate_limit_in_order() -> None:
-    """5,000 new waits need 1,000 checks per second and get 50, the longest due first, each in turn."""
-    looks = swept([0.0] * 5000, 300, per_second=50, burst=25)
-    assert len(looks) <= 300 * 50 + 50
-    assert len(looks) >= 290 * 50
-    a_second = Counter(int(at) for at, _ in looks)
-    assert max(a_second.values()) <= 50 + 25 + 1
-    counts = Counter(task_id for _, task_id in looks)
-    assert len(counts) == 5000
-    assert max(counts.values()) - min(counts.values()) <= 1
+def test_checks_keep_to_the_budget_in_turn() -> None:
+    """A thousand new waits would need 4 s of reads per second. They get 2 % of the time, each in turn."""
+    server = served([0.0] * 1000, 900, read=0.004)
+    assert 0.9 <= server.busy / (SHARE * 960) <= 1.1
+    counts = Counter(task_id for _, task_id in server.looks)
+    assert len(counts) == 1000
+    assert max(counts.values()) - min(counts.values()) <= 2
 
 
 def test_odd_replies_of_some_tasks_delay_no_others() -> None:
-    """304 unreadable tasks are read less and less, and 100 others as if these did not exist."""
-    looks = Counter(task_id for _, task_id in swept([0.0] * 404, HOUR / 2, odd=304))
-    others = [count for task_id, count in looks.items() if int(task_id) >= 304]
-    assert len(others) == 100
-    assert sum(others) == pytest.approx(100 * planned(0, HOUR / 2), rel=0.1)
-    assert max(count for task_id, count in looks.items() if int(task_id) < 304) <= 20
+    """150 unreadable tasks are read less and less, and 50 others as if these did not exist."""
+    looks = Counter(task_id for _, task_id in swept([0.0] * 200, HOUR / 6, odd=150))
+    others = [count for task_id, count in looks.items() if int(task_id) >= 150]
+    assert len(others) == 50
+    assert sum(others) == pytest.approx(50 * planned(0, HOUR / 6), rel=0.1)
+    assert max(count for task_id, count in looks.items() if int(task_id) < 150) <= 20
+
+
+def test_few_young_waits_share_a_page_each_second() -> None:
+    """Fifty young waits cost one page a second and not fifty reads, and each is seen every second."""
+    server = served([0.0] * 50, 15, read=0.003, page=0.008)
+    assert len([at for at, _ in server.pages if at > 5]) <= 13
+    assert len([at for at, _ in server.looks if at > 5]) <= 10
+    assert server.busy <= 0.02 * 15 + 0.3
+    seen = [at for at, params in server.pages if params["limit"] >= 50]
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 1.1
+
+
+def test_old_waits_are_checked_by_pages_while_these_are_cheaper() -> None:
+    """A page of two hundred tasks that costs ten reads replaces them, and one that costs a thousand does not."""
+    ages = [HOUR * 10 + number for number in range(2000)]
+    cheap, dear = (served(ages, HOUR / 2, read=0.003, page=page) for page in (0.03, 3.0))
+    assert cheap.busy < dear.busy / 3
+    assert len([at for at, _ in dear.pages]) <= 5
+    assert len(dear.looks) == pytest.approx(2000 * HOUR / 2 / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.1)
+
+
+# --- answers, with lists that work and others that do not
+
+
+def answered(
+    spoil: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows,
+    *,
+    page: float = 0.008,
+    ahead: float = 0.0,
+) -> tuple[CountingServer, dict[str, tuple[float, float]]]:
+    """Let people answer sixty questions within ten minutes. Return how long each took, and how late it was seen.
+
+    Forty questions are new, the others an hour old.
+    """
+    chance = random.Random(7)  # noqa: S311 - when people answer
+    ages = [*(0.1 * number for number in range(40)), *(HOUR + number for number in range(20))]
+
+    async def story() -> tuple[CountingServer, dict[str, tuple[float, float]]]:
+        store = StoreInMemory(ages)
+        server = CountingServer(store.checks, 0.003, page)
+        server.spoil, server.ahead = spoil, ahead
+        server.ends = {str(number): chance.uniform(1, 600) for number in range(60)}
+        async with Sweeper(store, server, {}, on_answer=lambda: None).running():
+            await asyncio.sleep(900)
+        late = {
+            task_id: (at + ages[int(task_id)], store.intake.found[task_id] - at) for task_id, at in server.ends.items()
+        }
+        return server, late
+
+    return travel(story())
+
+
+@pytest.mark.parametrize("ahead", [0.0, HOUR, -HOUR], ids=["same clock", "server ahead", "server behind"])
+def test_answers_are_seen_as_promised_whatever_the_servers_clock(ahead: float) -> None:
+    """Each answer is seen within a second or 5 % of the person's time; creation times are compared to no clock."""
+    server, late = answered(ahead=ahead)
+    assert all(delay <= max(1.0, 0.05 * took) + 0.3 for took, delay in late.values())
+    assert server.busy <= SHARE * (900 + 60)
+
+
+def refused(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    raise PermissionDeniedError("Operator access required.", status_code=403)
+
+
+def shuffled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return random.Random(len(rows)).sample(rows, len(rows))  # noqa: S311
+
+
+BAD_LISTS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
+    "forbidden": refused,
+    "empty": lambda _: [],
+    "shuffled": shuffled,
+    "too short": lambda rows: rows[: len(rows) // 2],
+    "too long": lambda rows: rows * 3,
+    "of other keys": lambda rows: [{**row, "idempotency_key": "another"} for row in rows],
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_LISTS.values(), ids=BAD_LISTS)
+def test_bad_list_loses_no_answer_and_costs_no_more(spoil: Callable[..., list[dict[str, Any]]]) -> None:
+    """Every task is read instead, as far as the budget allows, and the list is hardly asked again."""
+    server, late = answered(spoil)
+    assert len(late) == 60
+    assert all(delay <= max(1.0, 0.05 * took) + 60 for took, delay in late.values())
+    assert len(server.pages) <= 80  # a good list is read 700 times
+    assert server.busy <= SHARE * (900 + 60)
+    assert len(server.looks) + len(server.pages) <= 900 * SHARE * 1.1 / 0.003 + 500
+
+
+def test_slow_list_is_given_up() -> None:
+    """A list that takes five seconds is asked a few times in a quarter of an hour, and no answer is lost."""
+    server, late = answered(page=5.0)
+    assert all(delay <= max(1.0, 0.05 * took) + 90 for took, delay in late.values())
+    assert len(server.pages) <= 12

@@ -44,6 +44,8 @@ class Health:
         self._unlisted: dict[str, AvailabilityTracker] = {}
         self.missing_tasks: Census | None = None
         """Set while most tasks are missing on the server, which may be running on another database."""
+        self.shortfall: tuple[int, float] | None = None
+        """Set while checks are later than promised: the number of waits, and by how many seconds at most."""
 
     def engine(self, name: str) -> AvailabilityTracker:
         """Return the tracker of an engine. An engine that is not one of the relay's does not appear in `/readyz`."""
@@ -69,6 +71,7 @@ class Health:
             "engines": engines | {name: {"state": "missing"} for name in sorted(missing)},
             "server": self.server.report(),
             **tasks,
+            **({} if self.shortfall is None else {"sweep": _late(*self.shortfall)}),
         }
 
 
@@ -83,6 +86,11 @@ def _engine_tracker(name: str) -> AvailabilityTracker:
 def _missing_tasks(census: Census) -> dict[str, Any]:
     reason = f"{census}: the awaithumans server may be using another database, so these waits are kept"
     return {"missing": census.missing, "read": census.read, "reason": reason}
+
+
+def _late(waits: int, seconds: float) -> dict[str, Any]:
+    reason = "the budget of the sweep does not allow to check all open waits in time"
+    return {"late_waits": waits, "late_seconds": round(seconds, 1), "reason": reason}
 
 
 def _store_error(error: BaseException) -> str:

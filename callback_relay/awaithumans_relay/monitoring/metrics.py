@@ -73,7 +73,17 @@ class Metrics:
             **prefix,
         )
         self._checks = Counter("sweep_checks", "Tasks that the sweep has read.", **prefix)
+        self._pages = Counter("sweep_pages", "Pages of task lists that the sweep has read.", ["list"], **prefix)
+        self._request_seconds = Gauge(
+            "sweep_request_seconds", "Sum of the durations of the sweep's requests since the start.", **prefix
+        )
+        self._late_waits = Gauge("sweep_late_waits", "Open waits whose check is later than promised.", **prefix)
+        self._late_seconds = Gauge(
+            "sweep_late_seconds", "By how many seconds the latest check exceeds the promise; 0: none does.", **prefix
+        )
         self._answers_found = Counter("sweep_answers_found", "Answers that came by the sweep first.", **prefix)
+        for name in ("open", "ended"):
+            self._pages.labels(name)
         for result in ("stored", "duplicate", "401", "403", "413", "422", "503"):
             self._callbacks.labels(result)
 
@@ -109,6 +119,16 @@ class Metrics:
     def task_checked(self) -> None:
         """Count a task that the sweep has read."""
         self._checks.inc()
+
+    def page_read(self, which: Literal["open", "ended"]) -> None:
+        """Count a page of a list that the sweep has read."""
+        self._pages.labels(which).inc()
+
+    def shortfall(self, waits: int, seconds: float, spent: float) -> None:
+        """Set how many checks are later than promised, by how much, and what all requests took."""
+        self._late_waits.set(waits)
+        self._late_seconds.set(seconds)
+        self._request_seconds.set(spent)
 
     def answer_found(self) -> None:
         """Count an answer that the sweep has found."""

@@ -1,29 +1,10 @@
-"""When the relay checks an open wait on its own, because not every answer is called back.
+"""When a delivered answer may be delivered once more, and how far ahead the times of the table may lie.
 
-The next check comes after 5 % of the wait's age. An answer that was never called back is found within a twentieth of
-the time the person took. A wait that has been open for a month costs a few checks an hour, not one every few seconds.
+When an open wait is checked is decided by `awaithumans_core.schedule`.
 
 Law: the database holds absolute times, and a clock may be set back. A time that is further ahead than the longest
 interval it can have been set to was set by a clock that was ahead, and is due now.
 """
-
-import random
-
-from awaithumans_core.deleted_tasks import DETECT_SECONDS
-
-FIRST_CHECK_SECONDS = 5.0
-"""Minimum seconds until the next check.
-
-It is no shorter because the server's own callback queue runs every 5 s.
-"""
-MAX_CHECK_SECONDS = DETECT_SECONDS
-"""Maximum seconds until the next check, however old the wait is. Only a check can notice that a task was deleted."""
-AGE_SHARE = 0.05
-JITTER = 0.1
-"""Checks are brought forward by up to this share, so that waits opened together spread out."""
-DEADLINE_MARGIN_SECONDS = 8.0
-"""Seconds after the deadline at which the wait is checked. The server's scheduler marks a timeout up to 5 s late."""
-
 
 MAX_RETRY_SECONDS = 15 * 60.0
 """Maximum seconds by which one retry may be put off, whatever a target's Retry-After asks for."""
@@ -44,14 +25,6 @@ leaked registration proof can do with them is limited to 20 signals that Tempora
 REDELIVERY_REST_SECONDS = 24 * 3600.0
 MAX_LEASE_SECONDS = 60.0
 """Maximum seconds for which a relay leases a wait at once."""
-
-
-def next_check(*, now: float, created_at: float, deadline_at: float) -> float:
-    """Return the epoch seconds of the next check of a wait that is still open."""
-    interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (now - created_at)), MAX_CHECK_SECONDS)
-    due = now + interval * (1 - random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
-    at_deadline = deadline_at + DEADLINE_MARGIN_SECONDS
-    return min(due, at_deadline) if now < at_deadline else due
 
 
 def next_redelivery(*, now: float, count: int, last: float | None) -> tuple[float, int] | None:

@@ -51,7 +51,7 @@ class Store:
         """Registrations and answers."""
         self.leases = Leases(self.database, self._lease_clock(clock, steady), self.clock, self.steady)
         """Leases, and the results of deliveries: for the dispatcher."""
-        self.checks = Checks(self.database, self.clock)
+        self.checks = Checks(self.database, self.clock, self._lease_clock(clock, steady))
         """Open waits that are due for a check: for the sweep."""
         self.missing_tasks = MissingTasks(self.database, self.clock)
         """Tasks that the server does not know: for the sweep."""

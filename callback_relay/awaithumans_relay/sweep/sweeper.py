@@ -1,16 +1,17 @@
-"""Open waits -> one check of the task on their schedule -> answered.
+"""Open waits -> a check of their tasks on their schedule, within a budget -> answered.
 
 Law: no answer is lost because a callback is missing. A task completed by e-mail or in Slack sends none, and the relay
 may have been down when one was sent. The sweep finds both.
 
-The most overdue tasks are checked first, whichever caller they belong to. Checks are rate-limited. A slow check does
-not delay the others, and a failed check is repeated soon.
+When, how and at what cost tasks are checked is decided by `awaithumans_core.schedule`. Young waits are checked first,
+whichever caller they belong to. A slow check does not delay the others, and a failed check is repeated soon.
 """
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from awaithumans_core import flow
 from awaithumans_core.client import TaskClient
@@ -26,23 +27,27 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.schedule import MAX_CHECK_SECONDS, SHARE, Costs, ListCost
 from awaithumans_relay.availability.server_causes import concerns_server
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Store, Wait
-from awaithumans_relay.store.schedule import MAX_CHECK_SECONDS
 from awaithumans_relay.sweep.deleted_tasks import Deletions
 from awaithumans_relay.sweep.ended_tasks import EndedTasks
 from awaithumans_relay.sweep.found_answers import FoundAnswers
+from awaithumans_relay.sweep.lists import Lists
+from awaithumans_relay.sweep.meter import Meter
 from awaithumans_relay.sweep.orphans import Orphans
-from awaithumans_relay.sweep.rate_limit import RateLimiter
+from awaithumans_relay.sweep.seen_tasks import SeenTasks
+from awaithumans_relay.sweep.shortfall import ShortfallReport
 
 logger = safe_logger("awaithumans.relay")
 
-TICK_SECONDS = 1.0
-"""Seconds until the table is read again when nothing more was due."""
-CLAIM_SECONDS = 0.2
-"""Seconds between two reads of the table when more was due.
+TICK_SECONDS = 0.5
+"""Maximum seconds until the table is read again. Another relay may have registered a wait."""
+MIN_TICK_SECONDS = 0.05
+CLAIM_SECONDS = 0.1
+"""Seconds between two claims while waits are due.
 
 Checks are claimed a few at once, not one per transaction.
 """
@@ -52,12 +57,12 @@ MAX_REQUESTS = 8
 """Maximum number of concurrent requests. The server answers from one process."""
 MAX_CHECKS = 32
 """Maximum number of concurrent checks. Those beyond the requests mostly wait for an engine to report on a caller."""
-BEHIND_SECONDS = 10.0
-"""A check overdue by more seconds than this means that more checks are due than the rate limit allows."""
 
 
 PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
 """Delay between two checks of a server that is unreachable."""
+OVERLOOKED_SECONDS = 5.0
+"""A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
 ODD_REPLY_BACKOFF = Backoff(first=RETRY_SECONDS, most=MAX_CHECK_SECONDS / 1.25)
 """Delay between two checks of a task with odd replies.
 
@@ -80,9 +85,9 @@ class Sweeper:
         client: Reads tasks. It should give up at once (`patience=0`), because the schedule is the retry.
         engines: Engines by name. Those that support it are asked whether a caller still waits.
         on_answer: Called after an answer was stored.
-        rate_limiter: The rate limiter of checks.
         observer: Notified of every check.
         rule: When a deleted task ends its waits.
+        share: Share of the wall time that the requests of all relays together may take.
         lapsed_before: Epoch seconds. A wait whose deadline was earlier is parked if its task is still open. Default:
             none is parked.
     """
@@ -94,33 +99,49 @@ class Sweeper:
         engines: Mapping[str, Engine],
         *,
         on_answer: Callable[[], None],
-        rate_limiter: RateLimiter | None = None,
         observer: Observer | None = None,
         rule: Rule = RULE,
+        share: float = SHARE,
         lapsed_before: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         self._observer = observer or Observer(engines)
         self._checks = store.checks
         self._client = client
         self._on_answer = on_answer
-        self._rate_limiter = rate_limiter or RateLimiter()
+        self._meter = Meter(store.checks.settle, share)
+        self._costs = Costs()
+        self._seen = SeenTasks()
         self._server = self._observer.health.server
         self._probes = 0
         """Number of probes sent since the server became unreachable."""
         self._orphans = Orphans(store.checks, store.queries, engines, self._observer.health)
         self._answers = FoundAnswers(store.intake, self._observer)
-        self._ended_tasks = EndedTasks(store.checks, client, self._rate_limiter, self._answers, on_answer=on_answer)
+        self._lists = Lists(
+            store.checks,
+            client,
+            self._meter,
+            self._costs,
+            self._answers,
+            self._seen,
+            self._observer.metrics,
+            on_answer=on_answer,
+            on_seen=self._seen_on_list,
+        )
+        self._ended_tasks = EndedTasks(store.checks, self._lists, self._costs, self._meter)
+        self._shortfall = ShortfallReport(store.checks, self._meter, self._seen, self._observer)
         self._deletions = Deletions(store.missing_tasks, self._observer, on_answer=on_answer, rule=rule)
         self._lapsed_before = lapsed_before
         self._odd_replies: dict[str, int] = {}
         """Number of consecutive odd replies, by task."""
         self._requests = asyncio.Semaphore(MAX_REQUESTS)
-        self._backoff = Backoff(first=TICK_SECONDS, most=15.0)
+        self._backoff = Backoff(first=1.0, most=15.0)
+        self._under_way: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Sweep while the block runs."""
-        async with self._deletions.running(), beside(sweep=self._run(), ahead=self._ended_tasks.running()):
+        background = {"ahead": self._ended_tasks.running(), "shortfall": self._shortfall.running()}
+        async with self._deletions.running(), beside(sweep=self._run(), **background):
             yield
 
     def callback_received(self, outcome: Outcome) -> None:
@@ -128,7 +149,6 @@ class Sweeper:
         self._ended_tasks.callback_received(outcome)
 
     async def _run(self) -> None:
-        under_way: set[asyncio.Task[None]] = set()
         failures = 0
         try:
             while True:
@@ -136,9 +156,8 @@ class Sweeper:
                 if probing:
                     self._probes += 1
                     await asyncio.sleep(PROBE_BACKOFF.delay(self._probes))
-                room = min(await self._rate_limiter.wait_for_budget(), 1 if probing else MAX_CHECKS - len(under_way))
                 try:
-                    by_task = await self._claim(room)
+                    claimed, pause = await self._claim(probe=probing)
                     failures = 0
                     self._observer.health.store.responded()
                 except Exception as error:
@@ -146,48 +165,85 @@ class Sweeper:
                     self._observer.store_failed(error)
                     await asyncio.sleep(self._backoff.delay(failures))
                     continue
-                for task_id, waits in by_task.items():
-                    check = asyncio.create_task(self._check(task_id, waits, probe=probing))
-                    under_way.add(check)
-                    check.add_done_callback(under_way.discard)
-                if probing and under_way:
-                    await asyncio.wait(under_way)
-                elif sum(map(len, by_task.values())) < room:
-                    await asyncio.sleep(TICK_SECONDS)
+                if claimed:
+                    self._start(self._check_claimed(claimed, probe=probing))
+                if probing and self._under_way:
+                    await asyncio.wait(self._under_way)
                 else:
-                    await asyncio.sleep(CLAIM_SECONDS)
-                if len(under_way) >= MAX_CHECKS:
-                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.sleep(pause)
+                while len(self._under_way) >= MAX_CHECKS:
+                    await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for check in under_way:
+            for check in self._under_way:
                 check.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _claim(self, room: int) -> dict[str, list[Wait]]:
-        """Claim the waits that are due, grouped by task. One check serves all waits on a task."""
-        due = await self._checks.claim(room)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        check = asyncio.create_task(work)
+        self._under_way.add(check)
+        check.add_done_callback(self._under_way.discard)
+
+    async def _claim(self, *, probe: bool) -> tuple[list[Wait], float]:
+        """Claim the waits that are due, as many as the budget allows. Also return the seconds until the next claim."""
+        due_at = await self._checks.next_due()
+        left = math.inf if due_at is None else due_at - self._checks.clock()
+        if left > 0:
+            return [], min(TICK_SECONDS, max(MIN_TICK_SECONDS, left))
+        if probe:
+            await self._meter.wait_for_pause()
+            return await self._checks.claim(1), CLAIM_SECONDS
+        budget = await self._meter.wait_for_budget()
+        affordable = max(1, int(budget / self._costs.read))
+        return await self._checks.claim(min(affordable, MAX_CHECKS - len(self._under_way))), CLAIM_SECONDS
+
+    async def _check_claimed(self, claimed: list[Wait], *, probe: bool) -> None:
+        """Check waits by lists where that is cheaper, and the others each by a read. One read serves all on a task."""
+        hinted = set[str]()
+        if not probe:
+            try:
+                claimed, hinted = await self._lists.serve(claimed)
+            except Exception:  # the store is unavailable
+                logger.exception("check of %d tasks by lists failed", len(claimed))
         by_task: dict[str, list[Wait]] = {}
-        for wait in due:
+        for wait in claimed:
             by_task.setdefault(wait.task_id, []).append(wait)
-        self._rate_limiter.spend(len(by_task))
-        if due and self._checks.clock() - due[0].next_check_at > BEHIND_SECONDS and not self._server.unresponsive:
-            self._ended_tasks.run()
-        return by_task
+        for task_id, waits in by_task.items():
+            self._start(self._check(task_id, waits, probe=probe, hinted=task_id in hinted))
 
-    async def _check(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
+    def _seen_on_list(self, outcome: Outcome, waits: list[Wait]) -> None:
+        """Handle an open task that a list has shown: its callers may be gone, or its deadline long past."""
+        self._deletions.present(outcome.task_id)
+        now = self._checks.clock()
+        if len(self._under_way) >= MAX_CHECKS:
+            return
+        due = [wait for wait in waits if self._seen.caller_due(wait, now, read=False)]
+        if due:
+            self._start(self._handle_listed(outcome, waits))
+
+    async def _handle_listed(self, outcome: Outcome, waits: list[Wait]) -> None:
         try:
-            await self._check_task(task_id, waits, probe=probe)
+            await self._handle_open_task(outcome, waits)
+        except Exception:  # the store is unavailable; the next check tries again
+            logger.exception("check of task %s failed", outcome.task_id)
+
+    async def _check(self, task_id: str, waits: list[Wait], *, probe: bool, hinted: bool) -> None:
+        try:
+            await self._check_task(task_id, waits, probe=probe, hinted=hinted)
         except Exception:  # the store is unavailable
             logger.exception("check of task %s failed", task_id)
             with suppress(Exception):
                 await self._checks.postpone(waits, RETRY_SECONDS)
 
-    async def _check_task(self, task_id: str, waits: list[Wait], *, probe: bool) -> None:
+    async def _check_task(self, task_id: str, waits: list[Wait], *, probe: bool, hinted: bool) -> None:
+        listed = self._costs.open(self._seen.status(task_id))
         try:
             outcome = await self._read(task_id, probe=probe)
             if outcome is not None:
+                self._note_read(outcome, waits, listed if hinted else None)
                 await self._decide(outcome, waits)
         except TaskNotFoundError:
+            if hinted:
+                listed.confirmed(_now(), right=True)
             self._note_success(task_id)
             await self._deletions.missing(task_id, waits)
         except InvalidTaskError as never:  # earlier releases accepted any text as a task id
@@ -201,10 +257,13 @@ class Sweeper:
     async def _read(self, task_id: str, *, probe: bool) -> Outcome | None:
         """Return the task's record, or None when the server has become unreachable since the check began."""
         async with self._requests:
-            await self._rate_limiter.wait_for_pause()
+            await self._meter.wait_for_pause()
             if self._server.unresponsive and not probe:
                 return None
-            outcome = await self._client.get(task_id)
+            with self._meter.request(self._costs.read) as took:
+                outcome = await self._client.get(task_id)
+                self._costs.read_took(took())
+        self._observer.metrics.task_checked()
         self._note_success(task_id)
         self._deletions.present(task_id)
         return outcome
@@ -219,6 +278,9 @@ class Sweeper:
         if outcome.terminal:
             await self._take(outcome, matching)
         elif matching:
+            now = self._checks.clock()
+            for wait in matching:
+                self._seen.caller_due(wait, now, read=True)
             await self._handle_open_task(outcome, matching)
 
     async def _handle_open_task(self, outcome: Outcome, waits: list[Wait]) -> None:
@@ -248,9 +310,9 @@ class Sweeper:
         """
         key = waits[0].route.idempotency_key
         marks = await self._orphans.marks(outcome.task_id, key)
-        self._rate_limiter.spend(2)
         async with self._requests:
-            closed = await self._client.run(flow.close_if_marked(outcome.task_id, key, marks, Patience(0)))
+            with self._meter.request(2 * self._costs.read):
+                closed = await self._client.run(flow.close_if_marked(outcome.task_id, key, marks, Patience(0)))
         return _with_key(closed, key)
 
     async def _park(self, waits: Sequence[Wait], reason: str) -> None:
@@ -262,11 +324,25 @@ class Sweeper:
         if await self._answers.record(outcome, waits):
             self._on_answer()
 
+    def _note_read(self, outcome: Outcome, waits: Sequence[Wait], hint: ListCost | None) -> None:
+        """Learn from a read whether the lists were right about this task."""
+        now, status = self._checks.clock(), self._seen.status(outcome.task_id)
+        if hint is not None:
+            hint.confirmed(_now(), right=outcome.terminal or outcome.status != status)
+        if not outcome.terminal:
+            self._seen.open(outcome, waits[0], now, listed=False)
+            return
+        postponed_at, lag = self._seen.ended(outcome.task_id), self._seen.lag
+        ended = outcome.completed_at or outcome.timed_out_at
+        if postponed_at is not None and lag is not None and ended is not None:
+            overlooked = ended.timestamp() + lag < postponed_at - OVERLOOKED_SECONDS
+            if overlooked:
+                self._costs.ended.confirmed(_now(), right=False)
+
     def _note_success(self, task_id: str) -> None:
         self._odd_replies.pop(task_id, None)
         self._probes = 0
         self._server.succeeded()
-        self._observer.metrics.task_checked()
 
     def _note_failure(self, task_id: str, error: RequestRefusedError | ServerUnreachableError) -> float:
         """Return the seconds after which a failed check is repeated."""
@@ -275,7 +351,7 @@ class Sweeper:
                 logger.warning("check of task %s failed: %s", task_id, error, extra={"task_id": task_id})
             self._server.failed(error)
             rest = error.retry_after if isinstance(error, ServerUnreachableError) else 0.0
-            self._rate_limiter.pause(rest)
+            self._meter.pause(rest)
             return max(RETRY_SECONDS, rest)
         count = self._odd_replies.pop(task_id, 0) + 1
         self._odd_replies[task_id] = count
@@ -286,6 +362,10 @@ class Sweeper:
             logger.warning(message, task_id, error, extra={"task_id": task_id})
         self._server.subject_failed(task_id, error)
         return ODD_REPLY_BACKOFF.delay(count)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _split_by_question(outcome: Outcome, waits: list[Wait]) -> tuple[Outcome, list[Wait], list[Wait]]:

@@ -23,7 +23,16 @@ to `timeout` seconds (1 to 30). It replies at once if the status is terminal. Ot
 and the client polls again.
 """
 
-from awaithumans_core.flow.listing import FIRST_PAGE, HEAVY_PAGE_BYTES, MAX_PAGE_TASKS, READS_A_PAGE, ended, ended_page
+from awaithumans_core.flow.listing import (
+    FIRST_PAGE,
+    HEAVY_PAGE_BYTES,
+    MAX_PAGE_TASKS,
+    READS_A_PAGE,
+    TaskPage,
+    ended,
+    ended_page,
+    open_page,
+)
 from awaithumans_core.flow.replies import SAME_KEY, advice_on, advice_on_other, answered_by_proxy, is_refusal
 from awaithumans_core.flow.steps import (
     POLL_SECONDS,
@@ -69,6 +78,7 @@ __all__ = [
     "Proxy",
     "Reply",
     "Step",
+    "TaskPage",
     "advice_on",
     "advice_on_other",
     "answered_by_proxy",
@@ -84,6 +94,7 @@ __all__ = [
     "get",
     "is_refusal",
     "last_look",
+    "open_page",
     "open_wait",
     "poll",
     "relay_report",

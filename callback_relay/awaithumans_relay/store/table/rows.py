@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.route import Route
 from awaithumans_core.runs import NO_RUNS, StartedRuns
-from awaithumans_relay.store.schedule import next_check
+from awaithumans_core.schedule import next_check
 from awaithumans_relay.store.table.schema import waits
 from awaithumans_relay.store.wait_state import WaitState
 

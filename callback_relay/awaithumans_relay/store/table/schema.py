@@ -67,8 +67,18 @@ waits = Table(
     Index("waits_missing", "missing_since"),
     Index("waits_seen", "seen_at"),
     Index("waits_of_route", "route_digest"),
+    Index("waits_by_age", "state", "created_at"),
 )
 """The waits table. Times are epoch seconds."""
+
+sweep_budget = Table(
+    "sweep_budget",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("left_seconds", Float, nullable=False),
+    Column("counted_at", Float, nullable=False),
+)
+"""One row: the request time that the sweeps of all relays may use, and when it was counted."""
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
@@ -114,6 +124,15 @@ def _add_caller_column(db: Connection) -> None:
     db.execute(text("ALTER TABLE waits ADD COLUMN caller JSON"))
 
 
+def _add_sweep_budget(db: Connection) -> None:
+    db.execute(text("CREATE INDEX waits_by_age ON waits (state, created_at)"))
+    db.execute(
+        text(
+            "CREATE TABLE sweep_budget (id INTEGER PRIMARY KEY, left_seconds FLOAT NOT NULL, counted_at FLOAT NOT NULL)"
+        )
+    )
+
+
 _STEPS: dict[int, Callable[[Connection], None]] = {
     2: _add_redrive_column_and_indexes,
     3: _add_trace_column,
@@ -123,6 +142,7 @@ _STEPS: dict[int, Callable[[Connection], None]] = {
     7: _add_encoded_column,
     8: _add_asked_at_column,
     9: _add_caller_column,
+    10: _add_sweep_budget,
 }
 """Schema version -> the step that migrates a database from the version before. A released step is never changed."""
 
