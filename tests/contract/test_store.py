@@ -115,11 +115,12 @@ async def test_missed_checks_are_rescheduled_for_open_waits_only(store: Store, n
     due = await store.checks.claim(10)
     assert len(due) == 3
     await store.intake.answer(outcome(1), found_by="callback")
+    (before,) = await store.queries.find("task-1")
     await store.checks.postpone(due, 2)
     now.time += 2
     assert {wait.task_id for wait in await store.checks.claim(10)} == {"task-0", "task-2"}
     (answered,) = await store.queries.find("task-1")
-    assert answered.next_check_at > now.time
+    assert answered.next_check_at == before.next_check_at
 
 
 async def test_answer_reaches_every_wait_for_its_question(store: Store) -> None:
@@ -275,6 +276,40 @@ async def test_concurrent_sweeps_claim_each_check_once(stores: tuple[Store, Stor
     seen += [wait.task_id for wait in await stores[0].checks.claim(50)]
     assert sorted(seen) == sorted(f"task-{number}" for number in range(20))
     assert await stores[1].checks.claim(50) == []
+
+
+async def test_relays_share_the_budget_of_their_sweeps(stores: tuple[Store, Store], now: Now) -> None:
+    """What one relay has spent, another one cannot spend. A rest fills the budget again, up to that of a minute."""
+    assert await stores[0].checks.settle(0.02, 0.0) == pytest.approx(1.2)
+    assert await stores[0].checks.settle(0.02, 1.0) == pytest.approx(0.2, abs=0.1)
+    assert await stores[1].checks.settle(0.02, 0.0) == pytest.approx(0.2, abs=0.1)
+    assert await stores[1].checks.settle(0.02, 100.0) == pytest.approx(-1.2, abs=0.1)
+
+
+async def test_young_waits_are_claimed_first_and_overdue_ones_not_forgotten(store: Store, now: Now) -> None:
+    """Three quarters of a claim are young waits; a quarter are those that have been due for longest."""
+    for number in range(10):
+        await store.intake.register(f"task-{number}", route(number), 900)
+    now.time += 7 * 24 * 3600
+    for number in range(10, 20):
+        await store.intake.register(f"task-{number}", route(number), 900)
+    now.time += 60
+    claimed = [int(wait.task_id.split("-")[1]) for wait in await store.checks.claim(8)]
+    assert sum(number >= 10 for number in claimed) == 6
+    rank, below = await store.checks.standing((await store.queries.find("task-14"))[0].created_at, 100)
+    assert rank + len(below) == 20
+
+
+async def test_late_checks_are_counted(store: Store, now: Now) -> None:
+    """The shortfall is how many checks are later than the promise allows, and by how much."""
+    for number in range(3):
+        await store.intake.register(f"task-{number}", route(number), 900)
+    now.time += 1
+    assert (await store.checks.shortfall()).waits == 0
+    now.time += 100
+    late = await store.checks.shortfall()
+    assert late.waits == 3
+    assert 95 < late.seconds < 101
 
 
 async def test_parked_open_wait_takes_its_late_answer(store: Store) -> None:

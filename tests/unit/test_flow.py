@@ -1324,7 +1324,7 @@ def test_ended_reads_one_page() -> None:
     talk = Conversation([page_of(3)])
     assert talk.run(ended(MANY, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
     assert talk.steps == [
-        Call("GET", "/api/tasks", params={"terminal": "true", "limit": FIRST_PAGE, "offset": 0}),
+        Call("GET", "/api/tasks", params={"terminal": "true", "limit": FIRST_PAGE, "offset": 0}, timeout=5.0),
         *(Notice(Outcome.model_validate(listed(number))) for number in range(3)),
     ]
 

@@ -414,4 +414,4 @@ def test_slow_list_is_given_up() -> None:
     """A list that takes five seconds is asked a few times in a quarter of an hour, and no answer is lost."""
     server, late = answered(page=5.0)
     assert all(delay <= max(1.0, 0.05 * took) + 90 for took, delay in late.values())
-    assert len(server.pages) <= 12
+    assert len(server.pages) <= 4

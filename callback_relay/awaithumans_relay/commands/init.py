@@ -50,6 +50,9 @@ AWAITHUMANS_RELAY_OPERATOR_TOKEN=
 # outlive the process. With the extra `postgres` also PostgreSQL.
 #AWAITHUMANS_RELAY_DATABASE=postgresql://USER:PASSWORD@HOST/NAME
 
+# Percentage of the time that its requests for open tasks may take. Default: 2
+#AWAITHUMANS_RELAY_SWEEP_PERCENT=5
+
 # --- If they apply. ---
 
 # The awaithumans server as people reach it, for links. Empty: AWAITHUMANS_URL

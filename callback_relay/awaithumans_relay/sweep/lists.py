@@ -171,8 +171,8 @@ class Lists:
             return None
         self._metrics.page_read("ended" if status is None else "open")
         listed.measured(size, offset, seconds)
-        if not offset and seconds > MAX_PAGE_TASKS * self._costs.read:  # even a full page is dearer than its reads
-            listed.failed(_now())
+        if offset <= MAX_PAGE_TASKS and seconds > MAX_PAGE_TASKS * self._costs.read:  # dearer than 200 reads
+            listed.failed(_now(), slow=True)
         listed.largest = page.next_size if page.next_size < size else max(listed.largest, page.next_size)
         created = [task.created_at.timestamp() for task in page.tasks if task.created_at is not None]
         if not in_order(created):

@@ -93,8 +93,8 @@ def open_page(status: str, offset: int, size: int, patience: Patience) -> Flow[T
 
 
 def _task_page(which: Mapping[str, str], offset: int, size: int, patience: Patience) -> Flow[TaskPage]:
-    params = {**which, "limit": size, "offset": offset}
-    reply = yield from insist(Call("GET", "/api/tasks", params=params, timeout=LIST_SECONDS), patience, _page)
+    call = Call("GET", "/api/tasks", params={**which, "limit": size, "offset": offset}, timeout=LIST_SECONDS)
+    reply = yield from insist(call, patience, _page)
     if isinstance(reply, Reply):
         raise refusal(reply, call)
     if reply is None:  # a single task that is too large is skipped, like one that cannot be read

@@ -19,8 +19,9 @@ DECAY = 0.95
 PRIOR_WEIGHT = 0.05
 """Weight of the assumed values of a list against its measurements. It decides what these do not show."""
 FIRST_REST_SECONDS = 60.0
+SLOW_REST_SECONDS = 600.0
 MAX_REST_SECONDS = 3600.0
-"""How long a list is not used after it was refused or wrong: doubled each time."""
+"""How long a list is not used after it was refused or wrong, or was slow: doubled each time."""
 HINTS = 8
 """Number of reads that follow hints of a list, after which the list is judged."""
 
@@ -109,8 +110,9 @@ class ListCost:
         """Whether the list is used now."""
         return now >= self.rests_until
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, *, slow: bool = False) -> None:
         """Do not use the list for a while. It was refused, took too long, or is not in order."""
+        self.rest = max(self.rest, SLOW_REST_SECONDS) if slow else self.rest
         self.rests_until, self.rest = now + self.rest, min(2 * self.rest, MAX_REST_SECONDS)
         self.right = self.wrong = 0
 
