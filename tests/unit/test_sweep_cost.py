@@ -19,8 +19,6 @@ from pydantic_core import to_json
 from awaithumans_core import Outcome, PermissionDeniedError, Route, TaskClient, UnexpectedReplyError
 from awaithumans_core.flow import Call, Flow, Reply
 from awaithumans_core.schedule import (
-    AGE_SHARE,
-    FIRST_CHECK_SECONDS,
     JITTER,
     MAX_CHECK_SECONDS,
     SHARE,
@@ -267,12 +265,12 @@ def swept(ages: Sequence[float], seconds: float, **options: Any) -> list[tuple[f
 
 def planned(age: float, seconds: float) -> float:
     """Return how many checks the schedule plans for a wait of this age with mean jitter."""
-    now = looks = 0.0
+    now = looks = pause = 0.0
     while now < seconds:
-        interval = min(max(FIRST_CHECK_SECONDS, AGE_SHARE * (age + now)), MAX_CHECK_SECONDS)
-        now += interval * (1 - JITTER / 2)
+        pause = interval(age + now) * (1 - JITTER / 2)
+        now += pause
         looks += 1
-    return looks - (now - seconds) / interval
+    return looks - (now - seconds) / pause
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import Costs
-from awaithumans_core.schedule.ways import MAX_ENDED_PAGES, MAX_PAGE_TASKS
+from awaithumans_core.schedule.costs import MAX_PAGE_TASKS
+from awaithumans_core.schedule.ways import MAX_ENDED_PAGES
 from awaithumans_relay.store.waits.due_for_check import Checks
 from awaithumans_relay.sweep.lists import Lists
 from awaithumans_relay.sweep.meter import Meter

@@ -16,7 +16,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import SOON_SHARE, Costs, Ended, ListCost, OpenPage, Reads, Standing, best_way, interval
 from awaithumans_core.schedule.costs import in_order
-from awaithumans_core.schedule.ways import MAX_PAGE_TASKS, pages_of
+from awaithumans_core.schedule.ways import pages_of
 from awaithumans_relay.monitoring.metrics import Metrics
 from awaithumans_relay.store import Wait
 from awaithumans_relay.store.waits.due_for_check import Checks, Neighbour
@@ -105,7 +105,9 @@ class Lists:
                     continue
                 left = sorted(waits, key=lambda wait: -wait.created_at)
                 for _ in range(MAX_PAGES):
-                    if not left or (after := await self._serve_first(left, status, rest, hinted)) is None:
+                    if not left:
+                        break
+                    if (after := await self._serve_first(left, status, rest, hinted)) is None:
                         if not young:
                             self._reads_until[status] = _now() + READS_SECONDS
                         break
@@ -170,10 +172,7 @@ class Lists:
             logger.info("list of tasks cannot be read: %s", error)
             return None
         self._metrics.page_read("ended" if status is None else "open")
-        listed.measured(size, offset, seconds)
-        if offset <= MAX_PAGE_TASKS and seconds > MAX_PAGE_TASKS * self._costs.read:  # dearer than 200 reads
-            listed.failed(_now(), slow=True)
-        listed.largest = page.next_size if page.next_size < size else max(listed.largest, page.next_size)
+        listed.took(size, offset, seconds, page.next_size, self._costs, _now())
         created = [task.created_at.timestamp() for task in page.tasks if task.created_at is not None]
         if not in_order(created):
             listed.failed(_now())
@@ -218,7 +217,10 @@ class Lists:
         # Others that should have been shown are due now, unless there are so many that the page is in doubt.
         absent = [each for each in neighbours if each.task_id not in claimed and in_range(each)]
         await self._checks.checked(seen, absent if len(absent) <= len(seen) else ())
-        return [wait for wait in due if wait.task_id not in shown and not in_range(wait)]
+        left = [wait for wait in due if wait.task_id not in shown and not in_range(wait)]
+        if left[:1] == due[:1]:  # its place was estimated wrongly, so it is read
+            rest.append(left.pop(0))
+        return left
 
     def _note_share(
         self,

@@ -22,6 +22,8 @@ FIRST_REST_SECONDS = 60.0
 SLOW_REST_SECONDS = 600.0
 MAX_REST_SECONDS = 3600.0
 """How long a list is not used after it was refused or wrong, or was slow: doubled each time."""
+MAX_PAGE_TASKS = 200
+"""Maximum number of tasks on a page of a list: the server's limit."""
 HINTS = 8
 """Number of reads that follow hints of a list, after which the list is judged."""
 
@@ -98,9 +100,21 @@ class ListCost:
         """Return the expected duration of a page."""
         return self._fit.seconds(rows, offset)
 
-    def measured(self, rows: int, offset: int, seconds: float) -> None:
-        """Record the duration of a page. `rows`: how many were requested."""
+    def took(self, rows: int, offset: int, seconds: float, next_size: int, costs: "Costs", now: float) -> None:
+        """Record the duration of a page, and whether the next one may be larger.
+
+        Args:
+            rows: How many rows were requested.
+            offset: From which place.
+            seconds: Its duration.
+            next_size: How many rows the next page may have, by the weight of this one.
+            costs: What reads take. A page that is dearer than reading its rows is not used for a while.
+            now: The time.
+        """
         self._fit.add(rows, offset, seconds)
+        self.largest = next_size if next_size < rows else max(self.largest, next_size)
+        if costs.reads and offset <= MAX_PAGE_TASKS and seconds > MAX_PAGE_TASKS * max(costs.read, MIN_SECONDS):
+            self.failed(now, slow=True)
 
     def joined(self, ours: int, rows: int) -> None:
         """Record how many of the first rows of the list are ours."""
@@ -133,6 +147,8 @@ class Costs:
     def __init__(self) -> None:
         self.read = READ_SECONDS
         """Expected duration of a single read."""
+        self.reads = 0
+        """Number of single reads that were measured."""
         self.ended = ListCost()
         """The list of ended tasks."""
         self._open: dict[str, ListCost] = {}
@@ -143,6 +159,7 @@ class Costs:
 
     def read_took(self, seconds: float) -> None:
         """Record the duration of a single read."""
+        self.reads += 1
         seconds = min(max(seconds, MIN_SECONDS), OUTLIER * self.read)
         self.read += WEIGHT * (seconds - self.read)
 

@@ -4,10 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from awaithumans_core.schedule.costs import Costs
+from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, Costs
 
-MAX_PAGE_TASKS = 200
-"""Maximum number of tasks on a page of a list: the server's limit."""
 SIZES = (25, 50, 100, MAX_PAGE_TASKS)
 """Numbers of tasks that a page is requested with."""
 MAX_ENDED_PAGES = 25
