@@ -1,31 +1,29 @@
 """Many waits in one process, over a few connections.
 
-Law: the cost of waiting grows with the number of allowed connections, not with the number of open questions. The only
-exception is one read of each question every nine minutes, which shows whether its task was deleted.
+Law: the cost of waiting grows with the number of allowed connections, not with the number of open questions, and the
+checks take a small share of the time at most.
 
 - Each long poll holds a connection and keeps the server busy, so no more questions than connections are ever polled.
-- While there are more questions, one check every few seconds serves them all. It reads the server's list of ended
-  tasks. For two hundred tasks, the list costs the server as much as six single reads.
-- A list may not show a task that was deleted, or one that this token may read but not list. A patrol finds these: with
-  every check it reads a few tasks one by one, least recently read first, and each task within `DETECT_SECONDS`.
-- For questions that are much older than the others, only those few pages are listed that cost less than reading the
-  tasks one by one.
+- While there are more questions, they are checked as the relay's sweep checks its waits: by the rules of
+  `awaithumans_core.schedule`. A page of a list usually serves them all. What no list shows is read task by task.
+- Each task is seen open within `DETECT_SECONDS`, by a read or on a list of open tasks. So a deletion is noticed.
 """
 
 import asyncio
 import math
 import queue
+import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from awaithumans_core import flow
 from awaithumans_core.clock import Clock
-from awaithumans_core.deleted_tasks import DETECT_SECONDS, Readings, Verdict
+from awaithumans_core.deleted_tasks import Readings, Verdict
 from awaithumans_core.errors import (
     AwaitHumansError,
     RequestRefusedError,
@@ -39,6 +37,21 @@ from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.progress import BatchProgress
 from awaithumans_core.reask import answered
 from awaithumans_core.safe_logging import safe_logger
+from awaithumans_core.schedule import (
+    JITTER,
+    MAX_CHECK_SECONDS,
+    SOON_SHARE,
+    Budget,
+    Costs,
+    Ended,
+    OpenPage,
+    Reads,
+    Standing,
+    best_way,
+    interval,
+)
+from awaithumans_core.schedule.costs import in_order
+from awaithumans_core.schedule.ways import pages_of
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_core.task import HumanTask
 
@@ -50,31 +63,17 @@ R = TypeVar("R")
 CONNECTIONS = 20
 """Maximum number of connections for a batch of questions: httpx's own default for idle connections."""
 
-CHECK_SECONDS = 4.0
-"""Seconds between two checks of young questions. Including the check's own time, an answer is seen within 5 s."""
+PATIENCE_SECONDS = 4.0
+"""Seconds for which a check is tried again while there is no usable reply. The next check tries again as well."""
 
-CHECK_SHARE = 0.04
-"""Interval of checks as a share of the age of the youngest question.
+RETRY_SECONDS = 5.0
+"""Seconds until a check that failed is repeated."""
 
-With it, an answer is seen within 5 % of the time that the person took.
-"""
+OVERLOOKED_SECONDS = 5.0
+"""A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
 
-MAX_CHECK_SECONDS = DETECT_SECONDS
-"""Maximum number of seconds between two checks, as in the relay's sweep."""
-
-REST = 10.0
-MAX_REST_SECONDS = 60.0
-"""After a check, the pause is at least `REST` times as long as the check took, up to a minute.
-
-This keeps the checks from overloading a slow server.
-"""
-
-PATROL = 5
-"""Minimum number of questions that are read one by one with each check."""
-
-
-RECHECK_SHARE = 0.9
-"""A missing task is read again with the first check after this share of its recheck interval."""
+MAX_CHOICES = 8
+"""Maximum number of lists for one round of checks. What they do not serve is read task by task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +123,20 @@ class _Wait:
     created_at: datetime | None
     opened: float
     until: float
-    checked_at: float
+    next_at: float
+    """When the task is checked next."""
     ended: "asyncio.Future[Outcome | None]"
     """How the task ended. None: poll the task directly, since there is a connection for it now or its time is up."""
+    status: str = "created"
+    """The status in which the task was last seen."""
+    created: float = 0.0
+    """When the task was created, by the server's clock if that is known."""
+    hinted: bool = False
+    """Whether a list of open tasks did not show the task in its place."""
+    postponed_at: float = math.inf
+    """When the list of ended tasks last postponed the check."""
+    listed_at: float = -math.inf
+    """When a list of open tasks last showed the task."""
 
 
 class Batch:
@@ -145,8 +155,9 @@ class Batch:
         self._check_slots = asyncio.Semaphore(1) if connections > 1 else self._slots
         self._open: dict[str, list[_Wait]] = {}
         self._unanswered = 0
-        self._page = flow.FIRST_PAGE
-        self._rest = self._next = 0.0
+        self._costs = Costs()
+        self._budget = Budget.full(clock.now())
+        self._next = 0.0
         self._opened = asyncio.Event()
         self._readings = Readings()
 
@@ -206,7 +217,7 @@ class Batch:
 
     async def _await_checks(self, wait: _Wait) -> Outcome | None:
         self._open.setdefault(wait.task_id, []).append(wait)
-        if self._next - wait.opened > CHECK_SECONDS:
+        if self._next > wait.next_at:
             self._opened.set()
         try:
             return await wait.ended
@@ -229,39 +240,26 @@ class Batch:
         return [wait for waits in self._open.values() for wait in waits]
 
     async def _check_repeatedly(self) -> None:
-        """Check all open questions repeatedly, until there is a connection for each."""
-        checked_at = self._clock.now()
-        self._next = checked_at + self._interval()
+        """Check the open questions on their schedule, until there is a connection for each."""
         while self._exceeds_connections:
-            if (left := self._next - self._clock.now()) > 0:
-                await self._pause(left)
-                if self._opened.is_set():  # a question opened meanwhile may need an earlier check
-                    self._opened.clear()
-                    self._next = checked_at + self._interval()
+            now = self._clock.now()
+            self._budget.refill(now)
+            first = min((min(wait.next_at, wait.until) for wait in self._waits), default=now + MAX_CHECK_SECONDS)
+            self._next = max(first, now + self._budget.wait())
+            if self._next > now:
+                await self._pause(self._next - now)
+                self._opened.clear()
                 continue
-            checked_at = self._clock.now()
-            listed = await self._check_once() if self._open else True
-            self._rest = min((self._clock.now() - checked_at) * (REST if listed else 1.0), MAX_REST_SECONDS)
+            await self._check_due()
             for wait in self._waits:
                 if wait.until <= self._clock.now():
                     _resolve(wait, None)
             # Yield, so that the resolved waits run and count as answered before the loop condition is evaluated again.
             await asyncio.sleep(0)
-            self._next = checked_at + self._interval()
         if self._check_slots is not self._slots:
             self._slots.release()
         for wait in self._waits:
             _resolve(wait, None)
-
-    def _interval(self) -> float:
-        """Return the number of seconds from one check to the next."""
-        now, waits = self._clock.now(), self._waits
-        youngest = min((now - wait.opened for wait in waits), default=0.0)
-        deadline = min((wait.until - now for wait in waits), default=MAX_CHECK_SECONDS)
-        usual = min(max(CHECK_SECONDS, CHECK_SHARE * youngest), MAX_CHECK_SECONDS)
-        if self._readings.missing_tasks.keys() & self._open.keys():
-            usual = min(usual, self._readings.rule.recheck_seconds)
-        return max(min(usual, max(deadline, CHECK_SECONDS)), self._rest)
 
     async def _pause(self, seconds: float) -> None:
         waiting = [
@@ -274,64 +272,183 @@ class Batch:
             for task in waiting:
                 task.cancel()
 
-    async def _check_once(self) -> bool:
-        """Check the list of ended tasks and read the patrol's tasks. Return whether the list could be read."""
-        waits = sorted(self._waits, key=lambda wait: wait.checked_at)
-        created = [wait.created_at for wait in waits if wait.created_at is not None]
-        patrol = self._patrolled(waits)
-        rest = [wait for wait in waits if wait not in patrol]
+    async def _check_due(self) -> None:
+        """Check the questions that are due: by lists where that is cheaper, the others each by a read of its task."""
+        now = self._clock.now()
+        missing = self._readings.missing_tasks
+        due = _newest_first([wait for wait in self._waits if wait.next_at <= now])
+        reads = [wait for wait in due if wait.task_id in missing]
+        due = [wait for wait in due if wait.task_id not in missing]
+        for _ in range(MAX_CHOICES):
+            if not due or (left := await self._list_first(due, reads)) is None:
+                break
+            due = left
+        reads += due
+        affordable = max(1, int(self._budget.left / self._costs.read))
+        await asyncio.gather(*(self._read(wait) for wait in reads[:affordable]))
+
+    async def _list_first(self, due: "list[_Wait]", reads: "list[_Wait]") -> "list[_Wait] | None":
+        """Check the first of these, and others with it, by a list, and return those that it does not reach.
+
+        Those that it should have shown are added to `reads`. None: reading the first one is cheaper.
+        """
+        now = self._clock.now()
+        every = _newest_first([wait for wait in self._waits if wait.status == due[0].status])
+        rank = every.index(due[0])
+        below = every[rank:]
+        horizon = now + SOON_SHARE * interval(now - due[0].opened)
+        standing = Standing(
+            rank=rank,
+            due=[wait.next_at <= horizon for wait in below],
+            proved=[_listed(wait, now) and wait.created_at is not None for wait in below],
+            ages=[now - wait.opened for wait in below],
+            status=due[0].status,
+        )
+        way = best_way(self._costs, standing, now)
+        match way:
+            case Reads():
+                return None
+            case OpenPage():
+                shown = await self._open_page(way, due[0].status, every)
+                absent = [wait for wait in due if wait in shown.absent]
+                for wait in absent:
+                    wait.hinted = True
+                left = [wait for wait in due if wait not in shown.seen and wait not in shown.absent]
+                if left[:1] == due[:1]:  # its place was estimated wrongly, so it is read
+                    absent.append(left.pop(0))
+                reads += absent
+                return left
+            case Ended():
+                reached = await self._ended_pages(way.rows, every)
+                for wait in below:
+                    if wait.next_at <= horizon and _listed(wait, now) and _reaches(reached, wait):
+                        self._seen(wait)
+                        wait.postponed_at = now
+                return [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
+
+    async def _open_page(self, way: OpenPage, status: str, every: "list[_Wait]") -> "_Shown":
+        page = await self._page(status, way.offset, way.size)
+        if page is None:
+            return _Shown([], [])
+        now, shown = self._clock.now(), _Shown([], [])
+        open_tasks = {task.task_id: task for task in page.tasks if not task.terminal}
+        for wait in every:
+            task = open_tasks.get(wait.task_id)
+            if task is not None and task.idempotency_key in (None, wait.key):
+                shown.seen.append(wait)
+                wait.listed_at = now
+                self._readings.present(wait.task_id, now)
+        places = [every.index(wait) for wait in shown.seen]
+        if way.offset and places:
+            middle = len(places) // 2
+            row = [task.task_id for task in page.tasks].index(shown.seen[middle].task_id)
+            self._costs.open(status).joined(places[middle] + 1, way.offset + row + 1)
+        else:
+            self._costs.open(status).joined(len(places), len(page.tasks))
+        moments = [wait.created for wait in shown.seen]
+        lowest = min(moments, default=math.inf) if page.full else -math.inf
+        highest = max(moments, default=-math.inf) if way.offset else math.inf
+        shown.absent.extend(wait for wait in every if lowest < wait.created < highest and wait not in shown.seen)
+        share = 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
+        for wait in shown.seen:
+            self._seen(wait, share)
+        return shown
+
+    async def _ended_pages(self, rows: float, every: "list[_Wait]") -> datetime | None:
+        """Read the newest rows of the list of ended tasks. Return the time it reaches back to. None: to its end."""
+        offset, reached = 0, _LATEST
+        for size in pages_of(rows):
+            page = await self._page(None, offset, size)
+            if page is None:
+                return _LATEST
+            for task in page.tasks:
+                self._found(task)
+            offset += page.covered
+            reached = page.reached or reached
+            if not page.full:
+                self._costs.ended.per_second = 0.0
+                return None
+        dated = next((wait for wait in every if wait.created_at is not None), None)
+        if dated is not None and dated.created_at is not None and reached != _LATEST:
+            age = self._clock.now() - dated.opened + (dated.created_at - reached).total_seconds()
+            self._costs.ended.per_second = offset / age if age > 0 else self._costs.ended.per_second
+        return reached
+
+    async def _page(self, status: str | None, offset: int, size: int) -> flow.TaskPage | None:
+        """Read a page of the tasks in this status, or of the ended ones. None: the list cannot be used."""
+        listed = self._costs.ended if status is None else self._costs.open(status)
+        size = min(size, listed.largest)
+        brief = Patience(0, clock=self._clock.now)
+        began = self._clock.now()
         try:
-            self._page, reached = await self._run_flow(
-                flow.ended(created, self._page, self._brief), on_status=self._found, slots=self._check_slots
+            page = await self._run_flow(
+                flow.ended_page(offset, size, brief) if status is None else flow.open_page(status, offset, size, brief),
+                slots=self._check_slots,
             )
         except (RequestRefusedError, ServerUnreachableError):
-            read = await self._patrol(patrol, self._check_slots)
-            if read:  # the server answers but gives no list, so every task must be read
-                await self._patrol(rest, self._slots)
-            return False
-        await self._patrol(patrol, self._check_slots)
-        await self._patrol([wait for wait in rest if self._is_due(wait) and not _listed(wait, reached)], self._slots)
-        return True
+            listed.failed(self._clock.now())
+            self._budget.spend(listed.seconds(size, offset))
+            return None
+        took = self._clock.now() - began
+        self._budget.spend(took)
+        listed.took(size, offset, took, page.next_size, self._costs, self._clock.now())
+        created = [task.created_at.timestamp() for task in page.tasks if task.created_at is not None]
+        if not in_order(created):
+            listed.failed(self._clock.now())
+            return None
+        return page
 
-    def _patrolled(self, waits: list[_Wait]) -> list[_Wait]:
-        """Return which waits to read with this check, given in the order of their last reads.
-
-        Missing tasks are read again soon.
-        """
-        now, missing = self._clock.now(), self._readings.missing_tasks
-        share = math.ceil(len(waits) * self._interval() / DETECT_SECONDS)
-        recheck = self._readings.rule.recheck_seconds
-        again = [wait for wait in waits if wait.task_id in missing and now - wait.checked_at >= recheck * RECHECK_SHARE]
-        return [*again, *(wait for wait in waits[: max(PATROL, share)] if wait not in again)]
-
-    def _is_due(self, wait: _Wait) -> bool:
-        """Whether a question that no list shows is due to be read again, judged by its own age."""
+    def _seen(self, wait: _Wait, share: float = 1.0) -> None:
+        """Schedule the next check of a question whose task is open."""
         now = self._clock.now()
-        return now - wait.checked_at >= min(max(CHECK_SECONDS, CHECK_SHARE * (now - wait.opened)), MAX_CHECK_SECONDS)
+        wait.next_at = now + interval(now - wait.opened) * share
 
-    async def _patrol(self, waits: list[_Wait], slots: asyncio.Semaphore) -> bool:
-        """Read the tasks of these waits one by one. Return whether the server replied to any read."""
-        return any(await asyncio.gather(*(self._read(wait, slots) for wait in waits)))
-
-    async def _read(self, wait: _Wait, slots: asyncio.Semaphore) -> bool:
-        wait.checked_at = self._clock.now()
+    async def _read(self, wait: _Wait) -> None:
+        now = self._clock.now()
+        share = 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
+        wait.next_at = now + interval(now - wait.opened) * share
+        brief = Patience(PATIENCE_SECONDS, clock=self._clock.now)
         try:
-            outcome = await self._run_flow(flow.get(wait.task_id, self._brief, key=wait.key), slots=slots)
-            self._readings.present(wait.task_id, self._clock.now())
-            self._found(outcome)
+            outcome = await self._run_flow(flow.get(wait.task_id, brief, key=wait.key), slots=self._slots)
         except TaskNotFoundError as unknown:
             self._missing(wait, unknown)
+            return
         except RequestRefusedError as refused:
             if not wait.ended.done():
                 wait.ended.set_exception(refused)
+            return
         except ServerUnreachableError:
-            return False
-        return True
+            self._budget.spend(self._costs.read)
+            wait.next_at = self._clock.now() + RETRY_SECONDS
+            return
+        took = self._clock.now() - now
+        self._budget.spend(took)
+        self._costs.read_took(took)
+        self._learn(wait, outcome)
+        self._readings.present(wait.task_id, self._clock.now())
+        self._found(outcome)
+
+    def _learn(self, wait: _Wait, outcome: Outcome) -> None:
+        """Learn from a read whether the lists were right about this task."""
+        now = self._clock.now()
+        if wait.hinted:
+            wait.hinted = False
+            right = outcome.terminal or outcome.status != wait.status
+            self._costs.open(wait.status).confirmed(now, right=right)
+        ended = outcome.completed_at or outcome.timed_out_at
+        if not outcome.terminal:
+            wait.status, wait.postponed_at = outcome.status, math.inf
+        elif ended is not None and wait.created_at is not None:
+            ended_at = wait.opened + (ended - wait.created_at).total_seconds()
+            if ended_at < wait.postponed_at - OVERLOOKED_SECONDS and wait.postponed_at < now:
+                self._costs.ended.confirmed(now, right=False)
 
     def _missing(self, wait: _Wait, unknown: TaskNotFoundError) -> None:
         now, doubted_before = self._clock.now(), self._readings.doubted
         verdict = self._readings.missing(wait.task_id, now)
         missing = self._readings.missing_tasks[wait.task_id]
+        if verdict == Verdict.UNCONFIRMED:
+            wait.next_at = now + self._readings.rule.recheck_seconds
         if verdict == Verdict.DELETED and not wait.ended.done():
             gone = Outcome(task_id=wait.task_id, status=NOT_FOUND)
             wait.ended.set_exception(end_without_answer(gone) or unknown)
@@ -340,11 +457,6 @@ class Batch:
             logger.warning(message, self._readings.census(missing.since))
         elif missing.count == 1:
             logger.warning("task %s is not on the server (%s); it is read again", wait.task_id, unknown)
-
-    @property
-    def _brief(self) -> Patience:
-        """The patience of one check. It is short, because the next check tries again after an outage."""
-        return Patience(CHECK_SECONDS, clock=self._clock.now)
 
     def _found(self, outcome: Outcome) -> None:
         """Resolve the waits of a task with its record, from the list or from a single read, if the task has ended."""
@@ -409,11 +521,45 @@ def in_a_thread(
 
 def _wait(created: Outcome, question: HumanTask[Any], now: float, until: float) -> _Wait:
     ended: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-    return _Wait(created.task_id, question.idempotency_key, created.created_at, now, until, now, ended)
+    next_at = now + interval(0.0)
+    moment = now if created.created_at is None else created.created_at.timestamp()
+    return _Wait(
+        created.task_id,
+        question.idempotency_key,
+        created.created_at,
+        now,
+        until,
+        next_at,
+        ended,
+        created=moment,
+    )
 
 
-def _listed(wait: _Wait, reached: datetime | None) -> bool:
-    """Whether a list that was read back to the moment `reached` would have shown the end of this task."""
+_LATEST = datetime.max.replace(tzinfo=UTC)
+"""Time that a list reaches back to if nothing of it could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a page of open tasks has shown."""
+
+    seen: list[_Wait]
+    absent: list[_Wait]
+    """Questions that it does not show in their places. Their tasks are to be read."""
+
+
+def _newest_first(waits: list[_Wait]) -> list[_Wait]:
+    """Return the questions in the order in which the server lists their tasks."""
+    return sorted(waits[::-1], key=lambda wait: wait.created, reverse=True)
+
+
+def _listed(wait: _Wait, now: float) -> bool:
+    """Whether a list showed the task as open so lately that the list of ended tasks may postpone its check."""
+    return now - wait.listed_at < 0.9 * MAX_CHECK_SECONDS
+
+
+def _reaches(reached: datetime | None, wait: _Wait) -> bool:
+    """Whether a list that was read back to this moment would have shown the end of this task."""
     return reached is None or (wait.created_at is not None and wait.created_at > reached)
 
 

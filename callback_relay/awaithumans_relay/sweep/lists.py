@@ -30,6 +30,8 @@ MAX_NEIGHBOURS = 400
 """Maximum number of waits for which one choice of a way looks ahead."""
 MAX_PAGES = 3
 """Maximum number of choices for the waits of one claim. What these do not serve is read."""
+ORDER_SECONDS = 2.0
+"""Seconds by which the order of registrations may differ from that of the tasks, at the ends of a page."""
 READS_SECONDS = 2.0
 """Seconds for which old waits are read without a new choice, after reading them was found to be the cheapest."""
 MARGIN_SECONDS = 1.0
@@ -204,11 +206,12 @@ class Lists:
             self._on_seen(outcome, waits)
         if not seen and page.full:
             return None
-        lowest = min((wait.created_at for wait in seen), default=float("-inf")) if page.full else float("-inf")
-        highest = float("inf") if way.offset == 0 else max((wait.created_at for wait in seen), default=float("-inf"))
+        registered = [wait.created_at for wait in seen]
+        lowest = min(registered, default=math.inf) + ORDER_SECONDS if page.full else -math.inf
+        highest = max(registered, default=-math.inf) - ORDER_SECONDS if way.offset else math.inf
 
         def in_range(wait: Wait | Neighbour) -> bool:
-            return lowest <= wait.created_at <= highest and wait.task_id not in shown
+            return lowest < wait.created_at < highest and wait.task_id not in shown
 
         claimed = {wait.task_id for wait in due}
         not_shown = [wait for wait in due if in_range(wait)]
