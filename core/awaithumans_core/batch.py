@@ -354,8 +354,8 @@ class Batch:
             self._seen(wait, share)
         return shown
 
-    async def _ended_pages(self, rows: float, every: "list[_Wait]") -> datetime | None:
-        """Read the newest rows of the list of ended tasks. Return the time it reaches back to. None: to its end."""
+    async def _ended_pages(self, rows: float, every: "list[_Wait]") -> datetime:
+        """Read the newest rows of the list of ended tasks, and return the creation time of the last one."""
         offset, reached = 0, _LATEST
         for size in pages_of(rows):
             page = await self._page(None, offset, size)
@@ -365,9 +365,8 @@ class Batch:
                 self._found(task)
             offset += page.covered
             reached = page.reached or reached
-            if not page.full:
-                self._costs.ended.per_second = 0.0
-                return None
+            if not page.full:  # it may be cut short, so it counts as far as its last row only
+                break
         dated = next((wait for wait in every if wait.created_at is not None), None)
         if dated is not None and dated.created_at is not None and reached != _LATEST:
             age = self._clock.now() - dated.opened + (dated.created_at - reached).total_seconds()
@@ -550,7 +549,9 @@ class _Shown:
 
 def _newest_first(waits: list[_Wait]) -> list[_Wait]:
     """Return the questions in the order in which the server lists their tasks."""
-    return sorted(waits[::-1], key=lambda wait: wait.created, reverse=True)
+    newest_first = waits[::-1]  # those that were created in the same moment too
+    newest_first.sort(key=lambda wait: wait.created, reverse=True)
+    return newest_first
 
 
 def _listed(wait: _Wait, now: float) -> bool:
@@ -558,9 +559,9 @@ def _listed(wait: _Wait, now: float) -> bool:
     return now - wait.listed_at < 0.9 * MAX_CHECK_SECONDS
 
 
-def _reaches(reached: datetime | None, wait: _Wait) -> bool:
+def _reaches(reached: datetime, wait: _Wait) -> bool:
     """Whether a list that was read back to this moment would have shown the end of this task."""
-    return reached is None or (wait.created_at is not None and wait.created_at > reached)
+    return wait.created_at is not None and wait.created_at > reached
 
 
 def _resolve(wait: _Wait, ended: Outcome | None) -> None:

@@ -292,16 +292,13 @@ class Lists:
             offset += page.covered
             if page.reached is not None:
                 reached = page.reached.timestamp()
-            if not page.full:
-                reached = float("-inf")
+            if not page.full:  # it may be cut short, so it counts as far as its last row only
                 break
         self._note_density(self._costs.ended, offset, reached)
         return reached
 
     def _note_density(self, ended: ListCost, rows: int, reached: float) -> None:
         """Learn how many tasks end that are younger than a given age."""
-        if reached == float("-inf"):
-            ended.per_second = 0.0
         if self._seen.lag is None or not rows or math.isinf(reached):
             return
         age = self._checks.clock() - (reached + self._seen.lag)
