@@ -217,11 +217,11 @@ class TaskClient(_Client):
     ) -> AsyncGenerator[Answer[T]]:
         """Ask all questions and yield each answer as it arrives. A failed question yields an answer with its error.
 
-        At most `connections` connections are held for any number of questions, and the cost to the server does not grow
-        with that number: while there are more questions than connections, one check of the server's list of ended tasks
-        serves them all. An answer is seen within 5 s and 5 % of the time that the person took, if a check takes less
-        than half a second. A slower server is checked less often. If the loop is left early, the open tasks stay on the
-        server, and the same questions with the same keys resume them.
+        At most `connections` connections are held for any number of questions. While there are more questions than
+        connections, pages of the server's lists of tasks serve many at once, and all checks together take 2 % of the
+        time at most. As far as that suffices, an answer is seen within a second or 5 % of the time that the person
+        took, at most nine minutes. If the loop is left early, the open tasks stay on the server, and the same questions
+        with the same keys resume them.
 
         Args:
             tasks: The questions.
