@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-scale bench-sweep lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-scale lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -45,9 +45,6 @@ bench-quick: $(READY) ## Run every benchmark in a small size, to see that each w
 
 bench-scale: $(READY) ## Measure 20,000 waits on a server that keeps 200,000 tasks, and simulate 100,000 for a month (25 minutes). ARGS="--waits 500 --kept 2000 --seconds 60 --simulated 10000"
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
-
-bench-sweep: $(READY) ## Measure the cost of sweeping 5,000 waits, and how fast 300 answers are found (five minutes). ARGS="--waits 500 --answers 50 --seconds 10"
-	@$(BIN)/python -m benchmarks.sweep $(ARGS)
 
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and import contracts
 	@$(BIN)/ruff format --check .

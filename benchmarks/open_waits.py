@@ -20,13 +20,11 @@ from benchmarks._kept_tasks import create_task
 from benchmarks._meters import cpu_per_minute
 from benchmarks.book.rows import Benchmark, Claim, Row
 from benchmarks.book.run import Run
-from benchmarks.sweep import CATCH_UP_SECONDS, DAY_SECONDS, Workload
+from benchmarks.sweep import CATCH_UP_SECONDS, DAY_SECONDS, PERCENT_OF_A_CORE, Workload
 
 NO_WAITS, OURS, LONG_POLL = "no waits", "ours", "bare long-poll"
 WAITS = (1, 100, 5_000, 20_000)
 LONG_POLLS = (1, 100)
-PERCENT_OF_A_CORE = 100 / 60
-"""Factor from CPU seconds per minute."""
 
 
 def counted(waits: int) -> str:

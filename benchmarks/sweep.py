@@ -1,38 +1,29 @@
-"""Measure what the relay's sweep of open waits costs, and how fast it finds answers that are not called back in time.
+"""What the relay's sweep of open waits costs, and how fast it finds answers that are not called back in time.
 
-A real awaithumans server has `--waits` open tasks. One task is created through the API and the others are copied in the
+A real awaithumans server has 5,000 open tasks. One task is created through the API and the others are copied in the
 database, because creating them all takes minutes. A new relay process is started for each of these phases:
 
-1. no waits            The base load of both processes.
-2. waits of a day      The waits are a day old, so each is checked every nine minutes.
-3. all opened just now Each wait is due every second, so the budget limits the checks.
-4. answers             The waits are a day old, and people answer some of them as fast as the server accepts answers.
-                       The delay of an answer runs from just before it is sent to the server until the relay has
-                       delivered it to its engine.
+- `no waits`: the base load of both processes.
+- `waits of a day`: each of them is checked every nine minutes.
+- `all opened just now`: each of them is due every second, so the budget limits the checks.
 
-CPU time is the kernel's figure, and requests are counted in the server's access log. Two claims are checked, and the
-exit status is 1 if one of them fails.
+Then people answer 300 of the waits of a day as fast as the server accepts answers, with eight requests at once. The
+delay of an answer runs from just before it is sent to the server until the relay has delivered it to its engine.
 
-Examples:
-    python -m benchmarks.sweep
-    python -m benchmarks.sweep --waits 500 --answers 50 --seconds 10 --json figures.json
+CPU time is the kernel's figure, and requests are counted in the server's access log. One page of a list serves many
+checks.
 """
 
-import argparse
 import asyncio
-import json
 import random
 import secrets
-import sqlite3
 import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
-from dataclasses import asdict, dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from devservers import HumansServer, Process, free_port, started
 from pydantic import BaseModel
 from sqlalchemy import bindparam, select, update
@@ -42,9 +33,11 @@ from awaithumans_core.schedule import JITTER, SHARE, interval
 from awaithumans_core.settings import Settings
 from awaithumans_relay.store import Store, WaitState
 from awaithumans_relay.store.table.schema import waits
+from benchmarks._kept_tasks import copy_task
 from benchmarks._meters import Cost, Meter
 from benchmarks._people import ALREADY_ENDED, CONCURRENCY, MAX_TRIES, RETRY_SECONDS
-from benchmarks._report import Claim, argument_parser, claim_line, columns, positive, progress
+from benchmarks.book.rows import Benchmark, Claim, Row
+from benchmarks.book.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY_SECONDS = 24 * 3600.0
@@ -52,6 +45,8 @@ MONTH_SECONDS = 30 * 24 * 3600
 MAX_WAKE_SECONDS = 10.0
 CATCH_UP_SECONDS = 5.0
 DELIVERY_SECONDS = 90.0
+PERCENT_OF_A_CORE = 100 / 60
+"""Factor from CPU seconds per minute."""
 
 
 class Decision(BaseModel):
@@ -65,14 +60,34 @@ TASK = HumanTask(
 )
 
 
-@dataclass(frozen=True)
-class WaitingPhase:
-    """Figures of a phase without answers."""
+NO_WAITS, OLD, NEW, ANSWERED = "no waits", "waits of a day", "all opened just now", "answered"
 
-    name: str
-    planned: float | None
-    """Checks per minute by the schedule. One page of a list may serve many."""
-    cost: Cost
+SERVER = Row(
+    name="sweep.server-cpu",
+    title="CPU that 5,000 open waits add to the server",
+    unit="% of a core",
+    what="Without the base load. A minute may also use what the minute before it has saved.",
+    claims=tuple(Claim(side=side, bound="at most", value=2 * 100 * SHARE, goal=100 * SHARE) for side in (OLD, NEW)),
+)
+RELAY = Row(name="sweep.relay-cpu", title="CPU of a relay with 5,000 open waits", unit="% of a core")
+REQUESTS = Row(
+    name="sweep.requests",
+    title="Requests of a relay with 5,000 open waits",
+    unit="per minute",
+    what="Beside the checks that are due by the schedule.",
+)
+DELAY = Row(
+    name="sweep.delay",
+    title="Delay of 300 answers among 5,000 open waits",
+    unit="s",
+    claims=(Claim(side=ANSWERED, bound="at most", value=MAX_WAKE_SECONDS, of="maximum"),),
+)
+ANSWER_REQUESTS = Row(
+    name="sweep.answer-requests",
+    title="Requests of the relay until 300 answers among 5,000 waits are delivered",
+    unit="requests",
+    what="It includes the requests of the schedule in this time.",
+)
 
 
 @dataclass(frozen=True)
@@ -110,22 +125,15 @@ class Workload:
             first = (await client.create(TASK)).task_id
         routes = [Route("accepting", {"task_id": secrets.token_hex(16)}, secrets.token_hex(16)) for _ in range(count)]
         signer = self.settings.signer()
-        with closing(sqlite3.connect(self.humans.folder / "tasks.db", timeout=30)) as db, db:
-            names = [row[1] for row in db.execute("PRAGMA table_info(tasks)")]
-            changed = ("id", "idempotency_key", "callback_url")
-            copied = ", ".join(name for name in names if name not in changed)
-            db.executemany(
-                f"INSERT INTO tasks ({', '.join(changed)}, {copied}) SELECT ?, ?, ?, {copied} FROM tasks WHERE id = ?",  # noqa: S608
-                [
-                    (
-                        route.target["task_id"],
-                        route.idempotency_key,
-                        f"{self.url}/callbacks/{signer.issue(route)}",
-                        first,
-                    )
-                    for route in routes
-                ],
-            )
+        copy_task(
+            self.humans,
+            first,
+            ("id", "idempotency_key", "callback_url"),
+            [
+                (route.target["task_id"], route.idempotency_key, f"{self.url}/callbacks/{signer.issue(route)}")
+                for route in routes
+            ],
+        )
         return routes
 
     @asynccontextmanager
@@ -179,24 +187,19 @@ def check_interval(age: float) -> float:
     return interval(age) * (1 - JITTER / 2)
 
 
-async def measure_waiting(
-    workload: Workload, name: str, routes: Sequence[Route], age: float, seconds: float
-) -> WaitingPhase:
-    progress("sweep", f"{name}: {len(routes)} waits, {seconds:.0f} s")
+async def measure_waiting(workload: Workload, name: str, routes: Sequence[Route], age: float, seconds: float) -> Cost:
     async with workload.relay(name.replace(" ", "-"), routes, age) as (relay, _):
         await asyncio.sleep(CATCH_UP_SECONDS)  # the relay first checks what came due while it started
         cost = await workload.meter(relay).cost(seconds, asyncio.Event())
     assert cost is not None
-    planned = 60 * len(routes) / check_interval(age)
-    return WaitingPhase(name, planned, cost)
+    return cost
 
 
 async def measure_answering(workload: Workload, routes: Sequence[Route], count: int) -> AnsweringPhase:
-    progress("sweep", f"{count} of {len(routes)} are answered")
     given: dict[str, float] = {}
     gate = asyncio.Semaphore(CONCURRENCY)
     log = workload.humans.folder / "server.log"
-    async with workload.relay("answered", routes, DAY_SECONDS) as (_, store), workload.humans.people() as http:
+    async with workload.relay(ANSWERED, routes, DAY_SECONDS) as (_, store), workload.humans.people() as http:
 
         async def answer(task_id: str) -> None:
             async with gate:
@@ -235,76 +238,32 @@ def _read_requests(log: Path) -> int:
     return log.read_bytes().count(b'"GET /api/tasks')
 
 
-def claims(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> list[Claim]:
-    slowest = max(answered.delays)
-    base = results[0].cost.server_cpu
-    # A minute may also use what a minute before it has saved.
-    kept = all(each.cost.server_cpu - base <= 2 * 60 * SHARE for each in results)
-    return [
-        Claim(f"open waits take the server at most {100 * SHARE:g} % of a core", kept),
-        Claim(f"every answer is delivered within {MAX_WAKE_SECONDS:.0f} s", slowest <= MAX_WAKE_SECONDS),
-    ]
+async def measure(run: Run) -> None:
+    humans, seconds = HumansServer(run.folder / "humans"), run.size(20.0, 3.0)
+    async with started(humans):
+        workload = Workload(run.folder, humans)
+        routes = await workload.create_tasks(run.size(5000, 200))
+        if run.wants(SERVER, RELAY, REQUESTS):
+            base = await measure_waiting(workload, NO_WAITS, [], 0.0, seconds)
+            run.record(RELAY, NO_WAITS, base.client_cpu * PERCENT_OF_A_CORE)
+            for side, age in ((OLD, DAY_SECONDS), (NEW, 0.0)):
+                cost = await measure_waiting(workload, side, routes, age, seconds)
+                run.record(SERVER, side, max(0.0, cost.server_cpu - base.server_cpu) * PERCENT_OF_A_CORE)
+                run.record(RELAY, side, cost.client_cpu * PERCENT_OF_A_CORE)
+                run.record(REQUESTS, f"{side}, due", 60 * len(routes) / check_interval(age))
+                run.record(REQUESTS, side, cost.requests)
+        if run.wants(DELAY, ANSWER_REQUESTS):
+            answered = await measure_answering(workload, routes, run.size(300, 30))
+            run.progress(f"{answered.by_callback} of {answered.answers} answers were called back")
+            run.record(DELAY, ANSWERED, *answered.delays)
+            run.record(ANSWER_REQUESTS, ANSWERED, answered.requests)
 
 
-def report(results: Sequence[WaitingPhase], answered: AnsweringPhase) -> bool:
-    """Print figures and claims, and return whether every claim holds."""
-    checked = claims(results, answered)
-    rows = [("per minute", "checks due", "requests", "relay CPU (s)", "server CPU (s)")]
-    for each in results:
-        planned = "-" if each.planned is None else f"{each.planned:.0f}"
-        rows.append(
-            (
-                each.name,
-                planned,
-                f"{each.cost.requests:.0f}",
-                f"{each.cost.client_cpu:.2f}",
-                f"{each.cost.server_cpu:.2f}",
-            )
-        )
-    print("\n" + columns(rows, (24, 16, 14, 16, 16)))
-    delays = answered.delays
-    print(
-        f"\n{answered.answers} answers given in {answered.giving_seconds:.1f} s; delivered after "
-        f"{delays[0]:.1f} / {delays[len(delays) // 2]:.1f} / {delays[-1]:.1f} s (min, median, max), "
-        f"{answered.by_callback} of them by callback; {answered.requests} requests by the relay\n"
-    )
-    print(*map(claim_line, checked), sep="\n")
-    return all(claim.holds is not False for claim in checked)
-
-
-async def run(options: argparse.Namespace) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        humans = HumansServer(Path(folder, "humans"))
-        async with started(humans):
-            workload = Workload(Path(folder), humans)
-            routes = await workload.create_tasks(options.waits)
-            results = [
-                await measure_waiting(workload, "no waits", [], 0.0, options.seconds),
-                await measure_waiting(workload, "waits of a day", routes, DAY_SECONDS, options.seconds),
-                await measure_waiting(workload, "all opened just now", routes, 0.0, options.seconds),
-            ]
-            answered = await measure_answering(workload, routes, min(options.answers, options.waits))
-    if options.json:
-        figures = {"waiting": list(map(asdict, results)), "answering": asdict(answered)}
-        options.json.write_text(json.dumps(figures, indent=2))
-    return report(results, answered)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argument_parser("sweep", __doc__)
-    parser.add_argument("--waits", type=positive, default=5000, help="number of open waits (default: 5000)")
-    parser.add_argument(
-        "--answers", type=positive, default=300, help="number of answers in the last phase (default: 300)"
-    )
-    parser.add_argument(
-        "--seconds", type=positive, default=60, help="length of each phase without answers (default: 60)"
-    )
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(0 if asyncio.run(run(arguments())) else 1)
-    except (KeyboardInterrupt, asyncio.CancelledError, httpx.HTTPError) as ended:
-        print(f"ended: {ended!r}", file=sys.stderr)
-        sys.exit(130)
+BENCHMARK = Benchmark(
+    name="sweep",
+    title="The relay's sweep",
+    description=__doc__,
+    rows=(SERVER, RELAY, REQUESTS, DELAY, ANSWER_REQUESTS),
+    measure=measure,
+    minutes=8,
+)
