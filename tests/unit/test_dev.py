@@ -196,6 +196,19 @@ def test_project_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["dev", ".gitignore"])
+def test_link_in_the_project_folder_is_refused(name: str, tmp_path: Path) -> None:
+    """A project from someone else cannot let a run write or delete other files of the user."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("mine")
+    (tmp_path / ".awaithumans").mkdir()
+    (tmp_path / ".awaithumans" / name).symlink_to(other if name == "dev" else other / "file")
+    with pytest.raises(SettingsError, match="is not used: it is a link"), locked(tmp_path) as project:
+        project.clear()
+    assert [(file.name, file.read_text()) for file in other.iterdir()] == [("file", "mine")]
+
+
 def test_kept_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """The error names the file and the option that begins again."""
     with locked(tmp_path) as project:

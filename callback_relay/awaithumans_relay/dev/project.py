@@ -123,6 +123,8 @@ def locked(folder: Path) -> Generator[Project]:
         SettingsError: its `.awaithumans` cannot be used.
     """
     data = project_folder(folder) / DATA
+    if data.is_symlink():  # a link in a cloned project would let --fresh delete another folder of the user
+        raise SettingsError(f"{data} is not used: it is a link. Delete it, or start this in another folder")
     try:
         data.mkdir(mode=0o700, exist_ok=True)
         data.chmod(0o700)

@@ -50,7 +50,7 @@ def project_folder(project: Path) -> Path:
     """Return the folder `.awaithumans` of a project. It is created, with a `.gitignore` that keeps it out of git.
 
     Raises:
-        SettingsError: it cannot be created, or it is a link or belongs to another user.
+        SettingsError: it cannot be created, or it or its `.gitignore` is a link or belongs to another user.
     """
     folder = project.resolve() / FOLDER
     try:
@@ -60,8 +60,9 @@ def project_folder(project: Path) -> Path:
         _ignore_in_git(folder)
     except UnusableFileError as refused:
         raise SettingsError(str(refused)) from None
-    except OSError as error:
-        raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "its .gitignore is not text in UTF-8"
+        raise SettingsError(f"{folder} cannot be written: {reason}") from None
     return folder
 
 
@@ -231,6 +232,8 @@ def _in_home(path: Path) -> bool:
 def _ignore_in_git(folder: Path) -> None:
     """Keep the folder out of git, whatever the project's own `.gitignore` contains."""
     file = folder / ".gitignore"
+    if os.path.lexists(file):  # a link in a cloned project would let this write to another file of the user
+        _check_owner(file.lstat(), file, stat.S_ISREG)
     present = file.read_text(encoding="utf-8") if file.exists() else ""
     if "*" not in present.split():
         file.write_text(f"{present}{'' if not present or present.endswith(chr(10)) else chr(10)}*\n", encoding="utf-8")
