@@ -72,6 +72,10 @@ RETRY_SECONDS = 5.0
 OVERLOOKED_SECONDS = 5.0
 """A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
 
+MAX_RATIO = 5.0
+"""A request counts at most this multiple of its expected duration. If the server stays slow, the expectation follows.
+"""
+
 MAX_CHOICES = 8
 """Maximum number of lists for one round of checks. What they do not serve is read task by task."""
 
@@ -156,6 +160,8 @@ class Batch:
         self._open: dict[str, list[_Wait]] = {}
         self._unanswered = 0
         self._costs = Costs()
+        self._at_once = 1
+        """Number of reads that are made at the same time."""
         self._budget = Budget.full(clock.now())
         self._next = 0.0
         self._opened = asyncio.Event()
@@ -285,6 +291,7 @@ class Batch:
             due = left
         reads += due
         affordable = max(1, int(self._budget.left / self._costs.read))
+        self._at_once = min(affordable, len(reads), self._connections)
         await asyncio.gather(*(self._read(wait) for wait in reads[:affordable]))
 
     async def _list_first(self, due: "list[_Wait]", reads: "list[_Wait]") -> "list[_Wait] | None":
@@ -389,7 +396,7 @@ class Batch:
             self._budget.spend(listed.seconds(size, offset))
             return None
         took = self._clock.now() - began
-        self._budget.spend(took)
+        self._budget.spend(min(took, MAX_RATIO * listed.seconds(size, offset)))
         listed.took(size, offset, took, page.next_size, self._costs, self._clock.now())
         created = [task.created_at.timestamp() for task in page.tasks if task.created_at is not None]
         if not in_order(created):
@@ -420,8 +427,9 @@ class Batch:
             self._budget.spend(self._costs.read)
             wait.next_at = self._clock.now() + RETRY_SECONDS
             return
-        took = self._clock.now() - now
-        self._budget.spend(took)
+        # The server is one process, so reads at the same time wait for each other.
+        took = (self._clock.now() - now) / max(1, self._at_once)
+        self._budget.spend(min(took, MAX_RATIO * self._costs.read))
         self._costs.read_took(took)
         self._learn(wait, outcome)
         self._readings.present(wait.task_id, self._clock.now())

@@ -176,12 +176,13 @@ def _wait(number: int, created: float, deadline: float, check: float) -> Wait:
 
 
 class CountingServer(TaskClient):
-    """Every task is open, always. Reads and pages take some time; without `rows` there is no list."""
+    """A server that handles one request at a time. Each takes some time; without that of a page there is no list."""
 
     def __init__(self, checks: ChecksInMemory, read: float, page: float | None) -> None:
         self.looks: list[tuple[float, str]] = []
         self.pages: list[tuple[float, Mapping[str, Any]]] = []
         self.busy = 0.0
+        self._process = asyncio.Lock()
         self.odd: set[str] = set()
         self.ends: dict[str, float] = {}
         """When tasks end, by id. The others stay open."""
@@ -196,11 +197,15 @@ class CountingServer(TaskClient):
 
     async def get(self, task_id: str) -> Outcome:
         self.looks.append((_loop_time(), task_id))
-        self.busy += self._read
-        await asyncio.sleep(self._read)
+        await self._work(self._read)
         if task_id in self.odd:
             raise UnexpectedReplyError("there is no task API at this address")
         return Outcome.model_validate(self._record(self.all[task_id]))
+
+    async def _work(self, seconds: float) -> None:
+        async with self._process:
+            self.busy += seconds
+            await asyncio.sleep(seconds)
 
     async def run(self, steps: Flow[Any], **_: Any) -> Any:
         call = next(steps)
@@ -208,8 +213,7 @@ class CountingServer(TaskClient):
         self.pages.append((_loop_time(), call.params or {}))
         if self._page is None:
             raise UnexpectedReplyError("there is no list at this address")
-        self.busy += self._page
-        await asyncio.sleep(self._page)
+        await self._work(self._page)
         try:
             steps.send(Reply(200, {}, to_json(self.spoil(self._listed(call.params or {})))))
         except StopIteration as end:

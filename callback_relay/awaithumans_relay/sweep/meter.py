@@ -5,7 +5,6 @@ learns what is left. Between two reports it counts by itself.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
@@ -13,8 +12,12 @@ from awaithumans_core.schedule import SHARE, Budget
 
 SETTLE_SECONDS = 0.5
 """Minimum seconds between two reports of what was spent."""
-MAX_FAILED = 5.0
-"""A request that fails counts at most this multiple of its expected duration. A server that is down does no work."""
+MAX_RATIO = 5.0
+"""A request counts at most this multiple of its expected duration.
+
+A server that is down does no work, and one that is busy with others is slow for a moment. If it stays slow, the
+expectation follows.
+"""
 STALE_SECONDS = 5.0
 """Seconds after which this relay asks what the others have left, before it spends anything."""
 
@@ -36,6 +39,7 @@ class Meter:
         self._settled_at = float("-inf")
         self._budget = Budget(share)
         self._paused_until = 0.0
+        self._in_flight = 0
 
     async def wait_for_budget(self) -> float:
         """Wait until a request is allowed, and return the seconds of request time that are left."""
@@ -62,18 +66,24 @@ class Meter:
     def request(self, expected: float) -> Generator[Callable[[], float]]:
         """Measure a request. The expected duration is deducted at once, and corrected when the request has ended.
 
-        Yields a function that returns the duration so far.
+        Yields a function that returns the duration so far, without the time for others of this relay.
         """
         began = _now()
         self._spend(expected)
-        most = MAX_FAILED * expected
+        self._in_flight += 1
+        at_once = self._in_flight
+
+        def took() -> float:
+            # The server is one process, so requests at the same time wait for each other.
+            return (_now() - began) / max(1.0, (at_once + self._in_flight) / 2)
+
         try:
-            yield lambda: _now() - began
-            most = math.inf
+            yield took
         finally:
-            took = min(_now() - began, most)
-            self.spent += took
-            self._spend(took - expected)
+            seconds = min(took(), MAX_RATIO * expected)
+            self._in_flight -= 1
+            self.spent += seconds
+            self._spend(seconds - expected)
 
     def _spend(self, seconds: float) -> None:
         self._unsettled += seconds

@@ -19,6 +19,8 @@ DECAY = 0.95
 PRIOR_WEIGHT = 0.05
 """Weight of the assumed values of a list against its measurements. It decides what these do not show."""
 FIRST_REST_SECONDS = 60.0
+SLOW_SECONDS = 1.0
+"""Duration above which one of the first pages of a list is too slow on any server."""
 SLOW_REST_SECONDS = 600.0
 MAX_REST_SECONDS = 3600.0
 """How long a list is not used after it was refused or wrong, or was slow: doubled each time."""
@@ -113,7 +115,8 @@ class ListCost:
         """
         self._fit.add(rows, offset, seconds)
         self.largest = next_size if next_size < rows else max(self.largest, next_size)
-        if costs.reads and offset <= MAX_PAGE_TASKS and seconds > MAX_PAGE_TASKS * max(costs.read, MIN_SECONDS):
+        dear = MAX_PAGE_TASKS * max(costs.read, MIN_SECONDS) if costs.reads else SLOW_SECONDS
+        if offset <= MAX_PAGE_TASKS and seconds > min(dear, SLOW_SECONDS):
             self.failed(now, slow=True)
 
     def joined(self, ours: int, rows: int) -> None:
