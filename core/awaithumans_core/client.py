@@ -15,7 +15,7 @@ import httpx
 
 from awaithumans_core import clock as clocks
 from awaithumans_core import flow
-from awaithumans_core.batch import CONNECTIONS, Answer, Batch, in_a_thread
+from awaithumans_core.batch import CONNECTIONS, Answer, Batch, Run, in_a_thread
 from awaithumans_core.clock import Clock
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.flow import Flow, Lost, Notice, Patience, Pause, Reply
@@ -23,7 +23,7 @@ from awaithumans_core.http.clients import async_client, sync_client, warn_if_exp
 from awaithumans_core.http.connections import generation
 from awaithumans_core.http.drivers import AsyncDriver, OnStatus, SyncDriver
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.progress import INTERRUPTS, batch_progress_of
+from awaithumans_core.progress import INTERRUPTS, BatchProgress, batch_progress_of
 from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.task import HumanTask
 
@@ -256,7 +256,9 @@ class TaskClient(_Client):
         questions = list(tasks)
         with batch_progress_of(questions, self.settings, shown=shown) as progress:
             try:
-                async with aclosing(Batch(self.run, self.clock, connections, progress).answers(questions)) as answers:
+                async with aclosing(
+                    Batch(_shown(self, progress), self.clock, connections, progress).answers(questions)
+                ) as answers:
                     async for arrival in answers:
                         yield arrival
             except INTERRUPTS as stop:
@@ -346,7 +348,9 @@ class SyncTaskClient(_Client):
         async def batch() -> AsyncGenerator[tuple[int, Answer[T]]]:
             async with (
                 TaskClient(settings=self.settings, clock=self.clock) as client,
-                aclosing(Batch(client.run, client.clock, connections, progress).answers(questions)) as answers,
+                aclosing(
+                    Batch(_shown(client, progress), client.clock, connections, progress).answers(questions)
+                ) as answers,
             ):
                 async for arrival in answers:
                     yield arrival
@@ -372,6 +376,22 @@ class SyncTaskClient(_Client):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _shown(client: TaskClient, progress: BatchProgress) -> Run:
+    """Return the `run` of a batch, which reports whether the server gives usable replies."""
+
+    async def run(steps: Flow[R], *, on_status: OnStatus | None = None, slots: asyncio.Semaphore | None = None) -> R:
+        def replied(outcome: Outcome) -> None:
+            progress.replied()
+            if on_status is not None:
+                on_status(outcome)
+
+        result = await client.run(observed(steps, None, progress.trouble), on_status=replied, slots=slots)
+        progress.replied()
+        return result
+
+    return run
 
 
 def _settings(server_url: str | None, api_key: str | None, settings: Settings | None) -> Settings:

@@ -38,7 +38,7 @@ class Service:
         )
 
 
-SERVER = Service("the awaithumans server", "AWAITHUMANS_URL", "awaithumans dev", ", without a path")
+SERVER = Service("the awaithumans server", "AWAITHUMANS_URL", "awaithumans-relay dev", ", without a path")
 RELAY = Service(
     "the relay",
     "AWAITHUMANS_RELAY_URL",

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from awaithumans_core import HumanTask, Outcome, Settings, await_human, await_human_sync
+from awaithumans_core.flow import Pause
 from awaithumans_core.progress import is_terminal
 from awaithumans_core.progress.live import LiveBatchProgress, LiveProgress
 from awaithumans_core.progress.plain import PlainBatchProgress
 from awaithumans_core.task import random_key
-from awaithumans_core.testing import FakeHumans
+from awaithumans_core.testing import FakeHumans, faults
 from tests.support.workflows import Decision
 
 SETTINGS = Settings(url="http://localhost:3001")
@@ -192,6 +193,43 @@ def test_batch_that_the_program_leaves_reports_nothing(capsys: pytest.CaptureFix
     next(answers)
     answers.close()
     assert "stopped" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [3, 40], ids=["polled", "checked together"])
+async def test_batch_tells_once_that_the_server_is_away(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """An outage while people are asked is reported with what to do, and the answers arrive after it."""
+    questions = asked(number, own_keys=True)
+    async with FakeHumans() as humans:
+        humans.answer("Approve", {"approved": True}).after(120)
+        humans.fault(faults.status(503), on="poll", times=30)
+        humans.fault(faults.status(503), on="list", times=5)
+        async with humans.client() as client:
+            answers = await client.wait_all(questions)
+    assert all(answer.error is None for answer in answers)
+    shown = capsys.readouterr().err
+    assert shown.count("the server does not answer") == 1
+    assert "503" in shown
+
+
+def test_live_batch_shows_an_outage_until_the_next_reply() -> None:
+    """The line of the batch stays, with the reason and the advice below it."""
+    questions = asked(2, own_keys=True)
+    batch = LiveBatchProgress(questions, SETTINGS)
+    batch.trouble(Pause(1.0, "GET /api/tasks: HTTP 503", advice="Start the awaithumans server"))
+    line, reason, advice = shown(batch, 60)
+    assert line == "0:00 0 open, 2 to ask"
+    assert reason.strip().startswith("the server does not answer: GET /api/tasks: HTTP 503")
+    assert advice.strip() == "Start the awaithumans server"
+    batch.replied()
+    assert shown(batch, 60) == [line]
+
+
+def test_batch_stopped_while_asking_names_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong address is the usual cause."""
+    with suppress(KeyboardInterrupt), PlainBatchProgress(asked(2, own_keys=True), SETTINGS) as batch:
+        batch.trouble(Pause(1.0, "POST http://localhost:1/api/tasks: refused"))
+        raise KeyboardInterrupt
+    assert "stopped while asking 2 questions (the server does not answer: POST http" in capsys.readouterr().err
 
 
 def test_keys_of_many_waits_are_shown_three_times(capsys: pytest.CaptureFixture[str]) -> None:

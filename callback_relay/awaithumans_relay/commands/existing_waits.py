@@ -50,7 +50,9 @@ def _check_file(url: str) -> None:
         return
     file = Path(given.database or "")
     if not file.is_file():
-        raise SettingsError(f"there is no database at {file.absolute()}: no relay has run with it. {ELSEWHERE}")
+        raise SettingsError(
+            f"there is no database at {file.absolute()}: no relay has run with it yet. Start `awaithumans-relay serve` first. {ELSEWHERE}"
+        )
 
 
 def _check_version(db: Connection) -> None:

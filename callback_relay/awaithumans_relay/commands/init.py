@@ -100,7 +100,9 @@ def init(path: Path) -> list[str]:
     lines += _git_notes(path)
     if empty := [name for name in _REQUIRED if not _value(content, name)]:
         lines.append(f"Fill in: {', '.join(empty)}")
-    lines.append("Then check it: awaithumans-relay doctor")
+    lines.append(
+        "Then start `awaithumans-relay serve`, and check everything with `awaithumans-relay doctor` and the same flags"
+    )
     return lines
 
 

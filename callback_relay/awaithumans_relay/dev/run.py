@@ -165,7 +165,7 @@ class Run:
                 f"set in this terminal: {', '.join(set_here)}. Programs that have these do not use this instance",
             )
         if self._questions is not None and self._questions.open:
-            self._screen.plain(f"{self._questions.open} open questions of earlier runs are waiting for an answer.")
+            self._screen.plain(f"Open questions of earlier runs, waiting for an answer: {self._questions.open}")
         self._screen.plain(
             "Run your worker or script in another terminal, in this folder. It needs no variables. Ctrl-C stops all."
         )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress.base import INTERRUPTS, deadline_of, duration, shown_key
 from awaithumans_core.safe_text import one_line
@@ -42,6 +43,7 @@ class BatchProgress:
         self._asked, self._settings = asked, settings
         self._open: dict[int, OpenQuestion] = {}
         self._began = time.monotonic()
+        self._trouble: Pause | None = None
 
     def opened(self, position: int, question: HumanTask[Any], created: Outcome) -> OpenQuestion:
         """Record that a question, or its re-ask, has an open task."""
@@ -58,6 +60,15 @@ class BatchProgress:
             self.answered += 1
         else:
             self.failed += 1
+
+    def trouble(self, pause: Pause) -> None:
+        """Record that there was no usable reply. The call is tried again."""
+        if not pause.missing:  # a single missing task is logged, and ends in its question's own error
+            self._trouble = pause
+
+    def replied(self) -> None:
+        """Record that there was a usable reply."""
+        self._trouble = None
 
     @property
     def open(self) -> list[OpenQuestion]:
@@ -80,7 +91,8 @@ class BatchProgress:
         """Report that the batch was stopped, and list some of the questions that stay open."""
         still_open = self.open
         if not still_open:
-            self.say(f"stopped while asking {questions(self.total)}")
+            reason = f" ({trouble_of(self._trouble)})" if self._trouble is not None else ""
+            self.say(f"stopped while asking {questions(self.total)}{reason}")
             return
         number, listed = len(still_open), still_open[:LISTED]
         unknown = any(shown_key(each.question) for each in still_open)
@@ -114,6 +126,11 @@ class BatchProgress:
             self.left_open()
         elif kind is None:
             self.finished()
+
+
+def trouble_of(pause: Pause) -> str:
+    """Return why there is no usable reply, as text."""
+    return f"the server does not answer: {pause.reason}"
 
 
 def questions(number: int) -> str:

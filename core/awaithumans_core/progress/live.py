@@ -12,7 +12,7 @@ from rich.text import Text
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress.base import Progress, clock, duration, time_left
-from awaithumans_core.progress.batch import BatchProgress, questions
+from awaithumans_core.progress.batch import BatchProgress, questions, trouble_of
 from awaithumans_core.progress.block import BLOCK
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.settings import Settings
@@ -80,8 +80,7 @@ class LiveProgress(Progress):
         shown = self._shown_lines(width)
         if self._away is None:
             return shown
-        trouble = Text(one_line(f"  {self._away}"), style="yellow", no_wrap=True, overflow="ellipsis")
-        return Group(shown, trouble, *([Text(one_line(f"  {self._advice}"), style="yellow")] if self._advice else []))
+        return Group(shown, *_trouble_lines(self._away, self._advice))
 
     def _shown_lines(self, width: int) -> RenderableType:
         task = one_line(self.asked.task)
@@ -117,7 +116,13 @@ class LiveBatchProgress(BatchProgress):
         BLOCK.end(f"{questions(self.total)}: {self.answered:,} answered{failed} after {self.waited}")
 
     def lines(self, width: int) -> RenderableType:
-        """Return the lines that show the current state of this batch."""
+        """Return the lines that show the current state of this batch, and what is wrong if the server is away."""
+        shown, trouble = self._shown_lines(width), self._trouble
+        if trouble is None:
+            return shown
+        return Group(shown, *_trouble_lines(f"{trouble_of(trouble)}; trying on", trouble.advice))
+
+    def _shown_lines(self, width: int) -> RenderableType:
         still_open = self.open
         counts = {
             "open": len(still_open),
@@ -156,6 +161,11 @@ def _end(head: Text, until: datetime, task: str, width: int, *, shortest: str | 
     given = [form for form in forms if form is not None]
     head.append(f" · {next((form for form in given if len(form) <= room), given[-1])}{task}")
     head.no_wrap, head.overflow = True, "ellipsis"
+
+
+def _trouble_lines(reason: str, advice: str) -> list[Text]:
+    line = Text(one_line(f"  {reason}"), style="yellow", no_wrap=True, overflow="ellipsis")
+    return [line, Text(one_line(f"  {advice}"), style="yellow")] if advice else [line]
 
 
 def _link(url: str) -> Text:

@@ -8,7 +8,7 @@ from typing import Any
 from awaithumans_core.flow import Pause
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.progress.base import Progress, time_left
-from awaithumans_core.progress.batch import BatchProgress, OpenQuestion, questions
+from awaithumans_core.progress.batch import BatchProgress, OpenQuestion, questions, trouble_of
 from awaithumans_core.safe_text import one_line
 from awaithumans_core.task import HumanTask
 
@@ -52,9 +52,20 @@ class PlainProgress(Progress):
 
 
 class PlainBatchProgress(BatchProgress):
-    """Writes one line for a log once the first question of a batch is asked, and one if the batch is stopped."""
+    """Writes one line for a log once the first question of a batch is asked, and one if the batch is stopped.
 
-    _told = False
+    The first trouble with the server gets a line too.
+    """
+
+    _told = _away = False
+
+    def trouble(self, pause: Pause) -> None:
+        """Write a line at the first trouble."""
+        super().trouble(pause)
+        if not self._away and not pause.missing:
+            self._away = True
+            advice = f". {pause.advice}" if pause.advice else ""
+            self.say(f"{questions(self.total)} - {trouble_of(pause)}; trying on{advice}")
 
     def opened(self, position: int, question: HumanTask[Any], created: Outcome) -> OpenQuestion:
         """Write the line with the first open question."""
