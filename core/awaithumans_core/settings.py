@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from awaithumans_core.discovery.server_key import key_beside_server
 from awaithumans_core.discovery.values import discovered_values
 from awaithumans_core.errors import SettingsError
-from awaithumans_core.http.addresses import http_address
+from awaithumans_core.http.addresses import http_address, is_same_place
 from awaithumans_core.http.local_server import announced_elsewhere
 from awaithumans_core.route import RouteSigner
 from awaithumans_core.secret_strength import GENERATE, weakness
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Combine the sources in the order that the module documents."""
-        return (_Combined(settings_cls, init_settings, _Stripped(env_settings), _Stripped(dotenv_settings)),)
+        return (_Combined(settings_cls, init_settings, _Stripped(env_settings), env_file=_Stripped(dotenv_settings)),)
 
     def token(self) -> str:
         """The API token, in clear.
@@ -204,23 +204,37 @@ def check_all(*checks: Callable[[], object]) -> None:
             wrong.append(str(error))
             missing.extend(error.missing)
     if missing:
-        wrong.append(_WHERE_TO_SET)
+        wrong.append(_OWN_RELAY if "AWAITHUMANS_WEBHOOK_KEY" in missing else _WHERE_TO_SET)
     if wrong:
         raise SettingsError("\n".join(wrong), missing=tuple(missing))
 
 
+_OWN_RELAY = (
+    "For development, an application with a relay of its own needs `awaithumans dev`, started in the folder of the "
+    "application (its address, token and key are found there), AWAITHUMANS_RELAY_URL with the path under which the "
+    "relay is included, and AWAITHUMANS_RELAY_SECRET. `awaithumans-relay dev` has a relay of its own, and gives its "
+    "key to no other. `awaithumans-relay init` writes a `.env` that explains the settings; applications do not read "
+    "it by themselves (`uvicorn --env-file .env`)"
+)
+
 _WHERE_TO_SET = (
     "For development start `awaithumans-relay dev` in the folder of the project: nothing needs to be set then. "
-    "Otherwise set the variables; `awaithumans-relay init` writes a `.env` that explains them"
+    "Otherwise set the variables; `awaithumans-relay init` writes a `.env` that explains them. The command line reads "
+    "it, other programs only if told to (`Settings.load(env_file=...)`, `uvicorn --env-file .env`)"
 )
 
 
 class _Combined(PydanticBaseSettingsSource):
     """All sources in one. The first source that has a value wins, and development servers fill in what is missing."""
 
-    def __init__(self, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource) -> None:
+    def __init__(
+        self,
+        settings_cls: type[BaseSettings],
+        *sources: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
+    ) -> None:
         super().__init__(settings_cls)
-        self._sources = sources
+        self._sources, self._env_file = sources, env_file
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return self().get(field_name), field_name, False
@@ -229,7 +243,28 @@ class _Combined(PydanticBaseSettingsSource):
         given: dict[str, Any] = {}
         for source in self._sources:
             given = source() | given
+        in_file = self._env_file()
+        _refuse_mixed(given, in_file)
+        given = in_file | given
         return given | discovered_values(given)
+
+
+def _refuse_mixed(given: Mapping[str, Any], in_file: Mapping[str, Any]) -> None:
+    """Refuse to use a secret of an env file with the address of another server.
+
+    Raises:
+        SettingsError: the file names the server of its secret, and a variable or an argument names another server.
+    """
+    for address, secret in (("url", "admin_api_token"), ("relay_url", "relay_secret")):
+        both = given.get(address) is not None and in_file.get(address) is not None
+        if not both or in_file.get(secret) is None or given.get(secret) is not None:
+            continue
+        if not is_same_place(given[address], in_file[address]):
+            raise SettingsError(
+                f"AWAITHUMANS_{address.upper()} in the env file names another address than the variable or argument "
+                f"that wins over it, and AWAITHUMANS_{secret.upper()} of the file is not sent there: set both in the "
+                "same place"
+            )
 
 
 class _Stripped(PydanticBaseSettingsSource):

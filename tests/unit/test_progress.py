@@ -200,9 +200,9 @@ async def test_batch_tells_once_that_the_server_is_away(number: int, capsys: pyt
     """An outage while people are asked is reported with what to do, and the answers arrive after it."""
     questions = asked(number, own_keys=True)
     async with FakeHumans() as humans:
-        humans.answer("Approve", {"approved": True}).after(120)
-        humans.fault(faults.status(503), on="poll", times=30)
-        humans.fault(faults.status(503), on="list", times=5)
+        humans.answer("Approve", {"approved": True}).after(10)
+        humans.fault(faults.status(503), on="poll", times=3)
+        humans.fault(faults.status(503), on="list", times=3)
         async with humans.client() as client:
             answers = await client.wait_all(questions)
     assert all(answer.error is None for answer in answers)

@@ -212,6 +212,25 @@ def test_precedence_is_argument_variable_env_file(monkeypatch: pytest.MonkeyPatc
     assert settings.admin_api_token is None
 
 
+@pytest.mark.parametrize("address", ["url", "relay_url"])
+def test_secret_of_an_env_file_is_not_used_with_another_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is left from another project does not send the token of this one there."""
+    secret = {"url": "admin_api_token", "relay_url": "relay_secret"}[address]
+    value = "v" * 40
+    Path(".env").write_text(
+        f"AWAITHUMANS_{address.upper()}=http://localhost:3001\nAWAITHUMANS_{secret.upper()}={value}\n"
+    )
+    monkeypatch.setenv(f"AWAITHUMANS_{address.upper()}", "https://other.example")
+    with pytest.raises(SettingsError, match=f"AWAITHUMANS_{secret.upper()} of the file is not sent there") as refused:
+        Settings.load(env_file=".env")
+    assert value not in str(refused.value)
+    monkeypatch.setenv(f"AWAITHUMANS_{address.upper()}", "http://127.0.0.1:3001/")  # the same address
+    assert getattr(Settings.load(env_file=".env"), secret)
+    monkeypatch.setenv(f"AWAITHUMANS_{address.upper()}", "https://other.example")
+    monkeypatch.setenv(f"AWAITHUMANS_{secret.upper()}", "w" * 40)  # both are those of the other server
+    assert Settings.load(env_file=".env").model_dump()[address].rstrip("/") == "https://other.example"
+
+
 @pytest.mark.parametrize("content", [None, b"AWAITHUMANS_URL=\xff", ...], ids=["missing", "not text", "a folder"])
 def test_unreadable_env_file_is_an_error(content: Any) -> None:
     """A file that was asked for is never ignored."""

@@ -12,6 +12,9 @@ from awaithumans_relay.store import Store
 from awaithumans_relay.store.database.url import parsed, shown
 from awaithumans_relay.store.table.schema import SCHEMA_VERSION, schema_version
 
+DEV_DATABASE = Path(".awaithumans/dev/relay/waits.db")
+"""Where `awaithumans-relay dev` keeps the waits of the project in this folder."""
+
 ELSEWHERE = "Give the relay's database with --database or AWAITHUMANS_RELAY_DATABASE."
 
 
@@ -50,8 +53,13 @@ def _check_file(url: str) -> None:
         return
     file = Path(given.database or "")
     if not file.is_file():
+        other = (
+            f"That of `awaithumans-relay dev` is --database sqlite:///{DEV_DATABASE}"
+            if DEV_DATABASE.is_file()
+            else "Start `awaithumans-relay serve` first"
+        )
         raise SettingsError(
-            f"there is no database at {file.absolute()}: no relay has run with it yet. Start `awaithumans-relay serve` first. {ELSEWHERE}"
+            f"there is no database at {file.absolute()}: no relay has run with it yet. {other}. {ELSEWHERE}"
         )
 
 
