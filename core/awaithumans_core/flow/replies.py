@@ -136,7 +136,7 @@ _ACCESS = frozenset({401, 403})
 _ADVICE: Mapping[Service, Mapping[int | str, str]] = {
     SERVER: {
         401: "set AWAITHUMANS_ADMIN_API_TOKEN to the token of this server",
-        403: "use a token of an operator, an admin or the task's assignee",
+        403: "use a token of an operator, an admin or the task's assignee (AWAITHUMANS_ADMIN_API_TOKEN)",
         404: SERVER.if_other,
         405: SERVER.if_other,
         407: _PROXY,
