@@ -1,11 +1,16 @@
 """A LangGraph graph and the relay inside one FastAPI app, which starts the threads and resumes them.
 
-    uvicorn graphs_in_your_app:app --no-access-log
+    awaithumans dev                                             # terminal 1: the server, whose key is found beside it
+
+    export AWAITHUMANS_RELAY_URL=http://localhost:8000/awaithumans
+    export AWAITHUMANS_RELAY_SECRET=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')
+    uvicorn graphs_in_your_app:app --no-access-log              # terminal 2, in the same folder
     curl -X POST 'localhost:8000/refunds/A-1005?amount=250'     # asks a person; returns at the question
     curl localhost:8000/refunds/A-1005                          # once the person has answered: paid or declined
 
-It needs the settings that the README lists, with AWAITHUMANS_RELAY_URL=http://localhost:8000/awaithumans. The app may
-be restarted while people are asked.
+The secret must stay the same: keep it, for instance in the `.env` that `awaithumans-relay init` writes, and start with
+`uvicorn --env-file .env`. The app may be restarted while people are asked. While the awaithumans server is down, a
+request waits until the question is asked; `--timeout-graceful-shutdown 5` bounds how long a restart waits for it.
 """
 
 import os

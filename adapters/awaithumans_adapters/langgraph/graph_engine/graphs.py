@@ -86,7 +86,9 @@ class Graphs:
         if not hasattr(graph, "checkpointer"):  # usually an uncompiled StateGraph
             raise SettingsError(f"graph {name!r} is a {type(graph).__name__} and not a compiled graph: compile it")
         if not isinstance(graph.checkpointer, BaseCheckpointSaver):
-            raise SettingsError(f"graph {name!r} has no checkpointer, so no thread of it can be resumed")
+            raise SettingsError(
+                f"graph {name!r} has no checkpointer, so no thread of it can be resumed: compile it with one"
+            )
         if self._context is NOT_GIVEN and (schema := getattr(graph, "context_schema", None)) is not None:
             raise SettingsError(
                 f"graph {name!r} has the context_schema {getattr(schema, '__name__', schema)}, and LangGraph does "
