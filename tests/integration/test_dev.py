@@ -199,7 +199,7 @@ async def test_killed_run_is_recognised_and_its_questions_are_kept(project: Path
     assert (project / ".awaithumans/dev.json").exists()
     assert running_instance(project) is None
     with dev(project, ports=False) as running:
-        await running.shows("1 open question")
+        await running.shows("waiting for an answer: 1")
         await running.answer(link)
         with running.caller(ASKS) as again:
             assert again.communicate(timeout=LIMIT_SECONDS)[0].strip() == "approved=True"

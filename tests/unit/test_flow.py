@@ -56,6 +56,7 @@ from awaithumans_core.flow import (
     follow,
     get,
     last_look,
+    open_page,
     open_wait,
     poll,
     relay_report,
@@ -1376,6 +1377,15 @@ def test_pages_grow_while_they_are_light(page: int, held_there: int, weight: int
     talk = Conversation([page_of(held_there, before_noon=1, weight=weight)])
     assert talk.run(ended(MANY, page, talk.patience))[0] == following
     assert pages(talk) == [(page, 0)]
+
+
+def test_page_of_open_tasks_is_one_request_for_one_status() -> None:
+    """The server takes one status for each request."""
+    talk = Conversation([page_of(25)])
+    listed = talk.run(open_page("created", 50, 25, talk.patience))
+    (call,) = talk.calls
+    assert call.params == {"status": "created", "limit": 25, "offset": 50}
+    assert (len(listed.tasks), listed.full, listed.next_size, listed.covered) == (25, True, 50, 25)
 
 
 def test_growing_page_starts_where_previous_ended() -> None:

@@ -86,7 +86,7 @@ async def wrong_settings(
             "another-token": (changed(right, admin_api_token="another"), "AWAITHUMANS_ADMIN_API_TOKEN"),
             "too-weak-a-token": (
                 changed(right, url=fake_url, admin_api_token=fake.outsider_token),
-                "use a token of an operator",
+                "Use a token of an operator",
             ),
             "a-proxy-403": (changed(right, url=behind(faults.html(403))), "403"),
             "a-proxy-407": (changed(right, url=behind(faults.html(407))), "HTTP_PROXY"),
