@@ -187,7 +187,7 @@ async def test_batch_never_exceeds_its_connection_limit(server: TaskServer, some
             await asyncio.sleep(0.02)
 
     counting = asyncio.create_task(count())
-    async with TaskClient(server.url, server.token, clock=FastClock()) as client:
+    async with TaskClient(server.url, server.token) as client:
         waiting = asyncio.create_task(client.wait_all(asked, connections=6))
         listed = await somebody.find_all([task.idempotency_key for task in asked])
         for task in listed:

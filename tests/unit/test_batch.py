@@ -493,10 +493,10 @@ async def test_slow_server_is_asked_less_often() -> None:
 
 async def test_checks_keep_to_the_budget() -> None:
     """Whatever the questions need, the requests take 2 % of the time, beside what was saved before."""
-    server = Server(dict.fromkeys(range(400), 900.0), takes=0.02)
-    await server.all(questions(400), 5)
-    asked = [when for when, made in server.calls if made.startswith("GET") and "/poll" not in made and when < 900]
-    assert len(asked) * server.takes <= SHARE * (900 + 60) * 1.1
+    server = Server(dict.fromkeys(range(200), 600.0), takes=0.05)
+    await server.all(questions(200), 5)
+    asked = [when for when, made in server.calls if made.startswith("GET") and "/poll" not in made and when < 600]
+    assert len(asked) * server.takes <= SHARE * (600 + 60) * 1.1
 
 
 async def test_repeated_question_is_checked_like_a_new_one() -> None:

@@ -292,6 +292,7 @@ def test_a_day_of_waiting_cost_the_planned_checks(one_day: list[tuple[float, str
     assert max(looks.values()) < 1.1 * planned(0, DAY)
 
 
+@pytest.mark.edges
 def test_waits_opened_together_spread_over_the_interval(one_day: list[tuple[float, str]]) -> None:
     """They are due together at first and evenly spread a day later."""
     quarters = Counter(int(at // 300) for at, _ in one_day if at >= DAY - 4 * HOUR)
