@@ -84,4 +84,4 @@ async def test_details_show_twenty_questions_and_count_the_rest(client: Client, 
     assert details.count("Waiting for a person") == 20
     assert "and 5 more" in details
     assert [each["question"] for each in pending] == [f"{question} {place}" for place in range(25)]
-    await handle.cancel()
+    await handle.terminate()
