@@ -13,6 +13,7 @@ NEEDS = {
     "awaithumans_adapters.temporal.testing": {"temporal", "testing"},
     "awaithumans_adapters.langgraph": {"langgraph"},
     "awaithumans_adapters.langgraph.approval_middleware": {"langchain"},
+    "awaithumans_adapters.langgraph.testing": {"langgraph", "testing"},
     "awaithumans_relay": {"relay"},
 }
 """Extras of each module and of the modules below it; the longest name that fits counts."""
