@@ -33,7 +33,6 @@ from awaithumans_core.errors import (
 from awaithumans_core.failure_cause import Cause, cause_of
 from awaithumans_core.flow import (
     ASKED_BY,
-    FIRST_PAGE,
     HEAVY_PAGE_BYTES,
     MAX_PAGE_TASKS,
     Call,
@@ -50,7 +49,6 @@ from awaithumans_core.flow import (
     close_if_marked,
     close_if_mine,
     create,
-    ended,
     ended_page,
     finish,
     follow,
@@ -1287,15 +1285,23 @@ def test_refused_withdrawal_is_typed_error(script: list[Event], kind: type[Await
     refused_with(kind, talk, withdraw(BODY, talk.patience))
 
 
-# --- ended
+# --- lists
 
 
 NOON = datetime(2031, 1, 1, 12, tzinfo=UTC)
 
-MANY = [NOON] * 2000
-"""Number of waiting tasks for which every page is worth its cost."""
+FIRST_PAGE = 25
 
-FROM_THE_BEGINNING = [datetime(1, 1, 1, tzinfo=UTC)] * 2000
+
+def whole_list(size: int, patience: Patience) -> Flow[int]:
+    """Read all pages, each from where the previous one ended. Return the size of the page that would be next."""
+    offset, full = 0, True
+    while full:
+        page = yield from ended_page(offset, size, patience)
+        for outcome in page.tasks:
+            yield Notice(outcome)
+        offset, size, full = offset + page.covered, page.next_size, page.full
+    return size
 
 
 def listed(number: int, *, before_noon: float = 0.0) -> dict[str, Any]:
@@ -1323,7 +1329,7 @@ def reported_tasks(talk: Conversation) -> list[str]:
 def test_ended_reads_one_page() -> None:
     """One plain read of the list reports each ended task with its answer."""
     talk = Conversation([page_of(3)])
-    assert talk.run(ended(MANY, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
+    assert talk.run(whole_list(FIRST_PAGE, talk.patience)) == FIRST_PAGE
     assert talk.steps == [
         Call("GET", "/api/tasks", params={"terminal": "true", "limit": FIRST_PAGE, "offset": 0}, timeout=5.0),
         *(Notice(Outcome.model_validate(listed(number))) for number in range(3)),
@@ -1333,7 +1339,7 @@ def test_ended_reads_one_page() -> None:
 def test_empty_list_is_read_once() -> None:
     """An empty list is read once and reports nothing."""
     talk = Conversation([reply(200, [])])
-    assert talk.run(ended(FROM_THE_BEGINNING, FIRST_PAGE, talk.patience)) == (FIRST_PAGE, None)
+    assert talk.run(whole_list(FIRST_PAGE, talk.patience)) == FIRST_PAGE
     assert talk.reported_statuses == []
 
 
@@ -1375,7 +1381,7 @@ def test_empty_list_is_read_once() -> None:
 def test_pages_grow_while_they_are_light(page: int, held_there: int, weight: int, following: int) -> None:
     """The size of the next page follows from the number of tasks and bytes of this one."""
     talk = Conversation([page_of(held_there, before_noon=1, weight=weight)])
-    assert talk.run(ended(MANY, page, talk.patience))[0] == following
+    assert talk.run(ended_page(0, page, talk.patience)).next_size == following
     assert pages(talk) == [(page, 0)]
 
 
@@ -1386,6 +1392,18 @@ def test_page_of_open_tasks_is_one_request_for_one_status() -> None:
     (call,) = talk.calls
     assert call.params == {"status": "created", "limit": 25, "offset": 50}
     assert (len(listed.tasks), listed.full, listed.next_size, listed.covered) == (25, True, 50, 25)
+    assert listed.reached == NOON
+
+
+@pytest.mark.parametrize(
+    ("records", "reached"),
+    [([listed(1, before_noon=1), record("completed")], NOON - timedelta(seconds=1)), ([record("completed")], None)],
+    ids=["the last task has none", "no task has one"],
+)
+def test_page_reaches_back_to_its_last_creation_time(records: list[Any], reached: datetime | None) -> None:
+    """A server may report no creation times."""
+    talk = Conversation([reply(200, records)])
+    assert talk.run(ended_page(0, 25, talk.patience)).reached == reached
 
 
 def test_growing_page_starts_where_previous_ended() -> None:
@@ -1393,7 +1411,7 @@ def test_growing_page_starts_where_previous_ended() -> None:
     talk = Conversation(
         [page_of(25), page_of(50, first=25), page_of(100, first=75), page_of(200, first=175), page_of(7)]
     )
-    assert talk.run(ended(MANY, 25, talk.patience)) == (MAX_PAGE_TASKS, None)
+    assert talk.run(whole_list(25, talk.patience)) == MAX_PAGE_TASKS
     assert pages(talk) == [(25, 0), (50, 25), (100, 75), (200, 175), (200, 375)]
     assert reported_tasks(talk)[:375] == [f"task-{number}" for number in range(375)]
 
@@ -1404,38 +1422,21 @@ def test_shrinking_page_starts_where_previous_ended() -> None:
     talk = Conversation(
         [page_of(5, weight=heavy), page_of(2, weight=heavy), page_of(1, weight=heavy), page_of(1), page_of(0)]
     )
-    assert talk.run(ended(MANY, 5, talk.patience)) == (2, None)
+    assert talk.run(whole_list(5, talk.patience)) == 2
     assert pages(talk) == [(5, 0), (2, 5), (1, 7), (1, 8), (2, 9)]
 
 
-def test_listing_ends_at_first_task_before_since() -> None:
-    """The list is newest first, so nothing relevant follows a task from before `since`."""
-    talk = Conversation([page_of(25), page_of(50, before_noon=0.001)])
-    talk.run(ended(MANY, 25, talk.patience))
-    assert len(pages(talk)) == 2
-
-
-@pytest.mark.parametrize(("older", "turned"), [(0, 1), (6, 1), (7, 2), (12, 2), (13, 3), (120, 20)])
-def test_further_pages_are_read_only_while_worth_their_cost(older: int, turned: int) -> None:
-    """A page costs the server as much as six reads, so few old questions do not justify a long list."""
-    talk = Conversation([], then=lambda call: page_of(call.params["limit"] if call.params else 0))
-    young, old = [NOON + timedelta(seconds=1)] * 50, [NOON - timedelta(days=9)] * older
-    _, reached = talk.run(ended([*young, *old], MAX_PAGE_TASKS, talk.patience))
-    assert len(pages(talk)) == turned
-    assert reached == NOON
-
-
-def test_tasks_created_exactly_at_since_are_included() -> None:
-    """Many tasks can be created at one moment, and the page that ends within it may not be their last."""
+def test_tasks_created_at_one_moment_are_all_read() -> None:
+    """The page that ends within that moment may not be their last."""
     talk = Conversation([page_of(25), page_of(50, first=25), page_of(1, first=75)])
-    talk.run(ended(MANY, 25, talk.patience))
+    talk.run(whole_list(25, talk.patience))
     assert len(reported_tasks(talk)) == 76
 
 
-def test_listing_without_since_reads_everything() -> None:
-    """Without `since`, only a page that is not full ends the listing."""
+def test_only_a_page_that_is_not_full_ends_the_listing() -> None:
+    """However old the tasks of a page are."""
     talk = Conversation([page_of(25, before_noon=1e9), page_of(50, before_noon=2e9), page_of(0)])
-    talk.run(ended(FROM_THE_BEGINNING, 25, talk.patience))
+    talk.run(whole_list(25, talk.patience))
     assert pages(talk) == [(25, 0), (50, 25), (100, 75)]
 
 
@@ -1458,7 +1459,7 @@ def test_malformed_record_hides_no_other(odd: object, place: int) -> None:
     records: list[object] = [listed(1), listed(2)]
     records.insert(place, odd)
     talk = Conversation([reply(200, records)])
-    talk.run(ended(MANY, FIRST_PAGE, talk.patience))
+    talk.run(whole_list(FIRST_PAGE, talk.patience))
     assert reported_tasks(talk) == ["task-1", "task-2"]
     assert len(talk.calls) == 1
 
@@ -1466,7 +1467,7 @@ def test_malformed_record_hides_no_other(odd: object, place: int) -> None:
 def test_malformed_records_count_towards_a_full_page() -> None:
     """A full page of unreadable records does not end the listing."""
     talk = Conversation([reply(200, [{}, {}]), reply(200, [listed(1), {}, {}, {}]), page_of(1, first=2)])
-    talk.run(ended(MANY, 2, talk.patience))
+    talk.run(whole_list(2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2), (8, 6)]
     assert reported_tasks(talk) == ["task-1", "task-2"]
 
@@ -1474,7 +1475,7 @@ def test_malformed_records_count_towards_a_full_page() -> None:
 def test_tasks_without_creation_time_do_not_end_the_listing() -> None:
     """The list of a server that reports no creation times is read to its end."""
     talk = Conversation([reply(200, [record("completed"), record("completed")]), page_of(1)])
-    talk.run(ended(MANY, 2, talk.patience))
+    talk.run(whole_list(2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2)]
 
 
@@ -1488,7 +1489,7 @@ def test_failure_between_pages_is_retried(trouble: Reply | Lost) -> None:
     if isinstance(trouble, Reply) and trouble.status == 200 and trouble.body.startswith(b"["):
         trouble = reply(200, record())  # a list is what is asked for here: one record is the trouble
     talk = Conversation([page_of(2), trouble, page_of(1, first=2)])
-    talk.run(ended(MANY, 2, talk.patience))
+    talk.run(whole_list(2, talk.patience))
     assert pages(talk) == [(2, 0), (4, 2), (4, 2)]
     assert reported_tasks(talk) == ["task-0", "task-1", "task-2"]
 
@@ -1498,7 +1499,7 @@ def test_every_page_has_the_full_retry_time() -> None:
     talk = Conversation(
         [*[REFUSED] * 4, page_of(2), *[REFUSED] * 4, page_of(4, first=2), *[REFUSED] * 4, page_of(0)], seconds=8
     )
-    talk.run(ended(MANY, 2, talk.patience))
+    talk.run(whole_list(2, talk.patience))
     assert talk.clock.now > 1000 + 2 * 8
 
 
@@ -1510,7 +1511,7 @@ def test_every_page_has_the_full_retry_time() -> None:
 def test_list_that_stays_unreachable_is_an_error(trouble: Reply | Lost, kind: type[AwaitHumansError]) -> None:
     """The listing fails after its retry time, and the tasks reported so far stay reported."""
     talk = Conversation([page_of(2)], then=trouble, seconds=4)
-    error = refused_with(kind, talk, ended(MANY, 2, talk.patience))
+    error = refused_with(kind, talk, whole_list(2, talk.patience))
     assert error.url == "/api/tasks"
     assert reported_tasks(talk) == ["task-0", "task-1"]
     assert talk.clock.now <= 1004
@@ -1531,26 +1532,25 @@ def test_list_that_stays_unreachable_is_an_error(trouble: Reply | Lost, kind: ty
 def test_refused_list_is_raised_immediately(refused: Reply, kind: type[AwaitHumansError]) -> None:
     """A token that may not list tasks is not retried, so that its owner can read tasks one by one."""
     talk = Conversation([refused])
-    refused_with(kind, talk, ended(MANY, FIRST_PAGE, talk.patience))
+    refused_with(kind, talk, whole_list(FIRST_PAGE, talk.patience))
     assert talk.requests == [LIST]
 
 
 @given(
     newest_first=st.lists(st.sampled_from(["ended", "ends while pages are turned", "open"]), max_size=40),
     old=st.integers(0, 5),
-    each=st.sampled_from([1, 100]),
     page=st.integers(1, 10),
     weights=st.lists(st.sampled_from([0, HEAVY_PAGE_BYTES // 2, HEAVY_PAGE_BYTES + 1]), min_size=1, max_size=4),
     data=st.data(),
 )
 def test_tasks_ending_between_pages_cause_no_gap(
-    newest_first: list[str], old: int, each: int, page: int, weights: list[int], data: st.DataObject
+    newest_first: list[str], old: int, page: int, weights: list[int], data: st.DataObject
 ) -> None:
     """Tasks that end between two pages shift others to later pages, where they are read twice and never missed."""
     tasks = {place: listed(place, before_noon=place) for place in range(len(newest_first) + old)}
     states = dict(enumerate([*newest_first, *["ended"] * old]))
     shown = {place for place, state in states.items() if state == "ended"}
-    asked_for = {f"task-{place}" for place in shown if place < len(newest_first)}
+    there_from_the_beginning = {f"task-{place}" for place in shown}
     heavy = itertools.cycle(weights)
 
     def server(call: Call) -> Reply:
@@ -1562,13 +1562,8 @@ def test_tasks_ending_between_pages_cause_no_gap(
         return reply(200, body)
 
     talk = Conversation([], then=server)
-    created = [NOON - timedelta(seconds=place) for place in range(len(newest_first))] * each
-    following, reached = talk.run(ended(created, page, talk.patience))
-    assert 1 <= following <= MAX_PAGE_TASKS
-    back_to = [place for place in tasks if reached is None or NOON - timedelta(seconds=place) > reached]
-    assert {task for task in asked_for if int(task.removeprefix("task-")) in back_to} <= set(reported_tasks(talk))
-    if each > 40:  # they are worth every page
-        assert asked_for <= set(reported_tasks(talk))
+    assert 1 <= talk.run(whole_list(page, talk.patience)) <= MAX_PAGE_TASKS
+    assert there_from_the_beginning <= set(reported_tasks(talk))
 
 
 def test_address_with_extra_path_is_a_settings_error() -> None:
@@ -2029,7 +2024,7 @@ LONGER: dict[str, Callable[[Patience], Flow[Any]]] = {
     "finish": lambda patience: finish(OPENED, 60, patience),
     "withdraw": lambda patience: withdraw(BODY, patience),
     "open_wait": lambda patience: open_wait(BODY, RELAY, PROOFS, patience),
-    "ended": lambda patience: ended(MANY, FIRST_PAGE, patience),
+    "list": lambda patience: whole_list(FIRST_PAGE, patience),
 }
 
 

@@ -24,12 +24,9 @@ and the client polls again.
 """
 
 from awaithumans_core.flow.listing import (
-    FIRST_PAGE,
     HEAVY_PAGE_BYTES,
     MAX_PAGE_TASKS,
-    READS_A_PAGE,
     TaskPage,
-    ended,
     ended_page,
     open_page,
 )
@@ -61,11 +58,9 @@ from awaithumans_core.flow.waits import Proofs, ask, finish, follow, last_look, 
 
 __all__ = [
     "ASKED_BY",
-    "FIRST_PAGE",
     "HEAVY_PAGE_BYTES",
     "MAX_PAGE_TASKS",
     "POLL_SECONDS",
-    "READS_A_PAGE",
     "SAME_KEY",
     "TIMEOUT_GRACE_SECONDS",
     "Call",
@@ -87,7 +82,6 @@ __all__ = [
     "close_if_marked",
     "close_if_mine",
     "create",
-    "ended",
     "ended_page",
     "finish",
     "follow",

@@ -1,63 +1,25 @@
-"""Read the list of ended tasks, page by page."""
+"""Read the lists of ended and of open tasks, page by page.
+
+A list is newest first and holds whole payloads, so pages grow only while they stay light. A task that ends meanwhile
+moves others to later pages: some are read twice, none is left out.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from awaithumans_core.flow.replies import insist, read_records, refusal
-from awaithumans_core.flow.steps import Call, Flow, Notice, Patience, Reply
+from awaithumans_core.flow.steps import Call, Flow, Patience, Reply
 from awaithumans_core.outcome import Outcome
 
-FIRST_PAGE = 25
 MAX_PAGE_TASKS = 200
-"""Number of tasks on a page of the list: on the first page, and at most (the server's limit)."""
-
-READS_A_PAGE = 6
-"""Number of single reads that cost the server as much as a page of 200 tasks (measured: 24 ms and 4 ms)."""
+"""Maximum number of tasks on a page of the list (the server's limit)."""
 
 LIST_SECONDS = 5.0
 """Timeout of a page in seconds. A list that takes longer costs more than it saves."""
 
 HEAVY_PAGE_BYTES = 1_000_000
 """Size in bytes above which the next page is halved, since a list contains whole payloads of up to 5 MB each."""
-
-
-def ended(created: Sequence[datetime], page: int, patience: Patience) -> Flow[tuple[int, datetime | None]]:
-    """`GET /api/tasks?terminal=true`: notice the ended tasks, as far back as a page may contain one of the given tasks.
-
-    The list is newest first and holds whole payloads, so pages are small at first and grow while they stay light. Pages
-    are read while that costs less than reading the tasks one by one that are older than the last page. A task that ends
-    meanwhile moves others to later pages: some are noticed twice, none is left out.
-
-    Args:
-        created: Creation times (UTC) of the tasks that are waited for.
-        page: Maximum number of tasks on the first page: `FIRST_PAGE`, then what the last check returned.
-        patience: Limit of the retries for each page.
-
-    Returns:
-        The maximum number of tasks on a page of the next check, and the time back to which the list was read. Tasks
-        created at that time or before may have ended as well. None: the whole list was read.
-
-    Raises:
-        RequestRefusedError: this token may not list tasks.
-        ServerUnreachableError: there was no list within the patience. It is an `UnexpectedReplyError` if this server
-            has no such list.
-    """
-    offset = turned = 0
-    while True:
-        listed = yield from ended_page(offset, page, patience)
-        for outcome in listed.tasks:
-            yield Notice(outcome)
-        offset, turned, page = offset + listed.covered, turned + 1, listed.next_size
-        if not listed.full:
-            return page, None
-        older = sum(listed.reached is None or moment <= listed.reached for moment in created)  # several may share one
-        if older <= turned * READS_A_PAGE:
-            return page, listed.reached or _LATEST
-
-
-_LATEST = datetime.max.replace(tzinfo=UTC)
-"""Time that a page reaches back to if none of its tasks could be read. Any task may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +45,7 @@ class TaskPage:
 
 
 def ended_page(offset: int, size: int, patience: Patience) -> Flow[TaskPage]:
-    """`GET /api/tasks?terminal=true`: `size` tasks from this offset, `FIRST_PAGE` at first, then `next_size`."""
+    """`GET /api/tasks?terminal=true`: at most `size` tasks from this offset."""
     return _task_page({"terminal": "true"}, offset, size, patience)
 
 
