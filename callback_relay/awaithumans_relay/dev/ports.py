@@ -54,10 +54,6 @@ def is_free(port: int) -> bool:
     return False
 
 
-_claims: list[socket.socket] = []
-"""Sockets that claim ports until this process ends."""
-
-
 def claim(port: int) -> bool:
     """Claim a port for a server of this process. Return False if it is in use, or claimed by another process."""
     if not is_free(port):
@@ -68,5 +64,5 @@ def claim(port: int) -> bool:
     except OSError:
         mark.close()
         return False
-    _claims.append(mark)
+    atexit.register(mark.close)  # it is the claim until this process ends
     return True
