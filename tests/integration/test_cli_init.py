@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -23,7 +22,6 @@ from awaithumans_relay.commands.init import TEMPLATE
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_USER = 54_321
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-GIT = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +138,6 @@ def test_file_of_another_user_is_neither_completed_nor_read() -> None:
     assert os.environ["AWAITHUMANS_ADMIN_API_TOKEN"] == ""
 
 
-@GIT
 def test_init_lets_git_ignore_the_file(folder: Path) -> None:
     """A secret is not committed by accident, and a rule that exists already is enough."""
     git = ["git", "-c", "init.defaultBranch=main", "-C", str(folder)]

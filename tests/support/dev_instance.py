@@ -6,11 +6,31 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from awaithumans_core.discovery import DevInstance, proof_of
+import pytest
+
+from awaithumans_core import discovery
+from awaithumans_core.discovery import DevInstance, announce, proof_of
+
+
+def project_in_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder in the home directory, and the working directory."""
+    monkeypatch.setenv("HOME", str(home))
+    folder = home / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def announced(instance: DevInstance, project: Path) -> DevInstance:
+    """An instance that another process has announced in the project."""
+    announce(instance, project)
+    discovery.file._written_here.clear()
+    return instance
 
 
 def unused_port() -> int:

@@ -114,6 +114,17 @@ def settings_for(humans: TaskServer, relay_url: str, secret: str | None = None) 
     )
 
 
+def settings_without_servers() -> Settings:
+    """All settings of a relay, with addresses at which nothing listens."""
+    return Settings.load(
+        url="http://127.0.0.1:9",
+        admin_api_token="t",
+        relay_url="http://127.0.0.1:9",
+        relay_secret=secrets.token_urlsafe(32),
+        payload_key=secrets.token_urlsafe(32),
+    )
+
+
 def changed(settings: Settings, **fields: Any) -> Settings:
     return Settings.load(**settings.model_dump() | fields)
 

@@ -19,7 +19,7 @@ from awaithumans_core import discovery
 from awaithumans_core.discovery import CHALLENGE, DevInstance, UnusableFileError, announce, running_instance, withdraw
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.time_limit import within_limit
-from tests.support.dev_instance import Listener, dev_instance, listening
+from tests.support.dev_instance import Listener, announced, dev_instance, listening, project_in_home
 
 OTHER_USER = 54_321
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -27,12 +27,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder in the home directory, and the working directory."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+    return project_in_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -45,10 +40,7 @@ def relay() -> Generator[Listener]:
 @pytest.fixture
 def instance(relay: Listener, project: Path) -> DevInstance:
     """The instance of that relay. Another process has announced it in the project."""
-    instance = dev_instance(relay.url, relay_secret=relay.secret)
-    announce(instance, project)
-    discovery.file._written_here.clear()
-    return instance
+    return announced(dev_instance(relay.url, relay_secret=relay.secret), project)
 
 
 def found() -> DevInstance | None:
@@ -256,8 +248,7 @@ def test_only_a_challenge_is_sent(instance: DevInstance, relay: Listener) -> Non
 
 def test_stale_file_is_not_used(instance: DevInstance, project: Path) -> None:
     """After `kill -9` nothing listens on the port, and no signal is sent to find that out."""
-    announce(dev_instance(), project)
-    discovery.file._written_here.clear()
+    announced(dev_instance(), project)
     assert found() is None
 
 
@@ -266,8 +257,7 @@ def test_listener_on_the_port_of_the_relay_gets_no_secret(instance: DevInstance,
     for secret in (None, secrets.token_urlsafe(32)):
         with listening(secret) as stranger:
             stale = dev_instance(stranger.url)
-            announce(stale, project)
-            discovery.file._written_here.clear()
+            announced(stale, project)
             assert found() is None
             assert len(stranger.received) == 1
             for hidden in (stale.relay_secret, stale.api_token):
@@ -279,8 +269,7 @@ def test_challenge_passed_on_to_the_relay_proves_nothing(project: Path) -> None:
     copy = dev_instance()
     with listening(copy.relay_secret.get_secret_value()) as forwarder:
         forwarder.proven_url = copy.relay_url
-        announce(copy.model_copy(update={"relay_url": forwarder.url}), project)
-        discovery.file._written_here.clear()
+        announced(copy.model_copy(update={"relay_url": forwarder.url}), project)
         assert found() is None
         assert len(forwarder.received) == 1
 
@@ -289,8 +278,7 @@ def test_redirect_is_not_followed(instance: DevInstance, relay: Listener, projec
     """A program on the port could otherwise let the real relay give its proof."""
     with listening() as stranger:
         stranger.redirect = relay.url
-        announce(instance.model_copy(update={"relay_url": stranger.url}), project)
-        discovery.file._written_here.clear()
+        announced(instance.model_copy(update={"relay_url": stranger.url}), project)
         assert found() is None
     assert relay.received == []
 
@@ -350,8 +338,7 @@ def test_slow_reply_does_not_block_the_caller() -> None:
 async def test_instance_is_confirmed_inside_an_event_loop(instance: DevInstance, project: Path) -> None:
     """Settings are loaded inside of event loops too, and there no unconfirmed file is believed."""
     assert found() == instance
-    announce(dev_instance(), project)
-    discovery.file._written_here.clear()
+    announced(dev_instance(), project)
     assert found() is None
 
 

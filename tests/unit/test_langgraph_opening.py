@@ -1,7 +1,6 @@
 """Graphs that an engine opens itself: on the right event loop, for as long as the relay runs."""
 
 import asyncio
-import secrets
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from awaithumans_adapters.langgraph import GraphEngine, GraphThread, await_human
 from awaithumans_core import HumanTasks, Outcome, Route, Settings, SettingsError, TargetNotReady, TaskStatus
 from awaithumans_core.relay_loops import refuse_to_block
 from awaithumans_relay import create_app
+from tests.support.relay import settings_without_servers
 from tests.support.workflows import Decision
 
 Source = Callable[[Path], Any]
@@ -145,13 +145,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings.load(
-        url="http://127.0.0.1:9",
-        admin_api_token="t",
-        relay_url="http://127.0.0.1:9",
-        relay_secret=secrets.token_urlsafe(32),
-        payload_key=secrets.token_urlsafe(32),
-    )
+    return settings_without_servers()
 
 
 @pytest.mark.parametrize("case", UNUSABLE)

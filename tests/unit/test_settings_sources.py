@@ -10,26 +10,21 @@ import pytest
 from blockbuster import BlockBuster
 from pydantic import SecretStr
 
-from awaithumans_core import SyncTaskClient, discovery
-from awaithumans_core.discovery import DevInstance, announce
+from awaithumans_core import SyncTaskClient
+from awaithumans_core.discovery import DevInstance
 from awaithumans_core.errors import SettingsError
 from awaithumans_core.human_tasks import HumanTasks
 from awaithumans_core.settings import Settings, check_all
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay import create_app
-from tests.support.dev_instance import Listener, dev_instance, listening
+from tests.support.dev_instance import Listener, announced, dev_instance, listening, project_in_home
 
 NOTHING_FOUND = Settings(url="http://localhost:3001")
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder in the home directory, and the working directory."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+    return project_in_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -43,12 +38,6 @@ def relay() -> Generator[Listener]:
 def instance(relay: Listener, project: Path) -> DevInstance:
     """The instance of that relay. Another process has announced it in the project."""
     return announced(dev_instance(relay.url, relay_secret=relay.secret), project)
-
-
-def announced(instance: DevInstance, project: Path) -> DevInstance:
-    announce(instance, project)
-    discovery.file._written_here.clear()
-    return instance
 
 
 def set_of(settings: Settings) -> dict[str, Any]:

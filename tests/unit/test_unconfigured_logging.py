@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from awaithumans_core import HumanTask, HumanTasks, Route, ServerUnreachableErro
 from awaithumans_core.http.drivers import logger as of_scripts
 from awaithumans_core.testing import VirtualClock
 from awaithumans_relay import create_app
+from tests.support.relay import settings_without_servers
 from tests.support.workflows import Decision
 
 
@@ -31,13 +31,7 @@ def handlers(*given: logging.Handler) -> Generator[None]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings.load(
-        url="http://127.0.0.1:9",
-        admin_api_token="t",
-        relay_url="http://127.0.0.1:9",
-        relay_secret=secrets.token_urlsafe(32),
-        payload_key=secrets.token_urlsafe(32),
-    )
+    return settings_without_servers()
 
 
 async def refused_callback(settings: Settings, folder: Path) -> None:
