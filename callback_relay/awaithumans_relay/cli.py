@@ -95,13 +95,13 @@ GraphThreads = Annotated[
 ]
 
 
-def Port(whose: str, usual: int) -> Any:  # noqa: N802 - it stands where an option's class would
+def Port(of_what: str, usual: int) -> Any:  # noqa: N802 - it stands where an option's class would
     """Return the option for a port of `dev`."""
     return typer.Option(
         min=1,
         max=65535,
         metavar="PORT",
-        help=f"Port {whose}. Without it: {usual}, that of the last run, or a free one.",
+        help=f"Port {of_what}. Without it: {usual}, that of the last run, or a free one.",
         show_default=False,
     )
 
@@ -461,7 +461,7 @@ def init(
     """Write a `.env` for a real installation: each setting explained, with a new relay secret.
 
     A file that exists is completed: its lines stay as they are, and the secret
-    is made only if it has none. Only you can read the file, and git is told to
+    is made only if it has none. Only you can read the file, and git is set to
     ignore it. All commands read `.env` of the working directory. Workers read
     it with Settings.load(env_file=".env"). For development nothing needs to be
     set: see `awaithumans-relay dev --help`.

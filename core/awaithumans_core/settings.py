@@ -220,7 +220,7 @@ _OWN_RELAY = (
 _WHERE_TO_SET = (
     "For development start `awaithumans-relay dev` in the folder of the project: nothing needs to be set then. "
     "Otherwise set the variables; `awaithumans-relay init` writes a `.env` that explains them. The command line reads "
-    "it, other programs only if told to (`Settings.load(env_file=...)`, `uvicorn --env-file .env`)"
+    "it, other programs only if asked (`Settings.load(env_file=...)`, `uvicorn --env-file .env`)"
 )
 
 

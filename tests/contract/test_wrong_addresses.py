@@ -40,7 +40,7 @@ from tests.support.relay import RunningRelay, changed, running_relay
 from tests.support.servers import FakeServer
 
 TASK_ID = "a" * 32
-NOBODY = "http://127.0.0.1:9"
+NOTHING_LISTENS = "http://127.0.0.1:9"
 Caller = Callable[[Settings], Awaitable[None]]
 
 
@@ -177,7 +177,7 @@ def impatient_activities(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SITUATIONS = {
-    "nothing listens": (NOBODY, "silent"),
+    "nothing listens": (NOTHING_LISTENS, "silent"),
     "unknown host": ("http://no-such-host.invalid:3001", "silent"),
     "plain HTTP at https": ("https://{another}", "silent"),
     "404": ("http://{another}/404/json", "other"),

@@ -51,7 +51,7 @@ def test_interrupted_benchmark_leaves_no_process(sign: signal.Signals) -> None:
 
 
 def test_run_records_figures_without_machine_names(tmp_path: Path) -> None:
-    """A run of one benchmark writes its figures where it is told, and nothing into the repository."""
+    """A run of one benchmark writes its figures to the given folder, and nothing into the repository."""
     published = (ROOT / "docs" / "performance.md").read_bytes()
     file = tmp_path / "run.jsonl"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "import-cost", "--json", str(file)]

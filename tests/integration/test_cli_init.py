@@ -50,7 +50,7 @@ def init(*flags: str) -> str:
 
 def test_init_writes_a_private_file_with_a_new_secret(folder: Path) -> None:
     """The file is complete but for what only the user knows, and the output names that."""
-    told = init()
+    printed = init()
     values = dotenv_values(".env")
     secret = values["AWAITHUMANS_RELAY_SECRET"]
     assert secret is not None
@@ -59,9 +59,10 @@ def test_init_writes_a_private_file_with_a_new_secret(folder: Path) -> None:
     assert stat.S_IMODE(Path(".env").stat().st_mode) == 0o600
     assert [file.name for file in folder.iterdir()] == [".env"]
     assert (
-        "Fill in: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN, AWAITHUMANS_RELAY_URL, AWAITHUMANS_WEBHOOK_KEY" in told
+        "Fill in: AWAITHUMANS_URL, AWAITHUMANS_ADMIN_API_TOKEN, AWAITHUMANS_RELAY_URL, AWAITHUMANS_WEBHOOK_KEY"
+        in printed
     )
-    assert secret not in told
+    assert secret not in printed
 
 
 def test_second_init_changes_nothing(folder: Path) -> None:

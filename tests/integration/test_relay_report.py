@@ -140,7 +140,7 @@ async def test_doctor_of_a_worker_examines_what_a_worker_needs(worker: RunningRe
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "check", "told"),
+    ("name", "value", "check", "advice"),
     [
         ("RELAY_SECRET", "another secret of thirty-two characters", "running relay", WRONG_RELAY_SECRET),
         ("RELAY_URL", "http://127.0.0.1:9", "running relay", "awaithumans-relay dev"),
@@ -149,14 +149,14 @@ async def test_doctor_of_a_worker_examines_what_a_worker_needs(worker: RunningRe
     ],
 )
 async def test_doctor_of_a_worker_reports_each_wrong_setting(
-    worker: RunningRelay, monkeypatch: pytest.MonkeyPatch, name: str, value: str, check: str, told: str
+    worker: RunningRelay, monkeypatch: pytest.MonkeyPatch, name: str, value: str, check: str, advice: str
 ) -> None:
     """Only the check of this setting fails; what depends on it is not checked."""
     monkeypatch.setenv(f"AWAITHUMANS_{name}", value)
     code, found = await doctor()
     assert code == 1
     assert [each for each, (status, _) in found.items() if status == "failed"] == [check]
-    assert told.lower() in found[check][1].lower()
+    assert advice.lower() in found[check][1].lower()
     assert found["engines of the relay"][0] == ("ok" if name == "ADMIN_API_TOKEN" else "skipped")
 
 
@@ -169,7 +169,7 @@ TEMPORAL = EngineReport(name="temporal", state="ok", serves=["default"])
 
 
 @pytest.mark.parametrize(
-    ("engines", "flags", "told"),
+    ("engines", "flags", "advice"),
     [
         ([], EngineFlags(None, [], None), "has no engine"),
         ([], EngineFlags("localhost:7233", [], None), "'temporal' (`--temporal ADDRESS`)"),
@@ -180,12 +180,12 @@ TEMPORAL = EngineReport(name="temporal", state="ok", serves=["default"])
     ids=["none", "temporal", "langgraph-server", "namespace", "failing"],
 )
 def test_missing_engine_of_the_relay_is_reported_with_its_flag(
-    engines: list[EngineReport], flags: EngineFlags, told: str
+    engines: list[EngineReport], flags: EngineFlags, advice: str
 ) -> None:
     """A worker that asks through a relay without its engine or namespace would never be woken."""
     with pytest.raises(SettingsError) as raised:
         check_relay_engines(reported(engines=engines), flags)
-    assert told in str(raised.value)
+    assert advice in str(raised.value)
 
 
 def test_problems_of_the_relay_are_reported_as_its_own() -> None:

@@ -91,7 +91,7 @@ class SeenTasks:
         return True
 
     def forget_old(self, now: float) -> None:
-        """Forget tasks that were not seen for so long that nothing follows from it."""
+        """Remove tasks that were last seen too long ago to be of use."""
         gone = [
             task_id
             for task_id, seen in self._seen.items()

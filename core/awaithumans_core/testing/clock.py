@@ -29,7 +29,7 @@ itself, does not count.
 """
 
 SLICE_SECONDS = 0.01
-"""Real seconds between two looks at whether the process gets to run, while an action is expected."""
+"""Real seconds between two checks of whether the process gets to run, while an action is expected."""
 
 STARVED_SECONDS = 20.0
 """Maximum real seconds that do not count, since a process may be busy with something else for ever."""
