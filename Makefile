@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-scale lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-scale docs lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -46,6 +46,10 @@ bench-quick: $(READY) ## Run every benchmark in a small size, to see that each w
 bench-scale: $(READY) ## Measure 20,000 waits on a server that keeps 200,000 tasks, and simulate 100,000 for a month (25 minutes). ARGS="--waits 500 --kept 2000 --seconds 60 --simulated 10000"
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
+docs: $(READY) ## Build the documentation site into site/, strictly and without a network, and check the built pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(BIN)/python -m tests.docs
+
 lint: $(READY) ## Check format, style, types (mypy and pyright, both strict) and import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -63,7 +67,7 @@ hashes: $(READY) ## Update the hashed versions that the container installs, from
 		--python-version 3.12 --python-platform linux --output-file examples/deploy/requirements.txt
 
 clean: ## Remove .venv and everything generated
-	rm -rf $(VENV) .compat dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
