@@ -1,6 +1,7 @@
 """Real servers, started once per test process on free ports, each in its own folder, and stopped by process id."""
 
 import os
+import random
 import uuid
 from collections.abc import AsyncGenerator, Generator
 
@@ -17,7 +18,8 @@ from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay, running_relay
 from tests.support.servers import FakeServer, TaskServer
 
-# The same examples in every run, so that a change is judged by what it changes. `--hypothesis-profile=random` explores.
+# The same examples and jitter in every run, so that a change is judged by what it changes.
+# `--hypothesis-profile=random` explores.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None, derandomize=False)
 hypothesis.settings.load_profile("repeatable")
@@ -102,6 +104,13 @@ async def registrar(humans: HumansServer, tmp_path_factory: pytest.TempPathFacto
 def question() -> str:
     """Return a question that no other test asks."""
     return f"Approve {uuid.uuid4().hex[:8]}?"
+
+
+@pytest.fixture(autouse=True)
+def same_jitter(request: pytest.FixtureRequest) -> None:
+    """Spread load by the same random numbers in every run of a test."""
+    if request.config.getoption("--hypothesis-profile", None) != "random":
+        random.seed(request.node.nodeid)
 
 
 @pytest.fixture(autouse=True)

@@ -383,9 +383,11 @@ class Batch:
     async def _page(self, status: str | None, offset: int, size: int) -> flow.TaskPage | None:
         """Read a page of the tasks in this status, or of the ended ones. None: the list cannot be used."""
         listed = self._costs.ended if status is None else self._costs.open(status)
+        began = self._clock.now()
+        if not listed.usable(began, offset):
+            return None
         size = min(size, listed.largest)
         brief = Patience(0, clock=self._clock.now)
-        began = self._clock.now()
         try:
             page = await self._run_flow(
                 flow.ended_page(offset, size, brief) if status is None else flow.open_page(status, offset, size, brief),

@@ -4,7 +4,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
-from awaithumans_core.schedule import MAX_CHECK_SECONDS, next_check
+from awaithumans_core.schedule import MAX_CHECK_SECONDS, Costs, OpenPage, Reads, Standing, best_way, next_check
+from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, SLOW_REST_SECONDS
 from awaithumans_relay.store.schedule import (
     MAX_REDELIVERIES,
     MAX_REDELIVERY_SECONDS,
@@ -102,6 +103,35 @@ def test_deleted_task_is_confirmed_within_fifteen_minutes() -> None:
     confirming = (RULE.readings - 1) * RULE.recheck_seconds
     assert confirming >= CONFIRM_SECONDS
     assert MAX_CHECK_SECONDS + confirming + FLUSH_SECONDS + 50 <= DEADLINE_SECONDS == 900
+
+
+def test_slow_page_stops_the_use_of_pages_like_it() -> None:
+    """A page that takes three seconds is not tried again for ten minutes, then for twenty.
+
+    One deep in the list leaves the first pages in use, which are fast. A slow first page stops the use of the list.
+    """
+
+    def way(rank: int, now: float) -> object:
+        waits = 300
+        due, ages = [True] * waits, [3600.0 + number for number in range(waits)]
+        return best_way(costs, Standing(rank=rank, due=due, proved=[False] * waits, ages=ages), now)
+
+    costs = Costs()
+    costs.read_took(0.004)
+    listed = costs.open("created")
+    listed.largest = MAX_PAGE_TASKS
+    for again, rest in enumerate((SLOW_REST_SECONDS, 2 * SLOW_REST_SECONDS)):
+        began = 10_000.0 * again
+        assert isinstance(way(1000, began), OpenPage)
+        listed.took(50, 900, 3.0, MAX_PAGE_TASKS, costs, began)
+        for _ in range(20):
+            listed.took(50, 0, 0.01, MAX_PAGE_TASKS, costs, began)
+        assert isinstance(way(1000, began + rest - 1), Reads)
+        assert isinstance(way(0, began), OpenPage)
+    assert isinstance(way(1000, began + rest), OpenPage)
+    listed.took(50, 0, 3.0, MAX_PAGE_TASKS, costs, began + rest)
+    assert isinstance(way(0, began + rest), Reads)
+    assert isinstance(way(1000, began + rest), Reads)
 
 
 @given(st.integers(0, 2 * MAX_REDELIVERIES), st.floats(-MONTH, MONTH))

@@ -15,7 +15,7 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import SOON_SHARE, Costs, Ended, ListCost, OpenPage, Reads, Standing, best_way, interval
-from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, SLOW_SECONDS, in_order
+from awaithumans_core.schedule.costs import SLOW_SECONDS, in_order
 from awaithumans_core.schedule.ways import pages_of
 from awaithumans_relay.monitoring.metrics import Metrics
 from awaithumans_relay.store import Wait
@@ -159,6 +159,8 @@ class Lists:
     async def page(self, status: str | None, offset: int, size: int) -> flow.TaskPage | None:
         """Read a page of the tasks in this status, or of the ended ones. None: the list cannot be used."""
         listed = self._costs.ended if status is None else self._costs.open(status)
+        if not listed.usable(_now(), offset):
+            return None
         size = min(size, listed.largest)
         steps = (
             flow.ended_page(offset, size, Patience(0))
@@ -176,8 +178,8 @@ class Lists:
             return None
         self._metrics.page_read("ended" if status is None else "open")
         listed.took(size, offset, seconds, page.next_size, self._costs, _now())
-        if offset <= MAX_PAGE_TASKS and _now() - began > SLOW_SECONDS and listed.usable(_now()):
-            listed.failed(_now(), slow=True)
+        if _now() - began > SLOW_SECONDS:
+            listed.slow(offset, _now())
         created = [task.created_at.timestamp() for task in page.tasks if task.created_at is not None]
         if not in_order(created):
             listed.failed(_now())

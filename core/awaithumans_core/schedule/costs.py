@@ -20,7 +20,7 @@ PRIOR_WEIGHT = 0.05
 """Weight of the assumed values of a list against its measurements. It decides what these do not show."""
 FIRST_REST_SECONDS = 60.0
 SLOW_SECONDS = 1.0
-"""Duration above which one of the first pages of a list is too slow on any server."""
+"""Duration above which a page is too slow on any server."""
 SLOW_REST_SECONDS = 600.0
 MAX_REST_SECONDS = 3600.0
 """How long a list is not used after it was refused or wrong, or was slow: doubled each time."""
@@ -93,6 +93,9 @@ class ListCost:
     """Maximum number of tasks on a page. It grows while pages are light."""
     rests_until: float = float("-inf")
     rest: float = FIRST_REST_SECONDS
+    deep_rests_until: float = float("-inf")
+    deep_rest: float = SLOW_REST_SECONDS
+    """The same for the pages below the first ones only, after one of them was slow."""
     right: int = 0
     wrong: int = 0
     """Hints that a single read confirmed, and that it did not."""
@@ -110,22 +113,34 @@ class ListCost:
             offset: From which place.
             seconds: Its duration.
             next_size: How many rows the next page may have, by the weight of this one.
-            costs: What reads take. A page that is dearer than reading its rows is not used for a while.
+            costs: What reads take. Pages that are dearer than reading their rows are not used for a while.
             now: The time.
         """
         self._fit.add(rows, offset, seconds)
         self.largest = next_size if next_size < rows else max(self.largest, next_size)
         dear = MAX_PAGE_TASKS * max(costs.read, MIN_SECONDS) if costs.reads else SLOW_SECONDS
-        if offset <= MAX_PAGE_TASKS and seconds > min(dear, SLOW_SECONDS):
-            self.failed(now, slow=True)
+        if seconds > min(dear, SLOW_SECONDS):
+            self.slow(offset, now)
+        elif _deep(offset):
+            self.deep_rest = SLOW_REST_SECONDS
 
     def joined(self, ours: int, rows: int) -> None:
         """Record how many of the first rows of the list are ours."""
         self.ours = min(1.0, max(ours, 0.5) / rows) if rows else min(1.0, 2 * self.ours)
 
-    def usable(self, now: float) -> bool:
-        """Whether the list is used now."""
-        return now >= self.rests_until
+    def usable(self, now: float, offset: int = 0) -> bool:
+        """Whether the list is used now, from this place."""
+        return now >= (max(self.rests_until, self.deep_rests_until) if _deep(offset) else self.rests_until)
+
+    def slow(self, offset: int, now: float) -> None:
+        """Do not use pages like this one for a while. A slow page deep in the list does not concern the first ones."""
+        if not self.usable(now, offset):
+            return
+        if _deep(offset):
+            self.deep_rests_until = now + self.deep_rest
+            self.deep_rest = min(2 * self.deep_rest, MAX_REST_SECONDS)
+        else:
+            self.failed(now, slow=True)
 
     def failed(self, now: float, *, slow: bool = False) -> None:
         """Do not use the list for a while. It was refused, took too long, or is not in order."""
@@ -165,6 +180,11 @@ class Costs:
         self.reads += 1
         seconds = min(max(seconds, MIN_SECONDS), OUTLIER * self.read)
         self.read += WEIGHT * (seconds - self.read)
+
+
+def _deep(offset: int) -> bool:
+    """Whether a page from this place takes longer than the first ones, because the server counts the rows before it."""
+    return offset > MAX_PAGE_TASKS
 
 
 def in_order(created: Sequence[float]) -> bool:

@@ -69,8 +69,9 @@ def best_way(costs: Costs, standing: Standing, now: float) -> Way:
             for size in sizes(listed.largest)
             if (found := _open_page(costs, standing, size)) is not None
             for price, page in [found]
+            if listed.usable(now, page.offset)
         ]
-    if costs.ended.usable(now) and (ended := _ended(costs, standing)) is not None:
+    if costs.ended.usable(now) and (ended := _ended(costs, standing, now)) is not None:
         choices.append((ended[0], 2, ended[1]))
     return min(choices, key=lambda choice: choice[:2])[2]
 
@@ -88,7 +89,7 @@ def _open_page(costs: Costs, standing: Standing, size: int) -> tuple[float, Open
     return listed.seconds(size, offset) / served, OpenPage(offset, size)
 
 
-def _ended(costs: Costs, standing: Standing) -> tuple[float, Ended] | None:
+def _ended(costs: Costs, standing: Standing, now: float) -> tuple[float, Ended] | None:
     """Return the price of reading the list of ended tasks, down to the place where it is cheapest."""
     best: tuple[float, Ended] | None = None
     served = 0
@@ -100,7 +101,7 @@ def _ended(costs: Costs, standing: Standing) -> tuple[float, Ended] | None:
         if not served or not (last or place + 1 in SIZES):
             continue
         rows = costs.ended.per_second * age
-        if rows > MAX_ENDED_PAGES * MAX_PAGE_TASKS:
+        if rows > MAX_ENDED_PAGES * MAX_PAGE_TASKS or not costs.ended.usable(now, math.ceil(rows)):
             break
         price = ended_seconds(costs, rows) / served
         if best is None or price < best[0]:
