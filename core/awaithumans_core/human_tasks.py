@@ -4,7 +4,10 @@ Every engine adapter asks through this module. `HumanTasks` is built from settin
 token or key ever appears in a workflow input, a checkpoint or a history.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from awaithumans_core import flow
@@ -61,6 +64,8 @@ class HumanTasks:
         # No connection is kept open between two questions, because a caller may ask only once a day.
         self._client = TaskClient(settings=self.settings, keep_alive=0, transport=transport)
         self._sync_client = SyncTaskClient(settings=self.settings, keep_alive=0)
+        self._creating: set[tuple[str, Future[None]]] = set()
+        """Creates that are under way: idempotency key, end."""
 
     async def open(
         self,
@@ -102,11 +107,36 @@ class HumanTasks:
                 again will not help.
             ServerUnreachableError: there was no usable reply within the patience.
         """
-        with asking(route) as traced:
+        with asking(route) as traced, self._create_of(body["idempotency_key"]) as created:
+
+            def is_created(outcome: Outcome) -> None:
+                created()
+                if on_created is not None:
+                    on_created(outcome)
+
             steps = self._open(body, traced, same_words, asked_by, gives_up, known, may_repeat, within, asked_before)
-            outcome = await self._client.run(steps, on_status=on_created)
+            outcome = await self._client.run(steps, on_status=is_created)
             note(task_id=outcome.task_id)
             return outcome
+
+    @contextmanager
+    def _create_of(self, key: str) -> Generator[Callable[[], None]]:
+        """Let a withdrawal of this key wait until the returned function is called, or this context ends.
+
+        A create that is under way while its question is withdrawn can leave an open task (see `flow.withdraw_key`).
+        """
+        creating = key, Future[None]()
+        self._creating.add(creating)
+
+        def done() -> None:
+            if creating in self._creating:
+                self._creating.discard(creating)
+                creating[1].set_result(None)
+
+        try:
+            yield done
+        finally:
+            done()
 
     def open_sync(
         self, body: Mapping[str, Any], route: Route, *, same_words: bool = True, may_repeat: bool = True
@@ -155,6 +185,8 @@ class HumanTasks:
             on_missing: Called if no question was asked under this key, with the task that was created in its place.
         """
         patience = Patience(self._patience or CLOSE_PATIENCE_SECONDS)
+        if creating := [asyncio.wrap_future(end) for each, end in tuple(self._creating) if each == key]:
+            await asyncio.wait(creating, timeout=patience.seconds)
         return await self._client.run(flow.withdraw_key(key, patience, asked_by=asked_by), on_status=on_missing)
 
     def _open(

@@ -1,11 +1,13 @@
 """The client's promises, on the real server and on the fake, with and without an event loop."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+from devservers import HumansServer
 
 from awaithumans_core import (
     AuthenticationError,
@@ -13,6 +15,7 @@ from awaithumans_core import (
     InvalidTaskError,
     QuestionChangedError,
     ResponseSchemaError,
+    ServerUnreachableError,
     SettingsError,
     SyncTaskClient,
     TaskCancelledError,
@@ -207,6 +210,24 @@ async def test_withdraw_cancels_by_key_without_a_task_id(server: TaskServer, som
         assert (await client.withdraw(task)).status == "cancelled"
     (found,) = await somebody.find(question)
     assert found["status"] == "cancelled"
+
+
+async def test_withdraw_ends_the_second_task_that_a_create_under_way_left(humans: HumansServer, question: str) -> None:
+    """The server can keep an open task beside a cancelled one of its key, and fails at each create with that key."""
+    first, second = (
+        HumanTask(task=question, response_schema=Decision, idempotency_key=f"{question} {number}") for number in (1, 2)
+    )
+    async with TaskClient(humans.url, humans.token, patience=0) as client:
+        await client.create(first)
+        await client.withdraw(first)
+        task_id = (await client.create(second)).task_id
+        with closing(sqlite3.connect(humans.folder / "tasks.db", timeout=30)) as database, database:
+            values = first.idempotency_key, second.idempotency_key
+            database.execute("UPDATE tasks SET idempotency_key = ? WHERE idempotency_key = ?", values)
+        with pytest.raises(ServerUnreachableError):
+            await client.create(first)
+        assert (await client.withdraw(first)).status == "cancelled"
+        assert (await client.get(task_id)).status == "cancelled"
 
 
 async def test_unknown_task_is_a_typed_error(server: TaskServer) -> None:

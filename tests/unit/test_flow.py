@@ -1285,6 +1285,29 @@ def test_refused_withdrawal_is_typed_error(script: list[Event], kind: type[Await
     refused_with(kind, talk, withdraw(BODY, talk.patience))
 
 
+@pytest.mark.parametrize("name", ["withdraw", "withdraw by key"])
+def test_withdraw_ends_the_second_task_of_a_key(name: str) -> None:
+    """A server with two tasks of one key fails at each create with it. The open one is cancelled."""
+    second = record(id="task-2")
+    replies = {
+        ("POST", "/api/tasks"): reply(500, {"error": "INTERNAL_ERROR"}),
+        ("GET", "/api/tasks"): reply(200, [second, record(id="task-3", idempotency_key="question-3")]),
+        ("GET", "/api/tasks/task-1"): reply(200, record("cancelled")),
+        ("GET", "/api/tasks/task-2"): reply(200, second),
+        ("POST", "/api/tasks/task-2/cancel"): reply(200, second | {"status": "cancelled"}),
+    }
+    ended = reply(200, [record("cancelled")])
+
+    def answer(call: Call) -> Reply:
+        return ended if call.params and "terminal" in call.params else replies[call.method, call.url]
+
+    talk = Conversation([], then=answer)
+    steps = withdraw(BODY, talk.patience) if name == "withdraw" else withdraw_key("question-1", talk.patience)
+    outcome = talk.run(steps)
+    assert (outcome.status, outcome.task_id) == ("cancelled", "task-2")
+    assert [request for request in talk.requests if "cancel" in request] == ["POST /api/tasks/task-2/cancel"]
+
+
 # --- lists
 
 

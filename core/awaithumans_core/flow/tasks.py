@@ -5,15 +5,25 @@ A create is idempotent: the same key returns the same task. Several callers may 
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, cast
 
 from awaithumans_core.binding import differences, parts, parts_asked
 from awaithumans_core.display.channels import warn_if_unrendered
 from awaithumans_core.display.request import displayed
-from awaithumans_core.errors import InvalidTaskError, QuestionChangedError, TaskNotFoundError, UnexpectedReplyError
+from awaithumans_core.errors import (
+    AwaitHumansError,
+    InvalidTaskError,
+    QuestionChangedError,
+    ServerUnreachableError,
+    TaskNotFoundError,
+    UnexpectedReplyError,
+)
+from awaithumans_core.flow.listing import MAX_PAGE_TASKS, ended_page, open_page
 from awaithumans_core.flow.replies import insist, read_object, read_record, refusal
 from awaithumans_core.flow.steps import Call, Flow, Notice, Patience, Pause, Reply
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.status import TaskStatus
 from awaithumans_core.task_id import MAX_TASK_ID_CHARS, TASK_ID_RULE, is_task_id
 
 
@@ -163,7 +173,10 @@ def withdraw(body: Mapping[str, Any], patience: Patience) -> Flow[Outcome]:
 
     A caller that is stopped while it asks cannot know whether the task was created. If it was, the key finds it.
     """
-    outcome = yield from create(body, patience)
+    try:
+        outcome = yield from create(body, patience)
+    except ServerUnreachableError as error:
+        return (yield from _close_listed(str(body["idempotency_key"]), error, patience))
     return outcome if outcome.terminal else (yield from close(outcome.task_id, patience, key=outcome.idempotency_key))
 
 
@@ -181,7 +194,10 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     schemas = {"payload_schema": marked({"type": "object"}, asked_by), "response_schema": {"type": "object"}}
     body = {**stub, **schemas, "idempotency_key": key}
     call = Call("POST", "/api/tasks", json=body)
-    reply = yield from insist(call, patience, lambda reply: _created(reply, body))
+    try:
+        reply = yield from insist(call, patience, lambda reply: _created(reply, body))
+    except ServerUnreachableError as error:
+        return (yield from _close_listed(key, error, patience, asked_by=asked_by))
     if isinstance(reply, Reply):
         raise refusal(reply, call, at_create=True)
     outcome, record, ours = reply
@@ -190,6 +206,40 @@ def withdraw_key(key: str, patience: Patience, *, asked_by: str | None = None) -
     if outcome.terminal or (asked_by is not None and not ours):
         return outcome
     return (yield from close(outcome.task_id, patience, key=key))
+
+
+def _close_listed(
+    key: str, trouble: ServerUnreachableError, patience: Patience, *, asked_by: str | None = None
+) -> Flow[Outcome]:
+    """Cancel the tasks with this key that the lists show, and return how the question ended.
+
+    The server keeps keys unique among open tasks only. If a question is withdrawn while its create is under way, the
+    create may insert a second task after the first was cancelled, and the server then fails at every create with this
+    key. The second task is among the newest ones.
+
+    Raises:
+        ServerUnreachableError: `trouble`, if no list shows the key, or the lists cannot be read.
+    """
+    once = Patience(0, patience.backoff, patience.clock)
+    ended: list[Outcome] = []
+    try:
+        pages = (
+            (yield from open_page(TaskStatus.CREATED, 0, MAX_PAGE_TASKS, once)),
+            (yield from ended_page(0, MAX_PAGE_TASKS, once)),
+        )
+        for task_id in [task.task_id for page in pages for task in page.tasks if task.idempotency_key == key]:
+            outcome = yield from _close_if(partial(_own, key, asked_by), task_id, patience)
+            ended.append(outcome)
+    except AwaitHumansError as error:
+        raise trouble from error
+    if not ended:
+        raise trouble
+    return next((outcome for outcome in ended if outcome.status == TaskStatus.COMPLETED), ended[0])
+
+
+def _own(key: str, asked_by: str | None, shown: str | None, mark: str | None) -> bool:
+    """Whether a record has this key and was created for this caller. `asked_by` None: for any caller."""
+    return shown == key and asked_by in (None, mark)
 
 
 def close_if_mine(task_id: str, asked_by: Callable[[str], str | None], patience: Patience) -> Flow[Outcome]:

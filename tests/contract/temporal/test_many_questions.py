@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from tests.contract.temporal.test_limits import current_details
 from tests.support.people import People
@@ -76,12 +76,22 @@ async def test_three_hundred_questions_in_one_gather_get_their_own_answers(
     assert not any(await failures(handle))
 
 
-async def test_details_show_twenty_questions_and_count_the_rest(client: Client, question: str, via: str) -> None:
-    """Current details show twenty questions and a count of the rest; the query lists all of them."""
+async def test_details_show_twenty_questions_and_count_the_rest(
+    client: Client, people: People, question: str, via: str
+) -> None:
+    """Current details show twenty questions and a count of the rest; the query lists all of them.
+
+    If the workflow is cancelled meanwhile, it ends and no person is asked any more.
+    """
     handle = await start(client, AskMany.run, question, 25, via)
     pending = await until_pending(handle, 25)
     details = await current_details(handle)
     assert details.count("Waiting for a person") == 20
     assert "and 5 more" in details
     assert [each["question"] for each in pending] == [f"{question} {place}" for place in range(25)]
-    await handle.terminate()
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await result(handle, 240)
+    listed = (await people.http.get("/api/tasks", params={"limit": PAGE})).json()
+    statuses = [task["status"] for task in listed if task["task"].startswith(question)]
+    assert statuses == ["cancelled"] * len(statuses)
