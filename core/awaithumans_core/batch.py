@@ -30,17 +30,20 @@ from awaithumans_core.errors import (
     ServerUnreachableError,
     SettingsError,
     TaskNotFoundError,
+    UnexpectedReplyError,
 )
 from awaithumans_core.flow import Flow, Patience
 from awaithumans_core.http.connections import generation, running_loop
 from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.progress import BatchProgress
 from awaithumans_core.reask import answered
+from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import (
     JITTER,
     MAX_CHECK_SECONDS,
     SOON_SHARE,
+    YOUNG_SECONDS,
     Budget,
     Costs,
     Ended,
@@ -48,9 +51,10 @@ from awaithumans_core.schedule import (
     Reads,
     Standing,
     best_way,
+    first_to_check,
     interval,
 )
-from awaithumans_core.schedule.costs import in_order
+from awaithumans_core.schedule.costs import SLOW_SECONDS, in_order
 from awaithumans_core.schedule.ways import pages_of
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_core.task import HumanTask
@@ -68,6 +72,9 @@ PATIENCE_SECONDS = 4.0
 
 RETRY_SECONDS = 5.0
 """Seconds until a check that failed is repeated."""
+
+PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
+"""Delay between two checks of a server that is unreachable."""
 
 OVERLOOKED_SECONDS = 5.0
 """A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
@@ -141,6 +148,8 @@ class _Wait:
     """When the list of ended tasks last postponed the check."""
     listed_at: float = -math.inf
     """When a list of open tasks last showed the task."""
+    reading: bool = False
+    """Whether a read of the task is under way."""
 
 
 class Batch:
@@ -160,8 +169,13 @@ class Batch:
         self._open: dict[str, list[_Wait]] = {}
         self._unanswered = 0
         self._costs = Costs()
-        self._at_once = 1
-        """Number of reads that are made at the same time."""
+        self._reading: set[asyncio.Task[None]] = set()
+        """Reads that are under way."""
+        self._in_flight = 0
+        self._failures = 0
+        """Number of checks in a row that did not reach the server."""
+        self._probe_at = -math.inf
+        """When the server is asked again after such a failure."""
         self._budget = Budget.full(clock.now())
         self._next = 0.0
         self._opened = asyncio.Event()
@@ -247,31 +261,41 @@ class Batch:
 
     async def _check_repeatedly(self) -> None:
         """Check the open questions on their schedule, until there is a connection for each."""
-        while self._exceeds_connections:
-            now = self._clock.now()
-            self._budget.refill(now)
-            first = min((min(wait.next_at, wait.until) for wait in self._waits), default=now + MAX_CHECK_SECONDS)
-            self._next = max(first, now + self._budget.wait())
-            if self._next > now:
-                await self._pause(self._next - now)
-                self._opened.clear()
-                continue
-            await self._check_due()
-            for wait in self._waits:
-                if wait.until <= self._clock.now():
-                    _resolve(wait, None)
-            # Yield, so that the resolved waits run and count as answered before the loop condition is evaluated again.
-            await asyncio.sleep(0)
+        try:
+            while self._exceeds_connections:
+                await self._check_next()
+        finally:
+            for read in self._reading:
+                read.cancel()
+            await asyncio.gather(*self._reading, return_exceptions=True)
         if self._check_slots is not self._slots:
             self._slots.release()
         for wait in self._waits:
             _resolve(wait, None)
 
-    async def _pause(self, seconds: float) -> None:
-        waiting = [
-            asyncio.create_task(self._clock.sleep(seconds)),
-            asyncio.create_task(self._opened.wait()),
-        ]
+    async def _check_next(self) -> None:
+        """Check what is due, or wait until something is."""
+        now = self._clock.now()
+        for wait in self._waits:
+            if wait.until <= now:
+                _resolve(wait, None)
+        self._budget.refill(now)
+        times = (min(math.inf if wait.reading else wait.next_at, wait.until) for wait in self._waits if _waiting(wait))
+        self._next = max(min(times, default=now + MAX_CHECK_SECONDS), now + self._budget.wait(), self._probe_at)
+        if self._next > now:
+            await self._until(self._next - now, self._opened.wait())
+            self._opened.clear()
+        else:
+            await self._check_due()
+        for read in [read for read in self._reading if read.done()]:
+            self._reading.remove(read)
+            read.result()
+        # Yield, so that the resolved waits run and count as answered before the loop condition is evaluated again.
+        await asyncio.sleep(0)
+
+    async def _until(self, seconds: float, event: Coroutine[Any, Any, object]) -> None:
+        """Wait for the event, for at most this time."""
+        waiting = [asyncio.create_task(self._clock.sleep(seconds)), asyncio.create_task(event)]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -282,17 +306,19 @@ class Batch:
         """Check the questions that are due: by lists where that is cheaper, the others each by a read of its task."""
         now = self._clock.now()
         missing = self._readings.missing_tasks
-        due = _newest_first([wait for wait in self._waits if wait.next_at <= now])
+        affordable = 1 if self._failures else max(1, int(self._budget.left / self._costs.read))
+        overdue = [wait for wait in self._waits if wait.next_at <= now and not wait.reading]
+        due = _newest_first(_in_turn(overdue, now, affordable))
         reads = [wait for wait in due if wait.task_id in missing]
         due = [wait for wait in due if wait.task_id not in missing]
-        for _ in range(MAX_CHOICES):
+        for _ in range(0 if self._failures else MAX_CHOICES):
             if not due or (left := await self._list_first(due, reads)) is None:
                 break
             due = left
         reads += due
-        affordable = max(1, int(self._budget.left / self._costs.read))
-        self._at_once = min(affordable, len(reads), self._connections)
-        await asyncio.gather(*(self._read(wait) for wait in reads[:affordable]))
+        if reads:  # one that is slow is not waited for
+            self._reading |= (begun := {asyncio.create_task(self._read(wait)) for wait in reads})
+            await self._until(SLOW_SECONDS, asyncio.wait(begun))
 
     async def _list_first(self, due: "list[_Wait]", reads: "list[_Wait]") -> "list[_Wait] | None":
         """Check the first of these, and others with it, by a list, and return those that it does not reach.
@@ -331,7 +357,8 @@ class Batch:
                     if wait.next_at <= horizon and _listed(wait, now) and _reaches(reached, wait):
                         self._seen(wait)
                         wait.postponed_at = now
-                return [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
+                left = [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
+                return left if left[:1] != due[:1] else None  # it did not reach the first one
 
     async def _open_page(self, way: OpenPage, status: str, every: "list[_Wait]") -> "_Shown":
         page = await self._page(status, way.offset, way.size)
@@ -369,7 +396,10 @@ class Batch:
             if page is None:
                 return _LATEST
             for task in page.tasks:
-                self._found(task)
+                if task.answered:
+                    self._found(task)
+                elif task.terminal:  # a list may hide the response, so the task is read
+                    self._due_now(task)
             offset += page.covered
             reached = page.reached or reached
             if not page.full:  # it may be cut short, so it counts as far as its last row only
@@ -412,30 +442,52 @@ class Batch:
         wait.next_at = now + interval(now - wait.opened) * share
 
     async def _read(self, wait: _Wait) -> None:
-        now = self._clock.now()
-        share = 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
-        wait.next_at = now + interval(now - wait.opened) * share
-        brief = Patience(PATIENCE_SECONDS, clock=self._clock.now)
+        failures, wait.reading = self._failures, True
         try:
-            outcome = await self._run_flow(flow.get(wait.task_id, brief, key=wait.key), slots=self._slots)
+            async with self._slots:
+                if self._failures == failures:  # else the server has become unreachable since, and one read is enough
+                    await self._read_now(wait)
+        finally:
+            wait.reading = False
+            self._opened.set()
+
+    async def _read_now(self, wait: _Wait) -> None:
+        began = self._clock.now()
+        share = 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
+        wait.next_at = began + interval(began - wait.opened) * share
+        brief = Patience(PATIENCE_SECONDS, clock=self._clock.now)
+        self._in_flight += 1
+        try:
+            outcome = await self._run_flow(flow.get(wait.task_id, brief, key=wait.key))
         except TaskNotFoundError as unknown:
+            self._failures = 0
             self._missing(wait, unknown)
-            return
         except RequestRefusedError as refused:
+            self._failures = 0
             if not wait.ended.done():
                 wait.ended.set_exception(refused)
-            return
-        except ServerUnreachableError:
-            self._budget.spend(self._costs.read)
-            wait.next_at = self._clock.now() + RETRY_SECONDS
-            return
-        # The server is one process, so reads at the same time wait for each other.
-        took = (self._clock.now() - now) / max(1, self._at_once)
-        self._budget.spend(min(took, MAX_RATIO * self._costs.read))
-        self._costs.read_took(took)
-        self._learn(wait, outcome)
-        self._readings.present(wait.task_id, self._clock.now())
-        self._found(outcome)
+        except ServerUnreachableError as error:
+            self._unreachable(wait, error)
+        else:
+            self._failures = 0
+            # The server is one process, so reads at the same time wait for each other.
+            took = (self._clock.now() - began) / self._in_flight
+            self._budget.spend(min(took, MAX_RATIO * self._costs.read))
+            self._costs.read_took(took)
+            self._learn(wait, outcome)
+            self._readings.present(wait.task_id, self._clock.now())
+            self._found(outcome)
+        finally:
+            self._in_flight -= 1
+
+    def _unreachable(self, wait: _Wait, error: ServerUnreachableError) -> None:
+        """Plan the next check after one without a usable reply. An odd reply concerns its task only."""
+        now = self._clock.now()
+        self._budget.spend(self._costs.read)
+        wait.next_at = now + max(RETRY_SECONDS, interval(now - wait.opened))
+        if not isinstance(error, UnexpectedReplyError):
+            self._failures += 1
+            self._probe_at = now + max(PROBE_BACKOFF.delay(self._failures), error.retry_after)
 
     def _learn(self, wait: _Wait, outcome: Outcome) -> None:
         """Learn from a read whether the lists were right about this task."""
@@ -473,6 +525,11 @@ class Batch:
             for wait in self._open.get(outcome.task_id, ()):
                 if outcome.idempotency_key in (None, wait.key):
                     _resolve(wait, outcome)
+
+    def _due_now(self, outcome: Outcome) -> None:
+        for wait in self._open.get(outcome.task_id, ()):
+            if outcome.idempotency_key in (None, wait.key):
+                wait.next_at, wait.listed_at = self._clock.now(), -math.inf
 
     async def _run(self, steps: Flow[R]) -> R:
         return await self._run_flow(steps, slots=self._slots)
@@ -557,11 +614,23 @@ class _Shown:
     """Questions that it does not show in their places. Their tasks are to be read."""
 
 
+def _in_turn(due: list[_Wait], now: float, limit: int) -> list[_Wait]:
+    """Return the due questions that are checked now, as many as the budget allows."""
+    overdue = sorted(due, key=lambda wait: wait.next_at)
+    young = [wait for wait in overdue if now - wait.opened < YOUNG_SECONDS]
+    return first_to_check(young, [wait for wait in overdue if now - wait.opened >= YOUNG_SECONDS], limit)
+
+
 def _newest_first(waits: list[_Wait]) -> list[_Wait]:
     """Return the questions in the order in which the server lists their tasks."""
     newest_first = waits[::-1]  # those that were created in the same moment too
     newest_first.sort(key=lambda wait: wait.created, reverse=True)
     return newest_first
+
+
+def _waiting(wait: _Wait) -> bool:
+    """Whether its caller still waits for its end. A caller that was just resolved has not run yet."""
+    return not wait.ended.done()
 
 
 def _listed(wait: _Wait, now: float) -> bool:

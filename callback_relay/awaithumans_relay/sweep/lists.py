@@ -281,7 +281,8 @@ class Lists:
         for wait in served:
             self._seen.postponed(wait.task_id, now)
         await self._checks.checked(served)
-        return [wait for wait in due if not postponed(wait)]
+        left = [wait for wait in due if not postponed(wait)]
+        return left if left[:1] != due[:1] else None  # it did not reach the first one
 
     async def read_ended(self, rows: float) -> float | None:
         """Read the newest rows of the list of ended tasks, and store the answers that have waits.

@@ -5,7 +5,8 @@ The relay's sweep and `as_completed` follow the same five rules:
 1. **Schedule** (`times`). A wait is checked again after 4.5 % of its age, but at least 0.9 s and at most nine minutes
    later. So an answer is seen within the promise: a second or 5 % of the time that the person took, at most 15 minutes.
 2. **Budget** (`budget`). The durations of all requests together take at most a share of the wall time, 2 % by default.
-   Nothing is sent while the budget is used up. Young waits come first; a quarter is kept for the most overdue ones.
+   Nothing is sent while the budget is used up. Young waits come first, and a quarter is kept for the most overdue ones
+   (`order`).
 3. **Costs** (`costs`). What requests really take is measured: a single read, and pages of each list by rows and offset.
 4. **Way** (`ways`). For the youngest due wait three ways are priced, each divided by the number of due waits it serves,
    and the cheapest is taken: read the task; a page of the list of open tasks around its place (its rows are open, so
@@ -20,6 +21,7 @@ What the budget does not allow is late, and the shortfall is reported: how many 
 
 from awaithumans_core.schedule.budget import SAVED_SECONDS, SHARE, Budget
 from awaithumans_core.schedule.costs import Costs, ListCost
+from awaithumans_core.schedule.order import first_to_check
 from awaithumans_core.schedule.times import (
     AGE_SHARE,
     DEADLINE_MARGIN_SECONDS,
@@ -53,6 +55,7 @@ __all__ = [
     "Standing",
     "Way",
     "best_way",
+    "first_to_check",
     "interval",
     "next_check",
     "promised",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select, update
 
-from awaithumans_core.schedule import JITTER, MAX_CHECK_SECONDS, YOUNG_SECONDS, interval, next_check
+from awaithumans_core.schedule import JITTER, MAX_CHECK_SECONDS, YOUNG_SECONDS, first_to_check, interval, next_check
 from awaithumans_core.schedule.times import PROMISED_MAX_SECONDS
 from awaithumans_relay.store.database import Database
 from awaithumans_relay.store.table.conditions import this_wait
@@ -76,7 +76,7 @@ class Checks:
             is_due = waits.c.next_check_at <= now
             young = due(db, and_(is_due, waits.c.created_at > now - YOUNG_SECONDS), limit)
             overdue = due(db, is_due, limit)
-            found = _first(young, overdue, limit)
+            found = first_to_check(young, _others(overdue, young), limit)
             if len(found) < limit:  # put off by a clock that was ahead; an OR would read all open waits
                 found += due(db, waits.c.next_check_at > now + MAX_CHECK_SECONDS, limit - len(found))
             later = [next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at) for wait in found]
@@ -184,12 +184,10 @@ class Checks:
         return await self._database.read(lambda db: [wait_of(row) for row in db.execute(without_answer).mappings()])
 
 
-def _first(young: Sequence[Wait], overdue: Sequence[Wait], limit: int) -> list[Wait]:
-    """Return the waits to check now: young ones in three quarters of the places at least, then the most overdue."""
+def _others(overdue: Sequence[Wait], young: Sequence[Wait]) -> list[Wait]:
+    """Return the overdue waits that are not among the young ones."""
     known = {(wait.task_id, wait.route.digest) for wait in young}
-    old = [wait for wait in overdue if (wait.task_id, wait.route.digest) not in known]
-    kept_for_old = min(len(old), max(limit // 4, limit - len(young)))
-    return [*young[: limit - kept_for_old], *old[:kept_for_old]]
+    return [wait for wait in overdue if (wait.task_id, wait.route.digest) not in known]
 
 
 def _schedule(db: Connection, found: Sequence[Wait | Neighbour], times: Sequence[float]) -> None:
