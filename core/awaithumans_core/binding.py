@@ -2,7 +2,8 @@
 
 Law: an answer belongs to the question that the person was asked. A key alone does not identify it, because a caller
 that runs again, or another caller with the same key, may ask something else under it. So the question is compared with
-the record of the task, or with the digests of it that a checkpoint keeps. README.md has the table of all callers.
+the record of the task, or with the digests of it that a checkpoint keeps. docs/explanation/binding.md has the table of
+all callers.
 
 `PARTS` are compared. The timeout, the channels and the metadata are not, because they are not decided on; neither is
 the form, which another release may derive differently from the same response class.
