@@ -125,6 +125,10 @@ def fails() -> Any:
     raise OSError("disk full")
 
 
+def quotes_its_address() -> Any:
+    raise ValueError('missing "=" after "postgres//me:hush@db:1/x" in connection info string')
+
+
 async def of_another_loop(folder: Path) -> Any:
     """Return a graph whose checkpointer was opened by another `asyncio.run`."""
 
@@ -137,6 +141,7 @@ async def of_another_loop(folder: Path) -> Any:
 
 UNUSABLE: dict[str, tuple[Any, str]] = {
     "fails": (fails, r"graph 'refunds': fails\(\) fails \(OSError: disk full\): give a compiled graph, or a function"),
+    "quotes its address": (quotes_its_address, r'ValueError: missing "=" after "\*\*\*@db:1/x" in connection'),
     "not compiled": (lambda: StateGraph(State), "is a StateGraph and not a compiled graph"),
     "no checkpointer": (lambda: compiled(None), "has no checkpointer"),
     "another loop": (of_another_loop, "AsyncSqliteSaver of graph 'refunds' belongs to another event loop"),

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 _SCHEMES = frozenset({"http", "https"})
 _HOST = re.compile(r"[\w.~%-]+", re.ASCII)
 _USER = re.compile(r"^([^/@]*://)?.*@", re.DOTALL)
+_USERS = re.compile(r"[^\s\"']*@")
 _QUOTES = "\"'"
 
 
@@ -76,6 +77,11 @@ def _is_host(host: str) -> bool:
 def without_user(url: str) -> str:
     """Return an address with *** in place of user name and password, even if it is malformed."""
     return _USER.sub(r"\1***@", url)
+
+
+def without_users(text: str) -> str:
+    """Return a text with *** in place of everything before an @ in one word, for errors that quote an address."""
+    return _USERS.sub("***@", text)
 
 
 def in_brackets(host: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeGuard, cast
 
 from awaithumans_adapters.langgraph.graph_engine.stored_thread.thread import Graph
 from awaithumans_core.errors import SettingsError
+from awaithumans_core.http.addresses import without_users
 
 OpensGraph: TypeAlias = "Callable[[], Graph | Awaitable[Graph] | AbstractAsyncContextManager[Graph]]"
 """A function without arguments that returns a compiled graph. It may be async, or an async context manager."""
@@ -41,7 +42,7 @@ async def opened(name: str, source: OpensGraph) -> AsyncGenerator[Graph]:
         except Exception as failed:  # any error of the user's function
             called = getattr(source, "__name__", None) or type(source).__name__
             raise SettingsError(
-                f"graph {name!r}: {called}() fails ({type(failed).__name__}: {failed}): give a compiled graph, or a "
+                f"graph {name!r}: {called}() fails ({type(failed).__name__}: {without_users(str(failed))}): give a compiled graph, or a "
                 "function without arguments that makes one. An async context manager can open the checkpointer"
             ) from failed
         yield made
