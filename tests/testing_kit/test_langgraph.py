@@ -129,6 +129,15 @@ async def test_threads_are_resumed_one_by_one() -> None:
         assert (await humans.resume(thread("b")))["said"] == ["first True"]
 
 
+async def test_thread_that_was_not_started_is_an_error() -> None:
+    """A test that resumes another thread than it started fails, instead of finding no values."""
+    graph = graph_of(first)
+    async with HumansForLangGraph(graph) as humans:
+        await graph.ainvoke({}, thread("a"))
+        with pytest.raises(ValueError, match=r"thread 'b' was not started: first call graph\.ainvoke"):
+            await humans.resume(thread("b"))
+
+
 async def test_second_helper_is_refused() -> None:
     """Nodes ask one set of people, so a second one at the same time is an error, and nothing is left afterwards."""
     graph = graph_of(first)

@@ -115,6 +115,7 @@ class HumansForLangGraph(FakeHumans):
         Raises:
             Exception: the error of a node that failed, such as `TaskTimeoutError`. A relay would park the wait.
             TargetGone: the thread did not take an answer, for another reason. A relay would park the wait.
+            ValueError: the thread was not started.
         """
         thread_id = thread.get("configurable", {})["thread_id"]
         while waits := [wait for wait in self._waits.items() if wait[1].target["thread_id"] == thread_id]:
@@ -132,7 +133,10 @@ class HumansForLangGraph(FakeHumans):
                     self.cancel(task_id)
             else:
                 self._advance(task_id for (task_id, _), _ in waits)
-        return (await self._graph.aget_state(thread)).values
+        state = await self._graph.aget_state(thread)
+        if state.created_at is None:
+            raise ValueError(f"thread {thread_id!r} was not started: first call graph.ainvoke(input, thread)")
+        return state.values
 
     def resume_sync(self, thread: RunnableConfig) -> Any:
         """Resume the thread as `resume` does, in a test without an event loop."""

@@ -41,8 +41,9 @@ async def opened(name: str, source: OpensGraph) -> AsyncGenerator[Graph]:
                 made = await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
         except Exception as failed:  # any error of the user's function
             called = getattr(source, "__name__", None) or type(source).__name__
+            why = f"{type(failed).__name__}: {without_users(str(failed))}"
             raise SettingsError(
-                f"graph {name!r}: {called}() fails ({type(failed).__name__}: {without_users(str(failed))}): give a compiled graph, or a "
-                "function without arguments that makes one. An async context manager can open the checkpointer"
+                f"graph {name!r}: {called}() fails ({why}): give a compiled graph, or a function without arguments "
+                "that makes one. An async context manager can open the checkpointer"
             ) from failed
         yield made
