@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.edges
 def test_demo_answers_three_callers_and_stops_its_processes(tmp_path: Path) -> None:
     """Three callers get their answers, one by e-mail, and every process of the demo has ended."""
     marker = f"DEMO_MARK={tmp_path.name}"

@@ -1026,6 +1026,7 @@ async def test_adopted_interrupt_is_answered_through_the_relay(
     assert await bench.done()
 
 
+@pytest.mark.edges
 async def test_example_asks_and_resumes_in_two_processes(humans: HumansServer, people: People, tmp_path: Path) -> None:
     """The example asks in one process and resumes in the relay's, with the amount that a person gave."""
     secret = secrets.token_urlsafe(32)
