@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser soak bench bench-quick bench-scale docs lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist soak bench bench-quick bench-scale docs lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -22,8 +22,11 @@ test: $(READY) ## Run the whole test suite (real servers, free ports, nothing le
 test-edges: $(READY) ## Run the fault tests: kills, deleted files, clock steps, wrong settings, on real servers (seven minutes). ARGS="-k name" to choose
 	@$(BIN)/python -m pytest -m edges --numprocesses=4 $(ARGS)
 
-test-compat: $(READY) ## Test the lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first run takes longer). ARGS="--only lowest"
+test-compat: $(READY) ## Test the lowest and newest versions, and each extra alone, on every Python from 3.11 on PATH (two minutes; the first run takes longer). ARGS="--only lowest", ARGS=--write
 	@$(BIN)/python -m tests.compat $(ARGS)
+
+dist: $(READY) ## Build wheel and sdist into dist/, check them, and install them into new environments (two minutes)
+	@$(BIN)/python -m tests.release
 
 compat-constraints: $(READY) ## Update the versions that test-compat uses: constraints-lowest.txt and constraints-newest.txt
 	@$(BIN)/python -m tests.compat --constraints

@@ -1,7 +1,7 @@
 """python -m tests.compat: the checks on every interpreter, in the lowest and newest versions and with each extra alone.
 
 The exit status is 1 if a check fails. `--constraints` renews the files of versions instead. `--only TEXT` runs the
-environments whose interpreter or name contains it.
+environments whose interpreter or name contains it. `--write` writes docs/reference/compatibility.md.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from awaithumans_core import Engine
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
 from tests.compat.environments import (
+    ROOT,
     CommandError,
     Environment,
     build_wheel,
@@ -33,6 +34,7 @@ from tests.compat.environments import (
     renew_constraints,
     run,
 )
+from tests.compat.page import PAGE, page
 from tests.support.engines import CollectingEngine
 from tests.support.postgres import PostgresServer
 from tests.support.relay import running_relay
@@ -142,7 +144,7 @@ async def examine(environment: Environment, wheel: Path, servers: Servers) -> li
     ]
 
 
-async def examine_all(only: str) -> list[str]:
+async def examine_all(only: str, *, write: bool) -> list[str]:
     """Run everything; return what failed."""
     found = await interpreters()
     print("interpreters:", ", ".join(f"{each.version} ({each.path})" for each in found), flush=True)
@@ -156,6 +158,10 @@ async def examine_all(only: str) -> list[str]:
     async with servers() as running:
         failed = [each for failures in await asyncio.gather(*map(one, chosen)) for each in failures]
     print(f"{len(chosen)} environments, {len(failed)} failures")
+    if write and not failed:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(page(found, environments(found[0])))
+        print(f"written: {PAGE.relative_to(ROOT)}")
     return failed
 
 
@@ -164,12 +170,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.compat")
     parser.add_argument("--constraints", action="store_true", help="renew the files of versions and check nothing")
     parser.add_argument("--only", default="", metavar="TEXT", help="environments whose version or name contains this")
+    parser.add_argument("--write", action="store_true", help="write the page of the documentation if nothing fails")
     options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write needs every environment: leave out --only")
     if options.constraints:
         asyncio.run(renew_constraints())
         return 0
     began = time.monotonic()
-    failed = asyncio.run(examine_all(options.only))
+    failed = asyncio.run(examine_all(options.only, write=options.write))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(each.ru_utime + each.ru_stime for each in used)
     print(f"{time.monotonic() - began:.0f} s, of the processor {cpu:.0f} s", *failed, sep="\nfailed: ")
