@@ -11,6 +11,7 @@ TOP_LEVEL = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES = [*(ROOT / name for name in TOP_LEVEL), *sorted((ROOT / "docs").rglob("*.md"))]
 
 FENCED = re.compile(r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+CODE_SPAN = re.compile(r"(?P<ticks>`+)(?!`)(?P<code>.*?)(?<!`)(?P=ticks)(?!`)", re.DOTALL)
 LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
 INCLUDED = re.compile(r'^--8<-- "([^"]+)"$', re.MULTILINE)
 HEADING = re.compile(r"^#{1,6} +(?P<text>.+?)(?: \{[^}]*#(?P<id>[\w-]+)[^}]*\})?$", re.MULTILINE)
@@ -62,10 +63,15 @@ def python(page: str) -> list[Block]:
 
 
 @cache
+def code_spans(page: Path) -> tuple[str, ...]:
+    """What the text of a page shows as code."""
+    return tuple(found["code"] for found in CODE_SPAN.finditer(FENCED.sub("", text_of(page))))
+
+
+@cache
 def prose(page: Path) -> str:
     """A page without its code blocks and code spans."""
-    without_blocks = FENCED.sub("", text_of(page))
-    return re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", without_blocks, flags=re.DOTALL)
+    return CODE_SPAN.sub("", FENCED.sub("", text_of(page)))
 
 
 def links(page: Path) -> list[str]:

@@ -15,10 +15,10 @@ import pytest
 import typer
 from langgraph.graph import START, StateGraph
 
-from awaithumans_core import Settings
+from awaithumans_core import Outcome, Route, Settings, TargetGone
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
-from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, links, prose, python, text_of
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_spans, links, prose, python, text_of
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
@@ -126,6 +126,16 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_named_files_and_tests_exist(page: Path) -> None:
+    """Pages of the site name files outside of docs/ by their path, and test files by their name."""
+    spans = code_spans(page)
+    files = [span for span in spans if re.match(r"(tests|examples|benchmarks|docs)/", span)]
+    tests = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [span for span in files if not (ROOT / span).exists()] == []
+    assert [span for span in spans if re.fullmatch(r"test_\w+", span) and span not in tests] == []
+
+
 @pytest.mark.parametrize("name", ["test_refund", "test_nobody_answers"])
 def test_shown_tests_of_a_script_pass(name: str, fake_humans: FakeHumans) -> None:
     """The tests of the page about tests pass for the script of its page."""
@@ -145,6 +155,20 @@ async def test_shown_test_of_a_graph_passes() -> None:
     shown = run(python("how-to/langgraph.md")[0], python("how-to/test.md")[2])
     builder = StateGraph(shown["State"]).add_node("review", shown["review"]).add_edge(START, "review")
     await shown["test_refund_graph"](builder)
+
+
+@pytest.mark.usefixtures("documented_settings")
+async def test_shown_engine_delivers_and_refuses(tmp_path: Path) -> None:
+    """The engine writes the answer for its caller, and reports a caller that no longer exists."""
+    engine = run(*python("how-to/write-an-engine.md"))["FileEngine"]()
+    inbox = tmp_path / "inbox.json"
+    route = Route(engine="files", target={"file": str(inbox)}, idempotency_key="k")
+    outcome = Outcome(task_id="t", status="completed", response={"approved": True})
+    with pytest.raises(TargetGone):
+        await engine.deliver(route, outcome)
+    inbox.touch()
+    await engine.deliver(route, outcome)
+    assert json.loads(inbox.read_text())["response"] == {"approved": True}
 
 
 @pytest.mark.usefixtures("documented_settings")
