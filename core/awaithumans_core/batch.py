@@ -333,7 +333,7 @@ class Batch:
         standing = Standing(
             rank=rank,
             due=[wait.next_at <= horizon for wait in below],
-            proved=[_listed(wait, now) and wait.created_at is not None for wait in below],
+            proved=[_proved(wait, now) and wait.created_at is not None for wait in below],
             ages=[now - wait.opened for wait in below],
             status=due[0].status,
         )
@@ -354,11 +354,10 @@ class Batch:
             case Ended():
                 reached = await self._ended_pages(way.rows, every)
                 for wait in below:
-                    if wait.next_at <= horizon and _listed(wait, now) and _reaches(reached, wait):
+                    if wait.next_at <= horizon and _proved(wait, now) and _reaches(reached, wait):
                         self._seen(wait)
                         wait.postponed_at = now
-                left = [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
-                return left if left[:1] != due[:1] else None  # it did not reach the first one
+                return [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
 
     async def _open_page(self, way: OpenPage, status: str, every: "list[_Wait]") -> "_Shown":
         page = await self._page(status, way.offset, way.size)
@@ -390,7 +389,7 @@ class Batch:
 
     async def _ended_pages(self, rows: float, every: "list[_Wait]") -> datetime:
         """Read the newest rows of the list of ended tasks, and return the creation time of the last one."""
-        offset, reached = 0, _LATEST
+        offset, reached, full = 0, _LATEST, True
         for size in pages_of(rows):
             page = await self._page(None, offset, size)
             if page is None:
@@ -401,13 +400,17 @@ class Batch:
                 elif task.terminal:  # a list may hide the response, so the task is read
                     self._due_now(task)
             offset += page.covered
-            reached = page.reached or reached
-            if not page.full:  # it may be cut short, so it counts as far as its last row only
+            reached, full = page.reached or reached, page.full
+            if not full:
                 break
         dated = next((wait for wait in every if wait.created_at is not None), None)
-        if dated is not None and dated.created_at is not None and reached != _LATEST:
-            age = self._clock.now() - dated.opened + (dated.created_at - reached).total_seconds()
-            self._costs.ended.per_second = offset / age if age > 0 else self._costs.ended.per_second
+        if dated is not None and dated.created_at is not None:
+            now = self._clock.now()
+            age = now - dated.opened + (dated.created_at - reached).total_seconds()
+            if not full:
+                self._costs.ended.ended_at(max(0.0, age), now)
+            if age > 0:
+                self._costs.ended.per_second = offset / age
         return reached
 
     async def _page(self, status: str | None, offset: int, size: int) -> flow.TaskPage | None:
@@ -633,9 +636,9 @@ def _waiting(wait: _Wait) -> bool:
     return not wait.ended.done()
 
 
-def _listed(wait: _Wait, now: float) -> bool:
-    """Whether a list showed the task as open so lately that the list of ended tasks may postpone its check."""
-    return now - wait.listed_at < 0.9 * MAX_CHECK_SECONDS
+def _proved(wait: _Wait, now: float) -> bool:
+    """Whether the list of ended tasks may postpone the check, to nine minutes after a list showed it open at most."""
+    return now - wait.listed_at <= MAX_CHECK_SECONDS - interval(now - wait.opened)
 
 
 def _reaches(reached: datetime, wait: _Wait) -> bool:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from awaithumans_core import HumanTask, Outcome, TaskClient
 from awaithumans_core.batch import Batch
 from awaithumans_core.flow import Call, Flow, Lost, Patience, Pause, Reply, get
-from awaithumans_core.schedule import SHARE
+from awaithumans_core.schedule import MAX_CHECK_SECONDS, SHARE
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 from tests.support.waits_in_memory import StoreInMemory, loop_time
@@ -230,6 +230,9 @@ def promised(late: dict[str, tuple[float, float]], slack: float) -> bool:
     return all(delay <= max(1.0, 0.05 * took) + slack for took, delay in late.values())
 
 
+ANCIENT = {"id": "ancient", "idempotency_key": "ancient", "status": "cancelled", "created_at": "2001-01-01T00:00:00Z"}
+"""A task that ended long ago."""
+
 BAD_LISTS: dict[str, Callable[[Rows, Call], object]] = {
     "forbidden": refused,
     "empty": lambda rows, call: [],
@@ -347,7 +350,18 @@ def test_hanging_read_delays_no_other(watch: Watch) -> None:
 @pytest.mark.parametrize("spoil", [lambda rows, call: rows, hides_answers], ids=["whole", "without responses"])
 def test_answer_on_the_list_of_ended_tasks_is_seen(spoil: Callable[[Rows, Call], object], watch: Watch) -> None:
     """That list is read when it is the cheapest way. A completion without its response is not an answer."""
-    server = Server(in_three_minutes(), spoil=spoil, page_seconds=0.1, ended_seconds=0.002)
+    server = Server(in_three_minutes(), page_seconds=0.1, ended_seconds=0.002)
+    server.spoil = lambda rows, call: spoil([*rows, ANCIENT], call) if "terminal" in (call.params or {}) else rows
     late = answered(server, watch)
     assert server.ended_pages >= 10
     assert promised(late, 3 * ROUND)
+
+
+@both
+def test_list_of_ended_tasks_without_ours_delays_no_answer_beyond_the_limit(watch: Watch) -> None:
+    """It shows one ancient task only, so it seems to reach far enough back. A list of open tasks is read in time."""
+    ends = {str(number): 2 * HOUR + 120 * number for number in range(20)}
+    server = Server(ends, page_seconds=0.02, ended_seconds=0.002)
+    server.spoil = lambda rows, call: [ANCIENT] if "terminal" in (call.params or {}) else rows
+    late = answered(server, watch, 3.5 * HOUR)
+    assert all(delay <= MAX_CHECK_SECONDS + 10 for _, delay in late.values())

@@ -21,9 +21,12 @@ from awaithumans_core.schedule import (
     JITTER,
     MAX_CHECK_SECONDS,
     SHARE,
+    Budget,
     interval,
 )
+from awaithumans_relay.runtime.background import beside
 from awaithumans_relay.store import Wait
+from awaithumans_relay.sweep.meter import Meter
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 from tests.support.waits_in_memory import ChecksInMemory, StoreInMemory, loop_time
@@ -173,6 +176,34 @@ def test_checks_keep_to_the_budget_in_turn() -> None:
     assert max(counts.values()) - min(counts.values()) <= 2
 
 
+def test_requests_shorter_than_expected_are_charged_in_full() -> None:
+    """Each takes three seconds of the five that it was expected to take, and the debt of a request is limited."""
+
+    async def story() -> int:
+        shared = Budget.full(0.0)
+
+        async def settle(share: float, spent: float) -> float:
+            shared.refill(loop_time())
+            shared.spend(spent)
+            return shared.left
+
+        async def claim_repeatedly() -> None:
+            while True:
+                await asyncio.sleep(1.0)
+                await meter.wait_for_budget()
+
+        meter, count = Meter(settle), 0
+        async with beside(claims=claim_repeatedly()):
+            while loop_time() < 900:
+                await meter.wait_for_budget()
+                with meter.request(5.0):
+                    await asyncio.sleep(3.0)
+                count += 1
+        return count
+
+    assert travel(story()) <= 900 / 60 + 2
+
+
 def test_young_waits_do_not_starve_old_ones() -> None:
     """Two hundred new waits could use up the budget. A quarter of the checks is for the most overdue ones."""
     server = served([10 * HOUR] * 20 + [0.0] * 200, 600, read=0.01)
@@ -206,6 +237,14 @@ def test_old_waits_are_checked_by_pages_while_these_are_cheaper() -> None:
     assert cheap.busy < dear.busy / 3
     assert len([at for at, _ in dear.pages]) <= 5
     assert len(dear.looks) == pytest.approx(2000 * HOUR / 2 / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.1)
+
+
+def test_old_waits_are_checked_on_time_by_pages_of_open_tasks() -> None:
+    """No task has ended, so the list of ended tasks shows nothing of them, and is hardly read."""
+    server = served([HOUR + 0.5 * number for number in range(500)], 600, read=0.004, page=0.03)
+    assert server.busy <= 0.005 * 600
+    assert len(server.looks) <= 100
+    assert len([at for at, params in server.pages if "terminal" in params]) <= 15
 
 
 # --- answers, with lists that work and others that do not

@@ -34,8 +34,6 @@ ORDER_SECONDS = 2.0
 """Seconds by which the order of registrations may differ from that of the tasks, at the ends of a page."""
 READS_SECONDS = 2.0
 """Seconds for which old waits are read without a new choice, after reading them was found to be the cheapest."""
-MARGIN_SECONDS = 1.0
-"""Seconds by which a list must reach further back than the task of a wait that it postpones."""
 
 
 class OnSeen(Protocol):
@@ -147,11 +145,12 @@ class Lists:
         now = self._checks.clock()
         claimed = {wait.task_id for wait in due}
         soon = now + SOON_SHARE * interval(now - due[0].created_at)
-        known = self._seen.lag is not None
         return Standing(
             rank=rank,
             due=[each.task_id in claimed or each.next_check_at <= soon for each in neighbours],
-            proved=[known and not each.missing and self._seen.listed(each.task_id, now) for each in neighbours],
+            proved=[
+                not each.missing and self._seen.proved(each.task_id, now, now - each.created_at) for each in neighbours
+            ],
             ages=[now - each.created_at for each in neighbours],
             status=status,
         )
@@ -264,14 +263,13 @@ class Lists:
 
     async def _read_ended(self, way: Ended, due: list[Wait], neighbours: list[Neighbour]) -> list[Wait] | None:
         reached = await self.read_ended(way.rows)
-        lag = self._seen.lag
-        if reached is None or lag is None:
+        if reached is None:
             return None
         now = self._checks.clock()
-        oldest = reached + lag + MARGIN_SECONDS
 
         def postponed(wait: Wait | Neighbour) -> bool:
-            return wait.created_at > oldest and self._seen.listed(wait.task_id, now)
+            proved = self._seen.proved(wait.task_id, now, now - wait.created_at)
+            return proved and self._seen.created_after(wait.task_id, reached)
 
         claimed = {wait.task_id for wait in due}
         horizon = now + SOON_SHARE * interval(now - due[0].created_at)
@@ -281,15 +279,14 @@ class Lists:
         for wait in served:
             self._seen.postponed(wait.task_id, now)
         await self._checks.checked(served)
-        left = [wait for wait in due if not postponed(wait)]
-        return left if left[:1] != due[:1] else None  # it did not reach the first one
+        return [wait for wait in due if wait not in served]
 
     async def read_ended(self, rows: float) -> float | None:
         """Read the newest rows of the list of ended tasks, and store the answers that have waits.
 
         Returns the creation time of the last row, by the server's clock. None: the list cannot be used.
         """
-        offset, reached = 0, float("inf")
+        offset, reached, full = 0, float("inf"), True
         for size in pages_of(rows):
             page = await self.page(None, offset, size)
             if page is None:
@@ -298,24 +295,27 @@ class Lists:
             offset += page.covered
             if page.reached is not None:
                 reached = page.reached.timestamp()
-            if not page.full:  # it may be cut short, so it counts as far as its last row only
+            if not (full := page.full):
                 break
-        self._note_density(self._costs.ended, offset, reached)
+        self._note_density(self._costs.ended, offset, reached, full=full)
         return reached
 
-    def _note_density(self, ended: ListCost, rows: int, reached: float) -> None:
-        """Learn how many tasks end that are younger than a given age."""
-        if self._seen.lag is None or not rows or math.isinf(reached):
-            return
-        age = self._checks.clock() - (reached + self._seen.lag)
-        if age > 0:
+    def _note_density(self, ended: ListCost, rows: int, reached: float, *, full: bool) -> None:
+        """Learn how many tasks end that are younger than a given age, and how far back the list goes."""
+        age = self._checks.clock() - (reached + (self._seen.lag or 0.0))
+        if not full:
+            ended.ended_at(max(0.0, age), _now())
+        if rows and 0 < age < math.inf:
             ended.per_second = rows / age
 
     async def take(self, ended: Sequence[Outcome]) -> int:
         """Store the answers that have waits, and return how many were not known.
 
-        A completion without its response is left to a check of the task itself.
+        A completion without its response is left to a check of the task itself, which is not postponed.
         """
+        for outcome in ended:
+            if not outcome.answered:
+                self._seen.ended(outcome.task_id)
         asking: dict[tuple[str, str | None], list[Wait]] = {}
         for wait in await self._checks.unanswered([outcome.task_id for outcome in ended]):
             asking.setdefault((wait.task_id, wait.route.idempotency_key), []).append(wait)

@@ -38,6 +38,8 @@ class Meter:
         self._unsettled = 0.0
         self._settled_at = float("-inf")
         self._budget = Budget(share)
+        self._reserved = 0.0
+        """Expected seconds of the requests that are under way."""
         self._paused_until = 0.0
         self._in_flight = 0
 
@@ -56,20 +58,20 @@ class Meter:
                 # What was spent while the database answered is not in its figure yet.
                 self._budget = Budget(self.share, left - self._unsettled, _now())
                 self._settled_at = self._budget.at
-            left = self._budget.refill(_now())
-            seconds = max(self._budget.wait(), self._paused_until - _now())
+            left = self._budget.refill(_now()) - self._reserved
+            seconds = max(self._budget.wait(self._reserved), self._paused_until - _now())
             if seconds <= 0:
                 return left
             await asyncio.sleep(min(seconds, STALE_SECONDS))
 
     @contextmanager
     def request(self, expected: float) -> Generator[Callable[[], float]]:
-        """Measure a request. The expected duration is deducted at once, and corrected when the request has ended.
+        """Measure a request. Its expected duration is reserved until it has ended.
 
         Yields a function that returns the duration so far, without the time for others of this relay.
         """
         began = _now()
-        self._spend(expected)
+        self._reserved += expected
         self._in_flight += 1
         at_once = self._in_flight
 
@@ -82,12 +84,10 @@ class Meter:
         finally:
             seconds = min(took(), MAX_RATIO * expected)
             self._in_flight -= 1
+            self._reserved = self._reserved - expected if self._in_flight else 0.0
             self.spent += seconds
-            self._spend(seconds - expected)
-
-    def _spend(self, seconds: float) -> None:
-        self._unsettled += seconds
-        self._budget.spend(seconds)
+            self._unsettled += seconds
+            self._budget.spend(seconds)
 
     def pause(self, seconds: float) -> None:
         """Send nothing for this many seconds, as the server requested (Retry-After)."""

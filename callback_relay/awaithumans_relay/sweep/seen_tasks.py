@@ -23,6 +23,8 @@ class _Seen:
     at: float
     """When the task was last seen open."""
     status: str = CREATED
+    created_at: float = float("-inf")
+    """When the server created the task, by its own clock."""
     listed_at: float = float("-inf")
     """When a list of open tasks last showed it."""
     caller_checked_at: float = float("-inf")
@@ -41,13 +43,19 @@ class SeenTasks:
         """Return the status in which the task was last seen."""
         return seen.status if (seen := self._seen.get(task_id)) is not None else CREATED
 
-    def listed(self, task_id: str, now: float) -> bool:
-        """Whether a list showed the task as open so lately that the list of ended tasks may postpone its check.
+    def proved(self, task_id: str, now: float, age: float) -> bool:
+        """Whether the list of ended tasks may postpone the check of a wait of this age.
 
-        A token that sees the task in the one list sees it in the other.
+        A list must have shown the task as open, since a token that sees it in the one list sees it in the other. The
+        postponed check comes at most `MAX_CHECK_SECONDS` later than that.
         """
         seen = self._seen.get(task_id)
-        return seen is not None and 0 <= now - seen.listed_at < MAX_CHECK_SECONDS * 0.9
+        return seen is not None and 0 <= now - seen.listed_at <= MAX_CHECK_SECONDS - interval(age)
+
+    def created_after(self, task_id: str, moment: float) -> bool:
+        """Whether the server created the task after this moment of its clock."""
+        seen = self._seen.get(task_id)
+        return seen is not None and seen.created_at > moment
 
     def open(self, outcome: Outcome, wait: Wait, now: float, *, listed: bool) -> None:
         """Note that the task was seen open, by a list or by a read, and when the server created it by its own clock."""
@@ -56,7 +64,8 @@ class SeenTasks:
         if listed:
             seen.listed_at = now
         if outcome.created_at is not None:
-            self._lags.append(wait.created_at - outcome.created_at.timestamp())
+            seen.created_at = outcome.created_at.timestamp()
+            self._lags.append(wait.created_at - seen.created_at)
 
     def postponed(self, task_id: str, now: float) -> None:
         """Note that the check of this task was postponed because it is not among the ended ones."""

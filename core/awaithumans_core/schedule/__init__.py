@@ -13,8 +13,9 @@ The relay's sweep and `as_completed` follow the same five rules:
    they are checked); pages of the list of ended tasks, newest first, down to its age (its rows are answers). Then the
    same is done for what is left.
 5. **A list is a hint.** A row proves what it shows. Absence proves nothing: a wait missing on a page of open tasks is
-   read by itself. A page of ended tasks postpones a wait only if its task was seen open in the last nine minutes. Rows
-   are matched by id and key. A list that is refused, out of order, or often wrong is not used for a while.
+   read by itself. A page of ended tasks postpones a wait only up to nine minutes after a list showed its task as open,
+   and only if the page reaches further back than the task, by the server's own times. Rows are matched by id and key.
+   A list that is refused, out of order, or often wrong is not used for a while.
 
 What the budget does not allow is late, and the shortfall is reported: how many waits, and by how many seconds.
 """

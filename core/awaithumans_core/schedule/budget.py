@@ -39,6 +39,7 @@ class Budget:
         """Deduct the duration of a request. The debt is limited, so that one slow request does not stop the checks."""
         self.left = max(self.left - seconds, -self.share * SAVED_SECONDS)
 
-    def wait(self) -> float:
-        """Return the seconds until a request is allowed again."""
-        return 0.0 if self.left > 0 else -self.left / self.share + REST_SECONDS
+    def wait(self, reserved: float = 0.0) -> float:
+        """Return the seconds until a request is allowed again, while this much is reserved for others."""
+        left = self.left - reserved
+        return 0.0 if left > 0 else -left / self.share + REST_SECONDS

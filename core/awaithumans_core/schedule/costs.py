@@ -99,6 +99,9 @@ class ListCost:
     right: int = 0
     wrong: int = 0
     """Hints that a single read confirmed, and that it did not."""
+    _shown_since: float = float("-inf")
+    _shown_until: float = float("-inf")
+    """Until when no task that was created before this time is expected on the list."""
     _fit: _Fit = field(default_factory=_Fit)
 
     def seconds(self, rows: float, offset: float = 0.0) -> float:
@@ -141,6 +144,14 @@ class ListCost:
             self.deep_rest = min(2 * self.deep_rest, MAX_REST_SECONDS)
         else:
             self.failed(now, slow=True)
+
+    def shows(self, age: float, now: float) -> bool:
+        """Whether the list may go back to tasks of this age."""
+        return now >= self._shown_until or now - age > self._shown_since
+
+    def ended_at(self, age: float, now: float) -> None:
+        """Record the age of the last task of the list. It may be cut short, so it shows nothing of older tasks."""
+        self._shown_since, self._shown_until = now - age, now + FIRST_REST_SECONDS
 
     def failed(self, now: float, *, slow: bool = False) -> None:
         """Do not use the list for a while. It was refused, took too long, or is not in order."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, Costs
 
@@ -47,7 +48,7 @@ class Standing:
     due: Sequence[bool]
     """For each open wait from the youngest due one, youngest first: whether it is due now or soon."""
     proved: Sequence[bool]
-    """For each of them: whether its task was seen open lately, so that the list of ended tasks may postpone it."""
+    """For each of them: whether its task was seen open so lately that the list of ended tasks may postpone it."""
     ages: Sequence[float]
     """For each of them: its age in seconds."""
     status: str = "created"
@@ -95,9 +96,10 @@ def _ended(costs: Costs, standing: Standing, now: float) -> tuple[float, Ended] 
     served = 0
     if not (standing.proved and standing.proved[0]):
         return None
-    for place, age in enumerate(standing.ages):
+    ages = list(takewhile(lambda age: costs.ended.shows(age, now), standing.ages))
+    for place, age in enumerate(ages):
         served += standing.due[place] and standing.proved[place]
-        last = place + 1 == len(standing.ages)
+        last = place + 1 == len(ages)
         if not served or not (last or place + 1 in SIZES):
             continue
         rows = costs.ended.per_second * age
