@@ -37,6 +37,9 @@ test-pgbouncer: $(READY) ## Test two relays behind a real PgBouncer in transacti
 test-browser: $(READY) ## Test the reviewer's way in headless Chromium: forms, rows, mails (two minutes). Requires Debian's package chromium
 	@$(BIN)/python -m tests.browser $(ARGS)
 
+screenshots: $(READY) ## Take the pictures of forms in the documentation, in headless Chromium (seconds). Requires Debian's package chromium
+	@$(BIN)/python -m tests.browser.pictures
+
 soak: $(READY) ## Run the soak test: 2,000 waits, two relays killed at random, hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)
 

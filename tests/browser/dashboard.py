@@ -96,6 +96,10 @@ class Dashboard:
         SCREENSHOTS.mkdir(exist_ok=True)
         await self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
+    def form(self) -> Locator:
+        """Return the part of a task's page in which a person answers."""
+        return self.page.locator("div.border", has=self.page.get_by_role("heading", name="Your Response")).last
+
     def _field(self, name: str) -> Locator:
         return self.page.locator(f"div.space-y-1\\.5:has(> label[for='{name}'])")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -60,6 +61,14 @@ def _blocks(page: Path) -> Iterator[Block]:
 def python(page: str) -> list[Block]:
     """The Python blocks of a page of docs/."""
     return [block for block in blocks(ROOT / "docs" / page) if block.language == "python"]
+
+
+def run(*shown: Block) -> dict[str, Any]:
+    """Run Python blocks one after the other in one module, and return its names."""
+    names: dict[str, Any] = {"__name__": "shown"}
+    for block in shown:
+        exec(compile(block.text, str(block), "exec"), names)  # noqa: S102
+    return names
 
 
 @cache

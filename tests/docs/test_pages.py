@@ -8,7 +8,6 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,21 +17,13 @@ from langgraph.graph import START, StateGraph
 from awaithumans_core import Outcome, Route, Settings, TargetGone
 from awaithumans_core.testing import FakeHumans
 from awaithumans_relay.cli import cli
-from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_spans, links, prose, python, text_of
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_spans, links, prose, python, run, text_of
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 PARSERS = {"json": json.loads, "toml": tomllib.loads}
 LANGUAGES = {"python", "bash", "text", *PARSERS}
 """What a block may contain. `text` is what a program prints, or a file that no test here can read."""
-
-
-def run(*shown: Block) -> dict[str, Any]:
-    """Run blocks one after the other in one module, and return its names."""
-    names: dict[str, Any] = {"__name__": "shown"}
-    for block in shown:
-        exec(compile(block.text, str(block), "exec"), names)  # noqa: S102
-    return names
 
 
 @pytest.fixture
