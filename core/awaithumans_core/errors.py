@@ -24,7 +24,8 @@
         EngineUnknownError            a wait for an engine that the relay does not have
         TooManyWaitsError             a route has reached its limit of unanswered waits
 
-The text of an error names the next step. `code` is stable across releases.
+The text of an error names the next step. `code` is stable across releases, and docs/reference/errors has a page for
+each. `str(error)` is the text and the code, `... [TASK_TIMED_OUT]`. `error.text` and `error.args` hold the text alone.
 
 Facts are fields of the class: keyword arguments of the constructor, and attributes of the error. A type checker knows
 them, so a misspelled fact is found before the program runs. They survive pickling, copying, and the way from a Temporal
@@ -55,7 +56,16 @@ class AwaitHumansError(Exception):
     """Id of the task that the error is about; None if there is no task yet."""
 
     def __post_init__(self, message: str) -> None:
-        self.args = (self._safe(message),)
+        # str() of an error becomes a text in a failure of Temporal, or in code that raises it again.
+        self.args = (self._safe(str(message).removesuffix(f" [{self.code}]")),)
+
+    def __str__(self) -> str:
+        return f"{self.text} [{self.code}]"
+
+    @property
+    def text(self) -> str:
+        """What happened and what to do, without the code."""
+        return super().__str__()
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that differ from their defaults, by name."""

@@ -201,7 +201,7 @@ def check_all(*checks: Callable[[], object]) -> None:
         try:
             check()
         except SettingsError as error:
-            wrong.append(str(error))
+            wrong.append(error.text)
             missing.extend(error.missing)
     if missing:
         wrong.append(_OWN_RELAY if "AWAITHUMANS_WEBHOOK_KEY" in missing else _WHERE_TO_SET)

@@ -28,6 +28,7 @@ from tests.support.servers import TaskServer
 
 TOKEN = secrets.token_urlsafe(32)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' {{ 7 * 7 }}"
+SHOWN = f"{HOSTILE} [TARGET_GONE]"
 
 
 class FailingEngine(CollectingEngine):
@@ -200,7 +201,7 @@ async def test_listing_omits_the_answers(relay: RunningRelay, operator: httpx.As
         "engine": "shelf",
         "target": {"place": "task-1"},
         "state": "parked",
-        "last_error": HOSTILE,
+        "last_error": SHOWN,
         "found_by": "callback",
     }
     assert parked["review_url"] == relay.settings.review_url("task-1")
@@ -286,7 +287,7 @@ async def test_page_shows_hostile_errors_as_text(relay: RunningRelay, browser: h
     await answered(relay, "task-1")
     reply = await browser.get("/operate")
     page = Page(reply.text)
-    assert HOSTILE in page.texts
+    assert SHOWN in page.texts
     assert {tag for tag, _ in page.elements} & {"script", "img", "iframe", "object", "embed"} == set()
     assert not any(name.startswith("on") for _, has in page.elements for name in has)
     assert "secret" not in reply.text
@@ -395,7 +396,7 @@ async def test_answer_whose_caller_had_ended_is_marked(
     """Page and API distinguish a wait whose caller was gone from one that was delivered."""
     await answered(relay, "gone", status="cancelled", then="delivered")
     alone = Page((await browser.get("/operate?state=delivered")).text).texts
-    assert {"Delivered", "caller gone", "caller found gone", HOSTILE} <= set(alone)
+    assert {"Delivered", "caller gone", "caller found gone", SHOWN} <= set(alone)
     engine.mended = True
     await answered(relay, "there", status="cancelled", then="delivered")
     page = Page((await browser.get("/operate")).text).texts

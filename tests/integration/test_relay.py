@@ -164,7 +164,7 @@ async def test_answer_to_an_ended_target_is_acknowledged_and_parked(humans: Huma
         relay_client = Server(relay, humans)
         assert (await relay_client.call_back(ROUTE)).status_code == 200
         (wait,) = await relay.wait_for("task-1", "parked")
-        assert wait.last_error == "the workflow has ended"
+        assert wait.last_error == "the workflow has ended [TARGET_GONE]"
         assert (await relay_client.call_back(ROUTE)).status_code == 200
         assert engine.calls == 1
         await relay_client.http.aclose()

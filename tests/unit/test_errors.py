@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ from awaithumans_core.errors import AwaitHumansError, SettingsError
 from awaithumans_core.flow import Lost, Reply
 from awaithumans_core.http.drivers import _lost
 from awaithumans_core.outcome import Outcome
+from awaithumans_core.settings import check_all
+from awaithumans_relay.store.errors import StoreUnavailableError, public_reason
 
 CODES = {
     "AnswererNotAllowedError": "ANSWERER_NOT_ALLOWED",
@@ -145,10 +148,14 @@ def facts_of(kind: type[AwaitHumansError]) -> dict[str, Any]:
 
 def through_temporal(error: AwaitHumansError) -> BaseException:
     """An error of an activity, as the workflow receives it after the failure was encoded and decoded."""
+    return typed(received(failure(error, retried_for=0, attempt=1)))
+
+
+def received(raised: BaseException) -> ActivityError:
+    """What an activity has raised, as the workflow receives it."""
     converter, encoded = DataConverter.default, Failure()
-    raised = failure(error, retried_for=0, attempt=1)
     converter.failure_converter.to_failure(raised, converter.payload_converter, encoded)
-    received = Failure.FromString(encoded.SerializeToString())
+    carried = Failure.FromString(encoded.SerializeToString())
     failed = ActivityError(
         "failed",
         scheduled_event_id=1,
@@ -158,8 +165,8 @@ def through_temporal(error: AwaitHumansError) -> BaseException:
         activity_id="",
         retry_state=None,
     )
-    failed.__cause__ = converter.failure_converter.from_failure(received, converter.payload_converter)
-    return typed(failed)
+    failed.__cause__ = converter.failure_converter.from_failure(carried, converter.payload_converter)
+    return failed
 
 
 @every_error
@@ -175,7 +182,8 @@ def test_error_survives_pickling_and_copying_with_its_facts(
     facts = facts_of(kind)
     again = carry(kind("do this next", **facts))
     assert type(again) is kind
-    assert str(again) == "do this next"
+    assert str(again) == f"do this next [{kind.code}]"
+    assert again.args == ("do this next",)
     assert {name: getattr(again, name) for name in facts} == facts
 
 
@@ -187,7 +195,8 @@ def test_error_reaches_a_temporal_workflow_with_its_facts(kind: type[AwaitHumans
     facts = facts_of(kind)
     again = through_temporal(kind("do this next", **facts))
     assert type(again) is kind
-    assert str(again) == "do this next"
+    assert str(again) == f"do this next [{kind.code}]"
+    assert again.args == ("do this next",)
     assert {name: getattr(again, name) for name in facts} == facts
 
 
@@ -196,6 +205,50 @@ def test_error_with_unreadable_fact_reaches_a_temporal_workflow() -> None:
     again = through_temporal(errors.TaskTimeoutError("too late", task_id="task-1", outcome={"of another": "release"}))
     assert type(again) is errors.TaskTimeoutError
     assert (again.task_id, again.outcome) == ("task-1", None)
+
+
+@every_error
+def test_code_is_shown_and_not_part_of_the_text(kind: type[AwaitHumansError]) -> None:
+    """A log line or a traceback shows the code once, and code that reads or reuses the text is not affected by it."""
+    error = kind("do this next")
+    assert (str(error), error.text, error.args) == (f"do this next [{kind.code}]", "do this next", ("do this next",))
+    assert repr(error) == f"{kind.__name__}('do this next')"
+    assert str(kind(str(error))) == str(error)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FAMILY if kind.__module__ == errors.__name__], ids=lambda kind: kind.__name__
+)
+def test_code_is_not_doubled_by_an_activity_that_raises_the_error_itself(kind: type[AwaitHumansError]) -> None:
+    """Temporal's converter takes the text of an error from `str`, so it has the code already."""
+    again = typed(received(kind("do this next")))
+    assert (type(again), str(again)) == (kind, f"do this next [{kind.code}]")
+
+
+@pytest.mark.parametrize("retried_for", [0, 60])
+def test_failure_in_a_history_has_the_text_without_the_code(retried_for: float) -> None:
+    """The texts in histories are the same as in earlier releases."""
+    raised = failure(SettingsError("set it"), retried_for=retried_for, attempt=1)
+    assert "[SETTINGS]" not in raised.message
+    assert raised.message.startswith("set it")
+
+
+def test_store_error_shows_its_code() -> None:
+    """An error of the relay's store looks like the others in a log, and its response has the code in a field."""
+    error = StoreUnavailableError("the store has been stopped")
+    assert str(error) == "the store has been stopped [STORE_UNAVAILABLE]"
+    assert public_reason(error) == "the store has been stopped"
+
+
+def test_several_wrong_settings_have_one_code() -> None:
+    """Each wrong setting has its line, and the code is shown at the end."""
+
+    def wrong(name: str) -> None:
+        raise SettingsError(f"{name} is not set")
+
+    with pytest.raises(SettingsError) as refused:
+        check_all(partial(wrong, "A"), partial(wrong, "B"))
+    assert str(refused.value) == "A is not set\nB is not set [SETTINGS]"
 
 
 @every_error

@@ -43,6 +43,8 @@ OUTAGE_BACKOFF = Backoff(first=1.0, factor=2.0, most=30.0)
 def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> ApplicationError:
     """Return the error that an activity raises: the text of `error`, its type, and its facts as details.
 
+    The code is not in the text, because the type stands for it: the workflow's error has the code again.
+
     Args:
         error: What happened.
         retried_for: Seconds for which it is still retried. 0 ends the activity.
@@ -53,7 +55,7 @@ def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> App
     backoff = SETTING_BACKOFF if waits else OUTAGE_BACKOFF
     bounded = waits or 0 < retried_for <= OUTAGE_BACKOFF.most
     return ApplicationError(
-        f"{error}. {WHAT_NEXT}{_LIMIT if math.isfinite(retried_for) else ''}" if waits else str(error),
+        f"{error.text}. {WHAT_NEXT}{_LIMIT if math.isfinite(retried_for) else ''}" if waits else error.text,
         facts(error),
         type=type(error).__name__,
         non_retryable=final,

@@ -73,7 +73,7 @@ def concerns_server(error: AwaitHumansError) -> bool:
 
 def describe(error: BaseException) -> str:
     """Describe an error, its cause and the way to fix it, for the log."""
-    return f"{cause_of_error(error)} ({str(error).removesuffix(SAME_KEY)}). {CONSEQUENCE}"
+    return f"{cause_of_error(error)} ({str(error).replace(SAME_KEY, '')}). {CONSEQUENCE}"
 
 
 def cause_of_reply(reply: Reply | Lost) -> ServerCause | None:

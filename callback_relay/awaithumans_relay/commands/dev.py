@@ -106,9 +106,11 @@ async def _free_project(folder: Path, stack: ExitStack) -> Project:
             return stack.enter_context(locked(folder))
         except ProjectBusyError as busy:
             if (found := await asyncio.to_thread(running_instance, folder)) is not None:
-                raise ProjectBusyError(f"{busy}: {_addresses(found.instance)}. Stop it with Ctrl-C there") from None
+                raise ProjectBusyError(
+                    f"{busy.text}: {_addresses(found.instance)}. Stop it with Ctrl-C there"
+                ) from None
             if loop.time() > until:
-                raise ProjectBusyError(f"{busy}, which is starting or stopping: try again in a minute") from None
+                raise ProjectBusyError(f"{busy.text}, which is starting or stopping: try again in a minute") from None
         await asyncio.sleep(0.2)
 
 

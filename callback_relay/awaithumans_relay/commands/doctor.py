@@ -195,7 +195,7 @@ async def _check(name: str, check: Callable[[], Awaitable[str]]) -> Finding:
         async with asyncio.timeout(SECONDS):
             detail = await check()
     except UnsetError as unset:
-        return Finding(check=name, status=Status.SKIPPED, detail=str(unset))
+        return Finding(check=name, status=Status.SKIPPED, detail=unset.text)
     except TimeoutError:
         problem = f"no response within {SECONDS:g} s: check whether it hangs, and whether its address is right"
         return Finding(check=name, status=Status.FAILED, detail=problem)

@@ -217,7 +217,7 @@ async def _graphs(flags: EngineFlags, stack: AsyncExitStack) -> list[Engine]:
         engine = GraphEngine(graphs, thread=GraphThread() if flags.graph_thread else None, **options)
         await stack.enter_async_context(engine.opened())
     except SettingsError as wrong:
-        raise SettingsError(f"--graph: {wrong}") from wrong
+        raise SettingsError(f"--graph: {wrong.text}") from wrong
     return [engine]
 
 

@@ -40,6 +40,6 @@ def errors_reported() -> Generator[None]:
     try:
         yield
     except AwaitHumansError as error:
-        line = Text.assemble((error.code, "bold red"), " ", block(error))
+        line = Text.assemble((error.code, "bold red"), " ", block(error.text))
         Console(stderr=True, soft_wrap=True).print(line)
         raise typer.Exit(EXIT_UNREACHABLE if isinstance(error, UnreachableError) else EXIT_FAILED) from None

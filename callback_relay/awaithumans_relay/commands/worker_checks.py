@@ -41,7 +41,7 @@ async def read_report(settings: Settings) -> RelayReport:
     except ValidationError:
         raise SettingsError(f"{RELAY.at(settings.relay())} answers, but not with a report. {RELAY.if_other}") from None
     except AwaitHumansError as error:
-        raise SettingsError(str(error).removesuffix(SAME_KEY)) from None
+        raise SettingsError(error.text.removesuffix(SAME_KEY)) from None
     finally:
         await driver.aclose()
 

@@ -55,7 +55,7 @@ class Observer:
         try:
             yield
         except CallbackRejectedError as refused:
-            if str(refused) == UNSIGNED:
+            if refused.text == UNSIGNED:
                 self.signatures.refused_at = datetime.now(UTC)
             raise
 

@@ -246,7 +246,7 @@ class _Endpoints:
             self._service.refusals.warn(
                 kind, f"refused ({refused.http_status}), task {named or 'unknown'}: {refused}", facts
             )
-            return problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else str(refused))
+            return problem(refused.http_status, refused.code, STRANGER if refused.http_status == 401 else refused.text)
         except ClientDisconnect:
             logger.info("a caller disconnected in the middle of its request")
             return problem(400, CallbackRejectedError.code, "the request ended early")

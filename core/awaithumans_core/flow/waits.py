@@ -139,7 +139,7 @@ def follow(
                 raise
             # No further try fits in, but people keep their time; the last look has the caller's patience.
             if (left := until - clock()) > 0:
-                yield Pause(left, str(away))
+                yield Pause(left, away.text)
             break
         except TaskNotFoundError as unknown:
             yield _missing(task_id, unknown, readings, clock(), until)

@@ -314,7 +314,7 @@ class HumanTaskActivities:
             except AwaitHumansError as error:
                 if cause_of(error) is not Cause.OUTAGE:
                     raise  # this error explains better why the question was not asked
-                why = str(error)
+                why = error.text
             else:
                 if outcome.terminal and outcome.status != TaskStatus.CANCELLED:
                     return outcome
@@ -332,7 +332,7 @@ class HumanTaskActivities:
     def _failed(self, error: AwaitHumansError, patience: "_Patience", key: str = "") -> ApplicationError:
         retried_for = patience.left(error)
         if retried_for <= 0 and cause_of(error) is Cause.OUTAGE:
-            error = not_asked(key, patience.ask_within or 0.0, str(error))
+            error = not_asked(key, patience.ask_within or 0.0, error.text)
         if retried_for > 0 and cause_of(error) is Cause.SETTING:
             self._log(error)
         return failure(error, retried_for=retried_for, attempt=activity.info().attempt)
