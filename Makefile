@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist soak bench bench-quick bench-scale docs lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist soak bench bench-quick bench-scale reference docs lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -51,6 +51,9 @@ bench-quick: $(READY) ## Run every benchmark in a small size, to see that each w
 
 bench-scale: $(READY) ## Measure 20,000 waits on a server that keeps 200,000 tasks, and simulate 100,000 for a month (25 minutes). ARGS="--waits 500 --kept 2000 --seconds 60 --simulated 10000"
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+reference: $(READY) ## Write what follows from the code into docs/reference: settings, commands, endpoints, metrics
+	@$(BIN)/python -m tests.docs.reference
 
 docs: $(READY) ## Build the documentation site into site/, strictly and without a network, and check the built pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -115,7 +115,7 @@ class _Endpoints:
         self,
         state: States = None,
         engine: EngineName = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="How many to list at most.")] = 100,
         offset: Offset = 0,
     ) -> Listing:
         """List waits, newest first. Needs the operator token, as bearer or by HTTP Basic."""
