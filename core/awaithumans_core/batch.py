@@ -342,7 +342,7 @@ class Batch:
             case Reads():
                 return None
             case OpenPage():
-                shown = await self._open_page(way, due[0].status, every)
+                shown = await self._open_page(way, due[0].status, every, rank)
                 absent = [wait for wait in due if wait in shown.absent]
                 for wait in absent:
                     wait.hinted = True
@@ -359,7 +359,7 @@ class Batch:
                         wait.postponed_at = now
                 return [wait for wait in due if wait.next_at <= now and not wait.ended.done()]
 
-    async def _open_page(self, way: OpenPage, status: str, every: "list[_Wait]") -> "_Shown":
+    async def _open_page(self, way: OpenPage, status: str, every: "list[_Wait]", rank: int) -> "_Shown":
         page = await self._page(status, way.offset, way.size)
         if page is None:
             return _Shown([], [])
@@ -376,6 +376,8 @@ class Batch:
             middle = len(places) // 2
             row = [task.task_id for task in page.tasks].index(shown.seen[middle].task_id)
             self._costs.open(status).joined(places[middle] + 1, way.offset + row + 1)
+        elif way.offset:
+            self._costs.open(status).missed(rank, beyond=not page.tasks)
         else:
             self._costs.open(status).joined(len(places), len(page.tasks))
         moments = [wait.created for wait in shown.seen]

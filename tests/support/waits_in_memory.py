@@ -81,12 +81,10 @@ class ChecksInMemory(Checks):
     async def unanswered(self, task_ids: Sequence[str]) -> list[Wait]:
         return [self.waits[name] for name in task_ids if name in self.waits]
 
-    async def checked(self, seen: Sequence[Wait | Neighbour], absent: Sequence[Wait | Neighbour] = ()) -> None:
+    async def checked(self, seen: Sequence[Wait | Neighbour]) -> None:
         now, share = self.clock(), 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
         for wait in seen:
             self._plan(wait, now + interval(now - wait.created_at) * share)
-        for wait in absent:
-            self._plan(wait, now)
 
     async def postpone(self, missed: Sequence[Wait], seconds: float) -> None:
         for wait in missed:

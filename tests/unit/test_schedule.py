@@ -1,5 +1,6 @@
 """The schedule of the sweep: when the relay checks an open wait."""
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -132,6 +133,34 @@ def test_slow_page_stops_the_use_of_pages_like_it() -> None:
     listed.took(50, 0, 3.0, MAX_PAGE_TASKS, costs, began + rest)
     assert isinstance(way(0, began + rest), Reads)
     assert isinstance(way(1000, began + rest), Reads)
+
+
+@pytest.mark.parametrize("rank", [1_000, 10_000, 100_000])
+def test_page_is_used_at_any_depth(rank: int) -> None:
+    """A page replaces many reads wherever it is, and it begins above the place of the first wait.
+
+    Nine of ten tasks are ours. Of the youngest ones, whose page is read most often, all are.
+    """
+    costs = Costs()
+    listed = costs.open("created")
+    listed.largest = MAX_PAGE_TASKS
+    listed.joined(200, 200)
+    listed.joined(int(0.9 * rank), rank)
+    due, ages = [True] * 300, [3600.0 + number for number in range(300)]
+    way = best_way(costs, Standing(rank=rank, due=due, proved=[False] * 300, ages=ages), NOW)
+    assert isinstance(way, OpenPage)
+    assert way.offset < rank / 0.9 < way.offset + way.size / 4
+
+
+def test_page_without_our_tasks_moves_the_estimated_place() -> None:
+    """Place estimates of old waits are corrected, also if all tasks around the place belong to others."""
+    listed = Costs().open("created")
+    listed.joined(1_000, 1_000)
+    listed.missed(1_000, beyond=False)
+    assert listed.share(1_000) == 0.5
+    listed.missed(1_000, beyond=True)
+    listed.missed(1_000, beyond=True)
+    assert listed.share(1_000) == 1.0
 
 
 @given(st.integers(0, 2 * MAX_REDELIVERIES), st.floats(-MONTH, MONTH))

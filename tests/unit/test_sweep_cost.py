@@ -247,6 +247,15 @@ def test_old_waits_are_checked_on_time_by_pages_of_open_tasks() -> None:
     assert len([at for at, params in server.pages if "terminal" in params]) <= 15
 
 
+def test_reads_of_a_few_waits_do_not_replace_pages_of_many_older_ones() -> None:
+    """Forty waits that lie far apart are read. Six hundred that lie close together are checked by pages."""
+    ages = [*(1500.0 + 150 * number for number in range(40)), *(HOUR * 10 + number for number in range(600))]
+    server = served(ages, HOUR / 6, read=0.003, page=0.03)
+    reads = Counter(int(task_id) < 40 for _, task_id in server.looks)
+    assert reads[True] > 50
+    assert reads[False] < 25
+
+
 # --- answers, with lists that work and others that do not
 
 

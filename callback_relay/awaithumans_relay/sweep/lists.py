@@ -15,7 +15,7 @@ from awaithumans_core.flow import Patience
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import SOON_SHARE, Costs, Ended, ListCost, OpenPage, Reads, Standing, best_way, interval
-from awaithumans_core.schedule.costs import SLOW_SECONDS, in_order
+from awaithumans_core.schedule.costs import SLOW_SECONDS, in_order, octave
 from awaithumans_core.schedule.ways import pages_of
 from awaithumans_relay.monitoring.metrics import Metrics
 from awaithumans_relay.store import Wait
@@ -28,12 +28,14 @@ logger = safe_logger("awaithumans.relay")
 
 MAX_NEIGHBOURS = 400
 """Maximum number of waits for which one choice of a way looks ahead."""
-MAX_PAGES = 3
+MAX_CHOICES = 4
 """Maximum number of choices for the waits of one claim. What these do not serve is read."""
 ORDER_SECONDS = 2.0
 """Seconds by which the order of registrations may differ from that of the tasks, at the ends of a page."""
 READS_SECONDS = 2.0
-"""Seconds for which old waits are read without a new choice, after reading them was found to be the cheapest."""
+"""Seconds for which old waits are read without a new choice, after reads were the cheapest way for one of about their
+age.
+"""
 
 
 class OnSeen(Protocol):
@@ -82,8 +84,9 @@ class Lists:
         self._on_answer = on_answer
         self._on_seen = on_seen
         self._reading = asyncio.Lock()
-        self._reads_until: dict[str, float] = {}
-        """Until when old waits, by the status of their tasks, are read without a new choice."""
+        self._reads_until: dict[tuple[str, int], float] = {}
+        """Until when old waits are read without a new choice, by the status of their tasks and the octave of their age.
+        """
 
     async def serve(self, claimed: Sequence[Wait]) -> tuple[list[Wait], set[str]]:
         """Check as many of these due waits as lists can show more cheaply than reads.
@@ -100,20 +103,28 @@ class Lists:
                 young = interval(now - wait.created_at) < 60
                 groups.setdefault((young, self._seen.status(wait.task_id)), []).append(wait)
             for (young, status), waits in groups.items():
-                if not young and _now() < self._reads_until.get(status, -math.inf):
-                    rest += waits
-                    continue
                 left = sorted(waits, key=lambda wait: -wait.created_at)
-                for _ in range(MAX_PAGES):
+                for _ in range(MAX_CHOICES):
+                    if not young:
+                        left = self._without_reads(left, status, rest, now)
                     if not left:
                         break
-                    if (after := await self._serve_first(left, status, rest, hinted)) is None:
-                        if not young:
-                            self._reads_until[status] = _now() + READS_SECONDS
+                    if (after := await self._serve_first(left, status, rest, hinted)) is not None:
+                        left = after
+                    elif young:
                         break
-                    left = after
+                    else:
+                        self._reads_until[status, octave(now - left[0].created_at)] = _now() + READS_SECONDS
                 rest += left
         return rest, hinted
+
+    def _without_reads(self, due: list[Wait], status: str, rest: list[Wait], now: float) -> list[Wait]:
+        """Move the waits of the ages for which reads are cheapest to `rest`, and return the others."""
+        left = list[Wait]()
+        for wait in due:
+            until = self._reads_until.get((status, octave(now - wait.created_at)), -math.inf)
+            (rest if _now() < until else left).append(wait)
+        return left
 
     async def _serve_first(self, due: list[Wait], status: str, rest: list[Wait], hinted: set[str]) -> list[Wait] | None:
         """Check the first of these waits, and others with it, by a list, and return those that it does not reach.
@@ -218,12 +229,14 @@ class Lists:
             return lowest < wait.created_at < highest and wait.task_id not in shown
 
         claimed = {wait.task_id for wait in due}
-        not_shown = [wait for wait in due if in_range(wait)]
+        absent = [each for each in neighbours if each.task_id not in claimed and in_range(each)]
+        if len(absent) > len(seen):  # so many that the page is in doubt; they are checked on their schedule
+            absent = []
+        await self._checks.checked([*seen, *absent])
+        others = await self._checks.unanswered([each.task_id for each in absent])
+        not_shown = [wait for wait in [*due, *others] if wait.state == "open" and in_range(wait)]
         rest += not_shown
         hinted |= {wait.task_id for wait in not_shown}
-        # Others that should have been shown are due now, unless there are so many that the page is in doubt.
-        absent = [each for each in neighbours if each.task_id not in claimed and in_range(each)]
-        await self._checks.checked(seen, absent if len(absent) <= len(seen) else ())
         left = [wait for wait in due if wait.task_id not in shown and not in_range(wait)]
         if left[:1] == due[:1]:  # its place was estimated wrongly, so it is read
             rest.append(left.pop(0))
@@ -248,7 +261,9 @@ class Lists:
         if offset and places:
             younger, place = places[len(places) // 2]
             listed.joined(younger + 1, place + 1)
-        else:
+        elif offset and not shown:
+            listed.missed(rank, beyond=not tasks)
+        elif not offset:
             listed.joined(len(shown), len(tasks))
 
     async def _join(self, tasks: Sequence[Outcome]) -> Mapping[str, tuple[Outcome, list[Wait]]]:

@@ -1,5 +1,6 @@
 """What requests cost the server: the durations measured lately, of single reads and of each list."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -85,8 +86,6 @@ def _solved(matrix: list[list[float]]) -> list[float]:
 class ListCost:
     """One list of the server: what its pages cost, how many of its rows are ours, and whether it can be trusted."""
 
-    ours: float = 1.0
-    """Share of the rows that belong to our waits, from the newest one. At first places are estimated too low."""
     per_second: float = 0.0
     """Rows of the list for each second of age, from the newest task. Only used for ended tasks."""
     largest: int = 25
@@ -102,6 +101,11 @@ class ListCost:
     _shown_since: float = float("-inf")
     _shown_until: float = float("-inf")
     """Until when no task that was created before this time is expected on the list."""
+    _shares: dict[int, float] = field(default_factory=dict[int, float])
+    """Share of the rows that belong to our waits, from the newest one down to a place, by the octave of the place.
+
+    The octave is that of the number of our waits. The share differs between young and old tasks.
+    """
     _fit: _Fit = field(default_factory=_Fit)
 
     def seconds(self, rows: float, offset: float = 0.0) -> float:
@@ -127,9 +131,23 @@ class ListCost:
         elif _deep(offset):
             self.deep_rest = SLOW_REST_SECONDS
 
+    def share(self, rank: float) -> float:
+        """Return which share of the rows before the wait of this rank are ours. If unknown, places are too low."""
+        nearest = min(self._shares, key=lambda known: abs(known - octave(rank)), default=None)
+        return 1.0 if nearest is None else self._shares[nearest]
+
     def joined(self, ours: int, rows: int) -> None:
         """Record how many of the first rows of the list are ours."""
-        self.ours = min(1.0, max(ours, 0.5) / rows) if rows else min(1.0, 2 * self.ours)
+        self._shares[octave(ours)] = min(1.0, max(ours, 0.5) / max(rows, 1))
+
+    def missed(self, rank: int, *, beyond: bool) -> None:
+        """Record that a page around the estimated place of the wait of this rank showed none of ours.
+
+        Args:
+            rank: The number of our younger waits.
+            beyond: Whether the page was empty, so that the place is further up. Otherwise it is further down.
+        """
+        self._shares[octave(rank)] = min(1.0, self.share(rank) * (2.0 if beyond else 0.5))
 
     def usable(self, now: float, offset: int = 0) -> bool:
         """Whether the list is used now, from this place."""
@@ -191,6 +209,11 @@ class Costs:
         self.reads += 1
         seconds = min(max(seconds, MIN_SECONDS), OUTLIER * self.read)
         self.read += WEIGHT * (seconds - self.read)
+
+
+def octave(number: float) -> int:
+    """Return the number of times that a number is twice as large as 1. Below 1 it is 0."""
+    return int(math.log2(max(number, 1.0)))
 
 
 def _deep(offset: int) -> bool:

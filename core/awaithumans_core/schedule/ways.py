@@ -12,7 +12,10 @@ SIZES = (25, 50, 100, MAX_PAGE_TASKS)
 MAX_ENDED_PAGES = 25
 """Maximum number of pages of ended tasks that are read in a row."""
 LEAD = 10
-"""Rows before the expected place of a task at which a page of open tasks begins, since places are estimates."""
+"""Minimum number of rows before the expected place of a task at which a page of open tasks begins.
+
+Places are estimates, so it is a twentieth of the place, but at most an eighth of the page.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,10 @@ def best_way(costs: Costs, standing: Standing, now: float) -> Way:
 def _open_page(costs: Costs, standing: Standing, size: int) -> tuple[float, OpenPage] | None:
     """Return the price and place of a page of open tasks with the first wait near its top."""
     listed = costs.open(standing.status)
-    before = standing.rank / listed.ours
-    offset = max(0, int(before) - max(LEAD, int(before / 20))) if before > LEAD else 0
-    reach = int((offset + size) * listed.ours) - standing.rank
+    share = listed.share(standing.rank)
+    before = int(standing.rank / share)
+    offset = max(0, before - max(LEAD, min(before // 20, size // 8)))
+    reach = int((offset + size) * share) - standing.rank
     served = sum(standing.due[:reach]) if reach > 0 else 0
     if not served:
         return None

@@ -134,13 +134,13 @@ class Checks:
         first = in_order[0].task_id if in_order else ""
         await self._database.write(lambda db: _schedule(db, in_order, times), order=first)
 
-    async def checked(self, seen: Sequence[Wait | Neighbour], absent: Sequence[Wait | Neighbour] = ()) -> None:
-        """Schedule the next checks of waits that a list has shown, and make others due that it should have shown.
+    async def checked(self, seen: Sequence[Wait | Neighbour]) -> None:
+        """Schedule the next checks of waits that were checked by a list.
 
-        Those of one list share their jitter, so that they come due together.
+        They share their jitter, so that they come due together.
         """
         now, share = self.clock(), 1 - random.uniform(0, JITTER)  # noqa: S311 - spreads load, guards nothing
-        planned: list[tuple[Wait | Neighbour, float]] = [(wait, now) for wait in absent]
+        planned = list[tuple[Wait | Neighbour, float]]()
         for wait in seen:
             due = next_check(now=now, created_at=wait.created_at, deadline_at=wait.deadline_at)
             planned.append((wait, min(due, now + interval(now - wait.created_at) * share)))
