@@ -50,6 +50,13 @@ def test_every_block_names_its_language_and_data_can_be_parsed(page: Path) -> No
             parse(block.text)
 
 
+def test_readme_fits_a_screen() -> None:
+    """The README has at most 150 lines, and its code fits into 80 columns."""
+    readme = ROOT / "README.md"
+    assert len(text_of(readme).splitlines()) <= 150
+    assert [line for block in blocks(readme) for line in block.text.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.usefixtures("documented_settings")
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_block_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
