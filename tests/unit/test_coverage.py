@@ -112,6 +112,7 @@ def test_conversations_import_no_io() -> None:
         "dataclasses",
         "datetime",
         "email.utils",
+        "functools",
         "json",
         "math",
         "pydantic",

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
 from awaithumans_core.schedule import MAX_CHECK_SECONDS, Costs, OpenPage, Reads, Standing, best_way, next_check
-from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, SLOW_REST_SECONDS
+from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, MAX_STATUSES, SLOW_REST_SECONDS
 from awaithumans_relay.store.schedule import (
     MAX_REDELIVERIES,
     MAX_REDELIVERY_SECONDS,
@@ -174,3 +174,14 @@ def test_repeated_delivery_is_limited_in_time(count: int, since_last: float) -> 
         due, counted = planned
         assert NOW <= due <= NOW + MAX_REDELIVERY_SECONDS
         assert counted <= MAX_REDELIVERIES
+
+
+def test_lists_of_invented_statuses_are_not_kept() -> None:
+    """A server that gives each task a status of its own fills no memory, and known lists stay in use."""
+    costs = Costs()
+    known = costs.open("created")
+    lists = {id(costs.open(f"status {number}")) for number in range(1000)}
+    assert len(lists) <= MAX_STATUSES
+    assert not costs.open("status 999").usable(0.0)
+    assert costs.open("created") is known
+    assert known.usable(0.0)

@@ -212,12 +212,12 @@ def test_young_waits_do_not_starve_old_ones() -> None:
 
 
 def test_odd_replies_of_some_tasks_delay_no_others() -> None:
-    """150 unreadable tasks are read less and less, and 50 others as if these did not exist."""
-    looks = Counter(task_id for _, task_id in swept([0.0] * 200, HOUR / 6, odd=150))
-    others = [count for task_id, count in looks.items() if int(task_id) >= 150]
-    assert len(others) == 50
-    assert sum(others) == pytest.approx(50 * planned(0, HOUR / 6), rel=0.1)
-    assert max(count for task_id, count in looks.items() if int(task_id) < 150) <= 20
+    """45 unreadable tasks are read less and less, and 15 others as if these did not exist."""
+    looks = Counter(task_id for _, task_id in swept([0.0] * 60, HOUR / 6, odd=45))
+    others = [count for task_id, count in looks.items() if int(task_id) >= 45]
+    assert len(others) == 15
+    assert sum(others) == pytest.approx(15 * planned(0, HOUR / 6), rel=0.1)
+    assert max(count for task_id, count in looks.items() if int(task_id) < 45) <= 20
 
 
 def test_few_young_waits_share_a_page_each_second() -> None:
@@ -232,11 +232,11 @@ def test_few_young_waits_share_a_page_each_second() -> None:
 
 def test_old_waits_are_checked_by_pages_while_these_are_cheaper() -> None:
     """A page of two hundred tasks that costs ten reads replaces them, and one that costs a thousand does not."""
-    ages = [HOUR * 10 + number for number in range(2000)]
-    cheap, dear = (served(ages, HOUR / 2, read=0.003, page=page) for page in (0.03, 3.0))
+    ages = [HOUR * 10 + number for number in range(400)]
+    cheap, dear = (served(ages, 900, read=0.003, page=page) for page in (0.03, 3.0))
     assert cheap.busy < dear.busy / 3
     assert len([at for at, _ in dear.pages]) <= 5
-    assert len(dear.looks) == pytest.approx(2000 * HOUR / 2 / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.1)
+    assert len(dear.looks) == pytest.approx(400 * 900 / (MAX_CHECK_SECONDS * (1 - JITTER / 2)), rel=0.1)
 
 
 def test_old_waits_are_checked_on_time_by_pages_of_open_tasks() -> None:

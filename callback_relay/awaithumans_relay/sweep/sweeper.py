@@ -134,6 +134,8 @@ class Sweeper:
         self._odd_replies: dict[str, int] = {}
         """Number of consecutive odd replies, by task."""
         self._requests = asyncio.Semaphore(MAX_REQUESTS)
+        self._being_read: set[str] = set()
+        """Tasks whose read is under way. A task that hangs must not take all requests."""
         self._backoff = Backoff(first=1.0, most=15.0)
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -208,7 +210,9 @@ class Sweeper:
         for wait in claimed:
             by_task.setdefault(wait.task_id, []).append(wait)
         for task_id, waits in by_task.items():
-            self._start(self._check(task_id, waits, probe=probe, hinted=task_id in hinted))
+            if task_id not in self._being_read:
+                self._being_read.add(task_id)
+                self._start(self._check(task_id, waits, probe=probe, hinted=task_id in hinted))
 
     def _seen_on_list(self, outcome: Outcome, waits: list[Wait]) -> None:
         """Handle an open task that a list has shown: its callers may be gone, or its deadline long past."""
@@ -233,6 +237,8 @@ class Sweeper:
             logger.exception("check of task %s failed", task_id)
             with suppress(Exception):
                 await self._checks.postpone(waits, RETRY_SECONDS)
+        finally:
+            self._being_read.discard(task_id)
 
     async def _check_task(self, task_id: str, waits: list[Wait], *, probe: bool, hinted: bool) -> None:
         listed = self._costs.open(self._seen.status(task_id))

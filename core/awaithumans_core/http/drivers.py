@@ -21,6 +21,9 @@ logger = safe_logger("awaithumans")
 PAUSED = "awaithumans (server %s): %s; trying again in %.1f s%s"
 """Log line about a pause."""
 
+TOTAL = 4.0
+"""Multiple of a call's timeout in which its reply must be complete. The timeout itself counts anew with each piece."""
+
 R = TypeVar("R")
 OnStatus = Callable[[Outcome], None]
 """Called with every status change that is observed while waiting."""
@@ -69,11 +72,14 @@ class AsyncDriver:
             http = await self._http.get()
             if isinstance(self._clock, SystemClock):
                 refuse_frozen_loop()
-            return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
+            async with asyncio.timeout(TOTAL * call.timeout):
+                return reply_of(await http.send(_request(http, self._token, call)), direct=self._direct)
         except ReplyTooLarge as large:
             return Reply(large.status, {}, b"", cut=True, url=url_of(large))
         except httpx.RequestError as error:
             return _lost(error, direct=self._direct)
+        except TimeoutError:
+            return Lost(f"no complete reply in {TOTAL * call.timeout:.0f} s")
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

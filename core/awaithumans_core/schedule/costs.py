@@ -27,6 +27,8 @@ MAX_REST_SECONDS = 3600.0
 """How long a list is not used after it was refused or wrong, or was slow: doubled each time."""
 MAX_PAGE_TASKS = 200
 """Maximum number of tasks on a page of a list: the server's limit."""
+MAX_STATUSES = 20
+"""Maximum number of statuses before the end whose lists are used. The API documents seven."""
 HINTS = 8
 """Number of reads that follow hints of a list, after which the list is judged."""
 
@@ -199,9 +201,12 @@ class Costs:
         self.ended = ListCost()
         """The list of ended tasks."""
         self._open: dict[str, ListCost] = {}
+        self._unused = ListCost(rests_until=float("inf"))
 
     def open(self, status: str) -> ListCost:
         """Return the list of the tasks in one status before the end."""
+        if status not in self._open and len(self._open) >= MAX_STATUSES:  # a server that invents statuses
+            return self._unused
         return self._open.setdefault(status, ListCost())
 
     def read_took(self, seconds: float) -> None:
