@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist soak bench bench-quick bench-scale reference docs lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist faults soak bench bench-quick bench-scale reference docs lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -39,6 +39,9 @@ test-browser: $(READY) ## Test the reviewer's way in headless Chromium: forms, r
 
 screenshots: $(READY) ## Take the pictures of forms in the documentation, in headless Chromium (seconds). Requires Debian's package chromium
 	@$(BIN)/python -m tests.browser.pictures
+
+faults: $(READY) ## Run every fault scenario with real processes and kills, and write docs/reliability.md (15 minutes). ARGS=--short, ARGS="--only relay"
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 soak: $(READY) ## Run the soak test: 2,000 waits, two relays killed at random, hostile requests; checks every effect and the memory (minutes). ARGS="--waits 200 --seed 7"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -3,14 +3,21 @@
 Ready in 0.8 s on two idle cores, 4 s on busy ones; a database takes 0.1 s, stopping 0.3 s.
 """
 
+import signal
+import subprocess
 import tempfile
+import time
 import uuid
 import warnings
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from devservers import guard_group, release_group
+
+STOP_SECONDS = START_SECONDS = 60.0
+"""Limits of a crash and of the start after it."""
 
 
 class PostgresServer:
@@ -37,6 +44,10 @@ class PostgresServer:
         """Return the URI of a new, empty database: libpq's form, or SQLAlchemy's with the name of a driver."""
         return self._server.get_uri(database=self.new_database(), driver=driver)
 
+    def uri(self, database: str) -> str:
+        """Return libpq's URI of a database that exists."""
+        return str(self._server.get_uri(database=database))
+
     def new_database(self) -> str:
         """Create an empty database and return its name."""
         name = f"db_{uuid.uuid4().hex}"
@@ -56,6 +67,29 @@ class PostgresServer:
     def end_sessions(self, database: str) -> None:
         """End all connections to a database, as a failover does."""
         self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+
+    def crash(self) -> None:
+        """End the server and all sessions at once. Its next start recovers the data from the log."""
+        pid = self.pid
+        process = psutil.Process(pid)
+        process.send_signal(signal.SIGQUIT)  # it ends its own processes, which a killed one leaves running for a while
+        process.wait(STOP_SECONDS)
+        release_group(pid)
+
+    def start_again(self) -> None:
+        """Start the server after a crash."""
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._server.ensure_postgres_running()  # it waits 10 s, which can be too short on a busy machine
+                self.execute("SELECT 1")
+            except (subprocess.SubprocessError, psycopg.OperationalError):
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+            else:
+                guard_group(self.pid)
+                return
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,1 @@
+"""The scenarios. Each module has one `SCENARIO`."""
