@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Servers and workers are started again and again; without compiled modules each start takes several times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser dist faults soak bench bench-quick bench-scale reference docs lint format hashes clean
+.PHONY: help demo test test-edges test-compat compat-constraints test-pgbouncer test-browser screenshots dist faults soak bench bench-quick bench-scale reference docs lint format hashes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
