@@ -17,7 +17,7 @@ from devservers import free_port
 
 from tests.docs.pages import Block
 
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 400.0
 
 
 class Terminal:

@@ -11,6 +11,7 @@ TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
 
 
 @pytest.mark.edges
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorial_can_be_followed(page: Path, tmp_path: Path) -> None:
     """Every step gives what the page shows, from an empty folder to the stopped servers."""
