@@ -21,6 +21,7 @@ from awaithumans_relay import create_app
 from awaithumans_relay.store.errors import StoreUnavailableError
 from awaithumans_relay.store.waits.intake import MAX_OPEN_WAITS
 from awaithumans_relay.web.problem import Problem
+from tests.docs.reference import field_docs
 from tests.unit.test_errors import FAMILY
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors"
@@ -33,7 +34,9 @@ ANYTHING = "..."
 
 
 def page(code: str) -> str:
-    return (PAGES / f"{code}.md").read_text()
+    """The text of a page; empty if there is none, so that the tests report it."""
+    path = PAGES / f"{code}.md"
+    return path.read_text() if path.exists() else ""
 
 
 def blocks(code: str, language: str) -> list[str]:
@@ -42,6 +45,16 @@ def blocks(code: str, language: str) -> list[str]:
 
 def matches(shown: str, got: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, shown.strip().split(ANYTHING))), got.strip(), re.DOTALL) is not None
+
+
+def facts() -> dict[str, str]:
+    """The facts of all errors, with what the classes say about them."""
+    found: dict[str, str] = {}
+    for kind in FAMILY:
+        for name, text in field_docs(kind).items():
+            found[name] = text if name not in found else f"{found[name]} For `{kind.__name__}`: {text}"
+    declared = {fact.name for kind in FAMILY for fact in declared_facts(kind)}
+    return {name: text for name, text in found.items() if name in declared}
 
 
 every_code = pytest.mark.parametrize("code", sorted(KINDS))
@@ -85,6 +98,13 @@ def test_index_lists_the_code(code: str) -> None:
 def test_index_lists_no_other_code() -> None:
     """A code that no longer exists leaves the list."""
     assert set(re.findall(r"^\| \[(\w+)\]", page("index"), re.MULTILINE)) == KINDS.keys()
+
+
+def test_index_explains_every_fact() -> None:
+    """A fact that a page names is explained in the list, in the words of the class."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page("index"), re.MULTILINE)
+    assert dict(rows) == facts()
+    assert facts().keys() == {fact.name for kind in FAMILY for fact in declared_facts(kind)}
 
 
 @in_python
