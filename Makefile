@@ -52,7 +52,7 @@ bench: $(READY) ## Measure every row of every benchmark (at most 40 minutes) and
 bench-quick: $(READY) ## Run every benchmark in a small size, to see that each works (three minutes). Writes nothing to docs
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-bench-scale: $(READY) ## Measure 20,000 waits on a server that keeps 200,000 tasks, and simulate 100,000 for a month (25 minutes). ARGS="--waits 500 --kept 2000 --seconds 60 --simulated 10000"
+bench-scale: $(READY) ## Measure 20,000 waits on a server that keeps 200,000 tasks, and simulate 100,000 for a day (30 minutes). ARGS="--waits 500 --kept 2000 --seconds 60 --simulated 10000"
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 reference: $(READY) ## Write what follows from the code into docs/reference: settings, commands, endpoints, metrics

@@ -111,6 +111,8 @@ class Workload:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.secret = secrets.token_urlsafe(32)
+        self.percent = 100 * SHARE
+        """Budget of the relay, in percent of the time."""
         self.settings = Settings.load(
             url=humans.url,
             admin_api_token=humans.token,
@@ -176,6 +178,7 @@ class Workload:
             "PAYLOAD_KEY": self.humans.payload_key,
             "RELAY_SECRET": self.secret,
             "RELAY_URL": self.url,
+            "RELAY_SWEEP_PERCENT": str(self.percent),
         }
 
     def meter(self, relay: Process) -> Meter:
