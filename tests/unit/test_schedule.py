@@ -5,7 +5,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from awaithumans_core.deleted_tasks import CONFIRM_SECONDS, DEADLINE_SECONDS, RULE
-from awaithumans_core.schedule import MAX_CHECK_SECONDS, Costs, OpenPage, Reads, Standing, best_way, next_check
+from awaithumans_core.schedule import (
+    MAX_CHECK_SECONDS,
+    SAVED_SECONDS,
+    SHARE,
+    Budget,
+    Costs,
+    OpenPage,
+    Reads,
+    Standing,
+    best_way,
+    next_check,
+)
+from awaithumans_core.schedule.budget import REST_SECONDS
 from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, MAX_STATUSES, SLOW_REST_SECONDS
 from awaithumans_relay.store.schedule import (
     MAX_REDELIVERIES,
@@ -185,3 +197,13 @@ def test_lists_of_invented_statuses_are_not_kept() -> None:
     assert not costs.open("status 999").usable(0.0)
     assert costs.open("created") is known
     assert known.usable(0.0)
+
+
+@given(spent=st.floats(0, 1e9), passed=st.floats(-1e9, 1e9))
+def test_budget_never_stops_the_checks_for_longer_than_it_saves(spent: float, passed: float) -> None:
+    """Whatever a relay owed when it died, and however a clock was set, the next request is a minute away at most."""
+    budget = Budget.full(1e9)
+    budget.spend(spent)
+    budget.refill(1e9 + passed)
+    assert budget.wait() <= SAVED_SECONDS + REST_SECONDS
+    assert budget.left <= SHARE * SAVED_SECONDS
