@@ -1,4 +1,4 @@
-"""Real servers, started once per test process on free ports, each in its own folder, and stopped by process id."""
+"""Real servers, started once per test process on free ports, each in its own folder, and killed by process id."""
 
 import os
 import random
@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 
 import hypothesis
 import pytest
-from devservers import HumansServer, TemporalServer, started
+from devservers import HumansServer, TemporalServer
 
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans
@@ -16,7 +16,7 @@ from tests.support.langgraph_server import LangGraphServer
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.relay import RunningRelay, running_relay
-from tests.support.servers import FakeServer, TaskServer
+from tests.support.servers import FakeServer, TaskServer, until_killed
 
 # The same examples and jitter in every run, so that a change is judged by what it changes.
 # `--hypothesis-profile=random` explores.
@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("repeatable")
 async def humans(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[HumansServer]:
     """The real awaithumans server."""
     server = HumansServer(tmp_path_factory.mktemp("awaithumans"))
-    async with started(server):
+    async with until_killed(server):
         yield server
 
 
@@ -61,7 +61,7 @@ async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[T
     """The real Temporal dev server, on which workflows can be paused."""
     pausing = ["--dynamic-config-value", "frontend.WorkflowPauseEnabled=true"]
     server = TemporalServer(tmp_path_factory.mktemp("temporal"), flags=pausing)
-    async with started(server):
+    async with until_killed(server):
         yield server
 
 
@@ -80,7 +80,7 @@ async def langgraph_server(
     """The real LangGraph server."""
     graphs = ["ask", "ask_sync", "one", "two", "gathered", "decides", "swallows", "handles"]
     server = LangGraphServer(tmp_path_factory.mktemp("langgraph"), humans, *graphs)
-    async with started(server):
+    async with until_killed(server):
         yield server
 
 

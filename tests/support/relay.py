@@ -36,12 +36,15 @@ class RunningRelay:
     def human_tasks(self) -> HumanTasks:
         return HumanTasks(self.settings)
 
-    async def check_now(self, task_id: str, seconds: float = 60.0) -> None:
-        """Make the sweep check a task now instead of on schedule, because the server's own callback may take 5 s."""
+    async def check_now(self, task_id: str, seconds: float = 60.0, *, after: float = 0.0) -> None:
+        """Make the sweep check a task now instead of on schedule, because the server's own callback may take 5 s.
+
+        `after`: seconds until the check, so that it does not come first.
+        """
         async with asyncio.timeout(seconds):
             while not (waits := await self.store.queries.find(task_id)):
                 await asyncio.sleep(0.05)
-        await self.store.checks.postpone(waits, 0)
+        await self.store.checks.postpone(waits, after)
 
     async def until_checked(self, task_id: str, seconds: float = 60.0) -> None:
         """Wait until the sweep has checked the waits of this task and put them back on their schedule."""
