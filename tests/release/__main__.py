@@ -1,7 +1,7 @@
 """python -m tests.release: build wheel and sdist into dist/, check both, and install them into new environments.
 
 1. uv builds the sdist, and the wheel from the sdist. twine checks that a package index can render them.
-2. The sdist has every file of the repository, and no other.
+2. The sdist has every file of the repository, and none that git ignores.
 3. The wheel is installed without an extra and with each extra alone, in the versions of `constraints-newest.txt`, and
    a person answers a question there. The programs that check it are copied: the source is not on any path.
 4. The sdist is unpacked. There all tests can be imported, and a fast part passes against the installed wheel.
@@ -73,15 +73,17 @@ async def check_files(sdist: Path) -> None:
     """Compare the sdist with the files that git knows. A copy of the source without git has nothing to compare.
 
     Raises:
-        CommandError: a file is missing, or not one of the repository.
+        CommandError: a file of the repository is missing, or one that git ignores is in the sdist.
     """
     if not (ROOT / ".git").exists():
         return
-    known = set((await run("git", "ls-files")).splitlines())
+    git = ("git", "-c", "safe.directory=*", "ls-files")  # the files may belong to another user, as in a container
+    tracked = {name for name in (await run(*git)).splitlines() if (ROOT / name).is_file()}
+    new = set((await run(*git, "--others", "--exclude-standard")).splitlines())
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()} - GENERATED
-    if wrong := sorted(known ^ packed):
-        raise CommandError("either in the sdist or in git, but not in both:\n" + "\n".join(wrong))
+    if wrong := [*(tracked - packed), *(packed - tracked - new)]:
+        raise CommandError("either in the sdist or in git, but not in both:\n" + "\n".join(sorted(wrong)))
 
 
 async def check_installed(extra: str | None, wheel: Path, humans: dict[str, str], folder: Path) -> None:
