@@ -37,7 +37,7 @@ test-pgbouncer: $(READY) ## Test two relays behind a real PgBouncer in transacti
 test-browser: $(READY) ## Test the reviewer's way in headless Chromium: forms, rows, mails (two minutes). Requires Debian's package chromium
 	@$(BIN)/python -m tests.browser $(ARGS)
 
-screenshots: $(READY) ## Take the pictures of forms in the documentation, in headless Chromium (seconds). Requires Debian's package chromium
+screenshots: $(READY) ## Take the pictures in the documentation from real servers, in headless Chromium (a minute). Requires Debian's package chromium
 	@$(BIN)/python -m tests.browser.pictures
 
 faults: $(READY) ## Run every fault scenario with real processes and kills, and write docs/reliability.md (15 minutes). ARGS=--short, ARGS="--only relay"

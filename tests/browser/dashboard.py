@@ -45,6 +45,10 @@ class Dashboard:
         await self.page.goto(f"{self._url}/task?id={task_id}")
         await self.page.get_by_role("button", name="Submit Response").wait_for()
 
+    async def open_list(self) -> None:
+        """Open the list of tasks."""
+        await self.page.goto(self._url)
+
     async def rows(self) -> list[str]:
         """Return the rows under Task Payload, as `path: value`."""
         box = self.page.locator("div.border", has=self.page.get_by_role("heading", name="Task Payload")).last

@@ -1,19 +1,22 @@
-"""python -m tests.browser.pictures: the pictures of forms in the documentation, from the classes shown there."""
+"""python -m tests.browser.pictures: the pictures in the documentation, from real servers in headless Chromium.
+
+The forms are those of the classes that the documentation shows.
+"""
 
 import asyncio
 import tempfile
 from pathlib import Path
 
-from devservers import HumansServer, started
+from devservers import HumansServer, TemporalServer, started
 from pydantic import BaseModel
 
 from awaithumans_core import HumanTask, TaskClient
 from tests.browser.dashboard import REVIEWER, Dashboard, reviewing
-from tests.docs.pages import ROOT, python, run
+from tests.browser.scene import IMAGES, Scene, take_pages
+from tests.docs.pages import python, run
 from tests.support.relay import settings_for
 
 PAGE = "how-to/forms.md"
-IMAGES = ROOT / "docs/images"
 
 
 def classes() -> list[type[BaseModel]]:
@@ -31,12 +34,18 @@ async def take(dashboard: Dashboard, client: TaskClient, schema: type[BaseModel]
 
 async def main() -> None:
     """Take all pictures."""
-    with tempfile.TemporaryDirectory() as folder:
-        humans = HumansServer(Path(folder))
-        settings = settings_for(humans, "http://127.0.0.1:1")
-        async with started(humans), reviewing(humans) as dashboard, TaskClient(settings=settings) as client:
-            for schema in classes():
-                await take(dashboard, client, schema)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "humans").mkdir()
+        humans, temporal = HumansServer(folder / "humans"), TemporalServer(folder, ui=True)
+        async with started(humans, temporal), reviewing(humans) as dashboard:
+            scene = Scene(humans, temporal)
+            async with scene.played(humans, folder) as relay:
+                assert temporal.ui_port is not None
+                await take_pages(dashboard, scene, relay, temporal.ui_port)
+            async with TaskClient(settings=settings_for(humans, "http://127.0.0.1:1")) as client:
+                for schema in classes():
+                    await take(dashboard, client, schema)
 
 
 if __name__ == "__main__":
