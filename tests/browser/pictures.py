@@ -43,6 +43,7 @@ async def main() -> None:
             async with scene.played(humans, folder) as relay:
                 assert temporal.ui_port is not None
                 await take_pages(dashboard, scene, relay, temporal.ui_port)
+                await scene.take_terminals(folder)
             async with TaskClient(settings=settings_for(humans, "http://127.0.0.1:1")) as client:
                 for schema in classes():
                     await take(dashboard, client, schema)

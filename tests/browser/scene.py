@@ -1,12 +1,13 @@
-"""Pictures of the dashboard, the operator's page and Temporal's UI: one question in each state, on real servers."""
+"""Pictures of dashboard, operator's page, Temporal's UI and terminals: one question in each state, on real servers."""
 
 import secrets
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from devservers import HumansServer, TemporalServer, free_port
+from devservers import HumansServer, TemporalServer, free_port, tool
 from examples.temporal_refund import TASK_QUEUE, Decision, Refund, RefundWorkflow
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
@@ -19,7 +20,8 @@ from awaithumans_adapters.langgraph import GraphEngine, await_human
 from awaithumans_adapters.temporal import HumanTasksPlugin, TemporalEngine
 from awaithumans_core import Engine, HumanTasks
 from tests.browser.dashboard import REVIEWER, Dashboard
-from tests.docs.pages import ROOT
+from tests.browser.terminal import Terminal, draw
+from tests.docs.pages import ROOT, python
 from tests.support.people import People
 from tests.support.relay import RunningRelay, changed, running_relay, settings_for
 
@@ -50,6 +52,11 @@ class Scene:
         self._temporal = temporal
         self._human_tasks = HumanTasks(self.settings)
         self._people = People(humans)
+        self._environment = {
+            "AWAITHUMANS_URL": humans.url,
+            "AWAITHUMANS_ADMIN_API_TOKEN": humans.token,
+            "AWAITHUMANS_RELAY_DATABASE": "sqlite:///relay.db",
+        }
         self._graph = self._make_graph()
 
     @asynccontextmanager
@@ -69,6 +76,22 @@ class Scene:
                 yield relay
             finally:
                 await self._people.aclose()
+
+    async def take_terminals(self, folder: Path) -> None:
+        """Keep pictures of a script that waits, of its answer, and of the relay's list of waits."""
+        script = Terminal()
+        (folder / "ask.py").write_text(_script())
+        async with script.running([sys.executable, "ask.py"], folder, self._environment):
+            await script.shows("/task?id=")
+            draw("$ python ask.py\n" + script.screen(), "python ask.py", IMAGES / "terminal-waiting")
+            (task,) = await self._people.find("Refund $250 for order A-1001?")
+            await self._people.complete(task["id"], {"approved": True}, by=REVIEWER)
+            await script.shows("paid")
+        draw("$ python ask.py\n" + script.screen(), "python ask.py", IMAGES / "terminal-answered")
+        waits = Terminal()
+        async with waits.running([tool("awaithumans-relay"), "waits"], folder, self._environment):
+            await waits.shows("refund-A-1001")
+        draw("$ awaithumans-relay waits\n" + waits.screen(), "awaithumans-relay waits", IMAGES / "terminal-waits")
 
     async def _play(self, client: Client, relay: RunningRelay) -> None:
         await self._ask_in_graph("A-1001", 120)
@@ -178,6 +201,12 @@ async def _open_temporal(page: Page, ui_port: int) -> None:
     await page.goto(f"http://127.0.0.1:{ui_port}/namespaces/default/workflows/refund-A-1005")
     await page.get_by_role("tab", name="User Metadata").click()
     await page.frame_locator("iframe").get_by_text("Waiting for").first.wait_for()
+
+
+def _script() -> str:
+    """The script of the tutorial."""
+    (block,) = (block for block in python("tutorials/script.md") if block.title == "ask.py")
+    return block.text
 
 
 def _question(order: str, amount: float) -> str:
