@@ -51,7 +51,7 @@ class HumansForLangGraph(FakeHumans):
 
     Example:
         async with HumansForLangGraph(graph) as humans:  # `with`, `graph.invoke` and `resume_sync` in sync tests
-            humans.answer("Refund", {"approved": True}).after(timedelta(days=3)).by("anna@example.com")
+            humans.answer("Refund", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
             await graph.ainvoke({"order": "A-1", "amount": 250}, thread)
             assert (await humans.resume(thread))["result"] == "paid"
     """

@@ -60,7 +60,7 @@ class HumansForTemporal(FakeHumans):
 
     Example:
         async with await WorkflowEnvironment.start_time_skipping() as env, HumansForTemporal(env) as humans:
-            humans.answer("Refund", {"approved": True}).after(timedelta(days=3)).by("anna@example.com")
+            humans.answer("Refund", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
             client = humans.temporal_client
             async with Worker(client, task_queue="refunds", workflows=[RefundWorkflow]):
                 result = await client.execute_workflow(RefundWorkflow.run, refund, id="r-1", task_queue="refunds")

@@ -78,7 +78,7 @@ class FakeHumans:
 
     Example:
         async with FakeHumans() as humans:
-            humans.answer("Approve", {"approved": True}).after(timedelta(days=3)).by("anna@example.com")
+            humans.answer("Approve", {"approved": True}).after(timedelta(hours=3)).by("anna@example.com")
             async with humans.client() as client:
                 outcome = await client.ask(HumanTask(task="Approve $250?", response_schema=Decision))
     """
