@@ -30,7 +30,7 @@ ENGINES = [
     "langgraph-async",
     pytest.param("langgraph-thread", marks=pytest.mark.edges),
     "langgraph-sync",
-    "langgraph-server",
+    pytest.param("langgraph-server", marks=pytest.mark.edges),
 ]
 GRAPH_CALLERS = {
     "langgraph-async": GraphCaller,

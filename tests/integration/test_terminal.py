@@ -18,6 +18,8 @@ import pytest
 from awaithumans_core.clock import SystemClock
 from awaithumans_core.testing import FakeHumans, faults
 
+pytestmark = pytest.mark.edges
+
 SCRIPT = """
 import asyncio, signal, sys
 from pydantic import BaseModel
