@@ -19,6 +19,11 @@ from tests.docs.pages import Block
 
 LIMIT_SECONDS = 400.0
 
+INTERRUPTIBLE = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""Program that runs a command so that Ctrl-C ends it. A test run in the background ignores Ctrl-C, and so would it."""
+
 
 class Terminal:
     """A terminal in the reader's folder. Its commands run one after the other."""
@@ -40,7 +45,7 @@ class Terminal:
         self._seen = self._output.stat().st_size
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-c", INTERRUPTIBLE, *command],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
