@@ -1308,6 +1308,17 @@ def test_withdraw_ends_the_second_task_of_a_key(name: str) -> None:
     assert [request for request in talk.requests if "cancel" in request] == ["POST /api/tasks/task-2/cancel"]
 
 
+def test_withdraw_raises_the_servers_failure_if_no_list_shows_the_key() -> None:
+    """Lists without the key do not tell whether the question has a task, so the caller is told what failed."""
+
+    def answer(call: Call) -> Reply | Lost:
+        return reply(200, [record(id="task-3", idempotency_key="question-3")]) if call.params else TROUBLES["500"]
+
+    error = refused_with(ServerUnreachableError, talk := Conversation([], then=answer), withdraw(BODY, talk.patience))
+    assert "500" in str(error)
+    assert CANCEL not in talk.requests
+
+
 # --- lists
 
 
