@@ -17,6 +17,8 @@ from tests.support.relay import RunningRelay, served, settings_for
 from tests.support.temporal import result, start, until_waiting
 from tests.support.workflows import WORKFLOWS, Ask, AskAndEnd, AskImpatiently, AskUncaught, Decision
 
+pytestmark = pytest.mark.edges
+
 
 @pytest.mark.parametrize("end", ["returns", "fails"])
 async def test_run_that_ends_cancels_its_open_task(
