@@ -30,14 +30,14 @@ from awaithumans_core.schedule import (
     interval,
     promised,
 )
-from awaithumans_core.schedule.costs import octave
+from awaithumans_core.schedule.costs import MAX_PAGE_TASKS, octave
+from awaithumans_core.schedule.times import PROBE_BACKOFF
 from awaithumans_core.schedule.ways import pages_of
+from awaithumans_relay.sweep.lists import MAX_CHOICES, MAX_NEIGHBOURS, READS_SECONDS
+from awaithumans_relay.sweep.meter import STALE_SECONDS
+from awaithumans_relay.sweep.sweeper import CLAIM_SECONDS, MAX_CHECKS, MIN_TICK_SECONDS, TICK_SECONDS
 
 DAY = 24 * 3600.0
-MAX_CHECKS, MAX_CHOICES, MAX_NEIGHBOURS = 32, 4, 400
-CLAIM_SECONDS, TICK_SECONDS, READS_SECONDS, PROBE_SECONDS = 0.1, 0.5, 2.0, 15.0
-LISTED_SECONDS = MAX_CHECK_SECONDS * 0.9
-"""As in the relay's sweep."""
 
 MAIL_SHARE = 1 / 3
 """Share of the answers that are not called back."""
@@ -153,7 +153,7 @@ class SimulatedRelay:
                 self._callbacks = []
                 for at, created, mailed in zip(self.ends, self.created, self.mailed, strict=True):
                     self._plan_callback(created, at, mailed=mailed)
-                self.now = outage[1] + PROBE_SECONDS
+                self.now = outage[1] + PROBE_BACKOFF.most
             while self._callbacks and self._callbacks[0][0] <= self.now:
                 at, created = heapq.heappop(self._callbacks)
                 place = int(np.searchsorted(self.created, created))
@@ -161,9 +161,9 @@ class SimulatedRelay:
                     self._found(np.array([place]), at)
             self._budget.refill(self.now)
             if (pause := self._budget.wait()) > 0:
-                self.now += min(pause, 5.0)
+                self.now += min(pause, STALE_SECONDS)
             elif (soonest := self.next.min()) > self.now:
-                self.now += min(TICK_SECONDS, max(0.05, soonest - self.now))
+                self.now += min(TICK_SECONDS, max(MIN_TICK_SECONDS, soonest - self.now))
             else:
                 self._claim()
         self.result.seconds += self.now - began
@@ -209,9 +209,9 @@ class SimulatedRelay:
             places = np.arange(first, top - 1, -1)  # youngest first
             soon = self.now + SOON_SHARE * interval(self.now - left[0])
             due = (self.next[places] <= soon) | np.isin(self.created[places], left)
-            proved = (self.now - self.listed[places] < LISTED_SECONDS) & (self.now > 60)
             rank = len(self.created) - 1 - first
             ages = self.now - self.created[places]
+            proved = self.now - self.listed[places] <= MAX_CHECK_SECONDS - intervals(ages)
             way = best_way(self._costs, Standing(rank, due.tolist(), proved.tolist(), ages.tolist()), self.now)
             if isinstance(way, Reads):
                 if young:
@@ -238,7 +238,7 @@ class SimulatedRelay:
         rows = min(rows, listed.largest)
         seconds = self._server.of_page(rows, offset)
         self._spend(kind, age, seconds)
-        listed.took(rows, offset, seconds, min(200, 2 * rows), self._costs, self.now)
+        listed.took(rows, offset, seconds, min(MAX_PAGE_TASKS, 2 * rows), self._costs, self.now)
         return rows
 
     def _open_page(self, way: OpenPage, left: Floats, reads: list[float]) -> Floats:
@@ -274,7 +274,7 @@ class SimulatedRelay:
         reached = offset / self._ended_per_second
         self._costs.ended.per_second = self._ended_per_second
         oldest = self.now - reached
-        served = served[self.created[served] > oldest + 1.0]
+        served = served[self.created[served] > oldest]
         share = 1 - self._chance.random() * JITTER
         self.next[served] = self.now + intervals(self.now - self.created[served]) * share
         after: Floats = left[~np.isin(left, self.created[served])]

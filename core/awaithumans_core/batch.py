@@ -37,7 +37,6 @@ from awaithumans_core.http.connections import generation, running_loop
 from awaithumans_core.outcome import Outcome, end_without_answer
 from awaithumans_core.progress import BatchProgress
 from awaithumans_core.reask import answered
-from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import (
     JITTER,
@@ -53,8 +52,11 @@ from awaithumans_core.schedule import (
     best_way,
     first_to_check,
     interval,
+    may_postpone,
 )
+from awaithumans_core.schedule.budget import MAX_RATIO
 from awaithumans_core.schedule.costs import SLOW_SECONDS, in_order
+from awaithumans_core.schedule.times import OVERLOOKED_SECONDS, PROBE_BACKOFF, RETRY_SECONDS
 from awaithumans_core.schedule.ways import pages_of
 from awaithumans_core.status import NOT_FOUND
 from awaithumans_core.task import HumanTask
@@ -69,19 +71,6 @@ CONNECTIONS = 20
 
 PATIENCE_SECONDS = 4.0
 """Seconds for which a check is tried again while there is no usable reply. The next check tries again as well."""
-
-RETRY_SECONDS = 5.0
-"""Seconds until a check that failed is repeated."""
-
-PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
-"""Delay between two checks of a server that is unreachable."""
-
-OVERLOOKED_SECONDS = 5.0
-"""A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
-
-MAX_RATIO = 5.0
-"""A request counts at most this multiple of its expected duration. If the server stays slow, the expectation follows.
-"""
 
 MAX_CHOICES = 8
 """Maximum number of lists for one round of checks. What they do not serve is read task by task."""
@@ -639,8 +628,8 @@ def _waiting(wait: _Wait) -> bool:
 
 
 def _proved(wait: _Wait, now: float) -> bool:
-    """Whether the list of ended tasks may postpone the check, to nine minutes after a list showed it open at most."""
-    return now - wait.listed_at <= MAX_CHECK_SECONDS - interval(now - wait.opened)
+    """Whether the list of ended tasks may postpone the check."""
+    return may_postpone(now - wait.listed_at, now - wait.opened)
 
 
 def _reaches(reached: datetime, wait: _Wait) -> bool:

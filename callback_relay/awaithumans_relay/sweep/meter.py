@@ -9,15 +9,10 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
 from awaithumans_core.schedule import SHARE, Budget
+from awaithumans_core.schedule.budget import MAX_RATIO
 
 SETTLE_SECONDS = 0.5
 """Minimum seconds between two reports of what was spent."""
-MAX_RATIO = 5.0
-"""A request counts at most this multiple of its expected duration.
-
-A server that is down does no work, and one that is busy with others is slow for a moment. If it stays slow, the
-expectation follows.
-"""
 STALE_SECONDS = 5.0
 """Seconds after which this relay asks what the others have left, before it spends anything."""
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from awaithumans_core.outcome import Outcome
-from awaithumans_core.schedule import MAX_CHECK_SECONDS, interval
+from awaithumans_core.schedule import MAX_CHECK_SECONDS, interval, may_postpone
 from awaithumans_relay.store import Wait
 
 CREATED = "created"
@@ -44,13 +44,9 @@ class SeenTasks:
         return seen.status if (seen := self._seen.get(task_id)) is not None else CREATED
 
     def proved(self, task_id: str, now: float, age: float) -> bool:
-        """Whether the list of ended tasks may postpone the check of a wait of this age.
-
-        A list must have shown the task as open, since a token that sees it in the one list sees it in the other. The
-        postponed check comes at most `MAX_CHECK_SECONDS` later than that.
-        """
+        """Whether the list of ended tasks may postpone the check of a wait of this age."""
         seen = self._seen.get(task_id)
-        return seen is not None and 0 <= now - seen.listed_at <= MAX_CHECK_SECONDS - interval(age)
+        return seen is not None and may_postpone(now - seen.listed_at, age)
 
     def created_after(self, task_id: str, moment: float) -> bool:
         """Whether the server created the task after this moment of its clock."""

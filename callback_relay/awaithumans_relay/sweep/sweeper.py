@@ -28,6 +28,7 @@ from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 from awaithumans_core.safe_logging import safe_logger
 from awaithumans_core.schedule import MAX_CHECK_SECONDS, SHARE, Costs, ListCost
+from awaithumans_core.schedule.times import OVERLOOKED_SECONDS, PROBE_BACKOFF, RETRY_SECONDS
 from awaithumans_relay.availability.server_causes import concerns_server
 from awaithumans_relay.monitoring.observer import Observer
 from awaithumans_relay.runtime.background import beside
@@ -51,18 +52,11 @@ CLAIM_SECONDS = 0.1
 
 Checks are claimed a few at once, not one per transaction.
 """
-RETRY_SECONDS = 5.0
-"""Seconds until a failed check is repeated."""
 MAX_REQUESTS = 8
 """Maximum number of concurrent requests. The server answers from one process."""
 MAX_CHECKS = 32
 """Maximum number of concurrent checks. Those beyond the requests mostly wait for an engine to report on a caller."""
 
-
-PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
-"""Delay between two checks of a server that is unreachable."""
-OVERLOOKED_SECONDS = 5.0
-"""A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
 ODD_REPLY_BACKOFF = Backoff(first=RETRY_SECONDS, most=MAX_CHECK_SECONDS / 1.25)
 """Delay between two checks of a task with odd replies.
 

@@ -32,6 +32,7 @@ from awaithumans_core.schedule.times import (
     SOON_SHARE,
     YOUNG_SECONDS,
     interval,
+    may_postpone,
     next_check,
     promised,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "best_way",
     "first_to_check",
     "interval",
+    "may_postpone",
     "next_check",
     "promised",
 ]

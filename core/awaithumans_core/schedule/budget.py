@@ -11,6 +11,13 @@ After a rest, the budget of this time may be used at once. After a request that 
 most this time.
 """
 
+MAX_RATIO = 5.0
+"""A request counts at most this multiple of its expected duration.
+
+A server that is down does no work, and one that is busy with others is slow for a moment. If it stays slow, the
+expectation follows.
+"""
+
 REST_SECONDS = 0.5
 """Seconds for which the bucket fills once it is empty, so that requests come a few at once."""
 

@@ -3,6 +3,7 @@
 import random
 
 from awaithumans_core.deleted_tasks import DETECT_SECONDS
+from awaithumans_core.retry import Backoff
 
 PROMISED_SECONDS = 1.0
 PROMISED_SHARE = 0.05
@@ -24,6 +25,12 @@ SOON_SHARE = 0.25
 
 So waits that can share a page come due together.
 """
+RETRY_SECONDS = 5.0
+"""Seconds until a check that failed is repeated."""
+PROBE_BACKOFF = Backoff(first=1.0, most=15.0)
+"""Delay between two checks of a server that is unreachable."""
+OVERLOOKED_SECONDS = 5.0
+"""A task that had ended this many seconds before the list of ended tasks was read, should have been on it."""
 YOUNG_SECONDS = 20 * 60.0
 """A wait younger than this is checked before older ones. At this age its interval is a minute."""
 
@@ -36,6 +43,19 @@ def promised(age: float) -> float:
 def interval(age: float) -> float:
     """Return the seconds between two checks of a wait of this age, without jitter."""
     return min(max(FIRST_CHECK_SECONDS, AGE_SHARE * age), MAX_CHECK_SECONDS)
+
+
+def may_postpone(since_listed: float, age: float) -> bool:
+    """Whether the list of ended tasks may postpone the check of a wait of this age.
+
+    A list must have shown the task as open, since a token that sees it in the one list sees it in the other. The
+    postponed check comes at most `MAX_CHECK_SECONDS` later than that.
+
+    Args:
+        since_listed: Seconds since a list of open tasks showed the task. Infinite: never.
+        age: Age of the wait in seconds.
+    """
+    return 0 <= since_listed <= MAX_CHECK_SECONDS - interval(age)
 
 
 def next_check(*, now: float, created_at: float, deadline_at: float) -> float:
