@@ -7,11 +7,11 @@ people answer the rest. Each caller records its answer with a line in a file: th
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.faults import Fault
 from tests.faults.stage import Caller, Stage
 from tests.support.postgres import PostgresServer
 
@@ -32,8 +32,8 @@ class Scenario:
     """What is done to it."""
     result: str
     """What the system does."""
-    during: Callable[[Stage], AbstractAsyncContextManager[None]]
-    """Begins the fault, and ends it. What follows its `yield` returns when the parts run again."""
+    during: Fault
+    """Begins the fault, and ends it."""
     caller: Caller = "workflow"
     asks: bool = False
     """Whether new callers ask while the fault lasts."""

@@ -1,22 +1,12 @@
 """The server cannot reach the relay."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
+from tests.faults.faults import broken
 from tests.faults.scenario import Scenario
-from tests.faults.stage import CALLBACKS, Stage
-
-
-@asynccontextmanager
-async def fault(stage: Stage) -> AsyncGenerator[None]:
-    stage.to_relay.breaks("refuse", only=CALLBACKS)
-    yield
-    stage.to_relay.heal()
-
+from tests.faults.stage import CALLBACKS
 
 SCENARIO = Scenario(
     part="network",
     fault="The server cannot reach the relay: its callbacks are refused",
     result="The sweep finds the answers; the server's repeated callbacks change nothing.",
-    during=fault,
+    during=broken(lambda stage: stage.to_relay, "refuse", only=CALLBACKS),
 )

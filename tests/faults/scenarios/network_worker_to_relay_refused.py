@@ -1,23 +1,13 @@
 """Workers cannot register at the relay while workflows ask."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
+from tests.faults.faults import broken
 from tests.faults.scenario import Scenario
-from tests.faults.stage import REGISTRATIONS, Stage
-
-
-@asynccontextmanager
-async def fault(stage: Stage) -> AsyncGenerator[None]:
-    stage.to_relay.breaks("refuse", only=REGISTRATIONS)
-    yield
-    stage.to_relay.heal()
-
+from tests.faults.stage import REGISTRATIONS
 
 SCENARIO = Scenario(
     part="network",
     fault="Workers cannot reach the relay while workflows ask",
     result="The registrations are repeated. Answers to questions that are not registered yet are called back.",
-    during=fault,
+    during=broken(lambda stage: stage.to_relay, "refuse", only=REGISTRATIONS),
     asks=True,
 )

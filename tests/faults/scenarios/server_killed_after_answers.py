@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from tests.faults.faults import server_down
 from tests.faults.scenario import ANSWERED_DURING, Scenario
 from tests.faults.stage import Stage
 
@@ -10,9 +11,8 @@ from tests.faults.stage import Stage
 @asynccontextmanager
 async def fault(stage: Stage) -> AsyncGenerator[None]:
     await stage.answer(ANSWERED_DURING)
-    stage.humans.process.kill()
-    yield
-    await stage.humans.start()
+    async with server_down(stage):
+        yield
 
 
 SCENARIO = Scenario(
