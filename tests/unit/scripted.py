@@ -1,12 +1,15 @@
 """Driver of a flow from a script of replies, on a clock that moves only when the flow waits."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from pydantic_core import to_json
 
 from awaithumans_core.flow import Call, Flow, Lost, Notice, Patience, Pause, Reply, Step
+from awaithumans_core.outcome import Outcome
 from awaithumans_core.retry import Backoff
 
 R = TypeVar("R")
@@ -42,6 +45,32 @@ def poll_reply(status: str = "created", response: Mapping[str, Any] | None = Non
 def held_poll(status: str = "created") -> Delayed:
     """Return a poll that was held for its 25 seconds without the task ending."""
     return Delayed(25.0, poll_reply(status))
+
+
+async def driven(
+    steps: Flow[R],
+    answer: Callable[[Call], Awaitable[Reply | Lost]],
+    sleep: Callable[[float], Awaitable[None]],
+    *,
+    on_status: Callable[[Outcome], None] | None = None,
+    slots: asyncio.Semaphore | None = None,
+) -> R:
+    """Drive a flow as `TaskClient.run` does, with the calls answered by a server in memory."""
+    heard: Reply | Lost | None = None
+    try:
+        while True:
+            step, heard = steps.send(heard), None
+            match step:
+                case Call():
+                    async with slots or nullcontext():
+                        heard = await answer(step)
+                case Pause():
+                    await sleep(step.seconds)
+                case Notice(outcome):
+                    if on_status is not None:
+                        on_status(outcome)
+    except StopIteration as end:
+        return cast("R", end.value)
 
 
 START = 1000.0

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -23,12 +23,12 @@ from awaithumans_core.errors import (
     TaskRejectedError,
     TaskTimeoutError,
 )
-from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS, Call, Flow, Lost, Notice, Pause, Reply
+from awaithumans_core.flow import TIMEOUT_GRACE_SECONDS, Call, Flow, Lost, Reply
 from awaithumans_core.outcome import Outcome
 from awaithumans_core.schedule import MAX_CHECK_SECONDS, SHARE, interval
 from awaithumans_core.task import HumanTask
 from awaithumans_core.testing import VirtualClock
-from tests.unit.scripted import reply
+from tests.unit.scripted import driven, reply
 
 R = TypeVar("R")
 
@@ -94,8 +94,6 @@ class Server:
         self.calls: list[tuple[float, str]] = []
         """Time and text of each call."""
         self.now_open = self.most_open = 0
-        self.shown_at: dict[str, float] = {}
-        """Time at which the list first showed the end of a task."""
 
     def batch(self, connections: int) -> Batch:
         return Batch(self.run, self.clock, connections)
@@ -112,23 +110,7 @@ class Server:
         on_status: Callable[[Outcome], None] | None = None,
         slots: asyncio.Semaphore | None = None,
     ) -> R:
-        heard: Reply | Lost | None = None
-        try:
-            while True:
-                step, heard = steps.send(heard), None
-                match step:
-                    case Call():
-                        async with slots or nullcontext():
-                            heard = await self.answer(step)
-                    case Pause():
-                        await self.clock.sleep(step.seconds)
-                    case Notice(outcome):
-                        if on_status is not None:
-                            self.shown_at.setdefault(outcome.task_id, self.clock.now())
-                            on_status(outcome)
-        except StopIteration as end:
-            value: R = end.value
-            return value
+        return await driven(steps, self.answer, self.clock.sleep, on_status=on_status, slots=slots)
 
     def calls_with(self, *words: str) -> list[float]:
         """Return the times of calls that contain these words."""

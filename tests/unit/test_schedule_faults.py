@@ -8,7 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -18,12 +18,12 @@ from pydantic import BaseModel
 
 from awaithumans_core import HumanTask, Outcome, TaskClient
 from awaithumans_core.batch import Batch
-from awaithumans_core.flow import Call, Flow, Lost, Patience, Pause, Reply, get
+from awaithumans_core.flow import Call, Flow, Lost, Patience, Reply, get
 from awaithumans_core.schedule import MAX_CHECK_SECONDS, SHARE
 from awaithumans_relay.sweep.sweeper import Sweeper
 from tests.support.time_travel import travel
 from tests.support.waits_in_memory import StoreInMemory, loop_time
-from tests.unit.scripted import reply
+from tests.unit.scripted import driven, reply
 
 R = TypeVar("R")
 Rows = list[dict[str, Any]]
@@ -76,18 +76,7 @@ class Server:
         on_status: Callable[[Outcome], None] | None = None,
         slots: asyncio.Semaphore | None = None,
     ) -> R:
-        heard: Reply | Lost | None = None
-        try:
-            while True:
-                step, heard = steps.send(heard), None
-                if isinstance(step, Call):
-                    async with slots or nullcontext():
-                        heard = await self.answer(step)
-                elif isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-        except StopIteration as end:
-            value: R = end.value
-            return value
+        return await driven(steps, self.answer, asyncio.sleep, slots=slots)
 
     async def answer(self, call: Call) -> Reply | Lost:
         task_id, _, below = call.url.removeprefix("/api/tasks").removeprefix("/").partition("/")
