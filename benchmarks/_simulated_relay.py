@@ -42,7 +42,7 @@ DAY = 24 * 3600.0
 MAIL_SHARE = 1 / 3
 """Share of the answers that are not called back."""
 NEVER_SHARE = 1 / 4
-"""Share of the questions that nobody answers. They time out, which is called back."""
+"""Share of the questions that nobody answers. They time out, and the server calls back."""
 TIMEOUT_SECONDS = 30 * DAY
 MEDIAN_SECONDS, SPREAD = 2 * 3600.0, 2.2
 """The times of the others have a lognormal distribution."""
@@ -147,7 +147,7 @@ class SimulatedRelay:
         until, began = self.now + seconds, self.now
         while self.now < until:
             if outage[0] <= self.now < outage[1]:
-                # Nobody can answer, and what would have ended ends afterwards.
+                # No task ends during the outage. Those that were to end then do so within an hour after it.
                 late = self.ends < outage[1]
                 self.ends[late] = outage[1] + self._chance.random(int(late.sum())) * 3600
                 self._callbacks = []

@@ -95,7 +95,7 @@ GraphThreads = Annotated[
 ]
 
 
-def Port(of_what: str, usual: int) -> Any:  # noqa: N802 - it stands where an option's class would
+def Port(of_what: str, usual: int) -> Any:  # noqa: N802 - used like a class, in annotations
     """Return the option for a port of `dev`."""
     return typer.Option(
         min=1,

@@ -43,7 +43,7 @@ OUTAGE_BACKOFF = Backoff(first=1.0, factor=2.0, most=30.0)
 def failure(error: AwaitHumansError, *, retried_for: float, attempt: int) -> ApplicationError:
     """Return the error that an activity raises: the text of `error`, its type, and its facts as details.
 
-    The code is not in the text, because the type stands for it: the workflow's error has the code again.
+    The text is without the code, which the workflow's error adds again from the failure's type.
 
     Args:
         error: What happened.
